@@ -1,0 +1,144 @@
+//! The operator's configuration: `tidemill.toml`, then `TIDEMILL_*` variables, then flags.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use serde::Deserialize;
+
+/// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Private data: the embedded Postgres of `demo`, and datasets without a path of their own.
+    pub data_dir: PathBuf,
+    /// The folder of pipeline files.
+    pub pipelines: PathBuf,
+    /// Postgres.
+    pub database: DatabaseConfig,
+    /// Kafka.
+    pub kafka: KafkaConfig,
+    /// The HTTP server.
+    pub server: ServerConfig,
+    /// The model host.
+    pub engine: EngineConfig,
+    /// Models by the name that pipelines use.
+    pub models: BTreeMap<String, ModelConfig>,
+    /// Datasets by the name that pipelines use.
+    pub datasets: BTreeMap<String, DatasetConfig>,
+    /// Bounds on what is held in memory and waited for.
+    pub limits: LimitsConfig,
+}
+
+/// Where Postgres is.
+#[derive(Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct DatabaseConfig {
+    /// `postgres://user:password@host:port/name`. Never printed.
+    pub url: Option<String>,
+    /// A file that holds the URL, for secrets mounted as files.
+    pub url_file: Option<PathBuf>,
+    /// Connections of this process; 10 unless told.
+    pub max_connections: Option<u32>,
+}
+
+/// Where Kafka is.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct KafkaConfig {
+    /// `host:port[,host:port…]`.
+    pub brokers: String,
+    /// Further librdkafka settings. Those that the ledger's guarantees rest on cannot be changed.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// The HTTP server.
+#[derive(Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Address and port; loopback unless a token is set.
+    pub listen: String,
+    /// The bearer token that every `/v1` call and `/metrics` must carry. Never printed.
+    pub token: Option<String>,
+    /// A file that holds the token.
+    pub token_file: Option<PathBuf>,
+}
+
+/// The model host.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct EngineConfig {
+    /// Threads of the CPU device; all cores unless told.
+    pub threads: Option<usize>,
+    /// Tokens of one batch on a device.
+    pub batch_tokens: Option<usize>,
+}
+
+/// A model on local disk.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ModelConfig {
+    /// A Hugging Face model folder.
+    pub path: PathBuf,
+}
+
+/// Where a dataset's files are.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct DatasetConfig {
+    /// A folder on local disk.
+    pub path: PathBuf,
+}
+
+/// Bounds on what one process holds and waits for.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct LimitsConfig {
+    /// Bytes of records read and not yet committed, of one pipeline. Reading pauses there and resumes at half.
+    pub in_flight_bytes: usize,
+    /// How long a drain may take on shutdown.
+    pub drain_seconds: u64,
+    /// How long the oldest batch may be in flight before the process gives itself up.
+    pub watchdog_seconds: u64,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: ".tidemill".into(),
+            pipelines: "pipelines".into(),
+            database: DatabaseConfig::default(),
+            kafka: KafkaConfig::default(),
+            server: ServerConfig::default(),
+            engine: EngineConfig::default(),
+            models: BTreeMap::new(),
+            datasets: BTreeMap::new(),
+            limits: LimitsConfig::default(),
+        }
+    }
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        Self { listen: "127.0.0.1:8080".into(), token: None, token_file: None }
+    }
+}
+
+impl Default for LimitsConfig {
+    fn default() -> Self {
+        Self { in_flight_bytes: 64 << 20, drain_seconds: 20, watchdog_seconds: 600 }
+    }
+}
+
+impl std::fmt::Debug for DatabaseConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let url = self.url.as_ref().map(|_| "<secret>");
+        f.debug_struct("DatabaseConfig").field("url", &url).field("url_file", &self.url_file).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for ServerConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let token = self.token.as_ref().map(|_| "<secret>");
+        f.debug_struct("ServerConfig").field("listen", &self.listen).field("token", &token).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,117 @@
+//! The one question every error must answer: is it the record's fault, or the world's?
+//!
+//! | failure | whose fault | what follows |
+//! |---|---|---|
+//! | [`Failure::Poison`] | the record's: the same input fails again | a dead letter, and the stream goes on |
+//! | [`Failure::Transient`] | the world's: the same input may succeed later | the stream pauses and retries; the position never advances |
+
+use std::fmt;
+
+/// Why a unit of work did not produce an output.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Failure {
+    /// The input itself is at fault.
+    #[error(transparent)]
+    Poison(#[from] Poison),
+    /// Something outside the input is at fault.
+    #[error(transparent)]
+    Transient(#[from] Transient),
+}
+
+/// An input that fails however often it is tried.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {reason}")]
+pub struct Poison {
+    /// What kind of fault; the label of the dead-letter metric.
+    pub class: FailureClass,
+    /// One sentence: the thing, the place in the document and the mend.
+    pub reason: String,
+}
+
+/// A part of the world that is out of order for now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{component}: {reason}")]
+pub struct Transient {
+    /// Which part.
+    pub component: Component,
+    /// One sentence for `/readyz` and the log.
+    pub reason: String,
+}
+
+impl Failure {
+    /// A poison failure of `class`.
+    pub fn poison(class: FailureClass, reason: impl Into<String>) -> Self {
+        Self::Poison(Poison { class, reason: reason.into() })
+    }
+
+    /// A transient failure of `component`.
+    pub fn transient(component: Component, reason: impl Into<String>) -> Self {
+        Self::Transient(Transient { component, reason: reason.into() })
+    }
+}
+
+macro_rules! named {
+    ($(#[$meta:meta])* $name:ident { $($(#[$doc:meta])* $variant:ident = $text:literal,)* }) => {
+        $(#[$meta])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub enum $name { $($(#[$doc])* $variant,)* }
+
+        impl $name {
+            /// Every value, in order of declaration.
+            pub const ALL: &[Self] = &[$(Self::$variant,)*];
+
+            /// The name as it stands in tables, topics and metrics.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $text,)* }
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(self.as_str())
+            }
+        }
+    };
+}
+
+named! {
+    /// The classes of poison. Stored in `dead_letters.class`: add, never rename.
+    FailureClass {
+        /// The payload is not JSON.
+        MalformedJson = "malformed_json",
+        /// The payload, the key or a header that is read is not UTF-8.
+        InvalidUtf8 = "invalid_utf8",
+        /// A string holds U+0000, which Postgres cannot store.
+        NulCharacter = "nul_character",
+        /// A field that the pipeline needs is absent or null.
+        MissingField = "missing_field",
+        /// A field has another type than the pipeline needs.
+        WrongType = "wrong_type",
+        /// The payload is larger than the pipeline's limit.
+        TooLarge = "too_large",
+        /// The JSON is nested deeper than the limit.
+        TooDeep = "too_deep",
+        /// There is no text to work on.
+        EmptyText = "empty_text",
+        /// A delete without a key, which names no document.
+        MissingKey = "missing_key",
+        /// A template of the pipeline fails on this document.
+        Template = "template",
+        /// The model refuses this input or answers with something that is no output.
+        Model = "model",
+    }
+}
+
+named! {
+    /// The parts of the world that a pipeline leans on; each has its own line on `/readyz`.
+    Component {
+        /// Postgres.
+        Database = "database",
+        /// Kafka.
+        Broker = "broker",
+        /// The model host.
+        Model = "model",
+        /// Local disk or object storage that datasets are written to.
+        Storage = "storage",
+    }
+}

@@ -1,0 +1,98 @@
+//! Every metric of the process, in one place. The help text here is what operators read on `/metrics`.
+
+use std::sync::LazyLock;
+
+use prometheus::{
+    CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
+    Registry, TextEncoder,
+};
+
+/// The process's metrics.
+pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
+
+/// Seconds from half a millisecond to about a minute.
+const LATENCY_BUCKETS: &[f64] =
+    &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
+
+macro_rules! metrics {
+    ($($field:ident: $type:ident = $name:literal, $help:literal $(, [$($label:literal),*])? $(; $buckets:expr)?;)*) => {
+        /// The metrics, a field each.
+        #[derive(Debug)]
+        pub struct Metrics {
+            registry: Registry,
+            $(#[doc = $help] pub $field: $type,)*
+        }
+
+        impl Metrics {
+            /// Every metric's name, for the check that rules and dashboards name only what exists.
+            pub const NAMES: &[&str] = &[$($name),*];
+
+            fn new() -> Self {
+                let registry = Registry::new();
+                $(let $field = metrics!(@new $type, $name, $help $(, [$($label),*])? $(; $buckets)?);
+                registry.register(Box::new($field.clone())).expect("metric names are distinct");)*
+                #[cfg(target_os = "linux")]
+                registry
+                    .register(Box::new(prometheus::process_collector::ProcessCollector::for_self()))
+                    .expect("process metrics are registered once");
+                Self { registry, $($field,)* }
+            }
+        }
+    };
+    (@new Histogram, $name:literal, $help:literal; $buckets:expr) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec())).expect("valid histogram")
+    };
+    (@new HistogramVec, $name:literal, $help:literal, [$($label:literal),*]; $buckets:expr) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*]).expect("valid histogram")
+    };
+    (@new $type:ident, $name:literal, $help:literal, [$($label:literal),*]) => {
+        $type::new(Opts::new($name, $help), &[$($label),*]).expect("valid metric")
+    };
+    (@new $type:ident, $name:literal, $help:literal) => {
+        $type::new($name, $help).expect("valid metric")
+    };
+}
+
+metrics! {
+    records: IntCounterVec = "tidemill_records_total", "Records taken from the source.", ["pipeline"];
+    batches: IntCounterVec = "tidemill_batches_total", "Micro-batches committed.", ["pipeline"];
+    units: IntCounterVec = "tidemill_units_total", "Committed (record, task) units by outcome: ok, reused, skipped or dead.", ["pipeline", "outcome"];
+    dead_letters: IntCounterVec = "tidemill_dead_letters_total", "Dead letters committed, by class of fault.", ["pipeline", "class"];
+    fenced: IntCounterVec = "tidemill_fenced_total", "Batches dropped because another worker owns the partition by now.", ["pipeline"];
+    commit_seconds: HistogramVec = "tidemill_commit_seconds", "Time from staging a batch to its visible commit.", ["pipeline"]; LATENCY_BUCKETS;
+    batch_seconds: HistogramVec = "tidemill_batch_seconds", "Time a micro-batch spends in each stage of the walk.", ["pipeline", "stage"]; LATENCY_BUCKETS;
+    in_flight_bytes: IntGaugeVec = "tidemill_in_flight_bytes", "Bytes of records read and not yet committed.", ["pipeline"];
+    lag: IntGaugeVec = "tidemill_lag_records", "Offsets between the committed position in the ledger and the end of the partition.", ["pipeline", "topic", "partition"];
+    last_progress: GaugeVec = "tidemill_last_progress_timestamp_seconds", "When the partition's position last advanced, as Unix time.", ["pipeline", "topic", "partition"];
+    outbox: IntGauge = "tidemill_outbox_rows", "Events committed and not yet published.";
+    published: IntCounterVec = "tidemill_published_total", "Events published from the outbox, by topic.", ["topic"];
+    retries: IntCounterVec = "tidemill_retries_total", "Attempts repeated because a part of the world was out of order.", ["component"];
+    ready: IntGaugeVec = "tidemill_ready", "Whether a component is in order: 1 or 0.", ["component"];
+    tokens: IntCounterVec = "tidemill_tokens_total", "Tokens run through a model.", ["model"];
+    padding: IntCounterVec = "tidemill_padding_tokens_total", "Tokens run through a model that stand for nothing.", ["model"];
+    device_busy: CounterVec = "tidemill_device_busy_seconds_total", "Time a device spent computing.", ["device"];
+    queue_depth: IntGauge = "tidemill_engine_queue_tokens", "Tokens waiting for a device.";
+    engine_seconds: Histogram = "tidemill_engine_batch_seconds", "Device time of one token batch."; LATENCY_BUCKETS;
+    http_requests: IntCounterVec = "tidemill_http_requests_total", "HTTP requests answered, by route and status.", ["route", "status"];
+    http_seconds: HistogramVec = "tidemill_http_request_seconds", "Time to answer an HTTP request, by route.", ["route"]; LATENCY_BUCKETS;
+    peak_memory: Gauge = "tidemill_peak_resident_memory_bytes", "Largest resident memory of the process so far.";
+    searches: IntCounter = "tidemill_searches_total", "Searches answered, over HTTP or on the command line.";
+}
+
+impl Metrics {
+    /// The text that Prometheus scrapes.
+    pub fn render(&self) -> String {
+        if let Some(bytes) = peak_resident_bytes() {
+            self.peak_memory.set(bytes as f64);
+        }
+        TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|e| format!("# cannot encode metrics: {e}\n"))
+    }
+}
+
+/// The largest resident memory of this process so far, where the system tells (`VmHWM` on Linux).
+pub fn peak_resident_bytes() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
+}

@@ -1,0 +1,228 @@
+//! What a task makes of a document, and what became of every (record, task) unit.
+//!
+//! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
+
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use crate::failure::Poison;
+
+/// What became of one (record, task) unit.
+#[derive(Debug, Clone)]
+pub enum Outcome {
+    /// Computed now.
+    Computed(Product),
+    /// Computed before, for this or another document, and taken over without device time.
+    Reused(Reuse),
+    /// Rightly not done.
+    Skipped(Skip),
+    /// The document is gone and so are its results.
+    Deleted,
+    /// Could not be done, and never can.
+    Dead(Poison),
+}
+
+/// An output with what it took to make it.
+#[derive(Debug, Clone)]
+pub struct Product {
+    /// The output.
+    pub output: Output,
+    /// Identifies the computation: see [`Fingerprint`].
+    pub fingerprint: Fingerprint,
+    /// Tokens the model read.
+    pub tokens: u32,
+    /// Device time, shared out over a batch by tokens, in microseconds.
+    pub device_micros: u64,
+}
+
+/// A result that need not be computed.
+#[derive(Debug, Clone)]
+pub enum Reuse {
+    /// The visible row of this document and task already is this very result.
+    Unchanged,
+    /// Another row, or an older version of this one, holds the result; it is written again under this document.
+    Copied(Product),
+}
+
+/// Why a unit was rightly not done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Skip {
+    /// The task's `when` is false.
+    Condition,
+    /// A newer version of the document is known.
+    Superseded,
+    /// A task that this one needs has no output for the document.
+    Upstream,
+}
+
+/// A BLAKE3 hash over everything that decides an output: model revision, task parameters and the request itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Fingerprint(pub [u8; 32]);
+
+/// What a task makes of a document.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Output {
+    /// One or several labels.
+    Classification(Classification),
+    /// Sentences taken from the text.
+    Summary(Summary),
+    /// Vectors, one a chunk.
+    Embedding(Embedding),
+    /// Text made from the document and upstream outputs.
+    Text(String),
+}
+
+/// Labels with calibrated probabilities.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Classification {
+    /// The labels given, the most probable first. A multi-label task may give none.
+    pub labels: Vec<String>,
+    /// Every label of the task with its probability, in the task's order.
+    pub scores: Vec<LabelScore>,
+}
+
+/// The probability of one label.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct LabelScore {
+    /// The label.
+    pub label: String,
+    /// Its probability after calibration, 0 to 1.
+    pub probability: f32,
+}
+
+/// An extractive summary.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Summary {
+    /// The chosen sentences in their original order, joined by a space.
+    pub text: String,
+    /// Where each stands in the document's text.
+    pub spans: Vec<Span>,
+}
+
+/// A half-open range of bytes in the document's text, on character boundaries.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Span {
+    /// First byte.
+    pub start: usize,
+    /// One past the last byte.
+    pub end: usize,
+}
+
+/// The vectors of one document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Embedding {
+    /// Names the vector space: model and revision. Vectors of two sets are never compared.
+    pub set: Arc<EmbeddingSet>,
+    /// At least one chunk, in order of the text.
+    pub chunks: Vec<EmbeddedChunk>,
+}
+
+/// A vector space.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct EmbeddingSet {
+    /// The model's name in the configuration.
+    pub model: String,
+    /// The hash of the model's files.
+    pub revision: String,
+    /// Components of a vector.
+    pub dimension: usize,
+}
+
+/// One chunk of a text and its vector.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EmbeddedChunk {
+    /// Where the chunk stands in the document's text.
+    pub span: Span,
+    /// Tokens of the chunk, special tokens included.
+    pub tokens: u32,
+    /// The vector, of length 1.
+    pub vector: Arc<[f32]>,
+}
+
+impl Output {
+    /// The kind as it stands in tables and Parquet.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Classification(_) => "classify",
+            Self::Summary(_) => "summarize",
+            Self::Embedding(_) => "embed",
+            Self::Text(_) => "render",
+        }
+    }
+
+    /// The first label, where there is one.
+    pub fn label(&self) -> Option<&str> {
+        match self {
+            Self::Classification(c) => c.labels.first().map(String::as_str),
+            _ => None,
+        }
+    }
+
+    /// The probability of the first label, or of the likeliest one where none was given.
+    pub fn confidence(&self) -> Option<f32> {
+        match self {
+            Self::Classification(c) => c.scores.iter().map(|s| s.probability).reduce(f32::max),
+            _ => None,
+        }
+    }
+
+    /// The text, where the output is one.
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Summary(s) => Some(&s.text),
+            Self::Text(t) => Some(t),
+            _ => None,
+        }
+    }
+
+    /// The details that have no column of their own.
+    pub fn fields(&self) -> Value {
+        match self {
+            Self::Classification(c) => json!(c),
+            Self::Summary(s) => json!({ "spans": s.spans }),
+            Self::Embedding(e) => json!({ "model": e.set.model, "revision": e.set.revision, "chunks": e.chunks.len() }),
+            Self::Text(_) => json!({}),
+        }
+    }
+
+    /// The output as templates, `when` expressions and downstream tasks see it under the task's name.
+    ///
+    /// `label`, `confidence`, `labels`, `scores` (by label) for a classification; `text` for a summary or a rendered text;
+    /// `chunks` (a count) for an embedding.
+    pub fn view(&self) -> Value {
+        match self {
+            Self::Classification(c) => {
+                let scores: serde_json::Map<_, _> = c.scores.iter().map(|s| (s.label.clone(), json!(s.probability))).collect();
+                json!({ "label": self.label(), "confidence": self.confidence(), "labels": c.labels, "scores": scores })
+            }
+            Self::Summary(s) => json!({ "text": s.text, "sentences": s.spans.len() }),
+            Self::Embedding(e) => json!({ "chunks": e.chunks.len() }),
+            Self::Text(t) => json!({ "text": t }),
+        }
+    }
+}
+
+impl Fingerprint {
+    /// Hashes `parts` so that no two different lists of parts share an encoding: each is preceded by its length.
+    pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        for part in parts {
+            hasher.update(&(part.len() as u64).to_le_bytes());
+            hasher.update(part);
+        }
+        Self(*hasher.finalize().as_bytes())
+    }
+}
+
+impl Skip {
+    /// The reason as it stands in counts and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Condition => "condition",
+            Self::Superseded => "superseded",
+            Self::Upstream => "upstream",
+        }
+    }
+}
