@@ -40,8 +40,8 @@ pub struct Product {
 /// A result that need not be computed.
 #[derive(Debug, Clone)]
 pub enum Reuse {
-    /// The visible row of this document and task already is this very result.
-    Unchanged,
+    /// The visible row of this document and task already is this very result; nothing is written.
+    Unchanged(Product),
     /// Another row, or an older version of this one, holds the result; it is written again under this document.
     Copied(Product),
 }
@@ -200,6 +200,48 @@ impl Output {
             Self::Summary(s) => json!({ "text": s.text, "sentences": s.spans.len() }),
             Self::Embedding(e) => json!({ "chunks": e.chunks.len() }),
             Self::Text(t) => json!({ "text": t }),
+        }
+    }
+}
+
+impl Output {
+    /// The output that was stored as these parts; the inverse of [`Output::kind`], [`Output::text`] and [`Output::fields`].
+    ///
+    /// `None` where the parts are not an output, so that one written by another version of this program is computed anew.
+    pub fn restore(kind: &str, text: Option<String>, fields: Value, chunks: Vec<EmbeddedChunk>) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct SummaryFields {
+            spans: Vec<Span>,
+        }
+        #[derive(Deserialize)]
+        struct EmbeddingFields {
+            model: String,
+            revision: String,
+            chunks: usize,
+        }
+        match kind {
+            "classify" => serde_json::from_value(fields).ok().map(Self::Classification),
+            "summarize" => {
+                let SummaryFields { spans } = serde_json::from_value(fields).ok()?;
+                Some(Self::Summary(Summary { text: text?, spans }))
+            }
+            "embed" => {
+                let EmbeddingFields { model, revision, chunks: count } = serde_json::from_value(fields).ok()?;
+                let dimension = chunks.first()?.vector.len();
+                let set = Arc::new(EmbeddingSet { model, revision, dimension });
+                (chunks.len() == count).then_some(Self::Embedding(Embedding { set, chunks }))
+            }
+            "render" => text.map(Self::Text),
+            _ => None,
+        }
+    }
+}
+
+impl Reuse {
+    /// The output and what it once took to make.
+    pub fn product(&self) -> &Product {
+        match self {
+            Self::Unchanged(product) | Self::Copied(product) => product,
         }
     }
 }
