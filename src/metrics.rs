@@ -15,7 +15,7 @@ const LATENCY_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
 macro_rules! metrics {
-    ($($field:ident: $type:ident = $name:literal, $help:literal $(, [$($label:literal),*])? $(; $buckets:expr)?;)*) => {
+    ($($field:ident: $type:ident = $name:literal, $help:literal $(, [$($label:literal),*])?;)*) => {
         /// The metrics, a field each.
         #[derive(Debug)]
         pub struct Metrics {
@@ -29,7 +29,7 @@ macro_rules! metrics {
 
             fn new() -> Self {
                 let registry = Registry::new();
-                $(let $field = metrics!(@new $type, $name, $help $(, [$($label),*])? $(; $buckets)?);
+                $(let $field = metrics!(@new $type, $name, $help $(, [$($label),*])?);
                 registry.register(Box::new($field.clone())).expect("metric names are distinct");)*
                 #[cfg(target_os = "linux")]
                 registry
@@ -39,11 +39,11 @@ macro_rules! metrics {
             }
         }
     };
-    (@new Histogram, $name:literal, $help:literal; $buckets:expr) => {
-        Histogram::with_opts(HistogramOpts::new($name, $help).buckets($buckets.to_vec())).expect("valid histogram")
+    (@new Histogram, $name:literal, $help:literal) => {
+        Histogram::with_opts(HistogramOpts::new($name, $help).buckets(LATENCY_BUCKETS.to_vec())).expect("valid histogram")
     };
-    (@new HistogramVec, $name:literal, $help:literal, [$($label:literal),*]; $buckets:expr) => {
-        HistogramVec::new(HistogramOpts::new($name, $help).buckets($buckets.to_vec()), &[$($label),*]).expect("valid histogram")
+    (@new HistogramVec, $name:literal, $help:literal, [$($label:literal),*]) => {
+        HistogramVec::new(HistogramOpts::new($name, $help).buckets(LATENCY_BUCKETS.to_vec()), &[$($label),*]).expect("valid histogram")
     };
     (@new $type:ident, $name:literal, $help:literal, [$($label:literal),*]) => {
         $type::new(Opts::new($name, $help), &[$($label),*]).expect("valid metric")
@@ -59,8 +59,8 @@ metrics! {
     units: IntCounterVec = "tidemill_units_total", "Committed (record, task) units by outcome: ok, reused, skipped or dead.", ["pipeline", "outcome"];
     dead_letters: IntCounterVec = "tidemill_dead_letters_total", "Dead letters committed, by class of fault.", ["pipeline", "class"];
     fenced: IntCounterVec = "tidemill_fenced_total", "Batches dropped because another worker owns the partition by now.", ["pipeline"];
-    commit_seconds: HistogramVec = "tidemill_commit_seconds", "Time from staging a batch to its visible commit.", ["pipeline"]; LATENCY_BUCKETS;
-    batch_seconds: HistogramVec = "tidemill_batch_seconds", "Time a micro-batch spends in each stage of the walk.", ["pipeline", "stage"]; LATENCY_BUCKETS;
+    commit_seconds: HistogramVec = "tidemill_commit_seconds", "Time from staging a batch to its visible commit.", ["pipeline"];
+    batch_seconds: HistogramVec = "tidemill_batch_seconds", "Time a micro-batch spends in each stage of the walk.", ["pipeline", "stage"];
     in_flight_bytes: IntGaugeVec = "tidemill_in_flight_bytes", "Bytes of records read and not yet committed.", ["pipeline"];
     lag: IntGaugeVec = "tidemill_lag_records", "Offsets between the committed position in the ledger and the end of the partition.", ["pipeline", "topic", "partition"];
     last_progress: GaugeVec = "tidemill_last_progress_timestamp_seconds", "When the partition's position last advanced, as Unix time.", ["pipeline", "topic", "partition"];
@@ -72,9 +72,9 @@ metrics! {
     padding: IntCounterVec = "tidemill_padding_tokens_total", "Tokens run through a model that stand for nothing.", ["model"];
     device_busy: CounterVec = "tidemill_device_busy_seconds_total", "Time a device spent computing.", ["device"];
     queue_depth: IntGauge = "tidemill_engine_queue_tokens", "Tokens waiting for a device.";
-    engine_seconds: Histogram = "tidemill_engine_batch_seconds", "Device time of one token batch."; LATENCY_BUCKETS;
+    engine_seconds: Histogram = "tidemill_engine_batch_seconds", "Device time of one token batch.";
     http_requests: IntCounterVec = "tidemill_http_requests_total", "HTTP requests answered, by route and status.", ["route", "status"];
-    http_seconds: HistogramVec = "tidemill_http_request_seconds", "Time to answer an HTTP request, by route.", ["route"]; LATENCY_BUCKETS;
+    http_seconds: HistogramVec = "tidemill_http_request_seconds", "Time to answer an HTTP request, by route.", ["route"];
     peak_memory: Gauge = "tidemill_peak_resident_memory_bytes", "Largest resident memory of the process so far.";
     searches: IntCounter = "tidemill_searches_total", "Searches answered, over HTTP or on the command line.";
 }
