@@ -5,6 +5,7 @@ pub mod demo;
 pub mod document;
 pub mod engine;
 pub mod failure;
+pub mod health;
 pub mod metrics;
 pub mod outcome;
 pub mod pipeline;
