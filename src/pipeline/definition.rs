@@ -128,7 +128,7 @@ impl Definition {
             report(place(&file.budget), message);
             Budget::default()
         });
-        let lines = TaskLines { tasks: file.tasks.value.0, place: place(&file.tasks) };
+        let lines = TaskLines { place: place(&file.tasks), tasks: file.tasks.value.0 };
         let tasks = tasks::resolve(lines, &mut report);
         for example in &file.examples {
             for problem in example.value.problems(&tasks) {

@@ -162,9 +162,13 @@ impl<'de> Deserialize<'de> for Expect {
                     }
                 }
                 match dead {
-                    Some(_) if !tasks.is_empty() => Err(A::Error::custom("a dead letter has no outputs: expect one or the other")),
+                    Some(_) if !tasks.is_empty() => {
+                        Err(A::Error::custom("a dead letter has no outputs: expect one or the other"))
+                    }
                     Some(class) => Ok(Expect::DeadLetter(class)),
-                    None if tasks.is_empty() => Err(A::Error::custom("the example expects nothing: name a task or `dead_letter`")),
+                    None if tasks.is_empty() => {
+                        Err(A::Error::custom("the example expects nothing: name a task or `dead_letter`"))
+                    }
                     None => Ok(Expect::Tasks(tasks)),
                 }
             }

@@ -134,7 +134,8 @@ impl BudgetFile {
         let mut budget = Budget::default();
         if let Some(text) = &self.max_wait {
             let parsed = text.parse::<SignedDuration>().ok().and_then(|wait| wait.try_into().ok());
-            budget.max_wait = parsed.ok_or_else(|| format!("`budget.max_wait` is `{text}`: write a duration such as `500ms` or `2s`"))?;
+            budget.max_wait =
+                parsed.ok_or_else(|| format!("`budget.max_wait` is `{text}`: write a duration such as `500ms` or `2s`"))?;
         }
         budget.max_tokens = self.max_tokens.unwrap_or(budget.max_tokens);
         budget.max_records = self.max_records.unwrap_or(budget.max_records);

@@ -13,7 +13,7 @@ use super::tasks::reads_tokens;
 use crate::document::Document;
 use crate::engine::{Answer, Chunking, Engine, Request, Work};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
-use crate::outcome::{Fingerprint, Outcome, Output, Product, Reuse, Skip};
+use crate::outcome::{Fingerprint, Outcome, Product, Reuse, Skip};
 use crate::task::{self, Prepared, Task, Upstream};
 use crate::template::{Condition, ConditionError};
 
@@ -58,8 +58,6 @@ pub struct Wanted {
     pub task: Arc<str>,
     /// What the result must be of.
     pub fingerprint: Fingerprint,
-    /// Whether a later task reads the output. [`Reuse::Unchanged`], which carries none, is no answer then.
-    pub output: bool,
 }
 
 /// Knows nothing: everything is computed.
@@ -94,7 +92,9 @@ impl Graph {
         for task in &definition.tasks {
             let (line, column) = task.place;
             let node = Node::build(task, definition, engine).await;
-            nodes.push(node.map_err(|e| e.context(format!("{}:{line}:{column}: task `{}`", definition.path.display(), task.name)))?);
+            nodes.push(
+                node.map_err(|e| e.context(format!("{}:{line}:{column}: task `{}`", definition.path.display(), task.name)))?,
+            );
         }
         let depth = definition.tasks.iter().map(|task| task.level + 1).max().unwrap_or(0);
         let mut levels = vec![Vec::new(); depth];
@@ -185,10 +185,7 @@ impl Graph {
         for (unit, reuse) in units.into_iter().zip(reuses) {
             let at = (unit.document, unit.node);
             if let Some(reuse) = reuse {
-                if let Reuse::Copied(product) = &reuse {
-                    self.publish(at, &product.output, sheets);
-                }
-                sheets[at.0].outcomes[at.1] = Some(Outcome::Reused(reuse));
+                self.finish(at, Outcome::Reused(reuse), sheets);
                 continue;
             }
             if let Some(&first) = firsts.get(&unit.fingerprint) {
@@ -261,12 +258,7 @@ impl Graph {
         }
     }
 
-    async fn look_up(
-        &self,
-        units: &[Unit],
-        documents: &[Document],
-        known: &dyn Known,
-    ) -> Result<Vec<Option<Reuse>>, Transient> {
+    async fn look_up(&self, units: &[Unit], documents: &[Document], known: &dyn Known) -> Result<Vec<Option<Reuse>>, Transient> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
@@ -276,18 +268,12 @@ impl Graph {
                 document_id: documents[unit.document].id.clone(),
                 task: self.nodes[unit.node].name.clone(),
                 fingerprint: unit.fingerprint,
-                output: self.nodes[unit.node].read,
             })
             .collect();
-        let mut reuses = known.look_up(&wanted).await?;
+        let reuses = known.look_up(&wanted).await?;
         if reuses.len() != wanted.len() {
             let reason = format!("{} results were looked up, but {} answers came back", wanted.len(), reuses.len());
             return Err(Transient { component: Component::Database, reason });
-        }
-        for (reuse, wanted) in reuses.iter_mut().zip(&wanted) {
-            if wanted.output && matches!(reuse, Some(Reuse::Unchanged)) {
-                *reuse = None;
-            }
         }
         Ok(reuses)
     }
@@ -323,16 +309,18 @@ impl Graph {
     }
 
     fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [Sheet]) {
-        if let Outcome::Computed(product) | Outcome::Reused(Reuse::Copied(product)) = &outcome {
-            self.publish(at, &product.output, sheets);
+        let product = match &outcome {
+            Outcome::Computed(product) => Some(product),
+            Outcome::Reused(reuse) => Some(reuse.product()),
+            Outcome::Skipped(_) | Outcome::Deleted | Outcome::Dead(_) => None,
+        };
+        let (document, node) = at;
+        if let Some(product) = product
+            && self.nodes[node].read
+        {
+            sheets[document].upstream.insert(&self.nodes[node].name, &product.output);
         }
-        sheets[at.0].outcomes[at.1] = Some(outcome);
-    }
-
-    fn publish(&self, (document, node): (usize, usize), output: &Output, sheets: &mut [Sheet]) {
-        if self.nodes[node].read {
-            sheets[document].upstream.insert(&self.nodes[node].name, output);
-        }
+        sheets[document].outcomes[node] = Some(outcome);
     }
 }
 

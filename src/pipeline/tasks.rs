@@ -30,7 +30,13 @@ pub(super) fn resolve(lines: TaskLines, report: &mut dyn FnMut(Place, String)) -
     for (name, entry) in lines.tasks {
         let at = place(&entry);
         if !is_name(&name, '_') || RESERVED.contains(&name.as_str()) {
-            report(at, format!("`{name}` is no task name: use lower-case letters, digits and `_`, a letter first, and none of {}", RESERVED.join(", ")));
+            report(
+                at,
+                format!(
+                    "`{name}` is no task name: use lower-case letters, digits and `_`, a letter first, and none of {}",
+                    RESERVED.join(", ")
+                ),
+            );
         }
         if tasks.iter().any(|task| *task.name == *name) {
             report(at, format!("there are two tasks `{name}`: rename one"));
@@ -51,7 +57,9 @@ pub(super) fn resolve(lines: TaskLines, report: &mut dyn FnMut(Place, String)) -
             add(&mut needs, &need, &names, &mut |message| report(at, format!("task `{name}` needs {message}")));
         }
         for path in spec.reads() {
-            check_read(&path, &mut needs, &names, &mut |message| report(at, format!("the template of task `{name}` reads {message}")));
+            check_read(&path, &mut needs, &names, &mut |message| {
+                report(at, format!("the template of task `{name}` reads {message}"))
+            });
         }
         let mut watches = Vec::new();
         match when.as_deref().map(Condition::new) {

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use minijinja::Value;
+use minijinja::value::Serde;
 use serde_json::json;
 
 use crate::document::Document;
@@ -29,12 +30,12 @@ impl Upstream {
         if let Some(tokens) = tokens {
             view["tokens"] = tokens.into();
         }
-        Self { values: BTreeMap::from([("document".into(), Value::from_serialize(&view))]) }
+        Self { values: BTreeMap::from([("document".into(), Value::from(Serde(&view)))]) }
     }
 
     /// Adds the output of task `name`, as [`Output::view`] shows it.
     pub fn insert(&mut self, name: &Arc<str>, output: &Output) {
-        self.values.insert(name.clone(), Value::from_serialize(output.view()));
+        self.values.insert(name.clone(), Value::from(Serde(output.view())));
     }
 
     /// Whether `name` has a value.
