@@ -41,7 +41,12 @@ pub struct Product {
 #[derive(Debug, Clone)]
 pub enum Reuse {
     /// The visible row of this document and task already is this very result; nothing is written.
-    Unchanged(Product),
+    Unchanged {
+        /// The fingerprint that the row was found to have; the commit checks that it still has.
+        fingerprint: Fingerprint,
+        /// The output, where a task downstream reads it.
+        output: Option<Output>,
+    },
     /// Another row, or an older version of this one, holds the result; it is written again under this document.
     Copied(Product),
 }
@@ -233,15 +238,6 @@ impl Output {
             }
             "render" => text.map(Self::Text),
             _ => None,
-        }
-    }
-}
-
-impl Reuse {
-    /// The output and what it once took to make.
-    pub fn product(&self) -> &Product {
-        match self {
-            Self::Unchanged(product) | Self::Copied(product) => product,
         }
     }
 }
