@@ -88,8 +88,8 @@ impl Config {
             layers.push(Layer::text(format!("flag {}", flag.name), flag.setting.to_owned(), &flag.value));
         }
         let mut config = extract(layers)?;
-        config.database.url = secret("database.url", config.database.url.take(), config.database.url_file.as_deref())?;
-        config.server.token = secret("server.token", config.server.token.take(), config.server.token_file.as_deref())?;
+        config.database.url = secret("database.url", config.database.url.take(), config.database.url_file.take().as_deref())?;
+        config.server.token = secret("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
         Ok(config)
     }
 }
