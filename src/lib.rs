@@ -7,6 +7,7 @@ pub mod engine;
 pub mod failure;
 pub mod health;
 pub mod metrics;
+pub mod nearest;
 pub mod outcome;
 pub mod pipeline;
 pub mod record;
