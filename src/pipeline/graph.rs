@@ -386,3 +386,6 @@ impl Node {
 fn broken(reason: &str) -> Transient {
     Transient { component: Component::Model, reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;
