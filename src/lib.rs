@@ -17,3 +17,4 @@ pub mod sink;
 pub mod source;
 pub mod store;
 pub mod task;
+pub mod template;
