@@ -242,6 +242,16 @@ impl Output {
     }
 }
 
+impl Reuse {
+    /// The output, where it is at hand.
+    pub fn output(&self) -> Option<&Output> {
+        match self {
+            Self::Unchanged { output, .. } => output.as_ref(),
+            Self::Copied(product) => Some(&product.output),
+        }
+    }
+}
+
 impl Fingerprint {
     /// Hashes `parts` so that no two different lists of parts share an encoding: each is preceded by its length.
     pub fn of<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> Self {

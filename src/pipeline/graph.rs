@@ -58,6 +58,8 @@ pub struct Wanted {
     pub task: Arc<str>,
     /// What the result must be of.
     pub fingerprint: Fingerprint,
+    /// Whether a later task reads the output, so that the answer must carry it.
+    pub output: bool,
 }
 
 /// Knows nothing: everything is computed.
@@ -268,6 +270,7 @@ impl Graph {
                 document_id: documents[unit.document].id.clone(),
                 task: self.nodes[unit.node].name.clone(),
                 fingerprint: unit.fingerprint,
+                output: self.nodes[unit.node].read,
             })
             .collect();
         let reuses = known.look_up(&wanted).await?;
@@ -309,16 +312,16 @@ impl Graph {
     }
 
     fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [Sheet]) {
-        let product = match &outcome {
-            Outcome::Computed(product) => Some(product),
-            Outcome::Reused(reuse) => Some(reuse.product()),
+        let output = match &outcome {
+            Outcome::Computed(product) => Some(&product.output),
+            Outcome::Reused(reuse) => reuse.output(),
             Outcome::Skipped(_) | Outcome::Deleted | Outcome::Dead(_) => None,
         };
         let (document, node) = at;
-        if let Some(product) = product
+        if let Some(output) = output
             && self.nodes[node].read
         {
-            sheets[document].upstream.insert(&self.nodes[node].name, &product.output);
+            sheets[document].upstream.insert(&self.nodes[node].name, output);
         }
         sheets[document].outcomes[node] = Some(outcome);
     }
