@@ -1,5 +1,6 @@
 //! Tidemill.
 pub mod checkpoint;
+pub mod cli;
 pub mod config;
 pub mod demo;
 pub mod document;

@@ -1,1 +1,16 @@
-fn main() {}
+//! The `tidemill` command.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use tidemill::cli::Cli;
+
+fn main() -> ExitCode {
+    match Cli::parse().run() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            tidemill::cli::exit_code(&error)
+        }
+    }
+}

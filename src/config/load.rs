@@ -21,7 +21,8 @@ use crate::nearest::suggestion;
 pub const DEFAULT_FILE: &str = "tidemill.toml";
 
 /// `TIDEMILL_*` variables that are no settings: the command line and the tests read them.
-const NOT_SETTINGS: &[&str] = &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_CACHE_DIR", "TIDEMILL_REQUIRE_KAFKA"];
+const NOT_SETTINGS: &[&str] =
+    &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_REQUIRE_KAFKA"];
 
 /// Settings that hold a path, wherever they stand.
 const PATHS: &[&str] = &["data_dir", "pipelines", "path", "url_file", "token_file"];

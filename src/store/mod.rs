@@ -8,6 +8,7 @@ mod files;
 mod known;
 mod outbox;
 mod positions;
+mod search;
 mod statistics;
 
 use std::path::Path;
@@ -26,6 +27,7 @@ pub use commit::{
 pub use files::StagedFile;
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
+pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
 pub use statistics::PipelineStatistics;
 
 /// A handle to the ledger's database. Cheap to clone.
