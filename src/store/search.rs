@@ -385,7 +385,7 @@ async fn describe(
                   coalesce(substring(convert_to(d.text, 'UTF8') FROM h.start + 1 FOR h.length),
                            convert_to(left(d.text, 100000), 'UTF8')) AS "text!",
                   (SELECT jsonb_object_agg(r.task, jsonb_build_object(
-                       'label', r.label, 'confidence', r.confidence, 'labels', r.fields -> 'labels'))
+                       'label', r.label, 'confidence', r.confidence, 'labels', coalesce(r.fields -> 'labels', '[]')))
                    FROM results r WHERE r.pipeline = d.pipeline AND r.document_id = d.id AND r.kind = 'classify'
                   ) AS "labels: Json<BTreeMap<String, HitLabel>>",
                   (SELECT r.text FROM results r
