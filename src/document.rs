@@ -135,13 +135,14 @@ impl Decoder {
         let document = match &self.shape {
             Shape::Json { id, version, text, metadata } => {
                 let fields = parse(payload)?;
+                let id = id_of(id, &fields)?;
                 let version = match version {
                     Some(path) => version_of(path, &fields)?,
                     None => arrival(record),
                 };
                 let text = text.render(&minijinja::Value::from(minijinja::value::Serde(&fields)))?;
                 let metadata = metadata.iter().filter_map(|path| Some((path.clone(), look_up(&fields, path)?.clone()))).collect();
-                Document { id: id_of(id, &fields)?, version, text: text.into(), metadata, fields }
+                Document { id, version, text: text.into(), metadata, fields }
             }
             Shape::Text => {
                 let id = key_of(record)?;
@@ -299,3 +300,6 @@ fn holds_nul(value: &Value) -> bool {
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

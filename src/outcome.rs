@@ -18,8 +18,6 @@ pub enum Outcome {
     Reused(Reuse),
     /// Rightly not done.
     Skipped(Skip),
-    /// The document is gone and so are its results.
-    Deleted,
     /// Could not be done, and never can.
     Dead(Poison),
 }

@@ -3,6 +3,8 @@
 //! A template is the pipeline's; the document is only ever a value in it. What a document says is never rendered again, so a
 //! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
 
+mod names;
+
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
@@ -69,6 +71,7 @@ impl Template {
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| TemplateError::new(&e))?;
         let template = environment.get_template(NAME).map_err(|e| TemplateError::new(&e))?;
         let variables = in_order(template.undeclared_variables(true), source);
+        TemplateError::refuse(names::unknown(&environment, source, false, &variables))?;
         Ok(Self { environment, variables, limit })
     }
 
@@ -118,6 +121,7 @@ impl Condition {
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let expression = CONDITIONS.compile_expression_owned(source.to_owned()).map_err(|e| TemplateError::new(&e))?;
         let variables = in_order(expression.undeclared_variables(true), source);
+        TemplateError::refuse(names::unknown(&CONDITIONS, source, true, &variables))?;
         Ok(Self { source: source.to_owned(), expression, variables })
     }
 
@@ -155,6 +159,10 @@ impl Condition {
 }
 
 impl TemplateError {
+    fn refuse(unknown: Option<String>) -> Result<(), Self> {
+        unknown.map_or(Ok(()), |name| Err(Self(format!("unknown {name}"))))
+    }
+
     fn new(error: &Error) -> Self {
         let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
         match error.line() {
@@ -232,5 +240,78 @@ impl Write for Limited {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::value::Serde;
+    use serde_json::json;
+
+    use super::*;
+
+    fn context() -> Value {
+        Value::from(Serde(
+            json!({"document": {"text": "x", "tokens": 7, "fields": {}}, "topic": {"label": "Sports", "confidence": 0.7}}),
+        ))
+    }
+
+    fn holds(condition: &str) -> Result<bool, ConditionError> {
+        Condition::new(condition).unwrap().holds(&context())
+    }
+
+    #[test]
+    fn conditions_read_the_document_and_outputs() {
+        assert_eq!(holds("document.tokens > 5"), Ok(true));
+        assert_eq!(holds("topic.confidence > 0.8 or topic.label == 'Sports'"), Ok(true));
+        assert_eq!(holds("facts is defined"), Ok(false));
+        assert_eq!(holds("document.fields.price is defined and document.fields.price > 3"), Ok(false));
+    }
+
+    #[test]
+    fn what_a_condition_misses_is_named() {
+        for condition in
+            ["facts.price > 1", "facts", "not facts", "facts == 1", "document.fields.price > 3", "1 + document.fields.price"]
+        {
+            match holds(condition) {
+                Err(ConditionError::Absent(reason)) => {
+                    assert!(reason.starts_with("`facts") || reason.starts_with("`document.fields.price`"), "{reason}")
+                }
+                other => panic!("`{condition}` reads what is absent, but gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_do_not_exist_are_found_without_running() {
+        let refused = |source: &str| Template::new(source, Prints::Scalars, 100).unwrap_err().to_string();
+        assert_eq!(refused("{% if a %}{{ b | uper }}{% endif %}"), "unknown filter `uper`");
+        assert_eq!(refused("{% if a is not strange %}{% endif %}"), "unknown test `strange`");
+        assert_eq!(refused("{% if a is strange %}{% endif %}"), "unknown test `strange`");
+        assert_eq!(refused("{{ shout(a) }}"), "unknown function `shout`");
+        assert_eq!(Condition::new("document.text | nothing").unwrap_err().to_string(), "unknown filter `nothing`");
+        assert!(Condition::new("document.tokens >").is_err());
+    }
+
+    #[test]
+    fn quotes_comments_and_raw_text_are_no_names() {
+        let good = [
+            "{{ 'a | b is c' }}{{ \"}} | x\" }}",
+            "{# a | b #}{% raw %}{{ a | b }}{% endraw %}{{ t | upper | default('x') }}",
+            "{% for i in range(3) %}{{ loop.index }}{% endfor %}{% macro m(x) %}{{ x }}{% endmacro %}{{ m('1') }}",
+            "{% if t is defined and t is not none %}{{ t.upper() }}{% endif %} a | b { is odd }",
+        ];
+        for source in good {
+            if let Err(error) = Template::new(source, Prints::Scalars, 100) {
+                panic!("`{source}` is good, but: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_come_in_order_of_appearance_without_builtins() {
+        let template =
+            Template::new("{{ title }} {{ document.text }} {% for i in range(2) %}{{ brand }}{% endfor %}", Prints::Scalars, 9);
+        assert_eq!(template.unwrap().variables(), ["title", "document.text", "brand"]);
     }
 }

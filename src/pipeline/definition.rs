@@ -201,3 +201,6 @@ pub(super) fn place<T>(spanned: &Spanned<T>) -> Option<(u64, u64)> {
     let at = spanned.referenced;
     (at.line() > 0).then(|| (at.line(), at.column()))
 }
+
+#[cfg(test)]
+mod tests;

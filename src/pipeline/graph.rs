@@ -315,7 +315,7 @@ impl Graph {
         let output = match &outcome {
             Outcome::Computed(product) => Some(&product.output),
             Outcome::Reused(reuse) => reuse.output(),
-            Outcome::Skipped(_) | Outcome::Deleted | Outcome::Dead(_) => None,
+            Outcome::Skipped(_) | Outcome::Dead(_) => None,
         };
         let (document, node) = at;
         if let Some(output) = output
@@ -386,3 +386,6 @@ impl Node {
 fn broken(reason: &str) -> Transient {
     Transient { component: Component::Model, reason: reason.to_owned() }
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,8 +1,19 @@
 //! From records to committed outcomes.
 
+mod batcher;
+mod committer;
 pub mod definition;
+mod evaluator;
 pub mod example;
 mod file;
 pub mod graph;
+mod lane;
 pub mod problem;
+mod runner;
+mod submission;
 mod tasks;
+
+pub use committer::Committer;
+pub use evaluator::{Evaluator, Fate};
+pub use lane::Works;
+pub use runner::run;

@@ -115,7 +115,10 @@ impl Relay {
 
     async fn send(&self, event: &OutboxEvent) -> Result<(), Transient> {
         let id = event.event_id.to_string();
-        let headers = OwnedHeaders::new().insert(Header { key: "event-id", value: Some(&id) });
+        let mut headers = OwnedHeaders::new().insert(Header { key: "event-id", value: Some(&id) });
+        for (key, value) in event.headers.as_object().into_iter().flatten() {
+            headers = headers.insert(Header { key, value: value.as_str() });
+        }
         let mut record = FutureRecord::to(&event.topic).key(&event.key).headers(headers);
         if let Some(payload) = &event.payload {
             record = record.payload(payload);

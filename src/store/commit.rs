@@ -164,6 +164,8 @@ pub struct Event {
     pub key: Vec<u8>,
     /// The record's payload.
     pub payload: Option<Vec<u8>>,
+    /// The record's headers, an object of strings.
+    pub headers: Value,
     /// The document whose version must win for the event to be true; `None` where it is true in any case.
     pub document_id: Option<String>,
 }
@@ -488,12 +490,15 @@ async fn insert_events(connection: &mut PgConnection, submission: &Submission, a
     let topics: Vec<&str> = events.iter().map(|e| e.topic.as_str()).collect();
     let keys: Vec<&[u8]> = events.iter().map(|e| e.key.as_slice()).collect();
     let payloads: Vec<Option<&[u8]>> = events.iter().map(|e| e.payload.as_deref()).collect();
+    let headers: Vec<Value> = events.iter().map(|e| e.headers.clone()).collect();
     sqlx::query!(
-        "INSERT INTO outbox (event_id, topic, key, payload) SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[])",
+        "INSERT INTO outbox (event_id, topic, key, payload, headers)
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::jsonb[])",
         &ids,
         &topics as &[&str],
         &keys as &[&[u8]],
-        &payloads as &[Option<&[u8]>]
+        &payloads as &[Option<&[u8]>],
+        &headers
     )
     .execute(connection)
     .await

@@ -21,7 +21,9 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
 
-pub use commit::{BatchRow, CommitError, DeadLetterRow, DocumentRow, Event, Ledgered, ResultRow, Submission, UsageRow};
+pub use commit::{
+    BatchRow, CommitError, DeadLetterRow, DocumentContent, DocumentRow, Event, Ledgered, ResultRow, Submission, UsageRow,
+};
 pub use files::StagedFile;
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};

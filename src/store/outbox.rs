@@ -1,5 +1,6 @@
 //! Events that are committed and not yet published.
 
+use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
@@ -19,6 +20,8 @@ pub struct OutboxEvent {
     pub key: Vec<u8>,
     /// The record's payload.
     pub payload: Option<Vec<u8>>,
+    /// The record's headers, an object of strings.
+    pub headers: Value,
 }
 
 /// The right to publish: at most one process of a fleet holds it, so that events keep their order. Dropping it ends it.
@@ -52,7 +55,7 @@ impl RelayLease {
     /// # Errors
     /// Where the database is unavailable; the lease is gone then.
     pub async fn events(&mut self, limit: i64) -> Result<Vec<OutboxEvent>, Transient> {
-        sqlx::query_as!(OutboxEvent, "SELECT id, event_id, topic, key, payload FROM outbox ORDER BY id LIMIT $1", limit)
+        sqlx::query_as!(OutboxEvent, "SELECT id, event_id, topic, key, payload, headers FROM outbox ORDER BY id LIMIT $1", limit)
             .fetch_all(&mut self.connection)
             .await
             .map_err(unavailable)

@@ -1,0 +1,120 @@
+//! The queue in front of the device: bounded by tokens, fair between callers.
+
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::mpsc::UnboundedSender;
+
+use super::batch::{Row, TokenBatch};
+use crate::metrics::METRICS;
+
+/// A sequence and who waits for its row.
+pub(super) struct Waiting {
+    /// Token ids, special tokens included.
+    pub(super) ids: Arc<[u32]>,
+    /// The sequence's place in its call.
+    pub(super) index: usize,
+    /// Where the row goes.
+    pub(super) reply: UnboundedSender<(usize, Row)>,
+    /// Room in the queue, given back when the last sequence of a [`Part`] is done.
+    pub(super) room: Arc<OwnedSemaphorePermit>,
+}
+
+/// Sequences that one call queued together.
+pub(super) struct Part {
+    /// The model's place in the engine's list.
+    pub(super) model: usize,
+    /// The sequences.
+    pub(super) waiting: VecDeque<Waiting>,
+}
+
+/// The parts that wait, in order of arrival.
+#[derive(Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    parts: VecDeque<Part>,
+    closed: bool,
+}
+
+impl Queue {
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // The state is whole between any two statements that can panic.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Queues a part. Where the queue is closed, the part is dropped, which its callers see.
+    pub(super) fn push(&self, part: Part) {
+        let mut state = self.lock();
+        if !state.closed {
+            METRICS.queue_depth.add(part.waiting.iter().map(|w| w.ids.len() as i64).sum());
+            state.parts.push_back(part);
+            self.changed.notify_one();
+        }
+    }
+
+    /// Ends the queue: what waits is dropped and [`Queue::take`] gives none.
+    pub(super) fn close(&self) {
+        let mut state = self.lock();
+        state.closed = true;
+        let dropped: usize = state.parts.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
+        METRICS.queue_depth.sub(dropped as i64);
+        self.changed.notify_all();
+    }
+
+    /// Waits for work and takes a batch of about `budget` tokens; none once the queue is closed.
+    pub(super) fn take(&self, budget: usize) -> Option<TokenBatch> {
+        let mut state = self.lock();
+        loop {
+            if state.closed {
+                return None;
+            }
+            if let Some((model, waiting)) = state.draw(budget) {
+                METRICS.queue_depth.sub(waiting.iter().map(|w| w.ids.len() as i64).sum());
+                drop(state);
+                return Some(TokenBatch::pack(model, waiting));
+            }
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+}
+
+impl State {
+    /// Draws sequences of the model that has waited longest.
+    ///
+    /// Every part of that model first gives an even share of the budget, so that one sentence never waits behind a book; what is left
+    /// of the budget goes to the parts in order of arrival.
+    fn draw(&mut self, budget: usize) -> Option<(usize, Vec<Waiting>)> {
+        let model = self.parts.front()?.model;
+        let parts = self.parts.iter().filter(|part| part.model == model).count();
+        let mut drawn = Vec::new();
+        let mut left = budget;
+        for share in [budget / parts, budget] {
+            for part in self.parts.iter_mut().filter(|part| part.model == model) {
+                let mut taken = 0;
+                while let Some(next) = part.waiting.front() {
+                    let tokens = next.ids.len();
+                    // A sequence larger than the budget still has to go some time: alone.
+                    if (taken + tokens > share || tokens > left) && !drawn.is_empty() {
+                        break;
+                    }
+                    taken += tokens;
+                    left = left.saturating_sub(tokens);
+                    drawn.extend(part.waiting.pop_front());
+                }
+            }
+        }
+        self.parts.retain(|part| !part.waiting.is_empty());
+        // The next batch belongs to another model, where one waits.
+        let others = self.parts.iter().position(|part| part.model != model);
+        if let Some(other) = others.and_then(|at| self.parts.remove(at)) {
+            self.parts.push_front(other);
+        }
+        Some((model, drawn))
+    }
+}

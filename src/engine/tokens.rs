@@ -1,0 +1,173 @@
+//! Text to sequences of token ids, with the place of each token in the text.
+
+use std::ops::Range;
+use std::sync::Arc;
+
+use tokenizers::Tokenizer;
+
+use super::error::EngineError;
+use super::folder::Folder;
+use super::request::Chunking;
+use crate::outcome::Span;
+
+/// A model's tokenizer and the limits of its input.
+pub(super) struct TextTokenizer {
+    tokenizer: Tokenizer,
+    /// Special tokens before and after every sequence.
+    before: Vec<u32>,
+    after: Vec<u32>,
+    /// Tokens of text that the model takes in one sequence.
+    capacity: usize,
+}
+
+/// One sequence for the model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct TextChunk {
+    /// What of the text the sequence stands for.
+    pub(super) span: Span,
+    /// Token ids, special tokens included.
+    pub(super) ids: Arc<[u32]>,
+}
+
+/// Tokens of a text without special ones, and where each stands.
+#[derive(Default)]
+struct TextTokens {
+    ids: Vec<u32>,
+    places: Vec<Span>,
+}
+
+const FILE: &str = "tokenizer.json";
+
+impl TextTokenizer {
+    /// Reads `tokenizer.json` for a model with `vocabulary` word vectors that takes `max_tokens` tokens, special tokens included.
+    pub(super) fn load(folder: &mut Folder, vocabulary: usize, max_tokens: usize) -> Result<Self, EngineError> {
+        let bytes = folder.read(FILE, "tokenizer.json turns text into tokens")?;
+        let invalid = |reason: String| EngineError::invalid(folder.join(FILE), reason);
+        let malformed =
+            |e: tokenizers::Error| invalid(format!("is not a tokenizer: {e}; take the file from the model's publisher"));
+        let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(malformed)?;
+        // The limits that count are the model's, applied below; some publishers leave those of their own training runs in the file.
+        tokenizer.with_truncation(None).map_err(malformed)?.with_padding(None);
+        let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
+        if largest >= vocabulary {
+            return Err(invalid(format!(
+                "has token ids up to {largest} and the model has {vocabulary} word vectors; tokenizer and weights are of different models"
+            )));
+        }
+        let sample = tokenizer.encode("a", true).map_err(malformed)?;
+        let special = sample.get_special_tokens_mask();
+        let leading = special.iter().take_while(|mark| **mark == 1).count();
+        let trailing = special[leading..].iter().rev().take_while(|mark| **mark == 1).count();
+        let ids = sample.get_ids();
+        let (before, after) = (ids[..leading].to_vec(), ids[ids.len() - trailing..].to_vec());
+        let capacity = max_tokens.saturating_sub(leading + trailing);
+        if capacity == 0 {
+            return Err(invalid(format!(
+                "adds {} special tokens and the model takes {max_tokens}; no text fits",
+                leading + trailing
+            )));
+        }
+        Ok(Self { tokenizer, before, after, capacity })
+    }
+
+    /// Tokens of the text, special tokens not counted.
+    pub(super) fn count(&self, text: &str) -> Result<usize, tokenizers::Error> {
+        let mut count = 0;
+        for segment in segments(text, self.segment_bytes()) {
+            count += self.tokenizer.encode_fast(&text[segment], false)?.len();
+        }
+        Ok(count)
+    }
+
+    /// The sequences of a text: at least one. A text without any token gives one sequence of special tokens alone.
+    pub(super) fn chunks(&self, text: &str, chunking: Chunking) -> Result<Vec<TextChunk>, tokenizers::Error> {
+        match chunking {
+            Chunking::Truncate => {
+                let tokens = self.tokens(text, self.capacity)?;
+                let count = tokens.ids.len().min(self.capacity);
+                Ok(vec![self.chunk(&tokens, 0..count)])
+            }
+            Chunking::Split { tokens: size, overlap } => {
+                let size = size.clamp(1, self.capacity);
+                let step = size.saturating_sub(overlap).max(1);
+                let tokens = self.tokens(text, usize::MAX)?;
+                let total = tokens.ids.len();
+                let mut chunks = Vec::new();
+                let mut start = 0;
+                loop {
+                    let end = (start + size).min(total);
+                    chunks.push(self.chunk(&tokens, start..end));
+                    if end == total {
+                        return Ok(chunks);
+                    }
+                    start += step;
+                }
+            }
+        }
+    }
+
+    fn chunk(&self, tokens: &TextTokens, range: Range<usize>) -> TextChunk {
+        let places = &tokens.places[range.clone()];
+        let span = match (places.first(), places.last()) {
+            (Some(first), Some(last)) => Span { start: first.start, end: last.end },
+            _ => Span { start: 0, end: 0 },
+        };
+        let ids = self.before.iter().chain(&tokens.ids[range]).chain(&self.after).copied().collect();
+        TextChunk { span, ids }
+    }
+
+    /// The first tokens of the text: all of them, or at least `enough`.
+    fn tokens(&self, text: &str, enough: usize) -> Result<TextTokens, tokenizers::Error> {
+        let mut tokens = TextTokens::default();
+        for segment in segments(text, self.segment_bytes()) {
+            let start = segment.start;
+            let encoding = self.tokenizer.encode(&text[segment], false)?;
+            tokens.ids.extend_from_slice(encoding.get_ids());
+            tokens
+                .places
+                .extend(encoding.get_offsets().iter().map(|(from, to)| whole_characters(text, start + from, start + to)));
+            if tokens.ids.len() >= enough {
+                break;
+            }
+        }
+        Ok(tokens)
+    }
+
+    /// Bytes of a piece of text that is tokenized at once. Even text without a space in it, in any script, makes more tokens of so many
+    /// bytes than the model takes, so that a truncated text is cut by the model's limit and never by this one.
+    fn segment_bytes(&self) -> usize {
+        (16 << 10).max(32 * self.capacity)
+    }
+
+    /// Special tokens that every sequence carries.
+    pub(super) fn special(&self) -> usize {
+        self.before.len() + self.after.len()
+    }
+}
+
+/// Byte-level tokenizers may cut inside a character.
+fn whole_characters(text: &str, start: usize, end: usize) -> Span {
+    Span { start: text.floor_char_boundary(start), end: text.ceil_char_boundary(end) }
+}
+
+/// Cuts a long text before white space, which no token of these tokenizers spans, so that memory stays bounded.
+///
+/// A word longer than `bytes` is cut where it must be.
+fn segments(text: &str, bytes: usize) -> impl Iterator<Item = Range<usize>> + '_ {
+    let mut start = 0;
+    std::iter::from_fn(move || {
+        if start == text.len() {
+            return None;
+        }
+        let rest = &text[start..];
+        let length = if rest.len() <= bytes {
+            rest.len()
+        } else {
+            let limit = rest.floor_char_boundary(bytes);
+            rest[..limit].rfind(char::is_whitespace).filter(|at| *at > 0).unwrap_or(limit)
+        };
+        let segment = start..start + length;
+        start = segment.end;
+        Some(segment)
+    })
+}
