@@ -9,6 +9,7 @@
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
 mod migrate;
+mod run;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Flag};
+use crate::pipeline::problem::DefinitionError;
 use crate::store::Store;
 
 /// Event-driven batch processing of LLM tasks over data streams, exactly once.
@@ -54,6 +56,8 @@ enum LogFormat {
 enum Command {
     /// Bring the database schema up to date
     Migrate,
+    /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C
+    Run(run::RunArgs),
 }
 
 impl Cli {
@@ -68,6 +72,7 @@ impl Cli {
         runtime.block_on(async {
             match self.command {
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
+                Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
             }
         })
     }
@@ -90,7 +95,7 @@ fn store(config: &Config) -> Result<Store> {
 
 /// What the process says to its caller about an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let of_the_caller = error.chain().any(|cause| cause.is::<ConfigError>());
+    let of_the_caller = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<DefinitionError>());
     ExitCode::from(if of_the_caller { 2 } else { 1 })
 }
 

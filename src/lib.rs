@@ -1,4 +1,5 @@
 //! Tidemill.
+pub mod app;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -97,6 +97,39 @@ impl Definition {
         Self::parse(path, &text)
     }
 
+    /// Reads every pipeline file of the folder, or those of the pipelines named in `names`, in order of their paths.
+    pub fn load_all(folder: &Path, names: &[String]) -> Result<Vec<Self>, DefinitionError> {
+        let fault = |message: String| DefinitionError { problems: vec![Problem::new(folder, None, message)] };
+        let entries = std::fs::read_dir(folder).map_err(|error| fault(format!("cannot list pipelines: {error}")))?;
+        let is_pipeline = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_pipeline).collect();
+        paths.sort();
+        let mut problems = Vec::new();
+        let mut definitions: Vec<Self> = Vec::new();
+        for path in paths {
+            match Self::load(&path) {
+                Ok(definition) => match definitions.iter().find(|other| other.name == definition.name) {
+                    Some(other) => problems.push(Problem::new(
+                        &path,
+                        None,
+                        format!("pipeline `{}` is defined in {} already", definition.name, other.path.display()),
+                    )),
+                    None => definitions.push(definition),
+                },
+                Err(error) => problems.extend(error.problems),
+            }
+        }
+        let known = || definitions.iter().map(|definition| &*definition.name);
+        for name in names.iter().filter(|name| !known().any(|known| known == name.as_str())) {
+            problems.push(Problem::new(folder, None, format!("no pipeline is named `{name}`{}", suggestion(name, known()))));
+        }
+        if !problems.is_empty() {
+            return Err(DefinitionError { problems });
+        }
+        definitions.retain(|definition| names.is_empty() || names.iter().any(|name| *name == *definition.name));
+        Ok(definitions)
+    }
+
     /// Reads `text` as if it were the file at `path`.
     pub fn parse(path: &Path, text: &str) -> Result<Self, DefinitionError> {
         let file = PipelineFile::parse(path, text).map_err(|problem| DefinitionError { problems: vec![problem] })?;
