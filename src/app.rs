@@ -27,6 +27,7 @@ use crate::health::Health;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::{self, Committer, Evaluator, Works};
+use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay, TopicsConfig};
 use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
@@ -177,7 +178,11 @@ impl App {
     }
 
     fn service(&self) -> Service {
-        Service { health: self.health.clone(), token: self.config.server.token.as_deref().map(Arc::from) }
+        Service {
+            health: self.health.clone(),
+            searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
+            token: self.config.server.token.as_deref().map(Arc::from),
+        }
     }
 
     fn source(&self, definition: &Definition) -> KafkaSourceConfig {
