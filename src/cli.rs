@@ -20,6 +20,7 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Flag};
+use crate::demo;
 use crate::pipeline::problem::DefinitionError;
 use crate::store::Store;
 
@@ -54,6 +55,7 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     /// Bring the database schema up to date
     Migrate,
     /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C
@@ -71,6 +73,7 @@ impl Cli {
         let global = self.global;
         runtime.block_on(async {
             match self.command {
+                Command::Demo(args) => demo::run(Config::default(), args).await,
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
             }
