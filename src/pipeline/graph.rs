@@ -273,10 +273,16 @@ impl Graph {
                 output: self.nodes[unit.node].read,
             })
             .collect();
-        let reuses = known.look_up(&wanted).await?;
+        let mut reuses = known.look_up(&wanted).await?;
         if reuses.len() != wanted.len() {
             let reason = format!("{} results were looked up, but {} answers came back", wanted.len(), reuses.len());
             return Err(Transient { component: Component::Database, reason });
+        }
+        for (reuse, wanted) in reuses.iter_mut().zip(&wanted) {
+            // A task downstream would take the missing output for a skipped task.
+            if wanted.output && reuse.as_ref().is_some_and(|reuse| reuse.output().is_none()) {
+                *reuse = None;
+            }
         }
         Ok(reuses)
     }

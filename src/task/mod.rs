@@ -2,9 +2,16 @@
 //!
 //! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
 
+pub mod calibration;
+mod classify;
+mod descriptions;
 mod embed;
+pub mod head;
 mod labels;
 mod render;
+mod sentences;
+mod summarize;
+pub mod training;
 mod upstream;
 
 use std::path::Path;
@@ -12,9 +19,11 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use classify::ClassifySpec;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use labels::Labels;
 pub use render::RenderSpec;
+pub use summarize::SummarizeSpec;
 pub use upstream::Upstream;
 
 use crate::document::Document;
@@ -112,8 +121,12 @@ macro_rules! kinds {
 }
 
 kinds! {
+    /// Labels.
+    classify: Classify(ClassifySpec),
     /// Vectors.
     embed: Embed(EmbedSpec),
+    /// The sentences that say most.
+    summarize: Summarize(SummarizeSpec),
     /// Text made by a template.
     render: Render(RenderSpec),
 }

@@ -30,9 +30,8 @@ fn shown(outcomes: Vec<Vec<Outcome>>) -> Vec<Vec<String>> {
     let show = |outcome: &Outcome| match outcome {
         Outcome::Computed(product) => format!("computed {}", product.output.text().unwrap_or_default()),
         Outcome::Reused(Reuse::Copied(product)) => format!("copied {}", product.output.text().unwrap_or_default()),
-        Outcome::Reused(Reuse::Unchanged(_)) => "unchanged".into(),
+        Outcome::Reused(Reuse::Unchanged { .. }) => "unchanged".into(),
         Outcome::Skipped(skip) => format!("skipped {}", skip.as_str()),
-        Outcome::Deleted => "deleted".into(),
         Outcome::Dead(poison) => format!("dead {}", poison.class),
     };
     outcomes.iter().map(|row| row.iter().map(show).collect()).collect()
@@ -101,13 +100,19 @@ struct Memory {
     asked: Mutex<Vec<Wanted>>,
     products: Mutex<HashMap<Fingerprint, Product>>,
     short: bool,
+    forgetful: bool,
 }
 
 impl Known for Memory {
     fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
         self.asked.lock().unwrap().extend(wanted.iter().cloned());
         let products = self.products.lock().unwrap();
-        let mut found: Vec<_> = wanted.iter().map(|w| products.get(&w.fingerprint).cloned().map(Reuse::Unchanged)).collect();
+        let answer = |wanted: &Wanted| {
+            let product = products.get(&wanted.fingerprint)?;
+            let output = (wanted.output && !self.forgetful).then(|| product.output.clone());
+            Some(Reuse::Unchanged { fingerprint: wanted.fingerprint, output })
+        };
+        let mut found: Vec<_> = wanted.iter().map(answer).collect();
         found.truncate(found.len() - usize::from(self.short));
         Box::pin(std::future::ready(Ok(found)))
     }
@@ -127,6 +132,19 @@ async fn known_results_are_reused_and_feed_the_tasks_after_them() {
     let names: Vec<&str> = asked.iter().map(|wanted| &*wanted.task).collect();
     assert_eq!(names, ["a", "b", "a", "b"]);
     assert_eq!(asked[0], asked[2]);
+    assert_eq!((asked[0].output, asked[1].output), (true, false), "only `a` is read by another task");
+}
+
+#[tokio::test]
+async fn a_known_result_without_the_output_that_others_read_is_computed_again() {
+    let graph =
+        graph("  a: { render: { template: '{{ document.text }}' } }\n  b: { render: { template: '{{ a.text }}?' } }").await;
+    let documents = [document("1", "x")];
+    let memory = Memory { forgetful: true, ..Memory::default() };
+    let first = graph.evaluate(&documents, &memory).await.unwrap();
+    let Outcome::Computed(product) = &first[0][0] else { panic!("the first evaluation reused something") };
+    memory.products.lock().unwrap().insert(product.fingerprint, product.clone());
+    assert_eq!(shown(graph.evaluate(&documents, &memory).await.unwrap()), [["computed x", "computed x?"]]);
 }
 
 #[tokio::test]
