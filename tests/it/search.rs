@@ -1,10 +1,19 @@
 //! Search against a real Postgres with pgvector.
 
+use libtest_mimic::Trial;
 use serde_json::json;
 use sqlx::{Connection, PgConnection};
 use tidemill::config::DatabaseConfig;
 use tidemill::outcome::EmbeddingSet;
 use tidemill::store::{QueryVector, SearchFilter, SearchHit, SearchQuery, Store};
+
+use crate::harness::postgres;
+use crate::harness::trial::{Needs, trial};
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    vec![trial("search::finds_what_was_asked_for_and_nothing_else", Needs::NOTHING, finds_what_was_asked_for)]
+}
 
 /// A pipeline of a few notes, one note of another pipeline, and a crowd that lies
 /// nearer to `[1, 0, 0]` than any of them, large enough that the index is used.
@@ -120,8 +129,9 @@ fn labelled(label: &str) -> SearchFilter {
 }
 
 /// Everything about search that needs a database; one library serves all.
-pub async fn finds_what_was_asked_for(url: &str) {
-    let library = library(url).await;
+async fn finds_what_was_asked_for() {
+    let database = postgres::database().await;
+    let library = library(&database.url).await;
 
     // A crowd of 12,000 documents lies between the query and the few that pass the filter.
     let hits = library.hits(None, Some([1.0, 0.0, 0.0]), labelled("garden"), 3).await;
