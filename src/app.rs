@@ -27,6 +27,7 @@ use crate::health::Health;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::{self, Committer, Evaluator, Works};
+use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay, TopicsConfig};
 use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
@@ -68,8 +69,7 @@ impl App {
             .await?
             .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
-        let mut app =
-            Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
+        let mut app = Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
         for definition in definitions {
             app.add(definition).await?;
         }
@@ -110,9 +110,8 @@ impl App {
             let message = format!("{}: dataset `{name}` is not configured; add [datasets.{name}]", definition.path.display());
             return Err(ConfigError(message).into());
         };
-        let opened = Dataset::open(name, &dataset.path).map_err(|error| {
-            ConfigError(format!("dataset `{name}`: cannot write to {}: {error}", dataset.path.display()))
-        })?;
+        let opened = Dataset::open(name, &dataset.path)
+            .map_err(|error| ConfigError(format!("dataset `{name}`: cannot write to {}: {error}", dataset.path.display())))?;
         if !self.datasets.iter().any(|known| known.name() == name) {
             self.datasets.push(opened.clone());
         }
@@ -177,7 +176,11 @@ impl App {
     }
 
     fn service(&self) -> Service {
-        Service { health: self.health.clone(), token: self.config.server.token.as_deref().map(Arc::from) }
+        Service {
+            health: self.health.clone(),
+            searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
+            token: self.config.server.token.as_deref().map(Arc::from),
+        }
     }
 
     fn source(&self, definition: &Definition) -> KafkaSourceConfig {

@@ -13,6 +13,7 @@ pub mod nearest;
 pub mod outcome;
 pub mod pipeline;
 pub mod record;
+pub mod search;
 pub mod server;
 pub mod sink;
 pub mod source;

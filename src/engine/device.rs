@@ -98,8 +98,9 @@ impl Device {
         let compute = move || {
             let workspaces: Vec<Mutex<Workspace>> = (0..self.threads).map(|_| Mutex::default()).collect();
             for batch in batches {
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(batch, &pool, &workspaces)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&batch, &pool, &workspaces)));
                 if let Err(panic) = outcome {
+                    // Before the batch goes: its callers must find the reason when their channels close.
                     self.fail(&panic_text(&*panic));
                     return;
                 }
@@ -109,7 +110,7 @@ impl Device {
         Ok(())
     }
 
-    fn compute(&self, batch: TokenBatch, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) {
+    fn compute(&self, batch: &TokenBatch, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) {
         let model = &self.models[batch.model];
         let start = Instant::now();
         let even = batch.tokens().div_ceil(self.threads);

@@ -18,6 +18,7 @@ pub(super) struct Waiting {
     /// Where the row goes.
     pub(super) reply: UnboundedSender<(usize, Row)>,
     /// Room in the queue, given back when the last sequence of a [`Part`] is done.
+    #[expect(dead_code, reason = "held for its drop")]
     pub(super) room: Arc<OwnedSemaphorePermit>,
 }
 

@@ -34,6 +34,30 @@ pub(super) struct TextChunk {
 struct TextTokens {
     ids: Vec<u32>,
     places: Vec<Span>,
+    /// Bytes of the text that have been tokenized.
+    read: usize,
+}
+
+impl TextTokens {
+    /// What of the text the tokens in `range` stand for.
+    ///
+    /// Characters that give no token (a joiner, a variation selector) belong to the token before them, or to the first one, so that only
+    /// white space is ever left out between two spans.
+    fn span(&self, text: &str, range: Range<usize>) -> Span {
+        if range.is_empty() {
+            return Span { start: 0, end: 0 };
+        }
+        let Span { mut start, .. } = self.places[range.start];
+        let Span { mut end, .. } = self.places[range.end - 1];
+        if range.start == 0 {
+            start = start.min(text.len() - text.trim_start().len());
+        }
+        let next = self.places.get(range.end).map_or(self.read, |place| place.start);
+        if next > end {
+            end += text[end..next].trim_end().len();
+        }
+        Span { start, end }
+    }
 }
 
 const FILE: &str = "tokenizer.json";
@@ -85,7 +109,7 @@ impl TextTokenizer {
             Chunking::Truncate => {
                 let tokens = self.tokens(text, self.capacity)?;
                 let count = tokens.ids.len().min(self.capacity);
-                Ok(vec![self.chunk(&tokens, 0..count)])
+                Ok(vec![self.chunk(text, &tokens, 0..count)])
             }
             Chunking::Split { tokens: size, overlap } => {
                 let size = size.clamp(1, self.capacity);
@@ -96,7 +120,7 @@ impl TextTokenizer {
                 let mut start = 0;
                 loop {
                     let end = (start + size).min(total);
-                    chunks.push(self.chunk(&tokens, start..end));
+                    chunks.push(self.chunk(text, &tokens, start..end));
                     if end == total {
                         return Ok(chunks);
                     }
@@ -106,12 +130,8 @@ impl TextTokenizer {
         }
     }
 
-    fn chunk(&self, tokens: &TextTokens, range: Range<usize>) -> TextChunk {
-        let places = &tokens.places[range.clone()];
-        let span = match (places.first(), places.last()) {
-            (Some(first), Some(last)) => Span { start: first.start, end: last.end },
-            _ => Span { start: 0, end: 0 },
-        };
+    fn chunk(&self, text: &str, tokens: &TextTokens, range: Range<usize>) -> TextChunk {
+        let span = tokens.span(text, range.clone());
         let ids = self.before.iter().chain(&tokens.ids[range]).chain(&self.after).copied().collect();
         TextChunk { span, ids }
     }
@@ -121,6 +141,7 @@ impl TextTokenizer {
         let mut tokens = TextTokens::default();
         for segment in segments(text, self.segment_bytes()) {
             let start = segment.start;
+            tokens.read = segment.end;
             let encoding = self.tokenizer.encode(&text[segment], false)?;
             tokens.ids.extend_from_slice(encoding.get_ids());
             tokens

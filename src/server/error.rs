@@ -18,6 +18,13 @@ pub struct ApiError {
 
 impl ApiError {}
 
+impl ApiError {
+    /// The request is at fault.
+    pub fn invalid(message: impl Into<String>) -> Self {
+        Self { status: StatusCode::BAD_REQUEST, code: "invalid_request", message: message.into() }
+    }
+}
+
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let body = Json(json!({ "error": { "code": self.code, "message": self.message } }));

@@ -5,12 +5,14 @@
 //! | `GET /healthz` | all | 200 while the process lives |
 //! | `GET /readyz` | all | 200, or 503 with what is out of order and why |
 //! | `GET /metrics` | the token | Prometheus text |
+//! | `POST /v1/search` | the token | the documents that answer a question |
 
 mod auth;
 mod error;
 mod guard;
 mod health;
 mod metrics;
+mod search;
 
 use std::future::Future;
 use std::io;
@@ -20,12 +22,13 @@ use std::sync::Arc;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get};
+use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{ConfigError, ServerConfig};
 use crate::health::Health;
+use crate::search::Searcher;
 
 /// The largest request body: far above the longest query, far below what hurts.
 const BODY_BYTES: usize = 1 << 20;
@@ -35,6 +38,8 @@ const BODY_BYTES: usize = 1 << 20;
 pub struct Service {
     /// Answers `/readyz`.
     pub health: Health,
+    /// Answers `/v1/search`.
+    pub searcher: Searcher,
     /// The bearer token that callers must carry, where there is one.
     pub token: Option<Arc<str>>,
 }
@@ -43,6 +48,7 @@ pub struct Service {
 fn router(service: Service) -> Router {
     let guarded = Router::new()
         .route("/metrics", measured("/metrics", get(metrics::render)))
+        .route("/v1/search", measured("/v1/search", post(search::answer)))
         .route_layer(from_fn_with_state(service.token.clone(), auth::require));
     let open = Router::new()
         .route("/healthz", measured("/healthz", get(health::alive)))

@@ -1,10 +1,17 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
+use crate::config::{DatabaseConfig, EngineConfig};
+use crate::engine::Engine;
 use crate::failure::Component;
+use crate::pipeline::definition::Definition;
+use crate::store::Store;
 
 struct Running {
     url: String,
@@ -19,10 +26,20 @@ async fn running(token: Option<&str>) -> Running {
     let listener = bind(&config).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service { health: health.clone(), token: token.map(Arc::from) };
+    let service = Service { health: health.clone(), searcher: searcher(), token: token.map(Arc::from) };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: Client::new(), stop, served }
+}
+
+/// Over a database that nobody listens for, and one pipeline without vectors.
+fn searcher() -> Searcher {
+    let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
+    let store = Store::connect(&database).unwrap();
+    let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
+    let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
+    let definition = Definition::parse(Path::new("notes.yaml"), pipeline).unwrap();
+    Searcher::new(store, engine, [&definition])
 }
 
 impl Running {
@@ -85,6 +102,30 @@ async fn unknown_paths_and_methods_are_answered_in_json() {
     let response = server.client.post(format!("{}/healthz", server.url)).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
     assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_answered_says_why() {
+    let server = running(None).await;
+    let cases = [
+        (json!({ "query": "x", "pipeline": "note" }), 400, "there is no pipeline `note`; did you mean `notes`?"),
+        (json!({ "query": "x", "limit": 0 }), 400, "`limit` is 0; ask for 1 to 100 hits"),
+        (json!({ "query": "a\u{0}b" }), 400, "`query` holds U+0000, which no stored text can; remove it"),
+        (
+            json!({ "query": "x", "mode": "vector" }),
+            400,
+            "pipeline `notes` makes no vectors; search with mode `text`, or add an `embed` task",
+        ),
+        (json!({ "query": "x" }), 503, "the database is out of order; try again later"),
+    ];
+    for (body, status, message) in cases {
+        let response = server.client.post(format!("{}/v1/search", server.url)).json(&body).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "for {body}");
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], message, "for {body}");
+    }
+    let large = server.client.post(format!("{}/v1/search", server.url)).body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(large.json::<Value>().await.unwrap()["error"]["code"], "too_large");
 }
 
 #[tokio::test]

@@ -28,7 +28,7 @@ pub use files::StagedFile;
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
-pub use statistics::PipelineStatistics;
+pub use statistics::{DocumentGlance, PipelineStatistics};
 
 /// A handle to the ledger's database. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -6,16 +6,21 @@
 //! | words | documents with all the words, then with any | `ts_rank`, below 1; plus 1 where all the words are there |
 //! | both | the union | reciprocal rank fusion: the sum of 1 / (60 + rank) |
 
+mod vectors;
+mod words;
+
 use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
+use sqlx::{Connection, PgConnection};
 
 use super::{Store, unavailable};
 use crate::failure::Transient;
-use crate::outcome::{EmbeddingSet, Span};
+use crate::outcome::EmbeddingSet;
+use vectors::{Space, Spans};
+use words::{best_passage, by_words};
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -108,9 +113,6 @@ const DEPTH: usize = 100;
 /// The usual constant of reciprocal rank fusion: dampens the first ranks enough that both lists have a say.
 const FUSION: f64 = 60.0;
 
-/// Bytes of a passage that is cut from a text without regard to chunks.
-const PASSAGE_BYTES: usize = 800;
-
 struct Candidate {
     id: String,
     score: f64,
@@ -163,186 +165,6 @@ impl Store {
     }
 }
 
-/// The vector space that the query lives in, once it holds vectors.
-struct Space<'a> {
-    id: i32,
-    query: &'a QueryVector,
-}
-
-impl<'a> Space<'a> {
-    async fn find(query: &'a QueryVector, connection: &mut PgConnection) -> sqlx::Result<Option<Self>> {
-        let (model, revision) = (&query.set.model, &query.set.revision);
-        let id = sqlx::query_scalar!("SELECT id FROM embedding_sets WHERE model = $1 AND revision = $2", model, revision)
-            .fetch_optional(connection)
-            .await?;
-        Ok(id.map(|id| Self { id, query }))
-    }
-
-    /// The cosine distance in the very words of the space's index, or the planner would not use it.
-    fn distance(&self) -> String {
-        let dimension = self.query.set.dimension;
-        format!("(e.vector::vector({dimension})) <=> $1::real[]::vector({dimension})")
-    }
-
-    /// The documents by their nearest chunk, as far as the filters let them through.
-    async fn candidates(&self, query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<Vec<Candidate>> {
-        let depth = query.limit.max(DEPTH);
-        let (id, distance) = (self.id, self.distance());
-        let mut conditions = String::new();
-        if !query.filter.labels.is_empty() {
-            conditions.push_str(LABELS_OF_CHUNK);
-        }
-        if !query.filter.metadata.is_empty() {
-            conditions.push_str(METADATA_OF_CHUNK);
-        }
-        let matching = format!(
-            "SELECT e.document_id, {distance} AS distance FROM embeddings e
-             WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3
-               AND cardinality($4::text[]) = cardinality($5::text[]) AND $6::jsonb IS NOT NULL {conditions}"
-        );
-        // A document may have several chunks among the nearest: four a document is enough nearly always.
-        let nearest = format!("{matching} ORDER BY {distance} LIMIT {}", depth * 4);
-        let approximate = self.by_document(&nearest, depth, query, &mut *connection).await?;
-        if approximate.len() >= query.limit {
-            return Ok(approximate);
-        }
-        // Too little came through: the filters are narrow, or few documents have all the near chunks. Compare every vector.
-        self.by_document(&matching, depth, query, connection).await
-    }
-
-    async fn by_document(
-        &self,
-        chunks: &str,
-        depth: usize,
-        query: &SearchQuery,
-        connection: &mut PgConnection,
-    ) -> sqlx::Result<Vec<Candidate>> {
-        let sql = format!(
-            "WITH chunks AS MATERIALIZED ({chunks})
-             SELECT document_id, min(distance) AS distance FROM chunks
-             GROUP BY document_id ORDER BY min(distance), document_id LIMIT {depth}"
-        );
-        let (tasks, labels) = columns(&query.filter.labels);
-        // Only integers are written into the text; everything that a caller typed is bound.
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(&self.query.vector)
-            .bind(&query.pipeline)
-            .bind(&self.query.task)
-            .bind(tasks)
-            .bind(labels)
-            .bind(Json(&query.filter.metadata))
-            .persistent(false)
-            .fetch_all(connection)
-            .await?;
-        rows.iter().map(|row| Ok(Candidate { id: row.try_get(0)?, score: 1.0 - row.try_get::<f64, _>(1)? })).collect()
-    }
-
-    /// For each document the chunk that is nearest.
-    async fn best_chunks(&self, pipeline: &str, ids: &[String], connection: &mut PgConnection) -> sqlx::Result<Spans> {
-        let sql = format!(
-            "SELECT DISTINCT ON (e.document_id) e.document_id, e.span_start, e.span_end FROM embeddings e
-             WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3 AND e.document_id = ANY($4)
-             ORDER BY e.document_id, {distance}, e.chunk",
-            id = self.id,
-            distance = self.distance()
-        );
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(&self.query.vector)
-            .bind(pipeline)
-            .bind(&self.query.task)
-            .bind(ids)
-            .persistent(false)
-            .fetch_all(connection)
-            .await?;
-        let span = |start: i32, end: i32| Span { start: start.max(0) as usize, end: end.max(0) as usize };
-        rows.iter().map(|row| Ok((row.try_get(0)?, span(row.try_get(1)?, row.try_get(2)?)))).collect()
-    }
-}
-
-type Spans = HashMap<String, Span>;
-
-/// No wanted label is missing. `$4` and `$5` hold tasks and labels, pair by pair.
-const LABELS_OF_CHUNK: &str = "
-    AND NOT EXISTS (
-        SELECT FROM unnest($4::text[], $5::text[]) AS wanted (task, label)
-        WHERE NOT EXISTS (
-            SELECT FROM results r
-            WHERE r.pipeline = e.pipeline AND r.document_id = e.document_id AND r.task = wanted.task
-              AND (r.label = wanted.label OR r.fields -> 'labels' ? wanted.label)))";
-
-/// Of each condition in `$6`, the metadata contains one of the alternatives.
-const METADATA_OF_CHUNK: &str = "
-    AND EXISTS (
-        SELECT FROM documents d
-        WHERE d.pipeline = e.pipeline AND d.id = e.document_id
-          AND NOT EXISTS (
-              SELECT FROM jsonb_array_elements($6::jsonb) AS wanted (alternatives)
-              WHERE NOT EXISTS (
-                  SELECT FROM jsonb_array_elements(wanted.alternatives) AS alternative (contained)
-                  WHERE d.metadata @> alternative.contained)))";
-
-/// Documents with all the words; where those are too few, then such with any of them, or with a word that one begins.
-async fn by_words(words: &str, query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<Vec<Candidate>> {
-    let depth = query.limit.max(DEPTH);
-    let terms = sqlx::query!(
-        r#"SELECT websearch_to_tsquery('english', $1)::text AS "all!",
-                  (SELECT string_agg('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || ''''
-                                     || CASE WHEN octet_length(lexeme) > 3 THEN ':*' ELSE '' END, ' | ')
-                   FROM unnest(to_tsvector('english', $1))) AS any"#,
-        words
-    )
-    .fetch_one(&mut *connection)
-    .await?;
-    let mut found = by_terms(&terms.all, query, depth, &mut *connection).await?;
-    for candidate in &mut found {
-        candidate.score += 1.0;
-    }
-    // Whoever writes operators means them: "-rust" must not come back through the wider net.
-    let any = terms.any.filter(|_| found.len() < query.limit && !has_operators(words));
-    if let Some(any) = any {
-        let wider = by_terms(&any, query, depth, connection).await?;
-        let known: Vec<String> = found.iter().map(|candidate| candidate.id.clone()).collect();
-        found.extend(wider.into_iter().filter(|candidate| !known.contains(&candidate.id)));
-        found.truncate(depth);
-    }
-    Ok(found)
-}
-
-async fn by_terms(terms: &str, query: &SearchQuery, depth: usize, connection: &mut PgConnection) -> sqlx::Result<Vec<Candidate>> {
-    let (tasks, labels) = columns(&query.filter.labels);
-    let rows = sqlx::query!(
-        r#"SELECT d.id, ts_rank(d.search, $2::text::tsquery, 1) AS "rank!"
-           FROM documents d
-           WHERE d.pipeline = $1 AND NOT d.deleted AND d.search @@ $2::text::tsquery
-             AND NOT EXISTS (
-                 SELECT FROM unnest($3::text[], $4::text[]) AS wanted (task, label)
-                 WHERE NOT EXISTS (
-                     SELECT FROM results r
-                     WHERE r.pipeline = d.pipeline AND r.document_id = d.id AND r.task = wanted.task
-                       AND (r.label = wanted.label OR r.fields -> 'labels' ? wanted.label)))
-             AND NOT EXISTS (
-                 SELECT FROM jsonb_array_elements($5::jsonb) AS wanted (alternatives)
-                 WHERE NOT EXISTS (
-                     SELECT FROM jsonb_array_elements(wanted.alternatives) AS alternative (contained)
-                     WHERE d.metadata @> alternative.contained))
-           ORDER BY 2 DESC, d.id LIMIT $6"#,
-        query.pipeline,
-        terms,
-        &tasks as &[&str],
-        &labels as &[&str],
-        Json(&query.filter.metadata) as _,
-        depth as i64
-    )
-    .fetch_all(connection)
-    .await?;
-    Ok(rows.into_iter().map(|row| Candidate { id: row.id, score: f64::from(row.rank) }).collect())
-}
-
-fn has_operators(words: &str) -> bool {
-    let negated = words.split_whitespace().any(|word| word.len() > 1 && word.starts_with('-'));
-    negated || words.matches('"').count() > 1
-}
-
 fn columns(pairs: &[(String, String)]) -> (Vec<&str>, Vec<&str>) {
     pairs.iter().map(|(task, label)| (task.as_str(), label.as_str())).unzip()
 }
@@ -385,7 +207,7 @@ async fn describe(
                   coalesce(substring(convert_to(d.text, 'UTF8') FROM h.start + 1 FOR h.length),
                            convert_to(left(d.text, 100000), 'UTF8')) AS "text!",
                   (SELECT jsonb_object_agg(r.task, jsonb_build_object(
-                       'label', r.label, 'confidence', r.confidence, 'labels', r.fields -> 'labels'))
+                       'label', r.label, 'confidence', r.confidence, 'labels', coalesce(r.fields -> 'labels', '[]')))
                    FROM results r WHERE r.pipeline = d.pipeline AND r.document_id = d.id AND r.kind = 'classify'
                   ) AS "labels: Json<BTreeMap<String, HitLabel>>",
                   (SELECT r.text FROM results r
@@ -414,28 +236,6 @@ async fn describe(
     Ok(hits.collect())
 }
 
-/// The passage that holds most of the words; of equals the first.
-fn best_passage(text: &str, words: &str) -> Passage {
-    let words: Vec<String> =
-        words.split(|c: char| !c.is_alphanumeric()).filter(|w| !w.is_empty()).map(str::to_lowercase).collect();
-    let mut best = (0, Span { start: 0, end: 0 });
-    let mut start = 0;
-    while start < text.len() {
-        let mut end = text.floor_char_boundary(start + PASSAGE_BYTES);
-        if end < text.len() {
-            end = text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at + 1);
-        }
-        let passage = text[start..end].to_lowercase();
-        let held = words.iter().filter(|word| passage.contains(word.as_str())).count();
-        if held > best.0 || best.1.end == 0 {
-            best = (held, Span { start, end });
-        }
-        start = end;
-    }
-    let Span { start, end } = best.1;
-    Passage { text: text[start..end].to_owned(), start, end }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -451,27 +251,5 @@ mod tests {
         assert_eq!(ids, ["b", "a", "c"], "b is second in both lists, a and c tie");
         assert_eq!(ranked[0].1, Ranks { vector: Some(2), text: Some(2) });
         assert!((ranked[0].0.score - 2.0 / 62.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn the_passage_with_the_words_is_found_and_its_offsets_are_bytes() {
-        let filler = "정원 이야기 ".repeat(200);
-        let text = format!("{filler}tomato seedlings need light {filler}");
-        let passage = best_passage(&text, "Tomato light?");
-        assert!(passage.text.contains("tomato seedlings need light"), "{passage:?}");
-        assert_eq!(&text[passage.start..passage.end], passage.text);
-        assert!(passage.text.len() <= PASSAGE_BYTES);
-    }
-
-    #[test]
-    fn an_endless_word_and_an_empty_text_still_make_a_passage() {
-        assert_eq!(best_passage("", "x"), Passage { text: String::new(), start: 0, end: 0 });
-        assert_eq!(best_passage(&"글".repeat(1000), "x").text.len() % 3, 0, "cut between characters");
-    }
-
-    #[test]
-    fn operators_are_told_from_plain_words() {
-        assert!(has_operators("rust -oxide") && has_operators("\"rust belt\""));
-        assert!(!has_operators("state-of-the-art 5\" pipe") && !has_operators("a - b"));
     }
 }

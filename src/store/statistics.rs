@@ -26,7 +26,47 @@ pub struct PipelineStatistics {
     pub parquet_rows: i64,
 }
 
+/// A document with what the tasks said of it, in short.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentGlance {
+    /// The document.
+    pub id: String,
+    /// The beginning of its text.
+    pub beginning: String,
+    /// The label of the first classification by name, where there is one.
+    pub label: Option<String>,
+    /// Its probability.
+    pub confidence: Option<f32>,
+    /// The first text that a task made: a summary, say.
+    pub text: Option<String>,
+}
+
 impl Store {
+    /// A few live documents, with as many different labels as there are and those with a text first.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn glance(&self, pipeline: &str, limit: i64) -> Result<Vec<DocumentGlance>, Transient> {
+        sqlx::query_as!(
+            DocumentGlance,
+            r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text FROM (
+                   SELECT d.id, left(d.text, 200) AS beginning, l.label, l.confidence, t.text AS summary,
+                          row_number() OVER (PARTITION BY l.label ORDER BY t.text IS NULL, d.id) AS turn
+                   FROM documents d
+                   LEFT JOIN LATERAL (SELECT label, confidence FROM results r WHERE r.pipeline = d.pipeline
+                                      AND r.document_id = d.id AND r.kind = 'classify' ORDER BY task LIMIT 1) l ON true
+                   LEFT JOIN LATERAL (SELECT text FROM results r WHERE r.pipeline = d.pipeline
+                                      AND r.document_id = d.id AND r.text IS NOT NULL ORDER BY task LIMIT 1) t ON true
+                   WHERE d.pipeline = $1 AND NOT d.deleted
+               ) g ORDER BY turn, label, id LIMIT $2"#,
+            pipeline,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
     /// Counts over everything that the pipeline committed from the topic.
     ///
     /// # Errors

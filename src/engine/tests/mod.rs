@@ -1,0 +1,7 @@
+//! Tests of the model host on tiny random models.
+
+mod chunking;
+mod fixture;
+mod loading;
+mod reference;
+mod serving;
