@@ -144,7 +144,7 @@ mod tests {
         assert_eq!(cuts, [(5, 7, 2), (7, 8, 1)]);
     }
 
-    #[tokio::test(start_paused = true)]
+    #[tokio::test]
     async fn the_first_record_waits_no_longer_than_max_wait() {
         let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
         let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };

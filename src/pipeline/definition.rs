@@ -178,7 +178,7 @@ impl Definition {
             tasks,
             sinks: file.sinks,
             budget,
-            examples: file.examples.into_iter().map(|example| example.value).collect(),
+            examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }
 

@@ -32,6 +32,9 @@ pub struct Example {
     pub key: Option<String>,
     /// What must become of it.
     pub expect: Expect,
+    /// Line and column in the file.
+    #[serde(skip)]
+    pub place: Option<(u64, u64)>,
 }
 
 /// What must become of an example.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::definition::{Definition, TaskDefinition};
+use super::problem::Problem;
 use super::tasks::reads_tokens;
 use crate::document::Document;
 use crate::engine::{Answer, Chunking, Engine, Request, Work};
@@ -88,15 +89,14 @@ struct Unit {
 }
 
 impl Graph {
-    /// Makes every task of `definition` ready, which encodes the descriptions of labels.
+    /// Makes every task of `definition` ready, which encodes the descriptions of labels. An error is a [`Problem`].
     pub async fn build(definition: &Definition, engine: &Engine) -> anyhow::Result<Self> {
         let mut nodes = Vec::with_capacity(definition.tasks.len());
         for task in &definition.tasks {
-            let (line, column) = task.place;
-            let node = Node::build(task, definition, engine).await;
-            nodes.push(
-                node.map_err(|e| e.context(format!("{}:{line}:{column}: task `{}`", definition.path.display(), task.name)))?,
-            );
+            let node = Node::build(task, definition, engine)
+                .await
+                .map_err(|error| Problem::new(&definition.path, Some(task.place), format!("task `{}`: {error:#}", task.name)));
+            nodes.push(node?);
         }
         let depth = definition.tasks.iter().map(|task| task.level + 1).max().unwrap_or(0);
         let mut levels = vec![Vec::new(); depth];

@@ -1,6 +1,7 @@
 //! From records to committed outcomes.
 
 mod batcher;
+pub mod check;
 mod committer;
 pub mod definition;
 mod evaluator;
@@ -12,6 +13,7 @@ pub mod problem;
 mod runner;
 mod submission;
 mod tasks;
+pub mod train;
 
 pub use committer::Committer;
 pub use evaluator::{Evaluator, Fate};

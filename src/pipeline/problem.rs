@@ -50,6 +50,8 @@ impl fmt::Display for DefinitionError {
     }
 }
 
+impl std::error::Error for Problem {}
+
 impl std::error::Error for DefinitionError {}
 
 /// `; did you mean …?` where one of `known` is near to `name`, and else the whole list.

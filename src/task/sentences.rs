@@ -34,7 +34,9 @@ pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
         }
         let ends_paragraph = piece.ends_with(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
         let Some(span) = open else { continue };
-        if !ends_paragraph && is_unfinished(&text[span.start..span.end]) {
+        // `page.html?id=1` goes on; in scripts without spaces the stops are other ones.
+        let goes_on = piece.ends_with(['.', '!', '?', '"', '\'', ')']) && start + piece.len() < text.len();
+        if !ends_paragraph && (goes_on || is_unfinished(&text[span.start..span.end])) {
             continue;
         }
         open = None;
@@ -121,6 +123,12 @@ mod tests {
         );
         assert_eq!(split("It fell 3.5 percent. No. 4 was lost. Ok."), ["It fell 3.5 percent.", "No. 4 was lost. Ok."]);
         assert_eq!(split("Wait. What happened there? Nothing at all."), ["Wait. What happened there?", "Nothing at all."]);
+    }
+
+    #[test]
+    fn a_stop_inside_an_address_ends_no_sentence() {
+        let text = "See http://example.com/find.jhtml?ticker=SBC.N and more. Then go on!";
+        assert_eq!(split(text), ["See http://example.com/find.jhtml?ticker=SBC.N and more.", "Then go on!"]);
     }
 
     #[test]

@@ -1,7 +1,8 @@
 //! `summarize`: the sentences that say most of what the text says, in their own order.
 //!
 //! A sentence is good where it is near to the mean of all sentences and early in the text, and bad where it repeats one that was
-//! already chosen (maximal marginal relevance). Of very long texts only the first [`CONSIDERED`] sentences are looked at.
+//! already chosen (maximal marginal relevance). A line that ends without a stop is a heading and taken last: it says what the text is
+//! about, not what it says. Of very long texts only the first [`CONSIDERED`] sentences are looked at.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,6 +25,12 @@ const CONSIDERED: usize = 256;
 
 /// How much the first sentence is preferred to the last. Writers put first what matters; a nearer sentence still wins.
 const LEAD: f32 = 0.1;
+
+/// What a heading is worth less than a sentence: more than nearness and position can make up for.
+const HEADING: f32 = 2.0;
+
+/// Signs that end a sentence, in the scripts that have them. A text without any is all headings, which are then equals.
+const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
 
 /// Parameters of `summarize`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -121,7 +128,8 @@ impl Task for Summarize {
         if !vectors.iter().all(|vector| vector.len() == dimension && vector.iter().all(|x| x.is_finite())) {
             return wrong("the model gave vectors of different lengths, or with components that are no numbers".into());
         }
-        let chosen = choose(&vectors, self.sentences, self.diversity);
+        let headings: Vec<bool> = spans.iter().map(|span| is_heading(&document.text[span.start..span.end])).collect();
+        let chosen = choose(&vectors, &headings, self.sentences, self.diversity);
         Ok(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect()))
     }
 }
@@ -131,12 +139,23 @@ fn summary(text: &str, spans: Vec<Span>) -> Output {
     Output::Summary(Summary { text: sentences.join(" "), spans })
 }
 
+fn is_heading(sentence: &str) -> bool {
+    !sentence.trim_end_matches(['"', '\'', '”', '’', '»', '«', ')', ']', '」', '』', '）']).ends_with(STOPS)
+}
+
 /// The places of the `count` best sentences, in order of the text.
-fn choose(vectors: &[Arc<[f32]>], count: usize, diversity: f32) -> Vec<usize> {
+fn choose(vectors: &[Arc<[f32]>], headings: &[bool], count: usize, diversity: f32) -> Vec<usize> {
     let centre = centre_of(vectors);
     let last = vectors.len().saturating_sub(1).max(1) as f32;
-    let relevance: Vec<f32> =
-        vectors.iter().enumerate().map(|(index, vector)| cosine(vector, &centre) + LEAD * (1.0 - index as f32 / last)).collect();
+    let relevance: Vec<f32> = vectors
+        .iter()
+        .zip(headings)
+        .enumerate()
+        .map(|(index, (vector, heading))| {
+            let penalty = if *heading { HEADING } else { 0.0 };
+            cosine(vector, &centre) + LEAD * (1.0 - index as f32 / last) - penalty
+        })
+        .collect();
     let mut repetition = vec![0.0f32; vectors.len()];
     let mut chosen: Vec<usize> = Vec::with_capacity(count);
     while chosen.len() < count.min(vectors.len()) {
@@ -214,7 +233,7 @@ mod tests {
 
     #[test]
     fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
-        let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, -1.0], [0.8, 0.9]];
+        let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
         let varied = Summarize { diversity: 0.5, ..task(2) };
         let Ok(Output::Summary(summary)) = varied.interpret(&document(FOUR), prediction(&vectors)) else {
             panic!("no summary was made");
@@ -242,9 +261,18 @@ mod tests {
     }
 
     #[test]
+    fn a_heading_is_taken_only_where_sentences_run_out() {
+        let vectors: Vec<Arc<[f32]>> = (0..3).map(|_| Arc::from([1.0f32, 0.0])).collect();
+        let headings: Vec<bool> = ["Chef's knife", "It cuts (well).", "물이 흐릅니다."].map(is_heading).into();
+        assert_eq!(headings, [true, false, false]);
+        assert_eq!(choose(&vectors, &headings, 2, 0.3), [1, 2]);
+        assert_eq!(choose(&vectors, &headings, 3, 0.3), [0, 1, 2]);
+    }
+
+    #[test]
     fn the_lead_decides_between_equals() {
         let vectors: Vec<Arc<[f32]>> = (0..5).map(|_| Arc::from([1.0f32, 0.0])).collect();
-        assert_eq!(choose(&vectors, 2, 0.0), [0, 1]);
-        assert_eq!(choose(&vectors, 9, 0.5), [0, 1, 2, 3, 4]);
+        assert_eq!(choose(&vectors, &[false; 5], 2, 0.0), [0, 1]);
+        assert_eq!(choose(&vectors, &[false; 5], 9, 0.5), [0, 1, 2, 3, 4]);
     }
 }
