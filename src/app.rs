@@ -69,8 +69,7 @@ impl App {
             .await?
             .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
-        let mut app =
-            Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
+        let mut app = Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
         for definition in definitions {
             app.add(definition).await?;
         }
@@ -111,9 +110,8 @@ impl App {
             let message = format!("{}: dataset `{name}` is not configured; add [datasets.{name}]", definition.path.display());
             return Err(ConfigError(message).into());
         };
-        let opened = Dataset::open(name, &dataset.path).map_err(|error| {
-            ConfigError(format!("dataset `{name}`: cannot write to {}: {error}", dataset.path.display()))
-        })?;
+        let opened = Dataset::open(name, &dataset.path)
+            .map_err(|error| ConfigError(format!("dataset `{name}`: cannot write to {}: {error}", dataset.path.display())))?;
         if !self.datasets.iter().any(|known| known.name() == name) {
             self.datasets.push(opened.clone());
         }
