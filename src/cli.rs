@@ -8,8 +8,11 @@
 //! | 1 | failed |
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
+mod embedded;
 mod migrate;
+mod models;
 mod run;
+mod search;
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
@@ -20,6 +23,9 @@ use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Flag};
+use crate::demo;
+use crate::engine::EngineError;
+use crate::pipeline::definition::Definition;
 use crate::pipeline::problem::DefinitionError;
 use crate::store::Store;
 
@@ -54,10 +60,16 @@ enum LogFormat {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    Demo(demo::DemoArgs),
     /// Bring the database schema up to date
     Migrate,
     /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C
     Run(run::RunArgs),
+    /// Find documents of a pipeline by meaning, by words or by both
+    Search(search::SearchArgs),
+    /// What models there are
+    #[command(subcommand)]
+    Models(models::ModelsCommand),
 }
 
 impl Cli {
@@ -71,8 +83,11 @@ impl Cli {
         let global = self.global;
         runtime.block_on(async {
             match self.command {
+                Command::Demo(args) => demo::run(Config::default(), args).await,
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
+                Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
+                Command::Models(command) => models::run(global.load(&[])?, command).await,
             }
         })
     }
@@ -93,9 +108,18 @@ fn store(config: &Config) -> Result<Store> {
     Store::connect(&config.database)
 }
 
+/// The pipelines that are meant: one by its name or its file, or all of the configured folder.
+fn definitions(config: &Config, pipeline: Option<&str>) -> Result<Vec<Definition>> {
+    match pipeline {
+        Some(file) if file.ends_with(".yaml") || file.ends_with(".yml") => Ok(vec![Definition::load(file)?]),
+        pipeline => Ok(Definition::load_all(&config.pipelines, &pipeline.map(str::to_owned).into_iter().collect::<Vec<_>>())?),
+    }
+}
+
 /// What the process says to its caller about an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let of_the_caller = error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<DefinitionError>());
+    let of_the_caller =
+        error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<DefinitionError>() || cause.is::<EngineError>());
     ExitCode::from(if of_the_caller { 2 } else { 1 })
 }
 

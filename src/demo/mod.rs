@@ -2,6 +2,14 @@
 
 pub mod account;
 mod cluster;
+mod command;
 pub mod download;
+pub mod environment;
+mod input;
 pub mod postgres;
+mod report;
+mod stream;
 pub mod supervised;
+
+pub use command::{DemoArgs, Session, run};
+pub use report::Report;

@@ -8,10 +8,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
+use futures::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
+use rdkafka::producer::future_producer::DeliveryFuture;
 use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
-use rdkafka::util::Timeout;
 use tokio::time::sleep;
 
 use super::input::Input;
@@ -25,6 +26,9 @@ const WINDOW: usize = 2 << 20;
 const WINDOW_RECORDS: usize = 50_000;
 /// How often the ledger is asked while the window is full.
 const LOOK: Duration = Duration::from_millis(50);
+
+/// What went wrong when a record could not be sent.
+const REFUSED: &str = "the in-process broker does not take a record";
 
 /// A broker that lives as long as this value.
 pub struct Broker {
@@ -61,6 +65,7 @@ pub struct Feeder {
     topic: String,
     producer: FutureProducer,
     sent: BTreeMap<i32, Sent>,
+    under_way: VecDeque<DeliveryFuture>,
     turn: i32,
 }
 
@@ -81,11 +86,12 @@ impl Feeder {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", broker.address())
             .set("message.max.bytes", "100000000")
+            .set("queue.buffering.max.messages", "1000000")
             .set("linger.ms", "5")
             .create()
             .context("cannot start the producer")?;
         let (pipeline, topic) = (pipeline.to_owned(), topic.to_owned());
-        Ok(Self { store, pipeline, topic, producer, sent: BTreeMap::new(), turn: 0 })
+        Ok(Self { store, pipeline, topic, producer, sent: BTreeMap::new(), under_way: VecDeque::new(), turn: 0 })
     }
 
     /// Sends one record, as soon as there is room for it.
@@ -113,8 +119,10 @@ impl Feeder {
         if let Some(key) = &input.key {
             record = record.key(key);
         }
-        // Queued in order; that all arrived shows when the ledger has reached the last one.
-        self.producer.send_result(record).map(drop).map_err(|(error, _)| error).context("cannot send to the in-process broker")
+        // Queued in order; whether it arrived is looked at later, so that records travel in batches.
+        let delivery = self.producer.send_result(record).map_err(|(error, _)| error).context(REFUSED)?;
+        self.under_way.push_back(delivery);
+        Ok(())
     }
 
     /// Waits until the ledger has committed everything that was sent; `told` hears how many records that is so far.
@@ -122,8 +130,6 @@ impl Feeder {
     /// # Errors
     /// Where the ledger does not answer.
     pub async fn drained(&mut self, mut told: impl FnMut(u64)) -> Result<()> {
-        use rdkafka::producer::Producer;
-        self.producer.flush(Timeout::After(Duration::from_secs(60))).context("the in-process broker does not take records")?;
         loop {
             told(self.committed().await?);
             if self.sent.values().all(|sent| sent.open.is_empty()) {
@@ -161,6 +167,10 @@ impl Feeder {
     }
 
     async fn look(&mut self) -> Result<()> {
+        while let Some(delivery) = self.under_way.front_mut().and_then(FutureExt::now_or_never) {
+            self.under_way.pop_front();
+            delivery?.map_err(|(error, _)| error).context(REFUSED)?;
+        }
         for (number, next_offset) in self.store.positions(&self.pipeline, &self.topic).await? {
             let Some(sent) = self.sent.get_mut(&number) else { continue };
             while let Some(&(offset, size)) = sent.open.front() {
