@@ -105,7 +105,7 @@ async fn database_gone() {
     world.drained(200, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
 
-    block_in_place(|| server.kill());
+    block_in_place(|| server.stop());
     world.send(200..400).await;
     let reason = not_ready(&url, &worker).await;
     assert!(reason.contains("database"), "/readyz says {reason} while the database is gone");

@@ -25,9 +25,8 @@ const CRASHES: &[(&str, &str)] = &[
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    let crash = |&(name, failpoint): &(&str, &'static str)| {
-        trial(&format!("ledger::{name}"), Needs::KAFKA, move || crash_at(failpoint))
-    };
+    let crash =
+        |&(name, failpoint): &(&str, &'static str)| trial(&format!("ledger::{name}"), Needs::KAFKA, move || crash_at(failpoint));
     let mut trials: Vec<Trial> = CRASHES.iter().map(crash).collect();
     trials.extend([
         trial("ledger::lost_commit_reply_is_resolved_by_the_batch_id", Needs::KAFKA, lost_commit_reply),

@@ -1,11 +1,14 @@
 //! A small world to break: a topic, a database, a folder of configuration and worker processes, and the books that must balance.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use serde_json::Value;
 use tempfile::TempDir;
 use tidemill::store::Store;
@@ -161,10 +164,29 @@ impl World {
     }
 
     /// The events of the results topic by their ids.
-    pub async fn events(&self) -> std::collections::BTreeMap<String, Value> {
-        let (client, topic) = (self.client.clone(), self.results.clone());
-        tokio::task::spawn_blocking(move || client.read_all(&topic)).await.unwrap()
+    pub async fn events(&self) -> BTreeMap<String, Value> {
+        let (config, topic) = (self.client.config(), self.results.clone());
+        tokio::task::spawn_blocking(move || read_events(config, &topic)).await.unwrap()
     }
+}
+
+/// Reads the topic's only partition from its start to its end.
+fn read_events(mut config: ClientConfig, topic: &str) -> BTreeMap<String, Value> {
+    let consumer: BaseConsumer = config.set("group.id", "none").create().unwrap();
+    let (low, high) = consumer.fetch_watermarks(topic, 0, Duration::from_secs(20)).unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(low)).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut events = BTreeMap::new();
+    let mut next = low;
+    while next < high {
+        let message = consumer.poll(Duration::from_secs(20)).expect("the results topic ends early").unwrap();
+        let id = message.headers().unwrap().iter().find(|header| header.key == "event-id").expect("an event has an id");
+        let id = String::from_utf8(id.value.unwrap().to_vec()).unwrap();
+        events.insert(id, serde_json::from_slice(message.payload().unwrap()).unwrap());
+        next = message.offset() + 1;
+    }
+    events
 }
 
 async fn paths_of_live_files(url: &str) -> Vec<String> {
