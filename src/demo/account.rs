@@ -26,13 +26,18 @@ struct Other {
 const UNPRIVILEGED: &str = "nobody";
 
 impl Account {
+    /// Our own account.
+    pub fn own() -> Self {
+        Self { other: None }
+    }
+
     /// Our own account, or `nobody` where we are root.
     ///
     /// # Errors
     /// Where we are root and the system has no account `nobody`.
     pub fn unprivileged() -> Result<Self> {
         if !geteuid().is_root() {
-            return Ok(Self { other: None });
+            return Ok(Self::own());
         }
         let user = User::from_name(UNPRIVILEGED).ok().flatten().with_context(|| {
             format!("PostgreSQL does not run as root and there is no account {UNPRIVILEGED} to run it: run as an ordinary user")
@@ -56,7 +61,7 @@ impl Account {
     ///
     /// # Errors
     /// Where the system refuses.
-    pub fn own(&self, path: &Path) -> Result<()> {
+    pub fn take(&self, path: &Path) -> Result<()> {
         let Some(other) = &self.other else { return Ok(()) };
         chown(path, Some(other.user), Some(other.group))
             .with_context(|| format!("cannot give {} to account {UNPRIVILEGED}", path.display()))

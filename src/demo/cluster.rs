@@ -125,11 +125,11 @@ fn make(folder: &Path, password: &str, making: &Making<'_>) -> Result<()> {
     remove(&fresh).with_context(|| format!("cannot remove {}, left by an interrupted start", fresh.display()))?;
     fs::create_dir(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o700))?;
-    making.account.own(&fresh)?;
+    making.account.take(&fresh)?;
     // Another account must read it, and gets to: the file is its own for the moment that this takes.
     let secret = parent.join("initdb.password");
     write_secret(&secret, password)?;
-    making.account.own(&secret)?;
+    making.account.take(&secret)?;
 
     let mut initdb = Command::new(making.installation.join("bin/initdb"));
     initdb.arg("--pgdata").arg(&fresh).arg("--pwfile").arg(&secret).args(["--username", SUPERUSER]);

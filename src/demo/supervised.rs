@@ -3,7 +3,7 @@
 //! A small shell stands between: it holds the child and reads a pipe from us. The pipe closes when we drop it, when we exit
 //! and when we are killed without a chance to clean up; the shell then asks the child to end.
 
-use std::fs::File;
+use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
@@ -77,6 +77,23 @@ impl Supervised {
     /// Where the system cannot tell.
     pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
         self.shell.try_wait().context("cannot ask for the state of a child process")
+    }
+
+    /// The child's own process id, for those who want to signal it; none where it ended before it could be seen.
+    pub fn process(&mut self) -> Option<u32> {
+        let shell = self.shell.id();
+        // The child is the first that the shell starts, a moment after the shell itself.
+        let children = format!("/proc/{shell}/task/{shell}/children");
+        loop {
+            let list = fs::read_to_string(&children).unwrap_or_default();
+            if let Some(first) = list.split_whitespace().next() {
+                return first.parse().ok();
+            }
+            if !matches!(self.shell.try_wait(), Ok(None)) {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 
     /// Asks the child to end and waits as long as `patience`, then forces it. Blocks.
