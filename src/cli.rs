@@ -8,6 +8,7 @@
 //! | 1 | failed |
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
+mod bench;
 mod check;
 mod migrate;
 mod models;
@@ -73,6 +74,8 @@ enum Command {
     Check(check::CheckArgs),
     /// Train the linear head of a `classify` task from labelled rows
     TrainHead(train_head::TrainHeadArgs),
+    /// Measure the model host alone and the whole pipeline on the same documents
+    Bench(bench::BenchArgs),
     /// What models there are
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -95,6 +98,7 @@ impl Cli {
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
+                Command::Bench(args) => bench::run(global.load(&[])?, args).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
             }
         })
