@@ -168,5 +168,7 @@ CREATE TABLE outbox (
     event_id uuid   NOT NULL UNIQUE,
     topic    text   NOT NULL,
     key      bytea  NOT NULL,
-    payload  bytea
+    payload  bytea,
+    -- An object of strings.
+    headers  jsonb  NOT NULL
 );

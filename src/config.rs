@@ -1,9 +1,13 @@
 //! The operator's configuration: `tidemill.toml`, then `TIDEMILL_*` variables, then flags.
 
+mod load;
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+pub use load::{ConfigError, Flag};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]

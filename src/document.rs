@@ -1,8 +1,32 @@
 //! Decoded and identified: what the tasks work on.
+//!
+//! Every record ends as a [`Decoded`] or as a [`Poison`] that names its class; nothing in a payload can make decoding panic.
+//!
+//! | payload | key | decoded as |
+//! |---|---|---|
+//! | good | any | a document; the id comes from the payload (for text: from the key) |
+//! | null | UTF-8 | a tombstone for the document that the key names |
+//! | null | absent, empty | `missing_key` |
+//! | anything else | any | the class of its fault |
+//!
+//! Where a JSON object repeats a key, the last one counts, as it does for JavaScript, Python and Postgres.
 
 use std::sync::Arc;
 
+use anyhow::{Context, bail};
+use jiff::Timestamp;
+use serde::Deserialize;
 use serde_json::{Map, Value};
+
+use crate::failure::{FailureClass, Poison};
+use crate::record::Record;
+use crate::template::{Prints, Template};
+
+/// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.
+pub const MAX_ID_BYTES: usize = 1024;
+
+/// The payload limit of a pipeline that sets none.
+pub const DEFAULT_MAX_BYTES: usize = 1 << 20;
 
 /// One version of one document.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,3 +42,264 @@ pub struct Document {
     /// Every field of the source, for templates and conditions.
     pub fields: Map<String, Value>,
 }
+
+/// What a record says.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Decoded {
+    /// A version of a document.
+    Document(Document),
+    /// The document is gone.
+    Tombstone {
+        /// Which document.
+        id: Arc<str>,
+        /// Orders the delete among versions; absent where versions come from a field, which a null payload has not.
+        version: Option<i64>,
+    },
+}
+
+/// How records become documents. Field names may be dotted paths into nested objects.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct DocumentSpec {
+    /// What payloads are.
+    pub format: Format,
+    /// The field that holds the id, a string or an integer; `id` unless told. Not for text: the key is the id there.
+    pub id: Option<String>,
+    /// The field that orders versions: an integer, or a date or time in ISO 8601. Without it the record's timestamp does.
+    pub version: Option<String>,
+    /// The template of the text; `{{ text }}` unless told. Not for text: the payload is the text there.
+    pub text: Option<String>,
+    /// Fields to keep beside the text. A document may lack them.
+    pub metadata: Vec<String>,
+    /// The largest payload and the largest text, in bytes; 1 MiB unless told.
+    pub max_bytes: Option<usize>,
+}
+
+/// The formats of payloads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Format {
+    /// A JSON object.
+    #[default]
+    Json,
+    /// The text itself, in UTF-8.
+    Text,
+}
+
+/// Turns records into documents.
+#[derive(Debug)]
+pub struct Decoder {
+    shape: Shape,
+    max_bytes: usize,
+}
+
+#[derive(Debug)]
+enum Shape {
+    Json { id: String, version: Option<String>, text: Template, metadata: Vec<String> },
+    Text,
+}
+
+impl Decoder {
+    /// Compiles `spec`.
+    pub fn new(spec: &DocumentSpec) -> anyhow::Result<Self> {
+        let max_bytes = spec.max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
+        if max_bytes == 0 {
+            bail!("max_bytes is 0, which refuses every document: leave it out for 1 MiB");
+        }
+        let shape = match spec.format {
+            Format::Json => Shape::Json {
+                id: spec.id.clone().unwrap_or_else(|| "id".into()),
+                version: spec.version.clone(),
+                text: Template::new(spec.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, max_bytes)
+                    .context("the template `text`")?,
+                metadata: spec.metadata.clone(),
+            },
+            Format::Text => {
+                if spec.id.is_some() || spec.version.is_some() || spec.text.is_some() || !spec.metadata.is_empty() {
+                    bail!("a source of format `text` has no fields: leave out `id`, `version`, `text` and `metadata`");
+                }
+                Shape::Text
+            }
+        };
+        Ok(Self { shape, max_bytes })
+    }
+
+    /// What `record` says.
+    pub fn decode(&self, record: &Record) -> Result<Decoded, Poison> {
+        let Some(payload) = &record.payload else { return self.tombstone(record) };
+        if payload.len() > self.max_bytes {
+            let reason = format!("the payload has {} bytes, the limit is {}: raise `max_bytes`", payload.len(), self.max_bytes);
+            return poison(FailureClass::TooLarge, reason);
+        }
+        let payload = std::str::from_utf8(payload)
+            .or_else(|e| poison(FailureClass::InvalidUtf8, format!("the payload is not UTF-8 at byte {}", e.valid_up_to())))?;
+        let document = match &self.shape {
+            Shape::Json { id, version, text, metadata } => {
+                let fields = parse(payload)?;
+                let id = id_of(id, &fields)?;
+                let version = match version {
+                    Some(path) => version_of(path, &fields)?,
+                    None => arrival(record),
+                };
+                let text = text.render(&minijinja::Value::from(minijinja::value::Serde(&fields)))?;
+                let metadata = metadata.iter().filter_map(|path| Some((path.clone(), look_up(&fields, path)?.clone()))).collect();
+                Document { id, version, text: text.into(), metadata, fields }
+            }
+            Shape::Text => {
+                let id = key_of(record)?;
+                Document { id, version: arrival(record), text: payload.into(), metadata: Map::new(), fields: Map::new() }
+            }
+        };
+        check_text(&document)?;
+        Ok(Decoded::Document(document))
+    }
+
+    fn tombstone(&self, record: &Record) -> Result<Decoded, Poison> {
+        let versions_by_field = matches!(&self.shape, Shape::Json { version: Some(_), .. });
+        Ok(Decoded::Tombstone { id: key_of(record)?, version: (!versions_by_field).then(|| arrival(record)) })
+    }
+}
+
+/// The value at `path`: a field of that very name, or else one in nested objects.
+pub fn look_up<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = fields.get(path) {
+        return Some(value);
+    }
+    path.match_indices('.').find_map(|(dot, _)| match fields.get(&path[..dot]) {
+        Some(Value::Object(inner)) => look_up(inner, &path[dot + 1..]),
+        _ => None,
+    })
+}
+
+fn poison<T>(class: FailureClass, reason: impl Into<String>) -> Result<T, Poison> {
+    Err(Poison { class, reason: reason.into() })
+}
+
+fn parse(payload: &str) -> Result<Map<String, Value>, Poison> {
+    match serde_json::from_str::<Value>(payload) {
+        Ok(Value::Object(fields)) => Ok(fields),
+        Ok(other) => poison(FailureClass::WrongType, format!("the payload is {}, not a JSON object", kind(&other))),
+        // The parser gives this fault no kind of its own; a test holds its wording in place.
+        Err(error) if error.to_string().starts_with("recursion limit exceeded") => {
+            let reason = format!("the JSON is nested deeper than 127 levels at line {} column {}", error.line(), error.column());
+            poison(FailureClass::TooDeep, reason)
+        }
+        Err(error) => poison(FailureClass::MalformedJson, format!("the payload is not JSON: {error}")),
+    }
+}
+
+fn kind(value: &Value) -> &'static str {
+    match value {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    }
+}
+
+fn present<'a>(path: &str, fields: &'a Map<String, Value>) -> Result<&'a Value, Poison> {
+    match look_up(fields, path) {
+        None => poison(FailureClass::MissingField, format!("field `{path}` is absent")),
+        Some(Value::Null) => poison(FailureClass::MissingField, format!("field `{path}` is null")),
+        Some(value) => Ok(value),
+    }
+}
+
+fn id_of(path: &str, fields: &Map<String, Value>) -> Result<Arc<str>, Poison> {
+    match present(path, fields)? {
+        Value::String(id) => checked_id(id, &format!("field `{path}`"), FailureClass::MissingField),
+        Value::Number(id) if id.is_i64() || id.is_u64() => Ok(id.to_string().into()),
+        other => {
+            let reason = format!("field `{path}` is {}, but an id is a string or an integer of 64 bits", describe(other));
+            poison(FailureClass::WrongType, reason)
+        }
+    }
+}
+
+fn describe(value: &Value) -> String {
+    match value {
+        Value::Number(number) => format!("the number {number}"),
+        other => kind(other).to_owned(),
+    }
+}
+
+fn key_of(record: &Record) -> Result<Arc<str>, Poison> {
+    let Some(key) = &record.key else {
+        return poison(FailureClass::MissingKey, "the record has no key, which must name the document");
+    };
+    match std::str::from_utf8(key) {
+        Ok(id) => checked_id(id, "the record's key", FailureClass::MissingKey),
+        Err(e) => poison(FailureClass::InvalidUtf8, format!("the record's key is not UTF-8 at byte {}", e.valid_up_to())),
+    }
+}
+
+fn checked_id(id: &str, place: &str, when_empty: FailureClass) -> Result<Arc<str>, Poison> {
+    if id.trim().is_empty() {
+        return poison(when_empty, format!("{place} is empty, but must name the document"));
+    }
+    if id.len() > MAX_ID_BYTES {
+        let reason = format!("{place} has {} bytes, but an id has at most {MAX_ID_BYTES}", id.len());
+        return poison(FailureClass::TooLarge, reason);
+    }
+    if id.contains('\0') {
+        return poison(FailureClass::NulCharacter, format!("{place} holds U+0000"));
+    }
+    Ok(id.into())
+}
+
+fn version_of(path: &str, fields: &Map<String, Value>) -> Result<i64, Poison> {
+    let value = present(path, fields)?;
+    let version = match value {
+        Value::Number(number) => number.as_i64(),
+        Value::String(text) => microseconds(text),
+        _ => None,
+    };
+    let Some(version) = version else {
+        let reason = format!(
+            "field `{path}` is {}, but a version is an integer of 64 bits or a date or time in ISO 8601",
+            describe(value)
+        );
+        return poison(FailureClass::WrongType, reason);
+    };
+    Ok(version)
+}
+
+/// Microseconds since the Unix epoch. A date, or a time without an offset, is taken as UTC.
+fn microseconds(text: &str) -> Option<i64> {
+    if let Ok(time) = text.parse::<Timestamp>() {
+        return Some(time.as_microsecond());
+    }
+    let civil: jiff::civil::DateTime = text.parse().ok()?;
+    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
+}
+
+/// The version of a record that carries none: its timestamp, or its offset where the source knows no time.
+fn arrival(record: &Record) -> i64 {
+    record.timestamp_ms.unwrap_or(record.place.offset)
+}
+
+fn check_text(document: &Document) -> Result<(), Poison> {
+    if document.text.trim().is_empty() {
+        return poison(FailureClass::EmptyText, format!("document `{}` has no text", document.id));
+    }
+    if let Some(at) = document.text.find('\0') {
+        return poison(FailureClass::NulCharacter, format!("the text holds U+0000 at byte {at}"));
+    }
+    match document.metadata.iter().find(|(_, value)| holds_nul(value)) {
+        Some((path, _)) => poison(FailureClass::NulCharacter, format!("field `{path}` holds U+0000")),
+        None => Ok(()),
+    }
+}
+
+fn holds_nul(value: &Value) -> bool {
+    match value {
+        Value::String(text) => text.contains('\0'),
+        Value::Array(items) => items.iter().any(holds_nul),
+        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => false,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -18,8 +18,6 @@ pub enum Outcome {
     Reused(Reuse),
     /// Rightly not done.
     Skipped(Skip),
-    /// The document is gone and so are its results.
-    Deleted,
     /// Could not be done, and never can.
     Dead(Poison),
 }
@@ -41,7 +39,12 @@ pub struct Product {
 #[derive(Debug, Clone)]
 pub enum Reuse {
     /// The visible row of this document and task already is this very result; nothing is written.
-    Unchanged(Product),
+    Unchanged {
+        /// The fingerprint that the row was found to have; the commit checks that it still has.
+        fingerprint: Fingerprint,
+        /// The output, where a task downstream reads it.
+        output: Option<Output>,
+    },
     /// Another row, or an older version of this one, holds the result; it is written again under this document.
     Copied(Product),
 }
@@ -238,10 +241,11 @@ impl Output {
 }
 
 impl Reuse {
-    /// The output and what it once took to make.
-    pub fn product(&self) -> &Product {
+    /// The output, where it is at hand.
+    pub fn output(&self) -> Option<&Output> {
         match self {
-            Self::Unchanged(product) | Self::Copied(product) => product,
+            Self::Unchanged { output, .. } => output.as_ref(),
+            Self::Copied(product) => Some(&product.output),
         }
     }
 }

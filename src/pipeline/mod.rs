@@ -1,1 +1,21 @@
-//! Stub.
+//! From records to committed outcomes.
+
+mod batcher;
+pub mod check;
+mod committer;
+pub mod definition;
+mod evaluator;
+pub mod example;
+mod file;
+pub mod graph;
+mod lane;
+pub mod problem;
+mod runner;
+mod submission;
+mod tasks;
+pub mod train;
+
+pub use committer::Committer;
+pub use evaluator::{Evaluator, Fate};
+pub use lane::Works;
+pub use runner::run;

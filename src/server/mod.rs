@@ -1,1 +1,106 @@
-//! Stub.
+//! The HTTP server: a route a line, a file an endpoint.
+//!
+//! | route | open to | answers |
+//! |---|---|---|
+//! | `GET /healthz` | all | 200 while the process lives |
+//! | `GET /readyz` | all | 200, or 503 with what is out of order and why |
+//! | `GET /metrics` | the token | Prometheus text |
+//! | `POST /v1/search` | the token | the documents that answer a question |
+
+mod auth;
+mod error;
+mod guard;
+mod health;
+mod metrics;
+mod search;
+
+use std::future::Future;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::{from_fn, from_fn_with_state};
+use axum::routing::{MethodRouter, get, post};
+use tokio::net::TcpListener;
+use tower_http::catch_panic::CatchPanicLayer;
+
+use crate::config::{ConfigError, ServerConfig};
+use crate::health::Health;
+use crate::search::Searcher;
+
+/// The largest request body: far above the longest query, far below what hurts.
+const BODY_BYTES: usize = 1 << 20;
+
+/// What the endpoints serve from. Clones share it.
+#[derive(Clone)]
+pub struct Service {
+    /// Answers `/readyz`.
+    pub health: Health,
+    /// Answers `/v1/search`.
+    pub searcher: Searcher,
+    /// The bearer token that callers must carry, where there is one.
+    pub token: Option<Arc<str>>,
+}
+
+/// The table of contents.
+fn router(service: Service) -> Router {
+    let guarded = Router::new()
+        .route("/metrics", measured("/metrics", get(metrics::render)))
+        .route("/v1/search", measured("/v1/search", post(search::answer)))
+        .route_layer(from_fn_with_state(service.token.clone(), auth::require));
+    let open = Router::new()
+        .route("/healthz", measured("/healthz", get(health::alive)))
+        .route("/readyz", measured("/readyz", get(health::ready)));
+    guarded
+        .merge(open)
+        .fallback(error::no_route)
+        .method_not_allowed_fallback(error::no_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES))
+        .layer(from_fn(guard::deadline))
+        .layer(CatchPanicLayer::custom(guard::panicked))
+        .with_state(service)
+}
+
+/// The route's template is the metric's label: paths as callers send them would make a series each.
+fn measured(route: &'static str, methods: MethodRouter<Service>) -> MethodRouter<Service> {
+    methods.layer(from_fn_with_state(route, guard::measure))
+}
+
+/// Listens where the configuration says.
+///
+/// # Errors
+/// Where the address is no address, is taken, or is reachable by others while no token is set.
+pub async fn bind(config: &ServerConfig) -> anyhow::Result<TcpListener> {
+    let listen = &config.listen;
+    let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
+        .await
+        .map_err(|e| ConfigError(format!("`server.listen` is {listen:?}, which is no address: {e}; write host:port")))?
+        .collect();
+    if config.token.is_none() && addresses.iter().any(|address| !address.ip().is_loopback()) {
+        let message = format!(
+            "`server.listen` is {listen:?}, which others can reach, and no token is set; \
+             set server.token_file (or TIDEMILL_SERVER__TOKEN), or listen on 127.0.0.1"
+        );
+        return Err(ConfigError(message).into());
+    }
+    TcpListener::bind(addresses.as_slice())
+        .await
+        .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; free the port or set server.listen to another"))
+}
+
+/// Serves until `shutdown` resolves, then answers what has been asked and returns.
+///
+/// # Errors
+/// Where the listener fails for good.
+pub async fn serve(
+    listener: TcpListener,
+    service: Service,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
+    axum::serve(listener, router(service)).with_graceful_shutdown(shutdown).await
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,7 @@
-//! Stub.
+//! Where results go besides the ledger's own tables.
+
+mod parquet;
+mod topics;
+
+pub use parquet::{Dataset, ParquetRow};
+pub use topics::{Relay, TopicsConfig};

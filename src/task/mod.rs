@@ -1,1 +1,148 @@
-//! Stub.
+//! What can be done with a document. A task is pure: it says what a model must do, and makes an output of the answer.
+//!
+//! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
+
+pub mod calibration;
+mod classify;
+mod descriptions;
+mod embed;
+pub mod head;
+mod labels;
+mod render;
+mod sentences;
+mod summarize;
+pub mod training;
+mod upstream;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use classify::ClassifySpec;
+pub use embed::{ChunkSpec, EmbedSpec};
+pub use labels::Labels;
+pub use render::RenderSpec;
+pub use summarize::SummarizeSpec;
+pub use upstream::Upstream;
+
+use crate::document::Document;
+use crate::engine::{Engine, ModelInfo, Prediction, Request};
+use crate::failure::Failure;
+use crate::outcome::Output;
+
+/// One task of a pipeline, ready for documents.
+pub trait Task: Send + Sync {
+    /// The kind, as pipeline files name it.
+    fn kind(&self) -> &'static str;
+
+    /// Every parameter that decides the output, save the model's revision; part of each result's fingerprint.
+    fn signature(&self) -> &[u8];
+
+    /// What the model must do for `document`, or the output itself where no model is needed.
+    fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure>;
+
+    /// The output that `prediction` means.
+    fn interpret(&self, document: &Document, prediction: Prediction) -> Result<Output, Failure>;
+}
+
+/// What a task needs for its output.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Prepared {
+    /// The answer of a model.
+    Ask(Request),
+    /// Nothing more.
+    Ready(Output),
+}
+
+macro_rules! kinds {
+    ($($(#[$doc:meta])* $kind:ident: $variant:ident($spec:ty),)*) => {
+        /// The parameters of one task.
+        #[derive(Debug, Clone, PartialEq)]
+        pub enum TaskSpec { $($(#[$doc])* $variant($spec),)* }
+
+        /// A task as it stands in a pipeline file: one kind with its parameters, and when it applies.
+        #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+        #[serde(deny_unknown_fields, default)]
+        pub struct TaskEntry {
+            $($(#[$doc])* pub $kind: Option<$spec>,)*
+            /// A condition on the document and on the outputs of other tasks.
+            pub when: Option<String>,
+            /// Tasks whose output must be there before this one.
+            pub needs: Vec<String>,
+        }
+
+        impl TaskSpec {
+            /// The kinds that exist.
+            pub const KINDS: &[&str] = &[$(stringify!($kind)),*];
+
+            /// The kind, as pipeline files name it.
+            pub fn kind(&self) -> &'static str {
+                match self { $(Self::$variant(_) => stringify!($kind),)* }
+            }
+
+            /// The model that the task asks.
+            pub fn model(&self) -> Option<&str> {
+                match self { $(Self::$variant(spec) => spec.model(),)* }
+            }
+
+            /// What is wrong with the parameters, as far as they alone can tell.
+            pub fn problems(&self) -> Vec<String> {
+                match self { $(Self::$variant(spec) => spec.problems(),)* }
+            }
+
+            /// The names that the task's templates read: `document.…` and other tasks.
+            pub fn reads(&self) -> Vec<String> {
+                match self { $(Self::$variant(spec) => spec.reads(),)* }
+            }
+        }
+
+        impl TaskEntry {
+            /// The kind that the entry names.
+            pub fn spec(self) -> Result<TaskSpec, String> {
+                let mut found: Vec<TaskSpec> = Vec::new();
+                $(found.extend(self.$kind.map(TaskSpec::$variant));)*
+                let known = TaskSpec::KINDS.join(", ");
+                match (found.pop(), found.pop()) {
+                    (Some(spec), None) => Ok(spec),
+                    (Some(one), Some(other)) => {
+                        Err(format!("is both `{}` and `{}`: make two tasks of it", other.kind(), one.kind()))
+                    }
+                    (None, _) => Err(format!("says no kind: write one of {known} with its parameters")),
+                }
+            }
+        }
+
+        /// Makes the task of `spec` ready. Label descriptions are encoded here, once; paths are relative to `base_dir`.
+        pub async fn build(name: &str, spec: &TaskSpec, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+            match spec { $(TaskSpec::$variant(spec) => spec.build(name, engine, base_dir).await,)* }
+        }
+    };
+}
+
+kinds! {
+    /// Labels.
+    classify: Classify(ClassifySpec),
+    /// Vectors.
+    embed: Embed(EmbedSpec),
+    /// The sentences that say most.
+    summarize: Summarize(SummarizeSpec),
+    /// Text made by a template.
+    render: Render(RenderSpec),
+}
+
+fn model<'a>(engine: &'a Engine, name: &str) -> anyhow::Result<&'a ModelInfo> {
+    engine.model(name).ok_or_else(|| {
+        let known: Vec<&str> = engine.models().map(|model| &*model.name).collect();
+        let known = if known.is_empty() { "none is configured".to_owned() } else { format!("known: {}", known.join(", ")) };
+        anyhow::anyhow!("unknown model `{name}`; {known}")
+    })
+}
+
+fn encoder<'a>(engine: &'a Engine, name: &str, kind: &str) -> anyhow::Result<&'a ModelInfo> {
+    let model = model(engine, name)?;
+    if model.kind != crate::engine::ModelKind::Encoder {
+        anyhow::bail!("model `{name}` is a classifier, but `{kind}` needs a sentence encoder: name another model");
+    }
+    Ok(model)
+}

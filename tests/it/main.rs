@@ -1,1 +1,32 @@
-fn main() {}
+//! Integration tests, one binary: they share one Kafka and one Postgres, started when first needed and stopped at the end.
+//!
+//! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
+//! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
+
+mod faults;
+mod floors;
+mod harness;
+mod ledger;
+mod search;
+mod smoke;
+mod world;
+
+use std::process::ExitCode;
+
+use libtest_mimic::Arguments;
+
+/// Tests share two cores with a broker, a database and the workers they start.
+const THREADS: usize = 2;
+
+fn main() -> ExitCode {
+    if let Some(code) = harness::sacrifice::role() {
+        return code;
+    }
+    let mut arguments = Arguments::from_args();
+    arguments.test_threads.get_or_insert(THREADS);
+    let trials =
+        [floors::trials(), smoke::trials(), ledger::trials(), search::trials(), faults::trials()].into_iter().flatten().collect();
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    harness::shut_down();
+    conclusion.exit_code()
+}

@@ -1,0 +1,110 @@
+//! `tidemill search`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::{definitions, embedded, store};
+use crate::config::{Config, ConfigError, Flag};
+use crate::engine::Engine;
+use crate::search::{DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
+
+/// What to search for, and where.
+#[derive(Debug, Args)]
+pub struct SearchArgs {
+    /// What to look for
+    query: String,
+    /// The pipeline whose documents are searched: its name or its file
+    #[arg(long, value_name = "PIPELINE")]
+    pipeline: Option<String>,
+    /// By meaning, by words or by both
+    #[arg(long, value_enum, default_value_t)]
+    mode: Mode,
+    /// Most hits, 1 to 100
+    #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
+    limit: usize,
+    /// Only documents with this label of a classification task, or with this value of a metadata field; all given must hold
+    #[arg(long, value_name = "KEY=VALUE")]
+    filter: Vec<String>,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+    /// The folder of private data; its Postgres is searched where no database is configured
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+}
+
+impl SearchArgs {
+    /// What the command line says of the configuration.
+    pub fn flags(&self) -> Vec<Flag> {
+        let folder = self.data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
+        folder.map(|value| Flag { name: "--data-dir", setting: "data_dir", value }).into_iter().collect()
+    }
+}
+
+/// Searches and prints the hits.
+pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
+    let filter = args.filter.iter().map(|line| Question::condition(line)).collect::<Result<_, _>>().map_err(usage)?;
+    let definitions = definitions(&config, args.pipeline.as_deref())?;
+    // The name stands in the file where a file was given.
+    let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
+    let question = Question { query: args.query, pipeline: name, mode: args.mode, limit: Some(args.limit), filter };
+    let postgres = embedded::database(&mut config).await?;
+    let store = store(&config)?;
+    store.migrate().await?;
+    let engine: Engine = match args.mode {
+        Mode::Text => embedded::engine(config, &[]).await?,
+        Mode::Vector | Mode::Hybrid => {
+            let wanted: Vec<&str> = definitions.iter().flat_map(|definition| definition.models()).collect();
+            embedded::engine(config, &wanted).await?
+        }
+    };
+    let found = Searcher::new(store.clone(), engine, &definitions).search(&question).await;
+    store.close().await;
+    if let Some(postgres) = postgres {
+        tokio::task::spawn_blocking(move || postgres.stop()).await?;
+    }
+    let findings = found.map_err(usage)?;
+    if args.json {
+        println!("{}", json!(findings));
+        return Ok(());
+    }
+    if findings.hits.is_empty() {
+        println!("nothing found in pipeline {}", findings.pipeline);
+    }
+    for (index, hit) in findings.hits.iter().enumerate() {
+        print(index + 1, hit);
+    }
+    Ok(())
+}
+
+/// A question at fault is the caller's to mend.
+fn usage(error: SearchError) -> anyhow::Error {
+    match error {
+        SearchError::Invalid(message) => ConfigError(message).into(),
+        SearchError::Unavailable(transient) => transient.into(),
+    }
+}
+
+fn print(rank: usize, hit: &Finding) {
+    let labels: Vec<String> = hit
+        .labels
+        .iter()
+        .filter_map(|(task, given)| Some(format!("{task} {} ({:.2})", given.label.as_ref()?, given.confidence?)))
+        .collect();
+    println!("{rank:>3}. {}  score {:.4}  {}", hit.document_id, hit.score, labels.join(", "));
+    if let Some(summary) = &hit.summary {
+        println!("     {}", one_line(summary));
+    }
+    println!("     bytes {}..{}: {}", hit.chunk.start, hit.chunk.end, one_line(&hit.chunk.text));
+}
+
+/// At most as much as fits a line or two of a terminal, with control characters and line breaks gone.
+fn one_line(text: &str) -> String {
+    const CHARACTERS: usize = 160;
+    let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARACTERS).collect();
+    let end = if text.chars().count() > CHARACTERS { "…" } else { "" };
+    format!("{}{end}", flat.split_whitespace().collect::<Vec<_>>().join(" "))
+}

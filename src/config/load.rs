@@ -1,0 +1,229 @@
+//! Layers of configuration become one [`Config`]; whatever is wrong with a layer is said with its place and the mend.
+//!
+//! | layer, weakest first | relative paths in it start from | text becomes a number |
+//! |---|---|---|
+//! | defaults | the current folder | |
+//! | the file | the file's folder | never: TOML has types |
+//! | `TIDEMILL_*` variables, `__` between levels | the current folder | where the setting is one |
+//! | flags | the current folder | where the setting is one |
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use figment::error::{Actual, Kind};
+use figment::value::{Dict, Map, Value};
+use figment::{Figment, Metadata, Profile, Provider};
+
+use super::Config;
+use crate::nearest::suggestion;
+
+/// The file that is read where none is named.
+pub const DEFAULT_FILE: &str = "tidemill.toml";
+
+/// `TIDEMILL_*` variables that are no settings: the command line and the tests read them.
+const NOT_SETTINGS: &[&str] =
+    &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_REQUIRE_KAFKA"];
+
+/// Settings that hold a path, wherever they stand.
+const PATHS: &[&str] = &["data_dir", "pipelines", "path", "url_file", "token_file"];
+
+/// Settings whose value no message may show.
+const SECRETS: &[&str] = &["url", "token", "settings"];
+
+/// A setting that cannot be used: one sentence with the thing, the place and the mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct ConfigError(pub String);
+
+/// A flag of the command line that sets something the configuration knows.
+#[derive(Debug, Clone)]
+pub struct Flag {
+    /// The flag as typed, `--listen`.
+    pub name: &'static str,
+    /// The setting, `server.listen`.
+    pub setting: &'static str,
+    /// The value as typed.
+    pub value: String,
+}
+
+impl Config {
+    /// The configuration of this process: `file` or else `tidemill.toml` where there is one, then the environment, then `flags`.
+    ///
+    /// # Errors
+    /// Names the setting, where it was set, and what to write instead. Secrets are never shown.
+    pub fn load(file: Option<&Path>, flags: &[Flag]) -> Result<Self, ConfigError> {
+        let default = Path::new(DEFAULT_FILE);
+        let file = file.or_else(|| default.exists().then_some(default));
+        let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
+        let mut environment = Vec::new();
+        for (name, value) in variables {
+            match value.into_string() {
+                Ok(value) => environment.push((name, value)),
+                Err(_) if name.starts_with(PREFIX) => return Err(ConfigError(format!("variable {name} is not UTF-8"))),
+                Err(_) => {}
+            }
+        }
+        Self::layered(file, environment, flags)
+    }
+
+    /// [`Config::load`] with everything given.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn layered(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+    ) -> Result<Self, ConfigError> {
+        let mut layers = Vec::new();
+        if let Some(path) = file {
+            layers.push(Layer::file(path)?);
+        }
+        for (name, value) in environment {
+            let Some(key) = name.strip_prefix(PREFIX) else { continue };
+            if !NOT_SETTINGS.contains(&name.as_str()) {
+                layers.push(Layer::text(format!("variable {name}"), key.to_lowercase().replace("__", "."), &value));
+            }
+        }
+        for flag in flags {
+            layers.push(Layer::text(format!("flag {}", flag.name), flag.setting.to_owned(), &flag.value));
+        }
+        let mut config = extract(layers)?;
+        config.database.url = secret("database.url", config.database.url.take(), config.database.url_file.take().as_deref())?;
+        config.server.token = secret("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
+        Ok(config)
+    }
+}
+
+const PREFIX: &str = "TIDEMILL_";
+
+/// One source of settings. Variables and flags are a layer each, so that an error can name the very one.
+#[derive(Clone)]
+struct Layer {
+    place: String,
+    settings: Dict,
+    /// For a variable or flag: its only setting, and whether its text has been taken for a number already.
+    text: Option<(String, bool)>,
+}
+
+impl Layer {
+    fn file(path: &Path) -> Result<Self, ConfigError> {
+        let shown = path.display();
+        let text = std::fs::read_to_string(path).map_err(|e| {
+            ConfigError(format!("cannot read configuration file {shown}: {e}; name an existing one with --config"))
+        })?;
+        // The parser's own message quotes the line, which may hold a secret.
+        let mut table: toml::Table = toml::from_str(&text).map_err(|e| {
+            let line = e.span().map_or(1, |span| text[..span.start.min(text.len())].lines().count().max(1));
+            ConfigError(format!("{shown}, line {line}: {}", e.message().lines().next().unwrap_or("not TOML")))
+        })?;
+        let folder = path.parent().map(Path::to_path_buf).unwrap_or_default();
+        anchor(&mut table, &folder);
+        let value = Value::serialize(&table).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+        Ok(Self { place: shown.to_string(), settings: value.into_dict().unwrap_or_default(), text: None })
+    }
+
+    fn text(place: String, setting: String, value: &str) -> Self {
+        let settings = nested(&setting, Value::from(value));
+        Self { place, settings, text: Some((setting, false)) }
+    }
+
+    /// The same layer with its text taken for a number or truth value, where it is one and was not taken so before.
+    fn retyped(&mut self) -> bool {
+        let Some((setting, taken)) = &mut self.text else { return false };
+        if std::mem::replace(taken, true) {
+            return false;
+        }
+        let whole = Value::from(self.settings.clone());
+        let Some(text) = whole.find_ref(setting).and_then(Value::as_str) else { return false };
+        let typed = match (text.trim().parse::<u64>(), text.trim().parse::<bool>()) {
+            (Ok(number), _) => Value::from(number),
+            (_, Ok(truth)) => Value::from(truth),
+            _ => return false,
+        };
+        self.settings = nested(setting, typed);
+        true
+    }
+}
+
+impl Provider for Layer {
+    fn metadata(&self) -> Metadata {
+        Metadata::named(self.place.clone())
+    }
+
+    fn data(&self) -> Result<Map<Profile, Dict>, figment::Error> {
+        Ok(Profile::Default.collect(self.settings.clone()))
+    }
+}
+
+/// A variable is text until a setting asks for something else: a token `0042` must stay as it is.
+fn extract(mut layers: Vec<Layer>) -> Result<Config, ConfigError> {
+    loop {
+        let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()));
+        let Err(error) = figment.extract::<Config>() else { return figment.extract().map_err(|e| sentence(&e)) };
+        let place = error.metadata.as_ref().map(|m| m.name.to_string());
+        let culprit = layers.iter_mut().find(|layer| Some(&layer.place) == place.as_ref());
+        let is_text = matches!(&error.kind, Kind::InvalidType(Actual::Str(_), _));
+        if !(is_text && culprit.is_some_and(Layer::retyped)) {
+            return Err(sentence(&error));
+        }
+    }
+}
+
+fn sentence(error: &figment::Error) -> ConfigError {
+    let setting = error.path.join(".");
+    let place = error.metadata.as_ref().map_or("configuration".into(), |m| m.name.to_string());
+    let is_secret = error.path.iter().any(|key| SECRETS.contains(&key.as_str()));
+    ConfigError(match &error.kind {
+        Kind::UnknownField(key, known) => {
+            // The path ends with the unknown key or just before it, depending on how deep it stands.
+            let above: Vec<_> = error.path.iter().map(String::as_str).filter(|part| part != key).collect();
+            let within = if above.is_empty() { String::new() } else { format!(" in `{}`", above.join(".")) };
+            format!("{place}: unknown setting `{key}`{within}; {}", suggestion(key, known.iter().copied()))
+        }
+        Kind::MissingField(key) => format!("{place}: `{setting}` lacks `{key}`; set it"),
+        Kind::InvalidType(_, expected) | Kind::InvalidValue(_, expected) if is_secret => {
+            format!("{place}: `{setting}` must be {expected}")
+        }
+        kind => format!("{place}: `{setting}`: {kind}"),
+    })
+}
+
+fn secret(name: &str, value: Option<String>, file: Option<&Path>) -> Result<Option<String>, ConfigError> {
+    let Some(path) = file else { return Ok(value) };
+    if value.is_some() {
+        return Err(ConfigError(format!("`{name}` and `{name}_file` are both set; remove one")));
+    }
+    let shown = path.display();
+    let text = std::fs::read_to_string(path)
+        .map_err(|e| ConfigError(format!("cannot read {shown}, which `{name}_file` names: {e}; mount it or correct the path")))?;
+    let text = text.trim();
+    if text.is_empty() {
+        return Err(ConfigError(format!("{shown}, which `{name}_file` names, is empty; write the secret into it")));
+    }
+    Ok(Some(text.to_owned()))
+}
+
+fn nested(setting: &str, value: Value) -> Dict {
+    let (key, rest) = setting.split_once('.').map_or((setting, None), |(key, rest)| (key, Some(rest)));
+    let value = rest.map_or_else(|| value.clone(), |rest| Value::from(nested(rest, value.clone())));
+    BTreeMap::from([(key.to_owned(), value)])
+}
+
+/// Makes the relative paths of a file start from the file's folder.
+fn anchor(table: &mut toml::Table, folder: &Path) {
+    for (key, value) in table.iter_mut() {
+        match value {
+            toml::Value::String(text) if PATHS.contains(&key.as_str()) => {
+                let path: PathBuf = folder.join(&*text);
+                *text = path.to_string_lossy().into_owned();
+            }
+            // librdkafka's settings are its own: none of them is a path of ours.
+            toml::Value::Table(inner) if key != "settings" => anchor(inner, folder),
+            _ => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,207 @@
+//! `tidemill demo`: the main job from record to search hit, with nothing to set up.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use uuid::Uuid;
+
+use super::environment::{samples, tell, with_database, with_dataset, with_sentence_encoder};
+use super::input;
+use super::report::{Report, Searched};
+use super::stream::{Broker, Feeder};
+use crate::app::App;
+use crate::config::{Config, ConfigError};
+use crate::pipeline::definition::Definition;
+use crate::search::{Mode, Question, Searcher};
+use crate::server;
+use crate::store::Store;
+
+/// Run a pipeline over a file on embedded defaults: an in-process Kafka broker, a private PostgreSQL, a small model
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// The pipeline file
+    #[arg(long, value_name = "FILE", default_value = "pipelines/products.yaml")]
+    pub pipeline: PathBuf,
+    /// The documents, .jsonl or .parquet; the samples beside the pipeline file unless told
+    #[arg(long, value_name = "FILE")]
+    pub input: Option<PathBuf>,
+    /// Where private data goes: database and Parquet files
+    #[arg(long, value_name = "DIR", default_value = ".tidemill")]
+    pub data_dir: PathBuf,
+    /// Keep the HTTP API up until Ctrl-C
+    #[arg(long)]
+    pub serve: bool,
+    /// Where to serve HTTP
+    #[arg(long, value_name = "HOST:PORT", default_value = "127.0.0.1:0")]
+    pub listen: String,
+    /// Print one JSON object as the last line of stdout
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What a run over a file came to, and the service that still runs.
+pub struct Session {
+    /// The report.
+    pub report: Report,
+    stop: watch::Sender<bool>,
+    app: JoinHandle<Result<()>>,
+    // Last, so that they outlive the service.
+    _broker: Broker,
+    _postgres: Option<super::postgres::PrivatePostgres>,
+}
+
+/// How long the consumer may take to get its partitions.
+const ASSIGNMENT: Duration = Duration::from_secs(60);
+/// Searches shown.
+const SEARCHES: usize = 3;
+/// Hits shown of each.
+const HITS: usize = 3;
+
+/// Runs the demo.
+///
+/// # Errors
+/// Where the pipeline or the input is at fault, or a part cannot be started.
+pub async fn run(mut config: Config, args: DemoArgs) -> Result<()> {
+    config.data_dir = args.data_dir.clone();
+    config.server.listen = args.listen.clone();
+    let definition = Definition::load(&args.pipeline)?;
+    let input = args.input.clone().unwrap_or_else(|| samples(&definition));
+    let session = Session::start(config, definition, &input).await?;
+    print!("{}", session.report);
+    if args.json {
+        println!("{}", serde_json::to_string(&session.report)?);
+    }
+    if args.serve {
+        eprintln!("serving {} until Ctrl-C", session.report.http);
+        tokio::signal::ctrl_c().await?;
+    }
+    session.stop().await
+}
+
+impl Session {
+    /// Starts the embedded parts, sends the input through the pipeline and waits until everything is committed.
+    ///
+    /// # Errors
+    /// Where the pipeline or the input is at fault, or a part cannot be started.
+    pub async fn start(mut config: Config, mut definition: Definition, input: &std::path::Path) -> Result<Self> {
+        if !input.exists() {
+            let message = format!("there is no input {}; name a file with --input", input.display());
+            return Err(ConfigError(message).into());
+        }
+        let parquet_dir = with_dataset(&mut config, &definition)?;
+        with_sentence_encoder(&mut config).await?;
+        let postgres = with_database(&mut config).await?;
+        let broker = Broker::start()?;
+        // A broker that lives as long as this process counts offsets from 0 again, where the ledger would not expect them.
+        definition.source.topic = format!("{}.{}", definition.source.topic, Uuid::now_v7().simple());
+        let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters];
+        for topic in sinks.into_iter().flatten().map(|sink| sink.name.as_str()).chain([definition.source.topic.as_str()]) {
+            broker.create_topic(topic)?;
+        }
+        config.kafka.brokers = broker.address();
+        let database_url = config.database.url.clone().unwrap_or_default();
+        let listener = server::bind(&config.server).await?;
+        let http = format!("http://{}", listener.local_addr()?);
+        tell("loading the model");
+        let app = App::build(config, vec![definition.clone()]).await?;
+        let (store, engine) = (app.store().clone(), app.engine().clone());
+        let (stop, stopped) = watch::channel(false);
+        let mut app = tokio::spawn(app.run(listener, stopped));
+        let fed = feed(&store, &broker, &definition, input);
+        let (sent, elapsed) = tokio::select! {
+            fed = fed => fed?,
+            ended = &mut app => match ended? {
+                Ok(()) => bail!("the service stopped before the input was done"),
+                Err(error) => return Err(error),
+            },
+        };
+        let statistics = store.statistics(&definition.name, &definition.source.topic).await?;
+        let searcher = Searcher::new(store.clone(), engine, [&definition]);
+        let glances = store.glance(&definition.name, 8).await?;
+        let queries: Vec<String> =
+            glances.iter().map(|glance| glance.beginning.lines().next().unwrap_or_default().to_owned()).collect();
+        let searches = search(&searcher, &definition.name, queries).await?;
+        let report = Report::new(sent, elapsed, statistics, (glances, searches), (parquet_dir, database_url, http));
+        Ok(Self { report, stop, app, _broker: broker, _postgres: postgres })
+    }
+
+    /// Drains the service and stops the embedded parts.
+    ///
+    /// # Errors
+    /// Where the service had failed.
+    pub async fn stop(self) -> Result<()> {
+        self.stop.send_replace(true);
+        self.app.await?
+    }
+}
+
+async fn feed(store: &Store, broker: &Broker, definition: &Definition, input: &std::path::Path) -> Result<(u64, Duration)> {
+    let topic = &definition.source.topic;
+    let waited = Instant::now();
+    while !store.is_seeded(&definition.name, topic).await? {
+        if waited.elapsed() > ASSIGNMENT {
+            bail!("the consumer got no partition within {ASSIGNMENT:?}");
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    let id_field = definition.source.document.id.clone().unwrap_or_else(|| "id".to_owned());
+    let mut feeder = Feeder::new(store.clone(), broker, &definition.name, topic)?;
+    let progress = progress();
+    let started = Instant::now();
+    let mut sent = 0;
+    let mut reported = Instant::now();
+    for record in input::read(input, &id_field)? {
+        feeder.send(record?).await?;
+        sent += 1;
+        if reported.elapsed() > Duration::from_millis(200) {
+            reported = Instant::now();
+            progress.set_position(feeder.committed().await?);
+        }
+    }
+    progress.set_length(sent);
+    let mut said = Instant::now();
+    let plain = !std::io::stderr().is_terminal();
+    feeder
+        .drained(|committed| {
+            progress.set_position(committed);
+            if plain && said.elapsed() > Duration::from_secs(5) {
+                said = Instant::now();
+                tell(&format!("{committed} of {sent} records committed"));
+            }
+        })
+        .await?;
+    progress.finish_and_clear();
+    Ok((sent, started.elapsed()))
+}
+
+fn progress() -> ProgressBar {
+    let style = ProgressStyle::with_template("{bar:40} {pos}/{len} records  {per_sec}  {eta} left");
+    let bar = ProgressBar::with_draw_target(Some(0), ProgressDrawTarget::stderr());
+    match style {
+        Ok(style) => bar.with_style(style),
+        Err(_) => bar,
+    }
+}
+
+async fn search(searcher: &Searcher, pipeline: &Arc<str>, queries: Vec<String>) -> Result<Vec<Searched>> {
+    let mut searches = Vec::new();
+    for query in queries.into_iter().filter(|query| !query.trim().is_empty()).take(SEARCHES) {
+        let question = Question {
+            query: query.clone(),
+            pipeline: Some(pipeline.to_string()),
+            mode: Mode::Hybrid,
+            limit: Some(HITS),
+            filter: Vec::new(),
+        };
+        let findings = searcher.search(&question).await.context("an example search failed")?;
+        searches.push(Searched { query, hits: findings.hits });
+    }
+    Ok(searches)
+}

@@ -1,0 +1,64 @@
+//! Embedded defaults: what the commands use where nothing is configured.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+use super::download;
+use super::postgres::{PostgresOptions, PrivatePostgres};
+use crate::config::{Config, DatasetConfig, ModelConfig};
+use crate::pipeline::definition::Definition;
+
+/// The name under which pipelines find the sentence encoder that we fetch.
+pub const SENTENCE_ENCODER: &str = "minilm";
+
+/// Makes the sentence encoder known under its name, fetching it where it is not here yet; one that is configured stays.
+///
+/// # Errors
+/// Where it cannot be fetched.
+pub async fn with_sentence_encoder(config: &mut Config) -> Result<()> {
+    if !config.models.contains_key(SENTENCE_ENCODER) {
+        let path = tokio::task::spawn_blocking(|| download::sentence_encoder(&tell)).await??;
+        config.models.insert(SENTENCE_ENCODER.to_owned(), ModelConfig { path });
+    }
+    Ok(())
+}
+
+/// Makes a database known: the private Postgres of the data folder where none is configured. It lives as long as the value.
+///
+/// # Errors
+/// Where it cannot be started.
+pub async fn with_database(config: &mut Config) -> Result<Option<PrivatePostgres>> {
+    if config.database.url.is_some() || config.database.url_file.is_some() {
+        return Ok(None);
+    }
+    let options = PostgresOptions { data_dir: config.data_dir.clone(), port: None, durable: true };
+    let postgres = tokio::task::spawn_blocking(move || PrivatePostgres::start(&options, &tell)).await??;
+    config.database.url = Some(postgres.url().to_owned());
+    Ok(Some(postgres))
+}
+
+/// Makes the pipeline's dataset known: a folder of the data folder where none is configured. Tells which.
+///
+/// # Errors
+/// Where the data folder cannot be made.
+pub fn with_dataset(config: &mut Config, definition: &Definition) -> Result<Option<PathBuf>> {
+    let Some(sink) = &definition.sinks.parquet else { return Ok(None) };
+    std::fs::create_dir_all(&config.data_dir)
+        .with_context(|| format!("cannot make the data folder {}", config.data_dir.display()))?;
+    let data_dir = config.data_dir.canonicalize()?;
+    let name = sink.dataset.value.clone();
+    let dataset =
+        config.datasets.entry(name.clone()).or_insert_with(|| DatasetConfig { path: data_dir.join("parquet").join(name) });
+    Ok(Some(dataset.path.join(&*definition.name)))
+}
+
+/// Says on stderr what takes long.
+pub fn tell(message: &str) {
+    eprintln!("{message}");
+}
+
+/// The file of sample documents beside a pipeline file.
+pub fn samples(definition: &Definition) -> PathBuf {
+    definition.path.parent().unwrap_or(Path::new(".")).join("samples").join(format!("{}.jsonl", definition.name))
+}

@@ -1,0 +1,143 @@
+//! What a demo run came to, for people and for programs.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+use serde::Serialize;
+
+use crate::search::Finding;
+use crate::store::{DocumentGlance, PipelineStatistics};
+
+/// The report; serialized, it is the object that `--json` prints.
+#[derive(Debug, Serialize)]
+pub struct Report {
+    /// Records sent and committed.
+    pub records: i64,
+    /// Documents whose latest version came from this run.
+    pub documents: i64,
+    /// Results by task, computed or reused.
+    pub results: BTreeMap<String, i64>,
+    /// Of those, reused from an earlier run or another document.
+    pub reused: i64,
+    /// Dead letters.
+    pub dead_letters: i64,
+    /// Rows of the pipeline's Parquet files, of all runs.
+    pub parquet_rows: i64,
+    /// Where those are.
+    pub parquet_dir: Option<PathBuf>,
+    /// The database, for those who want to look.
+    pub database_url: String,
+    /// From the first record sent to the last one committed.
+    pub elapsed_seconds: f64,
+    /// Documents in that time.
+    pub documents_per_second: f64,
+    /// Tokens run through models in that time.
+    pub tokens: i64,
+    /// Where the HTTP API is, as long as it is up.
+    pub http: String,
+    #[serde(skip)]
+    glances: Vec<DocumentGlance>,
+    #[serde(skip)]
+    searches: Vec<Searched>,
+}
+
+/// A search with what it found.
+#[derive(Debug)]
+pub struct Searched {
+    /// What was looked for.
+    pub query: String,
+    /// The hits.
+    pub hits: Vec<Finding>,
+}
+
+/// Columns of the table.
+const WIDTH: u16 = 140;
+/// Characters of a text that a table cell shows.
+const CELL: usize = 120;
+
+impl Report {
+    /// Puts the numbers together.
+    pub fn new(
+        sent: u64,
+        elapsed: Duration,
+        statistics: PipelineStatistics,
+        (glances, searches): (Vec<DocumentGlance>, Vec<Searched>),
+        (parquet_dir, database_url, http): (Option<PathBuf>, String, String),
+    ) -> Self {
+        debug_assert_eq!(sent as i64, statistics.records, "the feeder returns only once everything is committed");
+        Self {
+            records: statistics.records,
+            documents: statistics.documents,
+            results: statistics.results,
+            reused: statistics.reused,
+            dead_letters: statistics.dead_letters,
+            parquet_rows: statistics.parquet_rows,
+            parquet_dir,
+            database_url,
+            elapsed_seconds: elapsed.as_secs_f64(),
+            documents_per_second: statistics.documents as f64 / elapsed.as_secs_f64(),
+            tokens: statistics.tokens,
+            http,
+            glances,
+            searches,
+        }
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY).set_width(WIDTH).set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_header(["document", "text", "label", "confidence", "summary"]);
+        for glance in &self.glances {
+            table.add_row([
+                shortened(&glance.id),
+                shortened(&glance.beginning),
+                glance.label.clone().unwrap_or_default(),
+                glance.confidence.map(|c| format!("{c:.2}")).unwrap_or_default(),
+                glance.text.as_deref().map(shortened).unwrap_or_default(),
+            ]);
+        }
+        writeln!(f, "\n{table}\n")?;
+        for Searched { query, hits } in &self.searches {
+            writeln!(f, "search: {query}")?;
+            for (number, hit) in hits.iter().enumerate() {
+                let label = hit.label.as_deref().unwrap_or("-");
+                writeln!(
+                    f,
+                    "  {}. {:.4}  {}  [{label}]  {}",
+                    number + 1,
+                    hit.score,
+                    hit.document_id,
+                    shortened(&hit.chunk.text)
+                )?;
+            }
+        }
+        writeln!(f)?;
+        let results: Vec<String> = self.results.iter().map(|(task, count)| format!("{task} {count}")).collect();
+        writeln!(f, "records        {}, {} documents, {} dead letters", self.records, self.documents, self.dead_letters)?;
+        writeln!(f, "results        {} ({} reused)", results.join(", "), self.reused)?;
+        if self.tokens == 0 && self.reused > 0 {
+            writeln!(f, "               every result was computed before and is reused: no model was run")?;
+        }
+        let rate = self.documents_per_second;
+        writeln!(f, "rate           {rate:.1} documents/s, {} tokens in {:.1} s", self.tokens, self.elapsed_seconds)?;
+        if let Some(folder) = &self.parquet_dir {
+            writeln!(f, "Parquet        {} rows in {}", self.parquet_rows, folder.display())?;
+        }
+        // The password is that of a database which only this machine reaches and which ends with this process.
+        writeln!(f, "database       {}", self.database_url)
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let line = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    match line.char_indices().nth(CELL) {
+        Some((end, _)) => format!("{}…", &line[..end]),
+        None => line,
+    }
+}

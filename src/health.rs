@@ -1,0 +1,107 @@
+//! What is in order and what is not, as one shared state: the runner and the sources write it, `/readyz` reads it.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::failure::{Component, Transient};
+use crate::metrics::METRICS;
+
+/// The state of every [`Component`]. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Health {
+    components: Arc<Mutex<BTreeMap<Component, State>>>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum State {
+    Up,
+    Down(String),
+}
+
+impl Health {
+    /// Every component is down as "starting" until someone vouches for it.
+    pub fn new() -> Self {
+        let health = Self { components: Arc::default() };
+        for component in Component::ALL {
+            health.down(*component, "starting");
+        }
+        health
+    }
+
+    /// The component works.
+    pub fn up(&self, component: Component) {
+        self.set(component, State::Up);
+    }
+
+    /// The component does not work, for `reason`.
+    pub fn down(&self, component: Component, reason: impl Into<String>) {
+        self.set(component, State::Down(reason.into()));
+    }
+
+    /// The component that a transient failure blames does not work.
+    pub fn blame(&self, failure: &Transient) {
+        self.down(failure.component, failure.reason.clone());
+    }
+
+    /// What is out of order, and why. Empty means ready.
+    pub fn problems(&self) -> Vec<(Component, String)> {
+        let states = self.lock();
+        states
+            .iter()
+            .filter_map(|(component, state)| match state {
+                State::Up => None,
+                State::Down(reason) => Some((*component, reason.clone())),
+            })
+            .collect()
+    }
+
+    /// A change is logged here once, so that those who report it every second need not.
+    fn set(&self, component: Component, state: State) {
+        METRICS.ready.with_label_values(&[component.as_str()]).set(i64::from(state == State::Up));
+        let mut states = self.lock();
+        let before = states.insert(component, state.clone());
+        drop(states);
+        match (before, state) {
+            (Some(State::Down(_)), State::Up) => tracing::info!(%component, "up"),
+            (Some(State::Up), State::Down(reason)) => tracing::warn!(%component, reason, "down"),
+            _ => {}
+        }
+    }
+
+    /// A thread that panicked while holding the lock cannot have left a half-written state: each change is one insert.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Component, State>> {
+        self.components.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn nothing_is_ready_until_someone_vouches_for_it() {
+        let health = Health::new();
+        assert_eq!(health.problems().len(), Component::ALL.len());
+        for component in Component::ALL {
+            health.up(*component);
+        }
+        assert_eq!(health.problems(), vec![], "all components are up");
+    }
+
+    #[test]
+    fn clones_share_one_state_and_the_latest_reason_counts() {
+        let health = Health::new();
+        for component in Component::ALL {
+            health.up(*component);
+        }
+        health.clone().down(Component::Broker, "connection refused");
+        health.clone().blame(&Transient { component: Component::Broker, reason: "no route to host".into() });
+        assert_eq!(health.problems(), vec![(Component::Broker, "no route to host".to_owned())]);
+    }
+}

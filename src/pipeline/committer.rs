@@ -1,0 +1,190 @@
+//! A batch with its fates becomes a committed batch: stage the file, commit, and try again for as long as the world is to blame.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
+use uuid::Uuid;
+
+use super::batcher::MicroBatch;
+use super::evaluator::Fate;
+use super::submission::{self, Ledgering};
+use crate::failure::{Component, Transient};
+use crate::health::Health;
+use crate::metrics::METRICS;
+use crate::outcome::EmbeddingSet;
+use crate::sink::Dataset;
+use crate::store::{CommitError, StagedFile, Store, Submission};
+
+/// Commits the batches of one pipeline.
+pub struct Committer {
+    /// The pipeline.
+    pub pipeline: Arc<str>,
+    /// The names of its tasks, in the order of outcomes.
+    pub tasks: Vec<Arc<str>>,
+    /// The ledger.
+    pub store: Store,
+    /// Where Parquet files go, if anywhere.
+    pub dataset: Option<Dataset>,
+    /// The topic of results, if any.
+    pub results_topic: Option<String>,
+    /// The topic of dead letters, if any.
+    pub dead_letter_topic: Option<String>,
+    /// Told what is out of order.
+    pub health: Health,
+    /// Ids of vector spaces met so far.
+    pub embedding_sets: Mutex<HashMap<Arc<EmbeddingSet>, i32>>,
+}
+
+/// Why a batch was given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// Someone else owns the partition: the batch is theirs to do.
+    Fenced,
+    /// What was to be kept has changed: evaluate the batch again.
+    Stale,
+}
+
+/// The pause after a first failure; it doubles with each.
+const FIRST_BACKOFF: Duration = Duration::from_millis(100);
+/// The longest pause between two attempts.
+const LAST_BACKOFF: Duration = Duration::from_secs(5);
+
+/// Pauses that grow while something stays out of order.
+#[derive(Debug)]
+pub struct Backoff(Duration);
+
+impl Default for Backoff {
+    fn default() -> Self {
+        Self(FIRST_BACKOFF)
+    }
+}
+
+impl Backoff {
+    /// Reports the failure and waits.
+    pub async fn after(&mut self, failure: &Transient, health: &Health) {
+        METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
+        health.blame(failure);
+        sleep(self.0).await;
+        self.0 = (self.0 * 2).min(LAST_BACKOFF);
+    }
+}
+
+impl Committer {
+    /// Commits the batch, however long that takes. To be run in a task that nobody cancels.
+    ///
+    /// # Errors
+    /// Where the batch must not be committed as it is.
+    pub async fn commit(&self, batch: &MicroBatch, fates: &[Fate]) -> Result<(), Refusal> {
+        fail::fail_point!("commit-before-stage", |_| std::process::abort());
+        let started = Instant::now();
+        let id = Uuid::now_v7();
+        let mut staged = None;
+        let mut backoff = Backoff::default();
+        let submission = loop {
+            match self.attempt(id, batch, fates, &mut staged).await {
+                Ok(submission) => break submission,
+                Err(CommitError::Fenced) => {
+                    METRICS.fenced.with_label_values(&[&self.pipeline]).inc();
+                    return Err(Refusal::Fenced);
+                }
+                Err(CommitError::Stale) => return Err(Refusal::Stale),
+                Err(CommitError::Swept) => staged = None,
+                Err(CommitError::Unavailable(failure)) => {
+                    tracing::warn!(pipeline = %self.pipeline, delta = %batch.delta, %failure, "the commit is tried again");
+                    backoff.after(&failure, &self.health).await;
+                }
+            }
+        };
+        fail::fail_point!("commit-after-ledger", |_| std::process::abort());
+        self.health.up(Component::Database);
+        METRICS.commit_seconds.with_label_values(&[&self.pipeline]).observe(started.elapsed().as_secs_f64());
+        self.count(&submission);
+        Ok(())
+    }
+
+    async fn attempt(
+        &self,
+        id: Uuid,
+        batch: &MicroBatch,
+        fates: &[Fate],
+        staged: &mut Option<StagedFile>,
+    ) -> Result<Submission, CommitError> {
+        let sets = self.embedding_sets(fates).await?;
+        let ledgering = Ledgering {
+            pipeline: &self.pipeline,
+            tasks: &self.tasks,
+            results_topic: self.results_topic.as_deref(),
+            dead_letter_topic: self.dead_letter_topic.as_deref(),
+            embedding_sets: &sets,
+        };
+        let mut submission = ledgering.submission(id, batch, fates);
+        if staged.is_none() {
+            *staged = self.stage(id, batch, fates).await?;
+        }
+        submission.batch.parquet_rows = staged.as_ref().map_or(0, |file| file.rows as i32);
+        submission.file = staged.clone();
+        match self.store.commit(&submission).await {
+            Ok(ledgered) => {
+                if ledgered.superseded > 0 {
+                    tracing::debug!(delta = %batch.delta, documents = ledgered.superseded, "newer versions were committed meanwhile");
+                }
+                Ok(submission)
+            }
+            // The reply may have been lost, not the commit: by the fence alone, our own success looks like another's.
+            Err(error @ (CommitError::Unavailable(_) | CommitError::Fenced)) => match self.store.is_committed(id).await? {
+                true => Ok(submission),
+                false => Err(error),
+            },
+            Err(error) => Err(error),
+        }
+    }
+
+    async fn stage(&self, id: Uuid, batch: &MicroBatch, fates: &[Fate]) -> Result<Option<StagedFile>, Transient> {
+        let Some(dataset) = &self.dataset else { return Ok(None) };
+        let rows = submission::parquet_rows(batch, fates, &self.tasks);
+        if rows.is_empty() {
+            return Ok(None);
+        }
+        let path = dataset.path(&self.pipeline, &batch.delta);
+        self.store.announce_file(&path.display().to_string(), dataset.name(), &self.pipeline, id).await?;
+        fail::fail_point!("commit-after-announce", |_| std::process::abort());
+        // Encoding and syncing take milliseconds to tens of them, which other tasks of this thread must not wait for.
+        let file = tokio::task::block_in_place(|| dataset.write(&path, id, &rows))?;
+        self.health.up(Component::Storage);
+        fail::fail_point!("commit-after-stage", |_| std::process::abort());
+        Ok(Some(file))
+    }
+
+    async fn embedding_sets(&self, fates: &[Fate]) -> Result<HashMap<Arc<EmbeddingSet>, i32>, Transient> {
+        let mut sets = self.embedding_sets.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        for set in submission::embedding_sets(fates) {
+            if !sets.contains_key(set) {
+                let id = self.store.embedding_set(set).await?;
+                sets.insert(set.clone(), id);
+                self.embedding_sets.lock().unwrap_or_else(PoisonError::into_inner).insert(set.clone(), id);
+            }
+        }
+        Ok(sets)
+    }
+
+    fn count(&self, submission: &Submission) {
+        let pipeline = &*self.pipeline;
+        METRICS.batches.with_label_values(&[pipeline]).inc();
+        for usage in &submission.usage {
+            for (outcome, count) in [("ok", usage.ok), ("reused", usage.reused), ("skipped", usage.skipped), ("dead", usage.dead)]
+            {
+                METRICS.units.with_label_values(&[pipeline, outcome]).inc_by(count as u64);
+            }
+        }
+        for letter in &submission.dead_letters {
+            METRICS.dead_letters.with_label_values(&[pipeline, letter.class]).inc();
+        }
+        let partition = &submission.batch.delta.partition;
+        METRICS
+            .last_progress
+            .with_label_values(&[pipeline, &partition.topic, &partition.number.to_string()])
+            .set(jiff::Timestamp::now().as_millisecond() as f64 / 1000.0);
+    }
+}

@@ -1,0 +1,239 @@
+//! A pipeline file: read strictly, checked as a whole, with file, line and column for every fault.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_saphyr::Spanned;
+
+use super::example::Example;
+use super::file::{PipelineFile, TaskLines};
+use super::problem::{DefinitionError, Problem, suggestion};
+use super::tasks;
+use crate::config::Config;
+use crate::document::{Decoder, DocumentSpec};
+use crate::task::TaskSpec;
+
+pub use super::file::{ParquetSink, PostgresSink, Sinks, Start, TopicSink};
+
+/// A pipeline, whole and free of contradictions.
+#[derive(Debug, Clone)]
+pub struct Definition {
+    /// The pipeline's name; the first part of every key in the database.
+    pub name: Arc<str>,
+    /// The file it was read from.
+    pub path: PathBuf,
+    /// Where documents come from.
+    pub source: SourceSpec,
+    /// The tasks, in the file's order.
+    pub tasks: Vec<TaskDefinition>,
+    /// Where results go besides the ledger.
+    pub sinks: Sinks,
+    /// When a micro-batch is full.
+    pub budget: Budget,
+    /// Documents with what must become of them.
+    pub examples: Vec<Example>,
+}
+
+/// Where documents come from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SourceSpec {
+    /// The Kafka topic.
+    pub topic: String,
+    /// Where a partition that the ledger does not know is started.
+    pub start: Start,
+    /// How records become documents.
+    pub document: DocumentSpec,
+}
+
+/// One task of a pipeline.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TaskDefinition {
+    /// The task's name.
+    pub name: Arc<str>,
+    /// Its kind and parameters.
+    pub spec: TaskSpec,
+    /// A condition on the document and on other tasks' outputs.
+    pub when: Option<String>,
+    /// Tasks whose output must be there: those under `needs` and those that the task's own templates read.
+    pub needs: Vec<Arc<str>>,
+    /// Tasks that only `when` reads; they run before, but the condition may ask whether they have an output at all.
+    pub watches: Vec<Arc<str>>,
+    /// How many tasks must run one after the other before this one can.
+    pub level: usize,
+    /// Line and column in the file.
+    pub place: (u64, u64),
+}
+
+/// When a micro-batch is full: whichever comes first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Budget {
+    /// How long the first document may wait for company.
+    pub max_wait: Duration,
+    /// Tokens of text, estimated from its bytes.
+    pub max_tokens: usize,
+    /// Records.
+    pub max_records: usize,
+}
+
+impl Default for Budget {
+    fn default() -> Self {
+        Self { max_wait: Duration::from_millis(500), max_tokens: 16_384, max_records: 512 }
+    }
+}
+
+impl Definition {
+    /// Reads the file at `path`.
+    pub fn load(path: impl AsRef<Path>) -> Result<Self, DefinitionError> {
+        let path = path.as_ref();
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = match error.kind() {
+                std::io::ErrorKind::NotFound => "no such file".to_owned(),
+                std::io::ErrorKind::InvalidData => "the file is not UTF-8".to_owned(),
+                _ => format!("cannot be read: {error}"),
+            };
+            DefinitionError { problems: vec![Problem::new(path, None, message)] }
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// Reads every pipeline file of the folder, or those of the pipelines named in `names`, in order of their paths.
+    pub fn load_all(folder: &Path, names: &[String]) -> Result<Vec<Self>, DefinitionError> {
+        let fault = |message: String| DefinitionError { problems: vec![Problem::new(folder, None, message)] };
+        let entries = std::fs::read_dir(folder).map_err(|error| fault(format!("cannot list pipelines: {error}")))?;
+        let is_pipeline = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml" || e == "yml");
+        let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_pipeline).collect();
+        paths.sort();
+        let mut problems = Vec::new();
+        let mut definitions: Vec<Self> = Vec::new();
+        for path in paths {
+            match Self::load(&path) {
+                Ok(definition) => match definitions.iter().find(|other| other.name == definition.name) {
+                    Some(other) => problems.push(Problem::new(
+                        &path,
+                        None,
+                        format!("pipeline `{}` is defined in {} already", definition.name, other.path.display()),
+                    )),
+                    None => definitions.push(definition),
+                },
+                Err(error) => problems.extend(error.problems),
+            }
+        }
+        let known = || definitions.iter().map(|definition| &*definition.name);
+        for name in names.iter().filter(|name| !known().any(|known| known == name.as_str())) {
+            problems.push(Problem::new(folder, None, format!("no pipeline is named `{name}`{}", suggestion(name, known()))));
+        }
+        if !problems.is_empty() {
+            return Err(DefinitionError { problems });
+        }
+        definitions.retain(|definition| names.is_empty() || names.iter().any(|name| *name == *definition.name));
+        Ok(definitions)
+    }
+
+    /// Reads `text` as if it were the file at `path`.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, DefinitionError> {
+        let file = PipelineFile::parse(path, text).map_err(|problem| DefinitionError { problems: vec![problem] })?;
+        let mut problems = Vec::new();
+        let mut report = |place, message| problems.push(Problem::new(path, place, message));
+
+        if file.version.value != 1 {
+            report(place(&file.version), format!("version {} is unknown: write `version: 1`", file.version.value));
+        }
+        if !is_name(&file.name.value, '-') {
+            let message = format!(
+                "`{}` is no pipeline name: use lower-case letters, digits and `-`, a letter first, at most 63 of them",
+                file.name.value
+            );
+            report(place(&file.name), message);
+        }
+        if file.source.value.topic.is_empty() {
+            report(place(&file.source), "`source.topic` is empty: name the topic to read".into());
+        }
+        let source = SourceSpec {
+            topic: file.source.value.topic.clone(),
+            start: file.source.value.start,
+            document: file.source.value.document(),
+        };
+        if let Err(error) = Decoder::new(&source.document) {
+            report(place(&file.source), format!("the source is wrong: {error:#}"));
+        }
+        let budget = file.budget.value.budget().unwrap_or_else(|message| {
+            report(place(&file.budget), message);
+            Budget::default()
+        });
+        let lines = TaskLines { place: place(&file.tasks), tasks: file.tasks.value.0 };
+        let tasks = tasks::resolve(lines, &mut report);
+        for example in &file.examples {
+            for problem in example.value.problems(&tasks) {
+                report(place(example), problem);
+            }
+        }
+        if !problems.is_empty() {
+            return Err(DefinitionError { problems });
+        }
+        Ok(Self {
+            name: file.name.value.into(),
+            path: path.to_owned(),
+            source,
+            tasks,
+            sinks: file.sinks,
+            budget,
+            examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
+        })
+    }
+
+    /// The folder that paths in the file are relative to.
+    pub fn base_dir(&self) -> &Path {
+        self.path.parent().unwrap_or(Path::new(""))
+    }
+
+    /// The names of the models that the tasks ask, each once, in the file's order.
+    pub fn models(&self) -> Vec<&str> {
+        let mut models: Vec<&str> = Vec::new();
+        for model in self.tasks.iter().filter_map(|task| task.spec.model()) {
+            if !models.contains(&model) {
+                models.push(model);
+            }
+        }
+        models
+    }
+
+    /// What in the file does not fit the operator's configuration: models and datasets that it does not name.
+    ///
+    /// Whether a model fits its task is known once it is loaded: see [`Graph::build`](super::graph::Graph::build).
+    pub fn validate(&self, config: &Config) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for task in &self.tasks {
+            if let Some(model) = task.spec.model()
+                && !config.models.contains_key(model)
+            {
+                let near = suggestion(model, config.models.keys().map(String::as_str));
+                let message = format!("task `{}` names model `{model}`, which the configuration does not{near}", task.name);
+                problems.push(Problem::new(&self.path, Some(task.place), message));
+            }
+        }
+        if let Some(parquet) = &self.sinks.parquet
+            && !config.datasets.contains_key(&parquet.dataset.value)
+        {
+            let name = &parquet.dataset.value;
+            let near = suggestion(name, config.datasets.keys().map(String::as_str));
+            let message = format!("the Parquet sink names dataset `{name}`, which the configuration does not{near}");
+            problems.push(Problem::new(&self.path, place(&parquet.dataset), message));
+        }
+        problems
+    }
+}
+
+/// Whether `name` is a letter followed by letters, digits and `joint`, all of them lower case.
+pub(super) fn is_name(name: &str, joint: char) -> bool {
+    let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == joint;
+    name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(rest)
+}
+
+pub(super) fn place<T>(spanned: &Spanned<T>) -> Option<(u64, u64)> {
+    let at = spanned.referenced;
+    (at.line() > 0).then(|| (at.line(), at.column()))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,212 @@
+use super::*;
+use crate::document::Format;
+use crate::failure::FailureClass;
+use crate::pipeline::example::{Expect, ExpectTask};
+
+const HEAD: &str = "version: 1\nname: test\nsource: { topic: docs }\n";
+
+fn parse(text: &str) -> Result<Definition, DefinitionError> {
+    Definition::parse(Path::new("p.yaml"), text)
+}
+
+#[track_caller]
+fn refused(text: &str, says: &str) {
+    match parse(text) {
+        Ok(_) => panic!("a wrong file was accepted, which should say: {says}\n{text}"),
+        Err(error) => assert!(error.to_string().contains(says), "expected to read `{says}` in:\n{error}"),
+    }
+}
+
+fn with_tasks(tasks: &str) -> String {
+    format!("{HEAD}tasks:\n{tasks}")
+}
+
+#[test]
+fn a_whole_file_is_read() {
+    let definition = parse(
+        r#"
+version: 1
+name: product-catalogue
+source:
+  topic: documents.products
+  start: latest
+  format: json
+  id: sku
+  version: updated_at
+  text: "{{ title }}\n\n{{ description }}"
+  metadata: [brand, price]
+  max_bytes: 2000000
+tasks:
+  vector:  { embed: { model: minilm, chunk: { tokens: 256, overlap: 32 } } }
+  short:   { render: { template: "{{ note.text }}: {{ document.id }}" }, when: "vector.chunks == 1" }
+  note:    { render: { template: "{{ document.fields.title }}" }, needs: [vector] }
+sinks:
+  postgres: {}
+  parquet: { dataset: results }
+  topic: { name: results.products }
+  dead_letters: { name: dead.products }
+budget: { max_wait: 250ms, max_tokens: 1000, max_records: 10 }
+examples:
+  - name: a good one
+    document: { sku: 1, title: a }
+    expect: { note: { text: a }, vector: skipped }
+  - raw: "{"
+    expect: { dead_letter: malformed_json }
+"#,
+    )
+    .unwrap();
+    assert_eq!(&*definition.name, "product-catalogue");
+    assert_eq!(definition.source.start, Start::Latest);
+    assert_eq!(definition.source.document.format, Format::Json);
+    assert_eq!(definition.source.document.metadata, ["brand", "price"]);
+    assert_eq!(definition.budget, Budget { max_wait: Duration::from_millis(250), max_tokens: 1000, max_records: 10 });
+    assert_eq!(definition.models(), ["minilm"]);
+    let levels: Vec<(&str, usize)> = definition.tasks.iter().map(|task| (&*task.name, task.level)).collect();
+    assert_eq!(levels, [("vector", 0), ("short", 2), ("note", 1)]);
+    assert_eq!(definition.tasks[1].needs, ["note".into()]);
+    assert_eq!(definition.tasks[1].watches, ["vector".into()]);
+    assert_eq!(definition.sinks.dead_letters, Some(TopicSink { name: "dead.products".into() }));
+    assert_eq!(definition.examples[1].expect, Expect::DeadLetter(FailureClass::MalformedJson));
+    let Expect::Tasks(tasks) = &definition.examples[0].expect else { panic!("the example expects a dead letter") };
+    assert_eq!(tasks[1], ("vector".into(), ExpectTask::Skipped));
+}
+
+#[test]
+fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
+    refused(&format!("{HEAD}taks:\n  a: {{}}\n"), "p.yaml:4:1: unknown key `taks`; did you mean `tasks`?");
+    refused(&with_tasks("  v:\n    embed:\n      modle: minilm\n"), "p.yaml:7:7: unknown key `modle`; did you mean `model`?");
+    refused(
+        &with_tasks("  v: { extract: { model: m } }"),
+        "p.yaml:5:8: unknown task kind or key `extract`; known: classify, embed, summarize, render",
+    );
+    refused(
+        "version: 1\nname: x\nsource: { topic: t, formt: json }\ntasks: {}",
+        "p.yaml:3:21: unknown key `formt`; did you mean `format`?",
+    );
+}
+
+#[test]
+fn a_wrong_type_or_value_is_named_with_its_place() {
+    refused("version: 1\nname: x\nsource: { topic: t, format: avro }\ntasks: {}", "p.yaml:3:29: unknown value `avro`");
+    refused(&with_tasks("  v: { embed: { model: m, chunk: { tokens: many } } }"), "p.yaml:5:44:");
+    refused(&with_tasks("  v: [1]"), "p.yaml:5:6:");
+    refused(
+        "version: 2\nname: x\nsource: { topic: t }\ntasks: { a: { render: { template: x } } }",
+        "p.yaml:1:10: version 2 is unknown",
+    );
+    refused("name: x\nsource: { topic: t }\ntasks: {}", "the key `version` is missing");
+    refused("version: 1\nname: x\nname: y\n", "p.yaml:3:1: the key `name` stands twice");
+    refused("version: 1\nname: [", "p.yaml:");
+    refused("", "");
+}
+
+#[test]
+fn names_have_a_form() {
+    refused(
+        "version: 1\nname: No Good\nsource: { topic: t }\ntasks: { a: { render: { template: x } } }",
+        "p.yaml:2:7: `No Good` is no pipeline name",
+    );
+    for name in ["Upper", "1a", "a-b", "document", "dead_letter", "'a b'"] {
+        refused(&with_tasks(&format!("  {name}: {{ render: {{ template: x }} }}")), "is no task name");
+    }
+    refused(&with_tasks("  a: { render: { template: x } }\n  a: { render: { template: y } }"), "`a`");
+}
+
+#[test]
+fn a_task_has_exactly_one_kind() {
+    refused(&with_tasks("  a: { when: 'true' }"), "task `a` says no kind: write one of classify, embed, summarize, render");
+    refused(&with_tasks("  a: { render: { template: x }, embed: { model: m } }"), "is both `embed` and `render`");
+    refused(&format!("{HEAD}tasks: {{}}"), "the pipeline has no tasks");
+}
+
+#[test]
+fn cycles_are_named() {
+    let tasks = "  a: { render: { template: '{{ b.text }}' } }\n  b: { render: { template: x }, needs: [c] }\n  c: { render: { template: x }, when: a is defined }";
+    refused(&with_tasks(tasks), "tasks wait for each other: ");
+    for edge in ["a needs b", "b needs c", "c needs a"] {
+        let text = parse(&with_tasks(tasks)).unwrap_err().to_string();
+        assert!(text.contains(edge), "`{text}` does not say `{edge}`");
+    }
+    refused(&with_tasks("  a: { render: { template: x }, needs: [a] }"), "a needs a");
+}
+
+#[test]
+fn unknown_names_are_found_wherever_they_stand() {
+    refused(
+        &with_tasks("  topic: { render: { template: x } }\n  b: { render: { template: x }, needs: [topik] }"),
+        "task `b` needs `topik`, which is no task; did you mean `topic`?",
+    );
+    refused(&with_tasks("  b: { render: { template: '{{ nothing.text }}' } }"), "the template of task `b` reads `nothing`");
+    refused(&with_tasks("  b: { render: { template: x }, when: nothing }"), "the condition of task `b` reads `nothing`");
+    refused(
+        &with_tasks("  b: { render: { template: '{{ document.title }}' } }"),
+        "`document.title`, which no document has; known: id, text, version",
+    );
+    refused(
+        &with_tasks("  b: { render: { template: x }, when: 'document.tokens > 5' }"),
+        "no task has a model to count them with",
+    );
+}
+
+#[test]
+fn bad_templates_and_numbers_are_found_before_any_record() {
+    refused(&with_tasks("  b: { render: { template: '{{ x' } }"), "task `b` has a bad template");
+    refused(&with_tasks("  b: { render: { template: x }, when: '1 +' }"), "the condition of task `b` cannot be read");
+    refused(
+        "version: 1\nname: x\nsource: { topic: t, text: '{{ a | nofilter }}' }\ntasks: { a: { render: { template: x } } }",
+        "unknown filter `nofilter`",
+    );
+    refused(
+        &with_tasks("  v: { embed: { model: m, chunk: { tokens: 32, overlap: 32 } } }"),
+        "make `overlap` smaller than `tokens`",
+    );
+    refused(&with_tasks("  v: { embed: { model: m, chunk: { tokens: 0 } } }"), "chunks of 0 tokens");
+    for (budget, says) in [
+        ("max_wait: 0ms", "is zero"),
+        ("max_wait: soon", "write a duration"),
+        ("max_wait: -1s", "write a duration"),
+        ("max_tokens: 0", "`budget.max_tokens` is 0"),
+    ] {
+        refused(&format!("{HEAD}tasks: {{ a: {{ render: {{ template: x }} }} }}\nbudget: {{ {budget} }}"), says);
+    }
+}
+
+#[test]
+fn examples_are_checked_against_the_tasks() {
+    let example = |example: &str| format!("{HEAD}tasks: {{ a: {{ render: {{ template: x }} }} }}\nexamples:\n  - {example}");
+    refused(&example("{ document: {}, raw: x, expect: { a: skipped } }"), "either `document` or `raw`");
+    refused(&example("{ document: {}, expect: { b: skipped } }"), "`b`, which is no task");
+    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "unknown class of dead letters `missing`");
+    refused(&example("{ document: {}, expect: { a: skiped } }"), "`skiped` is no expectation");
+    refused(&example("{ document: {}, expect: { a: { lable: x } } }"), "unknown key `lable`; did you mean `label`?");
+    refused(&example("{ document: {}, expect: {} }"), "the example expects nothing");
+}
+
+#[test]
+fn several_faults_are_reported_at_once() {
+    let error = parse("version: 1\nname: BAD\nsource: { topic: '' }\ntasks: { a: { render: { template: '{{' } } }").unwrap_err();
+    assert!(error.problems.len() >= 3, "only {} faults were found:\n{error}", error.problems.len());
+}
+
+#[test]
+fn models_and_datasets_must_be_configured() {
+    let text = with_tasks("  v: { embed: { model: minlm } }\nsinks: { parquet: { dataset: result } }");
+    let definition = parse(&text).unwrap();
+    let mut config = Config::default();
+    config.models.insert("minilm".into(), crate::config::ModelConfig { path: "m".into() });
+    config.datasets.insert("results".into(), crate::config::DatasetConfig { path: "d".into() });
+    let problems: Vec<String> = definition.validate(&config).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        [
+            "p.yaml:5:6: task `v` names model `minlm`, which the configuration does not; did you mean `minilm`?",
+            "p.yaml:6:30: the Parquet sink names dataset `result`, which the configuration does not; did you mean `results`?"
+        ]
+    );
+}
+
+#[test]
+fn a_missing_file_is_one_sentence() {
+    let error = Definition::load("/nowhere/p.yaml").unwrap_err();
+    assert_eq!(error.to_string(), "/nowhere/p.yaml: no such file");
+}

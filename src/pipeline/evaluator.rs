@@ -1,0 +1,208 @@
+//! A micro-batch becomes the fate of each of its records.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::batcher::MicroBatch;
+use super::definition::Definition;
+use super::graph::{Graph, Known, Wanted};
+use crate::document::{Decoded, Decoder, Document};
+use crate::failure::{Poison, Transient};
+use crate::outcome::{Fingerprint, Outcome, Product, Reuse};
+use crate::store::{KnownVersion, Store};
+
+/// What becomes of one record.
+#[derive(Debug, Clone)]
+pub enum Fate {
+    /// It cannot be decoded.
+    Dead(Poison),
+    /// A newer version of its document is known, or stands later in the batch.
+    Superseded,
+    /// It deletes a document; `version` is absent where neither the record nor the ledger knows one.
+    Deleted {
+        /// The document.
+        id: Arc<str>,
+        /// The version that the delete ends.
+        version: Option<i64>,
+    },
+    /// It brings a version of a document, with one outcome a task.
+    Document(Document, Vec<Outcome>),
+}
+
+/// Decodes records, sorts out versions and runs the task graph.
+pub struct Evaluator {
+    pipeline: Arc<str>,
+    decoder: Decoder,
+    graph: Graph,
+    store: Store,
+}
+
+impl Evaluator {
+    /// Everything a pipeline needs to evaluate records.
+    ///
+    /// # Errors
+    /// Where the source's templates do not compile.
+    pub fn new(definition: &Definition, graph: Graph, store: Store) -> anyhow::Result<Self> {
+        let decoder = Decoder::new(&definition.source.document)?;
+        Ok(Self { pipeline: definition.name.clone(), decoder, graph, store })
+    }
+
+    /// The names of the tasks, in the order of outcomes.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.graph.tasks()
+    }
+
+    /// The fate of each record of the batch, in order.
+    ///
+    /// # Errors
+    /// Where the ledger or the model host is unavailable: nothing came of it, and the batch is to be evaluated again.
+    pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<Fate>, Transient> {
+        let decoded: Vec<Result<Decoded, Poison>> = batch.records.iter().map(|record| self.decoder.decode(record)).collect();
+        let ids: Vec<String> = decoded.iter().flatten().map(|decoded| id(decoded).to_string()).collect();
+        let known = self.store.versions(&self.pipeline, &ids).await?;
+        let mut fates = sort_out(decoded, &known);
+        let documents: Vec<Document> = fates.iter().filter_map(|fate| as_document(fate).cloned()).collect();
+        let ledger = Ledger { pipeline: &self.pipeline, store: &self.store };
+        let mut outcomes = self.graph.evaluate(&documents, &ledger).await?.into_iter();
+        for fate in &mut fates {
+            if let Fate::Document(_, slot) = fate {
+                *slot = outcomes.next().unwrap_or_default();
+            }
+        }
+        Ok(fates)
+    }
+}
+
+fn id(decoded: &Decoded) -> &Arc<str> {
+    match decoded {
+        Decoded::Document(document) => &document.id,
+        Decoded::Tombstone { id, .. } => id,
+    }
+}
+
+fn as_document(fate: &Fate) -> Option<&Document> {
+    match fate {
+        Fate::Document(document, _) => Some(document),
+        _ => None,
+    }
+}
+
+/// Decides which record of each document stands: of those in the batch and what the ledger knows, the greatest version, and of
+/// equal ones the latest.
+fn sort_out(decoded: Vec<Result<Decoded, Poison>>, known: &HashMap<String, KnownVersion>) -> Vec<Fate> {
+    let mut standing: HashMap<Arc<str>, (Option<usize>, Option<i64>)> = HashMap::new();
+    let mut fates: Vec<Fate> = Vec::with_capacity(decoded.len());
+    for (index, decoded) in decoded.into_iter().enumerate() {
+        let decoded = match decoded {
+            Ok(decoded) => decoded,
+            Err(poison) => {
+                fates.push(Fate::Dead(poison));
+                continue;
+            }
+        };
+        let id = id(&decoded).clone();
+        let (holder, version) = standing.entry(id.clone()).or_insert_with(|| (None, known.get(&*id).map(|k| k.version)));
+        let own = match &decoded {
+            Decoded::Document(document) => Some(document.version),
+            // A delete without a version ends whatever version is there.
+            Decoded::Tombstone { version: own, .. } => own.or(*version),
+        };
+        if own < *version {
+            fates.push(Fate::Superseded);
+            continue;
+        }
+        if let Some(earlier) = holder.replace(index) {
+            fates[earlier] = Fate::Superseded;
+        }
+        *version = own;
+        fates.push(match decoded {
+            Decoded::Document(document) => Fate::Document(document, Vec::new()),
+            Decoded::Tombstone { id, .. } => Fate::Deleted { id, version: own },
+        });
+    }
+    fates
+}
+
+/// The results of the ledger, as the task graph asks for them.
+struct Ledger<'a> {
+    pipeline: &'a str,
+    store: &'a Store,
+}
+
+impl Known for Ledger<'_> {
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
+        Box::pin(self.find(wanted))
+    }
+}
+
+impl Ledger<'_> {
+    async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Option<Reuse>>, Transient> {
+        let units: Vec<_> = wanted.iter().map(|w| (w.document_id.to_string(), w.task.to_string(), w.fingerprint)).collect();
+        let unchanged = self.store.unchanged(self.pipeline, &units).await?;
+        let missing = wanted.iter().zip(&unchanged).filter(|(w, unchanged)| w.output || !**unchanged);
+        let fingerprints: Vec<Fingerprint> = missing.map(|(w, _)| w.fingerprint).collect();
+        let outputs = match fingerprints.is_empty() {
+            true => HashMap::new(),
+            false => self.store.outputs(&fingerprints).await?,
+        };
+        let answer = |(wanted, unchanged): (&Wanted, bool)| {
+            let fingerprint = wanted.fingerprint;
+            let found = outputs.get(&fingerprint);
+            match (unchanged, found) {
+                // The row was there and is gone again, together with the output that a later task wants.
+                (true, None) if wanted.output => None,
+                (true, found) => Some(Reuse::Unchanged { fingerprint, output: found.map(|(output, _)| output.clone()) }),
+                (false, found) => found.map(|(output, tokens)| {
+                    Reuse::Copied(Product { output: output.clone(), fingerprint, tokens: *tokens, device_micros: 0 })
+                }),
+            }
+        };
+        Ok(wanted.iter().zip(unchanged).map(answer).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+
+    fn document(id: &str, version: i64) -> Result<Decoded, Poison> {
+        let (metadata, fields) = (Map::new(), Map::new());
+        Ok(Decoded::Document(Document { id: id.into(), version, text: "text".into(), metadata, fields }))
+    }
+
+    fn tombstone(id: &str, version: Option<i64>) -> Result<Decoded, Poison> {
+        Ok(Decoded::Tombstone { id: id.into(), version })
+    }
+
+    fn fates(records: Vec<Result<Decoded, Poison>>, known: &[(&str, i64)]) -> Vec<String> {
+        let known = known.iter().map(|&(id, version)| (id.to_owned(), KnownVersion { version, deleted: false })).collect();
+        let name = |fate: &Fate| match fate {
+            Fate::Dead(_) => "dead".to_owned(),
+            Fate::Superseded => "superseded".to_owned(),
+            Fate::Deleted { version, .. } => format!("deleted {version:?}"),
+            Fate::Document(document, _) => format!("document {}", document.version),
+        };
+        sort_out(records, &known).iter().map(name).collect()
+    }
+
+    #[test]
+    fn the_greatest_version_stands_and_of_equal_ones_the_latest() {
+        assert_eq!(fates(vec![document("a", 2), document("a", 1)], &[]), ["document 2", "superseded"]);
+        assert_eq!(fates(vec![document("a", 1), document("a", 2)], &[]), ["superseded", "document 2"]);
+        assert_eq!(fates(vec![document("a", 2), document("a", 2)], &[]), ["superseded", "document 2"]);
+        assert_eq!(fates(vec![document("a", 2), document("b", 2)], &[("a", 3), ("b", 2)]), ["superseded", "document 2"]);
+    }
+
+    #[test]
+    fn a_delete_without_a_version_ends_whatever_is_there() {
+        assert_eq!(fates(vec![tombstone("a", None)], &[]), ["deleted None"]);
+        assert_eq!(fates(vec![tombstone("a", None)], &[("a", 7)]), ["deleted Some(7)"]);
+        let batch = vec![document("a", 8), tombstone("a", None), document("a", 7)];
+        assert_eq!(fates(batch, &[("a", 7)]), ["superseded", "deleted Some(8)", "superseded"]);
+        assert_eq!(fates(vec![tombstone("a", Some(6))], &[("a", 7)]), ["superseded"]);
+    }
+}

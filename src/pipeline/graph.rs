@@ -1,0 +1,397 @@
+//! The task graph at work: documents in, one outcome a document and task out.
+//!
+//! Tasks run level by level. Within a level, all that is left to ask after conditions, earlier results and equal requests goes
+//! to the model host in one call, so that a text that several tasks want encoded is encoded once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+
+use super::definition::{Definition, TaskDefinition};
+use super::problem::Problem;
+use super::tasks::reads_tokens;
+use crate::document::Document;
+use crate::engine::{Answer, Chunking, Engine, Request, Work};
+use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
+use crate::outcome::{Fingerprint, Outcome, Product, Reuse, Skip};
+use crate::task::{self, Prepared, Task, Upstream};
+use crate::template::{Condition, ConditionError};
+
+/// A pipeline's tasks, ready for documents.
+pub struct Graph {
+    engine: Engine,
+    nodes: Vec<Node>,
+    levels: Vec<Vec<usize>>,
+    /// The model whose tokens `document.tokens` counts: the first that the pipeline names. Absent where nobody reads it.
+    counter: Option<Arc<str>>,
+}
+
+struct Node {
+    name: Arc<str>,
+    task: Arc<dyn Task>,
+    model: Option<Model>,
+    condition: Option<Condition>,
+    needs: Vec<usize>,
+    watches: Vec<usize>,
+    counts: bool,
+    /// Whether a later task reads the output.
+    read: bool,
+}
+
+struct Model {
+    name: Arc<str>,
+    revision: String,
+}
+
+/// Finds results that were computed before.
+pub trait Known: Send + Sync {
+    /// One answer for each of `wanted`, in order; `None` where nothing is known.
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>>;
+}
+
+/// A result that need not be computed if it is known.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Wanted {
+    /// The document.
+    pub document_id: Arc<str>,
+    /// The task.
+    pub task: Arc<str>,
+    /// What the result must be of.
+    pub fingerprint: Fingerprint,
+    /// Whether a later task reads the output, so that the answer must carry it.
+    pub output: bool,
+}
+
+/// Knows nothing: everything is computed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NothingKnown;
+
+impl Known for NothingKnown {
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
+        Box::pin(std::future::ready(Ok(vec![None; wanted.len()])))
+    }
+}
+
+/// What is known of one document while it is evaluated.
+struct Sheet {
+    upstream: Upstream,
+    uncountable: Option<Poison>,
+    outcomes: Vec<Option<Outcome>>,
+}
+
+/// One document and task of a level, past its condition.
+struct Unit {
+    document: usize,
+    node: usize,
+    fingerprint: Fingerprint,
+    prepared: Prepared,
+}
+
+impl Graph {
+    /// Makes every task of `definition` ready, which encodes the descriptions of labels. An error is a [`Problem`].
+    pub async fn build(definition: &Definition, engine: &Engine) -> anyhow::Result<Self> {
+        let mut nodes = Vec::with_capacity(definition.tasks.len());
+        for task in &definition.tasks {
+            let node = Node::build(task, definition, engine)
+                .await
+                .map_err(|error| Problem::new(&definition.path, Some(task.place), format!("task `{}`: {error:#}", task.name)));
+            nodes.push(node?);
+        }
+        let depth = definition.tasks.iter().map(|task| task.level + 1).max().unwrap_or(0);
+        let mut levels = vec![Vec::new(); depth];
+        for (index, task) in definition.tasks.iter().enumerate() {
+            levels[task.level].push(index);
+        }
+        let counter = nodes.iter().any(|node| node.counts).then(|| definition.models().first().copied().map(Arc::from)).flatten();
+        Ok(Self { engine: engine.clone(), nodes, levels, counter })
+    }
+
+    /// The names of the tasks, in the order of [`evaluate`](Self::evaluate)'s outcomes.
+    pub fn tasks(&self) -> impl Iterator<Item = &Arc<str>> {
+        self.nodes.iter().map(|node| &node.name)
+    }
+
+    /// For each of `documents`, one outcome a task in the definition's order.
+    ///
+    /// An error means that nothing came of it and the whole call is to be tried again.
+    pub async fn evaluate(&self, documents: &[Document], known: &dyn Known) -> Result<Vec<Vec<Outcome>>, Transient> {
+        let mut sheets = self.open(documents).await?;
+        for level in &self.levels {
+            self.run_level(level, documents, &mut sheets, known).await?;
+        }
+        let finished = sheets.into_iter().map(|sheet| sheet.outcomes.into_iter().collect::<Option<Vec<_>>>());
+        finished.collect::<Option<_>>().ok_or_else(|| broken("a unit of work was left without an outcome"))
+    }
+
+    async fn open(&self, documents: &[Document]) -> Result<Vec<Sheet>, Transient> {
+        let looked_at = self.nodes.iter().any(Node::looks);
+        let counts = match &self.counter {
+            Some(model) => self.count(model, documents).await?,
+            None => Vec::new(),
+        };
+        let mut counts = counts.into_iter();
+        let sheet = |document: &Document| {
+            let (tokens, uncountable) = match counts.next() {
+                Some(Ok(tokens)) => (Some(tokens), None),
+                Some(Err(poison)) => (None, Some(poison)),
+                None => (None, None),
+            };
+            let upstream = if looked_at { Upstream::of(document, tokens) } else { Upstream::default() };
+            Sheet { upstream, uncountable, outcomes: vec![None; self.nodes.len()] }
+        };
+        Ok(documents.iter().map(sheet).collect())
+    }
+
+    async fn count(&self, model: &str, documents: &[Document]) -> Result<Vec<Result<usize, Poison>>, Transient> {
+        let texts = documents.iter().map(|document| document.text.clone()).collect();
+        match self.engine.count_tokens(model, texts).await {
+            Ok(counts) if counts.len() == documents.len() => return Ok(counts.into_iter().map(Ok).collect()),
+            Ok(_) => return Err(broken("the model host counted another number of texts than it was given")),
+            Err(Failure::Transient(transient)) => return Err(transient),
+            Err(Failure::Poison(_)) => {}
+        }
+        // One of the texts is at fault; the others must not suffer for it.
+        let mut all = Vec::with_capacity(documents.len());
+        for document in documents {
+            all.push(match self.engine.count_tokens(model, vec![document.text.clone()]).await {
+                Ok(counts) => Ok(counts.first().copied().ok_or_else(|| broken("the model host counted no text"))?),
+                Err(Failure::Poison(poison)) => Err(poison),
+                Err(Failure::Transient(transient)) => return Err(transient),
+            });
+        }
+        Ok(all)
+    }
+
+    async fn run_level(
+        &self,
+        level: &[usize],
+        documents: &[Document],
+        sheets: &mut [Sheet],
+        known: &dyn Known,
+    ) -> Result<(), Transient> {
+        let mut units = Vec::new();
+        for (index, document) in documents.iter().enumerate() {
+            for &node in level {
+                match self.prepare(node, document, &sheets[index])? {
+                    Ok((fingerprint, prepared)) => units.push(Unit { document: index, node, fingerprint, prepared }),
+                    Err(outcome) => sheets[index].outcomes[node] = Some(outcome),
+                }
+            }
+        }
+        let reuses = self.look_up(&units, documents, known).await?;
+        let mut firsts: HashMap<Fingerprint, (usize, usize)> = HashMap::new();
+        let mut asks = Vec::new();
+        let mut requests = Vec::new();
+        let mut copies = Vec::new();
+        for (unit, reuse) in units.into_iter().zip(reuses) {
+            let at = (unit.document, unit.node);
+            if let Some(reuse) = reuse {
+                self.finish(at, Outcome::Reused(reuse), sheets);
+                continue;
+            }
+            if let Some(&first) = firsts.get(&unit.fingerprint) {
+                copies.push((at, first));
+                continue;
+            }
+            firsts.insert(unit.fingerprint, at);
+            match unit.prepared {
+                Prepared::Ask(request) => {
+                    asks.push((at, unit.fingerprint));
+                    requests.push(request);
+                }
+                Prepared::Ready(output) => {
+                    let product = Product { output, fingerprint: unit.fingerprint, tokens: 0, device_micros: 0 };
+                    self.finish(at, Outcome::Computed(product), sheets);
+                }
+            }
+        }
+        let answers = self.ask(requests).await?;
+        for ((at, fingerprint), answer) in asks.into_iter().zip(answers) {
+            let outcome = self.interpret(at, &documents[at.0], fingerprint, answer)?;
+            self.finish(at, outcome, sheets);
+        }
+        for (at, first) in copies {
+            let outcome = match &sheets[first.0].outcomes[first.1] {
+                Some(Outcome::Computed(product)) => {
+                    Outcome::Reused(Reuse::Copied(Product { tokens: 0, device_micros: 0, ..product.clone() }))
+                }
+                Some(other) => other.clone(),
+                None => return Err(broken("a computed result went missing")),
+            };
+            self.finish(at, outcome, sheets);
+        }
+        Ok(())
+    }
+
+    fn prepare(
+        &self,
+        node: usize,
+        document: &Document,
+        sheet: &Sheet,
+    ) -> Result<Result<(Fingerprint, Prepared), Outcome>, Transient> {
+        let node = &self.nodes[node];
+        let has_output = |index: &usize| matches!(sheet.outcomes[*index], Some(Outcome::Computed(_) | Outcome::Reused(_)));
+        if !node.needs.iter().all(has_output) {
+            return Ok(Err(Outcome::Skipped(Skip::Upstream)));
+        }
+        if let Some(poison) = &sheet.uncountable
+            && node.counts
+        {
+            return Ok(Err(Outcome::Dead(poison.clone())));
+        }
+        if let Some(condition) = &node.condition {
+            match condition.holds(&sheet.upstream.context()) {
+                Ok(true) => {}
+                Ok(false) => return Ok(Err(Outcome::Skipped(Skip::Condition))),
+                Err(ConditionError::Absent(_)) if !node.watches.iter().all(has_output) => {
+                    return Ok(Err(Outcome::Skipped(Skip::Upstream)));
+                }
+                Err(ConditionError::Absent(reason)) => {
+                    return Ok(Err(Outcome::Dead(Poison { class: FailureClass::MissingField, reason })));
+                }
+                Err(ConditionError::Poison(poison)) => return Ok(Err(Outcome::Dead(poison))),
+            }
+        }
+        match node.task.prepare(document, &sheet.upstream) {
+            Ok(prepared) => Ok(Ok((node.fingerprint(document, &prepared), prepared))),
+            Err(Failure::Poison(poison)) => Ok(Err(Outcome::Dead(poison))),
+            Err(Failure::Transient(transient)) => Err(transient),
+        }
+    }
+
+    async fn look_up(&self, units: &[Unit], documents: &[Document], known: &dyn Known) -> Result<Vec<Option<Reuse>>, Transient> {
+        if units.is_empty() {
+            return Ok(Vec::new());
+        }
+        let wanted: Vec<Wanted> = units
+            .iter()
+            .map(|unit| Wanted {
+                document_id: documents[unit.document].id.clone(),
+                task: self.nodes[unit.node].name.clone(),
+                fingerprint: unit.fingerprint,
+                output: self.nodes[unit.node].read,
+            })
+            .collect();
+        let mut reuses = known.look_up(&wanted).await?;
+        if reuses.len() != wanted.len() {
+            let reason = format!("{} results were looked up, but {} answers came back", wanted.len(), reuses.len());
+            return Err(Transient { component: Component::Database, reason });
+        }
+        for (reuse, wanted) in reuses.iter_mut().zip(&wanted) {
+            // A task downstream would take the missing output for a skipped task.
+            if wanted.output && reuse.as_ref().is_some_and(|reuse| reuse.output().is_none()) {
+                *reuse = None;
+            }
+        }
+        Ok(reuses)
+    }
+
+    async fn ask(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        if requests.is_empty() {
+            return Ok(Vec::new());
+        }
+        let asked = requests.len();
+        let answers = self.engine.run(requests).await?;
+        if answers.len() != asked {
+            return Err(broken(&format!("the model host was asked {asked} times, but gave {} answers", answers.len())));
+        }
+        Ok(answers)
+    }
+
+    fn interpret(
+        &self,
+        at: (usize, usize),
+        document: &Document,
+        fingerprint: Fingerprint,
+        answer: Result<Answer, Failure>,
+    ) -> Result<Outcome, Transient> {
+        let made = answer.and_then(|answer| {
+            let output = self.nodes[at.1].task.interpret(document, answer.prediction)?;
+            Ok(Product { output, fingerprint, tokens: answer.tokens, device_micros: answer.device_micros })
+        });
+        match made {
+            Ok(product) => Ok(Outcome::Computed(product)),
+            Err(Failure::Poison(poison)) => Ok(Outcome::Dead(poison)),
+            Err(Failure::Transient(transient)) => Err(transient),
+        }
+    }
+
+    fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [Sheet]) {
+        let output = match &outcome {
+            Outcome::Computed(product) => Some(&product.output),
+            Outcome::Reused(reuse) => reuse.output(),
+            Outcome::Skipped(_) | Outcome::Dead(_) => None,
+        };
+        let (document, node) = at;
+        if let Some(output) = output
+            && self.nodes[node].read
+        {
+            sheets[document].upstream.insert(&self.nodes[node].name, output);
+        }
+        sheets[document].outcomes[node] = Some(outcome);
+    }
+}
+
+impl Node {
+    async fn build(task: &TaskDefinition, definition: &Definition, engine: &Engine) -> anyhow::Result<Self> {
+        let condition = task.when.as_deref().map(Condition::new).transpose()?;
+        let model = task.spec.model().and_then(|name| engine.model(name));
+        let position = |name: &Arc<str>| definition.tasks.iter().position(|task| task.name == *name);
+        let reads = task.spec.reads();
+        let mut paths = condition.iter().flat_map(|condition| condition.variables()).chain(&reads);
+        Ok(Self {
+            name: task.name.clone(),
+            task: task::build(&task.name, &task.spec, engine, definition.base_dir()).await?,
+            model: model.map(|model| Model { name: model.name.clone(), revision: model.revision.clone() }),
+            counts: paths.any(|path| reads_tokens(path)),
+            condition,
+            needs: task.needs.iter().filter_map(position).collect(),
+            watches: task.watches.iter().filter_map(position).collect(),
+            read: definition.tasks.iter().any(|later| later.needs.contains(&task.name) || later.watches.contains(&task.name)),
+        })
+    }
+
+    /// Whether a condition or a template of the node reads anything.
+    fn looks(&self) -> bool {
+        self.condition.is_some() || self.model.is_none()
+    }
+
+    /// Everything that decides the output. The text is part of it even where the request holds only pieces of it, because
+    /// outputs carry places in the text.
+    fn fingerprint(&self, document: &Document, prepared: &Prepared) -> Fingerprint {
+        let mut parts: Vec<&[u8]> = vec![self.task.signature()];
+        if let Some(model) = &self.model {
+            parts.extend([model.name.as_bytes(), model.revision.as_bytes()]);
+        }
+        let numbers: [u8; 16];
+        let ready: Vec<u8>;
+        match prepared {
+            Prepared::Ask(Request { work: Work::Classify { text }, .. }) => {
+                parts.extend([b"classify".as_slice(), text.as_bytes()]);
+            }
+            Prepared::Ask(Request { work: Work::Encode { texts, chunking }, .. }) => {
+                let (tokens, overlap) = match chunking {
+                    Chunking::Truncate => (0, 0),
+                    Chunking::Split { tokens, overlap } => (*tokens as u64, *overlap as u64),
+                };
+                numbers = (u128::from(tokens) << 64 | u128::from(overlap)).to_le_bytes();
+                parts.extend([b"encode".as_slice(), &numbers]);
+                parts.extend(texts.iter().map(|text| text.as_bytes()));
+            }
+            Prepared::Ready(output) => {
+                ready = serde_json::to_vec(&(output.kind(), output.text(), output.fields())).unwrap_or_default();
+                parts.extend([b"ready".as_slice(), &ready]);
+            }
+        }
+        parts.push(document.text.as_bytes());
+        Fingerprint::of(parts)
+    }
+}
+
+fn broken(reason: &str) -> Transient {
+    Transient { component: Component::Model, reason: reason.to_owned() }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,99 @@
+//! One pipeline at work: a lane for each partition that the source gives out.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use futures::future::join_all;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::lane::{self, Notice, Works};
+use crate::record::Partition;
+use crate::source::{KafkaSource, SourceEvent};
+
+/// How long the broker may take to let us go.
+const LEAVE: Duration = Duration::from_secs(5);
+
+struct Lane {
+    stop: watch::Sender<bool>,
+    task: JoinHandle<()>,
+}
+
+/// Runs the pipeline until `shutdown` resolves, then drains for at most `drain`, and leaves the group.
+///
+/// # Errors
+/// Where the source cannot go on without an operator, or the process is wedged.
+pub async fn run(
+    works: Arc<Works>,
+    source: KafkaSource,
+    mut events: UnboundedReceiver<SourceEvent>,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> Result<()> {
+    let pipeline = works.committer.pipeline.clone();
+    let (notices, mut inbox) = unbounded_channel();
+    let mut lanes: HashMap<Partition, Lane> = HashMap::new();
+    tokio::pin!(shutdown);
+    let result = loop {
+        tokio::select! {
+            () = &mut shutdown => break Ok(()),
+            Some(event) = events.recv() => match event {
+                SourceEvent::Assigned(claim, records) => {
+                    let (stop, stopped) = watch::channel(false);
+                    let partition = claim.partition.clone();
+                    let task = tokio::spawn(lane::run(works.clone(), claim, records, stopped, notices.clone()));
+                    if let Some(stale) = lanes.insert(partition, Lane { stop, task }) {
+                        stale.task.abort();
+                    }
+                }
+                SourceEvent::Revoked { partitions, drain, done } => {
+                    let revoked: Vec<Lane> = partitions.iter().filter_map(|partition| lanes.remove(partition)).collect();
+                    // Apart from this loop, which must go on reporting what the draining lanes commit.
+                    tokio::spawn(async move {
+                        stop(revoked, drain).await;
+                        drop(done);
+                    });
+                }
+                SourceEvent::Failed(reason) => break Err(reason),
+            },
+            Some(notice) = inbox.recv() => match notice {
+                Notice::Committed(partition, next_offset) => source.committed(&partition, next_offset),
+                Notice::Fenced(partition) => {
+                    source.forget(&partition);
+                    lanes.remove(&partition);
+                }
+                Notice::Wedged(reason) => break Err(reason),
+            },
+        }
+    };
+    source.pause();
+    tracing::info!(%pipeline, lanes = lanes.len(), "draining");
+    stop(lanes.into_values().collect(), drain).await;
+    while let Ok(notice) = inbox.try_recv() {
+        if let Notice::Committed(partition, next_offset) = notice {
+            source.committed(&partition, next_offset);
+        }
+    }
+    source.close(LEAVE).await;
+    tracing::info!(%pipeline, "stopped");
+    match result {
+        Ok(()) => Ok(()),
+        Err(reason) => bail!("pipeline {pipeline} cannot go on: {reason}"),
+    }
+}
+
+/// Lets the lanes finish what is under way, for at most `drain`, and ends them.
+async fn stop(lanes: Vec<Lane>, drain: Duration) {
+    for lane in &lanes {
+        lane.stop.send_replace(true);
+    }
+    let mut tasks: Vec<JoinHandle<()>> = lanes.into_iter().map(|lane| lane.task).collect();
+    if timeout(drain, join_all(tasks.iter_mut())).await.is_err() {
+        tracing::warn!("some batches were not finished in time; they will be done again");
+        tasks.iter().for_each(JoinHandle::abort);
+    }
+}

@@ -1,0 +1,289 @@
+//! The fates of a batch become rows: pure bookkeeping, in one place, so that `in = ok + reused + skipped + dead` can be read off.
+//!
+//! | fate or outcome | counts as | row | Parquet | results topic |
+//! |---|---|---|---|---|
+//! | computed | ok | written | yes | event |
+//! | reused, copied from elsewhere | reused | written | yes | event |
+//! | reused, unchanged | reused | stays | no | no |
+//! | skipped | skipped | an older version's goes | no | no |
+//! | dead | dead | an older version's goes | no | dead-letter topic |
+//! | record superseded | skipped, each task | stays | no | no |
+//! | record deletes | ok, each task | goes | no | event that says so |
+//! | record cannot be decoded | dead, each task | stays | no | dead-letter topic |
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::batcher::MicroBatch;
+use super::evaluator::Fate;
+use crate::document::Document;
+use crate::failure::Poison;
+use crate::outcome::{EmbeddingSet, Outcome, Output, Product, Reuse};
+use crate::record::Record;
+use crate::sink::ParquetRow;
+use crate::store::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
+
+/// What the rows of a batch depend on besides its fates.
+#[derive(Debug)]
+pub struct Ledgering<'a> {
+    /// The pipeline.
+    pub pipeline: &'a str,
+    /// The names of its tasks, in the order of outcomes.
+    pub tasks: &'a [Arc<str>],
+    /// The topic of results, if any.
+    pub results_topic: Option<&'a str>,
+    /// The topic of dead letters, if any.
+    pub dead_letter_topic: Option<&'a str>,
+    /// The ids of the vector spaces that occur.
+    pub embedding_sets: &'a HashMap<Arc<EmbeddingSet>, i32>,
+}
+
+/// The vector spaces that occur in `fates`.
+pub fn embedding_sets(fates: &[Fate]) -> impl Iterator<Item = &Arc<EmbeddingSet>> {
+    written(fates).filter_map(|(_, _, _, product)| match &product.output {
+        Output::Embedding(embedding) => Some(&embedding.set),
+        _ => None,
+    })
+}
+
+/// The rows of the batch's Parquet file: an embedding has one a chunk, any other output one.
+pub fn parquet_rows<'a>(batch: &'a MicroBatch, fates: &'a [Fate], tasks: &'a [Arc<str>]) -> Vec<ParquetRow<'a>> {
+    let mut rows = Vec::new();
+    for (index, document, task, product) in written(fates) {
+        let record = &batch.records[index];
+        let row = ParquetRow {
+            document_id: &document.id,
+            version: document.version,
+            task: &tasks[task],
+            output: &product.output,
+            chunk: None,
+            fingerprint: product.fingerprint,
+            tokens: product.tokens,
+            device_micros: product.device_micros,
+            place: &record.place,
+            timestamp_ms: record.timestamp_ms,
+        };
+        match &product.output {
+            Output::Embedding(embedding) => {
+                rows.extend(embedding.chunks.iter().enumerate().map(|chunk| ParquetRow { chunk: Some(chunk), ..row.clone() }));
+            }
+            _ => rows.push(row),
+        }
+    }
+    rows
+}
+
+/// Outputs to write: record, document, task and product.
+fn written(fates: &[Fate]) -> impl Iterator<Item = (usize, &Document, usize, &Product)> {
+    fates.iter().enumerate().flat_map(|(index, fate)| {
+        let (document, outcomes) = match fate {
+            Fate::Document(document, outcomes) => (Some(document), outcomes.as_slice()),
+            _ => (None, [].as_slice()),
+        };
+        outcomes.iter().enumerate().filter_map(move |(task, outcome)| match outcome {
+            Outcome::Computed(product) | Outcome::Reused(Reuse::Copied(product)) => Some((index, document?, task, product)),
+            _ => None,
+        })
+    })
+}
+
+impl Ledgering<'_> {
+    /// Everything that the batch makes true, save the file.
+    pub fn submission(&self, id: Uuid, batch: &MicroBatch, fates: &[Fate]) -> Submission {
+        let batch_row = BatchRow {
+            id,
+            pipeline: self.pipeline.to_owned(),
+            delta: batch.delta.clone(),
+            records: fates.len() as i32,
+            parquet_rows: 0,
+        };
+        let usage = self.tasks.iter().map(|task| UsageRow { task: task.to_string(), ..UsageRow::default() }).collect();
+        let mut submission = Submission {
+            batch: batch_row,
+            usage,
+            documents: Vec::new(),
+            results: Vec::new(),
+            unchanged: Vec::new(),
+            removed: Vec::new(),
+            dead_letters: Vec::new(),
+            events: Vec::new(),
+            file: None,
+        };
+        for (record, fate) in batch.records.iter().zip(fates) {
+            match fate {
+                Fate::Dead(poison) => {
+                    submission.usage.iter_mut().for_each(|u| u.dead += 1);
+                    self.dead_letter(&mut submission, record, None, poison);
+                }
+                Fate::Superseded => submission.usage.iter_mut().for_each(|u| u.skipped += 1),
+                Fate::Deleted { id, version } => {
+                    submission.usage.iter_mut().for_each(|u| u.ok += 1);
+                    submission.documents.push(DocumentRow { id: id.to_string(), version: *version, content: None });
+                    for task in self.tasks {
+                        self.deletion_event(&mut submission, record, id, task);
+                    }
+                }
+                Fate::Document(document, outcomes) => {
+                    let content =
+                        DocumentContent { text: document.text.to_string(), metadata: Value::Object(document.metadata.clone()) };
+                    submission.documents.push(DocumentRow {
+                        id: document.id.to_string(),
+                        version: Some(document.version),
+                        content: Some(content),
+                    });
+                    for (task, outcome) in outcomes.iter().enumerate() {
+                        self.unit(&mut submission, record, (document, task), outcome);
+                    }
+                }
+            }
+        }
+        submission
+    }
+
+    fn unit(&self, submission: &mut Submission, record: &Record, (document, task): (&Document, usize), outcome: &Outcome) {
+        let key = || (document.id.to_string(), self.tasks[task].to_string());
+        let usage = &mut submission.usage[task];
+        match outcome {
+            Outcome::Computed(product) => {
+                usage.ok += 1;
+                usage.tokens += i64::from(product.tokens);
+                usage.device_micros += product.device_micros as i64;
+                self.result(submission, record, (document, task), product);
+            }
+            Outcome::Reused(Reuse::Copied(product)) => {
+                usage.reused += 1;
+                self.result(submission, record, (document, task), product);
+            }
+            Outcome::Reused(Reuse::Unchanged { fingerprint, .. }) => {
+                usage.reused += 1;
+                let (document, task) = key();
+                submission.unchanged.push((document, task, *fingerprint));
+            }
+            Outcome::Skipped(_) => {
+                usage.skipped += 1;
+                submission.removed.push(key());
+            }
+            Outcome::Dead(poison) => {
+                usage.dead += 1;
+                submission.removed.push(key());
+                self.dead_letter(submission, record, Some((&document.id, &self.tasks[task])), poison);
+            }
+        }
+    }
+
+    fn result(&self, submission: &mut Submission, record: &Record, (document, task): (&Document, usize), product: &Product) {
+        let output = &product.output;
+        let embedding = match output {
+            Output::Embedding(embedding) => self.embedding_sets.get(&embedding.set).map(|set| (*set, embedding.chunks.clone())),
+            _ => None,
+        };
+        let row = ResultRow {
+            document_id: document.id.to_string(),
+            task: self.tasks[task].to_string(),
+            kind: output.kind(),
+            version: document.version,
+            label: output.label().map(str::to_owned),
+            confidence: output.confidence(),
+            text: output.text().map(str::to_owned),
+            fields: output.fields(),
+            fingerprint: product.fingerprint,
+            tokens: product.tokens as i32,
+            device_micros: product.device_micros as i64,
+            embedding,
+        };
+        if let Some(topic) = self.results_topic {
+            let body = json!({
+                "pipeline": self.pipeline,
+                "document_id": row.document_id,
+                "version": row.version,
+                "task": row.task,
+                "kind": row.kind,
+                "label": row.label,
+                "confidence": row.confidence,
+                "text": row.text,
+                "fields": row.fields,
+                "fingerprint": blake3::Hash::from_bytes(row.fingerprint.0).to_hex().as_str(),
+                "tokens": row.tokens,
+                "device_micros": row.device_micros,
+                "batch_id": submission.batch.id,
+                "source": source(record),
+            });
+            submission.events.push(event(topic, &document.id, &row.task, &body));
+        }
+        submission.results.push(row);
+    }
+
+    fn deletion_event(&self, submission: &mut Submission, record: &Record, id: &str, task: &str) {
+        let Some(topic) = self.results_topic else { return };
+        let body = json!({
+            "pipeline": self.pipeline,
+            "document_id": id,
+            "task": task,
+            "deleted": true,
+            "batch_id": submission.batch.id,
+            "source": source(record),
+        });
+        submission.events.push(event(topic, id, task, &body));
+    }
+
+    fn dead_letter(&self, submission: &mut Submission, record: &Record, unit: Option<(&str, &str)>, poison: &Poison) {
+        let (document_id, task) = unit.unzip();
+        if let Some(topic) = self.dead_letter_topic {
+            let mut headers = json!({
+                "tidemill-pipeline": self.pipeline,
+                "tidemill-class": poison.class.as_str(),
+                "tidemill-reason": poison.reason.replace('\0', "\u{fffd}"),
+                "tidemill-place": record.place.to_string(),
+            });
+            if let Some(task) = task {
+                headers["tidemill-task"] = task.into();
+            }
+            submission.events.push(Event {
+                event_id: Uuid::now_v7(),
+                topic: topic.to_owned(),
+                key: record.key.as_ref().map(|key| key.to_vec()).unwrap_or_default(),
+                payload: record.payload.as_ref().map(|payload| payload.to_vec()),
+                headers,
+                document_id: None,
+            });
+        }
+        submission.dead_letters.push(DeadLetterRow {
+            offset: record.place.offset,
+            task: task.unwrap_or_default().to_owned(),
+            document_id: document_id.map(str::to_owned),
+            class: poison.class.as_str(),
+            // A reason may quote the record, which may hold what Postgres cannot store.
+            reason: poison.reason.replace('\0', "\u{fffd}"),
+            key: record.key.as_ref().map(|key| key.to_vec()),
+            payload: record.payload.as_ref().map(|payload| payload.to_vec()),
+            header_names: record.headers.iter().map(|h| h.name.clone()).collect(),
+            header_values: record.headers.iter().map(|h| h.value.as_ref().map(|value| value.to_vec())).collect(),
+            timestamp_ms: record.timestamp_ms,
+        });
+    }
+}
+
+/// Documents' events share a key per task, so that a compacted topic keeps the latest of each.
+fn event(topic: &str, document_id: &str, task: &str, body: &Value) -> Event {
+    Event {
+        event_id: Uuid::now_v7(),
+        topic: topic.to_owned(),
+        key: format!("{document_id}/{task}").into_bytes(),
+        payload: Some(body.to_string().into_bytes()),
+        headers: json!({}),
+        document_id: Some(document_id.to_owned()),
+    }
+}
+
+fn source(record: &Record) -> Value {
+    let place = &record.place;
+    json!({
+        "topic": place.partition.topic,
+        "partition": place.partition.number,
+        "offset": place.offset,
+        "timestamp_ms": record.timestamp_ms,
+    })
+}

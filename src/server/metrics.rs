@@ -1,0 +1,11 @@
+//! `/metrics`.
+
+use axum::http::header;
+use axum::response::IntoResponse;
+
+use crate::metrics::METRICS;
+
+/// Every metric of the process, in Prometheus' text format.
+pub async fn render() -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], METRICS.render())
+}

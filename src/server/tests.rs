@@ -1,0 +1,137 @@
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use reqwest::{Client, StatusCode};
+use serde_json::{Value, json};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+
+use super::*;
+use crate::config::{DatabaseConfig, EngineConfig};
+use crate::engine::Engine;
+use crate::failure::Component;
+use crate::pipeline::definition::Definition;
+use crate::store::Store;
+
+struct Running {
+    url: String,
+    health: Health,
+    client: Client,
+    stop: oneshot::Sender<()>,
+    served: JoinHandle<io::Result<()>>,
+}
+
+async fn running(token: Option<&str>) -> Running {
+    let config = ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() };
+    let listener = bind(&config).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let health = Health::new();
+    let service = Service { health: health.clone(), searcher: searcher(), token: token.map(Arc::from) };
+    let (stop, stopped) = oneshot::channel();
+    let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
+    Running { url, health, client: Client::new(), stop, served }
+}
+
+/// Over a database that nobody listens for, and one pipeline without vectors.
+fn searcher() -> Searcher {
+    let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
+    let store = Store::connect(&database).unwrap();
+    let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
+    let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
+    let definition = Definition::parse(Path::new("notes.yaml"), pipeline).unwrap();
+    Searcher::new(store, engine, [&definition])
+}
+
+impl Running {
+    async fn get(&self, path: &str) -> reqwest::Response {
+        self.client.get(format!("{}{path}", self.url)).send().await.unwrap()
+    }
+}
+
+#[tokio::test]
+async fn readyz_names_what_is_out_of_order_until_nothing_is() {
+    let server = running(None).await;
+    for component in Component::ALL {
+        server.health.up(*component);
+    }
+    server.health.down(Component::Broker, "connection refused");
+    let response = server.get("/readyz").await;
+    assert_eq!(response.status(), StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.json::<Value>().await.unwrap()["problems"], json!({ "broker": "connection refused" }));
+    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "an outage is no reason to restart the process");
+    server.health.up(Component::Broker);
+    assert_eq!(server.get("/readyz").await.status(), StatusCode::OK);
+}
+
+#[tokio::test]
+async fn metrics_count_requests_under_their_route() {
+    let server = running(None).await;
+    server.get("/healthz").await;
+    let text = server.get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("tidemill_http_requests_total{route=\"/healthz\",status=\"200\"}"), "{text}");
+}
+
+#[tokio::test]
+async fn the_token_guards_metrics_and_leaves_the_probes_open() {
+    let server = running(Some("s3cret")).await;
+    assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
+    let refused = server.get("/metrics").await;
+    assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
+    assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "unauthorized");
+    for (carried, expected) in [("s3cre", StatusCode::UNAUTHORIZED), ("s3cret", StatusCode::OK), ("", StatusCode::UNAUTHORIZED)] {
+        let request = server.client.get(format!("{}/metrics", server.url)).bearer_auth(carried);
+        assert_eq!(request.send().await.unwrap().status(), expected, "for the token {carried:?}");
+    }
+}
+
+#[tokio::test]
+async fn an_address_that_others_reach_is_refused_without_a_token() {
+    let mut config = ServerConfig { listen: "0.0.0.0:0".into(), ..ServerConfig::default() };
+    let error = bind(&config).await.unwrap_err();
+    assert!(error.is::<ConfigError>() && error.to_string().contains("no token is set"), "{error}");
+    config.token = Some("s3cret".into());
+    bind(&config).await.unwrap();
+}
+
+#[tokio::test]
+async fn unknown_paths_and_methods_are_answered_in_json() {
+    let server = running(None).await;
+    let response = server.get("/nothing").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], "there is no /nothing");
+    let response = server.client.post(format!("{}/healthz", server.url)).send().await.unwrap();
+    assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_answered_says_why() {
+    let server = running(None).await;
+    let cases = [
+        (json!({ "query": "x", "pipeline": "note" }), 400, "there is no pipeline `note`; did you mean `notes`?"),
+        (json!({ "query": "x", "limit": 0 }), 400, "`limit` is 0; ask for 1 to 100 hits"),
+        (json!({ "query": "a\u{0}b" }), 400, "`query` holds U+0000, which no stored text can; remove it"),
+        (
+            json!({ "query": "x", "mode": "vector" }),
+            400,
+            "pipeline `notes` makes no vectors; search with mode `text`, or add an `embed` task",
+        ),
+        (json!({ "query": "x" }), 503, "the database is out of order; try again later"),
+    ];
+    for (body, status, message) in cases {
+        let response = server.client.post(format!("{}/v1/search", server.url)).json(&body).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "for {body}");
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], message, "for {body}");
+    }
+    let large = server.client.post(format!("{}/v1/search", server.url)).body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
+    assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
+    assert_eq!(large.json::<Value>().await.unwrap()["error"]["code"], "too_large");
+}
+
+#[tokio::test]
+async fn a_shutdown_ends_the_server() {
+    let server = running(None).await;
+    server.get("/healthz").await;
+    server.stop.send(()).unwrap();
+    tokio::time::timeout(std::time::Duration::from_secs(5), server.served).await.expect("ends soon").unwrap().unwrap();
+}

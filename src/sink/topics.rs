@@ -1,0 +1,140 @@
+//! The relay: publishes committed events to Kafka, at least once and in order, with an id by which consumers deduplicate.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use futures::future::join_all;
+use rdkafka::ClientConfig;
+use rdkafka::message::{Header, OwnedHeaders};
+use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
+use rdkafka::util::Timeout;
+use tokio::time::sleep;
+
+use crate::failure::{Component, Transient};
+use crate::health::Health;
+use crate::metrics::METRICS;
+use crate::store::{OutboxEvent, RelayLease, Store};
+
+/// How to reach the topics.
+#[derive(Debug, Clone)]
+pub struct TopicsConfig {
+    /// `host:port[,host:port…]`.
+    pub brokers: String,
+    /// Further librdkafka settings.
+    pub settings: BTreeMap<String, String>,
+}
+
+/// Events taken from the outbox at a time.
+const BATCH: i64 = 1000;
+/// How long an idle relay waits before it looks again.
+const IDLE: Duration = Duration::from_millis(200);
+/// How long a process without the lease waits before it asks for it again.
+const STANDBY: Duration = Duration::from_secs(2);
+/// How long a broken relay waits before it tries again.
+const BACKOFF: Duration = Duration::from_secs(1);
+/// How long librdkafka itself tries to deliver an event before the relay is told that it could not.
+const DELIVERY_TIMEOUT_MS: &str = "10000";
+
+/// Publishes what the ledger has committed.
+pub struct Relay {
+    store: Store,
+    producer: FutureProducer,
+    health: Health,
+}
+
+impl Relay {
+    /// A relay that publishes through the given brokers.
+    ///
+    /// # Errors
+    /// Where librdkafka refuses a setting.
+    pub fn new(store: Store, config: &TopicsConfig, health: Health) -> anyhow::Result<Self> {
+        let mut client = ClientConfig::new();
+        for (key, value) in &config.settings {
+            client.set(key, value);
+        }
+        let producer = client
+            .set("bootstrap.servers", &config.brokers)
+            .set("enable.idempotence", "true")
+            .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
+            .set("compression.type", "zstd")
+            .set("linger.ms", "5")
+            .create()?;
+        Ok(Self { store, producer, health })
+    }
+
+    /// Publishes until dropped. Of all processes on one ledger, one does the work at a time.
+    pub async fn run(self) {
+        loop {
+            match self.store.relay_lease().await {
+                Ok(Some(lease)) => {
+                    let failure = self.publish(lease).await;
+                    METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
+                    self.health.blame(&failure);
+                    tracing::warn!(%failure, "publishing from the outbox is interrupted");
+                    sleep(BACKOFF).await;
+                }
+                Ok(None) => sleep(STANDBY).await,
+                // The walk itself reports a database that is down.
+                Err(_) => sleep(BACKOFF).await,
+            }
+        }
+    }
+
+    async fn publish(&self, mut lease: RelayLease) -> Transient {
+        loop {
+            match self.publish_batch(&mut lease).await {
+                Ok(0) => sleep(IDLE).await,
+                Ok(_) => self.health.up(Component::Broker),
+                Err(failure) => return failure,
+            }
+        }
+    }
+
+    async fn publish_batch(&self, lease: &mut RelayLease) -> Result<usize, Transient> {
+        let events = lease.events(BATCH).await?;
+        if events.is_empty() {
+            METRICS.outbox.set(0);
+            return Ok(0);
+        }
+        let results = join_all(events.iter().map(|event| self.send(event))).await;
+        // The broker keeps the order in which it acknowledges: nothing after the first failure is struck out, so that it is
+        // sent again behind the one that failed.
+        let sent = results.iter().take_while(|result| result.is_ok()).count();
+        let ids: Vec<i64> = events[..sent].iter().map(|event| event.id).collect();
+        fail::fail_point!("relay-before-delete", |_| std::process::abort());
+        lease.published(&ids).await?;
+        for event in &events[..sent] {
+            METRICS.published.with_label_values(&[&event.topic]).inc();
+        }
+        METRICS.outbox.set(lease.waiting().await?);
+        match results.into_iter().find_map(Result::err) {
+            Some(failure) => Err(failure),
+            None => Ok(sent),
+        }
+    }
+
+    async fn send(&self, event: &OutboxEvent) -> Result<(), Transient> {
+        let id = event.event_id.to_string();
+        let mut headers = OwnedHeaders::new().insert(Header { key: "event-id", value: Some(&id) });
+        for (key, value) in event.headers.as_object().into_iter().flatten() {
+            headers = headers.insert(Header { key, value: value.as_str() });
+        }
+        let mut record = FutureRecord::to(&event.topic).key(&event.key).headers(headers);
+        if let Some(payload) = &event.payload {
+            record = record.payload(payload);
+        }
+        match self.producer.send(record, Timeout::Never).await {
+            Ok(_) => Ok(()),
+            Err((error, _)) => {
+                Err(Transient { component: Component::Broker, reason: format!("cannot publish to {}: {error}", event.topic) })
+            }
+        }
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        // What is still under way is in the outbox too, and will be sent again.
+        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+    }
+}

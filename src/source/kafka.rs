@@ -1,0 +1,475 @@
+//! Records from Kafka.
+//!
+//! One thread polls. The consumer group hands partitions out; the ledger says where each starts and under which epoch, in the
+//! assign callback, before the first record is read. Offsets committed to Kafka are a hint for lag tools and never read back.
+//!
+//! | what happens | what the thread does |
+//! |---|---|
+//! | assigned | claim each in the ledger, however long the ledger takes to answer: nothing could be committed meanwhile |
+//! | revoked | let the runner drain for a moment, then unassign |
+//! | lost (the session timed out) | drop at once: someone else owns them |
+//! | bytes in flight reach the cap | pause every partition and keep polling; resume at half |
+//! | position no longer in the topic | tell the operator: a gap is never skipped silently |
+
+use std::collections::{BTreeMap, HashMap};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+use rdkafka::message::{BorrowedMessage, Headers, Message};
+use rdkafka::types::RDKafkaRespErr;
+use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
+use tokio::runtime::Handle;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
+
+use super::{Delivery, InFlight, SourceEvent};
+use crate::checkpoint::Claim;
+use crate::failure::{Component, Transient};
+use crate::health::Health;
+use crate::metrics::METRICS;
+use crate::record::{Header, Partition, Place, Record};
+use crate::store::Store;
+
+/// What to read, and how.
+#[derive(Debug, Clone)]
+pub struct KafkaSourceConfig {
+    /// `host:port[,host:port…]`.
+    pub brokers: String,
+    /// Further librdkafka settings; those of the ledger's guarantees are set after them.
+    pub settings: BTreeMap<String, String>,
+    /// The pipeline, whose positions these are; its consumer group is `tidemill.<pipeline>`.
+    pub pipeline: Arc<str>,
+    /// The topic.
+    pub topic: Arc<str>,
+    /// Where a topic that the ledger does not know is started.
+    pub start: StartAt,
+    /// Names this process in the ledger.
+    pub owner: String,
+    /// Bytes read and not yet committed at which reading pauses.
+    pub in_flight_bytes: usize,
+}
+
+/// Where a topic that the ledger does not know is started.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartAt {
+    /// At the oldest record that the broker still has.
+    Earliest,
+    /// Behind the newest record.
+    Latest,
+}
+
+/// A running consumer.
+pub struct KafkaSource {
+    shared: Arc<Shared>,
+    commands: blocking::Sender<Command>,
+    thread: Option<JoinHandle<()>>,
+}
+
+enum Command {
+    Committed(Partition, i64),
+    Forget(Partition),
+    Pause,
+}
+
+struct Shared {
+    config: KafkaSourceConfig,
+    store: Store,
+    health: Health,
+    runtime: Handle,
+    events: UnboundedSender<SourceEvent>,
+    lanes: Mutex<HashMap<Partition, Lane>>,
+    paused: AtomicBool,
+    closing: AtomicBool,
+}
+
+struct Lane {
+    records: UnboundedSender<Delivery>,
+    /// The next offset to deliver.
+    position: i64,
+    /// The next offset by the ledger.
+    committed: i64,
+}
+
+/// How long a poll may wait for a record: also how long a command waits at most.
+const POLL: Duration = Duration::from_millis(50);
+/// How often positions are committed to Kafka as a hint.
+const HINTS: Duration = Duration::from_secs(1);
+/// How long a rebalance may wait for batches under way.
+const DRAIN: Duration = Duration::from_secs(5);
+/// How long one look at the broker may take.
+const LOOK: Duration = Duration::from_secs(10);
+/// Pause between attempts to claim while the ledger or the broker does not answer.
+const RETRY: Duration = Duration::from_millis(500);
+
+impl KafkaSource {
+    /// Joins the group and starts to read. To be called within a tokio runtime.
+    ///
+    /// # Errors
+    /// Where librdkafka refuses a setting. A broker that cannot be reached is waited for.
+    pub fn start(
+        config: KafkaSourceConfig,
+        store: Store,
+        health: Health,
+    ) -> anyhow::Result<(Self, UnboundedReceiver<SourceEvent>)> {
+        let (events, receiver) = unbounded_channel();
+        let shared = Arc::new(Shared {
+            config,
+            store,
+            health,
+            runtime: Handle::current(),
+            events,
+            lanes: Mutex::default(),
+            paused: AtomicBool::new(false),
+            closing: AtomicBool::new(false),
+        });
+        let consumer = consumer(&shared)?;
+        let (commands, inbox) = blocking::channel();
+        let thread = {
+            let shared = shared.clone();
+            thread::Builder::new()
+                .name(format!("kafka-{}", shared.config.pipeline))
+                .spawn(move || shared.poll(&consumer, &inbox))?
+        };
+        Ok((Self { shared, commands, thread: Some(thread) }, receiver))
+    }
+
+    /// Tells lag tools how far the ledger is.
+    pub fn committed(&self, partition: &Partition, next_offset: i64) {
+        self.send(Command::Committed(partition.clone(), next_offset));
+    }
+
+    /// Stops delivering the partition: someone else owns it by the ledger's word.
+    pub fn forget(&self, partition: &Partition) {
+        self.send(Command::Forget(partition.clone()));
+    }
+
+    /// Stops reading for good, ahead of a shutdown; the group membership stays.
+    pub fn pause(&self) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        self.send(Command::Pause);
+    }
+
+    /// Leaves the group. Gives up waiting after `deadline`; the broker then notices by the session timeout.
+    pub async fn close(mut self, deadline: Duration) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        let Some(thread) = self.thread.take() else { return };
+        drop(self);
+        let joined = tokio::task::spawn_blocking(move || thread.join());
+        if tokio::time::timeout(deadline, joined).await.is_err() {
+            tracing::warn!("the consumer group was not left in time");
+        }
+    }
+
+    /// A thread that is gone has said so by [`SourceEvent::Failed`] or was told to go.
+    fn send(&self, command: Command) {
+        let _ = self.commands.send(command);
+    }
+}
+
+fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
+    let config = &shared.config;
+    let mut client = ClientConfig::new();
+    // A minute without a poll means a wedged callback, not a slow model: models never hold this thread.
+    client.set("session.timeout.ms", "45000").set("queued.max.messages.kbytes", "8192").set("fetch.wait.max.ms", "100");
+    for (key, value) in &config.settings {
+        client.set(key, value);
+    }
+    client
+        .set("bootstrap.servers", &config.brokers)
+        .set("group.id", format!("tidemill.{}", config.pipeline))
+        .set("partition.assignment.strategy", "cooperative-sticky")
+        .set("enable.auto.commit", "false")
+        .set("enable.auto.offset.store", "false")
+        .set("auto.offset.reset", "error")
+        .set("isolation.level", "read_committed")
+        .set("check.crcs", "true")
+        .set("statistics.interval.ms", "1000");
+    let consumer: BaseConsumer<Context> = client.create_with_context(Context { shared: shared.clone() })?;
+    consumer.subscribe(&[&config.topic])?;
+    Ok(consumer)
+}
+
+impl Shared {
+    fn poll(&self, consumer: &BaseConsumer<Context>, inbox: &blocking::Receiver<Command>) {
+        let gauge = METRICS.in_flight_bytes.with_label_values(&[&self.config.pipeline]);
+        let in_flight = InFlight::new(self.config.in_flight_bytes, gauge);
+        let mut hints: HashMap<Partition, i64> = HashMap::new();
+        let mut hinted = Instant::now();
+        loop {
+            match consumer.poll(POLL) {
+                Some(Ok(message)) => self.deliver(&message, &in_flight),
+                Some(Err(error)) => self.report(&error),
+                None => {}
+            }
+            loop {
+                match inbox.try_recv() {
+                    Ok(Command::Committed(partition, next_offset)) => {
+                        if let Some(lane) = self.lanes().get_mut(&partition) {
+                            lane.committed = next_offset;
+                        }
+                        hints.insert(partition, next_offset);
+                    }
+                    Ok(Command::Forget(partition)) => self.forget(consumer, &partition),
+                    Ok(Command::Pause) => self.set_paused(consumer, true),
+                    Err(blocking::TryRecvError::Empty) => break,
+                    Err(blocking::TryRecvError::Disconnected) => {
+                        commit_hints(consumer, &mut hints, CommitMode::Sync);
+                        return;
+                    }
+                }
+            }
+            if hinted.elapsed() >= HINTS {
+                commit_hints(consumer, &mut hints, CommitMode::Async);
+                hinted = Instant::now();
+            }
+            let paused = self.paused.load(Ordering::Relaxed);
+            if !paused && in_flight.is_full() {
+                self.set_paused(consumer, true);
+            } else if paused && in_flight.has_room() && !self.closing.load(Ordering::Relaxed) {
+                self.set_paused(consumer, false);
+            }
+        }
+    }
+
+    fn deliver(&self, message: &BorrowedMessage<'_>, in_flight: &InFlight) {
+        let partition = Partition { topic: self.config.topic.clone(), number: message.partition() };
+        let mut lanes = self.lanes();
+        let Some(lane) = lanes.get_mut(&partition) else { return };
+        if message.offset() < lane.position {
+            return;
+        }
+        lane.position = message.offset() + 1;
+        let record = Record {
+            place: Place { partition, offset: message.offset() },
+            timestamp_ms: message.timestamp().to_millis(),
+            key: message.key().map(Bytes::copy_from_slice),
+            payload: message.payload().map(Bytes::copy_from_slice),
+            headers: headers(message),
+        };
+        let hold = in_flight.hold(record.weight());
+        METRICS.records.with_label_values(&[&self.config.pipeline]).inc();
+        // A lane that ended is fenced or draining: its records are read again by whoever owns the partition next.
+        let _ = lane.records.send(Delivery { record, hold });
+    }
+
+    fn report(&self, error: &KafkaError) {
+        use RDKafkaErrorCode as Code;
+        let topic = &self.config.topic;
+        match error.rdkafka_error_code() {
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.fail(format!(
+                "the position of pipeline {} in topic {topic} no longer exists there: records were deleted before they were read, \
+                 or the topic was made anew ({error})",
+                self.config.pipeline
+            )),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
+                self.health.down(Component::Broker, format!("topic {topic} does not exist"));
+            }
+            _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.fail(format!("reading {topic} failed: {error}")),
+            _ => tracing::warn!(pipeline = %self.config.pipeline, %error, "reading is interrupted"),
+        }
+    }
+
+    fn fail(&self, reason: String) {
+        self.health.down(Component::Broker, reason.clone());
+        let _ = self.events.send(SourceEvent::Failed(reason));
+    }
+
+    fn forget(&self, consumer: &BaseConsumer<Context>, partition: &Partition) {
+        if self.lanes().remove(partition).is_some() {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(&partition.topic, partition.number);
+            if let Err(error) = consumer.pause(&list) {
+                tracing::warn!(%partition, %error, "cannot pause a partition that is not ours any more");
+            }
+        }
+    }
+
+    fn set_paused(&self, consumer: &BaseConsumer<Context>, paused: bool) {
+        let list = topic_partitions(self.lanes().keys());
+        let result = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
+        match result {
+            Ok(()) => self.paused.store(paused, Ordering::Relaxed),
+            Err(error) => tracing::warn!(pipeline = %self.config.pipeline, %error, paused, "cannot change the flow of records"),
+        }
+    }
+
+    /// Claims the partitions, for as long as it takes; `None` on shutdown.
+    fn claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Option<Vec<Claim>> {
+        while !self.closing.load(Ordering::Relaxed) {
+            match self.try_claim(consumer, numbers) {
+                Ok(claims) => return Some(claims),
+                Err(failure) => {
+                    METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
+                    self.health.blame(&failure);
+                    thread::sleep(RETRY);
+                }
+            }
+        }
+        None
+    }
+
+    fn try_claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<Vec<Claim>, Transient> {
+        let KafkaSourceConfig { pipeline, topic, owner, .. } = &self.config;
+        if !self.runtime.block_on(self.store.is_seeded(pipeline, topic))? {
+            let seeds = self.seeds(consumer).map_err(|error| Transient {
+                component: Component::Broker,
+                reason: format!("cannot look up the ends of topic {topic}: {error}"),
+            })?;
+            self.runtime.block_on(self.store.seed(pipeline, topic, &seeds))?;
+        }
+        let mut claims = Vec::with_capacity(numbers.len());
+        for &number in numbers {
+            let partition = Partition { topic: topic.clone(), number };
+            claims.push(self.runtime.block_on(self.store.claim(pipeline, &partition, owner))?);
+        }
+        self.health.up(Component::Database);
+        Ok(claims)
+    }
+
+    fn seeds(&self, consumer: &BaseConsumer<Context>) -> Result<Vec<(i32, i64)>, KafkaError> {
+        let topic = &*self.config.topic;
+        let metadata = consumer.fetch_metadata(Some(topic), LOOK)?;
+        let partitions = metadata.topics().iter().filter(|t| t.name() == topic).flat_map(|t| t.partitions());
+        let mut seeds = Vec::new();
+        for partition in partitions {
+            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), LOOK)?;
+            seeds.push((partition.id(), if self.config.start == StartAt::Earliest { low } else { high }));
+        }
+        Ok(seeds)
+    }
+
+    fn assign(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<(), KafkaError> {
+        let Some(claims) = self.claim(consumer, numbers) else {
+            return consumer.incremental_assign(&TopicPartitionList::new());
+        };
+        let mut list = TopicPartitionList::new();
+        for claim in &claims {
+            list.add_partition_offset(&claim.partition.topic, claim.partition.number, Offset::Offset(claim.next_offset))?;
+        }
+        consumer.incremental_assign(&list)?;
+        if self.paused.load(Ordering::Relaxed) {
+            consumer.pause(&list)?;
+        }
+        for claim in claims {
+            let (records, receiver) = unbounded_channel();
+            tracing::info!(pipeline = %self.config.pipeline, partition = %claim.partition, epoch = claim.epoch,
+                           offset = claim.next_offset, "partition assigned");
+            self.lanes().insert(claim.partition.clone(), Lane::new(records, &claim));
+            let _ = self.events.send(SourceEvent::Assigned(claim, receiver));
+        }
+        Ok(())
+    }
+
+    fn revoke(&self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList, numbers: &[i32]) -> Result<(), KafkaError> {
+        let partitions: Vec<Partition> =
+            numbers.iter().map(|&number| Partition { topic: self.config.topic.clone(), number }).collect();
+        self.lanes().retain(|partition, _| !partitions.contains(partition));
+        for partition in &partitions {
+            let labels = [&*self.config.pipeline, &partition.topic, &partition.number.to_string()];
+            // Whoever owns the partition next reports these.
+            let _ = METRICS.lag.remove_label_values(&labels);
+            let _ = METRICS.last_progress.remove_label_values(&labels);
+        }
+        let lost = consumer.assignment_lost();
+        tracing::info!(pipeline = %self.config.pipeline, ?numbers, lost, "partitions revoked");
+        let drain = if lost || self.closing.load(Ordering::Relaxed) { Duration::ZERO } else { DRAIN };
+        let (done, finished) = blocking::sync_channel(0);
+        if self.events.send(SourceEvent::Revoked { partitions, drain, done }).is_ok() && !drain.is_zero() {
+            // Ends by disconnection once drained, or by the time limit.
+            let _ = finished.recv_timeout(drain);
+        }
+        consumer.incremental_unassign(list)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, HashMap<Partition, Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn new(records: UnboundedSender<Delivery>, claim: &Claim) -> Self {
+        Self { records, position: claim.next_offset, committed: claim.next_offset }
+    }
+}
+
+struct Context {
+    shared: Arc<Shared>,
+}
+
+impl ConsumerContext for Context {
+    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
+        let numbers: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
+        let result = match error {
+            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.shared.assign(consumer, &numbers),
+            _ => self.shared.revoke(consumer, list, &numbers),
+        };
+        if let Err(error) = result {
+            tracing::error!(pipeline = %self.shared.config.pipeline, %error, "rebalancing failed");
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn stats(&self, statistics: Statistics) {
+        let shared = &self.shared;
+        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+            shared.health.up(Component::Broker);
+        } else {
+            shared.health.down(Component::Broker, format!("no broker of {} can be reached", shared.config.brokers));
+        }
+        let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
+        for (partition, lane) in shared.lanes().iter() {
+            let Some(state) = topic.partitions.get(&partition.number) else { continue };
+            if state.ls_offset >= 0 {
+                let labels = [&*shared.config.pipeline, &partition.topic, &partition.number.to_string()];
+                METRICS.lag.with_label_values(&labels).set((state.ls_offset - lane.committed).max(0));
+            }
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(pipeline = %self.shared.config.pipeline, %error, reason, "the Kafka client reports");
+    }
+}
+
+fn commit_hints(consumer: &BaseConsumer<Context>, hints: &mut HashMap<Partition, i64>, mode: CommitMode) {
+    if hints.is_empty() {
+        return;
+    }
+    let mut list = TopicPartitionList::new();
+    for (partition, next_offset) in hints.drain() {
+        if let Err(error) = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next_offset)) {
+            tracing::debug!(%partition, %error, "no hint for this partition");
+        }
+    }
+    // Only a hint: a partition may be another's by now, and the next one will do as well.
+    if let Err(error) = consumer.commit(&list, mode) {
+        tracing::debug!(%error, "the hint to lag tools did not go through");
+    }
+}
+
+fn topic_partitions<'a>(partitions: impl Iterator<Item = &'a Partition>) -> TopicPartitionList {
+    let mut list = TopicPartitionList::new();
+    for partition in partitions {
+        list.add_partition(&partition.topic, partition.number);
+    }
+    list
+}
+
+fn headers(message: &BorrowedMessage<'_>) -> Vec<Header> {
+    let Some(headers) = message.headers() else { return Vec::new() };
+    let read = |index| {
+        // The client library panics on a name that is not UTF-8; such a header is kept under the replacement character.
+        let header = catch_unwind(AssertUnwindSafe(|| {
+            let header = headers.get(index);
+            Header { name: header.key.to_owned(), value: header.value.map(Bytes::copy_from_slice) }
+        }));
+        header.unwrap_or_else(|_| Header { name: char::REPLACEMENT_CHARACTER.to_string(), value: None })
+    };
+    (0..headers.count()).map(read).collect()
+}

@@ -1,0 +1,72 @@
+//! The ledger's invariants, as queries that find what breaks them. An empty answer is a sound ledger.
+
+use sqlx::Row;
+
+use super::{Store, unavailable};
+use crate::failure::Transient;
+
+/// Each query returns one text column: a sentence for every violation.
+const CHECKS: &[&str] = &[
+    // Batches tile seed..next_offset without gap or overlap.
+    "SELECT format('%s %s[%s]: a batch starts at %s where the one before ended at %s', pipeline, topic, partition, from_offset, previous)
+     FROM (SELECT b.*, coalesce(lag(b.to_offset) OVER w, p.seed_offset) AS previous
+           FROM batches b JOIN positions p USING (pipeline, topic, partition)
+           WINDOW w AS (PARTITION BY b.pipeline, b.topic, b.partition ORDER BY b.from_offset)) t
+     WHERE from_offset <> previous",
+    "SELECT format('%s %s[%s]: the position is %s, but its batches end at %s', pipeline, topic, partition, next_offset, reached)
+     FROM (SELECT p.*, coalesce((SELECT max(to_offset) FROM batches b WHERE (b.pipeline, b.topic, b.partition) =
+                                 (p.pipeline, p.topic, p.partition)), p.seed_offset) AS reached FROM positions p) t
+     WHERE next_offset <> reached",
+    "SELECT format('%s %s[%s]: batch %s has no position', pipeline, topic, partition, id)
+     FROM batches b LEFT JOIN positions p USING (pipeline, topic, partition) WHERE p.epoch IS NULL",
+    // Epochs never fall.
+    "SELECT format('%s %s[%s]: the epoch falls from %s to %s at offset %s', pipeline, topic, partition, previous, epoch, from_offset)
+     FROM (SELECT *, lag(epoch) OVER (PARTITION BY pipeline, topic, partition ORDER BY from_offset) AS previous FROM batches) t
+     WHERE epoch < previous",
+    // in = ok + reused + skipped + dead, task by task.
+    "SELECT format('batch %s: task %s accounts for %s units of %s records', b.id, u.task, u.ok + u.reused + u.skipped + u.dead, b.records)
+     FROM usage u JOIN batches b ON b.id = u.batch_id WHERE u.ok + u.reused + u.skipped + u.dead <> b.records",
+    "SELECT format('batch %s: %s units, but its tasks account for %s', b.id, b.units_in, coalesce(sum(u.ok + u.reused + u.skipped + u.dead), 0))
+     FROM batches b LEFT JOIN usage u ON u.batch_id = b.id GROUP BY b.id
+     HAVING b.units_in <> coalesce(sum(u.ok + u.reused + u.skipped + u.dead), 0)",
+    // Every live file belongs to one committed batch, and holds what the batch says.
+    "SELECT format('file %s is live, but its batch %s was never committed', f.path, f.batch_id)
+     FROM parquet_files f LEFT JOIN batches b ON b.id = f.batch_id WHERE f.state = 'live' AND b.id IS NULL",
+    "SELECT format('batch %s says %s Parquet rows, its live files hold %s', b.id, b.parquet_rows, coalesce(sum(f.rows), 0))
+     FROM batches b LEFT JOIN parquet_files f ON f.batch_id = b.id AND f.state = 'live' GROUP BY b.id
+     HAVING b.parquet_rows <> coalesce(sum(f.rows), 0) OR count(f.path) > 1",
+    // A visible row implies its committed position.
+    "SELECT format('%s: document %s is visible, but its batch %s was never committed', d.pipeline, d.id, d.batch_id)
+     FROM documents d LEFT JOIN batches b ON b.id = d.batch_id WHERE b.id IS NULL",
+    "SELECT format('%s: result %s of document %s is visible, but its batch %s was never committed', r.pipeline, r.task, r.document_id, r.batch_id)
+     FROM results r LEFT JOIN batches b ON b.id = r.batch_id WHERE b.id IS NULL",
+    // Results stand on live documents, and vectors on results.
+    "SELECT format('%s: result %s stands without a live document %s', r.pipeline, r.task, r.document_id)
+     FROM results r LEFT JOIN documents d ON d.pipeline = r.pipeline AND d.id = r.document_id WHERE d.id IS NULL OR d.deleted",
+    "SELECT format('%s: result %s of document %s has %s vectors, not %s', r.pipeline, r.task, r.document_id, count(e.chunk), r.fields ->> 'chunks')
+     FROM results r LEFT JOIN embeddings e USING (pipeline, document_id, task) WHERE r.kind = 'embed'
+     GROUP BY r.pipeline, r.task, r.document_id HAVING count(e.chunk) <> (r.fields ->> 'chunks')::bigint",
+    "SELECT format('%s: vectors of %s of document %s stand without a result', e.pipeline, e.task, e.document_id)
+     FROM embeddings e LEFT JOIN results r USING (pipeline, document_id, task) WHERE r.kind IS DISTINCT FROM 'embed'",
+    // Dead letters lie within their batch.
+    "SELECT format('dead letter %s at offset %s is outside its batch %s', l.id, l.record_offset, b.id)
+     FROM dead_letters l JOIN batches b ON b.id = l.batch_id
+     WHERE (l.pipeline, l.topic, l.partition) <> (b.pipeline, b.topic, b.partition)
+        OR l.record_offset < b.from_offset OR l.record_offset >= b.to_offset",
+];
+
+impl Store {
+    /// Looks for whatever breaks an invariant of the ledger, and says it in a sentence each. The checks read whole tables.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn audit(&self) -> Result<Vec<String>, Transient> {
+        let mut violations = Vec::new();
+        for &check in CHECKS {
+            for row in sqlx::query(check).fetch_all(&self.pool).await.map_err(unavailable)? {
+                violations.push(row.get(0));
+            }
+        }
+        Ok(violations)
+    }
+}

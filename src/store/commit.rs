@@ -1,0 +1,524 @@
+//! The one transaction that makes a micro-batch true.
+//!
+//! | step | statement | when it fails |
+//! |---|---|---|
+//! | 1 | compare and set the position under the epoch | fenced: someone else owns the partition; drop the batch |
+//! | 2 | insert the batch and its usage | |
+//! | 3 | upsert documents, the greater version winning | those that lose take their results along |
+//! | 4 | check that what was called unchanged still is | stale: evaluate the batch again |
+//! | 5 | results, vectors, dead letters, outbox | |
+//! | 6 | make the staged file live | swept: stage it again |
+//!
+//! A row's order within each statement is by document id, so that commits of two partitions never wait for each other in a ring.
+
+use std::collections::HashSet;
+
+use serde_json::Value;
+use sqlx::{Acquire, PgConnection};
+use uuid::Uuid;
+
+use super::{StagedFile, Store, copy, unavailable};
+use crate::checkpoint::CheckpointDelta;
+use crate::failure::{Component, Transient};
+use crate::outcome::{EmbeddedChunk, Fingerprint};
+
+/// Everything that one micro-batch makes true.
+#[derive(Debug, Clone)]
+pub struct Submission {
+    /// The batch.
+    pub batch: BatchRow,
+    /// What each task came to.
+    pub usage: Vec<UsageRow>,
+    /// The latest version of each document in the batch; ids are distinct.
+    pub documents: Vec<DocumentRow>,
+    /// Outputs to write, of documents in `documents`.
+    pub results: Vec<ResultRow>,
+    /// Units whose visible row was found to hold the output already: document, task, fingerprint.
+    pub unchanged: Vec<(String, String, Fingerprint)>,
+    /// Units without an output for this version; what an older version left there goes.
+    pub removed: Vec<(String, String)>,
+    /// What can never succeed.
+    pub dead_letters: Vec<DeadLetterRow>,
+    /// What to publish.
+    pub events: Vec<Event>,
+    /// The file staged for the batch.
+    pub file: Option<StagedFile>,
+}
+
+/// A row of `batches`.
+#[derive(Debug, Clone)]
+pub struct BatchRow {
+    /// The batch's id, by which a lost reply is resolved.
+    pub id: Uuid,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The offsets covered.
+    pub delta: CheckpointDelta,
+    /// Records in it.
+    pub records: i32,
+    /// Rows of its Parquet file.
+    pub parquet_rows: i32,
+}
+
+/// A row of `usage`; the counts of a batch are their sums.
+#[derive(Debug, Clone, Default)]
+pub struct UsageRow {
+    /// The task.
+    pub task: String,
+    /// Units computed, and deletes carried out.
+    pub ok: i32,
+    /// Units taken over.
+    pub reused: i32,
+    /// Units rightly not done.
+    pub skipped: i32,
+    /// Units that can never be done.
+    pub dead: i32,
+    /// Tokens the model read.
+    pub tokens: i64,
+    /// Device time.
+    pub device_micros: i64,
+}
+
+/// A version of a document.
+#[derive(Debug, Clone)]
+pub struct DocumentRow {
+    /// The document.
+    pub id: String,
+    /// Its version; `None` for a delete that carries none and so ends whatever version is there.
+    pub version: Option<i64>,
+    /// What to store; `None` for a delete.
+    pub content: Option<DocumentContent>,
+}
+
+/// What is stored of a document.
+#[derive(Debug, Clone)]
+pub struct DocumentContent {
+    /// The text.
+    pub text: String,
+    /// The metadata object.
+    pub metadata: Value,
+}
+
+/// An output to write.
+#[derive(Debug, Clone)]
+pub struct ResultRow {
+    /// The document.
+    pub document_id: String,
+    /// The task.
+    pub task: String,
+    /// The kind of task.
+    pub kind: &'static str,
+    /// The document's version.
+    pub version: i64,
+    /// The first label.
+    pub label: Option<String>,
+    /// Its probability.
+    pub confidence: Option<f32>,
+    /// The text output.
+    pub text: Option<String>,
+    /// Everything else.
+    pub fields: Value,
+    /// Identifies the computation.
+    pub fingerprint: Fingerprint,
+    /// Tokens the model read.
+    pub tokens: i32,
+    /// Device time.
+    pub device_micros: i64,
+    /// Vectors, with the id of their set.
+    pub embedding: Option<(i32, Vec<EmbeddedChunk>)>,
+}
+
+/// A record or unit that can never succeed.
+#[derive(Debug, Clone)]
+pub struct DeadLetterRow {
+    /// Where the record stands.
+    pub offset: i64,
+    /// The task; empty where the record as a whole is at fault.
+    pub task: String,
+    /// The document, where the record could be decoded.
+    pub document_id: Option<String>,
+    /// The class of fault.
+    pub class: &'static str,
+    /// The sentence that says what is wrong.
+    pub reason: String,
+    /// The record's key.
+    pub key: Option<Vec<u8>>,
+    /// The record's payload, as it came.
+    pub payload: Option<Vec<u8>>,
+    /// Names of the headers.
+    pub header_names: Vec<String>,
+    /// Values of the headers.
+    pub header_values: Vec<Option<Vec<u8>>>,
+    /// The record's timestamp.
+    pub timestamp_ms: Option<i64>,
+}
+
+/// An event for the outbox.
+#[derive(Debug, Clone)]
+pub struct Event {
+    /// What consumers deduplicate by.
+    pub event_id: Uuid,
+    /// The topic.
+    pub topic: String,
+    /// The record's key.
+    pub key: Vec<u8>,
+    /// The record's payload.
+    pub payload: Option<Vec<u8>>,
+    /// The record's headers, an object of strings.
+    pub headers: Value,
+    /// The document whose version must win for the event to be true; `None` where it is true in any case.
+    pub document_id: Option<String>,
+}
+
+/// A commit that went through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ledgered {
+    /// Documents of the batch that a newer version, committed meanwhile, kept out.
+    pub superseded: usize,
+}
+
+/// Why a batch was not committed. Nothing of it is visible in any case.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum CommitError {
+    /// Another claim on the partition came later, or the position is not where the batch starts.
+    #[error("another worker owns the partition by now")]
+    Fenced,
+    /// A result that was to be kept has changed since it was looked up.
+    #[error("a result changed between look-up and commit")]
+    Stale,
+    /// The staged file was condemned before it could go live.
+    #[error("the staged file was swept before the commit")]
+    Swept,
+    /// The database cannot be reached, or ended the transaction. The commit may have gone through if it was under way.
+    #[error(transparent)]
+    Unavailable(#[from] Transient),
+}
+
+impl Store {
+    /// Commits the batch, all or nothing. To be run in a task that nobody cancels.
+    ///
+    /// # Errors
+    /// See [`CommitError`]. After [`CommitError::Unavailable`], [`Store::is_committed`] tells what became of it.
+    pub async fn commit(&self, submission: &Submission) -> Result<Ledgered, CommitError> {
+        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
+        let mut transaction = connection.begin().await.map_err(unavailable)?;
+        advance(&mut transaction, &submission.batch).await?;
+        let superseded = write(&mut transaction, submission).await?;
+        fail::fail_point!("commit-before-commit", |_| std::process::abort());
+        transaction.commit().await.map_err(unavailable)?;
+        fail::fail_point!("commit-after-commit", |_| std::process::abort());
+        fail::fail_point!("commit-reply-lost", |_| {
+            let reason = "the reply to the commit was lost".to_owned();
+            Err(CommitError::Unavailable(Transient { component: Component::Database, reason }))
+        });
+        Ok(Ledgered { superseded })
+    }
+
+    /// Whether the batch went through, when the reply to its commit was lost.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn is_committed(&self, batch_id: Uuid) -> Result<bool, Transient> {
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM batches WHERE id = $1) AS "committed!""#, batch_id)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unavailable)
+    }
+}
+
+async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {
+    let delta = &batch.delta;
+    let advanced = sqlx::query!(
+        "UPDATE positions SET next_offset = $6, updated_at = now()
+         WHERE pipeline = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5",
+        batch.pipeline,
+        &delta.partition.topic,
+        delta.partition.number,
+        delta.epoch,
+        delta.from,
+        delta.to
+    )
+    .execute(connection)
+    .await
+    .map_err(unavailable)?;
+    fail::fail_point!("commit-after-position", |_| std::process::abort());
+    if advanced.rows_affected() == 1 { Ok(()) } else { Err(CommitError::Fenced) }
+}
+
+async fn write(connection: &mut PgConnection, submission: &Submission) -> Result<usize, CommitError> {
+    insert_batch(connection, submission).await.map_err(unavailable)?;
+    let accepted = upsert_documents(connection, submission).await.map_err(unavailable)?;
+    if !still_unchanged(connection, submission, &accepted).await.map_err(unavailable)? {
+        return Err(CommitError::Stale);
+    }
+    let results: Vec<&ResultRow> = submission.results.iter().filter(|r| accepted.contains(&r.document_id)).collect();
+    remove_outputs(connection, submission, &results, &accepted).await.map_err(unavailable)?;
+    upsert_results(connection, submission, &results).await.map_err(unavailable)?;
+    copy::embeddings(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
+    fail::fail_point!("commit-after-results", |_| std::process::abort());
+    insert_dead_letters(connection, submission).await.map_err(unavailable)?;
+    insert_events(connection, submission, &accepted).await.map_err(unavailable)?;
+    if let Some(file) = &submission.file {
+        publish_file(connection, file).await?;
+    }
+    Ok(submission.documents.len() - accepted.len())
+}
+
+async fn insert_batch(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<()> {
+    let (batch, usage) = (&submission.batch, &submission.usage);
+    let sum = |count: fn(&UsageRow) -> i32| usage.iter().map(count).sum::<i32>();
+    let (ok, reused, skipped, dead) = (sum(|u| u.ok), sum(|u| u.reused), sum(|u| u.skipped), sum(|u| u.dead));
+    sqlx::query!(
+        "INSERT INTO batches (id, pipeline, topic, partition, from_offset, to_offset, epoch, records,
+                              units_in, units_ok, units_reused, units_skipped, units_dead, parquet_rows)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+        batch.id,
+        batch.pipeline,
+        &batch.delta.partition.topic,
+        batch.delta.partition.number,
+        batch.delta.from,
+        batch.delta.to,
+        batch.delta.epoch,
+        batch.records,
+        batch.records * usage.len() as i32,
+        ok,
+        reused,
+        skipped,
+        dead,
+        batch.parquet_rows
+    )
+    .execute(&mut *connection)
+    .await?;
+    let tasks: Vec<&str> = usage.iter().map(|u| u.task.as_str()).collect();
+    let column = |count: fn(&UsageRow) -> i32| usage.iter().map(count).collect::<Vec<_>>();
+    let wide = |count: fn(&UsageRow) -> i64| usage.iter().map(count).collect::<Vec<_>>();
+    sqlx::query!(
+        "INSERT INTO usage (batch_id, pipeline, task, ok, reused, skipped, dead, tokens, device_micros)
+         SELECT $1, $2, * FROM unnest($3::text[], $4::integer[], $5::integer[], $6::integer[], $7::integer[], $8::bigint[], $9::bigint[])",
+        batch.id,
+        batch.pipeline,
+        &tasks as &[&str],
+        &column(|u| u.ok),
+        &column(|u| u.reused),
+        &column(|u| u.skipped),
+        &column(|u| u.dead),
+        &wide(|u| u.tokens),
+        &wide(|u| u.device_micros)
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Writes the documents and tells which of them won over what was there.
+async fn upsert_documents(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<HashSet<String>> {
+    let mut documents: Vec<&DocumentRow> = submission.documents.iter().collect();
+    documents.sort_by(|a, b| a.id.cmp(&b.id));
+    let ids: Vec<&str> = documents.iter().map(|d| d.id.as_str()).collect();
+    let versions: Vec<Option<i64>> = documents.iter().map(|d| d.version).collect();
+    let deleted: Vec<bool> = documents.iter().map(|d| d.content.is_none()).collect();
+    let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| c.text.as_str())).collect();
+    let metadata: Vec<Value> =
+        documents.iter().map(|d| d.content.as_ref().map_or_else(|| serde_json::json!({}), |c| c.metadata.clone())).collect();
+    // A delete without a version enters as the smallest one, below any that a later document brings.
+    let accepted = sqlx::query_scalar!(
+        "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, batch_id)
+         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata, $2
+         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::text[], $7::jsonb[]) AS n (id, version, deleted, text, metadata)
+         ON CONFLICT (pipeline, id) DO UPDATE
+         SET version = greatest(d.version, excluded.version), deleted = excluded.deleted, text = excluded.text,
+             metadata = excluded.metadata, batch_id = excluded.batch_id, updated_at = now()
+         WHERE excluded.version >= d.version OR (excluded.deleted AND excluded.version = -9223372036854775808)
+         RETURNING id",
+        submission.batch.pipeline,
+        submission.batch.id,
+        &ids as &[&str],
+        &versions as &[Option<i64>],
+        &deleted,
+        &texts as &[&str],
+        &metadata
+    )
+    .fetch_all(connection)
+    .await?;
+    Ok(accepted.into_iter().collect())
+}
+
+async fn still_unchanged(
+    connection: &mut PgConnection,
+    submission: &Submission,
+    accepted: &HashSet<String>,
+) -> sqlx::Result<bool> {
+    let units: Vec<_> = submission.unchanged.iter().filter(|u| accepted.contains(&u.0)).collect();
+    if units.is_empty() {
+        return Ok(true);
+    }
+    let ids: Vec<&str> = units.iter().map(|u| u.0.as_str()).collect();
+    let tasks: Vec<&str> = units.iter().map(|u| u.1.as_str()).collect();
+    let prints: Vec<&[u8]> = units.iter().map(|u| u.2.0.as_slice()).collect();
+    sqlx::query_scalar!(
+        r#"SELECT NOT EXISTS (
+               SELECT FROM unnest($2::text[], $3::text[], $4::bytea[]) AS u (document_id, task, fingerprint)
+               LEFT JOIN results r ON r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task
+               WHERE r.fingerprint IS DISTINCT FROM u.fingerprint
+           ) AS "unchanged!""#,
+        submission.batch.pipeline,
+        &ids as &[&str],
+        &tasks as &[&str],
+        &prints as &[&[u8]]
+    )
+    .fetch_one(connection)
+    .await
+}
+
+/// Removes what older versions left behind: every output of deleted documents, outputs that this version does not have,
+/// and vectors that are about to be written anew.
+async fn remove_outputs(
+    connection: &mut PgConnection,
+    submission: &Submission,
+    results: &[&ResultRow],
+    accepted: &HashSet<String>,
+) -> sqlx::Result<()> {
+    let pipeline = &submission.batch.pipeline;
+    let deleted: Vec<&str> =
+        submission.documents.iter().filter(|d| d.content.is_none() && accepted.contains(&d.id)).map(|d| d.id.as_str()).collect();
+    if !deleted.is_empty() {
+        sqlx::query!("DELETE FROM embeddings WHERE pipeline = $1 AND document_id = ANY($2)", pipeline, &deleted as &[&str])
+            .execute(&mut *connection)
+            .await?;
+        sqlx::query!("DELETE FROM results WHERE pipeline = $1 AND document_id = ANY($2)", pipeline, &deleted as &[&str])
+            .execute(&mut *connection)
+            .await?;
+    }
+    let removed = submission.removed.iter().filter(|u| accepted.contains(&u.0)).map(|u| (u.0.as_str(), u.1.as_str()));
+    let (ids, tasks): (Vec<&str>, Vec<&str>) = removed.clone().unzip();
+    if !ids.is_empty() {
+        sqlx::query!(
+            "DELETE FROM results r USING unnest($2::text[], $3::text[]) AS u (document_id, task)
+             WHERE r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task",
+            pipeline,
+            &ids as &[&str],
+            &tasks as &[&str]
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    let rewritten = results.iter().filter(|r| r.embedding.is_some()).map(|r| (r.document_id.as_str(), r.task.as_str()));
+    let (ids, tasks): (Vec<&str>, Vec<&str>) = removed.chain(rewritten).unzip();
+    if !ids.is_empty() {
+        sqlx::query!(
+            "DELETE FROM embeddings e USING unnest($2::text[], $3::text[]) AS u (document_id, task)
+             WHERE e.pipeline = $1 AND e.document_id = u.document_id AND e.task = u.task",
+            pipeline,
+            &ids as &[&str],
+            &tasks as &[&str]
+        )
+        .execute(connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn upsert_results(connection: &mut PgConnection, submission: &Submission, results: &[&ResultRow]) -> sqlx::Result<()> {
+    if results.is_empty() {
+        return Ok(());
+    }
+    sqlx::query!(
+        "INSERT INTO results (pipeline, batch_id, document_id, task, kind, version, label, confidence, text, fields,
+                              fingerprint, tokens, device_micros)
+         SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::real[], $9::text[],
+                                      $10::jsonb[], $11::bytea[], $12::integer[], $13::bigint[])
+         ON CONFLICT (pipeline, document_id, task) DO UPDATE
+         SET batch_id = excluded.batch_id, kind = excluded.kind, version = excluded.version, label = excluded.label,
+             confidence = excluded.confidence, text = excluded.text, fields = excluded.fields,
+             fingerprint = excluded.fingerprint, tokens = excluded.tokens, device_micros = excluded.device_micros,
+             updated_at = now()",
+        submission.batch.pipeline,
+        submission.batch.id,
+        &column(results, |r| r.document_id.as_str()) as &[&str],
+        &column(results, |r| r.task.as_str()) as &[&str],
+        &column(results, |r| r.kind) as &[&str],
+        &column(results, |r| r.version),
+        &column(results, |r| r.label.as_deref()) as &[Option<&str>],
+        &column(results, |r| r.confidence) as &[Option<f32>],
+        &column(results, |r| r.text.as_deref()) as &[Option<&str>],
+        &column(results, |r| r.fields.clone()),
+        &column(results, |r| r.fingerprint.0.as_slice()) as &[&[u8]],
+        &column(results, |r| r.tokens),
+        &column(results, |r| r.device_micros)
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+fn column<'a, T>(results: &[&'a ResultRow], field: impl Fn(&'a ResultRow) -> T) -> Vec<T> {
+    results.iter().map(|r| field(r)).collect()
+}
+
+/// Dead letters are few, and their headers are arrays of their own, which `unnest` cannot take a row at a time.
+async fn insert_dead_letters(connection: &mut PgConnection, submission: &Submission) -> sqlx::Result<()> {
+    let (batch, partition) = (&submission.batch, &submission.batch.delta.partition);
+    for letter in &submission.dead_letters {
+        sqlx::query!(
+            "INSERT INTO dead_letters (pipeline, topic, partition, record_offset, task, document_id, class, reason,
+                                       record_key, payload, header_names, header_values, timestamp_ms, batch_id)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+            batch.pipeline,
+            &partition.topic,
+            partition.number,
+            letter.offset,
+            letter.task,
+            letter.document_id,
+            letter.class,
+            letter.reason,
+            letter.key,
+            letter.payload,
+            &letter.header_names,
+            &letter.header_values as &[Option<Vec<u8>>],
+            letter.timestamp_ms,
+            batch.id
+        )
+        .execute(&mut *connection)
+        .await?;
+    }
+    Ok(())
+}
+
+async fn insert_events(connection: &mut PgConnection, submission: &Submission, accepted: &HashSet<String>) -> sqlx::Result<()> {
+    let events: Vec<&Event> =
+        submission.events.iter().filter(|e| e.document_id.as_ref().is_none_or(|id| accepted.contains(id))).collect();
+    if events.is_empty() {
+        return Ok(());
+    }
+    let ids: Vec<Uuid> = events.iter().map(|e| e.event_id).collect();
+    let topics: Vec<&str> = events.iter().map(|e| e.topic.as_str()).collect();
+    let keys: Vec<&[u8]> = events.iter().map(|e| e.key.as_slice()).collect();
+    let payloads: Vec<Option<&[u8]>> = events.iter().map(|e| e.payload.as_deref()).collect();
+    let headers: Vec<Value> = events.iter().map(|e| e.headers.clone()).collect();
+    sqlx::query!(
+        "INSERT INTO outbox (event_id, topic, key, payload, headers)
+         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::jsonb[])",
+        &ids,
+        &topics as &[&str],
+        &keys as &[&[u8]],
+        &payloads as &[Option<&[u8]>],
+        &headers
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+async fn publish_file(connection: &mut PgConnection, file: &StagedFile) -> Result<(), CommitError> {
+    let live = sqlx::query!(
+        "UPDATE parquet_files SET state = 'live', rows = $2, bytes = $3, blake3 = $4 WHERE path = $1 AND state = 'staged'",
+        file.path,
+        i32::try_from(file.rows).unwrap_or(i32::MAX),
+        file.bytes,
+        &file.blake3[..]
+    )
+    .execute(connection)
+    .await
+    .map_err(unavailable)?;
+    if live.rows_affected() == 1 { Ok(()) } else { Err(CommitError::Swept) }
+}

@@ -1,0 +1,101 @@
+//! What the ledger already knows: versions of documents, and outputs by fingerprint.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::{Store, unavailable};
+use crate::failure::Transient;
+use crate::outcome::{EmbeddedChunk, Fingerprint, Output, Span};
+
+/// The stored version of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KnownVersion {
+    /// The latest committed version.
+    pub version: i64,
+    /// Whether that version is a delete.
+    pub deleted: bool,
+}
+
+impl Store {
+    /// The stored versions of those of `ids` that are known.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn versions(&self, pipeline: &str, ids: &[String]) -> Result<HashMap<String, KnownVersion>, Transient> {
+        let rows = sqlx::query!("SELECT id, version, deleted FROM documents WHERE pipeline = $1 AND id = ANY($2)", pipeline, ids)
+            .fetch_all(&self.pool)
+            .await
+            .map_err(unavailable)?;
+        Ok(rows.into_iter().map(|r| (r.id, KnownVersion { version: r.version, deleted: r.deleted })).collect())
+    }
+
+    /// Which of the given rows of the pipeline already hold exactly the output with the fingerprint.
+    ///
+    /// `units` are document, task and fingerprint; the answer has one entry a unit.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn unchanged(&self, pipeline: &str, units: &[(String, String, Fingerprint)]) -> Result<Vec<bool>, Transient> {
+        let (ids, tasks, prints) = columns(units);
+        sqlx::query_scalar!(
+            r#"SELECT r.document_id IS NOT NULL AS "unchanged!"
+               FROM unnest($2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS u (document_id, task, fingerprint, n)
+               LEFT JOIN results r ON r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task
+                                   AND r.fingerprint = u.fingerprint
+               ORDER BY u.n"#,
+            pipeline,
+            &ids as &[&str],
+            &tasks as &[&str],
+            &prints as &[&[u8]]
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
+    /// Outputs with the given fingerprints, whichever pipeline or document they were made for, and the tokens each took.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn outputs(&self, fingerprints: &[Fingerprint]) -> Result<HashMap<Fingerprint, (Output, u32)>, Transient> {
+        let wanted: Vec<&[u8]> = fingerprints.iter().map(|f| f.0.as_slice()).collect();
+        // One statement, so that a row and its vectors come from one moment.
+        let rows = sqlx::query!(
+            r#"SELECT r.fingerprint, r.kind, r.text, r.fields, r.tokens,
+                      e.span_start AS "span_start?", e.span_end AS "span_end?", e.tokens AS "chunk_tokens?",
+                      e.vector::real[] AS "vector?"
+               FROM (SELECT DISTINCT ON (fingerprint) * FROM results WHERE fingerprint = ANY($1) ORDER BY fingerprint) r
+               LEFT JOIN embeddings e ON r.kind = 'embed' AND e.pipeline = r.pipeline AND e.document_id = r.document_id
+                                      AND e.task = r.task
+               ORDER BY r.fingerprint, e.chunk"#,
+            &wanted as &[&[u8]]
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        let mut found: HashMap<Fingerprint, (String, Option<String>, Value, i32, Vec<EmbeddedChunk>)> = HashMap::new();
+        for row in rows {
+            let Ok(print) = <[u8; 32]>::try_from(row.fingerprint.as_slice()) else { continue };
+            let parts =
+                found.entry(Fingerprint(print)).or_insert_with(|| (row.kind, row.text, row.fields, row.tokens, Vec::new()));
+            if let (Some(start), Some(end), Some(tokens), Some(vector)) =
+                (row.span_start, row.span_end, row.chunk_tokens, row.vector)
+            {
+                let span = Span { start: start as usize, end: end as usize };
+                parts.4.push(EmbeddedChunk { span, tokens: tokens as u32, vector: vector.into() });
+            }
+        }
+        let restored = found.into_iter().filter_map(|(print, (kind, text, fields, tokens, chunks))| {
+            Output::restore(&kind, text, fields, chunks).map(|output| (print, (output, tokens as u32)))
+        });
+        Ok(restored.collect())
+    }
+}
+
+fn columns(units: &[(String, String, Fingerprint)]) -> (Vec<&str>, Vec<&str>, Vec<&[u8]>) {
+    let ids = units.iter().map(|u| u.0.as_str()).collect();
+    let tasks = units.iter().map(|u| u.1.as_str()).collect();
+    let prints = units.iter().map(|u| u.2.0.as_slice()).collect();
+    (ids, tasks, prints)
+}

@@ -1,0 +1,109 @@
+//! Counts for people.
+
+use std::collections::BTreeMap;
+
+use super::{Store, unavailable};
+use crate::failure::Transient;
+
+/// What a pipeline has made of a topic.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PipelineStatistics {
+    /// Records committed.
+    pub records: i64,
+    /// Live documents whose latest version came from the topic.
+    pub documents: i64,
+    /// Results by task, computed or taken over.
+    pub results: BTreeMap<String, i64>,
+    /// Of those, taken over without device time.
+    pub reused: i64,
+    /// Units rightly not done.
+    pub skipped: i64,
+    /// Dead letters.
+    pub dead_letters: i64,
+    /// Tokens run through models.
+    pub tokens: i64,
+    /// Rows of the pipeline's live Parquet files, of all topics.
+    pub parquet_rows: i64,
+}
+
+/// A document with what the tasks said of it, in short.
+#[derive(Debug, Clone, PartialEq)]
+pub struct DocumentGlance {
+    /// The document.
+    pub id: String,
+    /// The beginning of its text.
+    pub beginning: String,
+    /// The label of the first classification by name, where there is one.
+    pub label: Option<String>,
+    /// Its probability.
+    pub confidence: Option<f32>,
+    /// The first text that a task made: a summary, say.
+    pub text: Option<String>,
+}
+
+impl Store {
+    /// A few live documents, with as many different labels as there are and those with a text first.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn glance(&self, pipeline: &str, limit: i64) -> Result<Vec<DocumentGlance>, Transient> {
+        sqlx::query_as!(
+            DocumentGlance,
+            r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text FROM (
+                   SELECT d.id, left(d.text, 200) AS beginning, l.label, l.confidence, t.text AS summary,
+                          row_number() OVER (PARTITION BY l.label ORDER BY t.text IS NULL, d.id) AS turn
+                   FROM documents d
+                   LEFT JOIN LATERAL (SELECT label, confidence FROM results r WHERE r.pipeline = d.pipeline
+                                      AND r.document_id = d.id AND r.kind = 'classify' ORDER BY task LIMIT 1) l ON true
+                   LEFT JOIN LATERAL (SELECT text FROM results r WHERE r.pipeline = d.pipeline
+                                      AND r.document_id = d.id AND r.text IS NOT NULL ORDER BY task LIMIT 1) t ON true
+                   WHERE d.pipeline = $1 AND NOT d.deleted
+               ) g ORDER BY turn, label, id LIMIT $2"#,
+            pipeline,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
+    /// Counts over everything that the pipeline committed from the topic.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn statistics(&self, pipeline: &str, topic: &str) -> Result<PipelineStatistics, Transient> {
+        let totals = sqlx::query!(
+            r#"SELECT (SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = $1 AND topic = $2) AS "records!",
+                      (SELECT count(*) FROM documents d JOIN batches b ON b.id = d.batch_id
+                       WHERE d.pipeline = $1 AND b.topic = $2 AND NOT d.deleted) AS "documents!",
+                      (SELECT count(*) FROM dead_letters WHERE pipeline = $1 AND topic = $2) AS "dead_letters!",
+                      (SELECT coalesce(sum(rows), 0)::bigint FROM parquet_files
+                       WHERE pipeline = $1 AND state = 'live') AS "parquet_rows!""#,
+            pipeline,
+            topic
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        let tasks = sqlx::query!(
+            r#"SELECT u.task, sum(u.ok + u.reused) AS "results!", sum(u.reused) AS "reused!", sum(u.skipped) AS "skipped!",
+                      sum(u.tokens)::bigint AS "tokens!"
+               FROM usage u JOIN batches b ON b.id = u.batch_id WHERE b.pipeline = $1 AND b.topic = $2 GROUP BY u.task"#,
+            pipeline,
+            topic
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok(PipelineStatistics {
+            records: totals.records,
+            documents: totals.documents,
+            reused: tasks.iter().map(|t| t.reused).sum(),
+            skipped: tasks.iter().map(|t| t.skipped).sum(),
+            tokens: tasks.iter().map(|t| t.tokens).sum(),
+            results: tasks.into_iter().map(|t| (t.task, t.results)).collect(),
+            dead_letters: totals.dead_letters,
+            parquet_rows: totals.parquet_rows,
+        })
+    }
+}

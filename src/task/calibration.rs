@@ -1,0 +1,156 @@
+//! From raw scores to probabilities that mean what they say.
+
+/// Bins of the calibration error, as in the literature on temperature scaling.
+const BINS: usize = 15;
+
+/// Which probabilities a classifier gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Link {
+    /// One label of many: they share a probability of 1.
+    Softmax,
+    /// Any number of labels: each has a probability of its own.
+    Sigmoid,
+}
+
+impl Link {
+    /// The link of a task whose `multi` is this.
+    pub fn of(multi: bool) -> Self {
+        if multi { Self::Sigmoid } else { Self::Softmax }
+    }
+
+    /// The probabilities of `scores`; a higher `temperature` flattens them.
+    pub fn probabilities(self, scores: &[f32], temperature: f32) -> Vec<f32> {
+        match self {
+            Self::Sigmoid => scores.iter().map(|score| 1.0 / (1.0 + (-score / temperature).exp())).collect(),
+            Self::Softmax => {
+                let highest = scores.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+                let powers: Vec<f32> = scores.iter().map(|score| ((score - highest) / temperature).exp()).collect();
+                let sum: f32 = powers.iter().sum();
+                powers.into_iter().map(|power| power / sum).collect()
+            }
+        }
+    }
+}
+
+/// Scores of one example, and for each label whether it is right.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// One score a label.
+    pub scores: Vec<f32>,
+    /// One truth a label.
+    pub truth: Vec<bool>,
+}
+
+/// The mean negative log likelihood of the truths.
+pub fn negative_log_likelihood(examples: &[Judged], link: Link, temperature: f32) -> f64 {
+    let sum: f64 = examples.iter().map(|example| loss(example, link, temperature)).sum();
+    sum / examples.len().max(1) as f64
+}
+
+fn loss(example: &Judged, link: Link, temperature: f32) -> f64 {
+    let probabilities = link.probabilities(&example.scores, temperature);
+    let surprise = |(probability, truth): (&f32, &bool)| {
+        // A probability that rounds to 0 must not make one example outweigh all others.
+        let floor = |p: f32| -f64::from(p.max(1e-12)).ln();
+        match (link, truth) {
+            (_, true) => floor(*probability),
+            (Link::Sigmoid, false) => floor(1.0 - probability),
+            (Link::Softmax, false) => 0.0,
+        }
+    };
+    probabilities.iter().zip(&example.truth).map(surprise).sum()
+}
+
+/// The temperature under which `examples` are least surprising.
+pub fn fit_temperature(examples: &[Judged], link: Link) -> f32 {
+    // The loss is convex in 1/T, so that it has one valley on the logarithmic scale too: golden-section search finds it.
+    let ratio = (5f64.sqrt() - 1.0) / 2.0;
+    let (mut low, mut high) = (0.02f64.ln(), 50f64.ln());
+    let at = |x: f64| negative_log_likelihood(examples, link, x.exp() as f32);
+    for _ in 0..40 {
+        let (left, right) = (high - ratio * (high - low), low + ratio * (high - low));
+        if at(left) <= at(right) { high = right } else { low = left }
+    }
+    ((low + high) / 2.0).exp() as f32
+}
+
+/// How far confidence and accuracy lie apart, weighted over bins of equal width: of the likeliest label under [`Link::Softmax`],
+/// of every label under [`Link::Sigmoid`].
+pub fn expected_calibration_error(examples: &[Judged], link: Link, temperature: f32) -> f64 {
+    let mut bins = [(0.0f64, 0.0f64, 0usize); BINS];
+    let mut add = |probability: f32, right: bool| {
+        let bin = ((f64::from(probability) * BINS as f64) as usize).min(BINS - 1);
+        bins[bin].0 += f64::from(probability);
+        bins[bin].1 += f64::from(u8::from(right));
+        bins[bin].2 += 1;
+    };
+    for example in examples {
+        let probabilities = link.probabilities(&example.scores, temperature);
+        match link {
+            Link::Sigmoid => probabilities.iter().zip(&example.truth).for_each(|(p, right)| add(*p, *right)),
+            Link::Softmax => {
+                if let Some(best) = highest(&probabilities) {
+                    add(probabilities[best], example.truth[best]);
+                }
+            }
+        }
+    }
+    let total: usize = bins.iter().map(|bin| bin.2).sum();
+    bins.iter().map(|(confidence, right, _)| (confidence - right).abs()).sum::<f64>() / total.max(1) as f64
+}
+
+/// The place of the highest value; of equal ones the first.
+pub fn highest(values: &[f32]) -> Option<usize> {
+    let mut best = None;
+    for (index, value) in values.iter().enumerate() {
+        if best.is_none_or(|best: usize| *value > values[best]) {
+            best = Some(index);
+        }
+    }
+    best
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Examples whose first label is right in `share` of a hundred cases, and always scored `score` above the second.
+    fn confident(score: f32, share: usize) -> Vec<Judged> {
+        let example = |right: bool| Judged { scores: vec![score, 0.0], truth: vec![right, !right] };
+        (0..100).map(|i| example(i < share)).collect()
+    }
+
+    #[test]
+    fn probabilities_survive_huge_scores() {
+        assert_eq!(Link::Softmax.probabilities(&[1000.0, -1000.0], 0.01), [1.0, 0.0]);
+        assert_eq!(Link::Sigmoid.probabilities(&[1000.0, -1000.0], 0.01), [1.0, 0.0]);
+        assert_eq!(Link::Softmax.probabilities(&[3.0, 3.0, 3.0, 3.0], 1.0), [0.25; 4]);
+    }
+
+    #[test]
+    fn temperature_brings_confidence_to_accuracy() {
+        let examples = confident(10.0, 75);
+        let temperature = fit_temperature(&examples, Link::Softmax);
+        let confidence = Link::Softmax.probabilities(&[10.0, 0.0], temperature)[0];
+        assert!((confidence - 0.75).abs() < 0.005, "three in four are right, but the confidence is {confidence}");
+        let before = expected_calibration_error(&examples, Link::Softmax, 1.0);
+        let after = expected_calibration_error(&examples, Link::Softmax, temperature);
+        assert!(before > 0.2 && after < 0.01, "the calibration error went from {before} to {after}");
+    }
+
+    #[test]
+    fn perfect_answers_make_the_temperature_low_but_finite() {
+        let temperature = fit_temperature(&confident(1.0, 100), Link::Softmax);
+        assert!((0.01..0.2).contains(&temperature), "{temperature}");
+    }
+
+    #[test]
+    fn independent_labels_are_calibrated_each() {
+        let examples: Vec<Judged> =
+            (0..100).map(|i| Judged { scores: vec![4.0, -4.0], truth: vec![i % 10 != 0, i % 10 == 0] }).collect();
+        let temperature = fit_temperature(&examples, Link::Sigmoid);
+        let probabilities = Link::Sigmoid.probabilities(&[4.0, -4.0], temperature);
+        assert!((probabilities[0] - 0.9).abs() < 0.01 && (probabilities[1] - 0.1).abs() < 0.01, "{probabilities:?}");
+        assert!(expected_calibration_error(&examples, Link::Sigmoid, temperature) < 0.01);
+    }
+}

@@ -1,0 +1,287 @@
+//! `classify`: one label or several, with a probability each.
+//!
+//! | the pipeline gives | a label's score | temperature |
+//! |---|---|---|
+//! | `labels` with descriptions, and an encoder | how near the text is to the label's descriptions | `temperature`, or 0.04 |
+//! | `head`, and the encoder it was trained on | the head's linear layer over the text's vector | fitted when it was trained |
+//! | a sequence-classification model | the checkpoint's own score | `temperature`, or 1 |
+//!
+//! Scores become probabilities by a softmax, or with `multi: true` by a sigmoid each.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use serde::{Deserialize, Serialize};
+
+use super::calibration::{Link, highest};
+use super::descriptions::Descriptions;
+use super::head::Head;
+use super::labels::Labels;
+use super::{Prepared, Task, Upstream, model};
+use crate::document::Document;
+use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, Work};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::{Classification, LabelScore, Output};
+
+/// Part of every fingerprint: another number wherever the same parameters come to mean something else.
+const ALGORITHM: u32 = 1;
+
+/// The least probability of a label that is given, in a multi-label task that sets none.
+const EVEN_ODDS: f32 = 0.5;
+
+/// Parameters of `classify`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClassifySpec {
+    /// The model's name in the configuration.
+    pub model: String,
+    /// Labels with their descriptions; for a sequence-classification model, its classes with the names to give them.
+    #[serde(default)]
+    pub labels: Option<Labels>,
+    /// Whether a document may have several labels, or none.
+    #[serde(default)]
+    pub multi: bool,
+    /// Flattens probabilities where it is higher. A head brings its own.
+    #[serde(default)]
+    pub temperature: Option<f32>,
+    /// The least probability of a label that is given. Without it a single label is always given, and of several labels those
+    /// that are likelier than not.
+    #[serde(default)]
+    pub threshold: Option<f32>,
+    /// A trained head, relative to the pipeline file.
+    #[serde(default)]
+    pub head: Option<PathBuf>,
+}
+
+/// Makes scores of a prediction.
+#[derive(Debug)]
+enum Scorer {
+    Descriptions(Descriptions),
+    Head(Head),
+    Checkpoint,
+}
+
+#[derive(Debug)]
+struct Classify {
+    signature: Vec<u8>,
+    model: Arc<str>,
+    labels: Vec<String>,
+    scorer: Scorer,
+    link: Link,
+    temperature: f32,
+    threshold: Option<f32>,
+}
+
+impl ClassifySpec {
+    pub(super) fn model(&self) -> Option<&str> {
+        Some(&self.model)
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        match self.labels.as_ref().map(|labels| labels.0.as_slice()) {
+            Some([]) => problems.push("has no labels: give at least two, each with a description".into()),
+            Some([(only, _)]) => {
+                problems.push(format!("has one label, `{only}`, which every document would get: give at least two"))
+            }
+            Some(labels) => {
+                let empty = |descriptions: &[String]| descriptions.iter().all(|d| d.trim().is_empty());
+                let bare = labels.iter().find(|(label, descriptions)| label.trim().is_empty() || empty(descriptions));
+                problems.extend(bare.map(|(label, _)| format!("has label `{label}` without a description: say what it means")));
+            }
+            None => {}
+        }
+        if self.temperature.is_some_and(|t| !(t.is_finite() && t > 0.0)) {
+            problems.push("has a `temperature` that is no positive number".into());
+        }
+        if self.temperature.is_some() && self.head.is_some() {
+            problems.push("has both `temperature` and `head`: a head brings its own temperature, leave the other out".into());
+        }
+        if self.threshold.is_some_and(|t| !(0.0..=1.0).contains(&t)) {
+            problems.push("has a `threshold` that is no probability: give a number from 0 to 1".into());
+        }
+        problems
+    }
+
+    pub(super) fn reads(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        let model = model(engine, &self.model)?;
+        let classify = match (model.kind, &self.head) {
+            (ModelKind::Encoder, Some(head)) => {
+                let (head, version) = Head::load(&base_dir.join(head))?;
+                self.with_head(model, head, &version)?
+            }
+            (ModelKind::Encoder, None) => {
+                let Some(labels) = self.labels.as_ref().filter(|labels| !labels.0.is_empty()) else {
+                    bail!(
+                        "`{name}` has no labels, and model `{}` is an encoder, which brings none: give `labels` with descriptions, or a `head`",
+                        self.model
+                    );
+                };
+                let descriptions = Descriptions::encode(engine, &model.name, labels).await?;
+                self.with_descriptions(model, labels, descriptions)?
+            }
+            (ModelKind::Classifier, Some(_)) => {
+                bail!(
+                    "`{name}` has a `head`, but model `{}` is a classifier with labels of its own: leave out `head`",
+                    self.model
+                )
+            }
+            (ModelKind::Classifier, None) => self.with_checkpoint(model)?,
+        };
+        Ok(Arc::new(classify))
+    }
+
+    fn with_descriptions(&self, model: &ModelInfo, labels: &Labels, descriptions: Descriptions) -> anyhow::Result<Classify> {
+        let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
+        let temperature = self.temperature.unwrap_or(Descriptions::TEMPERATURE);
+        self.assemble(model, names, Scorer::Descriptions(descriptions.centred(self.multi, temperature)), temperature, "")
+    }
+
+    fn with_head(&self, model: &ModelInfo, head: Head, version: &str) -> anyhow::Result<Classify> {
+        head.check(model)?;
+        ensure!(
+            head.multi == self.multi,
+            "the head was trained with `multi: {}`, but the task says `multi: {}`: train it again",
+            head.multi,
+            self.multi
+        );
+        if let Some(labels) = &self.labels {
+            let mut wanted: Vec<&str> = labels.0.iter().map(|(label, _)| label.as_str()).collect();
+            let mut trained: Vec<&str> = head.labels.iter().map(String::as_str).collect();
+            wanted.sort_unstable();
+            trained.sort_unstable();
+            ensure!(
+                wanted == trained,
+                "the task has labels {}, but the head was trained on {}: train it again, or leave out `labels`",
+                wanted.join(", "),
+                trained.join(", ")
+            );
+        }
+        let (labels, temperature) = (head.labels.clone(), head.temperature);
+        self.assemble(model, labels, Scorer::Head(head), temperature, version)
+    }
+
+    fn with_checkpoint(&self, model: &ModelInfo) -> anyhow::Result<Classify> {
+        let mut names = model.labels.clone();
+        if let Some(labels) = &self.labels {
+            let classes = model.labels.join(", ");
+            for (class, new) in &labels.0 {
+                let at = model.labels.iter().position(|known| known == class);
+                let at =
+                    at.with_context(|| format!("model `{}` has no class `{class}`; its classes are {classes}", model.name))?;
+                let [new] = new.as_slice() else {
+                    bail!("class `{class}` of model `{}` has {} names: give one", model.name, new.len());
+                };
+                names[at].clone_from(new);
+            }
+            ensure!(
+                labels.0.len() == names.len(),
+                "`labels` names some classes of model `{}` only: name all of {classes}",
+                model.name
+            );
+        }
+        let mut distinct = names.clone();
+        distinct.sort_unstable();
+        distinct.dedup();
+        ensure!(distinct.len() == names.len(), "two classes of model `{}` have the same name: give each its own", model.name);
+        ensure!(names.len() >= 2, "model `{}` has fewer than two classes, which leaves nothing to choose", model.name);
+        self.assemble(model, names, Scorer::Checkpoint, self.temperature.unwrap_or(1.0), "")
+    }
+
+    fn assemble(
+        &self,
+        model: &ModelInfo,
+        labels: Vec<String>,
+        scorer: Scorer,
+        temperature: f32,
+        head_version: &str,
+    ) -> anyhow::Result<Classify> {
+        // Where the head's file lies decides nothing, what is in it does.
+        let spec = Self { head: None, ..self.clone() };
+        Ok(Classify {
+            signature: serde_json::to_vec(&("classify", ALGORITHM, spec, temperature, head_version))?,
+            model: model.name.clone(),
+            labels,
+            scorer,
+            link: Link::of(self.multi),
+            temperature,
+            threshold: self.threshold,
+        })
+    }
+}
+
+impl Classify {
+    fn scores(&self, prediction: Prediction) -> Result<Vec<f32>, Failure> {
+        let wrong = |reason: &str| Err(Failure::poison(FailureClass::Model, reason));
+        let scores = match (&self.scorer, prediction) {
+            (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
+            (Scorer::Checkpoint, Prediction::Vectors(_)) => {
+                return wrong("the model answered with vectors, not with class scores");
+            }
+            (_, Prediction::Logits(_)) => return wrong("the model answered with class scores, not with vectors"),
+            (scorer, Prediction::Vectors(texts)) => {
+                let [text] = texts.as_slice() else { return wrong("the model did not answer with the vector of one text") };
+                let [chunk] = text.chunks.as_slice() else { return wrong("the model cut a text that was to stay whole") };
+                match scorer {
+                    Scorer::Descriptions(descriptions) if chunk.vector.len() == descriptions.dimension() => {
+                        descriptions.scores(&chunk.vector, self.temperature)
+                    }
+                    Scorer::Head(head) if chunk.vector.len() == head.dimension => head.scores(&chunk.vector),
+                    _ => return wrong("the model gave a vector of another length than its dimension"),
+                }
+            }
+        };
+        if scores.len() != self.labels.len() {
+            return wrong("the model did not give one score a label");
+        }
+        if !scores.iter().all(|score| score.is_finite()) {
+            return wrong("the model gave a score that is no number");
+        }
+        Ok(scores)
+    }
+}
+
+impl Task for Classify {
+    fn kind(&self) -> &'static str {
+        "classify"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
+        let text = document.text.clone();
+        let work = match self.scorer {
+            Scorer::Checkpoint => Work::Classify { text },
+            Scorer::Descriptions(_) | Scorer::Head(_) => Work::Encode { texts: vec![text], chunking: Chunking::Truncate },
+        };
+        Ok(Prepared::Ask(Request { model: self.model.clone(), work }))
+    }
+
+    fn interpret(&self, _document: &Document, prediction: Prediction) -> Result<Output, Failure> {
+        let probabilities = self.link.probabilities(&self.scores(prediction)?, self.temperature);
+        let mut given: Vec<usize> = match self.link {
+            Link::Softmax => highest(&probabilities).into_iter().collect(),
+            Link::Sigmoid => (0..probabilities.len()).collect(),
+        };
+        let threshold = match self.link {
+            Link::Softmax => self.threshold.unwrap_or(0.0),
+            Link::Sigmoid => self.threshold.unwrap_or(EVEN_ODDS),
+        };
+        given.retain(|&label| probabilities[label] >= threshold);
+        given.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
+        let labels = given.into_iter().map(|label| self.labels[label].clone()).collect();
+        let pairs = self.labels.iter().cloned().zip(probabilities);
+        let scores = pairs.map(|(label, probability)| LabelScore { label, probability }).collect();
+        Ok(Output::Classification(Classification { labels, scores }))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,171 @@
+//! Where the sentences of a text are, in any script.
+//!
+//! Unicode's rules find the boundaries; they know no abbreviations and take `Mr. Kim` for two sentences. So a piece that ends in
+//! an abbreviation, or says next to nothing, is joined with its neighbour in the same paragraph.
+
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::outcome::Span;
+
+/// Letters and digits below which a piece is no sentence of its own. A letter of a script without spaces counts double.
+const LEAST: usize = 8;
+
+/// Bytes above which a piece is cut at a space: text without stops must not become a summary as long as itself.
+const MOST: usize = 800;
+
+/// Words whose stop ends no sentence.
+const ABBREVIATIONS: &[&str] = &[
+    "mr", "mrs", "ms", "dr", "prof", "st", "sr", "jr", "gen", "gov", "sen", "rep", "lt", "col", "capt", "sgt", "rev", "hon",
+    "vs", "inc", "corp", "co", "ltd", "llc", "no", "vol", "fig", "eq", "approx", "dept", "est", "e.g", "i.e", "u.s", "u.k",
+    "u.n", "jan", "feb", "mar", "apr", "jun", "jul", "aug", "sep", "sept", "oct", "nov", "dec", "bzw", "z.b", "d.h", "ca", "nr",
+    "str", "hr", "fr", "mme", "mlle",
+];
+
+/// The sentences of `text`, without the space around them; at most the first `limit`.
+pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
+    let mut found: Vec<Span> = Vec::new();
+    let mut open: Option<Span> = None;
+    for (start, piece) in text.split_sentence_bound_indices() {
+        let trimmed = piece.trim();
+        if !trimmed.is_empty() {
+            let start = start + (piece.len() - piece.trim_start().len());
+            let span = Span { start: open.map_or(start, |span| span.start), end: start + trimmed.len() };
+            open = Some(span);
+        }
+        let ends_paragraph = piece.ends_with(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}']);
+        let Some(span) = open else { continue };
+        // `page.html?id=1` goes on; in scripts without spaces the stops are other ones.
+        let goes_on = piece.ends_with(['.', '!', '?', '"', '\'', ')']) && start + piece.len() < text.len();
+        if !ends_paragraph && (goes_on || is_unfinished(&text[span.start..span.end])) {
+            continue;
+        }
+        open = None;
+        close(text, span, &mut found);
+        if found.len() >= limit {
+            break;
+        }
+    }
+    if let Some(span) = open {
+        match found.last_mut() {
+            Some(last) if weight(&text[span.start..span.end]) < LEAST && !text[last.end..span.start].contains(['\n', '\r']) => {
+                last.end = span.end;
+            }
+            _ => close(text, span, &mut found),
+        }
+    }
+    found.truncate(limit);
+    found
+}
+
+fn is_unfinished(piece: &str) -> bool {
+    if weight(piece) < LEAST {
+        return true;
+    }
+    let Some(body) = piece.strip_suffix('.') else { return false };
+    let word = body.rsplit(|c: char| c.is_whitespace() || c == '(').next().unwrap_or(body);
+    let initial = word.chars().count() == 1 && word.chars().all(char::is_uppercase);
+    initial || ABBREVIATIONS.contains(&word.to_lowercase().as_str())
+}
+
+fn weight(piece: &str) -> usize {
+    let of = |c: char| if is_wide(c) { 2 } else { usize::from(c.is_alphanumeric()) };
+    piece.chars().map(of).sum()
+}
+
+/// Scripts in which one letter is a syllable or a word.
+fn is_wide(c: char) -> bool {
+    matches!(c, '\u{3040}'..='\u{30ff}' | '\u{3400}'..='\u{9fff}' | '\u{ac00}'..='\u{d7a3}' | '\u{f900}'..='\u{faff}' | '\u{20000}'..='\u{3ffff}')
+}
+
+fn close(text: &str, span: Span, found: &mut Vec<Span>) {
+    let mut start = span.start;
+    while span.end - start > MOST {
+        let window = &text[start..text.floor_char_boundary(start + MOST)];
+        let cut = window.rfind(char::is_whitespace).filter(|cut| *cut > 0).unwrap_or(window.len());
+        found.push(Span { start, end: start + window[..cut].trim_end().len() });
+        let rest = &text[start + cut..span.end];
+        start += cut + (rest.len() - rest.trim_start().len());
+    }
+    if start < span.end {
+        found.push(Span { start, end: span.end });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn split(text: &str) -> Vec<&str> {
+        sentences(text, usize::MAX).iter().map(|span| &text[span.start..span.end]).collect()
+    }
+
+    #[test]
+    fn sentences_are_found_in_several_scripts() {
+        assert_eq!(
+            split("The mill turns. The water flows!  Does it stop?"),
+            ["The mill turns.", "The water flows!", "Does it stop?"]
+        );
+        assert_eq!(
+            split("물레방아가 돌아갑니다. 물이 흐릅니다. 멈추나요?"),
+            ["물레방아가 돌아갑니다.", "물이 흐릅니다.", "멈추나요?"]
+        );
+        assert_eq!(split("水車が回ります。水が流れます。"), ["水車が回ります。", "水が流れます。"]);
+        assert_eq!(split("चक्की चलती है। पानी बहता है।"), ["चक्की चलती है।", "पानी बहता है।"]);
+    }
+
+    #[test]
+    fn abbreviations_and_scraps_end_no_sentence() {
+        assert_eq!(
+            split("Mr. Kim met Dr. J. Smith of Acme Inc. Today they signed."),
+            ["Mr. Kim met Dr. J. Smith of Acme Inc. Today they signed."]
+        );
+        assert_eq!(split("It fell 3.5 percent. No. 4 was lost. Ok."), ["It fell 3.5 percent.", "No. 4 was lost. Ok."]);
+        assert_eq!(split("Wait. What happened there? Nothing at all."), ["Wait. What happened there?", "Nothing at all."]);
+    }
+
+    #[test]
+    fn a_stop_inside_an_address_ends_no_sentence() {
+        let text = "See http://example.com/find.jhtml?ticker=SBC.N and more. Then go on!";
+        assert_eq!(split(text), ["See http://example.com/find.jhtml?ticker=SBC.N and more.", "Then go on!"]);
+    }
+
+    #[test]
+    fn a_paragraph_ends_a_sentence_without_a_stop() {
+        assert_eq!(
+            split("Headline without a stop\n\nThe text begins.\r\nAnd ends."),
+            ["Headline without a stop", "The text begins.", "And ends."]
+        );
+        assert_eq!(split("Dr.\nA new line is a new start."), ["Dr.", "A new line is a new start."]);
+    }
+
+    #[test]
+    fn text_without_stops_is_cut_at_spaces() {
+        let text = "word ".repeat(1000);
+        let pieces = split(&text);
+        assert!(pieces.len() >= 6 && pieces.iter().all(|piece| piece.len() <= MOST), "{} pieces", pieces.len());
+        assert_eq!(pieces.join(" "), text.trim());
+        assert_eq!(split(&"가".repeat(1000)).concat(), "가".repeat(1000));
+    }
+
+    #[test]
+    fn no_more_than_the_limit_are_found() {
+        let text = "One sentence here. ".repeat(1000);
+        assert_eq!(sentences(&text, 7).len(), 7);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_but_space_is_lost(text in "(\\PC|[.!?\\n\\r ]|Mr\\. |가|。){0,300}") {
+            let spans = sentences(&text, usize::MAX);
+            let mut at = 0;
+            for span in &spans {
+                prop_assert!(span.start >= at && span.end > span.start, "spans overlap or are empty: {:?}", spans);
+                prop_assert!(text[at..span.start].trim().is_empty(), "text between sentences is lost");
+                at = span.end;
+            }
+            prop_assert!(text[at..].trim().is_empty(), "text at the end is lost");
+        }
+    }
+}

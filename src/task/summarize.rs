@@ -1,0 +1,278 @@
+//! `summarize`: the sentences that say most of what the text says, in their own order.
+//!
+//! A sentence is good where it is near to the mean of all sentences and early in the text, and bad where it repeats one that was
+//! already chosen (maximal marginal relevance). A line that ends without a stop is a heading and taken last: it says what the text is
+//! about, not what it says. Of very long texts only the first [`CONSIDERED`] sentences are looked at.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::sentences::sentences;
+use super::{Prepared, Task, Upstream, encoder};
+use crate::document::Document;
+use crate::engine::{Chunking, Engine, Prediction, Request, Work};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::{Output, Span, Summary};
+
+/// Part of every fingerprint: another number wherever the same text comes to have another summary.
+const ALGORITHM: u32 = 1;
+
+/// Sentences that are looked at. They fill some ten pages, whose gist later pages seldom change, and bound what one document asks
+/// of the model.
+const CONSIDERED: usize = 256;
+
+/// How much the first sentence is preferred to the last. Writers put first what matters; a nearer sentence still wins.
+const LEAD: f32 = 0.1;
+
+/// What a heading is worth less than a sentence: more than nearness and position can make up for.
+const HEADING: f32 = 2.0;
+
+/// Signs that end a sentence, in the scripts that have them. A text without any is all headings, which are then equals.
+const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
+
+/// Parameters of `summarize`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SummarizeSpec {
+    /// The encoder's name in the configuration.
+    pub model: String,
+    /// Sentences of a summary.
+    #[serde(default = "two")]
+    pub sentences: usize,
+    /// 0 takes the most typical sentences even where they say the same; 1 only looks for what is not yet said.
+    #[serde(default = "third")]
+    pub diversity: f32,
+}
+
+fn two() -> usize {
+    2
+}
+
+fn third() -> f32 {
+    0.3
+}
+
+#[derive(Debug)]
+struct Summarize {
+    signature: Vec<u8>,
+    model: Arc<str>,
+    sentences: usize,
+    diversity: f32,
+}
+
+impl SummarizeSpec {
+    pub(super) fn model(&self) -> Option<&str> {
+        Some(&self.model)
+    }
+
+    pub(super) fn problems(&self) -> Vec<String> {
+        let mut problems = Vec::new();
+        if self.sentences == 0 || self.sentences > CONSIDERED {
+            problems.push(format!("asks for {} sentences: give a number from 1 to {CONSIDERED}", self.sentences));
+        }
+        if !(0.0..=1.0).contains(&self.diversity) {
+            problems.push(format!("has a diversity of {}: give a number from 0 to 1", self.diversity));
+        }
+        problems
+    }
+
+    pub(super) fn reads(&self) -> Vec<String> {
+        Vec::new()
+    }
+
+    pub(super) async fn build(&self, _name: &str, engine: &Engine, _base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        let model = encoder(engine, &self.model, "summarize")?.name.clone();
+        let signature = serde_json::to_vec(&("summarize", ALGORITHM, self))?;
+        Ok(Arc::new(Summarize { signature, model, sentences: self.sentences, diversity: self.diversity }))
+    }
+}
+
+impl Task for Summarize {
+    fn kind(&self) -> &'static str {
+        "summarize"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
+        let spans = sentences(&document.text, CONSIDERED);
+        if spans.len() <= self.sentences {
+            return Ok(Prepared::Ready(summary(&document.text, spans)));
+        }
+        let texts = spans.iter().map(|span| document.text[span.start..span.end].into()).collect();
+        let work = Work::Encode { texts, chunking: Chunking::Truncate };
+        Ok(Prepared::Ask(Request { model: self.model.clone(), work }))
+    }
+
+    fn interpret(&self, document: &Document, prediction: Prediction) -> Result<Output, Failure> {
+        let wrong = |reason: String| Err(Failure::poison(FailureClass::Model, reason));
+        let Prediction::Vectors(texts) = prediction else {
+            return wrong("the model answered with class scores, not with vectors".into());
+        };
+        let spans = sentences(&document.text, CONSIDERED);
+        if texts.len() != spans.len() {
+            return wrong(format!("the model was asked for {} sentences, but answered {}", spans.len(), texts.len()));
+        }
+        let mut vectors: Vec<Arc<[f32]>> = Vec::with_capacity(texts.len());
+        for text in texts {
+            let Ok([chunk]) = <[_; 1]>::try_from(text.chunks) else {
+                return wrong("the model cut a sentence that was to stay whole".into());
+            };
+            vectors.push(chunk.vector);
+        }
+        let dimension = vectors.first().map_or(0, |vector| vector.len());
+        if !vectors.iter().all(|vector| vector.len() == dimension && vector.iter().all(|x| x.is_finite())) {
+            return wrong("the model gave vectors of different lengths, or with components that are no numbers".into());
+        }
+        let headings: Vec<bool> = spans.iter().map(|span| is_heading(&document.text[span.start..span.end])).collect();
+        let chosen = choose(&vectors, &headings, self.sentences, self.diversity);
+        Ok(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect()))
+    }
+}
+
+fn summary(text: &str, spans: Vec<Span>) -> Output {
+    let sentences: Vec<&str> = spans.iter().map(|span| &text[span.start..span.end]).collect();
+    Output::Summary(Summary { text: sentences.join(" "), spans })
+}
+
+fn is_heading(sentence: &str) -> bool {
+    !sentence.trim_end_matches(['"', '\'', '”', '’', '»', '«', ')', ']', '」', '』', '）']).ends_with(STOPS)
+}
+
+/// The places of the `count` best sentences, in order of the text.
+fn choose(vectors: &[Arc<[f32]>], headings: &[bool], count: usize, diversity: f32) -> Vec<usize> {
+    let centre = centre_of(vectors);
+    let last = vectors.len().saturating_sub(1).max(1) as f32;
+    let relevance: Vec<f32> = vectors
+        .iter()
+        .zip(headings)
+        .enumerate()
+        .map(|(index, (vector, heading))| {
+            let penalty = if *heading { HEADING } else { 0.0 };
+            cosine(vector, &centre) + LEAD * (1.0 - index as f32 / last) - penalty
+        })
+        .collect();
+    let mut repetition = vec![0.0f32; vectors.len()];
+    let mut chosen: Vec<usize> = Vec::with_capacity(count);
+    while chosen.len() < count.min(vectors.len()) {
+        let worth = |index: usize| (1.0 - diversity) * relevance[index] - diversity * repetition[index];
+        let mut best: Option<usize> = None;
+        for index in (0..vectors.len()).filter(|index| !chosen.contains(index)) {
+            if best.is_none_or(|best| worth(index) > worth(best)) {
+                best = Some(index);
+            }
+        }
+        let Some(best) = best else { break };
+        chosen.push(best);
+        for (repetition, vector) in repetition.iter_mut().zip(vectors) {
+            *repetition = repetition.max(cosine(vector, &vectors[best]));
+        }
+    }
+    chosen.sort_unstable();
+    chosen
+}
+
+fn centre_of(vectors: &[Arc<[f32]>]) -> Vec<f32> {
+    let mut sum = vec![0.0; vectors.first().map_or(0, |vector| vector.len())];
+    for vector in vectors {
+        sum.iter_mut().zip(vector.iter()).for_each(|(s, x)| *s += x);
+    }
+    let length = sum.iter().map(|x| x * x).sum::<f32>().sqrt();
+    // Sentences that cancel out exactly have no centre; then only position and diversity decide.
+    if length > 0.0 {
+        sum.iter_mut().for_each(|x| *x /= length);
+    }
+    sum
+}
+
+fn cosine(a: &[f32], b: &[f32]) -> f32 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::Map;
+
+    use super::*;
+    use crate::engine::{EncodedChunk, EncodedText};
+
+    fn task(sentences: usize) -> Summarize {
+        Summarize { signature: Vec::new(), model: "m".into(), sentences, diversity: 0.3 }
+    }
+
+    fn document(text: &str) -> Document {
+        Document { id: "1".into(), version: 1, text: text.into(), metadata: Map::new(), fields: Map::new() }
+    }
+
+    fn prediction(vectors: &[[f32; 2]]) -> Prediction {
+        let text = |vector: &[f32; 2]| {
+            let length = vector.iter().map(|x| x * x).sum::<f32>().sqrt();
+            let vector = vector.iter().map(|x| x / length).collect();
+            EncodedText { chunks: vec![EncodedChunk { span: Span { start: 0, end: 0 }, tokens: 3, vector }] }
+        };
+        Prediction::Vectors(vectors.iter().map(text).collect())
+    }
+
+    const FOUR: &str = "The mill turns slowly. The wheel goes round slowly.\nA dog barks somewhere. The water drives the mill.";
+
+    #[test]
+    fn sentences_are_asked_for_one_by_one() {
+        let Ok(Prepared::Ask(request)) = task(2).prepare(&document(FOUR), &Upstream::default()) else {
+            panic!("a long text was summarized without a model");
+        };
+        let Work::Encode { texts, chunking: Chunking::Truncate } = request.work else {
+            panic!("the sentences are not encoded whole")
+        };
+        assert_eq!(texts.len(), 4);
+        assert_eq!(&*texts[2], "A dog barks somewhere.");
+    }
+
+    #[test]
+    fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
+        let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
+        let varied = Summarize { diversity: 0.5, ..task(2) };
+        let Ok(Output::Summary(summary)) = varied.interpret(&document(FOUR), prediction(&vectors)) else {
+            panic!("no summary was made");
+        };
+        assert_eq!(summary.text, "The mill turns slowly. The water drives the mill.");
+        let cut: Vec<&str> = summary.spans.iter().map(|span| &FOUR[span.start..span.end]).collect();
+        assert_eq!(cut.join(" "), summary.text);
+    }
+
+    #[test]
+    fn a_text_of_few_sentences_is_its_own_summary() {
+        let short = "  Only one sentence here.\n";
+        assert_eq!(
+            task(2).prepare(&document(short), &Upstream::default()).unwrap(),
+            Prepared::Ready(Output::Summary(Summary { text: short.trim().into(), spans: vec![Span { start: 2, end: 25 }] }))
+        );
+    }
+
+    #[test]
+    fn answers_that_do_not_fit_are_dead_letters() {
+        for bad in [prediction(&[[1.0, 0.0]; 3]), prediction(&[[f32::NAN, 0.0]; 4]), Prediction::Logits(vec![1.0; 4])] {
+            let failure = task(2).interpret(&document(FOUR), bad).unwrap_err();
+            assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
+        }
+    }
+
+    #[test]
+    fn a_heading_is_taken_only_where_sentences_run_out() {
+        let vectors: Vec<Arc<[f32]>> = (0..3).map(|_| Arc::from([1.0f32, 0.0])).collect();
+        let headings: Vec<bool> = ["Chef's knife", "It cuts (well).", "물이 흐릅니다."].map(is_heading).into();
+        assert_eq!(headings, [true, false, false]);
+        assert_eq!(choose(&vectors, &headings, 2, 0.3), [1, 2]);
+        assert_eq!(choose(&vectors, &headings, 3, 0.3), [0, 1, 2]);
+    }
+
+    #[test]
+    fn the_lead_decides_between_equals() {
+        let vectors: Vec<Arc<[f32]>> = (0..5).map(|_| Arc::from([1.0f32, 0.0])).collect();
+        assert_eq!(choose(&vectors, &[false; 5], 2, 0.0), [0, 1]);
+        assert_eq!(choose(&vectors, &[false; 5], 9, 0.5), [0, 1, 2, 3, 4]);
+    }
+}

@@ -1,0 +1,317 @@
+//! Templates and conditions of pipeline files.
+//!
+//! A template is the pipeline's; the document is only ever a value in it. What a document says is never rendered again, so a
+//! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
+
+mod names;
+
+use std::io::{self, Write};
+use std::sync::LazyLock;
+
+use minijinja::value::ValueKind;
+use minijinja::{Environment, Error, ErrorKind, Expression, UndefinedBehavior, Value};
+
+use crate::failure::{FailureClass, Poison};
+
+/// Steps that one template or condition may take on one document. A page of text with a loop over a few thousand items takes
+/// far fewer; a document that makes a loop run away is stopped within milliseconds.
+const STEPS: u64 = 200_000;
+
+/// What `{{ … }}` may print.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Prints {
+    /// Strings only: a number where a title should be is a fault of the document.
+    Strings,
+    /// Strings, numbers and booleans.
+    Scalars,
+}
+
+/// A compiled template.
+#[derive(Debug)]
+pub struct Template {
+    environment: Environment<'static>,
+    variables: Vec<String>,
+    limit: usize,
+}
+
+/// A compiled condition.
+#[derive(Debug)]
+pub struct Condition {
+    source: String,
+    expression: Expression<'static, 'static>,
+    variables: Vec<String>,
+}
+
+/// A template or condition that cannot be compiled.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct TemplateError(String);
+
+/// Why a condition gives no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConditionError {
+    /// It reads something that is not there; the text names it.
+    Absent(String),
+    /// It fails otherwise.
+    Poison(Poison),
+}
+
+static CONDITIONS: LazyLock<Environment<'static>> = LazyLock::new(environment);
+
+impl Template {
+    /// Compiles `source`; an output longer than `limit` bytes is refused.
+    pub fn new(source: &str, prints: Prints, limit: usize) -> Result<Self, TemplateError> {
+        let mut environment = environment();
+        environment.set_formatter(move |output, _state, value| match value.kind() {
+            ValueKind::String => Ok(output.write_str(value.as_str().unwrap_or_default())?),
+            ValueKind::Number | ValueKind::Bool if prints == Prints::Scalars => Ok(write!(output, "{value}")?),
+            ValueKind::None => Err(Error::new(ErrorKind::UndefinedError, "null")),
+            kind => Err(Error::new(ErrorKind::NonPrimitive, kind.to_string())),
+        });
+        environment.add_template_owned(NAME, source.to_owned()).map_err(|e| TemplateError::new(&e))?;
+        let template = environment.get_template(NAME).map_err(|e| TemplateError::new(&e))?;
+        let variables = in_order(template.undeclared_variables(true), source);
+        TemplateError::refuse(names::unknown(&environment, source, false, &variables))?;
+        Ok(Self { environment, variables, limit })
+    }
+
+    /// The names that the template reads, dotted paths in full, in order of appearance.
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// Renders with `context`.
+    pub fn render(&self, context: &Value) -> Result<String, Poison> {
+        let template = self.environment.get_template(NAME).map_err(|e| template_failed(&e))?;
+        let mut output = Limited { bytes: Vec::new(), left: self.limit, full: false };
+        match template.render_captured_to(context.clone(), &mut output) {
+            Ok(_) => String::from_utf8(output.bytes).map_err(|e| poison(FailureClass::Template, e.to_string())),
+            Err(_) if output.full => {
+                Err(poison(FailureClass::TooLarge, format!("the template's output passes the limit of {} bytes", self.limit)))
+            }
+            Err(error) => Err(self.explain(&error, context)),
+        }
+    }
+
+    fn explain(&self, error: &Error, context: &Value) -> Poison {
+        let of_kind = |wanted: fn(&Value) -> bool| {
+            self.variables.iter().find(|path| wanted(&look_up(context, path))).map(|path| format!("`{path}`"))
+        };
+        match (error.kind(), error.detail()) {
+            (ErrorKind::UndefinedError, Some("null")) => {
+                let name = of_kind(Value::is_none).unwrap_or_else(|| "a value of the template".into());
+                poison(FailureClass::MissingField, format!("field {name} is null, but the template prints it"))
+            }
+            (ErrorKind::UndefinedError, detail) => {
+                let name = of_kind(Value::is_undefined).or_else(|| detail.map(str::to_owned)).unwrap_or_else(|| "a value".into());
+                poison(FailureClass::MissingField, format!("field {name} is absent, but the template reads it"))
+            }
+            (ErrorKind::NonPrimitive, Some(kind)) => {
+                let name = of_kind(|v| !matches!(v.kind(), ValueKind::String | ValueKind::Undefined | ValueKind::None));
+                let name = name.unwrap_or_else(|| "a value of the template".into());
+                poison(FailureClass::WrongType, format!("field {name} is a {kind}, but the template prints it as text"))
+            }
+            _ => template_failed(error),
+        }
+    }
+}
+
+impl Condition {
+    /// Compiles `source`.
+    pub fn new(source: &str) -> Result<Self, TemplateError> {
+        let expression = CONDITIONS.compile_expression_owned(source.to_owned()).map_err(|e| TemplateError::new(&e))?;
+        let variables = in_order(expression.undeclared_variables(true), source);
+        TemplateError::refuse(names::unknown(&CONDITIONS, source, true, &variables))?;
+        Ok(Self { source: source.to_owned(), expression, variables })
+    }
+
+    /// The names that the condition reads, dotted paths in full, in order of appearance.
+    pub fn variables(&self) -> &[String] {
+        &self.variables
+    }
+
+    /// Whether the condition is true of `context`.
+    pub fn holds(&self, context: &Value) -> Result<bool, ConditionError> {
+        let value = self.expression.eval(context.clone()).map_err(|error| self.explain(&error, context))?;
+        if value.is_undefined() { Err(self.absent(context, None)) } else { Ok(value.is_true()) }
+    }
+
+    fn explain(&self, error: &Error, context: &Value) -> ConditionError {
+        match error.kind() {
+            ErrorKind::UndefinedError => self.absent(context, error.detail()),
+            // Comparing and adding report an operand that is not there as an invalid operation.
+            ErrorKind::InvalidOperation if error.detail().is_some_and(|d| d.contains("undefined")) => {
+                self.absent(context, error.detail())
+            }
+            ErrorKind::OutOfFuel => ConditionError::Poison(template_failed(error)),
+            _ => {
+                let reason = format!("the condition `{}` fails on this document: {error}", self.source);
+                ConditionError::Poison(poison(FailureClass::Template, reason))
+            }
+        }
+    }
+
+    fn absent(&self, context: &Value, detail: Option<&str>) -> ConditionError {
+        let path = self.variables.iter().find(|path| look_up(context, path).is_undefined());
+        let name = path.map(|p| format!("`{p}`")).or_else(|| detail.map(str::to_owned)).unwrap_or_else(|| "a value".into());
+        ConditionError::Absent(format!("{name} is absent, but the condition `{}` reads it", self.source))
+    }
+}
+
+impl TemplateError {
+    fn refuse(unknown: Option<String>) -> Result<(), Self> {
+        unknown.map_or(Ok(()), |name| Err(Self(format!("unknown {name}"))))
+    }
+
+    fn new(error: &Error) -> Self {
+        let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
+        match error.line() {
+            Some(line) if line > 1 => Self(format!("{text}, in line {line} of the template")),
+            _ => Self(text),
+        }
+    }
+}
+
+const NAME: &str = "template";
+
+fn environment() -> Environment<'static> {
+    let mut environment = Environment::new();
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_auto_escape_callback(|_| minijinja::AutoEscape::None);
+    environment.set_fuel(Some(STEPS));
+    // A failure must never carry the whole document into a log line.
+    environment.set_debug(false);
+    environment.remove_global("debug");
+    environment
+}
+
+fn in_order(names: impl IntoIterator<Item = String>, source: &str) -> Vec<String> {
+    let globals: Vec<&str> = CONDITIONS.globals().map(|(name, _)| name).collect();
+    let mut names: Vec<String> = names.into_iter().filter(|name| !globals.contains(&root(name))).collect();
+    names.sort_by_cached_key(|name| (source.find(name.as_str()), name.clone()));
+    names
+}
+
+/// The first segment of a dotted path.
+pub fn root(path: &str) -> &str {
+    path.split_once('.').map_or(path, |(root, _)| root)
+}
+
+fn look_up(context: &Value, path: &str) -> Value {
+    let mut value = context.clone();
+    for segment in path.split('.') {
+        value = match value.get_attr(segment) {
+            Ok(next) => next,
+            Err(_) => return Value::UNDEFINED,
+        };
+    }
+    value
+}
+
+fn poison(class: FailureClass, reason: String) -> Poison {
+    Poison { class, reason }
+}
+
+fn template_failed(error: &Error) -> Poison {
+    let reason = match error.kind() {
+        ErrorKind::OutOfFuel => format!("the template takes more than {STEPS} steps on this document"),
+        _ => format!("the template fails on this document: {error}"),
+    };
+    poison(FailureClass::Template, reason)
+}
+
+/// Stops a template whose output grows beyond what a document may weigh.
+struct Limited {
+    bytes: Vec<u8>,
+    left: usize,
+    full: bool,
+}
+
+impl Write for Limited {
+    fn write(&mut self, buffer: &[u8]) -> io::Result<usize> {
+        if buffer.len() > self.left {
+            self.full = true;
+            return Err(io::ErrorKind::FileTooLarge.into());
+        }
+        self.left -= buffer.len();
+        self.bytes.extend_from_slice(buffer);
+        Ok(buffer.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use minijinja::value::Serde;
+    use serde_json::json;
+
+    use super::*;
+
+    fn context() -> Value {
+        Value::from(Serde(
+            json!({"document": {"text": "x", "tokens": 7, "fields": {}}, "topic": {"label": "Sports", "confidence": 0.7}}),
+        ))
+    }
+
+    fn holds(condition: &str) -> Result<bool, ConditionError> {
+        Condition::new(condition).unwrap().holds(&context())
+    }
+
+    #[test]
+    fn conditions_read_the_document_and_outputs() {
+        assert_eq!(holds("document.tokens > 5"), Ok(true));
+        assert_eq!(holds("topic.confidence > 0.8 or topic.label == 'Sports'"), Ok(true));
+        assert_eq!(holds("facts is defined"), Ok(false));
+        assert_eq!(holds("document.fields.price is defined and document.fields.price > 3"), Ok(false));
+    }
+
+    #[test]
+    fn what_a_condition_misses_is_named() {
+        for condition in
+            ["facts.price > 1", "facts", "not facts", "facts == 1", "document.fields.price > 3", "1 + document.fields.price"]
+        {
+            match holds(condition) {
+                Err(ConditionError::Absent(reason)) => {
+                    assert!(reason.starts_with("`facts") || reason.starts_with("`document.fields.price`"), "{reason}")
+                }
+                other => panic!("`{condition}` reads what is absent, but gave {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn names_that_do_not_exist_are_found_without_running() {
+        let refused = |source: &str| Template::new(source, Prints::Scalars, 100).unwrap_err().to_string();
+        assert_eq!(refused("{% if a %}{{ b | uper }}{% endif %}"), "unknown filter `uper`");
+        assert_eq!(refused("{% if a is not strange %}{% endif %}"), "unknown test `strange`");
+        assert_eq!(refused("{% if a is strange %}{% endif %}"), "unknown test `strange`");
+        assert_eq!(refused("{{ shout(a) }}"), "unknown function `shout`");
+        assert_eq!(Condition::new("document.text | nothing").unwrap_err().to_string(), "unknown filter `nothing`");
+        assert!(Condition::new("document.tokens >").is_err());
+    }
+
+    #[test]
+    fn quotes_comments_and_raw_text_are_no_names() {
+        let good = [
+            "{{ 'a | b is c' }}{{ \"}} | x\" }}",
+            "{# a | b #}{% raw %}{{ a | b }}{% endraw %}{{ t | upper | default('x') }}",
+            "{% for i in range(3) %}{{ loop.index }}{% endfor %}{% macro m(x) %}{{ x }}{% endmacro %}{{ m('1') }}",
+            "{% if t is defined and t is not none %}{{ t.upper() }}{% endif %} a | b { is odd }",
+        ];
+        for source in good {
+            if let Err(error) = Template::new(source, Prints::Scalars, 100) {
+                panic!("`{source}` is good, but: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn variables_come_in_order_of_appearance_without_builtins() {
+        let template =
+            Template::new("{{ title }} {{ document.text }} {% for i in range(2) %}{{ brand }}{% endfor %}", Prints::Scalars, 9);
+        assert_eq!(template.unwrap().variables(), ["title", "document.text", "brand"]);
+    }
+}

@@ -1,0 +1,120 @@
+//! Finds filters, tests and functions that do not exist.
+//!
+//! The template engine looks them up when a template runs, which would be at the first document that takes that branch.
+
+use minijinja::{Environment, ErrorKind};
+
+/// The first name in `source` that nothing answers to. `code` says whether all of the source is an expression.
+pub(super) fn unknown(environment: &Environment<'_>, source: &str, code: bool, undeclared: &[String]) -> Option<String> {
+    let words = if code { words_of(source) } else { blocks(source).flat_map(words_of).collect() };
+    let mut words =
+        words.iter().enumerate().map(|(index, word)| (index.checked_sub(1).map(|i| words[i]), *word, words.get(index + 1)));
+    words.find_map(|(before, word, after)| {
+        let name = after.copied().filter(|name| is_identifier(name));
+        match word {
+            "|" => name
+                .filter(|name| fails(environment, &format!("0|{name}"), ErrorKind::UnknownFilter))
+                .map(|n| format!("filter `{n}`")),
+            "is" => {
+                let name = name.filter(|name| !matches!(*name, "not"))?;
+                fails(environment, &format!("0 is {name}"), ErrorKind::UnknownTest).then(|| format!("test `{name}`"))
+            }
+            "not" if before == Some("is") => name
+                .filter(|name| fails(environment, &format!("0 is {name}"), ErrorKind::UnknownTest))
+                .map(|n| format!("test `{n}`")),
+            word if after == Some(&"(") && !matches!(before, Some("." | "|" | "is" | "not")) => {
+                undeclared.iter().any(|name| name == word).then(|| format!("function `{word}`"))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn fails(environment: &Environment<'_>, expression: &str, kind: ErrorKind) -> bool {
+    let outcome = environment.compile_expression_owned(expression.to_owned()).and_then(|expression| expression.eval(()));
+    outcome.is_err_and(|error| error.kind() == kind)
+}
+
+/// What stands between `{{ }}` and `{% %}`; comments and raw text are left out.
+fn blocks(source: &str) -> impl Iterator<Item = &str> {
+    let mut rest = source;
+    std::iter::from_fn(move || {
+        loop {
+            let start = rest.find('{')?;
+            rest = &rest[start + 1..];
+            let close = match rest.chars().next()? {
+                '{' => "}}",
+                '%' => "%}",
+                '#' => {
+                    rest = rest.find("#}").map_or("", |end| &rest[end + 2..]);
+                    continue;
+                }
+                _ => continue,
+            };
+            let inside = &rest[1..];
+            let end = end_of(inside, close);
+            let block = &inside[..end];
+            rest = inside.get(end + 2..).unwrap_or("");
+            if block.trim_matches(['-', '+', ' ']) == "raw" {
+                rest = rest.find("endraw").map_or("", |end| &rest[end..]);
+                continue;
+            }
+            return Some(block);
+        }
+    })
+}
+
+/// Where `close` stands outside of quotes.
+fn end_of(source: &str, close: &str) -> usize {
+    let mut quote = None;
+    let mut escaped = false;
+    for (at, letter) in source.char_indices() {
+        match quote {
+            _ if escaped => escaped = false,
+            Some(_) if letter == '\\' => escaped = true,
+            Some(open) if letter == open => quote = None,
+            Some(_) => {}
+            None if letter == '"' || letter == '\'' => quote = Some(letter),
+            None if source[at..].starts_with(close) => return at,
+            None => {}
+        }
+    }
+    source.len()
+}
+
+/// Identifiers and single signs; quoted text is one sign.
+fn words_of(source: &str) -> Vec<&str> {
+    let mut words = Vec::new();
+    let mut rest = source.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let length = match first {
+            '"' | '\'' => 1 + end_of_quote(&rest[1..], first),
+            _ if is_letter(first) => rest.find(|c| !is_letter(c)).unwrap_or(rest.len()),
+            _ => first.len_utf8(),
+        };
+        words.push(&rest[..length]);
+        rest = rest[length..].trim_start();
+    }
+    words
+}
+
+fn end_of_quote(source: &str, quote: char) -> usize {
+    let mut escaped = false;
+    for (at, letter) in source.char_indices() {
+        match letter {
+            _ if escaped => escaped = false,
+            '\\' => escaped = true,
+            _ if letter == quote => return at + letter.len_utf8(),
+            _ => {}
+        }
+    }
+    source.len()
+}
+
+fn is_letter(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+fn is_identifier(word: &str) -> bool {
+    word.starts_with(|c: char| c.is_alphabetic() || c == '_')
+}

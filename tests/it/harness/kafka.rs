@@ -1,0 +1,292 @@
+//! Real Apache Kafka for tests: one process that is broker and controller, its jars fetched by Maven and pinned by hash.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use rdkafka::ClientConfig;
+use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::client::DefaultClientContext;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use tempfile::TempDir;
+use tidemill::demo::account::Account;
+use tidemill::demo::download::cache_dir;
+use tidemill::demo::postgres::free_port;
+use tidemill::demo::supervised::{Supervised, Supervision};
+
+/// What Maven resolves, and the hash of every file of it.
+const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/kafka/pom.xml");
+const HASHES: &str = include_str!("../kafka/jars.sha256");
+/// The plugin that copies what was resolved.
+const COPY: &str = "org.apache.maven.plugins:maven-dependency-plugin:3.6.1:copy-dependencies";
+
+/// A start on a busy two-core machine takes ten seconds at most; a download of 45 MB is not part of it.
+const START: Duration = Duration::from_secs(90);
+const STOP: Duration = Duration::from_secs(15);
+
+static SHARED: Mutex<Option<Broker>> = Mutex::new(None);
+
+/// A running broker. It can be stopped and resumed on the same port with its data.
+pub struct Broker {
+    port: u16,
+    folder: TempDir,
+    jars: PathBuf,
+    running: Option<Supervised>,
+}
+
+/// One record for a topic.
+#[derive(Debug, Clone)]
+pub struct Sent {
+    /// Which partition, or by key.
+    pub partition: Option<i32>,
+    /// The key.
+    pub key: Vec<u8>,
+    /// The payload; none is a delete.
+    pub payload: Option<Vec<u8>>,
+}
+
+/// Why there can be no Kafka here, if there cannot.
+pub fn availability() -> &'static Option<String> {
+    static REASON: OnceLock<Option<String>> = OnceLock::new();
+    REASON.get_or_init(|| {
+        let missing = |program: &str, flag: &str| {
+            let found = Command::new(program).arg(flag).output().is_ok_and(|output| output.status.success());
+            (!found).then(|| format!("Kafka needs `{program}`, which is not on the PATH (install Java 17 and Maven)"))
+        };
+        missing("java", "-version").or_else(|| missing("mvn", "--version"))
+    })
+}
+
+/// Whether a missing Kafka is a failure.
+pub fn is_required() -> bool {
+    std::env::var_os("TIDEMILL_REQUIRE_KAFKA").is_some_and(|value| value == "1")
+}
+
+/// The bootstrap servers of the broker that tests share.
+pub async fn shared() -> Client {
+    let start = || {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.is_none() {
+            *shared = Some(Broker::start());
+        }
+        shared.as_ref().map(Broker::client).expect("was just started")
+    };
+    tokio::task::spawn_blocking(start).await.unwrap_or_else(|e| panic!("the shared Kafka does not start: {e}"))
+}
+
+/// Stops the shared broker.
+pub fn shut_down() {
+    drop(SHARED.lock().unwrap_or_else(PoisonError::into_inner).take());
+}
+
+impl Broker {
+    /// Starts a broker that nobody shares. Blocks.
+    pub fn start() -> Self {
+        Self::try_start().unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
+    }
+
+    fn try_start() -> Result<Self> {
+        let jars = jars()?;
+        let folder = super::open_folder();
+        let (port, controller) = (free_port()?, free_port()?);
+        let data = folder.path().join("data");
+        fs::write(folder.path().join("server.properties"), properties(port, controller, &data))?;
+        fs::write(folder.path().join("log4j2.properties"), LOGGING)?;
+        let mut broker = Self { port, folder, jars, running: None };
+        let mut format = broker.java("kafka.tools.StorageTool");
+        format.args(["format", "--cluster-id", "dGlkZW1pbGwtdGVzdHMwMA", "--config"]).arg(broker.path("server.properties"));
+        let output = format.output().context("cannot run java")?;
+        ensure!(output.status.success(), "its storage cannot be formatted: {}", String::from_utf8_lossy(&output.stdout));
+        broker.launch()?;
+        Ok(broker)
+    }
+
+    /// Stops it, keeping its data. Blocks.
+    pub fn stop(&mut self) {
+        self.running.take().expect("the broker is stopped already").stop(STOP);
+    }
+
+    /// Starts it again on the same port. Blocks.
+    pub fn resume(&mut self) {
+        self.launch().unwrap_or_else(|e| panic!("Kafka cannot be started again: {e:#}"));
+    }
+
+    /// What a test needs to use it.
+    pub fn client(&self) -> Client {
+        Client { brokers: format!("127.0.0.1:{}", self.port) }
+    }
+
+    fn launch(&mut self) -> Result<()> {
+        let mut program = self.java("kafka.Kafka");
+        program.arg(self.path("server.properties"));
+        let log = self.path("kafka.log");
+        let mut child = Supervised::start(Supervision {
+            program: &program,
+            end_signal: "TERM",
+            account: &Account::own(),
+            log: File::create(&log)?,
+        })?;
+        let deadline = Instant::now() + START;
+        while !self.client().answers() {
+            if let Some(status) = child.ended()? {
+                bail!("it ended with {status}:\n{}", super::tail(&log));
+            }
+            ensure!(Instant::now() < deadline, "no answer within {} s:\n{}", START.as_secs(), super::tail(&log));
+        }
+        self.running = Some(child);
+        Ok(())
+    }
+
+    /// Small and quick to start rather than fast.
+    fn java(&self, class: &str) -> Command {
+        let mut java = Command::new("java");
+        java.args(["-Xms64m", "-Xmx384m", "-XX:+UseSerialGC", "-XX:TieredStopAtLevel=1", "-XX:-UsePerfData"]);
+        java.arg(format!("-Dlog4j2.configurationFile={}", self.path("log4j2.properties").display()));
+        java.arg("-cp").arg(self.jars.join("*")).arg(class);
+        java.current_dir(self.folder.path());
+        java
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+}
+
+/// How a test speaks with a broker.
+#[derive(Debug, Clone)]
+pub struct Client {
+    /// `host:port`.
+    pub brokers: String,
+}
+
+impl Client {
+    /// Makes a topic whose name no other test has.
+    pub async fn topic(&self, stem: &str, partitions: i32) -> String {
+        static NEXT: AtomicUsize = AtomicUsize::new(1);
+        let name = format!("{stem}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
+        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
+        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        let outcome = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+        name
+    }
+
+    /// Sends the records and waits until the broker has them all.
+    pub async fn send(&self, topic: &str, records: Vec<Sent>) {
+        let (config, topic) = (self.config(), topic.to_owned());
+        let send = move || {
+            let producer: BaseProducer = config.clone().set("message.max.bytes", "25000000").create().unwrap();
+            for record in records {
+                let mut next = BaseRecord::to(&topic).key(&record.key);
+                next.partition = record.partition;
+                next.payload = record.payload.as_deref();
+                while let Err((error, back)) = producer.send(next) {
+                    let is_full = error.rdkafka_error_code() == Some(rdkafka::types::RDKafkaErrorCode::QueueFull);
+                    assert!(is_full, "cannot send a record: {error}");
+                    producer.poll(Duration::from_millis(50));
+                    next = back;
+                }
+            }
+            producer.flush(Duration::from_secs(60)).unwrap();
+        };
+        tokio::task::spawn_blocking(send).await.unwrap();
+    }
+
+    /// A configuration that points at this broker.
+    pub fn config(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", &self.brokers).set("log_level", "2");
+        config
+    }
+
+    fn answers(&self) -> bool {
+        let consumer: Result<BaseConsumer, _> = self.config().create();
+        consumer.is_ok_and(|c| c.fetch_metadata(None, Duration::from_secs(1)).is_ok_and(|m| !m.brokers().is_empty()))
+    }
+}
+
+/// The folder of jars, fetched once and kept with the other downloads.
+fn jars() -> Result<PathBuf> {
+    let cache = cache_dir()?;
+    let version = blake3::hash(HASHES.as_bytes()).to_hex();
+    let folder = cache.join(format!("kafka-{}", &version[..12]));
+    if folder.exists() {
+        return Ok(folder);
+    }
+    let lock = File::create(cache.join("kafka.lock"))?;
+    lock.lock()?;
+    if folder.exists() {
+        return Ok(folder);
+    }
+    eprintln!("fetching Kafka (45 MB) into {}", cache.display());
+    let partial = folder.with_extension("partial");
+    if partial.exists() {
+        fs::remove_dir_all(&partial)?;
+    }
+    let output = Command::new("mvn")
+        .args(["--batch-mode", "--quiet", "--strict-checksums", "--file", POM, COPY, "-DincludeScope=runtime"])
+        .arg(format!("-DoutputDirectory={}", partial.display()))
+        .output()
+        .context("cannot run mvn")?;
+    ensure!(output.status.success(), "Maven cannot fetch it: {}", String::from_utf8_lossy(&output.stdout).trim());
+    verify(&partial)?;
+    fs::rename(&partial, &folder)?;
+    Ok(folder)
+}
+
+/// Every file must be one of the pinned ones, by content, and none may be missing.
+fn verify(folder: &Path) -> Result<()> {
+    let list = folder.join("jars.sha256");
+    fs::write(&list, HASHES)?;
+    let output = Command::new("sha256sum").args(["--check", "--strict", "--quiet"]).arg(&list).current_dir(folder).output()?;
+    ensure!(
+        output.status.success(),
+        "what Maven fetched is not what tests/it/kafka/jars.sha256 pins: {}",
+        String::from_utf8_lossy(&output.stdout).trim()
+    );
+    fs::remove_file(&list)?;
+    let (found, pinned) = (fs::read_dir(folder)?.count(), HASHES.lines().count());
+    ensure!(found == pinned, "Maven fetched {found} files where tests/it/kafka/jars.sha256 pins {pinned}");
+    Ok(())
+}
+
+const LOGGING: &str = "
+status = error
+appender.console.type = Console
+appender.console.name = console
+appender.console.layout.type = PatternLayout
+appender.console.layout.pattern = %d %p %m (%c)%n
+rootLogger.level = warn
+rootLogger.appenderRef.console.ref = console
+";
+
+fn properties(port: u16, controller: u16, data: &Path) -> String {
+    format!(
+        "process.roles=broker,controller
+node.id=1
+controller.quorum.voters=1@127.0.0.1:{controller}
+controller.listener.names=CONTROLLER
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+log.dirs={}
+auto.create.topics.enable=false
+offsets.topic.replication.factor=1
+offsets.topic.num.partitions=4
+transaction.state.log.replication.factor=1
+transaction.state.log.min.isr=1
+group.initial.rebalance.delay.ms=0
+group.min.session.timeout.ms=1000
+message.max.bytes=25000000
+num.network.threads=2
+num.io.threads=2
+log.cleaner.threads=1
+",
+        data.display()
+    )
+}

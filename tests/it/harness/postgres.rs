@@ -1,0 +1,121 @@
+//! Postgres for tests: one server, a database of its own for each test, copied from one that is migrated once.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+use sqlx::{AssertSqlSafe, Connection, PgConnection};
+use tempfile::TempDir;
+use tidemill::config::DatabaseConfig;
+use tidemill::demo::postgres::{PostgresOptions, PrivatePostgres};
+use tidemill::store::Store;
+
+/// The server that tests share. None before the first test and after the last.
+static SHARED: Mutex<Option<Server>> = Mutex::new(None);
+
+/// A Postgres server in a folder of its own. It can be stopped and started on the same port.
+pub struct Server {
+    running: Option<PrivatePostgres>,
+    options: PostgresOptions,
+    url: String,
+    _folder: TempDir,
+}
+
+/// A migrated database that one test has for itself.
+pub struct Database {
+    /// `postgres://user:password@host:port/name`.
+    pub url: String,
+    /// The ledger in it.
+    pub store: Store,
+}
+
+impl Server {
+    /// Starts a server that nobody shares. Blocks.
+    pub fn start() -> Self {
+        let folder = super::open_folder();
+        let options = PostgresOptions { data_dir: folder.path().to_owned(), port: None, durable: false };
+        let running = PrivatePostgres::start(&options, &|line| eprintln!("{line}")).unwrap_or_else(|e| panic!("{e:#}"));
+        let options = PostgresOptions { port: Some(running.port()), ..options };
+        Self { url: running.url().to_owned(), running: Some(running), options, _folder: folder }
+    }
+
+    /// Ends it, keeping its files. Blocks.
+    pub fn stop(&mut self) {
+        self.running.take().expect("the server is stopped already").stop();
+    }
+
+    /// Ends it as a crash would, keeping its files. Blocks.
+    pub fn kill(&mut self) {
+        self.running.take().expect("the server is stopped already").kill();
+    }
+
+    /// Starts it again on the same port. Blocks.
+    pub fn resume(&mut self) {
+        let running = PrivatePostgres::start(&self.options, &|line| eprintln!("{line}")).unwrap_or_else(|e| panic!("{e:#}"));
+        self.running = Some(running);
+    }
+
+    /// The URL of the server's first database, which is empty.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// The URL of a database of this server.
+    fn url_of(&self, database: &str) -> String {
+        let (server, _) = self.url.rsplit_once('/').expect("a database URL ends with a name");
+        format!("{server}/{database}")
+    }
+}
+
+/// The database that others are copied from.
+const TEMPLATE: &str = "migrated";
+
+/// A fresh, migrated database on the shared server.
+pub async fn database() -> Database {
+    static NEXT: AtomicUsize = AtomicUsize::new(1);
+    let name = format!("test_{}", NEXT.fetch_add(1, Ordering::Relaxed));
+    let url = tokio::task::spawn_blocking(move || {
+        let mut shared = SHARED.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_first = shared.is_none();
+        let server = shared.get_or_insert_with(Server::start);
+        // Copies of one database cannot be made at the same time: the lock is held until it is done.
+        tokio::runtime::Handle::current().block_on(async {
+            if is_first {
+                execute(server.url(), &format!("CREATE DATABASE {TEMPLATE}")).await;
+                let store = open(&server.url_of(TEMPLATE));
+                store.migrate().await.unwrap_or_else(|e| panic!("{e:#}"));
+                store.close().await;
+            }
+            execute(server.url(), &format!("CREATE DATABASE {name} TEMPLATE {TEMPLATE}")).await;
+            server.url_of(&name)
+        })
+    })
+    .await
+    .unwrap();
+    Database { store: open(&url), url }
+}
+
+/// Runs one statement that the test wrote itself.
+pub async fn execute(url: &str, statement: &str) {
+    let mut connection = PgConnection::connect(url).await.unwrap_or_else(|e| panic!("cannot reach the test's Postgres: {e}"));
+    let outcome = sqlx::raw_sql(AssertSqlSafe(statement.to_owned())).execute(&mut connection).await;
+    outcome.unwrap_or_else(|e| panic!("{statement}: {e}"));
+    connection.close().await.ok();
+}
+
+/// The single number that a query of the test's own answers.
+pub async fn count(url: &str, query: &str) -> i64 {
+    let mut connection = PgConnection::connect(url).await.unwrap_or_else(|e| panic!("cannot reach the test's Postgres: {e}"));
+    let number = sqlx::query_scalar(AssertSqlSafe(query.to_owned())).fetch_one(&mut connection).await;
+    connection.close().await.ok();
+    number.unwrap_or_else(|e| panic!("{query}: {e}"))
+}
+
+fn open(url: &str) -> Store {
+    let config = DatabaseConfig { url: Some(url.to_owned()), ..DatabaseConfig::default() };
+    Store::connect(&config).unwrap_or_else(|e| panic!("{e:#}"))
+}
+
+/// Stops the shared server.
+pub fn shut_down() {
+    drop(SHARED.lock().unwrap_or_else(PoisonError::into_inner).take());
+}

@@ -1,0 +1,88 @@
+//! Trials: asynchronous bodies with a limit in time, some of which need Kafka or the machine for themselves.
+
+use std::any::Any;
+use std::sync::{Mutex, PoisonError, mpsc};
+use std::thread;
+use std::time::Duration;
+
+use libtest_mimic::{Completion, Failed, Trial};
+
+use super::kafka;
+
+/// Long enough for what starts a broker on a busy machine, short enough that a hung test is noticed.
+const LIMIT: Duration = Duration::from_secs(120);
+
+/// Held by tests that keep the whole machine busy or measure time.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+/// What a test asks of the harness.
+#[derive(Debug, Clone, Copy)]
+pub struct Needs {
+    limit: Duration,
+    kafka: bool,
+    machine: bool,
+}
+
+impl Needs {
+    /// Nothing special.
+    pub const NOTHING: Self = Self { limit: LIMIT, kafka: false, machine: false };
+    /// Java and Maven.
+    pub const KAFKA: Self = Self { kafka: true, ..Self::NOTHING };
+
+    /// No other such test at the same time.
+    pub const fn alone(self) -> Self {
+        Self { machine: true, ..self }
+    }
+
+    /// Another limit in time.
+    pub const fn within(self, limit: Duration) -> Self {
+        Self { limit, ..self }
+    }
+}
+
+/// A test of the name, whose body is a future that panics where the behaviour is not as its name says.
+pub fn trial<F: Future<Output = ()>>(name: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
+    let title = name.to_owned();
+    Trial::ignorable_test(name, move || {
+        if let Err(reason) =
+            kafka::availability().as_ref().map_or(Ok(()), |reason| if needs.kafka { Err(reason) } else { Ok(()) })
+        {
+            return if kafka::is_required() {
+                Err(Failed::from(format!("Kafka is required by TIDEMILL_REQUIRE_KAFKA and cannot be started: {reason}")))
+            } else {
+                eprintln!("ignoring {title}: {reason}");
+                Ok(Completion::ignored_with(reason))
+            };
+        }
+        let machine = needs.machine.then(|| MACHINE.lock().unwrap_or_else(PoisonError::into_inner));
+        let outcome = run(&title, needs.limit, body);
+        drop(machine);
+        outcome.map(|()| Completion::Completed)
+    })
+}
+
+/// The body gets a thread and a runtime of its own, so that one that blocks can still be given up.
+fn run<F: Future<Output = ()>>(name: &str, limit: Duration, body: impl FnOnce() -> F + Send + 'static) -> Result<(), Failed> {
+    let (done, outcome) = mpsc::channel();
+    let thread = thread::Builder::new().name(name.to_owned()).spawn(move || {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build();
+        runtime.expect("cannot start a tokio runtime").block_on(async { body().await });
+        done.send(()).ok();
+    });
+    let thread = thread.expect("cannot start a thread for a test");
+    match outcome.recv_timeout(limit) {
+        Ok(()) => Ok(()),
+        Err(mpsc::RecvTimeoutError::Timeout) => {
+            Err(Failed::from(format!("{name} did not end within {} s and was given up", limit.as_secs())))
+        }
+        Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
+            Ok(()) => Ok(()),
+            Err(panic) => Err(Failed::from(words(panic.as_ref()))),
+        },
+    }
+}
+
+fn words(panic: &(dyn Any + Send)) -> String {
+    let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+    text.unwrap_or("the test panicked without words").to_owned()
+}

@@ -1,0 +1,81 @@
+//! The built `tidemill` as a process of its own, to be frozen, thawed and killed.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::path::PathBuf;
+use std::process::{Command, ExitStatus};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use tempfile::TempDir;
+use tidemill::demo::account::Account;
+use tidemill::demo::supervised::{Supervised, Supervision};
+
+/// A running `tidemill`. It is killed with this value, and when the test process goes away.
+pub struct Worker {
+    child: Supervised,
+    id: Pid,
+    log: PathBuf,
+    _folder: TempDir,
+}
+
+impl Worker {
+    /// Starts `tidemill` with the arguments and environment, in `folder`.
+    pub fn start<A: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[A], environment: &[(&str, &str)]) -> Self {
+        let logs = super::open_folder();
+        let log = logs.path().join("log");
+        let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        program.args(arguments).envs(environment.iter().copied()).current_dir(folder);
+        let mut child = Supervised::start(Supervision {
+            program: &program,
+            end_signal: "KILL",
+            account: &Account::own(),
+            log: File::create(&log).unwrap(),
+        })
+        .unwrap();
+        let id = Pid::from_raw(child.process().expect("tidemill cannot be started").cast_signed());
+        Self { child, id, log, _folder: logs }
+    }
+
+    /// Sends the process a signal. One that has ended gets none.
+    pub fn signal(&self, signal: Signal) {
+        kill(self.id, signal).ok();
+    }
+
+    /// Kills it without a chance to clean up, and waits for its end.
+    pub fn kill(&mut self) {
+        self.signal(Signal::SIGKILL);
+        self.wait(Duration::from_secs(10));
+    }
+
+    /// How it ended, which it must within `limit`.
+    pub fn wait(&mut self, limit: Duration) -> ExitStatus {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.ended() {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "tidemill did not end within {} s:\n{}", limit.as_secs(), self.log());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// How it ended, if it has. A signal N shows as exit code 128 + N.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.ended().unwrap()
+    }
+
+    /// The end of what it wrote.
+    pub fn log(&self) -> String {
+        super::tail(&self.log)
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("--- the last words of tidemill, process {} ---\n{}\n---", self.id, self.log());
+        }
+    }
+}

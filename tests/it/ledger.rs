@@ -1,0 +1,129 @@
+//! Exactly once, one crash at a time.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use tidemill::record::Partition;
+
+use crate::harness::trial::{Needs, trial};
+use crate::harness::{eventually, kafka, postgres};
+use crate::world::{PIPELINE, World};
+
+/// Each step of the commit, before and after.
+const CRASHES: &[(&str, &str)] = &[
+    ("crash_before_stage_leaves_no_trace", "commit-before-stage"),
+    ("crash_after_the_file_is_announced_leaves_no_rows", "commit-after-announce"),
+    ("crash_between_stage_and_publish_leaves_no_rows", "commit-after-stage"),
+    ("crash_after_the_position_moved_in_the_transaction_moves_nothing", "commit-after-position"),
+    ("crash_after_the_results_are_written_in_the_transaction_shows_none", "commit-after-results"),
+    ("crash_before_the_transaction_commits_leaves_no_rows", "commit-before-commit"),
+    ("crash_after_the_transaction_committed_repeats_nothing", "commit-after-commit"),
+    ("crash_before_the_hint_to_kafka_repeats_nothing", "commit-after-ledger"),
+    ("crash_before_events_are_struck_out_publishes_them_again_under_the_same_ids", "relay-before-delete"),
+];
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    let crash =
+        |&(name, failpoint): &(&str, &'static str)| trial(&format!("ledger::{name}"), Needs::KAFKA, move || crash_at(failpoint));
+    let mut trials: Vec<Trial> = CRASHES.iter().map(crash).collect();
+    trials.extend([
+        trial("ledger::lost_commit_reply_is_resolved_by_the_batch_id", Needs::KAFKA, lost_commit_reply),
+        trial("ledger::stale_consumer_cannot_commit", Needs::KAFKA, stale_consumer_cannot_commit),
+        trial("ledger::sigterm_drains_commits_the_finished_prefix_and_exits_0", Needs::KAFKA, sigterm_drains),
+        trial("ledger::redelivered_documents_are_reused_and_change_nothing", Needs::KAFKA, redelivery_is_reused),
+        trial("ledger::files_that_never_went_live_are_swept", Needs::KAFKA, orphans_are_condemned),
+    ]);
+    trials
+}
+
+const DOCUMENTS: i64 = 120;
+
+async fn crash_at(failpoint: &str) {
+    let world = World::new(kafka::shared().await, 1).await;
+    world.send(0..DOCUMENTS as usize).await;
+    let mut doomed = world.worker(&format!("{failpoint}=return"));
+    let status = doomed.wait(Duration::from_secs(60));
+    assert!(!status.success(), "the worker was to abort at {failpoint}, but ended with {status}");
+    world.audit(&format!("after the crash at {failpoint}")).await;
+    let _worker = world.worker("");
+    world.drained(DOCUMENTS, Duration::from_secs(60)).await;
+    world.assert_exactly_once(DOCUMENTS, 0).await;
+}
+
+async fn lost_commit_reply() {
+    let world = World::new(kafka::shared().await, 1).await;
+    world.send(0..DOCUMENTS as usize).await;
+    let _worker = world.worker("commit-reply-lost=2*return");
+    world.drained(DOCUMENTS, Duration::from_secs(60)).await;
+    world.assert_exactly_once(DOCUMENTS, 0).await;
+}
+
+async fn stale_consumer_cannot_commit() {
+    let world = World::new(kafka::shared().await, 1).await;
+    world.send(0..10).await;
+    let mut stale = world.worker("");
+    world.drained(10, Duration::from_secs(60)).await;
+
+    let partition = Partition { topic: world.topic.as_str().into(), number: 0 };
+    let claim = world.store.claim(PIPELINE, &partition, "another worker").await.unwrap();
+    assert_eq!((claim.epoch, claim.next_offset), (2, 10), "the new owner continues where the old one committed");
+    world.send(10..20).await;
+    eventually("the old owner notices that it is fenced", Duration::from_secs(30), || async {
+        stale.log().contains("fenced: another worker owns the partition")
+    })
+    .await;
+    assert_eq!(world.committed().await, 10, "a fenced worker moved the position");
+    let rows = postgres::count(&world.database_url, "SELECT count(*) FROM results").await;
+    assert_eq!(rows, 20, "a fenced worker made rows visible");
+    world.audit("after the fence").await;
+
+    stale.kill();
+    let _worker = world.worker("");
+    world.drained(20, Duration::from_secs(60)).await;
+    world.assert_exactly_once(20, 0).await;
+}
+
+async fn sigterm_drains() {
+    let world = World::new(kafka::shared().await, 2).await;
+    world.send(0..400).await;
+    let mut worker = world.worker("commit-before-stage=sleep(150)");
+    eventually("something is committed", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    worker.signal(Signal::SIGTERM);
+    let status = worker.wait(Duration::from_secs(30));
+    assert!(status.success(), "told to stop, the worker ended with {status}:\n{}", worker.log());
+    world.audit("after the drain").await;
+    let staged = postgres::count(&world.database_url, "SELECT count(*) FROM parquet_files WHERE state <> 'live'").await;
+    assert_eq!(staged, 0, "a drained worker left a file that never went live");
+    let _worker = world.worker("");
+    world.drained(400, Duration::from_secs(60)).await;
+    world.assert_exactly_once(400, 0).await;
+}
+
+async fn redelivery_is_reused() {
+    let world = World::new(kafka::shared().await, 2).await;
+    let _worker = world.worker("");
+    world.send(0..100).await;
+    world.drained(100, Duration::from_secs(60)).await;
+    world.send(0..100).await;
+    world.drained(200, Duration::from_secs(60)).await;
+    world.assert_exactly_once(100, 100).await;
+    let reused = postgres::count(&world.database_url, "SELECT sum(units_reused)::bigint FROM batches").await;
+    assert_eq!(reused, 200, "every unit of the second delivery is reused");
+}
+
+async fn orphans_are_condemned() {
+    let world = World::new(kafka::shared().await, 1).await;
+    world.send(0..10).await;
+    let mut doomed = world.worker("commit-after-stage=return");
+    doomed.wait(Duration::from_secs(60));
+    let orphans = world.store.condemn_files("results", 0.0).await.unwrap();
+    assert_eq!(orphans.len(), 1, "the crash left one staged file");
+    assert!(std::path::Path::new(&orphans[0]).exists(), "the file was staged before the crash");
+    let _worker = world.worker("");
+    world.drained(10, Duration::from_secs(60)).await;
+    world.assert_exactly_once(10, 0).await;
+    world.store.forget_files(&orphans).await.unwrap();
+    assert!(world.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was condemned");
+}

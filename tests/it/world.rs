@@ -1,0 +1,196 @@
+//! A small world to break: a topic, a database, a folder of configuration and worker processes, and the books that must balance.
+
+use std::collections::{BTreeMap, HashSet};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::record::RowAccessor;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Headers, Message};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::Value;
+use tempfile::TempDir;
+use tidemill::store::Store;
+
+use crate::harness::kafka::{Client, Sent};
+use crate::harness::worker::Worker;
+use crate::harness::{eventually, open_folder, postgres};
+
+/// The pipeline that the worlds run: two tasks without a model, the second on the first.
+pub const PIPELINE: &str = "echo";
+
+/// Tasks of the pipeline.
+pub const TASKS: i64 = 2;
+
+/// A topic, a ledger and the workers' folder.
+pub struct World {
+    /// The broker.
+    pub client: Client,
+    /// The topic of documents.
+    pub topic: String,
+    /// The topic of results.
+    pub results: String,
+    /// The ledger.
+    pub store: Store,
+    /// Where it is.
+    pub database_url: String,
+    folder: TempDir,
+}
+
+impl World {
+    /// A world on the shared Postgres.
+    pub async fn new(client: Client, partitions: i32) -> Self {
+        let database = postgres::database().await;
+        Self::on(client, partitions, (database.store, database.url)).await
+    }
+
+    /// A world on another Postgres.
+    pub async fn on(client: Client, partitions: i32, (store, database_url): (Store, String)) -> Self {
+        let topic = client.topic("documents", partitions).await;
+        let results = client.topic("results", 1).await;
+        let world = Self { client, topic, results, store, database_url, folder: open_folder() };
+        let pipelines = world.path("pipelines");
+        std::fs::create_dir(&pipelines).unwrap();
+        std::fs::write(pipelines.join("echo.yaml"), world.pipeline()).unwrap();
+        world.configure(&world.path("data"));
+        world
+    }
+
+    fn pipeline(&self) -> String {
+        let Self { topic, results, .. } = self;
+        format!(
+            "version: 1\nname: {PIPELINE}\n\
+             source: {{ topic: {topic}, id: id, text: \"{{{{ text }}}}\" }}\n\
+             tasks:\n  \
+               first: {{ render: {{ template: \"{{{{ document.text }}}}!\" }} }}\n  \
+               second: {{ render: {{ template: \"{{{{ first.text }}}}?\" }} }}\n\
+             sinks:\n  postgres: {{}}\n  parquet: {{ dataset: results }}\n  topic: {{ name: {results} }}\n\
+             budget: {{ max_wait: 50ms, max_records: 50 }}\n"
+        )
+    }
+
+    /// Writes the configuration, with the dataset in `data`.
+    pub fn configure(&self, data: &Path) {
+        let config = format!(
+            "pipelines = \"pipelines\"\n[kafka]\nbrokers = \"{}\"\n[kafka.settings]\n\
+             \"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n\
+             [datasets.results]\npath = \"{}\"\n",
+            self.client.brokers,
+            data.display()
+        );
+        std::fs::write(self.path("tidemill.toml"), config).unwrap();
+    }
+
+    /// A path in the workers' folder.
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Starts a worker, with failpoints set as in `FAILPOINTS`.
+    pub fn worker(&self, failpoints: &str) -> Worker {
+        self.worker_at("127.0.0.1:0", failpoints)
+    }
+
+    /// Starts a worker whose HTTP address is known.
+    pub fn worker_at(&self, listen: &str, failpoints: &str) -> Worker {
+        let environment = [("TIDEMILL_DATABASE__URL", self.database_url.as_str()), ("FAILPOINTS", failpoints)];
+        Worker::start(self.folder.path(), &["run", "--config", "tidemill.toml", "--listen", listen], &environment)
+    }
+
+    /// Sends documents `range`, one version each.
+    pub async fn send(&self, range: std::ops::Range<usize>) {
+        let record = |n: usize| Sent {
+            partition: None,
+            key: format!("d{n}").into_bytes(),
+            payload: Some(format!(r#"{{"id":"d{n}","text":"text {n}"}}"#).into_bytes()),
+        };
+        self.client.send(&self.topic, range.map(record).collect()).await;
+    }
+
+    /// Records that the ledger has committed.
+    pub async fn committed(&self) -> i64 {
+        self.store.positions(PIPELINE, &self.topic).await.map(|p| p.iter().map(|(_, next)| next).sum()).unwrap_or(-1)
+    }
+
+    /// Waits until the ledger has committed `records` and published its events.
+    pub async fn drained(&self, records: i64, limit: Duration) {
+        eventually(&format!("{records} records are committed"), limit, || async { self.committed().await == records }).await;
+        eventually("the outbox is empty", Duration::from_secs(30), || async {
+            postgres::count(&self.database_url, "SELECT count(*) FROM outbox").await == 0
+        })
+        .await;
+    }
+
+    /// Checks that the books balance whatever happened: the ledger's invariants hold, and nothing half done is visible.
+    pub async fn audit(&self, when: &str) {
+        let violations = self.store.audit().await.unwrap();
+        assert!(violations.is_empty(), "{when}: {}", violations.join("; "));
+    }
+
+    /// Checks that `documents` sent once each, and `redelivered` more that changed nothing, ended exactly once everywhere.
+    pub async fn assert_exactly_once(&self, documents: i64, redelivered: i64) {
+        let count = |query: &'static str| postgres::count(&self.database_url, query);
+        self.audit("at the end").await;
+        let units = count("SELECT coalesce(sum(units_in), 0)::bigint FROM batches").await;
+        let parts =
+            count("SELECT coalesce(sum(units_ok + units_reused + units_skipped + units_dead), 0)::bigint FROM batches").await;
+        let expected = (documents + redelivered) * TASKS;
+        assert_eq!((units, parts), (expected, expected), "produced × tasks = in = ok + reused + skipped + dead");
+        assert_eq!(count("SELECT count(*) FROM results").await, documents * TASKS, "distinct keys = rows");
+        assert_eq!(count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
+        assert_eq!(count("SELECT count(*) FROM dead_letters").await, 0, "nothing was at fault but the world");
+        let ok = count("SELECT sum(units_ok)::bigint FROM batches").await;
+        let (rows, keys) = self.parquet().await;
+        assert_eq!(rows, ok as usize, "live Parquet rows = units computed");
+        assert_eq!(keys, (documents * TASKS) as usize, "live Parquet files hold every (document, task)");
+        let events = self.events().await;
+        assert_eq!(events.len(), ok as usize, "the results topic, deduplicated by event id = units computed");
+    }
+
+    /// Rows and distinct (document, task) pairs of the live files, read from the disk.
+    async fn parquet(&self) -> (usize, usize) {
+        let paths = paths_of_live_files(&self.database_url).await;
+        let (mut rows, mut keys) = (0, HashSet::new());
+        for path in paths {
+            let file = std::fs::File::open(&path).unwrap_or_else(|e| panic!("live file {path} cannot be opened: {e}"));
+            for row in SerializedFileReader::new(file).unwrap().get_row_iter(None).unwrap() {
+                let row = row.unwrap();
+                rows += 1;
+                keys.insert((row.get_string(0).unwrap().clone(), row.get_string(2).unwrap().clone()));
+            }
+        }
+        (rows, keys.len())
+    }
+
+    /// The events of the results topic by their ids.
+    pub async fn events(&self) -> BTreeMap<String, Value> {
+        let (config, topic) = (self.client.config(), self.results.clone());
+        tokio::task::spawn_blocking(move || read_events(config, &topic)).await.unwrap()
+    }
+}
+
+/// Reads the topic's only partition from its start to its end.
+fn read_events(mut config: ClientConfig, topic: &str) -> BTreeMap<String, Value> {
+    let consumer: BaseConsumer = config.set("group.id", "none").create().unwrap();
+    let (low, high) = consumer.fetch_watermarks(topic, 0, Duration::from_secs(20)).unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, 0, Offset::Offset(low)).unwrap();
+    consumer.assign(&list).unwrap();
+    let mut events = BTreeMap::new();
+    let mut next = low;
+    while next < high {
+        let message = consumer.poll(Duration::from_secs(20)).expect("the results topic ends early").unwrap();
+        let id = message.headers().unwrap().iter().find(|header| header.key == "event-id").expect("an event has an id");
+        let id = String::from_utf8(id.value.unwrap().to_vec()).unwrap();
+        events.insert(id, serde_json::from_slice(message.payload().unwrap()).unwrap());
+        next = message.offset() + 1;
+    }
+    events
+}
+
+async fn paths_of_live_files(url: &str) -> Vec<String> {
+    use sqlx::{Connection, PgConnection};
+    let mut connection = PgConnection::connect(url).await.unwrap();
+    sqlx::query_scalar("SELECT path FROM parquet_files WHERE state = 'live'").fetch_all(&mut connection).await.unwrap()
+}
