@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::{StagedFile, Store, copy, unavailable};
 use crate::checkpoint::CheckpointDelta;
-use crate::failure::{Component, Transient};
+use crate::failure::Transient;
 use crate::outcome::{EmbeddedChunk, Fingerprint};
 
 /// Everything that one micro-batch makes true.
@@ -209,7 +209,7 @@ impl Store {
         fail::fail_point!("commit-after-commit", |_| std::process::abort());
         fail::fail_point!("commit-reply-lost", |_| {
             let reason = "the reply to the commit was lost".to_owned();
-            Err(CommitError::Unavailable(Transient { component: Component::Database, reason }))
+            Err(CommitError::Unavailable(Transient { component: crate::failure::Component::Database, reason }))
         });
         Ok(Ledgered { superseded })
     }
