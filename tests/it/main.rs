@@ -3,6 +3,11 @@
 //! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
 //! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
 
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be; clippy takes only `#[test]` for one"
+)]
+
 mod bad_input;
 mod demo;
 mod faults;
