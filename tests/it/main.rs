@@ -3,6 +3,9 @@
 //! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
 //! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
 
+// Clippy takes a binary with a main of its own for no test.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
 mod bad_input;
 mod demo;
 mod faults;
