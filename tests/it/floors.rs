@@ -16,7 +16,7 @@ const FLOORS: &[&[&str]] = &[
     &["pipeline"],
     &["jobs", "search"],
     &["server"],
-    &["app", "bench", "cli", "demo", "lib", "main"],
+    &["app", "cli", "demo", "lib", "main"],
 ];
 
 /// Libraries that only some files may name, by the beginning of their paths.

@@ -14,6 +14,7 @@ mod faults;
 mod floors;
 mod harness;
 mod ledger;
+mod readme;
 mod search;
 mod smoke;
 mod world;
@@ -39,6 +40,7 @@ fn main() -> ExitCode {
         faults::trials(),
         demo::trials(),
         bad_input::trials(),
+        readme::trials(),
     ]
     .into_iter()
     .flatten()
