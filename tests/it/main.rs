@@ -7,6 +7,7 @@ mod faults;
 mod floors;
 mod harness;
 mod ledger;
+mod pipelines;
 mod search;
 mod smoke;
 mod world;
@@ -24,8 +25,10 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let trials =
-        [floors::trials(), smoke::trials(), ledger::trials(), search::trials(), faults::trials()].into_iter().flatten().collect();
+    let trials = [floors::trials(), smoke::trials(), ledger::trials(), pipelines::trials(), search::trials(), faults::trials()]
+        .into_iter()
+        .flatten()
+        .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     harness::shut_down();
     conclusion.exit_code()
