@@ -26,20 +26,16 @@ pub(super) struct Encoder {
 struct Layer {
     /// Query, key and value in one product.
     qkv: Linear,
-    qkv_bias: Vec<f32>,
     project: Linear,
-    project_bias: Vec<f32>,
     attention_norm: LayerNorm,
     widen: Linear,
-    widen_bias: Vec<f32>,
     narrow: Linear,
-    narrow_bias: Vec<f32>,
     norm: LayerNorm,
 }
 
 enum Output {
     Pooled(Pooling),
-    Logits { dense: Linear, dense_bias: Vec<f32>, classes: Linear, classes_bias: Vec<f32> },
+    Logits { dense: Linear, classes: Linear },
 }
 
 /// Buffers of one thread, kept between batches.
@@ -91,7 +87,7 @@ impl Encoder {
     pub(super) fn dimension(&self) -> usize {
         match &self.output {
             Output::Pooled(_) => self.hidden,
-            Output::Logits { classes_bias, .. } => classes_bias.len(),
+            Output::Logits { classes, .. } => classes.bias().len(),
         }
     }
 
@@ -107,20 +103,17 @@ impl Encoder {
         for layer in &self.layers {
             let qkv = &mut wide[..tokens * 3 * hidden];
             layer.qkv.apply(rows, qkv);
-            for row in qkv.chunks_exact_mut(3 * hidden) {
-                row.iter_mut().zip(&layer.qkv_bias).for_each(|(value, bias)| *value += bias);
-            }
             for range in batch.ranges() {
                 let context = &mut context[range.start * hidden..range.end * hidden];
                 attend(self.attention, &qkv[range.start * 3 * hidden..range.end * 3 * hidden], context, scratch);
             }
-            layer.project.apply(context, product);
-            layer.attention_norm.add(rows, product, &layer.project_bias);
+            layer.project.product(context, product);
+            layer.attention_norm.add(rows, product, layer.project.bias());
             let inner = &mut wide[..tokens * self.inner];
-            layer.widen.apply(rows, inner);
-            gelu(inner, &layer.widen_bias);
-            layer.narrow.apply(inner, product);
-            layer.norm.add(rows, product, &layer.narrow_bias);
+            layer.widen.product(rows, inner);
+            gelu(inner, layer.widen.bias());
+            layer.narrow.product(inner, product);
+            layer.norm.add(rows, product, layer.narrow.bias());
         }
         batch.ranges().map(|range| self.output.apply(&rows[range.start * hidden..range.end * hidden], hidden)).collect()
     }
@@ -157,25 +150,31 @@ fn layer_norm(weights: &mut Weights, name: &str, shape: &ModelShape) -> Result<L
     })
 }
 
+fn linear(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, EngineError> {
+    let weight = weights.encoder(&format!("{name}.weight"), &[outputs, inputs])?;
+    Ok(Linear::new(&weight, weights.encoder(&format!("{name}.bias"), &[outputs])?))
+}
+
+fn head(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, EngineError> {
+    let weight = weights.head(&format!("{name}.weight"), &[outputs, inputs])?;
+    Ok(Linear::new(&weight, weights.head(&format!("{name}.bias"), &[outputs])?))
+}
+
 impl Layer {
     fn load(weights: &mut Weights, index: usize, shape: &ModelShape) -> Result<Self, EngineError> {
         let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{index}.{name}");
-        let (mut qkv, mut qkv_bias) = (Vec::with_capacity(3 * hidden * hidden), Vec::with_capacity(3 * hidden));
+        let (mut qkv, mut bias) = (Vec::with_capacity(3 * hidden * hidden), Vec::with_capacity(3 * hidden));
         for part in ["query", "key", "value"] {
             qkv.extend(weights.encoder(&at(&format!("attention.self.{part}.weight")), &[hidden, hidden])?);
-            qkv_bias.extend(weights.encoder(&at(&format!("attention.self.{part}.bias")), &[hidden])?);
+            bias.extend(weights.encoder(&at(&format!("attention.self.{part}.bias")), &[hidden])?);
         }
         Ok(Self {
-            qkv: Linear::new(qkv, hidden, 3 * hidden),
-            qkv_bias,
-            project: Linear::new(weights.encoder(&at("attention.output.dense.weight"), &[hidden, hidden])?, hidden, hidden),
-            project_bias: weights.encoder(&at("attention.output.dense.bias"), &[hidden])?,
+            qkv: Linear::new(&qkv, bias),
+            project: linear(weights, &at("attention.output.dense"), hidden, hidden)?,
             attention_norm: layer_norm(weights, &at("attention.output.LayerNorm"), shape)?,
-            widen: Linear::new(weights.encoder(&at("intermediate.dense.weight"), &[inner, hidden])?, hidden, inner),
-            widen_bias: weights.encoder(&at("intermediate.dense.bias"), &[inner])?,
-            narrow: Linear::new(weights.encoder(&at("output.dense.weight"), &[hidden, inner])?, inner, hidden),
-            narrow_bias: weights.encoder(&at("output.dense.bias"), &[hidden])?,
+            widen: linear(weights, &at("intermediate.dense"), hidden, inner)?,
+            narrow: linear(weights, &at("output.dense"), inner, hidden)?,
             norm: layer_norm(weights, &at("output.LayerNorm"), shape)?,
         })
     }
@@ -183,25 +182,12 @@ impl Layer {
 
 impl Output {
     fn load(weights: &mut Weights, family: Family, hidden: usize) -> Result<Self, EngineError> {
-        let (dense, dense_bias, head) = match family {
-            Family::Bert => (
-                weights.encoder("pooler.dense.weight", &[hidden, hidden])?,
-                weights.encoder("pooler.dense.bias", &[hidden])?,
-                "classifier",
-            ),
-            Family::Roberta => (
-                weights.head("classifier.dense.weight", &[hidden, hidden])?,
-                weights.head("classifier.dense.bias", &[hidden])?,
-                "classifier.out_proj",
-            ),
+        let (dense, name) = match family {
+            Family::Bert => (linear(weights, "pooler.dense", hidden, hidden)?, "classifier"),
+            Family::Roberta => (head(weights, "classifier.dense", hidden, hidden)?, "classifier.out_proj"),
         };
-        let classes = weights.head_rows(&format!("{head}.weight")).unwrap_or(1);
-        Ok(Self::Logits {
-            dense: Linear::new(dense, hidden, hidden),
-            dense_bias,
-            classes: Linear::new(weights.head(&format!("{head}.weight"), &[classes, hidden])?, hidden, classes),
-            classes_bias: weights.head(&format!("{head}.bias"), &[classes])?,
-        })
+        let classes = weights.head_rows(&format!("{name}.weight")).unwrap_or(1).max(1);
+        Ok(Self::Logits { dense, classes: head(weights, name, hidden, classes)? })
     }
 
     fn apply(&self, rows: &[f32], hidden: usize) -> Vec<f32> {
@@ -220,14 +206,12 @@ impl Output {
                 normalize(&mut vector);
                 vector
             }
-            Self::Logits { dense, dense_bias, classes, classes_bias } => {
+            Self::Logits { dense, classes } => {
                 let mut pooled = vec![0.0; hidden];
                 dense.apply(&rows[..hidden], &mut pooled);
-                pooled.iter_mut().zip(dense_bias).for_each(|(value, bias)| *value += bias);
                 tanh(&mut pooled);
-                let mut logits = vec![0.0; classes_bias.len()];
+                let mut logits = vec![0.0; classes.bias().len()];
                 classes.apply(&pooled, &mut logits);
-                logits.iter_mut().zip(classes_bias).for_each(|(value, bias)| *value += bias);
                 logits
             }
         }

@@ -76,6 +76,9 @@ impl Queue {
                 return None;
             }
             if let Some((model, waiting)) = state.draw(budget) {
+                if waiting.is_empty() {
+                    continue;
+                }
                 METRICS.queue_depth.sub(waiting.iter().map(|w| w.ids.len() as i64).sum());
                 drop(state);
                 return Some(TokenBatch::pack(model, waiting));
@@ -100,6 +103,12 @@ impl State {
                 let mut taken = 0;
                 while let Some(next) = part.waiting.front() {
                     let tokens = next.ids.len();
+                    if next.reply.is_closed() {
+                        // Its caller has gone away.
+                        METRICS.queue_depth.sub(tokens as i64);
+                        part.waiting.pop_front();
+                        continue;
+                    }
                     // A sequence larger than the budget still has to go some time: alone.
                     if (taken + tokens > share || tokens > left) && !drawn.is_empty() {
                         break;

@@ -7,6 +7,7 @@ mod activation;
 mod attention;
 mod linear;
 mod norm;
+mod product;
 
 pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, attend};
