@@ -14,6 +14,7 @@ mod faults;
 mod floors;
 mod harness;
 mod ledger;
+mod pipelines;
 mod readme;
 mod search;
 mod smoke;
@@ -36,6 +37,7 @@ fn main() -> ExitCode {
         floors::trials(),
         smoke::trials(),
         ledger::trials(),
+        pipelines::trials(),
         search::trials(),
         faults::trials(),
         demo::trials(),
