@@ -8,12 +8,15 @@
 //! | 1 | failed |
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
-mod embedded;
+mod bench;
+mod check;
 mod migrate;
 mod models;
 mod run;
 mod search;
+mod train_head;
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -24,7 +27,7 @@ use tracing_subscriber::EnvFilter;
 
 use crate::config::{Config, ConfigError, Flag};
 use crate::demo;
-use crate::engine::EngineError;
+use crate::engine::{Engine, EngineError};
 use crate::pipeline::definition::Definition;
 use crate::pipeline::problem::DefinitionError;
 use crate::store::Store;
@@ -67,6 +70,12 @@ enum Command {
     Run(run::RunArgs),
     /// Find documents of a pipeline by meaning, by words or by both
     Search(search::SearchArgs),
+    /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
+    Check(check::CheckArgs),
+    /// Train the linear head of a `classify` task from labelled rows
+    TrainHead(train_head::TrainHeadArgs),
+    /// Measure the model host alone and the whole pipeline on the same documents
+    Bench(bench::BenchArgs),
     /// What models there are
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -87,6 +96,9 @@ impl Cli {
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
+                Command::Check(args) => check::run(global.load(&[])?, args).await,
+                Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
+                Command::Bench(args) => bench::run(global.load(&[])?, args).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
             }
         })
@@ -106,6 +118,15 @@ fn store(config: &Config) -> Result<Store> {
         return Err(ConfigError(message.into()).into());
     }
     Store::connect(&config.database)
+}
+
+/// Loads the models that the pipelines name.
+async fn engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
+    let wanted: BTreeSet<&str> = definitions.iter().flat_map(Definition::models).collect();
+    let mut models = config.models;
+    models.retain(|name, _| wanted.contains(name.as_str()));
+    let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &models));
+    Ok(engine.await.context("a thread panicked")??)
 }
 
 /// The pipelines that are meant: one by its name or its file, or all of the configured folder.

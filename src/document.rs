@@ -94,8 +94,17 @@ pub struct Decoder {
 
 #[derive(Debug)]
 enum Shape {
-    Json { id: String, version: Option<String>, text: Template, metadata: Vec<String> },
+    Json(Box<Fields>),
     Text,
+}
+
+/// What of a JSON object becomes what of a document.
+#[derive(Debug)]
+struct Fields {
+    id: String,
+    version: Option<String>,
+    text: Template,
+    metadata: Vec<String>,
 }
 
 impl Decoder {
@@ -106,13 +115,13 @@ impl Decoder {
             bail!("max_bytes is 0, which refuses every document: leave it out for 1 MiB");
         }
         let shape = match spec.format {
-            Format::Json => Shape::Json {
+            Format::Json => Shape::Json(Box::new(Fields {
                 id: spec.id.clone().unwrap_or_else(|| "id".into()),
                 version: spec.version.clone(),
                 text: Template::new(spec.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, max_bytes)
                     .context("the template `text`")?,
                 metadata: spec.metadata.clone(),
-            },
+            })),
             Format::Text => {
                 if spec.id.is_some() || spec.version.is_some() || spec.text.is_some() || !spec.metadata.is_empty() {
                     bail!("a source of format `text` has no fields: leave out `id`, `version`, `text` and `metadata`");
@@ -133,7 +142,8 @@ impl Decoder {
         let payload = std::str::from_utf8(payload)
             .or_else(|e| poison(FailureClass::InvalidUtf8, format!("the payload is not UTF-8 at byte {}", e.valid_up_to())))?;
         let document = match &self.shape {
-            Shape::Json { id, version, text, metadata } => {
+            Shape::Json(named) => {
+                let Fields { id, version, text, metadata } = &**named;
                 let fields = parse(payload)?;
                 let id = id_of(id, &fields)?;
                 let version = match version {
@@ -154,7 +164,7 @@ impl Decoder {
     }
 
     fn tombstone(&self, record: &Record) -> Result<Decoded, Poison> {
-        let versions_by_field = matches!(&self.shape, Shape::Json { version: Some(_), .. });
+        let versions_by_field = matches!(&self.shape, Shape::Json(fields) if fields.version.is_some());
         Ok(Decoded::Tombstone { id: key_of(record)?, version: (!versions_by_field).then(|| arrival(record)) })
     }
 }

@@ -5,8 +5,9 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::embedded::{self, BUILT_IN_MODEL};
 use crate::config::Config;
+use crate::demo::environment::with_sentence_encoder;
+use crate::engine::Engine;
 
 /// What can be done with models.
 #[derive(Debug, Subcommand)]
@@ -24,11 +25,10 @@ pub struct ListArgs {
 }
 
 /// Lists the models. They are loaded for it, so that what is listed works.
-pub async fn run(config: Config, command: ModelsCommand) -> Result<()> {
+pub async fn run(mut config: Config, command: ModelsCommand) -> Result<()> {
     let ModelsCommand::List(args) = command;
-    let names: Vec<String> = config.models.keys().cloned().collect();
-    let wanted: Vec<&str> = names.iter().map(String::as_str).chain([BUILT_IN_MODEL]).collect();
-    let engine = embedded::engine(config, &wanted).await?;
+    with_sentence_encoder(&mut config).await?;
+    let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &config.models)).await??;
     if args.json {
         let models: Vec<Value> = engine
             .models()

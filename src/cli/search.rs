@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{definitions, embedded, store};
+use super::{definitions, engine, store};
 use crate::config::{Config, ConfigError, Flag};
-use crate::engine::Engine;
+use crate::demo::environment::{with_database, with_sentence_encoder};
 use crate::search::{DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
 
 /// What to search for, and where.
@@ -51,14 +51,14 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
     // The name stands in the file where a file was given.
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
     let question = Question { query: args.query, pipeline: name, mode: args.mode, limit: Some(args.limit), filter };
-    let postgres = embedded::database(&mut config).await?;
+    let postgres = with_database(&mut config).await?;
     let store = store(&config)?;
     store.migrate().await?;
-    let engine: Engine = match args.mode {
-        Mode::Text => embedded::engine(config, &[]).await?,
+    let engine = match args.mode {
+        Mode::Text => engine(config, &[]).await?,
         Mode::Vector | Mode::Hybrid => {
-            let wanted: Vec<&str> = definitions.iter().flat_map(|definition| definition.models()).collect();
-            embedded::engine(config, &wanted).await?
+            with_sentence_encoder(&mut config).await?;
+            engine(config, &definitions).await?
         }
     };
     let found = Searcher::new(store.clone(), engine, &definitions).search(&question).await;

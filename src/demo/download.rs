@@ -139,6 +139,8 @@ pub fn cache_within_reach_of(account: &Account) -> Result<PathBuf> {
     Ok(shared)
 }
 
+/// The list of one package with its hash that pip is given.
+const REQUIREMENTS: &str = "requirements.txt";
 const SHARED_CACHE: &str = "/var/cache/tidemill";
 
 fn make_folder(folder: &Path) -> Result<()> {
@@ -167,7 +169,9 @@ impl Package {
         make_folder(&partial)?;
         let archive = self.download(&partial)?;
         self.unpack(&archive, &partial)?;
-        fs::remove_file(&archive).with_context(|| format!("cannot remove {}", archive.display()))?;
+        for left in [archive, partial.join(REQUIREMENTS)] {
+            fs::remove_file(&left).with_context(|| format!("cannot remove {}", left.display()))?;
+        }
         remove_if_there(&place)?;
         fs::rename(&partial, &place).with_context(|| format!("cannot move the download to {}", place.display()))?;
         Ok(folder)
@@ -175,7 +179,7 @@ impl Package {
 
     fn download(&self, into: &Path) -> Result<PathBuf> {
         let file = self.file()?;
-        let requirements = into.join("requirements.txt");
+        let requirements = into.join(REQUIREMENTS);
         fs::write(&requirements, format!("{}=={} --hash=sha256:{}\n", self.name, self.version, file.sha256))
             .with_context(|| format!("cannot write {}", requirements.display()))?;
         let mut pip = Command::new("python3");

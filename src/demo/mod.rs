@@ -5,7 +5,7 @@ mod cluster;
 mod command;
 pub mod download;
 pub mod environment;
-mod input;
+pub mod input;
 pub mod postgres;
 mod report;
 mod stream;
@@ -13,3 +13,4 @@ pub mod supervised;
 
 pub use command::{DemoArgs, Session, run};
 pub use report::Report;
+pub use stream::PARTITIONS;

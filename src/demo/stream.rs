@@ -19,7 +19,7 @@ use super::input::Input;
 use crate::store::Store;
 
 /// Partitions of a topic.
-const PARTITIONS: i32 = 4;
+pub const PARTITIONS: i32 = 4;
 /// Bytes of a partition that are sent and not yet committed. A larger record is sent alone.
 const WINDOW: usize = 2 << 20;
 /// Records of a partition that are sent and not yet committed: the mock broker also counts, to 100,000.

@@ -47,6 +47,13 @@ struct Open {
 /// have more bytes a character have more tokens too.
 const BYTES_PER_TOKEN: usize = 4;
 
+impl Budget {
+    /// Whether that many records with that many bytes of payload make a full batch.
+    pub fn is_spent(&self, records: usize, bytes: usize) -> bool {
+        records >= self.max_records || bytes / BYTES_PER_TOKEN >= self.max_tokens
+    }
+}
+
 impl Batcher {
     /// Starts where the claim says.
     pub fn new(claim: Claim, records: UnboundedReceiver<Delivery>, budget: Budget) -> Self {
@@ -60,7 +67,7 @@ impl Batcher {
         loop {
             let delivery = match &self.open {
                 None => self.records.recv().await,
-                Some(open) if self.is_full(open) => return self.cut(),
+                Some(open) if self.budget.is_spent(open.records.len(), open.bytes) => return self.cut(),
                 Some(open) => match timeout_at((open.opened + self.budget.max_wait).into(), self.records.recv()).await {
                     Ok(delivery) => delivery,
                     Err(_) => return self.cut(),
@@ -77,10 +84,6 @@ impl Batcher {
             open.records.push(record);
             open.holds.push(hold);
         }
-    }
-
-    fn is_full(&self, open: &Open) -> bool {
-        open.records.len() >= self.budget.max_records || open.bytes / BYTES_PER_TOKEN >= self.budget.max_tokens
     }
 
     fn cut(&mut self) -> Option<MicroBatch> {

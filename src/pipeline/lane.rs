@@ -48,7 +48,7 @@ pub enum Notice {
 }
 
 /// Batches of one partition that are evaluated at a time: one in the device, one prefetched, one being prepared or finished.
-const AHEAD: usize = 3;
+pub const AHEAD: usize = 3;
 
 /// Runs until the records end, `stop` turns true, or the partition is someone else's. What is under way when `stop` turns true
 /// is still committed; what is not yet evaluated is dropped, and read again by whoever comes next.

@@ -17,5 +17,5 @@ pub mod train;
 
 pub use committer::Committer;
 pub use evaluator::{Evaluator, Fate};
-pub use lane::Works;
+pub use lane::{AHEAD, Works};
 pub use runner::run;

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use crate::nearest;
+
 /// One fault of a pipeline file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -54,14 +56,7 @@ impl std::error::Error for Problem {}
 
 impl std::error::Error for DefinitionError {}
 
-/// `; did you mean …?` where one of `known` is near to `name`, and else the whole list.
-pub fn suggestion<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> String {
-    let known: Vec<&str> = known.into_iter().collect();
-    let nearest = known.iter().map(|k| (strsim::damerau_levenshtein(&name.to_lowercase(), &k.to_lowercase()), k)).min();
-    match nearest {
-        // A third of the letters may differ: `modle` is `model`, but `extract` is not `version`.
-        Some((distance, nearest)) if distance <= name.chars().count().div_ceil(3) => format!("; did you mean `{nearest}`?"),
-        Some(_) => format!("; known: {}", known.join(", ")),
-        None => "; none is known".into(),
-    }
+/// [`nearest::suggestion`] as the end of a sentence of this room.
+pub(super) fn suggestion<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> String {
+    format!("; {}", nearest::suggestion(word, known))
 }

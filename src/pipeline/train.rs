@@ -258,7 +258,7 @@ mod tests {
             train_head(&definition(task), &engine, &options).await.unwrap_err().to_string()
         };
         assert!(says("{ render: { template: x } }", "t").await.contains("only `classify` has a head"));
-        assert!(says("{ render: { template: x } }", "u").await.contains("no task `u`; did you mean `t`?"));
+        assert!(says("{ render: { template: x } }", "T").await.contains("no task `T`; did you mean `t`?"));
         assert!(says("{ classify: { model: m } }", "t").await.contains("model `m` is not configured"));
     }
 }

@@ -139,7 +139,8 @@ impl ClassifySpec {
     fn with_descriptions(&self, model: &ModelInfo, labels: &Labels, descriptions: Descriptions) -> anyhow::Result<Classify> {
         let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
         let temperature = self.temperature.unwrap_or(Descriptions::TEMPERATURE);
-        self.assemble(model, names, Scorer::Descriptions(descriptions.centred(self.multi, temperature)), temperature, "")
+        let scorer = Scorer::Descriptions(descriptions.centred(self.multi, temperature));
+        self.assemble(model, Scoring { labels: names, scorer, temperature, head_version: "" })
     }
 
     fn with_head(&self, model: &ModelInfo, head: Head, version: &str) -> anyhow::Result<Classify> {
@@ -163,7 +164,7 @@ impl ClassifySpec {
             );
         }
         let (labels, temperature) = (head.labels.clone(), head.temperature);
-        self.assemble(model, labels, Scorer::Head(head), temperature, version)
+        self.assemble(model, Scoring { labels, scorer: Scorer::Head(head), temperature, head_version: version })
     }
 
     fn with_checkpoint(&self, model: &ModelInfo) -> anyhow::Result<Classify> {
@@ -190,17 +191,12 @@ impl ClassifySpec {
         distinct.dedup();
         ensure!(distinct.len() == names.len(), "two classes of model `{}` have the same name: give each its own", model.name);
         ensure!(names.len() >= 2, "model `{}` has fewer than two classes, which leaves nothing to choose", model.name);
-        self.assemble(model, names, Scorer::Checkpoint, self.temperature.unwrap_or(1.0), "")
+        let temperature = self.temperature.unwrap_or(1.0);
+        self.assemble(model, Scoring { labels: names, scorer: Scorer::Checkpoint, temperature, head_version: "" })
     }
 
-    fn assemble(
-        &self,
-        model: &ModelInfo,
-        labels: Vec<String>,
-        scorer: Scorer,
-        temperature: f32,
-        head_version: &str,
-    ) -> anyhow::Result<Classify> {
+    fn assemble(&self, model: &ModelInfo, scoring: Scoring<'_>) -> anyhow::Result<Classify> {
+        let Scoring { labels, scorer, temperature, head_version } = scoring;
         // Where the head's file lies decides nothing, what is in it does.
         let spec = Self { head: None, ..self.clone() };
         Ok(Classify {
@@ -213,6 +209,14 @@ impl ClassifySpec {
             threshold: self.threshold,
         })
     }
+}
+
+/// What the three ways of scoring differ in.
+struct Scoring<'a> {
+    labels: Vec<String>,
+    scorer: Scorer,
+    temperature: f32,
+    head_version: &'a str,
 }
 
 impl Classify {

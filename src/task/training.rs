@@ -131,7 +131,7 @@ fn split<'a>(examples: &'a [Example], labels: &[String], multi: bool) -> (Vec<&'
     let (held_out, training): (Vec<_>, Vec<_>) = order.into_iter().map(|(example, _)| example).partition(|example| {
         let group = if multi { 0 } else { labels.iter().position(|label| *label == example.labels[0]).unwrap_or(0) };
         seen[group] += 1;
-        seen[group] % HELD_OUT == 0
+        seen[group].is_multiple_of(HELD_OUT)
     });
     (held_out, training)
 }
@@ -363,7 +363,7 @@ mod tests {
     #[test]
     fn several_labels_are_learnt_each() {
         let example = |index: usize| {
-            let (first, second) = (index % 2 == 0, index % 3 == 0);
+            let (first, second) = (index.is_multiple_of(2), index.is_multiple_of(3));
             let sign = |on: bool| if on { 1.0 } else { -1.0 };
             let labels =
                 [("even", first), ("third", second)].iter().filter(|(_, on)| *on).map(|(l, _)| (*l).to_owned()).collect();

@@ -3,6 +3,8 @@
 //! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
 //! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
 
+mod bad_input;
+mod demo;
 mod engine;
 mod faults;
 mod floors;
@@ -25,10 +27,19 @@ fn main() -> ExitCode {
     }
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
-    let trials = [floors::trials(), engine::trials(), smoke::trials(), ledger::trials(), search::trials(), faults::trials()]
-        .into_iter()
-        .flatten()
-        .collect();
+    let trials = [
+        floors::trials(),
+        engine::trials(),
+        smoke::trials(),
+        ledger::trials(),
+        search::trials(),
+        faults::trials(),
+        demo::trials(),
+        bad_input::trials(),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
     let conclusion = libtest_mimic::run(&arguments, trials);
     harness::shut_down();
     conclusion.exit_code()

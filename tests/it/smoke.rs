@@ -1,5 +1,6 @@
 //! The harness itself: what it starts works, and nothing that it starts outlives it.
 
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -65,7 +66,8 @@ async fn one_process_at_a_time() {
 
 /// `mktemp -d` makes such folders, and root's home is one.
 async fn a_closed_data_folder() {
-    let folder = tempfile::tempdir().unwrap();
+    let closed = std::fs::Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().permissions(closed).tempdir().unwrap();
     let options = PostgresOptions { data_dir: folder.path().join("data"), port: None, durable: false };
     let server = tokio::task::spawn_blocking({
         let options = options.clone();

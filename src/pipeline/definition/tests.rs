@@ -77,7 +77,7 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
     refused(&with_tasks("  v:\n    embed:\n      modle: minilm\n"), "p.yaml:7:7: unknown key `modle`; did you mean `model`?");
     refused(
         &with_tasks("  v: { extract: { model: m } }"),
-        "p.yaml:5:8: unknown task kind or key `extract`; known: classify, embed, summarize, render",
+        "p.yaml:5:8: unknown task kind or key `extract`; known are `classify`, `embed`, `summarize`, `render`",
     );
     refused(
         "version: 1\nname: x\nsource: { topic: t, formt: json }\ntasks: {}",
@@ -140,7 +140,7 @@ fn unknown_names_are_found_wherever_they_stand() {
     refused(&with_tasks("  b: { render: { template: x }, when: nothing }"), "the condition of task `b` reads `nothing`");
     refused(
         &with_tasks("  b: { render: { template: '{{ document.title }}' } }"),
-        "`document.title`, which no document has; known: id, text, version",
+        "`document.title`, which no document has; known are `id`, `text`, `version`",
     );
     refused(
         &with_tasks("  b: { render: { template: x }, when: 'document.tokens > 5' }"),

@@ -1,0 +1,229 @@
+//! `tidemill bench`: what the model host could do, and what the pipeline makes of it.
+//!
+//! | figure | measured on |
+//! |---|---|
+//! | `engine` | the task graph over the pipeline's micro-batches, as many at a time as the pipeline has; no broker, database or file |
+//! | `pipeline` | from the first record sent to the last one committed: in-process broker, a new private Postgres, Parquet files |
+//! | `stages` | the pipeline's batches; quantiles are interpolated in the metric's buckets, as Prometheus does |
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use prometheus::core::Collector;
+use serde_json::{Map, Value, json};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use super::engine;
+use crate::config::Config;
+use crate::demo::environment::with_sentence_encoder;
+use crate::demo::{PARTITIONS, Session, input};
+use crate::document::{Decoded, Decoder, Document};
+use crate::failure::Transient;
+use crate::metrics::{METRICS, peak_resident_bytes};
+use crate::outcome::Outcome;
+use crate::pipeline::AHEAD;
+use crate::pipeline::definition::Definition;
+use crate::pipeline::graph::{Graph, NothingKnown};
+use crate::record::{Partition, Place, Record};
+
+/// What to measure.
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// The pipeline file
+    #[arg(long, value_name = "FILE")]
+    pipeline: PathBuf,
+    /// The documents, .jsonl or .parquet
+    #[arg(long, value_name = "FILE")]
+    input: PathBuf,
+    /// Where a folder for the measurement is made, and removed afterwards
+    #[arg(long, value_name = "DIR", default_value = ".tidemill")]
+    data_dir: PathBuf,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Work done in some time.
+#[derive(Debug, Clone, Copy)]
+struct Rate {
+    documents: u64,
+    tokens: u64,
+    seconds: f64,
+}
+
+/// Measures and reports.
+pub async fn run(mut config: Config, args: BenchArgs) -> Result<()> {
+    let definition = Definition::load(&args.pipeline)?;
+    with_sentence_encoder(&mut config).await?;
+    let (alone, padding_share) = engine_alone(&config, &definition, &args.input).await?;
+    // A new folder, or the ledger of an earlier run would answer for the models.
+    let folder = args.data_dir.join(format!("bench-{}", Uuid::new_v4().simple()));
+    let measured = whole_pipeline(config, definition, &args.input, &folder).await;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    let whole = measured?;
+    let report = json!({
+        "engine": alone.to_json(),
+        "pipeline": whole.to_json(),
+        "pipeline_share": whole.documents_per_second() / alone.documents_per_second(),
+        "padding_share": padding_share,
+        "stages": stages(),
+        "peak_rss_bytes": peak_resident_bytes(),
+    });
+    if args.json {
+        println!("{report}");
+    } else {
+        println!("{report:#}");
+    }
+    Ok(())
+}
+
+async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Rate, f64)> {
+    let engine = engine(config.clone(), std::slice::from_ref(definition)).await?;
+    let graph = Arc::new(Graph::build(definition, &engine).await?);
+    let mut batches = Batches::open(definition, path)?;
+    let before = engine.stats();
+    let started = Instant::now();
+    let mut running: JoinSet<Result<Vec<Vec<Outcome>>, Transient>> = JoinSet::new();
+    let mut documents = 0;
+    while let Some(batch) = batches.next()? {
+        documents += batch.len() as u64;
+        while running.len() >= AHEAD * PARTITIONS as usize {
+            running.join_next().await.transpose()?.transpose()?;
+        }
+        let graph = graph.clone();
+        running.spawn(async move { graph.evaluate(&batch, &NothingKnown).await });
+    }
+    while let Some(evaluated) = running.join_next().await {
+        evaluated??;
+    }
+    let seconds = started.elapsed().as_secs_f64();
+    let after = engine.stats();
+    let (tokens, padding) = (after.tokens - before.tokens, after.padding - before.padding);
+    let share = if tokens == 0 { 0.0 } else { padding as f64 / tokens as f64 };
+    Ok((Rate { documents, tokens, seconds }, share))
+}
+
+async fn whole_pipeline(mut config: Config, definition: Definition, path: &Path, folder: &Path) -> Result<Rate> {
+    config.data_dir = folder.to_owned();
+    // Whatever else is configured: a measurement must not write into an operator's database or datasets.
+    config.database = Default::default();
+    config.datasets = BTreeMap::new();
+    config.server.listen = "127.0.0.1:0".into();
+    let session = Session::start(config, definition, path).await?;
+    let report = &session.report;
+    let rate =
+        Rate { documents: report.documents.max(0) as u64, tokens: report.tokens.max(0) as u64, seconds: report.elapsed_seconds };
+    session.stop().await?;
+    Ok(rate)
+}
+
+impl Rate {
+    fn documents_per_second(&self) -> f64 {
+        self.documents as f64 / self.seconds
+    }
+
+    fn to_json(self) -> Value {
+        json!({
+            "documents_per_second": self.documents_per_second(),
+            "tokens_per_second": self.tokens as f64 / self.seconds,
+            "documents": self.documents,
+            "tokens": self.tokens,
+            "elapsed_seconds": self.seconds,
+        })
+    }
+}
+
+/// The good documents of a file in the batches that the pipeline would make of them.
+struct Batches<'a> {
+    records: Box<dyn Iterator<Item = Result<input::Input>> + Send>,
+    decoder: Decoder,
+    definition: &'a Definition,
+    offset: i64,
+}
+
+impl<'a> Batches<'a> {
+    fn open(definition: &'a Definition, path: &Path) -> Result<Self> {
+        let spec = &definition.source.document;
+        let records = input::read(path, spec.id.as_deref().unwrap_or("id"))?;
+        Ok(Self { records, decoder: Decoder::new(spec)?, definition, offset: 0 })
+    }
+
+    fn next(&mut self) -> Result<Option<Vec<Document>>> {
+        let (mut documents, mut records, mut bytes) = (Vec::new(), 0, 0);
+        for input in self.records.by_ref() {
+            let input = input?;
+            records += 1;
+            bytes += input.payload.len();
+            let partition = Partition { topic: self.definition.source.topic.as_str().into(), number: 0 };
+            let record = Record {
+                place: Place { partition, offset: self.offset },
+                timestamp_ms: None,
+                key: input.key.map(Into::into),
+                payload: Some(input.payload.into()),
+                headers: Vec::new(),
+            };
+            self.offset += 1;
+            if let Ok(Decoded::Document(document)) = self.decoder.decode(&record) {
+                documents.push(document);
+            }
+            if self.definition.budget.is_spent(records, bytes) {
+                break;
+            }
+        }
+        Ok((records > 0).then_some(documents))
+    }
+}
+
+/// Half and 99 of 100 batches spent at most that long in each stage.
+fn stages() -> Value {
+    let mut stages = Map::new();
+    for metric in METRICS.batch_seconds.collect().iter().flat_map(|family| family.get_metric()) {
+        let Some(stage) = metric.get_label().iter().find(|label| label.name() == "stage") else { continue };
+        let histogram = metric.get_histogram();
+        let buckets: Vec<(f64, u64)> =
+            histogram.get_bucket().iter().map(|bucket| (bucket.upper_bound(), bucket.cumulative_count())).collect();
+        let count = histogram.get_sample_count();
+        let quantile = |share| quantile(&buckets, count, share);
+        let figures = json!({ "batches": count, "p50_seconds": quantile(0.5), "p99_seconds": quantile(0.99) });
+        stages.insert(stage.value().to_owned(), figures);
+    }
+    Value::Object(stages)
+}
+
+/// The value below which `share` of `count` observations lie; they are taken to be spread evenly within a bucket. Beyond the
+/// last bucket all that is known is its bound.
+fn quantile(buckets: &[(f64, u64)], count: u64, share: f64) -> Option<f64> {
+    if count == 0 {
+        return None;
+    }
+    let rank = share * count as f64;
+    let (mut lower, mut below) = (0.0, 0);
+    for (bound, cumulative) in buckets {
+        if *cumulative as f64 >= rank && *cumulative > below {
+            return Some(lower + (bound - lower) * (rank - below as f64) / (cumulative - below) as f64);
+        }
+        (lower, below) = (*bound, *cumulative);
+    }
+    Some(lower)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn quantiles_are_interpolated_within_their_bucket() {
+        let buckets = [(1.0, 0), (2.0, 50), (4.0, 100), (8.0, 100)];
+        assert_eq!(quantile(&buckets, 100, 0.5), Some(2.0));
+        assert_eq!(quantile(&buckets, 100, 0.75), Some(3.0));
+        assert_eq!(quantile(&buckets, 0, 0.5), None, "nothing was observed");
+        assert_eq!(quantile(&[(1.0, 0)], 3, 0.5), Some(1.0), "beyond the last bucket its bound is all that is known");
+    }
+}

@@ -1,0 +1,86 @@
+//! `tidemill check`.
+
+use std::path::PathBuf;
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::json;
+
+use super::engine;
+use crate::config::{Config, DatasetConfig};
+use crate::demo::environment::with_sentence_encoder;
+use crate::pipeline::check::check;
+use crate::pipeline::definition::Definition;
+use crate::pipeline::problem::{DefinitionError, Problem};
+use crate::sink::Dataset;
+
+/// What to check.
+#[derive(Debug, Args)]
+pub struct CheckArgs {
+    /// Pipeline files; those of the configured folder unless told
+    files: Vec<PathBuf>,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Checks schema, templates, task graph, models and datasets of each file, and runs its examples. Nothing is committed.
+pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
+    with_sentence_encoder(&mut config).await?;
+    let (mut definitions, mut problems) = (Vec::new(), Vec::new());
+    let read: Vec<_> = match args.files.is_empty() {
+        true => Definition::load_all(&config.pipelines, &[])?.into_iter().map(Ok).collect(),
+        false => args.files.iter().map(Definition::load).collect(),
+    };
+    for definition in read {
+        match definition {
+            Ok(definition) => definitions.push(definition),
+            Err(error) => problems.extend(error.problems),
+        }
+    }
+    let assumed = with_assumed_datasets(&config, &definitions);
+    let mut sound = Vec::new();
+    for definition in definitions {
+        let mut unfit = definition.validate(&assumed);
+        unfit.extend(unwritable(&config, &definition));
+        if unfit.is_empty() {
+            sound.push(definition);
+        }
+        problems.extend(unfit);
+    }
+    let engine = engine(config, &sound).await?;
+    let mut examples = 0;
+    for definition in &sound {
+        tracing::info!(pipeline = %definition.name, examples = definition.examples.len(), "running examples");
+        examples += definition.examples.len();
+        problems.extend(check(definition, &engine).await);
+    }
+    if args.json {
+        let names: Vec<_> = sound.iter().map(|definition| &definition.name).collect();
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        println!("{}", json!({ "pipelines": names, "examples": examples, "problems": told }));
+    } else if problems.is_empty() {
+        let names: Vec<_> = sound.iter().map(|definition| &*definition.name).collect();
+        println!("{}: all is well, {examples} examples came true", names.join(", "));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(DefinitionError { problems }.into()) }
+}
+
+/// Where no dataset is configured at all, each has the folder that `demo` would give it.
+fn with_assumed_datasets(config: &Config, definitions: &[Definition]) -> Config {
+    let mut assumed = config.clone();
+    if assumed.datasets.is_empty() {
+        let names = definitions.iter().filter_map(|definition| definition.sinks.parquet.as_ref()).map(|sink| &sink.dataset.value);
+        let datasets = names.map(|name| (name.clone(), DatasetConfig { path: config.data_dir.join("parquet").join(name) }));
+        assumed.datasets = datasets.collect();
+    }
+    assumed
+}
+
+fn unwritable(config: &Config, definition: &Definition) -> Option<Problem> {
+    let sink = definition.sinks.parquet.as_ref()?;
+    let dataset = config.datasets.get(&sink.dataset.value)?;
+    let error = Dataset::open(&sink.dataset.value, &dataset.path).err()?;
+    let (name, path) = (&sink.dataset.value, dataset.path.display());
+    Some(Problem::new(&definition.path, None, format!("dataset `{name}` cannot be written to {path}: {error}; mend the folder")))
+}
