@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod demo;
+mod engine;
 mod faults;
 mod floors;
 mod harness;
@@ -35,6 +36,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
         floors::trials(),
+        engine::trials(),
         smoke::trials(),
         ledger::trials(),
         pipelines::trials(),
