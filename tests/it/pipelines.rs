@@ -229,7 +229,7 @@ async fn classified_products() {
 
     let text = "version: 1\nname: test\nsource: { topic: docs, id: sku, text: '{{ title }} {{ description }}' }\n\
          tasks: { topic: { classify: { model: minilm, head: heads/topic.safetensors } } }";
-    let with_head = Definition::parse(&folder.path().join("p.yaml"), &text).unwrap();
+    let with_head = Definition::parse(&folder.path().join("p.yaml"), text).unwrap();
     let by_head = right(&Graph::build(&with_head, engine).await.unwrap(), &documents, &truth).await;
     assert!(by_head * 10 >= documents.len() * 9, "by the trained head {by_head} of {} are right", documents.len());
 }
