@@ -227,11 +227,9 @@ async fn classified_products() {
     assert_eq!((report.rows, report.skipped, report.labels.len()), (documents.len(), 0, 6));
     assert!(report.quality.accuracy > 0.6, "of the held-out products only {} are right", report.quality.accuracy);
 
-    let text = format!(
-        "version: 1\nname: test\nsource: {{ topic: docs, id: sku, text: '{{{{ title }}}} {{{{ description }}}}' }}\n\
-         tasks: {{ topic: {{ classify: {{ model: minilm, head: heads/topic.safetensors }} }} }}"
-    );
-    let with_head = Definition::parse(&folder.path().join("p.yaml"), &text).unwrap();
+    let text = "version: 1\nname: test\nsource: { topic: docs, id: sku, text: '{{ title }} {{ description }}' }\n\
+         tasks: { topic: { classify: { model: minilm, head: heads/topic.safetensors } } }";
+    let with_head = Definition::parse(&folder.path().join("p.yaml"), text).unwrap();
     let by_head = right(&Graph::build(&with_head, engine).await.unwrap(), &documents, &truth).await;
     assert!(by_head * 10 >= documents.len() * 9, "by the trained head {by_head} of {} are right", documents.len());
 }
