@@ -117,5 +117,8 @@ fn open(url: &str) -> Store {
 
 /// Stops the shared server.
 pub fn shut_down() {
-    drop(SHARED.lock().unwrap_or_else(PoisonError::into_inner).take());
+    // Nobody opens it again: an orderly end would first write everything out.
+    if let Some(mut server) = SHARED.lock().unwrap_or_else(PoisonError::into_inner).take() {
+        server.kill();
+    }
 }
