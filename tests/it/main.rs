@@ -16,6 +16,7 @@ mod floors;
 mod harness;
 mod ledger;
 mod pipelines;
+mod queries;
 mod readme;
 mod search;
 mod smoke;
@@ -45,6 +46,7 @@ fn main() -> ExitCode {
         demo::trials(),
         bad_input::trials(),
         readme::trials(),
+        queries::trials(),
     ]
     .into_iter()
     .flatten()
