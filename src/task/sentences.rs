@@ -3,6 +3,8 @@
 //! Unicode's rules find the boundaries; they know no abbreviations and take `Mr. Kim` for two sentences. So a piece that ends in
 //! an abbreviation, or says next to nothing, is joined with its neighbour in the same paragraph.
 
+use std::collections::VecDeque;
+
 use unicode_segmentation::UnicodeSegmentation;
 
 use crate::outcome::Span;
@@ -12,6 +14,9 @@ const LEAST: usize = 8;
 
 /// Bytes above which a piece is cut at a space: text without stops must not become a summary as long as itself.
 const MOST: usize = 800;
+
+/// Bytes that Unicode's rules are given at once: a few of the longest sentences.
+const WINDOW: usize = 2048;
 
 /// Words whose stop ends no sentence.
 const ABBREVIATIONS: &[&str] = &[
@@ -25,7 +30,7 @@ const ABBREVIATIONS: &[&str] = &[
 pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
     let mut found: Vec<Span> = Vec::new();
     let mut open: Option<Span> = None;
-    for (start, piece) in text.split_sentence_bound_indices() {
+    for (start, piece) in pieces(text) {
         let trimmed = piece.trim();
         if !trimmed.is_empty() {
             let start = start + (piece.len() - piece.trim_start().len());
@@ -36,7 +41,9 @@ pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
         let Some(span) = open else { continue };
         // `page.html?id=1` goes on; in scripts without spaces the stops are other ones.
         let goes_on = piece.ends_with(['.', '!', '?', '"', '\'', ')']) && start + piece.len() < text.len();
-        if !ends_paragraph && (goes_on || is_unfinished(&text[span.start..span.end])) {
+        // Past the size of a sentence nothing is joined any more, which also bounds how often a piece is looked at.
+        let short = span.end - span.start < MOST;
+        if short && !ends_paragraph && (goes_on || is_unfinished(&text[span.start..span.end])) {
             continue;
         }
         open = None;
@@ -55,6 +62,36 @@ pub(super) fn sentences(text: &str, limit: usize) -> Vec<Span> {
     }
     found.truncate(limit);
     found
+}
+
+/// What Unicode's rules take for sentences, with the space behind them.
+///
+/// Those rules look ahead for a letter at every stop and every space after it, which takes hours on a megabyte of digits. So they are
+/// given a window at a time, and the last piece of a window, whose end may be the window's, again with the next.
+fn pieces(text: &str) -> impl Iterator<Item = (usize, &str)> {
+    let mut start = 0;
+    let mut found: VecDeque<(usize, &str)> = VecDeque::new();
+    std::iter::from_fn(move || {
+        if found.is_empty() && start < text.len() {
+            let end = window_end(text, start);
+            found.extend(text[start..end].split_sentence_bound_indices().map(|(at, piece)| (start + at, piece)));
+            if found.len() > 1 && end < text.len() {
+                found.pop_back();
+            }
+            start = found.back().map_or(text.len(), |(at, piece)| at + piece.len());
+        }
+        found.pop_front()
+    })
+}
+
+/// Behind a space where the window has one, so that no word is cut in two.
+fn window_end(text: &str, start: usize) -> usize {
+    let end = text.floor_char_boundary(start + WINDOW);
+    if end == text.len() {
+        return end;
+    }
+    let space = text[start..end].char_indices().rfind(|(_, c)| c.is_whitespace());
+    space.map_or(end, |(at, c)| start + at + c.len_utf8())
 }
 
 fn is_unfinished(piece: &str) -> bool {
@@ -147,6 +184,16 @@ mod tests {
         assert!(pieces.len() >= 6 && pieces.iter().all(|piece| piece.len() <= MOST), "{} pieces", pieces.len());
         assert_eq!(pieces.join(" "), text.trim());
         assert_eq!(split(&"가".repeat(1000)).concat(), "가".repeat(1000));
+    }
+
+    #[test]
+    fn a_megabyte_of_anything_is_split_in_time() {
+        for part in ["Mr. ", "! ", "a.", ". 1", "1 ", ") a", ".\u{300}", "가.", "a.   ", "\u{200b}."] {
+            for text in [part.repeat((1 << 20) / part.len()), format!("a.{}b", part.repeat((1 << 20) / part.len()))] {
+                // Where the rules are given the whole text, this takes hours.
+                assert!(!sentences(&text, 256).is_empty(), "a megabyte of `{part}` has no sentence");
+            }
+        }
     }
 
     #[test]
