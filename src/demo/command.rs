@@ -125,8 +125,8 @@ impl Session {
         let statistics = store.statistics(&definition.name, &definition.source.topic).await?;
         let searcher = Searcher::new(store.clone(), engine, [&definition]);
         let glances = store.glance(&definition.name, 8).await?;
-        let queries: Vec<String> =
-            glances.iter().map(|glance| glance.beginning.lines().next().unwrap_or_default().to_owned()).collect();
+        let titles = || glances.iter().map(|glance| glance.beginning.lines().next().unwrap_or_default().to_owned()).collect();
+        let queries: Vec<String> = if definition.searches.is_empty() { titles() } else { definition.searches.clone() };
         let searches = search(&searcher, &definition.name, queries).await?;
         let report = Report::new(sent, elapsed, statistics, (glances, searches), (parquet_dir, database_url, http));
         Ok(Self { report, stop, app, _broker: broker, _postgres: postgres })

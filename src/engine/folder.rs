@@ -132,7 +132,7 @@ impl Folder {
             return Err(EngineError::invalid(path, reason));
         }
         let heads = shape.num_attention_heads;
-        if heads == 0 || shape.hidden_size % heads != 0 || shape.num_hidden_layers == 0 {
+        if heads == 0 || !shape.hidden_size.is_multiple_of(heads) || shape.num_hidden_layers == 0 {
             let reason = format!(
                 "hidden_size {} cannot be shared by {heads} heads in {} layers; take the file from the model's publisher",
                 shape.hidden_size, shape.num_hidden_layers

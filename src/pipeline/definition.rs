@@ -33,6 +33,8 @@ pub struct Definition {
     pub budget: Budget,
     /// Documents with what must become of them.
     pub examples: Vec<Example>,
+    /// Searches that show what the results are good for; the demo runs them.
+    pub searches: Vec<String>,
 }
 
 /// Where documents come from.
@@ -178,6 +180,7 @@ impl Definition {
             tasks,
             sinks: file.sinks,
             budget,
+            searches: file.searches,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }

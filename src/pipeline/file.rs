@@ -27,6 +27,8 @@ pub(super) struct PipelineFile {
     pub budget: Spanned<BudgetFile>,
     #[serde(default)]
     pub examples: Vec<Spanned<Example>>,
+    #[serde(default)]
+    pub searches: Vec<String>,
 }
 
 #[derive(Debug, Deserialize)]

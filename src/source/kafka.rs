@@ -11,6 +11,8 @@
 //! | bytes in flight reach the cap | pause every partition and keep polling; resume at half |
 //! | position no longer in the topic | tell the operator: a gap is never skipped silently |
 
+mod rebalance;
+
 use std::collections::{BTreeMap, HashMap};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -19,17 +21,17 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer, ConsumerContext};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer};
 use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Headers, Message};
-use rdkafka::types::RDKafkaRespErr;
-use rdkafka::{ClientConfig, ClientContext, Offset, Statistics, TopicPartitionList};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
+use self::rebalance::Context;
 use super::{Delivery, InFlight, SourceEvent};
 use crate::checkpoint::Claim;
-use crate::failure::{Component, Transient};
+use crate::failure::Component;
 use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::record::{Header, Partition, Place, Record};
@@ -99,12 +101,6 @@ struct Lane {
 const POLL: Duration = Duration::from_millis(50);
 /// How often positions are committed to Kafka as a hint.
 const HINTS: Duration = Duration::from_secs(1);
-/// How long a rebalance may wait for batches under way.
-const DRAIN: Duration = Duration::from_secs(5);
-/// How long one look at the broker may take.
-const LOOK: Duration = Duration::from_secs(10);
-/// Pause between attempts to claim while the ledger or the broker does not answer.
-const RETRY: Duration = Duration::from_millis(500);
 
 impl KafkaSource {
     /// Joins the group and starts to read. To be called within a tokio runtime.
@@ -298,94 +294,6 @@ impl Shared {
         }
     }
 
-    /// Claims the partitions, for as long as it takes; `None` on shutdown.
-    fn claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Option<Vec<Claim>> {
-        while !self.closing.load(Ordering::Relaxed) {
-            match self.try_claim(consumer, numbers) {
-                Ok(claims) => return Some(claims),
-                Err(failure) => {
-                    METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
-                    self.health.blame(&failure);
-                    thread::sleep(RETRY);
-                }
-            }
-        }
-        None
-    }
-
-    fn try_claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<Vec<Claim>, Transient> {
-        let KafkaSourceConfig { pipeline, topic, owner, .. } = &self.config;
-        if !self.runtime.block_on(self.store.is_seeded(pipeline, topic))? {
-            let seeds = self.seeds(consumer).map_err(|error| Transient {
-                component: Component::Broker,
-                reason: format!("cannot look up the ends of topic {topic}: {error}"),
-            })?;
-            self.runtime.block_on(self.store.seed(pipeline, topic, &seeds))?;
-        }
-        let mut claims = Vec::with_capacity(numbers.len());
-        for &number in numbers {
-            let partition = Partition { topic: topic.clone(), number };
-            claims.push(self.runtime.block_on(self.store.claim(pipeline, &partition, owner))?);
-        }
-        self.health.up(Component::Database);
-        Ok(claims)
-    }
-
-    fn seeds(&self, consumer: &BaseConsumer<Context>) -> Result<Vec<(i32, i64)>, KafkaError> {
-        let topic = &*self.config.topic;
-        let metadata = consumer.fetch_metadata(Some(topic), LOOK)?;
-        let partitions = metadata.topics().iter().filter(|t| t.name() == topic).flat_map(|t| t.partitions());
-        let mut seeds = Vec::new();
-        for partition in partitions {
-            let (low, high) = consumer.fetch_watermarks(topic, partition.id(), LOOK)?;
-            seeds.push((partition.id(), if self.config.start == StartAt::Earliest { low } else { high }));
-        }
-        Ok(seeds)
-    }
-
-    fn assign(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<(), KafkaError> {
-        let Some(claims) = self.claim(consumer, numbers) else {
-            return consumer.incremental_assign(&TopicPartitionList::new());
-        };
-        let mut list = TopicPartitionList::new();
-        for claim in &claims {
-            list.add_partition_offset(&claim.partition.topic, claim.partition.number, Offset::Offset(claim.next_offset))?;
-        }
-        consumer.incremental_assign(&list)?;
-        if self.paused.load(Ordering::Relaxed) {
-            consumer.pause(&list)?;
-        }
-        for claim in claims {
-            let (records, receiver) = unbounded_channel();
-            tracing::info!(pipeline = %self.config.pipeline, partition = %claim.partition, epoch = claim.epoch,
-                           offset = claim.next_offset, "partition assigned");
-            self.lanes().insert(claim.partition.clone(), Lane::new(records, &claim));
-            let _ = self.events.send(SourceEvent::Assigned(claim, receiver));
-        }
-        Ok(())
-    }
-
-    fn revoke(&self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList, numbers: &[i32]) -> Result<(), KafkaError> {
-        let partitions: Vec<Partition> =
-            numbers.iter().map(|&number| Partition { topic: self.config.topic.clone(), number }).collect();
-        self.lanes().retain(|partition, _| !partitions.contains(partition));
-        for partition in &partitions {
-            let labels = [&*self.config.pipeline, &partition.topic, &partition.number.to_string()];
-            // Whoever owns the partition next reports these.
-            let _ = METRICS.lag.remove_label_values(&labels);
-            let _ = METRICS.last_progress.remove_label_values(&labels);
-        }
-        let lost = consumer.assignment_lost();
-        tracing::info!(pipeline = %self.config.pipeline, ?numbers, lost, "partitions revoked");
-        let drain = if lost || self.closing.load(Ordering::Relaxed) { Duration::ZERO } else { DRAIN };
-        let (done, finished) = blocking::sync_channel(0);
-        if self.events.send(SourceEvent::Revoked { partitions, drain, done }).is_ok() && !drain.is_zero() {
-            // Ends by disconnection once drained, or by the time limit.
-            let _ = finished.recv_timeout(drain);
-        }
-        consumer.incremental_unassign(list)
-    }
-
     fn lanes(&self) -> MutexGuard<'_, HashMap<Partition, Lane>> {
         self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -394,46 +302,6 @@ impl Shared {
 impl Lane {
     fn new(records: UnboundedSender<Delivery>, claim: &Claim) -> Self {
         Self { records, position: claim.next_offset, committed: claim.next_offset }
-    }
-}
-
-struct Context {
-    shared: Arc<Shared>,
-}
-
-impl ConsumerContext for Context {
-    fn rebalance(&self, consumer: &BaseConsumer<Self>, error: RDKafkaRespErr, list: &mut TopicPartitionList) {
-        let numbers: Vec<i32> = list.elements().iter().map(|e| e.partition()).collect();
-        let result = match error {
-            RDKafkaRespErr::RD_KAFKA_RESP_ERR__ASSIGN_PARTITIONS => self.shared.assign(consumer, &numbers),
-            _ => self.shared.revoke(consumer, list, &numbers),
-        };
-        if let Err(error) = result {
-            tracing::error!(pipeline = %self.shared.config.pipeline, %error, "rebalancing failed");
-        }
-    }
-}
-
-impl ClientContext for Context {
-    fn stats(&self, statistics: Statistics) {
-        let shared = &self.shared;
-        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
-            shared.health.up(Component::Broker);
-        } else {
-            shared.health.down(Component::Broker, format!("no broker of {} can be reached", shared.config.brokers));
-        }
-        let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
-        for (partition, lane) in shared.lanes().iter() {
-            let Some(state) = topic.partitions.get(&partition.number) else { continue };
-            if state.ls_offset >= 0 {
-                let labels = [&*shared.config.pipeline, &partition.topic, &partition.number.to_string()];
-                METRICS.lag.with_label_values(&labels).set((state.ls_offset - lane.committed).max(0));
-            }
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(pipeline = %self.shared.config.pipeline, %error, reason, "the Kafka client reports");
     }
 }
 

@@ -74,23 +74,33 @@ impl Store {
         .fetch_all(&self.pool)
         .await
         .map_err(unavailable)?;
-        let mut found: HashMap<Fingerprint, (String, Option<String>, Value, i32, Vec<EmbeddedChunk>)> = HashMap::new();
+        let mut found: HashMap<Fingerprint, Parts> = HashMap::new();
         for row in rows {
             let Ok(print) = <[u8; 32]>::try_from(row.fingerprint.as_slice()) else { continue };
-            let parts =
-                found.entry(Fingerprint(print)).or_insert_with(|| (row.kind, row.text, row.fields, row.tokens, Vec::new()));
+            let (kind, text, fields, tokens) = (row.kind, row.text, row.fields, row.tokens);
+            let parts = found.entry(Fingerprint(print)).or_insert(Parts { kind, text, fields, tokens, chunks: Vec::new() });
             if let (Some(start), Some(end), Some(tokens), Some(vector)) =
                 (row.span_start, row.span_end, row.chunk_tokens, row.vector)
             {
                 let span = Span { start: start as usize, end: end as usize };
-                parts.4.push(EmbeddedChunk { span, tokens: tokens as u32, vector: vector.into() });
+                parts.chunks.push(EmbeddedChunk { span, tokens: tokens as u32, vector: vector.into() });
             }
         }
-        let restored = found.into_iter().filter_map(|(print, (kind, text, fields, tokens, chunks))| {
-            Output::restore(&kind, text, fields, chunks).map(|output| (print, (output, tokens as u32)))
+        let restored = found.into_iter().filter_map(|(print, parts)| {
+            let output = Output::restore(&parts.kind, parts.text, parts.fields, parts.chunks)?;
+            Some((print, (output, parts.tokens as u32)))
         });
         Ok(restored.collect())
     }
+}
+
+/// The columns of a stored output, gathered from one row a chunk.
+struct Parts {
+    kind: String,
+    text: Option<String>,
+    fields: Value,
+    tokens: i32,
+    chunks: Vec<EmbeddedChunk>,
 }
 
 fn columns(units: &[(String, String, Fingerprint)]) -> (Vec<&str>, Vec<&str>, Vec<&[u8]>) {

@@ -10,6 +10,7 @@ mod outbox;
 mod positions;
 mod search;
 mod statistics;
+mod submission;
 
 use std::path::Path;
 use std::time::Duration;
@@ -21,14 +22,13 @@ use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
 use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
 
-pub use commit::{
-    BatchRow, CommitError, DeadLetterRow, DocumentContent, DocumentRow, Event, Ledgered, ResultRow, Submission, UsageRow,
-};
+pub use commit::{CommitError, Ledgered};
 pub use files::StagedFile;
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
 pub use statistics::{DocumentGlance, PipelineStatistics};
+pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
 
 /// A handle to the ledger's database. Cheap to clone.
 #[derive(Debug, Clone)]

@@ -78,10 +78,14 @@ fn cases() -> Vec<Case> {
 async fn each_record_ends() {
     let world = World::new(kafka::shared().await, 1).await;
     let _worker = world.worker("");
-    let cases = cases();
     let (config, topic) = (world.client.config(), world.topic.clone());
-    let records: Vec<_> = cases.iter().map(|case| (case.key.clone(), case.payload.clone())).collect();
-    spawn_blocking(move || send(config, &topic, &records)).await.unwrap();
+    let cases = spawn_blocking(move || {
+        let cases = cases();
+        send(config, &topic, &cases);
+        cases
+    })
+    .await
+    .unwrap();
     world.drained(cases.len() as i64, Duration::from_secs(90)).await;
     world.audit("after all that").await;
 
@@ -125,9 +129,9 @@ async fn each_record_ends() {
 }
 
 /// With a null and a non-text header on each.
-fn send(mut config: rdkafka::ClientConfig, topic: &str, records: &[(Option<Vec<u8>>, Option<Vec<u8>>)]) {
+fn send(mut config: rdkafka::ClientConfig, topic: &str, cases: &[Case]) {
     let producer: BaseProducer = config.set("message.max.bytes", "25000000").create().unwrap();
-    for (key, payload) in records {
+    for Case { key, payload, .. } in cases {
         let headers = OwnedHeaders::new()
             .insert(Header { key: "null", value: None::<&[u8]> })
             .insert(Header { key: "bytes", value: Some(&[0xff, 0x00]) });

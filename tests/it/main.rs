@@ -3,15 +3,19 @@
 //! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
 //! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
 
-// Clippy takes a binary with a main of its own for no test.
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+#![expect(
+    clippy::unwrap_used,
+    reason = "a test ends where something is not as it should be; clippy takes only `#[test]` for one"
+)]
 
 mod bad_input;
 mod demo;
+mod engine;
 mod faults;
 mod floors;
 mod harness;
 mod ledger;
+mod pipelines;
 mod readme;
 mod search;
 mod smoke;
@@ -32,8 +36,10 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
         floors::trials(),
+        engine::trials(),
         smoke::trials(),
         ledger::trials(),
+        pipelines::trials(),
         search::trials(),
         faults::trials(),
         demo::trials(),

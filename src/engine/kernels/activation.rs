@@ -8,9 +8,10 @@ pub(super) fn exp(x: f32) -> f32 {
     const LN2_HIGH: f32 = 0.693_359_4;
     const LN2_LOW: f32 = -2.121_944_4e-4;
     let x = x.clamp(-87.0, 88.0);
-    // Adding and taking away 1.5 * 2^23 rounds to the nearest integer without a call.
+    // Adding 1.5 * 2^23 rounds to the nearest integer, which then stands in the lowest bits.
     const ROUND: f32 = 12_582_912.0;
-    let n = (x * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
     let r = x - n * LN2_HIGH - n * LN2_LOW;
     // Cephes' minimax polynomial on [-ln2/2, ln2/2].
     let mut p = 1.987_569_1e-4;
@@ -18,10 +19,10 @@ pub(super) fn exp(x: f32) -> f32 {
     p = p * r + 8.333_452e-3;
     p = p * r + 4.166_579_6e-2;
     p = p * r + 1.666_666_5e-1;
-    p = p * r + 5.000_000_1e-1;
+    p = p * r + 0.5;
     let value = p * r * r + r + 1.0;
-    // n lies between -126 and 127 here, so these bits are the number 2^n.
-    value * f32::from_bits(((n as i32 + 127) as u32) << 23)
+    // n lies between -126 and 127, so that these bits are the number 2^n.
+    value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
 /// `erf` with an absolute error under 5e-7: an odd polynomial over an even one, the coefficients that Eigen uses.
@@ -35,7 +36,7 @@ fn erf(x: f32) -> f32 {
     p = p * t - 2.101_024e-6;
     p = p * t - 5.692_506_4e-5;
     p = p * t - 7.349_906e-4;
-    p = p * t - 2.954_599_8e-3;
+    p = p * t - 2.954_6e-3;
     p = p * t - 1.609_603e-2;
     let mut q = -1.456_607e-5_f32;
     q = q * t - 2.133_740_2e-4;

@@ -60,7 +60,7 @@ fn softmax(scores: &mut [f32], columns: usize) {
                 *most = if *value > *most { *value } else { *most };
             }
         }
-        let most = most.iter().fold(f32::NEG_INFINITY, |a, b| if *b > a { *b } else { a });
+        let most = reduce(most, |a, b| if b > a { b } else { a });
         let mut sums = [0.0_f32; LANES];
         for chunk in row.as_chunks_mut::<LANES>().0 {
             for (sum, value) in sums.iter_mut().zip(chunk) {
@@ -68,11 +68,24 @@ fn softmax(scores: &mut [f32], columns: usize) {
                 *sum += *value;
             }
         }
-        let factor = 1.0 / sums.iter().sum::<f32>();
+        let factor = 1.0 / reduce(sums, |a, b| a + b);
         for value in row {
             *value *= factor;
         }
     }
+}
+
+/// Joins lanes in halves: one after the other would take longer than all the rest of a short row.
+#[inline(always)]
+fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    const { assert!(LANES == 16) };
+    for i in 0..8 {
+        lanes[i] = join(lanes[i], lanes[i + 8]);
+    }
+    for i in 0..4 {
+        lanes[i] = join(lanes[i], lanes[i + 4]);
+    }
+    join(join(lanes[0], lanes[2]), join(lanes[1], lanes[3]))
 }
 
 #[cfg(test)]

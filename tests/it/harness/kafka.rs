@@ -81,10 +81,7 @@ pub async fn shared() -> Client {
 
 /// Stops the shared broker.
 pub fn shut_down() {
-    // Nobody reads its data again, and an orderly end takes ten seconds.
-    if let Some(mut child) = SHARED.lock().unwrap_or_else(PoisonError::into_inner).take().and_then(|broker| broker.running) {
-        child.kill();
-    }
+    drop(SHARED.lock().unwrap_or_else(PoisonError::into_inner).take());
 }
 
 impl Broker {
@@ -130,7 +127,8 @@ impl Broker {
         let log = self.path("kafka.log");
         let mut child = Supervised::start(Supervision {
             program: &program,
-            end_signal: "TERM",
+            // An orderly end takes ten seconds, and a broker that is just gone is the harder case.
+            end_signal: "KILL",
             account: &Account::own(),
             log: File::create(&log)?,
         })?;
