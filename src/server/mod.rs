@@ -14,16 +14,17 @@ mod health;
 mod metrics;
 mod search;
 
-use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{MethodRouter, get, post};
 use tokio::net::TcpListener;
+use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{ConfigError, ServerConfig};
@@ -32,6 +33,9 @@ use crate::search::Searcher;
 
 /// The largest request body: far above the longest query, far below what hurts.
 const BODY_BYTES: usize = 1 << 20;
+
+/// How long a shutdown waits for callers: a search takes milliseconds, and supervisors do not wait for ever.
+const GRACE: Duration = Duration::from_secs(3);
 
 /// What the endpoints serve from. Clones share it.
 #[derive(Clone)]
@@ -90,7 +94,7 @@ pub async fn bind(config: &ServerConfig) -> anyhow::Result<TcpListener> {
         .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; free the port or set server.listen to another"))
 }
 
-/// Serves until `shutdown` resolves, then answers what has been asked and returns.
+/// Serves until `shutdown` resolves, then answers what has been asked and returns. A caller who dawdles is cut off after [`GRACE`].
 ///
 /// # Errors
 /// Where the listener fails for good.
@@ -99,7 +103,22 @@ pub async fn serve(
     service: Service,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    axum::serve(listener, router(service)).with_graceful_shutdown(shutdown).await
+    let (tell, told) = oneshot::channel();
+    let shutdown = async move {
+        shutdown.await;
+        // Nobody listens any more where the server has ended by itself.
+        let _ = tell.send(());
+    };
+    let overdue = async move {
+        match told.await {
+            Ok(()) => tokio::time::sleep(GRACE).await,
+            Err(_) => std::future::pending().await,
+        }
+    };
+    tokio::select! {
+        served = axum::serve(listener, router(service)).with_graceful_shutdown(shutdown).into_future() => served,
+        () = overdue => Ok(()),
+    }
 }
 
 #[cfg(test)]

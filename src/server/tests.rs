@@ -3,6 +3,7 @@ use std::path::Path;
 
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -129,9 +130,13 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
 }
 
 #[tokio::test]
-async fn a_shutdown_ends_the_server() {
+async fn a_shutdown_ends_the_server_whatever_callers_do() {
     let server = running(None).await;
     server.get("/healthz").await;
+    let mut dawdler = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
+    dawdler.write_all(b"POST /v1/search HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
+    // It is being served by the time that another request is answered.
+    server.get("/healthz").await;
     server.stop.send(()).unwrap();
-    tokio::time::timeout(std::time::Duration::from_secs(5), server.served).await.expect("ends soon").unwrap().unwrap();
+    tokio::time::timeout(GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
 }
