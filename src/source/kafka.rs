@@ -171,7 +171,14 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
     let config = &shared.config;
     let mut client = ClientConfig::new();
     // A minute without a poll means a wedged callback, not a slow model: models never hold this thread.
-    client.set("session.timeout.ms", "45000").set("queued.max.messages.kbytes", "8192").set("fetch.wait.max.ms", "100");
+    client
+        .set("session.timeout.ms", "45000")
+        .set("fetch.wait.max.ms", "100")
+        // The client's own queue counts payloads only, and a short record costs several times its payload: without these
+        // bounds it holds a hundred thousand of them, and memory grows with the backlog.
+        .set("queued.min.messages", "1000")
+        .set("queued.max.messages.kbytes", "8192")
+        .set("fetch.message.max.bytes", "262144");
     for (key, value) in &config.settings {
         client.set(key, value);
     }
