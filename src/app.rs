@@ -13,8 +13,9 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use futures::future::{select_all, try_join_all};
+use futures::future::{join_all, select_all};
 use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
@@ -22,10 +23,11 @@ use uuid::Uuid;
 
 use crate::config::{Config, ConfigError};
 use crate::engine::Engine;
-use crate::failure::Component;
+use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::graph::Graph;
+use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::pipeline::{self, Committer, Evaluator, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
@@ -59,6 +61,10 @@ impl App {
     pub async fn build(config: Config, definitions: Vec<Definition>) -> Result<Self> {
         if definitions.is_empty() {
             return Err(ConfigError(format!("no pipeline in {}: put a pipeline file there", config.pipelines.display())).into());
+        }
+        let problems: Vec<Problem> = definitions.iter().flat_map(|definition| definition.validate(&config)).collect();
+        if !problems.is_empty() {
+            return Err(DefinitionError { problems }.into());
         }
         let health = Health::new();
         let store = Store::connect(&config.database)?;
@@ -160,15 +166,21 @@ impl App {
                 if result.is_err() {
                     stop.send_replace(true);
                 }
-                Ok::<_, std::convert::Infallible>(result)
+                result
             });
         }
-        let results = try_join_all(runners).await.unwrap_or_default();
+        let broken = tokio::spawn(broken(self.engine.clone(), stop.clone()));
+        let results = join_all(runners).await;
         stop.send_replace(true);
         server.await?.context("the HTTP server failed")?;
         helpers.shutdown().await;
         self.store.close().await;
-        let failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+        let mut failures: Vec<String> = results.into_iter().filter_map(Result::err).map(|error| format!("{error:#}")).collect();
+        if broken.is_finished() {
+            failures.push(broken.await?.to_string());
+        } else {
+            broken.abort();
+        }
         match failures.is_empty() {
             true => Ok(()),
             false => bail!("{}", failures.join("; ")),
@@ -199,9 +211,34 @@ impl App {
     }
 }
 
+/// Resolves when the process is told to stop: by SIGTERM or by Ctrl-C.
+///
+/// # Errors
+/// Where the system does not let the process listen for signals.
+pub async fn told_to_stop() -> Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    tracing::info!("told to stop");
+    Ok(())
+}
+
 /// Resolves once the value is true, or nobody can set it any more.
 async fn turned(mut value: watch::Receiver<bool>) {
     let _ = value.wait_for(|value| *value).await;
+}
+
+/// Resolves when the model host is broken for good, having told everything else to stop: only a new process has a new one.
+async fn broken(engine: Engine, stop: watch::Sender<bool>) -> Transient {
+    loop {
+        if let Err(failure) = engine.health() {
+            stop.send_replace(true);
+            return failure;
+        }
+        sleep(CARE).await;
+    }
 }
 
 async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<Dataset>) {
@@ -211,9 +248,8 @@ async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<D
             Ok(()) => health.up(Component::Database),
             Err(failure) => health.blame(&failure),
         }
-        match engine.health() {
-            Ok(()) => {}
-            Err(failure) => health.blame(&failure),
+        if let Err(failure) = engine.health() {
+            health.blame(&failure);
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             swept = Some(Instant::now());
@@ -229,7 +265,7 @@ async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<D
 
 /// Deletes files that were staged at least `seconds` ago and never went live. Their rows are condemned first, so that a commit
 /// that is still under way cannot make one live any more.
-async fn sweep(store: &Store, dataset: &Dataset, seconds: f64) -> Result<(), crate::failure::Transient> {
+async fn sweep(store: &Store, dataset: &Dataset, seconds: f64) -> Result<(), Transient> {
     let paths = store.condemn_files(dataset.name(), seconds).await?;
     for path in &paths {
         dataset.delete(path.as_ref())?;

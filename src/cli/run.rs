@@ -2,10 +2,9 @@
 
 use anyhow::Result;
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
-use crate::app::App;
+use crate::app::{App, told_to_stop};
 use crate::config::{Config, Flag};
 use crate::pipeline::definition::Definition;
 use crate::server;
@@ -35,14 +34,10 @@ pub async fn run(config: Config, args: RunArgs) -> Result<()> {
     let listener = server::bind(&config.server).await?;
     let app = App::build(config, definitions).await?;
     let (stop, stopped) = watch::channel(false);
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
     tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+        if let Err(error) = told_to_stop().await {
+            tracing::error!(%error, "cannot listen for signals");
         }
-        tracing::info!("told to stop");
         stop.send_replace(true);
     });
     app.run(listener, stopped).await

@@ -16,7 +16,7 @@ use super::environment::{samples, tell, with_database, with_dataset, with_senten
 use super::input;
 use super::report::{Report, Searched};
 use super::stream::{Broker, Feeder};
-use crate::app::App;
+use crate::app::{App, told_to_stop};
 use crate::config::{Config, ConfigError};
 use crate::pipeline::definition::Definition;
 use crate::search::{Mode, Question, Searcher};
@@ -80,7 +80,7 @@ pub async fn run(mut config: Config, args: DemoArgs) -> Result<()> {
     }
     if args.serve {
         eprintln!("serving {} until Ctrl-C", session.report.http);
-        tokio::signal::ctrl_c().await?;
+        told_to_stop().await?;
     }
     session.stop().await
 }

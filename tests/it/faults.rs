@@ -34,7 +34,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// An outage as long as the issue of the day: longer than any one retry, shorter than what makes a supervisor act.
+/// Longer than any one retry waits, so that the stream must come back by itself.
 const OUTAGE: Duration = Duration::from_secs(20);
 
 async fn killed_and_frozen() {
