@@ -170,7 +170,6 @@ impl KafkaSource {
 fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
     let config = &shared.config;
     let mut client = ClientConfig::new();
-    // A minute without a poll means a wedged callback, not a slow model: models never hold this thread.
     client
         .set("session.timeout.ms", "45000")
         .set("fetch.wait.max.ms", "100")
