@@ -70,7 +70,8 @@ impl App {
         let store = Store::connect(&config.database)?;
         store.migrate().await?;
         health.up(Component::Database);
-        let (engine_config, models) = (config.engine.clone(), config.models.clone());
+        let (engine_config, mut models) = (config.engine.clone(), config.models.clone());
+        models.retain(|name, _| definitions.iter().any(|definition| definition.models().contains(&name.as_str())));
         let engine = tokio::task::spawn_blocking(move || Engine::start(&engine_config, &models))
             .await?
             .map_err(|error| ConfigError(error.to_string()))?;

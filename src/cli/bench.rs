@@ -5,6 +5,11 @@
 //! | `engine` | the task graph over the pipeline's micro-batches, as many at a time as the pipeline has; no broker, database or file |
 //! | `pipeline` | from the first record sent to the last one committed: in-process broker, a new private Postgres, Parquet files |
 //! | `stages` | the pipeline's batches; quantiles are interpolated in the metric's buckets, as Prometheus does |
+//!
+//! With `--generator`: what decoding costs, and what batching, a kept prefix and a schema do to it; see `generator`.
+
+mod generator;
+mod shape;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -20,7 +25,7 @@ use uuid::Uuid;
 
 use super::engine;
 use crate::config::Config;
-use crate::demo::environment::with_sentence_encoder;
+use crate::demo::environment::with_models;
 use crate::demo::{PARTITIONS, Session, input};
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::Transient;
@@ -35,11 +40,20 @@ use crate::record::{Partition, Place, Record};
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// The pipeline file
-    #[arg(long, value_name = "FILE")]
-    pipeline: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "generator")]
+    pipeline: Option<PathBuf>,
     /// The documents, .jsonl or .parquet
-    #[arg(long, value_name = "FILE")]
-    input: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "generator")]
+    input: Option<PathBuf>,
+    /// Measure the decoder instead, on models of random weights
+    #[arg(long, conflicts_with_all = ["pipeline", "input"])]
+    generator: bool,
+    /// With --generator: a small shape for every figure, for a quick look
+    #[arg(long, requires = "generator")]
+    small: bool,
+    /// With --generator: a model folder or GGUF file, in place of random weights in the shape of Qwen2.5-0.5B
+    #[arg(long, value_name = "PATH", requires = "generator", conflicts_with = "small")]
+    model: Option<PathBuf>,
     /// Where a folder for the measurement is made, and removed afterwards
     #[arg(long, value_name = "DIR", default_value = ".tidemill")]
     data_dir: PathBuf,
@@ -57,31 +71,41 @@ struct Rate {
 }
 
 /// Measures and reports.
-pub async fn run(mut config: Config, args: BenchArgs) -> Result<()> {
-    let definition = Definition::load(&args.pipeline)?;
-    with_sentence_encoder(&mut config).await?;
-    let (alone, padding_share) = engine_alone(&config, &definition, &args.input).await?;
+pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     // A new folder, or the ledger of an earlier run would answer for the models.
     let folder = args.data_dir.join(format!("bench-{}", Uuid::new_v4().simple()));
-    let measured = whole_pipeline(config, definition, &args.input, &folder).await;
+    let measured = match (&args.pipeline, &args.input) {
+        (Some(pipeline), Some(input)) => encoders(config, pipeline, input, &folder).await,
+        _ => {
+            let models = generator::Models { scratch: &folder, small: args.small, given: args.model.as_deref() };
+            generator::measure(&config.engine, models).await
+        }
+    };
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
-    let whole = measured?;
-    let report = json!({
-        "engine": alone.to_json(),
-        "pipeline": whole.to_json(),
-        "pipeline_share": whole.documents_per_second() / alone.documents_per_second(),
-        "padding_share": padding_share,
-        "stages": stages(),
-        "peak_rss_bytes": peak_resident_bytes(),
-    });
+    let report = measured?;
     if args.json {
         println!("{report}");
     } else {
         println!("{report:#}");
     }
     Ok(())
+}
+
+async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Path) -> Result<Value> {
+    let definition = Definition::load(pipeline)?;
+    with_models(&mut config).await?;
+    let (alone, padding_share) = engine_alone(&config, &definition, input).await?;
+    let whole = whole_pipeline(config, definition, input, folder).await?;
+    Ok(json!({
+        "engine": alone.to_json(),
+        "pipeline": whole.to_json(),
+        "pipeline_share": whole.documents_per_second() / alone.documents_per_second(),
+        "padding_share": padding_share,
+        "stages": stages(),
+        "peak_rss_bytes": peak_resident_bytes(),
+    }))
 }
 
 async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Rate, f64)> {

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::engine;
 use crate::config::{Config, DatasetConfig};
-use crate::demo::environment::with_sentence_encoder;
+use crate::demo::environment::with_models;
 use crate::pipeline::check::check;
 use crate::pipeline::definition::Definition;
 use crate::pipeline::problem::{DefinitionError, Problem};
@@ -26,7 +26,7 @@ pub struct CheckArgs {
 
 /// Checks schema, templates, task graph, models and datasets of each file, and runs its examples. Nothing is committed.
 pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
-    with_sentence_encoder(&mut config).await?;
+    with_models(&mut config).await?;
     let (mut definitions, mut problems) = (Vec::new(), Vec::new());
     let read: Vec<_> = match args.files.is_empty() {
         true => Definition::load_all(&config.pipelines, &[])?.into_iter().map(Ok).collect(),

@@ -6,7 +6,7 @@ use comfy_table::Table;
 use serde_json::{Value, json};
 
 use crate::config::Config;
-use crate::demo::environment::with_sentence_encoder;
+use crate::demo::environment::with_models;
 use crate::engine::Engine;
 
 /// What can be done with models.
@@ -27,7 +27,7 @@ pub struct ListArgs {
 /// Lists the models. They are loaded for it, so that what is listed works.
 pub async fn run(mut config: Config, command: ModelsCommand) -> Result<()> {
     let ModelsCommand::List(args) = command;
-    with_sentence_encoder(&mut config).await?;
+    with_models(&mut config).await?;
     let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &config.models)).await??;
     if args.json {
         let models: Vec<Value> = engine

@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{definitions, engine, store};
 use crate::config::{Config, ConfigError, Flag};
-use crate::demo::environment::{with_database, with_sentence_encoder};
+use crate::demo::environment::{with_database, with_models};
 use crate::search::{DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
 
 /// What to search for, and where.
@@ -57,7 +57,7 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
     let engine = match args.mode {
         Mode::Text => engine(config, &[]).await?,
         Mode::Vector | Mode::Hybrid => {
-            with_sentence_encoder(&mut config).await?;
+            with_models(&mut config).await?;
             engine(config, &definitions).await?
         }
     };

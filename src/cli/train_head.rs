@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{definitions, engine};
 use crate::config::Config;
-use crate::demo::environment::with_sentence_encoder;
+use crate::demo::environment::with_models;
 use crate::pipeline::train::{TrainOptions, train_head};
 
 /// What to train, and from what.
@@ -37,7 +37,7 @@ pub struct TrainHeadArgs {
 /// Trains a linear head over frozen vectors and says how it does on rows that it has not seen.
 pub async fn run(mut config: Config, args: TrainHeadArgs) -> Result<()> {
     let definitions = definitions(&config, Some(&args.pipeline))?;
-    with_sentence_encoder(&mut config).await?;
+    with_models(&mut config).await?;
     let engine = engine(config, &definitions).await?;
     let TrainHeadArgs { task, examples, label_field, output, json, .. } = args;
     for definition in &definitions {

@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::environment::{samples, tell, with_database, with_dataset, with_sentence_encoder};
+use super::environment::{samples, tell, with_database, with_dataset, with_models};
 use super::input;
 use super::report::{Report, Searched};
 use super::stream::{Broker, Feeder};
@@ -96,7 +96,7 @@ impl Session {
             return Err(ConfigError(message).into());
         }
         let parquet_dir = with_dataset(&mut config, &definition)?;
-        with_sentence_encoder(&mut config).await?;
+        with_models(&mut config).await?;
         let postgres = with_database(&mut config).await?;
         let broker = Broker::start()?;
         // A broker that lives as long as this process counts offsets from 0 again, where the ledger would not expect them.

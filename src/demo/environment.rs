@@ -12,11 +12,18 @@ use crate::pipeline::definition::Definition;
 /// The name under which pipelines find the sentence encoder that we fetch.
 pub const SENTENCE_ENCODER: &str = "minilm";
 
-/// Makes the sentence encoder known under its name, fetching it where it is not here yet; one that is configured stays.
+/// Makes models known that are not configured: those in folders under `models/` beside the pipelines, by the folder's name, and the
+/// sentence encoder, which is fetched where it is not here yet.
 ///
 /// # Errors
 /// Where it cannot be fetched.
-pub async fn with_sentence_encoder(config: &mut Config) -> Result<()> {
+pub async fn with_models(config: &mut Config) -> Result<()> {
+    let shipped = std::fs::read_dir(config.pipelines.join("models")).into_iter().flatten().flatten();
+    for folder in shipped.map(|entry| entry.path()).filter(|path| path.join("config.json").is_file()) {
+        if let Some(name) = folder.file_name().and_then(|name| name.to_str()) {
+            config.models.entry(name.to_owned()).or_insert_with(|| ModelConfig::local(&folder));
+        }
+    }
     if !config.models.contains_key(SENTENCE_ENCODER) {
         let path = tokio::task::spawn_blocking(|| download::sentence_encoder(&tell)).await??;
         config.models.insert(SENTENCE_ENCODER.to_owned(), ModelConfig::local(path));

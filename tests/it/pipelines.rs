@@ -7,7 +7,7 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tidemill::config::{Config, EngineConfig, ModelConfig};
-use tidemill::demo::environment::with_sentence_encoder;
+use tidemill::demo::environment::with_models;
 use tidemill::document::{Decoded, Decoder, Document};
 use tidemill::engine::Engine;
 use tidemill::failure::Poison;
@@ -52,7 +52,7 @@ async fn encoder() -> &'static Engine {
     ENGINE
         .get_or_init(|| async {
             let mut config = Config::default();
-            with_sentence_encoder(&mut config).await.unwrap();
+            with_models(&mut config).await.unwrap();
             tokio::task::spawn_blocking(move || Engine::start(&config.engine, &config.models).unwrap()).await.unwrap()
         })
         .await

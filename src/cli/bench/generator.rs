@@ -1,0 +1,228 @@
+//! What decoding costs.
+//!
+//! | figure | measured on |
+//! |---|---|
+//! | `shared_prefix_ratio` | time for prompts that begin alike, as one group, over that for the same prompts, each a group of its own |
+//! | `constrained_overhead` | time for 32 rows under a schema over that for as many tokens a row without one, less 1 |
+//! | `batch_speedup_32` | tokens written a second with 32 rows, over those with one |
+//! | `prefill_tokens_per_second` | long prompts, one token written to each |
+//! | `decode_tokens_per_second` | 32 rows that write |
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::shape::{HALF_BILLION, SMALL, Shape};
+use crate::config::{EngineConfig, ModelConfig};
+use crate::engine::{
+    Answer, Engine, Generate, Message, Prompt, Request, Role, Sampling, Schema, Work,
+};
+use crate::metrics::peak_resident_bytes;
+
+/// The model under test.
+const MODEL: &str = "bench";
+/// Each figure is the median of this many measurements.
+const ROUNDS: usize = 3;
+/// Rows of a batch.
+const ROWS: usize = 32;
+/// Tokens that each row writes.
+const WRITTEN: usize = 32;
+/// Letters that each row writes under a schema.
+const LETTERS: usize = 128;
+/// Documents that share a prefix.
+const DOCUMENTS: usize = 256;
+/// Tokens of the shared prefix.
+const PREFIX: usize = 600;
+
+/// What to measure on.
+pub(super) struct Models<'a> {
+    /// A folder for models of random weights.
+    pub(super) scratch: &'a Path,
+    /// Whether the small shape serves for everything.
+    pub(super) small: bool,
+    /// A model folder or GGUF file for everything but the shared prefix, in place of random weights.
+    pub(super) given: Option<&'a Path>,
+}
+
+/// Measures everything.
+pub(super) async fn measure(config: &EngineConfig, models: Models<'_>) -> Result<Value> {
+    let bench = Bench::with_shape(config, SMALL, models.scratch).await?;
+    let shared = bench.shared_prefix(if models.small { 32 } else { DOCUMENTS }).await?;
+    let (bench, name) = match models.given {
+        Some(path) => (Bench::open(config, path).await?, path.display().to_string()),
+        None if models.small => (bench, SMALL.name.to_owned()),
+        None => (Bench::with_shape(config, HALF_BILLION, models.scratch).await?, HALF_BILLION.name.to_owned()),
+    };
+    let prefill = bench.prefill().await?;
+    let alone = bench.decode(1).await?;
+    let free = bench.decode(ROWS).await?;
+    Ok(json!({
+        "shared_prefix_ratio": shared,
+        "constrained_overhead": bench.constrained().await?,
+        "batch_speedup_32": free / alone,
+        "prefill_tokens_per_second": prefill,
+        "decode_tokens_per_second": free,
+        "decode_tokens_per_second_one_row": alone,
+        "shapes": { "shared_prefix_ratio": SMALL.name, "others": name },
+        "peak_rss_bytes": peak_resident_bytes(),
+    }))
+}
+
+/// An engine with one model of random weights.
+struct Bench {
+    engine: Engine,
+}
+
+impl Bench {
+    async fn with_shape(config: &EngineConfig, shape: Shape, scratch: &Path) -> Result<Self> {
+        let folder = scratch.join(shape.name);
+        let written = folder.clone();
+        tokio::task::spawn_blocking(move || shape.write(&written, 1)).await??;
+        Self::open(config, &folder).await
+    }
+
+    async fn open(config: &EngineConfig, path: &Path) -> Result<Self> {
+        let (config, models) = (config.clone(), [(MODEL.to_owned(), ModelConfig::local(path))].into());
+        Ok(Self { engine: tokio::task::spawn_blocking(move || Engine::start(&config, &models)).await?? })
+    }
+
+    /// Runs the prompts at once and gives the seconds with the answers.
+    async fn run(&self, prompts: &[Ask], schema: Option<&Arc<Schema>>) -> Result<(f64, Vec<Answer>)> {
+        let requests = prompts.iter().map(|ask| {
+            let message = Message { role: Role::User, content: ask.text.as_str().into() };
+            let prompt = Prompt { messages: vec![message], group: ask.group.as_str().into() };
+            let (max_tokens, sampling) = (ask.max_tokens, Sampling::default());
+            let work = Work::Generate(Generate { prompt, max_tokens, sampling, stop: Vec::new(), schema: schema.cloned() });
+            Request { model: MODEL.into(), work }
+        });
+        let requests = requests.collect();
+        let started = Instant::now();
+        let answers = self.engine.run(requests).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        Ok((seconds, answers.into_iter().collect::<Result<_, _>>()?))
+    }
+
+    /// Text of about `tokens` tokens, another for each `seed`.
+    async fn text(&self, tokens: usize, seed: usize) -> Result<String> {
+        let mut text = String::new();
+        let mut count = 0;
+        while count < tokens {
+            // Far fewer words than the tokens that are missing: no word has more than a few.
+            for word in 0..(tokens - count).div_ceil(4) {
+                text.push_str(WORDS[(seed * 31 + count * 7 + word * word + word * seed) % WORDS.len()]);
+                text.push(' ');
+            }
+            let counted = self.engine.count_tokens(MODEL, vec![text.as_str().into()]).await?;
+            count = *counted.first().context("no text was counted")?;
+        }
+        Ok(text)
+    }
+
+    async fn shared_prefix(&self, documents: usize) -> Result<f64> {
+        let prefix = self.text(PREFIX, 0).await?;
+        let mut texts = Vec::with_capacity(documents);
+        for index in 0..documents {
+            texts.push(format!("{prefix}{}", self.text(100 + index * 37 % 301, index + 1).await?));
+        }
+        let mut ratios = Vec::new();
+        for round in 0..ROUNDS {
+            let groups = |shared: bool| {
+                let name = |index: usize| if shared { format!("{round}") } else { format!("{round}-{index}") };
+                let ask = |(index, text): (usize, &String)| Ask { group: name(index), text: text.clone(), max_tokens: 8 };
+                texts.iter().enumerate().map(ask).collect::<Vec<_>>()
+            };
+            let (with, shared) = self.run(&groups(true), None).await?;
+            let (without, alone) = self.run(&groups(false), None).await?;
+            let same = shared.iter().zip(&alone).all(|(a, b)| a.prediction == b.prediction);
+            ensure!(same, "a kept prefix changes what is written");
+            ratios.push(with / without);
+        }
+        Ok(median(ratios))
+    }
+
+    async fn prefill(&self) -> Result<f64> {
+        let mut prompts = Vec::new();
+        for index in 0..4 {
+            prompts.push(Ask { group: format!("prefill-{index}"), text: self.text(256, index).await?, max_tokens: 1 });
+        }
+        let mut rates = Vec::new();
+        for _ in 0..ROUNDS {
+            let (seconds, answers) = self.run(&prompts, None).await?;
+            rates.push(answers.iter().map(|a| f64::from(a.tokens)).sum::<f64>() / seconds);
+        }
+        Ok(median(rates))
+    }
+
+    /// Short prompts, each a group of its own.
+    async fn short(&self, rows: usize, max_tokens: usize) -> Result<Vec<Ask>> {
+        let mut prompts = Vec::new();
+        for index in 0..rows {
+            prompts.push(Ask { group: format!("short-{index}"), text: self.text(8, index).await?, max_tokens });
+        }
+        Ok(prompts)
+    }
+
+    /// Tokens written a second by `rows` rows.
+    async fn decode(&self, rows: usize) -> Result<f64> {
+        let (first, all) = (self.short(rows, 1).await?, self.short(rows, WRITTEN).await?);
+        let mut rates = Vec::new();
+        for _ in 0..ROUNDS {
+            // What reading the prompt and the first token take is no part of it.
+            let (start, begun) = self.run(&first, None).await?;
+            let (seconds, ended) = self.run(&all, None).await?;
+            rates.push((generated(&ended) - generated(&begun)) / (seconds - start));
+        }
+        Ok(median(rates))
+    }
+
+    async fn constrained(&self) -> Result<f64> {
+        let (schema, mut prompts) = (letters()?, self.short(ROWS, LETTERS + 32).await?);
+        let mut overheads = Vec::new();
+        for _ in 0..ROUNDS {
+            let (bound, answers) = self.run(&prompts, Some(&schema)).await?;
+            let mut free = prompts.clone();
+            for (ask, answer) in free.iter_mut().zip(&answers) {
+                ask.max_tokens = answer.generated as usize;
+            }
+            let (unbound, written) = self.run(&free, None).await?;
+            ensure!(generated(&written) >= 0.9 * generated(&answers), "free rows ended early, so they are no measure");
+            overheads.push(bound / unbound - 1.0);
+            prompts.rotate_left(1);
+        }
+        Ok(median(overheads))
+    }
+}
+
+/// A prompt to complete.
+#[derive(Clone)]
+struct Ask {
+    group: String,
+    text: String,
+    max_tokens: usize,
+}
+
+fn generated(answers: &[Answer]) -> f64 {
+    answers.iter().map(|answer| f64::from(answer.generated)).sum()
+}
+
+/// A schema under which nearly every token is the model's choice, and every answer comes to an end.
+fn letters() -> Result<Arc<Schema>> {
+    let schema = json!({
+        "type": "object", "additionalProperties": false, "required": ["text"],
+        "properties": { "text": { "type": "string", "pattern": format!("^[a-z ]{{{LETTERS}}}$") } },
+    });
+    Schema::new(schema).map(Arc::new).map_err(anyhow::Error::msg)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+const WORDS: &[&str] = &[
+    "the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak", "beams", "while",
+    "flour", "settles", "on", "every", "ledge", "of", "that", "old", "stone", "house",
+];
