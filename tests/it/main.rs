@@ -33,6 +33,8 @@ fn main() -> ExitCode {
     if let Some(code) = harness::sacrifice::role() {
         return code;
     }
+    // The HTTP client is built without a cryptographic library of its own; a second installation is refused and changes nothing.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let mut arguments = Arguments::from_args();
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
