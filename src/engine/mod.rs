@@ -13,6 +13,7 @@ mod device;
 mod encoder;
 mod error;
 mod folder;
+mod generation;
 mod kernels;
 mod model;
 mod plan;

@@ -8,8 +8,10 @@ mod attention;
 mod linear;
 mod norm;
 mod product;
+mod softmax;
 
 pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, attend};
 pub(super) use linear::Linear;
 pub(super) use norm::{LayerNorm, normalize};
+pub(super) use softmax::log_sum_exp;
