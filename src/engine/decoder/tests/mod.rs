@@ -1,0 +1,1 @@
+//! Tests of the decoder on tiny random models.
