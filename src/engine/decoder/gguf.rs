@@ -186,7 +186,10 @@ impl Tensors for GgufTensors {
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
         let values = self.take(&file_name(name), &[length])?.into_wide();
-        Ok(self.mixed(name).map_or_else(|| values.clone(), |width| in_order(&values, 1, width)))
+        match self.mixed(name) {
+            Some(width) => Ok(in_order(&values, 1, width)),
+            None => Ok(values),
+        }
     }
 }
 

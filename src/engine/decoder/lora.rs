@@ -105,7 +105,7 @@ impl Adapter {
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let [narrow, widen] = ["lora_A", "lora_B"].map(|part| format!("base_model.model.{module}.{part}.weight"));
         let (Some(a), Some(b)) = (self.shard.shape(&narrow), self.shard.shape(&widen)) else { return Ok(matrix) };
-        let rows = matrix.into_wide();
+        let mut rows = matrix.into_wide();
         let inputs = rows.len() / outputs;
         let fits = matches!((a, b), ([rank, width], [height, other]) if rank == other && *width == inputs && *height == outputs);
         if !fits {
@@ -117,7 +117,6 @@ impl Adapter {
         let rank = a[0];
         let a = self.shard.take(&narrow, inputs)?.into_wide();
         let b = self.shard.take(&widen, rank)?.into_wide();
-        let mut rows = rows;
         rows.par_chunks_mut(inputs).zip(b.par_chunks(rank)).for_each(|(row, b)| {
             for (factor, a) in b.iter().zip(a.chunks_exact(inputs)) {
                 let factor = self.scale * factor;

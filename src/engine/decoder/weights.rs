@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::path::PathBuf;
 
-use safetensors::tensor::{Dtype, SafeTensors, TensorInfo};
+use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 
 use super::lora::Adapter;
@@ -66,15 +66,19 @@ impl Shard {
         if size > HEADER_BYTES || size.saturating_add(8) > length {
             return Err(broken(format!("its header claims {size} bytes and the file has {length}")));
         }
-        let mut header = size.to_le_bytes().to_vec();
+        let mut header = Vec::new();
         Read::by_ref(&mut file).take(size).read_to_end(&mut header).map_err(unreadable)?;
-        let (_, metadata) = SafeTensors::read_metadata(&header).map_err(|e| broken(e.to_string()))?;
+        let metadata: Metadata = serde_json::from_slice(&header).map_err(|e| broken(e.to_string()))?;
         let start = size + 8;
+        let tensors: HashMap<String, TensorInfo> =
+            metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
         let expected = start + metadata.data_len() as u64;
         if expected != length {
             return Err(broken(format!("its tensors take {expected} bytes and the file has {length}")));
         }
-        let tensors = metadata.tensors().into_iter().map(|(name, info)| (name, info.clone())).collect();
+        if let Some((name, _)) = tensors.iter().find(|(_, info)| !is_filled(info, metadata.data_len())) {
+            return Err(broken(format!("the bytes of the tensor {name} are not as many as its shape says")));
+        }
         Ok(Self { path, file, start, tensors })
     }
 
@@ -113,6 +117,14 @@ impl Shard {
             }
         }
     }
+}
+
+/// Whether the tensor has as many bytes as its shape and type say, all of them inside the file's `length` bytes of data.
+fn is_filled(info: &TensorInfo, length: usize) -> bool {
+    let (from, to) = info.data_offsets;
+    let values = info.shape.iter().try_fold(1_usize, |values, size| values.checked_mul(*size));
+    let bits = values.and_then(|values| values.checked_mul(info.dtype.bitsize()));
+    from <= to && to <= length && bits.is_some_and(|bits| bits.div_ceil(8) == to - from)
 }
 
 fn halves(bytes: &[u8]) -> impl Iterator<Item = u16> {
