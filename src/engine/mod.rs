@@ -9,6 +9,7 @@
 //! Async code never touches a model. To add an architecture: one file beside `encoder.rs` and one arm in `folder.rs`.
 
 mod batch;
+mod decoder;
 mod device;
 mod encoder;
 mod error;
