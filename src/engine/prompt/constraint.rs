@@ -82,6 +82,18 @@ impl Grammars {
         self.grammar(schema).map(drop)
     }
 
+    /// Grammars kept at present.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether the schema's grammar is kept.
+    #[cfg(test)]
+    pub(super) fn holds(&self, schema: &Schema) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains_key(schema.text())
+    }
+
     fn grammar(&self, schema: &Schema) -> Result<Arc<Grammar>, String> {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);

@@ -3,10 +3,12 @@
 mod added;
 mod constraint;
 mod definition;
+mod gguf_vocabulary;
 mod grammar;
 mod pieces;
 mod python;
 mod settings;
+mod shortest;
 mod stand_in;
 mod template;
 mod vocabulary;
@@ -14,7 +16,11 @@ mod vocabulary;
 #[cfg(test)]
 mod tests;
 
+use std::collections::HashMap;
+use std::path::Path;
 use std::sync::Arc;
+
+use candle_core::quantized::gguf_file;
 
 pub(in crate::engine) use constraint::{Constraint, Grammars, TokenMask};
 pub(in crate::engine) use pieces::GrowingText;
@@ -27,6 +33,7 @@ use super::tokens::TextTokenizer;
 use crate::failure::{FailureClass, Poison};
 use crate::outcome::Span;
 use definition::Definition;
+use gguf_vocabulary::Metadata;
 use pieces::Pieces;
 use settings::Settings;
 use stand_in::StandIns;
@@ -41,6 +48,8 @@ pub(in crate::engine) struct ChatTokenizer {
     pieces: Pieces,
     end_ids: Arc<[u32]>,
     end_id: u32,
+    /// A token that begins every prompt, where the template does not write it.
+    begin: Option<u32>,
     grammars: Grammars,
 }
 
@@ -65,6 +74,18 @@ impl ChatTokenizer {
         Self::new(definition, settings, limits).map_err(|reason| EngineError::invalid(folder.join(FILE), reason))
     }
 
+    /// Reads the vocabulary and the template that a GGUF file carries.
+    pub(in crate::engine) fn from_gguf(
+        path: &Path,
+        metadata: &HashMap<String, gguf_file::Value>,
+        limits: Limits,
+    ) -> Result<Self, EngineError> {
+        let invalid = |reason| EngineError::invalid(path, reason);
+        let metadata = Metadata(metadata);
+        let definition = Definition::new(metadata.definition().map_err(invalid)?).map_err(invalid)?;
+        Self::new(definition, metadata.settings().map_err(invalid)?, limits).map_err(invalid)
+    }
+
     /// # Errors
     /// One sentence without its subject, the file that the tokenizer comes from.
     fn new(definition: Definition, settings: Settings, limits: Limits) -> Result<Self, String> {
@@ -85,7 +106,7 @@ impl ChatTokenizer {
         let pieces = Pieces::new(&definition, limits.vocabulary);
         let grammars = Grammars::new(&definition, &pieces, end_ids.clone())?;
         let text = TextTokenizer::bare(definition.plain.clone(), limits.context);
-        Ok(Self { definition, template, text, pieces, end_ids, end_id, grammars })
+        Ok(Self { definition, template, text, pieces, end_ids, end_id, begin: settings.begin, grammars })
     }
 
     /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
@@ -106,7 +127,11 @@ impl ChatTokenizer {
             messages.iter().zip(&contents).map(|(message, content)| Turn { role: message.role.as_str(), content }).collect();
         let rendered = self.template.render(&turns, true).map_err(|reason| refused(&reason))?;
         let (text, found) = stand_ins.restore(&rendered, self.definition.added.find(&rendered));
-        vocabulary::encode(&self.definition.plain, &text, &found).map_err(|e| untokenizable(&e))
+        let mut ids = vocabulary::encode(&self.definition.plain, &text, &found).map_err(|e| untokenizable(&e))?;
+        if let Some(begin) = self.begin.filter(|begin| ids.first() != Some(begin)) {
+            ids.insert(0, begin);
+        }
+        Ok(ids)
     }
 
     /// The tokens of plain text where the model's turn begins.
@@ -156,6 +181,12 @@ impl ChatTokenizer {
     /// One sentence that names what of the schema cannot be followed.
     pub(in crate::engine) fn check_schema(&self, schema: &Schema) -> Result<(), String> {
         self.grammars.check(schema)
+    }
+
+    /// Tokens of about the shortest answer that `schema` allows; none where there is none of a sensible length.
+    pub(in crate::engine) fn shortest_answer_tokens(&self, schema: &Schema) -> Option<usize> {
+        let text = shortest::shortest_answer(schema.value())?;
+        Some(self.encode_text(&text).ok()?.len())
     }
 }
 

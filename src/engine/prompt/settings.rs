@@ -16,6 +16,8 @@ pub(super) struct Settings {
     pub(super) specials: BTreeMap<String, String>,
     /// Ids that end an answer, as far as told by id.
     pub(super) ends: Vec<u32>,
+    /// A token that begins every prompt, where the template does not write it.
+    pub(super) begin: Option<u32>,
 }
 
 const TEMPLATE: &str = "chat_template.jinja";
@@ -42,7 +44,7 @@ impl Settings {
                 EngineError::invalid(folder.join(TOKENIZER), reason)
             })?,
         };
-        Ok(Self { template, specials: specials(&tokenizer), ends })
+        Ok(Self { template, specials: specials(&tokenizer), ends, begin: None })
     }
 
     /// Every id that ends an answer, the ones told by id first.
