@@ -122,7 +122,8 @@ impl Folder {
         self.read_optional(name)?.ok_or(EngineError::NoFile { path, mend })
     }
 
-    fn read_optional(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+    /// Reads a file that may be absent and counts towards the revision where it is not.
+    pub(super) fn read_optional(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
         let path = self.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -154,6 +155,7 @@ impl Folder {
         Ok(file)
     }
 
+    /// Reads a file of settings that may be absent.
     pub(super) fn read_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, EngineError> {
         let Some(bytes) = self.read_optional(name)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| {

@@ -18,6 +18,8 @@ mod generation;
 mod kernels;
 mod model;
 mod plan;
+#[allow(dead_code, unused_imports, reason = "generators take it up")]
+mod prompt;
 mod queue;
 mod request;
 mod schema;

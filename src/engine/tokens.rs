@@ -94,6 +94,11 @@ impl TextTokenizer {
         Ok(Self { tokenizer, before, after, capacity })
     }
 
+    /// A tokenizer that adds no special tokens, for a model that takes `capacity` tokens.
+    pub(super) fn bare(tokenizer: Tokenizer, capacity: usize) -> Self {
+        Self { tokenizer, before: Vec::new(), after: Vec::new(), capacity }
+    }
+
     /// Tokens of the text, special tokens not counted.
     pub(super) fn count(&self, text: &str) -> Result<usize, tokenizers::Error> {
         let mut count = 0;

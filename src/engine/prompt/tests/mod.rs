@@ -1,0 +1,6 @@
+mod constraint;
+mod fixture;
+mod schemas;
+mod shortest;
+mod templates;
+mod text;
