@@ -13,10 +13,13 @@ mod device;
 mod encoder;
 mod error;
 mod folder;
+mod http;
 mod kernels;
 mod model;
 mod plan;
 mod queue;
+#[allow(dead_code, reason = "the engine asks it once it hosts generators")]
+mod remote;
 mod request;
 mod schema;
 mod tokens;
