@@ -15,12 +15,15 @@ mod encoder;
 mod error;
 mod folder;
 mod generation;
+mod http;
 mod kernels;
 mod model;
 mod plan;
 #[allow(dead_code, unused_imports, reason = "generators take it up")]
 mod prompt;
 mod queue;
+#[allow(dead_code, reason = "the engine asks it once it hosts generators")]
+mod remote;
 mod request;
 mod schema;
 mod tokens;

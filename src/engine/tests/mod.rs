@@ -4,4 +4,5 @@ mod chunking;
 mod fixture;
 mod loading;
 mod reference;
+pub(super) mod server;
 mod serving;
