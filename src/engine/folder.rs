@@ -166,6 +166,16 @@ impl Folder {
         })
     }
 
+    /// `model_type` of `config.json`, if that can be read. Whoever goes on to read the file says what is wrong with it.
+    pub(super) fn model_type(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Kind {
+            model_type: String,
+        }
+        let bytes = fs::read(self.join("config.json")).ok()?;
+        serde_json::from_slice(&bytes).ok().map(|kind: Kind| kind.model_type)
+    }
+
     /// Reads `config.json` and refuses what the encoders here would compute wrongly.
     pub(super) fn shape(&mut self) -> Result<(ModelShape, Family), EngineError> {
         const NAME: &str = "config.json";
@@ -177,7 +187,9 @@ impl Folder {
             "bert" => Family::Bert,
             "roberta" | "xlm-roberta" => Family::Roberta,
             other => {
-                let reason = format!("model_type {other:?} is not supported; use a bert, roberta or xlm-roberta encoder");
+                let reason = format!(
+                    "model_type {other:?} is not supported; use a bert, roberta or xlm-roberta encoder, or a llama, mistral, qwen2 or qwen3 decoder"
+                );
                 return Err(EngineError::invalid(path, reason));
             }
         };

@@ -147,6 +147,12 @@ impl Decoder {
 }
 
 impl Logits {
+    /// Rows of `vocabulary` logits.
+    #[cfg(test)]
+    pub(in crate::engine) fn new(values: Vec<f32>, vocabulary: usize) -> Self {
+        Self { values, vocabulary }
+    }
+
     /// Rows there are.
     pub(in crate::engine) fn rows(&self) -> usize {
         self.values.len() / self.vocabulary

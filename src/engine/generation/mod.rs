@@ -11,8 +11,10 @@
 
 mod admission;
 mod blocks;
+mod host;
 mod ports;
 mod prefix;
+mod prepare;
 mod sampler;
 mod scheduler;
 mod sequence;
@@ -23,6 +25,7 @@ mod waiting;
 #[cfg(test)]
 mod tests;
 
-pub(super) use ports::{Decode, Guide, TokenMask, Vocabulary};
-pub(super) use scheduler::{Counts, Limits, Scheduler};
-pub(super) use sequence::{Job, Reply, Task, Weighing, Writing};
+pub(super) use host::GeneratorHost;
+pub(super) use prepare::Prepared;
+pub(super) use scheduler::Counts;
+pub(super) use sequence::Job;

@@ -112,12 +112,12 @@ impl<D: Decode> Scheduler<D> {
         }
         // An answer that is weighed goes on in a copy of the prompt's last block.
         let copy = usize::from(matches!(job.task, Task::Weigh(_)));
-        let needed = Sequence::blocks_for(job.prompt.len() + job.extra()) + copy;
+        let needed = Sequence::blocks_for(job.prompt.len() + job.task.extra()) + copy;
         if needed > self.blocks.count() {
             let reason = format!(
                 "the prompt has {} tokens and {} more may follow, and the memory for keys and values holds {}; raise engine.kv_cache_mib or shorten the prompt",
                 job.prompt.len(),
-                job.extra(),
+                job.task.extra(),
                 (self.blocks.count() - copy) * BLOCK_TOKENS
             );
             return Err(Poison { class: FailureClass::TooLong, reason });

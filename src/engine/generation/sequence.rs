@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::ports::{BLOCK_TOKENS, Guide, Logits, TokenMask, Vocabulary};
 use super::sampler::{choose, normaliser};
 use super::text::Text;
+use crate::engine::prompt::GrowingText;
 use crate::engine::request::{Answer, Completion, Finish, Prediction, Priority, Sampling};
 use crate::failure::{Failure, Poison};
 
@@ -45,7 +46,7 @@ pub(in crate::engine) enum Task {
 pub(in crate::engine) struct Writing {
     max_tokens: usize,
     sampling: Sampling,
-    stops: Vec<Box<[u8]>>,
+    stops: Vec<Box<str>>,
     guide: Option<Box<dyn Guide>>,
     text: Text,
     written: usize,
@@ -79,10 +80,16 @@ pub(super) struct Sequence {
 }
 
 impl Writing {
-    /// A completion of at most `max_tokens` tokens that ends where one of `stop` comes up.
-    pub(in crate::engine) fn new(max_tokens: usize, sampling: Sampling, stop: &[String], guide: Option<Box<dyn Guide>>) -> Self {
-        let stops = stop.iter().map(|stop| stop.as_bytes().into()).collect();
-        Self { max_tokens, sampling, stops, guide, text: Text::default(), written: 0 }
+    /// A completion of at most `max_tokens` tokens that ends where one of `stop` comes up; `text` is empty.
+    pub(in crate::engine) fn new(
+        max_tokens: usize,
+        sampling: Sampling,
+        stop: &[String],
+        guide: Option<Box<dyn Guide>>,
+        text: GrowingText,
+    ) -> Self {
+        let stops = stop.iter().map(|stop| stop.as_str().into()).collect();
+        Self { max_tokens, sampling, stops, guide, text: Text::new(text), written: 0 }
     }
 
     /// Lends the guide out, for masks to be made while the device computes.
@@ -169,15 +176,17 @@ impl Weighing {
     }
 }
 
-impl Job {
+impl Task {
     /// Tokens beyond the prompt that have to have room.
     pub(super) fn extra(&self) -> usize {
-        match &self.task {
-            Task::Write(writing) => writing.max_tokens,
-            Task::Weigh(weighing) => weighing.answers.iter().map(|answer| answer.len()).max().unwrap_or(0),
+        match self {
+            Self::Write(writing) => writing.max_tokens,
+            Self::Weigh(weighing) => weighing.answers.iter().map(|answer| answer.len()).max().unwrap_or(0),
         }
     }
+}
 
+impl Job {
     /// Whether nobody waits for the answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.reply.is_closed()

@@ -1,66 +1,52 @@
-//! The text of a completion as it grows.
+//! The text of a completion as it grows, and where each token ends in it.
 
+use crate::engine::prompt::GrowingText;
 use crate::engine::request::GeneratedToken;
 
-/// Bytes and tokens written so far.
-#[derive(Default)]
+/// What was written so far.
 pub(super) struct Text {
-    bytes: Vec<u8>,
+    text: GrowingText,
     tokens: Vec<GeneratedToken>,
+    /// Where a stop text began.
+    cut: Option<usize>,
 }
 
 impl Text {
-    /// Adds a token.
+    /// Adds to what `text` holds, which is nothing.
+    pub(super) fn new(text: GrowingText) -> Self {
+        Self { text, tokens: Vec::new(), cut: None }
+    }
+
+    /// Adds a token. One that begins or goes on with a character that is not whole yet ends where the last whole one does.
     pub(super) fn push(&mut self, piece: &[u8], log_probability: Option<f32>) {
-        self.bytes.extend_from_slice(piece);
-        self.tokens.push(GeneratedToken { end: self.bytes.len(), log_probability });
+        self.text.push(piece);
+        self.tokens.push(GeneratedToken { end: self.text.text().len(), log_probability });
     }
 
     /// Cuts the text before the first of `stops` that the last token has completed, and says whether there is one.
-    pub(super) fn stopped(&mut self, stops: &[Box<[u8]>]) -> bool {
+    pub(super) fn stopped(&mut self, stops: &[Box<str>]) -> bool {
+        let text = self.text.text();
         let before = self.tokens.iter().rev().nth(1).map_or(0, |token| token.end);
         let first = stops.iter().filter(|stop| !stop.is_empty()).filter_map(|stop| {
             // What ended before the last token would have been found then.
-            let from = (before + 1).saturating_sub(stop.len());
-            self.bytes[from..].windows(stop.len()).position(|window| window == &**stop).map(|at| from + at)
+            let from = text.floor_char_boundary((before + 1).saturating_sub(stop.len()));
+            text[from..].find(&**stop).map(|at| from + at)
         });
-        let Some(cut) = first.min() else { return false };
-        self.bytes.truncate(cut);
-        let whole = self.tokens.partition_point(|token| token.end < cut);
+        self.cut = first.min();
+        let Some(cut) = self.cut else { return false };
         // The token that the cut goes through stays, with what is left of it.
-        let kept = if whole < self.tokens.len() && cut > whole.checked_sub(1).map_or(0, |i| self.tokens[i].end) {
-            self.tokens[whole].end = cut;
-            whole + 1
-        } else {
-            whole
-        };
+        let begins_before = |i: usize| i.checked_sub(1).map_or(0, |last| self.tokens[last].end) < cut;
+        let kept = (0..self.tokens.len()).take_while(|i| begins_before(*i)).count();
         self.tokens.truncate(kept);
+        self.tokens.iter_mut().for_each(|token| token.end = token.end.min(cut));
         true
     }
 
-    /// The text, and the tokens with their places in it. A character that is cut off at the end is left out; what else is no UTF-8
-    /// becomes the replacement character.
+    /// The text and its tokens. A character of which the end never came is left out.
     pub(super) fn finish(self) -> (String, Vec<GeneratedToken>) {
-        let Self { bytes, mut tokens } = self;
-        let mut text = String::with_capacity(bytes.len());
-        let mut read = 0;
-        let mut token = tokens.iter_mut().peekable();
-        for chunk in bytes.utf8_chunks() {
-            let (valid, invalid) = (chunk.valid().len(), chunk.invalid().len());
-            while let Some(next) = token.next_if(|token| token.end <= read + valid) {
-                next.end = text.len() + chunk.valid().floor_char_boundary(next.end - read);
-            }
-            text.push_str(chunk.valid());
-            read += valid + invalid;
-            let cut_off = read == bytes.len() && std::str::from_utf8(chunk.invalid()).is_err_and(|e| e.error_len().is_none());
-            if invalid > 0 && !cut_off {
-                text.push(char::REPLACEMENT_CHARACTER);
-            }
-            while let Some(next) = token.next_if(|token| token.end <= read) {
-                next.end = text.len();
-            }
-        }
-        (text, tokens)
+        let mut text = self.text.into_text();
+        text.truncate(self.cut.unwrap_or(text.len()));
+        (text, self.tokens)
     }
 }
 
@@ -69,8 +55,8 @@ mod tests {
     use super::*;
 
     fn written(pieces: &[&[u8]], stops: &[&str]) -> (String, Vec<usize>, bool) {
-        let stops: Vec<Box<[u8]>> = stops.iter().map(|stop| stop.as_bytes().into()).collect();
-        let mut text = Text::default();
+        let stops: Vec<Box<str>> = stops.iter().map(|stop| (*stop).into()).collect();
+        let mut text = Text::new(GrowingText::default());
         let stopped = pieces.iter().any(|piece| {
             text.push(piece, None);
             text.stopped(&stops)
@@ -87,6 +73,7 @@ mod tests {
         assert_eq!(written(&[b"END"], &["END"]), (String::new(), vec![], true));
         assert_eq!(written(&[b"a\n\nb"], &["\n\n", "a"]), (String::new(), vec![], true), "the one that starts first");
         assert_eq!(written(&[b"EN", b"d"], &["END", ""]), ("ENd".into(), vec![2, 3], false));
+        assert_eq!(written(&["é".as_bytes(), "é€".as_bytes()], &["é€"]), ("é".into(), vec![2], true));
     }
 
     #[test]

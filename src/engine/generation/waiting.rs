@@ -66,7 +66,7 @@ impl Waiting {
         let lane = self.lanes.get_mut(&priority)?;
         let queue = lane.groups.get_mut(group)?;
         let sequence = queue.sequences.pop_front()?;
-        queue.served += (sequence.tokens.len() + sequence.job.extra()) as u64;
+        queue.served += (sequence.tokens.len() + sequence.job.task.extra()) as u64;
         self.tidy();
         Some(sequence)
     }

@@ -9,6 +9,7 @@ use crate::engine::generation::ports::{BLOCK_TOKENS, Decode, Guide, Logits, Step
 use crate::engine::generation::sampler::{choose, normaliser};
 use crate::engine::generation::scheduler::{Limits, Scheduler};
 use crate::engine::generation::sequence::{Job, Task, Weighing, Writing};
+use crate::engine::prompt::GrowingText;
 use crate::engine::request::{Answer, Finish, Prediction, Priority, Sampling};
 use crate::failure::{Failure, Poison};
 
@@ -71,7 +72,7 @@ impl Decode for FakeDecoder {
                 values.extend(logits_after((0..=last).map(read)));
             }
         }
-        Ok(Logits { values, vocabulary: TOKENS as usize })
+        Ok(Logits::new(values, TOKENS as usize))
     }
 }
 
@@ -167,7 +168,7 @@ impl Ask {
         let task = match self.what.clone() {
             What::Write { max_tokens, sampling, schema } => {
                 let guide = schema.map(|places| Box::new(FakeGuide(places.into())) as Box<dyn Guide>);
-                Task::Write(Writing::new(max_tokens, sampling, &[], guide))
+                Task::Write(Writing::new(max_tokens, sampling, &[], guide, GrowingText::default()))
             }
             What::Weigh(answers) => Task::Weigh(Weighing::new(answers.into_iter().map(Arc::from).collect())),
         };
