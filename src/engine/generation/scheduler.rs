@@ -96,13 +96,15 @@ impl<D: Decode> Scheduler<D> {
         let outcome = self.check(&job);
         let prompt = job.prompt.clone();
         let mut sequence = Sequence::new(job);
-        match outcome.and_then(|()| guarded(|| sequence.begin(&*self.vocabulary))) {
+        let begun = outcome.and_then(|()| guarded(|| sequence.begin(&*self.vocabulary)));
+        self.counts.generated += (sequence.tokens.len() - prompt.len()) as u64;
+        match begun {
             Ok(None) => {
                 self.prefixes.learn(&sequence.job.group, &prompt, &mut self.blocks);
                 self.waiting.push(sequence);
             }
-            Ok(Some(finish)) => self.close(sequence, Ok(finish)),
-            Err(poison) => self.close(sequence, Err(poison)),
+            Ok(Some(finish)) => sequence.close(Ok(finish)),
+            Err(poison) => sequence.close(Err(poison)),
         }
     }
 
@@ -160,15 +162,22 @@ impl<D: Decode> Scheduler<D> {
         }
         let start = Instant::now();
         let (logits, mut masks) = self.forward(&parts)?;
+        let before = self.known(&parts);
         let outcomes = self.advance(&parts, &logits, &mut masks);
+        self.counts.generated += self.known(&parts) - before;
         let nanos = start.elapsed().as_nanos() as f64;
         self.settle(parts, nanos);
         for (key, outcome) in outcomes {
             if let Some(sequence) = self.leave(key) {
-                self.close(sequence, outcome);
+                sequence.close(outcome);
             }
         }
         Ok(())
+    }
+
+    /// Tokens that are known of the sequences in a step.
+    fn known(&self, parts: &BTreeMap<u64, Part>) -> u64 {
+        parts.keys().filter_map(|key| self.running.get(key)).map(|sequence| sequence.tokens.len() as u64).sum()
     }
 
     /// The forward pass; beside it, on other threads, the masks of what may follow the tokens that are read.
@@ -288,11 +297,6 @@ impl<D: Decode> Scheduler<D> {
         sequence.prefix = None;
         sequence.past = 0;
         Some(sequence)
-    }
-
-    fn close(&mut self, sequence: Sequence, outcome: Result<Finish, Poison>) {
-        self.counts.generated += (sequence.tokens.len() - sequence.job.prompt.len()) as u64;
-        sequence.close(outcome);
     }
 
     fn drop_abandoned(&mut self) {
