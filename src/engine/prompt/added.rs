@@ -90,7 +90,8 @@ impl AddedTokens {
             } else if content().any(|c| mark(&c)) {
                 characters.extend(content().filter(mark));
             } else {
-                characters.extend(content());
+                // A template may well change the case of a message.
+                characters.extend(content().flat_map(|c| c.to_lowercase().chain(c.to_uppercase()).chain([c])));
             }
         }
         characters

@@ -10,9 +10,8 @@ use llguidance::{Matcher, ParserFactory};
 use tokenizers::Tokenizer;
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
-use super::definition::{Definition, Spelling};
+use super::definition::Definition;
 use super::grammar::grammar_schema;
-use super::pieces::Pieces;
 use super::vocabulary;
 use crate::engine::schema::Schema;
 use crate::failure::{FailureClass, Poison};
@@ -54,12 +53,12 @@ pub(in crate::engine) struct Constraint {
 }
 
 impl Grammars {
-    /// For the model with these tokens; any of `end_ids` ends an answer.
+    /// For a model that weighs `vocabulary` tokens, which may be more than it has; any of `end_ids` ends an answer.
     ///
     /// # Errors
     /// One sentence without its subject, the tokenizer.
-    pub(super) fn new(definition: &Definition, pieces: &Pieces, end_ids: Arc<[u32]>) -> Result<Self, String> {
-        let environment: TokEnv = Arc::new(Environment::new(definition, pieces, &end_ids));
+    pub(super) fn new(definition: &Definition, vocabulary: usize, end_ids: Arc<[u32]>) -> Result<Self, String> {
+        let environment: TokEnv = Arc::new(Environment::new(definition, vocabulary, &end_ids));
         let abilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
         let mut factory = ParserFactory::new(&environment, abilities, &SlicedBiasComputer::json_slices())
             .map_err(|e| format!("cannot be used to follow schemas: {}", first_line(&e.to_string())))?;
@@ -182,23 +181,21 @@ fn first_line(error: &str) -> &str {
 struct Environment {
     trie: TokTrie,
     /// Encodes text in the middle of an answer.
-    tokenizer: Tokenizer,
-    spelling: Spelling,
+    tokenizer: Arc<Tokenizer>,
 }
 
 impl Environment {
-    fn new(definition: &Definition, pieces: &Pieces, end_ids: &[u32]) -> Self {
-        let mut words: Vec<Vec<u8>> = (0..pieces.len() as u32).map(|id| pieces.get(id).to_vec()).collect();
+    fn new(definition: &Definition, vocabulary: usize, end_ids: &[u32]) -> Self {
+        let mut words: Vec<Vec<u8>> = (0..vocabulary as u32).map(|id| definition.pieces.get(id).to_vec()).collect();
         // A string may contain what an added token says, spelled out, but never the token.
         for token in definition.added.iter() {
             if let Some(word) = words.get_mut(token.id as usize) {
                 word.clear();
             }
         }
-        let ends: Vec<u32> = end_ids.iter().copied().filter(|id| (*id as usize) < words.len()).collect();
-        let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, ends[0]), &words).with_eos_tokens(&ends);
+        let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end_ids[0]), &words).with_eos_tokens(end_ids);
         let tokenizer = definition.continuing.as_ref().unwrap_or(&definition.plain).clone();
-        Self { trie, tokenizer, spelling: definition.spelling }
+        Self { trie, tokenizer }
     }
 }
 
@@ -211,8 +208,7 @@ impl TokenizerEnv for Environment {
         self.trie.tokenize_with_greedy_fallback(bytes, |text| {
             let ids = vocabulary::encode_after(&self.tokenizer, text).unwrap_or_default();
             // A normalizer may have changed the text; what is forced is forced byte by byte.
-            let same = self.spelling == Spelling::ByteLevel || !ids.is_empty();
-            if same && self.trie.decode_raw(&ids) == text.as_bytes() { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
+            if self.trie.decode_raw(&ids) == text.as_bytes() { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
         })
     }
 }

@@ -1,11 +1,13 @@
 //! `tokenizer.json` taken apart: the vocabulary proper on one side, the added tokens on the other.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use super::added::{AddedToken, AddedTokens};
+use super::pieces::Pieces;
 
 /// How the vocabulary spells bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,13 +21,11 @@ pub(super) enum Spelling {
 /// A tokenizer's definition.
 pub(super) struct Definition {
     /// The tokenizer without its added tokens: no text can become one.
-    pub(super) plain: Tokenizer,
+    pub(super) plain: Arc<Tokenizer>,
     /// The same for text in the middle of a sentence, where `plain` would put a space first.
-    pub(super) continuing: Option<Tokenizer>,
+    pub(super) continuing: Option<Arc<Tokenizer>>,
     pub(super) added: AddedTokens,
-    pub(super) spelling: Spelling,
-    /// The vocabulary proper and the added tokens.
-    pub(super) vocabulary: BTreeMap<String, u32>,
+    pub(super) pieces: Pieces,
     /// Whether a decoded text loses the space that encoding puts first.
     pub(super) drops_first_space: bool,
 }
@@ -53,19 +53,20 @@ impl Definition {
         let spelling = spelling(&file)?;
         let drops_first_space = mentions(&file["decoder"], "Strip")
             || (mentions(&file["decoder"], "Metaspace") && file["decoder"]["prepend_scheme"] != "never");
-        let mut vocabulary: BTreeMap<String, u32> =
-            serde_json::from_value(file["model"]["vocab"].clone()).map_err(|e| malformed(&e))?;
         remove(&mut file["model"], &added);
+        let vocabulary: BTreeMap<String, u32> =
+            serde_json::from_value(file["model"]["vocab"].clone()).map_err(|e| malformed(&e))?;
         // Limits, special tokens around a sequence and the like are the template's and the caller's business.
         for part in ["truncation", "padding", "post_processor"] {
             file[part] = Value::Null;
         }
         file["added_tokens"] = json!([]);
-        let build = |file: &Value| Tokenizer::from_bytes(file.to_string()).map_err(|e| malformed(&e));
+        let build = |file: &Value| Tokenizer::from_bytes(file.to_string()).map(Arc::new).map_err(|e| malformed(&e));
         let plain = build(&file)?;
         let continuing = if without_first_space(&mut file) { Some(build(&file)?) } else { None };
-        vocabulary.extend(added.iter().map(|token| (token.content.clone(), token.id)));
-        Ok(Self { plain, continuing, added: AddedTokens::new(added), spelling, vocabulary, drops_first_space })
+        let added = AddedTokens::new(added);
+        let pieces = Pieces::new(&vocabulary, &added, spelling);
+        Ok(Self { plain, continuing, added, pieces, drops_first_space })
     }
 }
 
@@ -87,11 +88,12 @@ fn mentions(part: &Value, kind: &str) -> bool {
 
 /// Takes the added tokens out of the vocabulary, where some publishers list them again, and the merges that lead to them.
 ///
-/// The unknown token stays: the model cannot do without.
+/// The unknown token stays: the model cannot do without. So does a word that is only spelled like an added token, as `§` is, which
+/// in a byte-level vocabulary is one byte.
 fn remove(model: &mut Value, added: &[AddedToken]) {
     let unknown = model["unk_token"].as_str().map(str::to_owned);
-    let names: BTreeSet<&str> =
-        added.iter().map(|token| &*token.content).filter(|name| Some(*name) != unknown.as_deref()).collect();
+    let again = |token: &&AddedToken| model["vocab"][&token.content] == token.id && Some(&token.content) != unknown.as_ref();
+    let names: BTreeSet<&str> = added.iter().filter(again).map(|token| &*token.content).collect();
     if let Some(vocabulary) = model["vocab"].as_object_mut() {
         vocabulary.retain(|name, _| !names.contains(&**name));
     }
@@ -111,14 +113,13 @@ fn without_first_space(file: &mut Value) -> bool {
     fn clean(part: &mut Value) -> bool {
         let mut changed = false;
         for list in ["pretokenizers", "normalizers"] {
-            let Some(members) = part[list].as_array_mut().map(std::mem::take) else { continue };
-            let (prepends, mut others): (Vec<Value>, Vec<Value>) =
-                members.into_iter().partition(|member| member["type"] == "Prepend");
-            changed |= !prepends.is_empty();
-            for member in &mut others {
+            let Some(members) = part.get_mut(list).and_then(Value::as_array_mut) else { continue };
+            let before = members.len();
+            members.retain(|member| member["type"] != "Prepend");
+            changed |= members.len() < before;
+            for member in members {
                 changed |= clean(member);
             }
-            part[list] = Value::Array(others);
         }
         if part["type"] == "Prepend" {
             *part = Value::Null;

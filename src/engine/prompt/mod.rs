@@ -34,7 +34,6 @@ use crate::failure::{FailureClass, Poison};
 use crate::outcome::Span;
 use definition::Definition;
 use gguf_vocabulary::Metadata;
-use pieces::Pieces;
 use settings::Settings;
 use stand_in::StandIns;
 use template::{ChatTemplate, Turn};
@@ -45,7 +44,6 @@ pub(in crate::engine) struct ChatTokenizer {
     template: ChatTemplate,
     /// Counts and cuts plain text.
     text: TextTokenizer,
-    pieces: Pieces,
     end_ids: Arc<[u32]>,
     end_id: u32,
     /// A token that begins every prompt, where the template does not write it.
@@ -89,10 +87,10 @@ impl ChatTokenizer {
     /// # Errors
     /// One sentence without its subject, the file that the tokenizer comes from.
     fn new(definition: Definition, settings: Settings, limits: Limits) -> Result<Self, String> {
-        let largest = definition.vocabulary.values().max().copied().unwrap_or(0) as usize;
-        if largest >= limits.vocabulary {
+        if definition.pieces.len() > limits.vocabulary {
             return Err(format!(
-                "has token ids up to {largest} and the model has {} word vectors; tokenizer and weights are of different models",
+                "has token ids up to {} and the model has {} word vectors; tokenizer and weights are of different models",
+                definition.pieces.len() - 1,
                 limits.vocabulary
             ));
         }
@@ -103,10 +101,9 @@ impl ChatTokenizer {
             return Err("names no token that ends an answer; set eos_token_id in generation_config.json".into());
         };
         let end_id = end_of_turn(&definition, &template, &end_ids).unwrap_or(first);
-        let pieces = Pieces::new(&definition, limits.vocabulary);
-        let grammars = Grammars::new(&definition, &pieces, end_ids.clone())?;
+        let grammars = Grammars::new(&definition, limits.vocabulary, end_ids.clone())?;
         let text = TextTokenizer::bare(definition.plain.clone(), limits.context);
-        Ok(Self { definition, template, text, pieces, end_ids, end_id, begin: settings.begin, grammars })
+        Ok(Self { definition, template, text, end_ids, end_id, begin: settings.begin, grammars })
     }
 
     /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
@@ -141,7 +138,7 @@ impl ChatTokenizer {
 
     /// The bytes that a token stands for; none for control tokens.
     pub(in crate::engine) fn piece(&self, id: u32) -> &[u8] {
-        self.pieces.get(id)
+        self.definition.pieces.get(id)
     }
 
     /// An empty text that grows by pieces.

@@ -1,9 +1,10 @@
 //! What each token stands for, in bytes, and text from them as they come.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
-use super::definition::{Definition, Spelling};
+use super::added::AddedTokens;
+use super::definition::Spelling;
 
 /// The bytes of every token.
 pub(super) struct Pieces {
@@ -13,18 +14,15 @@ pub(super) struct Pieces {
 }
 
 impl Pieces {
-    /// `vocabulary` is how many tokens the model weighs, which may be more than the tokenizer has.
-    pub(super) fn new(definition: &Definition, vocabulary: usize) -> Self {
-        let mut pieces: Vec<Vec<u8>> = vec![Vec::new(); vocabulary];
-        for (token, id) in &definition.vocabulary {
-            if let Some(piece) = pieces.get_mut(*id as usize) {
-                *piece = spelled(token, definition.spelling);
-            }
+    /// `vocabulary` is without the added tokens.
+    pub(super) fn new(vocabulary: &BTreeMap<String, u32>, added: &AddedTokens, spelling: Spelling) -> Self {
+        let ids = vocabulary.values().copied().chain(added.iter().map(|token| token.id));
+        let mut pieces: Vec<Vec<u8>> = vec![Vec::new(); ids.max().map_or(0, |id| id as usize + 1)];
+        for (token, id) in vocabulary {
+            pieces[*id as usize] = spelled(token, spelling);
         }
-        for token in definition.added.iter() {
-            if let Some(piece) = pieces.get_mut(token.id as usize) {
-                *piece = if token.special { Vec::new() } else { token.content.clone().into_bytes() };
-            }
+        for token in added.iter() {
+            pieces[token.id as usize] = if token.special { Vec::new() } else { token.content.clone().into_bytes() };
         }
         let ends = pieces
             .iter()
@@ -36,12 +34,14 @@ impl Pieces {
         Self { bytes: pieces.concat(), ends }
     }
 
+    /// The bytes of a token; none for control tokens and for ids that are no token's.
     pub(super) fn get(&self, id: u32) -> &[u8] {
         let Some(end) = self.ends.get(id as usize) else { return &[] };
         let start = (id as usize).checked_sub(1).map_or(0, |before| self.ends[before]);
         &self.bytes[start..*end]
     }
 
+    /// One more than the largest id.
     pub(super) fn len(&self) -> usize {
         self.ends.len()
     }

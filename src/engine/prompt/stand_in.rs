@@ -3,7 +3,8 @@
 //! A template is free to cut, join and rewrite contents, so looking for control tokens in a content beforehand proves nothing about the
 //! prompt. Instead the characters that every control token needs are replaced in contents by stand-ins: characters that Unicode reserves
 //! for such use and that occur in none of the contents. The tokens found in the rendered prompt are then the template's own; afterwards
-//! the stand-ins become what they stood for, as plain text.
+//! the stand-ins become what they stood for, as plain text. (Only a template that itself writes both brackets of a token around what a
+//! message says could still make one; none does.)
 
 use std::collections::BTreeSet;
 

@@ -1,5 +1,6 @@
 mod constraint;
 mod fixture;
+mod golden;
 mod schemas;
 mod shortest;
 mod templates;
