@@ -15,6 +15,7 @@ mod panel;
 mod product;
 mod rms;
 mod rotary;
+mod tiles;
 
 pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, attend};
