@@ -16,6 +16,7 @@ mod product;
 mod rms;
 mod rotary;
 mod softmax;
+mod tiles;
 
 pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, attend};

@@ -1,9 +1,12 @@
 //! Weights as panels, and their products with many rows or few, shared among the threads of the current pool.
 
+use std::ops::Range;
+
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
+use super::tiles::{self, BLOCK_ROWS, STEP, Sums, TILE_ROWS, Tiles};
 
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
 const CACHED_INPUTS: usize = 128 << 10;
@@ -60,7 +63,7 @@ impl Packed {
     /// Takes the upper halves of f32, a row of `inputs` an output.
     pub(in crate::engine) fn from_half(rows: &[u16], inputs: usize) -> Self {
         let outputs = rows.len() / inputs;
-        let size = PANEL * inputs.next_multiple_of(2);
+        let size = PANEL * inputs.next_multiple_of(STEP);
         let mut weights = vec![0; outputs.div_ceil(PANEL) * size];
         weights.par_chunks_mut(size).zip(rows.par_chunks(PANEL * inputs)).for_each(|(panel, rows)| {
             for (output, row) in rows.chunks_exact(inputs).enumerate() {
@@ -106,29 +109,59 @@ impl Packed {
         let rows = input.len() / self.inputs;
         assert_eq!(input.len(), rows * self.inputs, "whole rows of {} inputs", self.inputs);
         assert_eq!(target.values.len(), rows * target.width, "rows of the target");
-        let panels = self.outputs.div_ceil(PANEL);
-        let block = (CACHED_INPUTS / self.inputs).clamp(8, 128).min(rows.max(1)).next_multiple_of(8);
-        let blocks = rows.div_ceil(block);
-        let tasks = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(blocks.max(1)).clamp(1, panels.max(1));
-        let share = panels.div_ceil(tasks).max(1);
-        let shares = panels.div_ceil(share);
+        match &self.weights {
+            Weights::Half(weights) if tiles::available() => self.multiply_in_tiles(weights, input, target),
+            _ => self.multiply_in_vectors(input, target),
+        }
+    }
+
+    fn multiply_in_vectors(&self, input: &[f32], target: Target<'_>) {
+        let rows = input.len() / self.inputs;
+        let grid = Grid::new(rows, (CACHED_INPUTS / self.inputs).clamp(8, 128), self.outputs);
         let (onto, column) = (target.onto, target.column);
         let output = Shared::new(target.values, target.width);
-        (0..blocks * shares).into_par_iter().with_max_len(1).for_each(|task| {
-            let (first, start) = (task / shares * block, task % shares * share);
-            let block = block.min(rows - first);
+        grid.run(|first, block, panels| {
             let input = Input { values: &input[first * self.inputs..], step: self.inputs, rows: block, depth: self.inputs };
-            for panel in start..panels.min(start + share) {
+            for panel in panels {
                 let count = PANEL.min(self.outputs - panel * PANEL);
                 multiply_panel(input, self.panel(panel), |row, sums| {
                     // SAFETY: no other task has both this row and this panel's columns, and the slice ends with this call.
                     #[allow(unsafe_code)]
                     let place = unsafe { output.row(first + row, column + panel * PANEL, count) };
-                    match onto {
-                        Onto::Nothing => place.copy_from_slice(&sums[..count]),
-                        Onto::Present => place.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum),
-                    }
+                    put(place, sums, onto);
                 });
+            }
+        });
+    }
+
+    fn multiply_in_tiles(&self, weights: &[u16], input: &[f32], target: Target<'_>) {
+        let rows = input.len() / self.inputs;
+        let size = PANEL * self.inputs.next_multiple_of(STEP);
+        let mut split = Tiles::new(rows, self.inputs);
+        let groups = split.groups().zip(input.chunks(TILE_ROWS * self.inputs));
+        if rows <= BLOCK_ROWS {
+            groups.for_each(|(group, rows)| tiles::split(rows, self.inputs, group));
+        } else {
+            groups.collect::<Vec<_>>().into_par_iter().for_each(|(group, rows)| tiles::split(rows, self.inputs, group));
+        }
+        // An input takes two terms of two bytes.
+        let grid = Grid::new(rows, (2 * CACHED_INPUTS / self.inputs).next_multiple_of(BLOCK_ROWS).min(256), self.outputs);
+        let (onto, column) = (target.onto, target.column);
+        let output = Shared::new(target.values, target.width);
+        grid.run(|first, block, panels| {
+            let mut sums = Sums::default();
+            for panel in panels {
+                let count = PANEL.min(self.outputs - panel * PANEL);
+                for start in (first..first + block).step_by(BLOCK_ROWS) {
+                    let rows = BLOCK_ROWS.min(first + block - start);
+                    tiles::multiply_tiles(&split, start, rows, &weights[panel * size..][..size], &mut sums);
+                    for (row, sums) in sums.0[..rows].iter().enumerate() {
+                        // SAFETY: as in `multiply_in_vectors`.
+                        #[allow(unsafe_code)]
+                        let place = unsafe { output.row(start + row, column + panel * PANEL, count) };
+                        put(place, sums, onto);
+                    }
+                }
             }
         });
     }
@@ -140,10 +173,44 @@ impl Packed {
                 Panel::Wide { values: &weights[index * size..][..size], step: PANEL }
             }
             Weights::Half(weights) => {
-                let size = PANEL * self.inputs.next_multiple_of(2);
+                let size = PANEL * self.inputs.next_multiple_of(STEP);
                 Panel::Half(&weights[index * size..][..size])
             }
         }
+    }
+}
+
+/// How a product is cut into tasks: blocks of rows times shares of panels.
+struct Grid {
+    rows: usize,
+    block: usize,
+    panels: usize,
+    share: usize,
+}
+
+impl Grid {
+    /// Blocks of at most `block` rows, and as few panels a task as keep all threads busy.
+    fn new(rows: usize, block: usize, outputs: usize) -> Self {
+        let panels = outputs.div_ceil(PANEL);
+        let shares = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(rows.div_ceil(block).max(1));
+        Self { rows, block, panels, share: panels.div_ceil(shares.clamp(1, panels.max(1))).max(1) }
+    }
+
+    /// Calls `task` with the first row, the number of rows and the panels of each task.
+    fn run(&self, task: impl Fn(usize, usize, Range<usize>) + Sync) {
+        let shares = self.panels.div_ceil(self.share);
+        (0..self.rows.div_ceil(self.block) * shares).into_par_iter().with_max_len(1).for_each(|index| {
+            let (first, panel) = (index / shares * self.block, index % shares * self.share);
+            task(first, self.block.min(self.rows - first), panel..self.panels.min(panel + self.share));
+        });
+    }
+}
+
+#[inline(always)]
+fn put(place: &mut [f32], sums: &[f32; PANEL], onto: Onto) {
+    match onto {
+        Onto::Nothing => place.copy_from_slice(&sums[..place.len()]),
+        Onto::Present => place.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum),
     }
 }
 

@@ -10,8 +10,8 @@ use serde_json::json;
 use super::fixture::{self, bert, encode};
 use crate::config::{EngineConfig, ModelConfig};
 use crate::engine::{
-    Answer, Chunking, Completion, Engine, Finish, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling,
-    Schema, Score, Work,
+    Answer, Chunking, Completion, Engine, Finish, Generate, GeneratedToken, Message, Prediction, Priority, Prompt, Request, Role,
+    Sampling, Schema, Score, Work,
 };
 use crate::failure::{Failure, FailureClass, Poison};
 
@@ -119,7 +119,8 @@ async fn answers_under_a_schema_are_valid_and_forced_tokens_have_no_probability(
         schema().judge(got, 90).unwrap();
         assert_eq!(got.finish, Finish::Stop);
         assert_eq!(got.tokens.last().map(|token| token.end), Some(got.text.len()));
-        let (forced, chosen): (Vec<_>, Vec<_>) = got.tokens.iter().partition(|token| token.log_probability.is_none());
+        let (forced, chosen): (Vec<&GeneratedToken>, Vec<&GeneratedToken>) =
+            got.tokens.iter().partition(|token| token.log_probability.is_none());
         assert!(forced.len() > 5 && chosen.len() >= 3, "{} tokens were forced and {} chosen", forced.len(), chosen.len());
         assert!(chosen.iter().all(|token| token.log_probability.is_some_and(|p| p <= 0.0)));
     }
