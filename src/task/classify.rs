@@ -78,7 +78,7 @@ impl ClassifySpec {
         Some(&self.model)
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         match self.labels.as_ref().map(|labels| labels.0.as_slice()) {
             Some([]) => problems.push("has no labels: give at least two, each with a description".into()),
@@ -104,7 +104,7 @@ impl ClassifySpec {
         problems
     }
 
-    pub(super) fn reads(&self) -> Vec<String> {
+    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
         Vec::new()
     }
 
@@ -267,7 +267,7 @@ impl Task for Classify {
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, _document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(&self, _document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         let probabilities = self.link.probabilities(&self.scores(only(predictions)?)?, self.temperature);
         let mut given: Vec<usize> = match self.link {
             Link::Softmax => highest(&probabilities).into_iter().collect(),

@@ -67,7 +67,7 @@ impl SummarizeSpec {
         Some(&self.model)
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         if self.sentences == 0 || self.sentences > CONSIDERED {
             problems.push(format!("asks for {} sentences: give a number from 1 to {CONSIDERED}", self.sentences));
@@ -78,7 +78,7 @@ impl SummarizeSpec {
         problems
     }
 
-    pub(super) fn reads(&self) -> Vec<String> {
+    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
         Vec::new()
     }
 
@@ -108,7 +108,7 @@ impl Task for Summarize {
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         let wrong = |reason: String| Err(Failure::poison(FailureClass::Model, reason));
         let Prediction::Vectors(texts) = only(predictions)? else {
             return wrong("the model did not answer with vectors".into());
@@ -136,7 +136,7 @@ impl Task for Summarize {
 
 fn summary(text: &str, spans: Vec<Span>) -> Output {
     let sentences: Vec<&str> = spans.iter().map(|span| &text[span.start..span.end]).collect();
-    Output::Summary(Summary { text: sentences.join(" "), spans })
+    Output::Summary(Summary { text: sentences.join(" "), spans, ..Summary::default() })
 }
 
 fn is_heading(sentence: &str) -> bool {
@@ -235,7 +235,9 @@ mod tests {
     fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
         let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
         let varied = Summarize { diversity: 0.5, ..task(2) };
-        let Ok(Prepared::Ready(Output::Summary(summary))) = varied.interpret(&document(FOUR), vec![prediction(&vectors)]) else {
+        let Ok(Prepared::Ready(Output::Summary(summary))) =
+            varied.interpret(&document(FOUR), &Upstream::default(), vec![prediction(&vectors)])
+        else {
             panic!("no summary was made");
         };
         assert_eq!(summary.text, "The mill turns slowly. The water drives the mill.");
@@ -248,14 +250,18 @@ mod tests {
         let short = "  Only one sentence here.\n";
         assert_eq!(
             task(2).prepare(&document(short), &Upstream::default()).unwrap(),
-            Prepared::Ready(Output::Summary(Summary { text: short.trim().into(), spans: vec![Span { start: 2, end: 25 }] }))
+            Prepared::Ready(Output::Summary(Summary {
+                text: short.trim().into(),
+                spans: vec![Span { start: 2, end: 25 }],
+                ..Summary::default()
+            }))
         );
     }
 
     #[test]
     fn answers_that_do_not_fit_are_dead_letters() {
         for bad in [prediction(&[[1.0, 0.0]; 3]), prediction(&[[f32::NAN, 0.0]; 4]), Prediction::Logits(vec![1.0; 4])] {
-            let failure = task(2).interpret(&document(FOUR), vec![bad]).unwrap_err();
+            let failure = task(2).interpret(&document(FOUR), &Upstream::default(), vec![bad]).unwrap_err();
             assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
         }
     }
