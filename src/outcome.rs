@@ -7,7 +7,7 @@ mod generated;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
 
@@ -236,6 +236,15 @@ impl Output {
         }
     }
 
+    /// The object, where the output is one.
+    pub fn object(&self) -> Option<&Map<String, Value>> {
+        match self {
+            Self::Extraction(e) => Some(&e.fields),
+            Self::Written(w) => w.fields.as_ref(),
+            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) | Self::Items(_) => None,
+        }
+    }
+
     /// The details that have no column of their own.
     pub fn fields(&self) -> Value {
         match self {
@@ -261,7 +270,7 @@ impl Output {
     /// | embedding | `chunks` (a count) |
     /// | rendered text | `text` |
     /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
-    /// | written text | `text`, `confidence`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
+    /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
     /// | items | `items` (as above), `count`, `confidence` |
     pub fn view(&self) -> Value {
         match self {
@@ -357,3 +366,6 @@ impl Skip {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

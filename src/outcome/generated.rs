@@ -69,6 +69,8 @@ pub struct Written {
     pub fields: Option<Map<String, Value>>,
     /// How sure the model was, over all its tokens.
     pub confidence: Option<Confidence>,
+    /// Whether the model would have gone on, but for `max_tokens`.
+    pub truncated: bool,
 }
 
 /// How a summary was made.
@@ -133,14 +135,19 @@ impl Written {
     pub(super) fn view(&self) -> Value {
         let mut view = self.fields.clone().unwrap_or_default();
         let confidence = self.confidence.map(|confidence| confidence.mean);
-        let own = [("text", json!(self.text)), ("confidence", json!(confidence)), ("fields", json!(self.fields))];
+        let own = [
+            ("text", json!(self.text)),
+            ("confidence", json!(confidence)),
+            ("fields", json!(self.fields)),
+            ("truncated", json!(self.truncated)),
+        ];
         view.extend(own.map(|(name, value)| (name.to_owned(), value)));
         Value::Object(view)
     }
 
     /// See [`Output::fields`].
     pub(super) fn stored(&self) -> Value {
-        json!({ "fields": self.fields, "confidence": self.confidence })
+        json!({ "fields": self.fields, "confidence": self.confidence, "truncated": self.truncated })
     }
 
     /// See [`Output::restore`].
@@ -149,14 +156,15 @@ impl Written {
         struct Stored {
             fields: Option<Map<String, Value>>,
             confidence: Option<Confidence>,
+            truncated: bool,
         }
-        let Stored { fields, confidence } = serde_json::from_value(stored).ok()?;
+        let Stored { fields, confidence, truncated } = serde_json::from_value(stored).ok()?;
         // The database forgets the order of keys; the text has it.
         let fields = match fields {
             Some(_) => Some(serde_json::from_str(&text).ok()?),
             None => None,
         };
-        Some(Self { text, fields, confidence })
+        Some(Self { text, fields, confidence, truncated })
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
 
+mod abstractive;
+mod answers;
 pub mod calibration;
 mod classify;
 mod descriptions;
@@ -15,6 +17,7 @@ mod leaves;
 mod prompt_file;
 mod prompting;
 mod render;
+mod room;
 mod sentences;
 mod summarize;
 pub mod training;
@@ -32,6 +35,7 @@ pub use extract::ExtractSpec;
 pub use labels::Labels;
 pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
+pub use room::Splitter;
 pub use summarize::SummarizeSpec;
 pub use upstream::Upstream;
 pub use write::WriteSpec;
@@ -175,3 +179,6 @@ fn encoder<'a>(engine: &'a Engine, name: &str, kind: &str) -> anyhow::Result<&'a
     }
     Ok(model)
 }
+
+#[cfg(test)]
+mod tests;

@@ -15,7 +15,7 @@ use crate::failure::Poison;
 use crate::prompt::PromptVersion;
 use crate::template::Template;
 
-/// The longest message of which nothing is said: enough for a page, and a bound for a model that never ends.
+/// Tokens of an answer of which nothing is said: enough for a page, and a bound for a model that never ends.
 pub(super) const DEFAULT_MAX_TOKENS: usize = 512;
 
 /// A prompt with the model that it goes to.
@@ -58,8 +58,10 @@ impl Prompting {
     pub(super) fn new(file: PromptFile, setting: Setting<'_>) -> anyhow::Result<Self> {
         let body = file.template().map_err(|error| anyhow::anyhow!("prompt `{}`: {error}", file.name))?;
         let PromptFile { name, system, parameters, schema, body: source } = file;
-        let max_tokens = setting.max_tokens.or(parameters.max_tokens).unwrap_or(setting.default_max_tokens);
         let context = setting.model.max_tokens;
+        // Of a small context half is left for the prompt.
+        let default = setting.default_max_tokens.min(context / 2);
+        let max_tokens = setting.max_tokens.or(parameters.max_tokens).unwrap_or(default);
         if max_tokens >= context {
             bail!(
                 "answers of {max_tokens} tokens leave no room for a prompt in the {context} tokens that model `{}` takes: make `max_tokens` smaller",

@@ -3,18 +3,21 @@
 //! A sentence is good where it is near to the mean of all sentences and early in the text, and bad where it repeats one that was
 //! already chosen (maximal marginal relevance). A line that ends without a stop is a heading and taken last: it says what the text is
 //! about, not what it says. Of very long texts only the first [`CONSIDERED`] sentences are looked at.
+//!
+//! That is the extractive mode. The abstractive one, in which a generator uses its own words, is in `abstractive.rs`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::abstractive::AbstractiveSpec;
 use super::sentences::sentences;
 use super::{Prepared, Task, Upstream, encoder, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, Prediction, Request, Work};
 use crate::failure::{Failure, FailureClass};
-use crate::outcome::{Output, Span, Summary};
+use crate::outcome::{Output, Span, Summary, SummaryMode};
 
 /// Part of every fingerprint: another number wherever the same text comes to have another summary.
 const ALGORITHM: u32 = 1;
@@ -32,26 +35,42 @@ const HEADING: f32 = 2.0;
 /// Signs that end a sentence, in the scripts that have them. A text without any is all headings, which are then equals.
 const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
 
+/// How different from each other sentences are, where the pipeline does not say.
+const DIVERSITY: f32 = 0.3;
+
 /// Parameters of `summarize`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SummarizeSpec {
-    /// The encoder's name in the configuration.
+    /// The model's name in the configuration: an encoder, or a generator for an abstractive summary.
     pub model: String,
-    /// Sentences of a summary.
+    /// Of sentences of the text, or in words of its own.
+    #[serde(default)]
+    pub mode: SummaryMode,
+    /// Sentences of a summary; of an abstractive one at most, and for the built-in prompt only.
     #[serde(default = "two")]
     pub sentences: usize,
-    /// 0 takes the most typical sentences even where they say the same; 1 only looks for what is not yet said.
-    #[serde(default = "third")]
-    pub diversity: f32,
+    /// 0 takes the most typical sentences even where they say the same; 1 only looks for what is not yet said. Extractive only.
+    #[serde(default)]
+    pub diversity: Option<f32>,
+    /// Tokens of an abstractive summary.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// A prompt file for an abstractive summary, relative to the pipeline file.
+    #[serde(default)]
+    pub prompt: Option<PathBuf>,
+}
+
+/// What decides an extractive summary besides the text.
+#[derive(Serialize)]
+struct Signed<'a> {
+    model: &'a str,
+    sentences: usize,
+    diversity: f32,
 }
 
 fn two() -> usize {
     2
-}
-
-fn third() -> f32 {
-    0.3
 }
 
 #[derive(Debug)]
@@ -67,25 +86,52 @@ impl SummarizeSpec {
         Some(&self.model)
     }
 
-    pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         if self.sentences == 0 || self.sentences > CONSIDERED {
             problems.push(format!("asks for {} sentences: give a number from 1 to {CONSIDERED}", self.sentences));
         }
-        if !(0.0..=1.0).contains(&self.diversity) {
-            problems.push(format!("has a diversity of {}: give a number from 0 to 1", self.diversity));
+        match (self.mode, self.diversity) {
+            (SummaryMode::Extractive, Some(diversity)) if !(0.0..=1.0).contains(&diversity) => {
+                problems.push(format!("has a diversity of {diversity}: give a number from 0 to 1"));
+            }
+            (SummaryMode::Abstractive, Some(_)) => {
+                problems.push(
+                    "has a `diversity`, which chooses among sentences of the text: leave it out of `mode: abstractive`".into(),
+                );
+            }
+            _ => {}
+        }
+        match self.mode {
+            SummaryMode::Abstractive => problems.extend(self.abstractive().problems(base_dir)),
+            SummaryMode::Extractive if self.prompt.is_some() || self.max_tokens.is_some() => {
+                problems.push("has `prompt` or `max_tokens`, which are for a generator: add `mode: abstractive`".into());
+            }
+            SummaryMode::Extractive => {}
         }
         problems
     }
 
-    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
-        Vec::new()
+    pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
+        match self.mode {
+            SummaryMode::Extractive => Vec::new(),
+            SummaryMode::Abstractive => self.abstractive().reads(base_dir),
+        }
     }
 
-    pub(super) async fn build(&self, _name: &str, engine: &Engine, _base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+    pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        if self.mode == SummaryMode::Abstractive {
+            return Ok(Arc::new(self.abstractive().build(name, engine, base_dir)?));
+        }
         let model = encoder(engine, &self.model, "summarize")?.name.clone();
-        let signature = serde_json::to_vec(&("summarize", ALGORITHM, self))?;
-        Ok(Arc::new(Summarize { signature, model, sentences: self.sentences, diversity: self.diversity }))
+        let (sentences, diversity) = (self.sentences, self.diversity.unwrap_or(DIVERSITY));
+        let signature = serde_json::to_vec(&("summarize", ALGORITHM, Signed { model: &self.model, sentences, diversity }))?;
+        Ok(Arc::new(Summarize { signature, model, sentences, diversity }))
+    }
+
+    fn abstractive(&self) -> AbstractiveSpec<'_> {
+        let (max_tokens, prompt) = (self.max_tokens, self.prompt.as_ref());
+        AbstractiveSpec { model: &self.model, sentences: self.sentences, max_tokens, prompt }
     }
 }
 

@@ -11,7 +11,7 @@ use super::prompt_file::{PromptFile, SchemaSource};
 use super::prompting::{Prompting, Setting, generator, names_read};
 use super::{Prepared, Task, Upstream};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Confidence, Output, Written};
 use crate::prompt::PromptVersion;
@@ -117,11 +117,12 @@ impl Write {
                 return Err(Failure::poison(FailureClass::Model, "the model wrote nothing"));
             }
             refuse_nul("the text", text)?;
-            return Ok(Written { text: text.to_owned(), fields: None, confidence });
+            let truncated = completion.finish == Finish::Length;
+            return Ok(Written { text: text.to_owned(), fields: None, confidence, truncated });
         };
         let fields = object(schema.judge(&completion, self.prompting.max_tokens)?)?;
         let text = serde_json::to_string(&fields).map_err(|e| Failure::poison(FailureClass::Schema, e.to_string()))?;
-        Ok(Written { text, fields: Some(fields), confidence })
+        Ok(Written { text, fields: Some(fields), confidence, truncated: false })
     }
 }
 

@@ -84,7 +84,7 @@ mod tests {
         assert_eq!(items("facts.features[:2]").unwrap(), ["a", "b"]);
         assert_eq!(items("facts.empty").unwrap(), [""; 0]);
         assert_eq!(items("facts.none").unwrap(), [""; 0]);
-        assert_eq!(Selection::new("facts.features[:2]").unwrap().variables(), ["facts.features"]);
+        assert_eq!(Selection::new("facts.features + more").unwrap().variables(), ["facts.features", "more"]);
     }
 
     #[test]

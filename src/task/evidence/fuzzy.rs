@@ -48,7 +48,10 @@ pub(super) fn find(letters: &[(usize, char)], wanted: &str, steps: &mut usize) -
             column[row + 1] = least;
         }
         let (distance, start) = column[wanted.len()];
-        if distance <= most && best.as_ref().is_none_or(|(least, _)| distance < *least) {
+        // A last letter that differs belongs to the word as much as one that is missing would not.
+        let longer = |place: &Range<usize>| start == place.start && at == place.end && letter.is_alphanumeric();
+        if distance <= most && best.as_ref().is_none_or(|(least, place)| distance < *least || distance == *least && longer(place))
+        {
             best = Some((distance, start..at + 1));
         }
     }

@@ -61,7 +61,7 @@ fn faults_are_named_with_file_and_line() {
     refused("---\nname: a\n---\n{{ x | shout }}", "prompts/p.md:4: the template is wrong: unknown filter `shout`");
     refused("---\nname: a\nschema: nowhere.json\n---\nx", "prompts/p.md:3: prompts/nowhere.json: no such file");
     refused("---\nname: a\nschema: { type: string }\n---\nx", "prompts/p.md:3: the schema must be of `type: object`");
-    refused("---\nname: a\nschema: 3\n---\nx", "prompts/p.md:3:9:");
+    refused("---\nname: a\nschema: 3\n---\nx", "prompts/p.md:3:1: invalid type: integer `3`, expected the path of a JSON Schema");
     let missing = PromptFile::read(Path::new("/nowhere/p.md")).unwrap_err();
     assert_eq!(missing, "/nowhere/p.md: no such file");
 }
