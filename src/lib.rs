@@ -28,7 +28,7 @@
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
 //! | 1 | [`engine`] the model host, [`store`] every line of SQL |
-//! | 0 | the words all share: [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`] |
+//! | 0 | the words all share: [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`], [`yaml`] |
 //!
 //! # To add, touch only
 //!
@@ -63,3 +63,4 @@ pub mod source;
 pub mod store;
 pub mod task;
 pub mod template;
+pub mod yaml;

@@ -2,10 +2,14 @@
 //!
 //! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
 
+mod generated;
+
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
+
+pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
 
 use crate::failure::Poison;
 
@@ -97,12 +101,18 @@ pub struct Fingerprint(pub [u8; 32]);
 pub enum Output {
     /// One or several labels.
     Classification(Classification),
-    /// Sentences taken from the text.
+    /// What the text says in short.
     Summary(Summary),
     /// Vectors, one a chunk.
     Embedding(Embedding),
     /// Text made from the document and upstream outputs.
     Text(String),
+    /// Typed fields taken out of the text.
+    Extraction(Extraction),
+    /// Text that a model wrote.
+    Written(Written),
+    /// One output for each item of a list, in the list's order.
+    Items(Vec<Output>),
 }
 
 /// Labels with calibrated probabilities.
@@ -123,13 +133,17 @@ pub struct LabelScore {
     pub probability: f32,
 }
 
-/// An extractive summary.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+/// A summary.
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Summary {
-    /// The chosen sentences in their original order, joined by a space.
+    /// The summary; an extractive one is the chosen sentences in their original order, joined by a space.
     pub text: String,
-    /// Where each stands in the document's text.
+    /// Where each sentence of an extractive summary stands in the document's text.
     pub spans: Vec<Span>,
+    /// How it was made.
+    pub mode: SummaryMode,
+    /// How sure the model was of an abstractive one.
+    pub confidence: Option<Confidence>,
 }
 
 /// A half-open range of bytes in the document's text, on character boundaries.
@@ -180,6 +194,9 @@ impl Output {
             Self::Summary(_) => "summarize",
             Self::Embedding(_) => "embed",
             Self::Text(_) => "render",
+            Self::Extraction(_) => "extract",
+            Self::Written(_) => "write",
+            Self::Items(_) => "items",
         }
     }
 
@@ -191,11 +208,21 @@ impl Output {
         }
     }
 
-    /// The probability of the first label, or of the likeliest one where none was given.
+    /// How sure the model was, 0 to 1.
+    ///
+    /// | output | its confidence |
+    /// |---|---|
+    /// | classification | the probability of the first label, or of the likeliest one where none was given |
+    /// | extraction | the mean over the tokens of the value that it was least sure of |
+    /// | written text, abstractive summary | the mean over all tokens |
+    /// | items | that of the least sure item |
     pub fn confidence(&self) -> Option<f32> {
         match self {
             Self::Classification(c) => c.scores.iter().map(|s| s.probability).reduce(f32::max),
-            _ => None,
+            Self::Extraction(e) => e.confidence(),
+            Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
+            Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
+            Self::Embedding(_) | Self::Text(_) => None,
         }
     }
 
@@ -204,7 +231,17 @@ impl Output {
         match self {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
-            _ => None,
+            Self::Written(w) => Some(&w.text),
+            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) => None,
+        }
+    }
+
+    /// The object, where the output is one.
+    pub fn object(&self) -> Option<&Map<String, Value>> {
+        match self {
+            Self::Extraction(e) => Some(&e.fields),
+            Self::Written(w) => w.fields.as_ref(),
+            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) | Self::Items(_) => None,
         }
     }
 
@@ -212,25 +249,47 @@ impl Output {
     pub fn fields(&self) -> Value {
         match self {
             Self::Classification(c) => json!(c),
-            Self::Summary(s) => json!({ "spans": s.spans }),
+            Self::Summary(s) => match s.mode {
+                SummaryMode::Extractive => json!({ "mode": s.mode, "spans": s.spans }),
+                SummaryMode::Abstractive => json!({ "mode": s.mode, "spans": s.spans, "confidence": s.confidence }),
+            },
             Self::Embedding(e) => json!({ "model": e.set.model, "revision": e.set.revision, "chunks": e.chunks.len() }),
             Self::Text(_) => json!({}),
+            Self::Extraction(e) => json!(e),
+            Self::Written(w) => w.stored(),
+            Self::Items(items) => generated::store_items(items),
         }
     }
 
     /// The output as templates, `when` expressions and downstream tasks see it under the task's name.
     ///
-    /// `label`, `confidence`, `labels`, `scores` (by label) for a classification; `text` for a summary or a rendered text;
-    /// `chunks` (a count) for an embedding.
+    /// | output | names |
+    /// |---|---|
+    /// | classification | `label`, `confidence`, `labels`, `scores` (by label) |
+    /// | summary | `text`, `sentences` (a count, of an extractive one), `confidence` (of an abstractive one) |
+    /// | embedding | `chunks` (a count) |
+    /// | rendered text | `text` |
+    /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
+    /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
+    /// | items | `items` (as above), `count`, `confidence` |
     pub fn view(&self) -> Value {
         match self {
             Self::Classification(c) => {
                 let scores: serde_json::Map<_, _> = c.scores.iter().map(|s| (s.label.clone(), json!(s.probability))).collect();
                 json!({ "label": self.label(), "confidence": self.confidence(), "labels": c.labels, "scores": scores })
             }
-            Self::Summary(s) => json!({ "text": s.text, "sentences": s.spans.len() }),
+            Self::Summary(s) => match s.mode {
+                SummaryMode::Extractive => json!({ "text": s.text, "sentences": s.spans.len() }),
+                SummaryMode::Abstractive => json!({ "text": s.text, "confidence": self.confidence() }),
+            },
             Self::Embedding(e) => json!({ "chunks": e.chunks.len() }),
             Self::Text(t) => json!({ "text": t }),
+            Self::Extraction(e) => e.view(),
+            Self::Written(w) => w.view(),
+            Self::Items(items) => {
+                let views: Vec<Value> = items.iter().map(Self::view).collect();
+                json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
+            }
         }
     }
 }
@@ -243,6 +302,10 @@ impl Output {
         #[derive(Deserialize)]
         struct SummaryFields {
             spans: Vec<Span>,
+            #[serde(default)]
+            mode: SummaryMode,
+            #[serde(default)]
+            confidence: Option<Confidence>,
         }
         #[derive(Deserialize)]
         struct EmbeddingFields {
@@ -253,8 +316,8 @@ impl Output {
         match kind {
             "classify" => serde_json::from_value(fields).ok().map(Self::Classification),
             "summarize" => {
-                let SummaryFields { spans } = serde_json::from_value(fields).ok()?;
-                Some(Self::Summary(Summary { text: text?, spans }))
+                let SummaryFields { spans, mode, confidence } = serde_json::from_value(fields).ok()?;
+                Some(Self::Summary(Summary { text: text?, spans, mode, confidence }))
             }
             "embed" => {
                 let EmbeddingFields { model, revision, chunks: count } = serde_json::from_value(fields).ok()?;
@@ -263,6 +326,9 @@ impl Output {
                 (chunks.len() == count).then_some(Self::Embedding(Embedding { set, chunks }))
             }
             "render" => text.map(Self::Text),
+            "extract" => serde_json::from_value(fields).ok().map(Self::Extraction),
+            "write" => Written::restore(text?, fields).map(Self::Written),
+            "items" => generated::restore_items(fields).map(Self::Items),
             _ => None,
         }
     }
@@ -300,3 +366,6 @@ impl Skip {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

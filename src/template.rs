@@ -4,12 +4,15 @@
 //! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
 
 mod names;
+mod selection;
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
 
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Expression, UndefinedBehavior, Value};
+
+pub use selection::Selection;
 
 use crate::failure::{FailureClass, Poison};
 
@@ -22,7 +25,7 @@ const STEPS: u64 = 200_000;
 pub enum Prints {
     /// Strings only: a number where a title should be is a fault of the document.
     Strings,
-    /// Strings, numbers and booleans.
+    /// Strings, numbers and booleans; lists and objects through `tojson`.
     Scalars,
 }
 
@@ -44,8 +47,13 @@ pub struct Condition {
 
 /// A template or condition that cannot be compiled.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{0}")]
-pub struct TemplateError(String);
+#[error("{message}{}", line.filter(|line| *line > 1).map(|line| format!(", in line {line} of the template")).unwrap_or_default())]
+pub struct TemplateError {
+    /// What is wrong.
+    pub message: String,
+    /// The line of the template, from 1, where it is known.
+    pub line: Option<usize>,
+}
 
 /// Why a condition gives no answer.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -160,15 +168,11 @@ impl Condition {
 
 impl TemplateError {
     fn refuse(unknown: Option<String>) -> Result<(), Self> {
-        unknown.map_or(Ok(()), |name| Err(Self(format!("unknown {name}"))))
+        unknown.map_or(Ok(()), |name| Err(Self { message: format!("unknown {name}"), line: None }))
     }
 
     fn new(error: &Error) -> Self {
-        let text = error.detail().map_or_else(|| error.kind().to_string(), str::to_owned);
-        match error.line() {
-            Some(line) if line > 1 => Self(format!("{text}, in line {line} of the template")),
-            _ => Self(text),
-        }
+        Self { message: error.detail().map_or_else(|| error.kind().to_string(), str::to_owned), line: error.line() }
     }
 }
 
@@ -182,7 +186,16 @@ fn environment() -> Environment<'static> {
     // A failure must never carry the whole document into a log line.
     environment.set_debug(false);
     environment.remove_global("debug");
+    environment.add_filter("tojson", to_json);
     environment
+}
+
+/// The value as compact JSON. The template engine's own filter escapes what HTML reserves, which is noise to a model.
+fn to_json(value: &Value) -> Result<String, Error> {
+    if value.is_undefined() {
+        return Err(ErrorKind::UndefinedError.into());
+    }
+    serde_json::to_string(value).map_err(|e| Error::new(ErrorKind::BadSerialization, e.to_string()))
 }
 
 fn in_order(names: impl IntoIterator<Item = String>, source: &str) -> Vec<String> {
@@ -291,6 +304,22 @@ mod tests {
         assert_eq!(refused("{{ shout(a) }}"), "unknown function `shout`");
         assert_eq!(Condition::new("document.text | nothing").unwrap_err().to_string(), "unknown filter `nothing`");
         assert!(Condition::new("document.tokens >").is_err());
+    }
+
+    #[test]
+    fn lists_and_objects_print_as_json_where_a_template_says_so() {
+        let render = |source: &str| Template::new(source, Prints::Scalars, 100).unwrap().render(&context());
+        assert_eq!(render("{{ topic | tojson }}").unwrap(), r#"{"confidence":0.7,"label":"Sports"}"#);
+        assert_eq!(render("{{ [\"it's <b>\", 1, none] | tojson }}").unwrap(), r#"["it's <b>",1,null]"#);
+        assert_eq!(render("{{ topic }}").unwrap_err().class, FailureClass::WrongType);
+        assert_eq!(render("{{ document.fields.price | tojson }}").unwrap_err().class, FailureClass::MissingField);
+    }
+
+    #[test]
+    fn a_fault_of_a_template_knows_its_line() {
+        let error = Template::new("one\ntwo {{ x", Prints::Scalars, 100).unwrap_err();
+        assert_eq!(error.line, Some(2));
+        assert!(error.to_string().ends_with(", in line 2 of the template"), "{error}");
     }
 
     #[test]

@@ -164,7 +164,7 @@ impl Definition {
             Budget::default()
         });
         let lines = TaskLines { place: place(&file.tasks), tasks: file.tasks.value.0 };
-        let tasks = tasks::resolve(lines, &mut report);
+        let tasks = tasks::resolve(lines, path.parent().unwrap_or(Path::new("")), &mut report);
         for example in &file.examples {
             for problem in example.value.problems(&tasks) {
                 report(place(example), problem);

@@ -65,8 +65,14 @@ pub struct ExpectOutput {
     pub min_confidence: Option<f32>,
     /// The whole text.
     pub text: Option<String>,
-    /// A part of the text.
+    /// A part of the text, or of a string in an object or in an item.
     pub contains: Option<String>,
+    /// Fields of an object with their values; others are free. A nested one is named by its path, `price.amount` or `features.0`.
+    pub fields: Option<Map<String, Value>>,
+    /// Whether the document says every value of an extraction that it could say.
+    pub grounded: Option<bool>,
+    /// How many items there are.
+    pub items: Option<usize>,
 }
 
 impl Example {
@@ -131,11 +137,80 @@ impl ExpectOutput {
             wrong.push(format!("expected the text `{text}`, found {}", quoted(output.text())));
         }
         if let Some(part) = &self.contains
-            && !output.text().is_some_and(|text| text.contains(part))
+            && !contains(output, part)
         {
             wrong.push(format!("expected a text with `{part}` in it, found {}", quoted(output.text())));
         }
+        for (path, expected) in self.fields.iter().flatten() {
+            let found = output.object().and_then(|fields| at(fields, path));
+            if !found.is_some_and(|found| same(found, expected)) {
+                let found = found.map_or_else(|| "none".into(), |found| format!("`{found}`"));
+                wrong.push(format!("expected field `{path}` to be `{expected}`, found {found}"));
+            }
+        }
+        if let Some(expected) = self.grounded {
+            wrong.extend(ungrounded(output, expected));
+        }
+        if let Some(expected) = self.items {
+            match output {
+                Output::Items(items) if items.len() == expected => {}
+                Output::Items(items) => wrong.push(format!("expected {expected} items, found {}", items.len())),
+                _ => wrong.push(format!("expected {expected} items, found no list")),
+            }
+        }
         wrong
+    }
+}
+
+fn contains(output: &Output, part: &str) -> bool {
+    fn in_value(value: &Value, part: &str) -> bool {
+        match value {
+            Value::String(text) => text.contains(part),
+            Value::Array(items) => items.iter().any(|item| in_value(item, part)),
+            Value::Object(fields) => fields.values().any(|inner| in_value(inner, part)),
+            Value::Null | Value::Bool(_) | Value::Number(_) => false,
+        }
+    }
+    match output {
+        Output::Items(items) => items.iter().any(|item| contains(item, part)),
+        _ => {
+            output.text().is_some_and(|text| text.contains(part))
+                || output.object().is_some_and(|fields| fields.values().any(|value| in_value(value, part)))
+        }
+    }
+}
+
+/// The value at a dotted path, in which a number may be a place in a list.
+fn at<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    if let Some(value) = fields.get(path) {
+        return Some(value);
+    }
+    let (name, rest) = path.split_once('.')?;
+    rest.split('.').try_fold(fields.get(name)?, |value, step| match value {
+        Value::Array(items) => items.get(step.parse::<usize>().ok()?),
+        _ => value.get(step),
+    })
+}
+
+/// Whether two values are the same to a reader: 3 and 3.0 are.
+fn same(found: &Value, expected: &Value) -> bool {
+    match (found, expected) {
+        (Value::Number(a), Value::Number(b)) => a.as_f64() == b.as_f64(),
+        (Value::Array(a), Value::Array(b)) => a.len() == b.len() && a.iter().zip(b).all(|(a, b)| same(a, b)),
+        (Value::Object(a), Value::Object(b)) => {
+            a.len() == b.len() && a.iter().all(|(name, a)| b.get(name).is_some_and(|b| same(a, b)))
+        }
+        _ => found == expected,
+    }
+}
+
+fn ungrounded(output: &Output, expected: bool) -> Option<String> {
+    let Output::Extraction(extraction) = output else { return Some("expected evidence, found no extraction".into()) };
+    let lacking = extraction.leaves.iter().find(|leaf| leaf.grounded == Some(false));
+    match (expected, lacking) {
+        (true, Some(leaf)) => Some(format!("expected every value in the document, but it does not say `{}`", leaf.path)),
+        (false, None) => Some("expected a value that the document does not say, found all of them in it".into()),
+        _ => None,
     }
 }
 
@@ -195,7 +270,9 @@ impl<'de> Deserialize<'de> for ExpectTask {
             type Value = ExpectTask;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("`skipped`, or a map of `label`, `min_confidence`, `text` and `contains`")
+                f.write_str(
+                    "`skipped`, or a map of `label`, `min_confidence`, `text`, `contains`, `fields`, `grounded` and `items`",
+                )
             }
 
             fn visit_str<E: Error>(self, word: &str) -> Result<ExpectTask, E> {

@@ -6,13 +6,14 @@ use std::path::Path;
 use jiff::SignedDuration;
 use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_saphyr::{Error, Spanned};
+use serde_saphyr::Spanned;
 
 use super::definition::Budget;
 use super::example::Example;
-use super::problem::{Problem, suggestion};
+use super::problem::Problem;
 use crate::document::{DocumentSpec, Format};
 use crate::task::{TaskEntry, TaskSpec};
+use crate::yaml;
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -112,9 +113,16 @@ pub(super) struct TaskLines {
 
 impl PipelineFile {
     pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Problem> {
-        // `yes` for a label or `on` for a field name must stay the word it is; keys have one spelling.
-        let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
-        serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(path, &error))
+        yaml::read(text).map_err(|fault| {
+            let message = match fault.known.contains(&TaskSpec::KINDS[0]) {
+                true => {
+                    let message = fault.message.replacen("unknown key", "unknown task kind or key", 1);
+                    format!("{message} (kinds: {})", TaskSpec::KINDS.join(", "))
+                }
+                false => fault.message,
+            };
+            Problem::new(path, fault.place, message)
+        })
     }
 }
 
@@ -180,30 +188,4 @@ impl<'de> Deserialize<'de> for TaskList {
 
         deserializer.deserialize_map(Entries)
     }
-}
-
-fn explain(path: &Path, error: &Error) -> Problem {
-    let error = error.without_snippet();
-    let place = error.location().filter(|at| at.line() > 0).map(|at| (at.line(), at.column()));
-    let message = match error {
-        Error::SerdeUnknownField { field, expected, .. } if expected.contains(&TaskSpec::KINDS[0]) => {
-            let near = suggestion(field, expected.iter().copied());
-            format!("unknown task kind or key `{field}`{near} (kinds: {})", TaskSpec::KINDS.join(", "))
-        }
-        Error::SerdeUnknownField { field, expected, .. } => {
-            format!("unknown key `{field}`{}", suggestion(field, expected.iter().copied()))
-        }
-        Error::SerdeUnknownVariant { variant, expected, .. } => {
-            format!("unknown value `{variant}`{}", suggestion(variant, expected.iter().copied()))
-        }
-        Error::SerdeMissingField { field, .. } => format!("the key `{field}` is missing"),
-        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key `{key}` stands twice"),
-        other => {
-            // The place is given once, in our own form.
-            let text = other.to_string();
-            let text = text.strip_prefix("error: ").unwrap_or(&text);
-            text.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().to_owned()
-        }
-    };
-    Problem::new(path, place, message)
 }

@@ -316,7 +316,8 @@ impl Graph {
                 let rest = answers.split_off(count);
                 let answers = std::mem::replace(&mut answers, rest);
                 let document = &documents[asking.at.0];
-                match self.interpret(&mut asking, document, answers) {
+                let upstream = &sheets[asking.at.0].upstream;
+                match self.interpret(&mut asking, document, upstream, answers) {
                     Ok(Prepared::Ready(output)) => {
                         let product = Product { output, fingerprint: asking.fingerprint, cost: asking.cost };
                         self.finish(asking.at, Outcome::Computed(product), sheets);
@@ -340,6 +341,7 @@ impl Graph {
         &self,
         asking: &mut Asking,
         document: &Document,
+        upstream: &Upstream,
         answers: Vec<Result<Answer, Failure>>,
     ) -> Result<Prepared, Failure> {
         let mut predictions = Vec::with_capacity(answers.len());
@@ -359,7 +361,7 @@ impl Graph {
         }
         match failure {
             Some(failure) => Err(failure),
-            None => self.nodes[asking.at.1].task.interpret(document, predictions),
+            None => self.nodes[asking.at.1].task.interpret(document, upstream, predictions),
         }
     }
 
@@ -385,7 +387,7 @@ impl Node {
         let model = task.spec.model().and_then(|name| engine.model(name));
         let position = |name: &Arc<str>| definition.tasks.iter().position(|task| task.name == *name);
         let built = task::build(&task.name, &task.spec, engine, definition.base_dir()).await?;
-        let reads = task.spec.reads();
+        let reads = task.spec.reads(definition.base_dir());
         let mut paths = condition.iter().flat_map(|condition| condition.variables()).chain(&reads);
         Ok(Self {
             name: task.name.clone(),

@@ -6,6 +6,7 @@
 //! | the task's own template | yes | this one is skipped |
 //! | `when` only | yes | this one is skipped, unless the condition asks `… is defined` |
 
+use std::path::Path;
 use std::sync::Arc;
 
 use super::definition::{TaskDefinition, is_name, place};
@@ -21,7 +22,8 @@ const DOCUMENT_FIELDS: &[&str] = &["id", "text", "version", "characters", "token
 
 type Place = Option<(u64, u64)>;
 
-pub(super) fn resolve(lines: TaskLines, report: &mut dyn FnMut(Place, String)) -> Vec<TaskDefinition> {
+/// Paths of prompts and schemas are relative to `base_dir`.
+pub(super) fn resolve(lines: TaskLines, base_dir: &Path, report: &mut dyn FnMut(Place, String)) -> Vec<TaskDefinition> {
     if lines.tasks.is_empty() {
         report(lines.place, "the pipeline has no tasks: add at least one".into());
     }
@@ -49,14 +51,14 @@ pub(super) fn resolve(lines: TaskLines, report: &mut dyn FnMut(Place, String)) -
                 continue;
             }
         };
-        for problem in spec.problems() {
+        for problem in spec.problems(base_dir) {
             report(at, format!("task `{name}` {problem}"));
         }
         let mut needs = Vec::new();
         for need in wanted {
             add(&mut needs, &need, &names, &mut |message| report(at, format!("task `{name}` needs {message}")));
         }
-        for path in spec.reads() {
+        for path in spec.reads(base_dir) {
             check_read(&path, &mut needs, &names, &mut |message| {
                 report(at, format!("the template of task `{name}` reads {message}"))
             });
@@ -76,7 +78,7 @@ pub(super) fn resolve(lines: TaskLines, report: &mut dyn FnMut(Place, String)) -
         let place = at.unwrap_or_default();
         tasks.push(TaskDefinition { name: name.into(), spec, when, needs, watches, level: 0, place });
     }
-    check_counting(&tasks, report);
+    check_counting(&tasks, base_dir, report);
     order(&mut tasks, report);
     tasks
 }
@@ -106,13 +108,13 @@ pub(super) fn reads_tokens(path: &str) -> bool {
     path == "document" || path == "document.tokens"
 }
 
-fn check_counting(tasks: &[TaskDefinition], report: &mut dyn FnMut(Place, String)) {
+fn check_counting(tasks: &[TaskDefinition], base_dir: &Path, report: &mut dyn FnMut(Place, String)) {
     if tasks.iter().any(|task| task.spec.model().is_some()) {
         return;
     }
     for task in tasks {
         let condition = task.when.as_deref().and_then(|when| Condition::new(when).ok());
-        let reads = task.spec.reads();
+        let reads = task.spec.reads(base_dir);
         let paths = condition.iter().flat_map(|c| c.variables()).chain(&reads);
         if paths.into_iter().any(|path| path == "document.tokens") {
             let message = format!(

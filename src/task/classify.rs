@@ -5,6 +5,7 @@
 //! | `labels` with descriptions, and an encoder | how near the text is to the label's descriptions | `temperature`, or 0.04 |
 //! | `head`, and the encoder it was trained on | the head's linear layer over the text's vector | fitted when it was trained |
 //! | a sequence-classification model | the checkpoint's own score | `temperature`, or 1 |
+//! | `labels`, and a generator | how much likelier the document makes the label as an answer (`answers.rs`) | `temperature`, or 1 |
 //!
 //! Scores become probabilities by a softmax, or with `multi: true` by a sigmoid each.
 
@@ -14,6 +15,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
 
+use super::answers::Answers;
 use super::calibration::{Link, highest};
 use super::descriptions::Descriptions;
 use super::head::Head;
@@ -23,6 +25,7 @@ use crate::document::Document;
 use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, Work};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Classification, LabelScore, Output};
+use crate::prompt::PromptVersion;
 
 /// Part of every fingerprint: another number wherever the same parameters come to mean something else.
 const ALGORITHM: u32 = 1;
@@ -52,6 +55,9 @@ pub struct ClassifySpec {
     /// A trained head, relative to the pipeline file.
     #[serde(default)]
     pub head: Option<PathBuf>,
+    /// A prompt file for a generator, relative to the pipeline file, instead of the built-in prompt.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prompt: Option<PathBuf>,
 }
 
 /// Makes scores of a prediction.
@@ -60,6 +66,7 @@ enum Scorer {
     Descriptions(Descriptions),
     Head(Head),
     Checkpoint,
+    Answers(Box<Answers>),
 }
 
 #[derive(Debug)]
@@ -78,8 +85,9 @@ impl ClassifySpec {
         Some(&self.model)
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
+        problems.extend(self.prompt.as_ref().and_then(|prompt| Answers::problem(&base_dir.join(prompt))));
         match self.labels.as_ref().map(|labels| labels.0.as_slice()) {
             Some([]) => problems.push("has no labels: give at least two, each with a description".into()),
             Some([(only, _)]) => {
@@ -104,12 +112,18 @@ impl ClassifySpec {
         problems
     }
 
-    pub(super) fn reads(&self) -> Vec<String> {
-        Vec::new()
+    pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
+        self.prompt.as_ref().map(|prompt| Answers::reads(&base_dir.join(prompt))).unwrap_or_default()
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = model(engine, &self.model)?;
+        ensure!(
+            self.prompt.is_none() || model.kind == ModelKind::Generator,
+            "`{name}` has a `prompt`, but model `{}` is a {}, which reads none: leave it out or name a generator",
+            self.model,
+            model.kind.as_str()
+        );
         let classify = match (model.kind, &self.head) {
             (ModelKind::Encoder, Some(head)) => {
                 let (head, version) = Head::load(&base_dir.join(head))?;
@@ -132,7 +146,24 @@ impl ClassifySpec {
                 )
             }
             (ModelKind::Classifier, None) => self.with_checkpoint(model)?,
-            (ModelKind::Generator, _) => bail!("`{name}` wants labels of model `{}`, which is a generator", self.model),
+            (ModelKind::Generator, Some(_)) => {
+                bail!(
+                    "`{name}` has a `head`, but model `{}` is a generator, which gives no vectors: leave out `head`",
+                    self.model
+                )
+            }
+            (ModelKind::Generator, None) => {
+                ensure!(
+                    !self.multi,
+                    "`{name}` has `multi: true`, but a generator weighs labels against each other: leave it out, or use an encoder"
+                );
+                let Some(labels) = self.labels.as_ref().filter(|labels| !labels.0.is_empty()) else {
+                    bail!("`{name}` has no labels, and model `{}` is a generator, which brings none: give `labels`", self.model);
+                };
+                let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
+                let answers = Answers::prepare(engine, name, model, labels, prompt.as_deref()).await?;
+                self.with_answers(model, labels, answers)?
+            }
         };
         Ok(Arc::new(classify))
     }
@@ -141,7 +172,15 @@ impl ClassifySpec {
         let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
         let temperature = self.temperature.unwrap_or(Descriptions::TEMPERATURE);
         let scorer = Scorer::Descriptions(descriptions.centred(self.multi, temperature));
-        self.assemble(model, Scoring { labels: names, scorer, temperature, head_version: "" })
+        self.assemble(model, Scoring { labels: names, scorer, temperature, version: "" })
+    }
+
+    fn with_answers(&self, model: &ModelInfo, labels: &Labels, answers: Answers) -> anyhow::Result<Classify> {
+        let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
+        let temperature = self.temperature.unwrap_or(1.0);
+        let version = answers.prompt().version();
+        let scorer = Scorer::Answers(Box::new(answers));
+        self.assemble(model, Scoring { labels: names, scorer, temperature, version: &version })
     }
 
     fn with_head(&self, model: &ModelInfo, head: Head, version: &str) -> anyhow::Result<Classify> {
@@ -165,7 +204,7 @@ impl ClassifySpec {
             );
         }
         let (labels, temperature) = (head.labels.clone(), head.temperature);
-        self.assemble(model, Scoring { labels, scorer: Scorer::Head(head), temperature, head_version: version })
+        self.assemble(model, Scoring { labels, scorer: Scorer::Head(head), temperature, version })
     }
 
     fn with_checkpoint(&self, model: &ModelInfo) -> anyhow::Result<Classify> {
@@ -193,15 +232,15 @@ impl ClassifySpec {
         ensure!(distinct.len() == names.len(), "two classes of model `{}` have the same name: give each its own", model.name);
         ensure!(names.len() >= 2, "model `{}` has fewer than two classes, which leaves nothing to choose", model.name);
         let temperature = self.temperature.unwrap_or(1.0);
-        self.assemble(model, Scoring { labels: names, scorer: Scorer::Checkpoint, temperature, head_version: "" })
+        self.assemble(model, Scoring { labels: names, scorer: Scorer::Checkpoint, temperature, version: "" })
     }
 
     fn assemble(&self, model: &ModelInfo, scoring: Scoring<'_>) -> anyhow::Result<Classify> {
-        let Scoring { labels, scorer, temperature, head_version } = scoring;
-        // Where the head's file lies decides nothing, what is in it does.
-        let spec = Self { head: None, ..self.clone() };
+        let Scoring { labels, scorer, temperature, version } = scoring;
+        // Where a file lies decides nothing, what is in it does.
+        let spec = Self { head: None, prompt: None, ..self.clone() };
         Ok(Classify {
-            signature: serde_json::to_vec(&("classify", ALGORITHM, spec, temperature, head_version))?,
+            signature: serde_json::to_vec(&("classify", ALGORITHM, spec, temperature, version))?,
             model: model.name.clone(),
             labels,
             scorer,
@@ -212,12 +251,13 @@ impl ClassifySpec {
     }
 }
 
-/// What the three ways of scoring differ in.
+/// What the ways of scoring differ in.
 struct Scoring<'a> {
     labels: Vec<String>,
     scorer: Scorer,
     temperature: f32,
-    head_version: &'a str,
+    /// Of the file that the scores come from, head or prompt.
+    version: &'a str,
 }
 
 impl Classify {
@@ -226,6 +266,10 @@ impl Classify {
         let scores = match (&self.scorer, prediction) {
             (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
             (Scorer::Checkpoint, _) => return wrong("the model did not answer with class scores"),
+            (Scorer::Answers(answers), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
+                answers.corrected(&scores)
+            }
+            (Scorer::Answers(_), _) => return wrong("the model did not answer with one score a label"),
             (scorer, Prediction::Vectors(texts)) => {
                 let [text] = texts.as_slice() else { return wrong("the model did not answer with the vector of one text") };
                 let [chunk] = text.chunks.as_slice() else { return wrong("the model cut a text that was to stay whole") };
@@ -258,16 +302,24 @@ impl Task for Classify {
         &self.signature
     }
 
-    fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prompt(&self) -> Option<&PromptVersion> {
+        match &self.scorer {
+            Scorer::Answers(answers) => Some(answers.prompt()),
+            Scorer::Descriptions(_) | Scorer::Head(_) | Scorer::Checkpoint => None,
+        }
+    }
+
+    fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
         let text = document.text.clone();
-        let work = match self.scorer {
+        let work = match &self.scorer {
             Scorer::Checkpoint => Work::Classify { text },
             Scorer::Descriptions(_) | Scorer::Head(_) => Work::Encode { texts: vec![text], chunking: Chunking::Truncate },
+            Scorer::Answers(answers) => answers.ask(&text, upstream)?,
         };
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, _document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(&self, _document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         let probabilities = self.link.probabilities(&self.scores(only(predictions)?)?, self.temperature);
         let mut given: Vec<usize> = match self.link {
             Link::Softmax => highest(&probabilities).into_iter().collect(),

@@ -45,7 +45,7 @@ impl EmbedSpec {
         Some(&self.model)
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
         match self.chunk {
             Some(ChunkSpec { tokens: 0, .. }) => vec!["has chunks of 0 tokens: give `tokens` a positive number".into()],
             Some(ChunkSpec { tokens, overlap }) if overlap >= tokens => {
@@ -55,7 +55,7 @@ impl EmbedSpec {
         }
     }
 
-    pub(super) fn reads(&self) -> Vec<String> {
+    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
         Vec::new()
     }
 
@@ -95,7 +95,7 @@ impl Task for Embed {
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         let Prediction::Vectors(mut texts) = only(predictions)? else {
             return Err(Failure::poison(FailureClass::Model, "the model did not answer with vectors"));
         };

@@ -2,17 +2,27 @@
 //!
 //! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
 
+mod abstractive;
+mod answers;
 pub mod calibration;
 mod classify;
 mod descriptions;
+mod each;
 mod embed;
+mod evidence;
+mod extract;
 pub mod head;
 mod labels;
+mod leaves;
+mod prompt_file;
+mod prompting;
 mod render;
+mod room;
 mod sentences;
 mod summarize;
 pub mod training;
 mod upstream;
+mod write;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,10 +31,14 @@ use serde::Deserialize;
 
 pub use classify::ClassifySpec;
 pub use embed::{ChunkSpec, EmbedSpec};
+pub use extract::ExtractSpec;
 pub use labels::Labels;
+pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
+pub use room::Splitter;
 pub use summarize::SummarizeSpec;
 pub use upstream::Upstream;
+pub use write::WriteSpec;
 
 use crate::document::Document;
 use crate::engine::{Engine, ModelInfo, Prediction, Request};
@@ -44,7 +58,7 @@ pub trait Task: Send + Sync {
     fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure>;
 
     /// What follows from the answers to the last requests, in their order: the output, or further requests.
-    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure>;
+    fn interpret(&self, document: &Document, upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure>;
 
     /// The prompt that the output comes from, where there is one.
     fn prompt(&self) -> Option<&PromptVersion> {
@@ -100,14 +114,15 @@ macro_rules! kinds {
                 match self { $(Self::$variant(spec) => spec.model(),)* }
             }
 
-            /// What is wrong with the parameters, as far as they alone can tell.
-            pub fn problems(&self) -> Vec<String> {
-                match self { $(Self::$variant(spec) => spec.problems(),)* }
+            /// What is wrong with the parameters and the files that they name, as far as they alone can tell. Paths are relative
+            /// to `base_dir`.
+            pub fn problems(&self, base_dir: &Path) -> Vec<String> {
+                match self { $(Self::$variant(spec) => spec.problems(base_dir),)* }
             }
 
-            /// The names that the task's templates read: `document.…` and other tasks.
-            pub fn reads(&self) -> Vec<String> {
-                match self { $(Self::$variant(spec) => spec.reads(),)* }
+            /// The names that the task's templates read: `document.…` and other tasks. Paths are relative to `base_dir`.
+            pub fn reads(&self, base_dir: &Path) -> Vec<String> {
+                match self { $(Self::$variant(spec) => spec.reads(base_dir),)* }
             }
         }
 
@@ -143,6 +158,10 @@ kinds! {
     summarize: Summarize(SummarizeSpec),
     /// Text made by a template.
     render: Render(RenderSpec),
+    /// Typed fields with their evidence.
+    extract: Extract(ExtractSpec),
+    /// Text that a model writes after a prompt.
+    write: Write(WriteSpec),
 }
 
 fn model<'a>(engine: &'a Engine, name: &str) -> anyhow::Result<&'a ModelInfo> {
@@ -160,3 +179,6 @@ fn encoder<'a>(engine: &'a Engine, name: &str, kind: &str) -> anyhow::Result<&'a
     }
     Ok(model)
 }
+
+#[cfg(test)]
+mod tests;

@@ -33,11 +33,11 @@ impl RenderSpec {
         None
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
         self.compile().err().map(|error| format!("has a bad template: {error}")).into_iter().collect()
     }
 
-    pub(super) fn reads(&self) -> Vec<String> {
+    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
         self.compile().map(|template| template.variables().to_vec()).unwrap_or_default()
     }
 
@@ -68,7 +68,7 @@ impl Task for Render {
         Ok(Prepared::Ready(Output::Text(text)))
     }
 
-    fn interpret(&self, _document: &Document, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }

@@ -3,18 +3,21 @@
 //! A sentence is good where it is near to the mean of all sentences and early in the text, and bad where it repeats one that was
 //! already chosen (maximal marginal relevance). A line that ends without a stop is a heading and taken last: it says what the text is
 //! about, not what it says. Of very long texts only the first [`CONSIDERED`] sentences are looked at.
+//!
+//! That is the extractive mode. The abstractive one, in which a generator uses its own words, is in `abstractive.rs`.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::abstractive::AbstractiveSpec;
 use super::sentences::sentences;
 use super::{Prepared, Task, Upstream, encoder, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, Prediction, Request, Work};
 use crate::failure::{Failure, FailureClass};
-use crate::outcome::{Output, Span, Summary};
+use crate::outcome::{Output, Span, Summary, SummaryMode};
 
 /// Part of every fingerprint: another number wherever the same text comes to have another summary.
 const ALGORITHM: u32 = 1;
@@ -32,26 +35,42 @@ const HEADING: f32 = 2.0;
 /// Signs that end a sentence, in the scripts that have them. A text without any is all headings, which are then equals.
 const STOPS: &[char] = &['.', '!', '?', '…', '。', '！', '？', '．', '｡', '।', '॥', '؟', '۔', '።', '։', ';', ':'];
 
+/// How different from each other sentences are, where the pipeline does not say.
+const DIVERSITY: f32 = 0.3;
+
 /// Parameters of `summarize`.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SummarizeSpec {
-    /// The encoder's name in the configuration.
+    /// The model's name in the configuration: an encoder, or a generator for an abstractive summary.
     pub model: String,
-    /// Sentences of a summary.
+    /// Of sentences of the text, or in words of its own.
+    #[serde(default)]
+    pub mode: SummaryMode,
+    /// Sentences of a summary; of an abstractive one at most, and for the built-in prompt only.
     #[serde(default = "two")]
     pub sentences: usize,
-    /// 0 takes the most typical sentences even where they say the same; 1 only looks for what is not yet said.
-    #[serde(default = "third")]
-    pub diversity: f32,
+    /// 0 takes the most typical sentences even where they say the same; 1 only looks for what is not yet said. Extractive only.
+    #[serde(default)]
+    pub diversity: Option<f32>,
+    /// Tokens of an abstractive summary.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// A prompt file for an abstractive summary, relative to the pipeline file.
+    #[serde(default)]
+    pub prompt: Option<PathBuf>,
+}
+
+/// What decides an extractive summary besides the text.
+#[derive(Serialize)]
+struct Signed<'a> {
+    model: &'a str,
+    sentences: usize,
+    diversity: f32,
 }
 
 fn two() -> usize {
     2
-}
-
-fn third() -> f32 {
-    0.3
 }
 
 #[derive(Debug)]
@@ -67,25 +86,52 @@ impl SummarizeSpec {
         Some(&self.model)
     }
 
-    pub(super) fn problems(&self) -> Vec<String> {
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         if self.sentences == 0 || self.sentences > CONSIDERED {
             problems.push(format!("asks for {} sentences: give a number from 1 to {CONSIDERED}", self.sentences));
         }
-        if !(0.0..=1.0).contains(&self.diversity) {
-            problems.push(format!("has a diversity of {}: give a number from 0 to 1", self.diversity));
+        match (self.mode, self.diversity) {
+            (SummaryMode::Extractive, Some(diversity)) if !(0.0..=1.0).contains(&diversity) => {
+                problems.push(format!("has a diversity of {diversity}: give a number from 0 to 1"));
+            }
+            (SummaryMode::Abstractive, Some(_)) => {
+                problems.push(
+                    "has a `diversity`, which chooses among sentences of the text: leave it out of `mode: abstractive`".into(),
+                );
+            }
+            _ => {}
+        }
+        match self.mode {
+            SummaryMode::Abstractive => problems.extend(self.abstractive().problems(base_dir)),
+            SummaryMode::Extractive if self.prompt.is_some() || self.max_tokens.is_some() => {
+                problems.push("has `prompt` or `max_tokens`, which are for a generator: add `mode: abstractive`".into());
+            }
+            SummaryMode::Extractive => {}
         }
         problems
     }
 
-    pub(super) fn reads(&self) -> Vec<String> {
-        Vec::new()
+    pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
+        match self.mode {
+            SummaryMode::Extractive => Vec::new(),
+            SummaryMode::Abstractive => self.abstractive().reads(base_dir),
+        }
     }
 
-    pub(super) async fn build(&self, _name: &str, engine: &Engine, _base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+    pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        if self.mode == SummaryMode::Abstractive {
+            return Ok(Arc::new(self.abstractive().build(name, engine, base_dir)?));
+        }
         let model = encoder(engine, &self.model, "summarize")?.name.clone();
-        let signature = serde_json::to_vec(&("summarize", ALGORITHM, self))?;
-        Ok(Arc::new(Summarize { signature, model, sentences: self.sentences, diversity: self.diversity }))
+        let (sentences, diversity) = (self.sentences, self.diversity.unwrap_or(DIVERSITY));
+        let signature = serde_json::to_vec(&("summarize", ALGORITHM, Signed { model: &self.model, sentences, diversity }))?;
+        Ok(Arc::new(Summarize { signature, model, sentences, diversity }))
+    }
+
+    fn abstractive(&self) -> AbstractiveSpec<'_> {
+        let (max_tokens, prompt) = (self.max_tokens, self.prompt.as_ref());
+        AbstractiveSpec { model: &self.model, sentences: self.sentences, max_tokens, prompt }
     }
 }
 
@@ -108,7 +154,7 @@ impl Task for Summarize {
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         let wrong = |reason: String| Err(Failure::poison(FailureClass::Model, reason));
         let Prediction::Vectors(texts) = only(predictions)? else {
             return wrong("the model did not answer with vectors".into());
@@ -136,7 +182,7 @@ impl Task for Summarize {
 
 fn summary(text: &str, spans: Vec<Span>) -> Output {
     let sentences: Vec<&str> = spans.iter().map(|span| &text[span.start..span.end]).collect();
-    Output::Summary(Summary { text: sentences.join(" "), spans })
+    Output::Summary(Summary { text: sentences.join(" "), spans, ..Summary::default() })
 }
 
 fn is_heading(sentence: &str) -> bool {
@@ -235,7 +281,9 @@ mod tests {
     fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
         let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
         let varied = Summarize { diversity: 0.5, ..task(2) };
-        let Ok(Prepared::Ready(Output::Summary(summary))) = varied.interpret(&document(FOUR), vec![prediction(&vectors)]) else {
+        let Ok(Prepared::Ready(Output::Summary(summary))) =
+            varied.interpret(&document(FOUR), &Upstream::default(), vec![prediction(&vectors)])
+        else {
             panic!("no summary was made");
         };
         assert_eq!(summary.text, "The mill turns slowly. The water drives the mill.");
@@ -248,14 +296,18 @@ mod tests {
         let short = "  Only one sentence here.\n";
         assert_eq!(
             task(2).prepare(&document(short), &Upstream::default()).unwrap(),
-            Prepared::Ready(Output::Summary(Summary { text: short.trim().into(), spans: vec![Span { start: 2, end: 25 }] }))
+            Prepared::Ready(Output::Summary(Summary {
+                text: short.trim().into(),
+                spans: vec![Span { start: 2, end: 25 }],
+                ..Summary::default()
+            }))
         );
     }
 
     #[test]
     fn answers_that_do_not_fit_are_dead_letters() {
         for bad in [prediction(&[[1.0, 0.0]; 3]), prediction(&[[f32::NAN, 0.0]; 4]), Prediction::Logits(vec![1.0; 4])] {
-            let failure = task(2).interpret(&document(FOUR), vec![bad]).unwrap_err();
+            let failure = task(2).interpret(&document(FOUR), &Upstream::default(), vec![bad]).unwrap_err();
             assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
         }
     }

@@ -45,6 +45,26 @@ impl Upstream {
 
     /// The values as templates take them.
     pub fn context(&self) -> Value {
-        Value::from_pairs(self.values.iter().map(|(name, value)| (name.to_string(), value.clone())))
+        self.context_with([])
+    }
+
+    /// The values as templates take them, with `more`, whose names go before those of tasks.
+    pub fn context_with(&self, more: impl IntoIterator<Item = (&'static str, Value)>) -> Value {
+        let values = self.values.iter().map(|(name, value)| (name.to_string(), value.clone()));
+        Value::from_pairs(values.chain(more.into_iter().map(|(name, value)| (name.to_owned(), value))))
+    }
+
+    /// The same, with another text for the document.
+    pub fn with_text(&self, text: &str) -> Self {
+        let mut values = self.values.clone();
+        if let Some(document) = values.get_mut("document") {
+            let fields = document.try_iter().into_iter().flatten().filter_map(|key| {
+                let value = document.get_item(&key).ok()?;
+                Some((key.to_string(), value))
+            });
+            let fields: BTreeMap<String, Value> = fields.chain([("text".to_owned(), Value::from(text))]).collect();
+            *document = Value::from_pairs(fields);
+        }
+        Self { values }
     }
 }

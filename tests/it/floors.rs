@@ -10,7 +10,20 @@ use libtest_mimic::Trial;
 
 /// The rooms of each floor, the ground floor first. A room is a folder of `src`, or a file beside its folder.
 const FLOORS: &[&[&str]] = &[
-    &["checkpoint", "config", "document", "failure", "health", "metrics", "nearest", "outcome", "record", "template"],
+    &[
+        "checkpoint",
+        "config",
+        "document",
+        "failure",
+        "health",
+        "metrics",
+        "nearest",
+        "outcome",
+        "prompt",
+        "record",
+        "template",
+        "yaml",
+    ],
     &["engine", "store"],
     &["sink", "source", "task"],
     &["pipeline"],

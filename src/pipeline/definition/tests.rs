@@ -76,8 +76,8 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
     refused(&format!("{HEAD}taks:\n  a: {{}}\n"), "p.yaml:4:1: unknown key `taks`; did you mean `tasks`?");
     refused(&with_tasks("  v:\n    embed:\n      modle: minilm\n"), "p.yaml:7:7: unknown key `modle`; did you mean `model`?");
     refused(
-        &with_tasks("  v: { extract: { model: m } }"),
-        "p.yaml:5:8: unknown task kind or key `extract`; known are `classify`, `embed`, `summarize`, `render`",
+        &with_tasks("  v: { digest: { model: m } }"),
+        "p.yaml:5:8: unknown task kind or key `digest`; known are `classify`, `embed`, `summarize`, `render`, `extract`, `write`",
     );
     refused(
         "version: 1\nname: x\nsource: { topic: t, formt: json }\ntasks: {}",
@@ -114,7 +114,10 @@ fn names_have_a_form() {
 
 #[test]
 fn a_task_has_exactly_one_kind() {
-    refused(&with_tasks("  a: { when: 'true' }"), "task `a` says no kind: write one of classify, embed, summarize, render");
+    refused(
+        &with_tasks("  a: { when: 'true' }"),
+        "task `a` says no kind: write one of classify, embed, summarize, render, extract, write",
+    );
     refused(&with_tasks("  a: { render: { template: x }, embed: { model: m } }"), "is both `embed` and `render`");
     refused(&format!("{HEAD}tasks: {{}}"), "the pipeline has no tasks");
 }

@@ -54,7 +54,7 @@ fn document() -> Document {
 }
 
 fn classified(task: &Classify, prediction: Prediction) -> Classification {
-    match task.interpret(&document(), vec![prediction]) {
+    match task.interpret(&document(), &Upstream::default(), vec![prediction]) {
         Ok(Prepared::Ready(Output::Classification(classification))) => classification,
         other => panic!("no classification: {other:?}"),
     }
@@ -139,7 +139,9 @@ fn answers_that_do_not_fit_are_dead_letters() {
         (&checkpoint, vector([1.0, 0.0])),
     ];
     for (task, prediction) in cases {
-        let failure = task.interpret(&document(), vec![prediction.clone()]).expect_err("an answer that does not fit was taken");
+        let failure = task
+            .interpret(&document(), &Upstream::default(), vec![prediction.clone()])
+            .expect_err("an answer that does not fit was taken");
         assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{prediction:?}: {failure}");
     }
 }
@@ -169,7 +171,7 @@ fn whatever_decides_the_output_is_in_the_signature() {
 
 #[test]
 fn parameters_that_make_no_sense_are_refused() {
-    let says = |spec: ClassifySpec| spec.problems().join("; ");
+    let says = |spec: ClassifySpec| spec.problems(Path::new("")).join("; ");
     assert!(says(spec(&[])).contains("has no labels"));
     assert!(says(spec(&[("only", "one")])).contains("has one label, `only`"));
     assert!(says(spec(&[("a", "x"), ("b", " ")])).contains("label `b` without a description"));

@@ -1,0 +1,247 @@
+//! `summarize` with `mode: abstractive`: a generator says in its own words what the text says.
+//!
+//! | the text | rounds |
+//! |---|---|
+//! | fits the context beside the prompt | one request |
+//! | is longer | each piece is summarized; the summaries are joined, in as few groups as fit, and summarized again until one is left |
+//!
+//! Every round renders the same prompt, with the piece or the joined summaries in the place of the document's text.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use minijinja::Value;
+use serde_json::{Map, json};
+
+use super::each::completion;
+use super::prompt_file::{Parameters, PromptFile};
+use super::prompting::{Prompting, Setting, generator, names_read};
+use super::room::{Room, splitter};
+use super::write::refuse_nul;
+use super::{Prepared, Task, Upstream};
+use crate::document::Document;
+use crate::engine::{Engine, Finish, Prediction};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::{Confidence, Output, Summary, SummaryMode};
+use crate::prompt::PromptVersion;
+
+/// Part of every fingerprint: another number wherever the same text comes to have another summary.
+const ALGORITHM: u32 = 1;
+
+/// Tokens of a summary of which nothing is said: five sentences or so.
+const DEFAULT_MAX_TOKENS: usize = 192;
+
+/// Pieces of one document. So many take eight rounds at worst, and bound what one document asks of the model.
+const MOST_PIECES: usize = 128;
+
+/// Tokens that neighbouring pieces share, so that a sentence that is cut in two is read whole once.
+const OVERLAP: usize = 32;
+
+/// What stands between joined summaries, and what it costs.
+const JOINT: &str = "\n\n";
+const JOINT_TOKENS: usize = 2;
+
+const SYSTEM: &str = "You summarize texts. Write plain prose in the language of the text, without an introduction. \
+Say only what the text says.";
+
+const BODY: &str = "Summarize the following text in at most {{ sentences }} {{ 'sentence' if sentences == 1 else 'sentences' }}.
+
+{{ document.text }}";
+
+/// What `summarize` says of an abstractive summary.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct AbstractiveSpec<'a> {
+    pub model: &'a str,
+    pub sentences: usize,
+    pub max_tokens: Option<usize>,
+    pub prompt: Option<&'a PathBuf>,
+}
+
+#[derive(Debug)]
+pub(super) struct Abstractive {
+    signature: Vec<u8>,
+    prompting: Prompting,
+    room: Room,
+}
+
+impl AbstractiveSpec<'_> {
+    pub(super) fn problems(self, base_dir: &Path) -> Vec<String> {
+        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
+        if problems.is_empty() && !self.reads(base_dir).iter().any(|name| name == "document.text" || name == "document") {
+            problems.push("has a prompt that does not read `document.text`, which the pieces of a long text are put into".into());
+        }
+        problems.extend((self.max_tokens == Some(0)).then(|| "wants summaries of 0 tokens: make `max_tokens` larger".into()));
+        problems
+    }
+
+    pub(super) fn reads(self, base_dir: &Path) -> Vec<String> {
+        match self.prompt {
+            Some(prompt) => names_read(&base_dir.join(prompt), &["sentences"]).unwrap_or_default(),
+            None => vec!["document.text".into()],
+        }
+    }
+
+    pub(super) fn build(self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Abstractive> {
+        let model = generator(engine, self.model, "summarize` with `mode: abstractive")?;
+        let splitter = splitter(engine, self.model);
+        let splitter = splitter.with_context(|| format!("the tokens of model `{}` cannot be counted", self.model))?;
+        let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
+        let setting = Setting {
+            max_tokens: self.max_tokens,
+            default_max_tokens: DEFAULT_MAX_TOKENS,
+            parameters: Map::from_iter([("sentences".to_owned(), json!(self.sentences))]),
+            constants: vec![("sentences", Value::from(self.sentences))],
+            ..Setting::new(name, model)
+        };
+        let room = Room::new(splitter, model.max_tokens);
+        Abstractive::new(Prompting::new(file, setting)?, room)
+    }
+
+    fn read(self, base_dir: &Path) -> Result<PromptFile, String> {
+        let Some(prompt) = self.prompt else {
+            return Ok(PromptFile {
+                name: "built-in/summarize".into(),
+                system: Some(SYSTEM.into()),
+                parameters: Parameters::default(),
+                schema: None,
+                body: BODY.into(),
+            });
+        };
+        let file = PromptFile::read(&base_dir.join(prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?;
+        match file.schema {
+            Some(_) => Err(format!("has a prompt with a schema, `{}`, but a summary is plain text: use `write`", file.name)),
+            None => Ok(file),
+        }
+    }
+}
+
+impl Abstractive {
+    fn new(prompting: Prompting, room: Room) -> anyhow::Result<Self> {
+        let signature = serde_json::to_vec(&("summarize", "abstractive", ALGORITHM, prompting.version.version()))?;
+        Ok(Self { signature, prompting, room })
+    }
+
+    /// One request for each of `texts`.
+    fn ask<'a>(&self, upstream: &Upstream, texts: impl IntoIterator<Item = &'a str>) -> Result<Prepared, Failure> {
+        let mut requests = Vec::new();
+        for text in texts {
+            let prompt = self.prompting.prompt(&upstream.with_text(text), Vec::new())?;
+            requests.push(self.prompting.request(prompt));
+        }
+        Ok(Prepared::Ask(requests))
+    }
+
+    /// Tokens of text that fit, where that is enough for two summaries, so that every round leaves fewer.
+    fn room_for_joining(&self, upstream: &Upstream) -> Result<usize, Failure> {
+        let room = self.room.tokens(&self.prompting, upstream)?;
+        let least = 2 * self.prompting.max_tokens + JOINT_TOKENS;
+        if room < least {
+            let reason = format!(
+                "the text is longer than the context, and the prompt leaves room for {room} tokens of it, fewer than the {least} of two summaries: make `max_tokens` smaller or take a model with a longer context"
+            );
+            return Err(Failure::poison(FailureClass::TooLong, reason));
+        }
+        Ok(room)
+    }
+}
+
+impl Task for Abstractive {
+    fn kind(&self) -> &'static str {
+        "summarize"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prompt(&self) -> Option<&PromptVersion> {
+        Some(&self.prompting.version)
+    }
+
+    fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+        let text = &document.text;
+        if self.room.count(text)? <= self.room.tokens(&self.prompting, upstream)? {
+            return self.ask(upstream, [&**text]);
+        }
+        let room = self.room_for_joining(upstream)?;
+        let pieces = self.room.split(text, room, OVERLAP.min(room / 4))?;
+        if pieces.len() > MOST_PIECES {
+            let reason = format!(
+                "the text is {} pieces of {room} tokens long, and {MOST_PIECES} are summarized at most: take a model with a longer context, or skip such documents with `when`",
+                pieces.len()
+            );
+            return Err(Failure::poison(FailureClass::TooLong, reason));
+        }
+        let piece = |span: &crate::outcome::Span| {
+            let outside = || Failure::poison(FailureClass::Model, "the model host cut a piece that lies outside the text");
+            text.get(span.start..span.end).ok_or_else(outside)
+        };
+        let pieces: Vec<&str> = pieces.iter().map(piece).collect::<Result<_, _>>()?;
+        self.ask(upstream, pieces)
+    }
+
+    fn interpret(&self, _document: &Document, upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        let mut summaries = Vec::with_capacity(predictions.len());
+        let mut confidence = None;
+        for prediction in predictions {
+            let completion = completion(prediction)?;
+            let text = completion.text.trim();
+            refuse_nul("the summary", text)?;
+            if text.is_empty() {
+                return Err(Failure::poison(FailureClass::Model, "the model wrote an empty summary"));
+            }
+            confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
+            summaries.push(whole(text, completion.finish).to_owned());
+        }
+        // More than one are about pieces: only a text that was asked about as a whole has one summary.
+        if let [text] = summaries.as_slice() {
+            let summary = Summary { text: text.clone(), spans: Vec::new(), mode: SummaryMode::Abstractive, confidence };
+            return Ok(Prepared::Ready(Output::Summary(summary)));
+        }
+        let room = self.room_for_joining(upstream)?;
+        let tokens = summaries.iter().map(|text| self.room.count(text)).collect::<Result<Vec<_>, _>>()?;
+        let mut rest = summaries.as_slice();
+        let mut joined = Vec::new();
+        for size in groups(&tokens, room) {
+            let (group, others) = rest.split_at(size);
+            joined.push(group.join(JOINT));
+            rest = others;
+        }
+        self.ask(upstream, joined.iter().map(String::as_str))
+    }
+}
+
+/// The text up to its last whole sentence, where the model was cut off and there is one.
+fn whole(text: &str, finish: Finish) -> &str {
+    if finish == Finish::Stop {
+        return text;
+    }
+    let sentences = super::sentences::sentences(text, usize::MAX);
+    match sentences.split_last() {
+        Some((last, [.., _])) => text[..last.start].trim_end(),
+        _ => text,
+    }
+}
+
+/// How many summaries, in order, are joined into each text of the next round: as many as fit, but never one alone where another
+/// follows, so that each round leaves at most half.
+fn groups(tokens: &[usize], room: usize) -> Vec<usize> {
+    let mut groups = Vec::new();
+    let (mut size, mut filled) = (0, 0);
+    for count in tokens {
+        let more = count + if size == 0 { 0 } else { JOINT_TOKENS };
+        if size >= 2 && filled + more > room {
+            groups.push(size);
+            (size, filled) = (1, *count);
+        } else {
+            (size, filled) = (size + 1, filled + more);
+        }
+    }
+    if size > 0 {
+        groups.push(size);
+    }
+    groups
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,167 @@
+//! Labels by a generator: how likely each label is as the whole answer to a prompt, without writing any.
+//!
+//! A model prefers some answers whatever it is asked: common words, and the last or the first of a list. What it gives each label for
+//! a document that says nothing is therefore asked once and subtracted, which leaves what the document adds (contextual calibration).
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use minijinja::Value;
+use minijinja::value::Serde;
+use serde_json::{Map, json};
+
+use super::Upstream;
+use super::labels::Labels;
+use super::prompt_file::{Parameters, PromptFile};
+use super::prompting::{Prompting, Setting, names_read};
+use super::room::{Room, splitter};
+use crate::engine::{Engine, ModelInfo, Prediction, Prompt, Request, Score, Work};
+use crate::failure::Failure;
+use crate::prompt::PromptVersion;
+
+/// Tokens that a label may take; they must fit the context behind the prompt.
+const LABEL_TOKENS: usize = 32;
+
+/// The name under which prompts see the labels, each with `label` and `description`.
+const LABELS: &str = "labels";
+
+const SYSTEM: &str = "You label documents. Answer with exactly one of the labels and nothing else.";
+
+const BODY: &str = "The labels and what they mean:
+{% for option in labels %}- {{ option.label }}: {{ option.description }}
+{% endfor %}
+The document:
+{{ document.text }}
+
+Which of the labels is the document's?";
+
+/// The labels as answers to a prompt.
+#[derive(Debug)]
+pub(super) struct Answers {
+    prompting: Prompting,
+    answers: Arc<[Arc<str>]>,
+    /// The logarithm of each answer's probability where the document says nothing.
+    prior: Vec<f32>,
+    /// Absent where the model's tokens cannot be counted; then the engine refuses what is too long.
+    room: Option<Room>,
+}
+
+impl Answers {
+    /// What is wrong with the prompt at `path`, if anything.
+    pub(super) fn problem(path: &Path) -> Option<String> {
+        match read(Some(path)) {
+            Err(fault) => Some(fault),
+            Ok(_) if !Self::reads(path).iter().any(|name| name == "document.text" || name == "document") => {
+                Some("has a prompt that does not read `document.text`".into())
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// The names that the prompt at `path` reads.
+    pub(super) fn reads(path: &Path) -> Vec<String> {
+        names_read(path, &[LABELS]).unwrap_or_default()
+    }
+
+    /// Reads the prompt and asks the model for its preferences.
+    pub(super) async fn prepare(
+        engine: &Engine,
+        task: &str,
+        model: &ModelInfo,
+        labels: &Labels,
+        prompt: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let prompting = prompting(task, model, labels, prompt)?;
+        let answers: Arc<[Arc<str>]> = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
+        let nothing = prompting.prompt_without_content().map_err(|poison| {
+            anyhow::anyhow!(
+                "prompt `{}` cannot be rendered for a document that says nothing, which tells what the model prefers of itself: {}",
+                prompting.version.name,
+                poison.reason
+            )
+        })?;
+        let request = Request { model: model.name.clone(), work: score(nothing, &answers) };
+        let failed = "the labels cannot be weighed for a document that says nothing";
+        let answer = engine.run(vec![request]).await.context(failed)?.pop().context("the model host gave no answer")?;
+        let Prediction::Scores(prior) = answer.context(failed)?.prediction else {
+            bail!("model `{}` did not answer with scores of the labels", model.name);
+        };
+        let room = splitter(engine, &model.name).map(|splitter| Room::new(splitter, model.max_tokens));
+        Self::new(prompting, answers, prior, room)
+    }
+
+    fn new(prompting: Prompting, answers: Arc<[Arc<str>]>, prior: Vec<f32>, room: Option<Room>) -> anyhow::Result<Self> {
+        ensure!(prior.len() == answers.len(), "the model weighed {} of {} labels", prior.len(), answers.len());
+        let impossible = prior.iter().position(|score| !score.is_finite());
+        if let Some(index) = impossible {
+            bail!("the model cannot give the answer `{}` at all: name the label otherwise", answers[index]);
+        }
+        Ok(Self { prompting, answers, prior, room })
+    }
+
+    pub(super) fn prompt(&self) -> &PromptVersion {
+        &self.prompting.version
+    }
+
+    /// The work that weighs the labels for as much of `text` as the model takes.
+    pub(super) fn ask(&self, text: &str, upstream: &Upstream) -> Result<Work, Failure> {
+        let prompt = match &self.room {
+            Some(room) => {
+                let tokens = room.tokens(&self.prompting, upstream)?;
+                // With no room at all, the engine says so of the whole prompt.
+                if tokens > 0 && room.count(text)? > tokens {
+                    let pieces = room.split(text, tokens, 0)?;
+                    let first = pieces.first().and_then(|piece| text.get(piece.start..piece.end)).unwrap_or(text);
+                    self.prompting.prompt(&upstream.with_text(first), Vec::new())?
+                } else {
+                    self.prompting.prompt(upstream, Vec::new())?
+                }
+            }
+            None => self.prompting.prompt(upstream, Vec::new())?,
+        };
+        Ok(score(prompt, &self.answers))
+    }
+
+    /// What the document adds to each label's logarithm of probability.
+    pub(super) fn corrected(&self, scores: &[f32]) -> Vec<f32> {
+        scores.iter().zip(&self.prior).map(|(score, prior)| score - prior).collect()
+    }
+}
+
+fn score(prompt: Prompt, answers: &Arc<[Arc<str>]>) -> Work {
+    Work::Score(Score { prompt, answers: answers.clone() })
+}
+
+fn prompting(task: &str, model: &ModelInfo, labels: &Labels, prompt: Option<&Path>) -> anyhow::Result<Prompting> {
+    let file = read(prompt).map_err(anyhow::Error::msg)?;
+    let option = |(label, descriptions): &(String, Vec<String>)| json!({"label": label, "description": descriptions.join("; ")});
+    let options: serde_json::Value = labels.0.iter().map(option).collect();
+    let setting = Setting {
+        default_max_tokens: LABEL_TOKENS,
+        parameters: Map::from_iter([(LABELS.to_owned(), options.clone())]),
+        constants: vec![(LABELS, Value::from(Serde(options)))],
+        ..Setting::new(task, model)
+    };
+    Prompting::new(file, setting)
+}
+
+fn read(prompt: Option<&Path>) -> Result<PromptFile, String> {
+    let Some(path) = prompt else {
+        return Ok(PromptFile {
+            name: "built-in/classify".into(),
+            system: Some(SYSTEM.into()),
+            parameters: Parameters::default(),
+            schema: None,
+            body: BODY.into(),
+        });
+    };
+    let file = PromptFile::read(path).map_err(|fault| format!("has a bad prompt: {fault}"))?;
+    match file.schema {
+        Some(_) => Err(format!("has a prompt with a schema, `{}`, but labels are plain answers: leave it out", file.name)),
+        None => Ok(file),
+    }
+}
+
+#[cfg(test)]
+mod tests;

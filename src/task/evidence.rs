@@ -1,0 +1,175 @@
+//! Where a document says a value.
+//!
+//! | tried in turn | finds |
+//! |---|---|
+//! | exact | the same characters |
+//! | normalized | the same under NFKC, case folding, collapsed white space, plain quotes and dashes; a number however it is written |
+//! | fuzzy | at most a fifth of the characters differ, none of them a digit |
+//!
+//! Of several occurrences the first that is a word of its own counts, or else the first that begins a word, or else the first. One
+//! that cuts a number in two is none, and neither is one of fewer than four Latin letters inside a word.
+
+mod folded;
+mod fuzzy;
+mod number;
+
+use std::cell::{Cell, OnceCell};
+use std::ops::Range;
+
+use serde_json::{Number, Value};
+
+use crate::outcome::{Evidence, Likeness, Span};
+use folded::Folded;
+
+/// Steps of fuzzy search that one document may take: a few hundredths of a second.
+const FUZZY_STEPS: usize = 1 << 24;
+
+/// Occurrences that are looked at before the best so far is taken.
+const MOST_OCCURRENCES: usize = 10_000;
+
+/// A document in which values are looked for.
+pub(super) struct Searcher<'a> {
+    text: &'a str,
+    folded: OnceCell<Folded>,
+    steps: Cell<usize>,
+}
+
+impl<'a> Searcher<'a> {
+    pub(super) fn new(text: &'a str) -> Self {
+        Self { text, folded: OnceCell::new(), steps: Cell::new(FUZZY_STEPS) }
+    }
+
+    /// Where the text says `value`.
+    pub(super) fn string(&self, value: &str) -> Option<Evidence> {
+        let value = value.trim();
+        if value.is_empty() {
+            return None;
+        }
+        if let Some(place) = best(self.text, value) {
+            return Some(Evidence { span: Span { start: place.start, end: place.end }, likeness: Likeness::Exact });
+        }
+        let folded = self.folded();
+        let wanted = Folded::of(value);
+        let wanted = wanted.text().trim();
+        if wanted.is_empty() {
+            return None;
+        }
+        if let Some(place) = best(folded.text(), wanted) {
+            return Some(Evidence { span: folded.original(place), likeness: Likeness::Normalized });
+        }
+        if let Some(number) = number::written(wanted).and_then(|number| self.number_as(number, wanted)) {
+            return Some(number);
+        }
+        let mut steps = self.steps.get();
+        let place = fuzzy::find(folded.letters(), wanted, &mut steps);
+        self.steps.set(steps);
+        place.map(|place| Evidence { span: folded.original_letters(place), likeness: Likeness::Fuzzy })
+    }
+
+    /// Where the text says `number`, with whatever marks between its digits.
+    pub(super) fn number(&self, number: &Number) -> Option<Evidence> {
+        self.number_as(number.as_f64()?, &number.to_string())
+    }
+
+    fn number_as(&self, number: f64, digits: &str) -> Option<Evidence> {
+        let folded = self.folded();
+        let span = folded.original(number::find(folded.text(), number)?);
+        let likeness = if self.text.get(span.start..span.end) == Some(digits) { Likeness::Exact } else { Likeness::Normalized };
+        Some(Evidence { span, likeness })
+    }
+
+    fn folded(&self) -> &Folded {
+        self.folded.get_or_init(|| Folded::of(self.text))
+    }
+}
+
+/// The best occurrence of `wanted`.
+fn best(text: &str, wanted: &str) -> Option<Range<usize>> {
+    let mut found: Option<(Fit, Range<usize>)> = None;
+    for (start, _) in text.match_indices(wanted).take(MOST_OCCURRENCES) {
+        let place = start..start + wanted.len();
+        let Some(fit) = Fit::of(text, &place) else { continue };
+        if found.as_ref().is_none_or(|(best, _)| fit > *best) {
+            if fit == Fit::Word {
+                return Some(place);
+            }
+            found = Some((fit, place));
+        }
+    }
+    found.map(|(_, place)| place)
+}
+
+/// How an occurrence sits among the words around it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+enum Fit {
+    Inside,
+    Beginning,
+    Word,
+}
+
+impl Fit {
+    fn of(text: &str, place: &Range<usize>) -> Option<Self> {
+        let (before, inside, after) = (&text[..place.start], &text[place.clone()], &text[place.end..]);
+        let first = inside.chars().next()?;
+        let last = inside.chars().next_back()?;
+        if first.is_numeric() && continues_number(before.chars().rev()) || last.is_numeric() && continues_number(after.chars()) {
+            return None;
+        }
+        let open = |neighbour: Option<char>, own: char| !(own.is_alphanumeric() && neighbour.is_some_and(char::is_alphanumeric));
+        let fit = match (open(before.chars().next_back(), first), open(after.chars().next(), last)) {
+            (true, true) => Self::Word,
+            (true, false) => Self::Beginning,
+            (false, _) => Self::Inside,
+        };
+        let short = inside.chars().take(4).count() < 4 && inside.is_ascii();
+        (fit == Self::Word || !short).then_some(fit)
+    }
+}
+
+/// Whether digits that end here go on in these characters: with a digit, or a mark and a digit.
+fn continues_number(mut onwards: impl Iterator<Item = char>) -> bool {
+    match onwards.next() {
+        Some(c) if c.is_numeric() => true,
+        Some('.' | ',') => onwards.next().is_some_and(char::is_numeric),
+        _ => false,
+    }
+}
+
+/// Whether the schema lists `value` for the place at `path`, so that it is a choice and no quotation.
+pub(super) fn is_choice(schema: &Value, path: &str, value: &Value) -> bool {
+    let steps: Vec<String> = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    lists(schema, schema, &steps, value, 0)
+}
+
+/// Subschemas that are followed into each other; more are a circle.
+const MOST_NESTING: usize = 64;
+
+fn lists(root: &Value, schema: &Value, steps: &[String], value: &Value, depth: usize) -> bool {
+    if depth > MOST_NESTING {
+        return false;
+    }
+    let follow = |schema: &Value, steps: &[String]| lists(root, schema, steps, value, depth + 1);
+    let referred = schema.get("$ref").and_then(Value::as_str).and_then(|name| root.pointer(name.strip_prefix('#')?));
+    if referred.is_some_and(|referred| follow(referred, steps)) {
+        return true;
+    }
+    let parts = ["anyOf", "oneOf", "allOf"].iter().filter_map(|key| schema.get(key)?.as_array()).flatten();
+    if parts.into_iter().any(|part| follow(part, steps)) {
+        return true;
+    }
+    let Some((step, rest)) = steps.split_first() else {
+        let listed = schema.get("enum").and_then(Value::as_array).is_some_and(|values| values.contains(value));
+        return listed || schema.get("const") == Some(value);
+    };
+    let inner = match schema.get("properties").and_then(|properties| properties.get(step)) {
+        Some(property) => Some(property),
+        None => {
+            let fixed = step.parse().ok().and_then(|index: usize| schema.get("prefixItems")?.get(index));
+            fixed.or_else(|| schema.get("items")).or_else(|| schema.get("additionalProperties"))
+        }
+    };
+    inner.is_some_and(|inner| follow(inner, rest))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,128 @@
+//! A text without what does not matter, with the way back to the original bytes.
+
+use std::cell::OnceCell;
+use std::ops::Range;
+
+use unicode_normalization::UnicodeNormalization;
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::outcome::Span;
+
+/// A text under compatibility normalization, case folding, collapsed white space and plain quotes and dashes.
+///
+/// It is made grapheme by grapheme, which composes as the whole would, and lets every part be traced to whole characters.
+#[derive(Debug, Default)]
+pub(super) struct Folded {
+    text: String,
+    units: Vec<Unit>,
+    letters: OnceCell<Vec<(usize, char)>>,
+}
+
+/// One grapheme, or a run of white space.
+#[derive(Debug)]
+struct Unit {
+    /// Where it begins in the folded text.
+    start: usize,
+    /// What it is in the original.
+    span: Span,
+}
+
+impl Folded {
+    pub(super) fn of(original: &str) -> Self {
+        let mut folded = Self::default();
+        let mut spaced = false;
+        for (at, grapheme) in original.grapheme_indices(true) {
+            let span = Span { start: at, end: at + grapheme.len() };
+            let start = folded.text.len();
+            if grapheme.chars().all(char::is_whitespace) {
+                if spaced && let Some(unit) = folded.units.last_mut() {
+                    unit.span.end = span.end;
+                    continue;
+                }
+                spaced = true;
+                folded.text.push(' ');
+            } else {
+                match grapheme.as_bytes() {
+                    [byte] => folded.text.push(byte.to_ascii_lowercase().into()),
+                    _ => grapheme.nfkc().for_each(|letter| fold(letter, &mut folded.text)),
+                }
+                // A grapheme of which nothing is left belongs to nobody.
+                if folded.text.len() == start {
+                    continue;
+                }
+                spaced = false;
+            }
+            folded.units.push(Unit { start, span });
+        }
+        folded
+    }
+
+    pub(super) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The letters with their places in the folded text.
+    pub(super) fn letters(&self) -> &[(usize, char)] {
+        self.letters.get_or_init(|| self.text.char_indices().collect())
+    }
+
+    /// What of the original the bytes `place` of the folded text come from. `place` is not empty.
+    pub(super) fn original(&self, place: Range<usize>) -> Span {
+        let unit = |at: usize| self.units.partition_point(|unit| unit.start <= at).checked_sub(1).and_then(|i| self.units.get(i));
+        let start = unit(place.start).map_or(0, |unit| unit.span.start);
+        let end = unit(place.end.saturating_sub(1)).map_or(start, |unit| unit.span.end);
+        Span { start, end }
+    }
+
+    /// The same for a range of letters.
+    pub(super) fn original_letters(&self, place: Range<usize>) -> Span {
+        let letters = self.letters();
+        let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
+        self.original(byte(place.start)..byte(place.end))
+    }
+}
+
+fn fold(letter: char, to: &mut String) {
+    match letter {
+        '‘' | '’' | '‚' | '‛' | '′' | '`' => to.push('\''),
+        '“' | '”' | '„' | '‟' | '″' | '«' | '»' => to.push('"'),
+        '‐'..='―' | '−' => to.push('-'),
+        // Soft hyphens and characters without width break words that nobody sees broken.
+        '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' => {}
+        letter if letter.is_whitespace() => to.push(' '),
+        // By way of upper case, so that ß is ss and every sigma is the same.
+        letter => letter.to_uppercase().flat_map(char::to_lowercase).for_each(|letter| to.push(letter)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_matter_is_folded_away() {
+        let text = |original: &str| Folded::of(original).text().to_owned();
+        assert_eq!(text("Ｆｕｌｌ \u{a0}\n Width"), "full width");
+        assert_eq!(text("ﬁne Straße ΣΑΣ"), "fine strasse σασ");
+        assert_eq!(text("it’s “so” – 3½"), "it's \"so\" - 31⁄2");
+        assert_eq!(text("\u{1112}\u{1161}\u{11ab}글"), "한글", "decomposed jamo");
+        assert_eq!(text("e\u{301}"), "é");
+        assert_eq!(text("co\u{ad}operate"), "cooperate");
+    }
+
+    #[test]
+    fn every_part_leads_back_to_whole_characters() {
+        let original = "Ａ \t ﬁ\u{1112}\u{1161}\u{11ab}";
+        let folded = Folded::of(original);
+        assert_eq!(folded.text(), "a fi한");
+        let back = |place: Range<usize>| {
+            let span = folded.original(place);
+            &original[span.start..span.end]
+        };
+        assert_eq!(back(0..1), "Ａ");
+        assert_eq!(back(1..2), " \t ");
+        assert_eq!(back(3..4), "ﬁ", "half of a ligature is the whole");
+        assert_eq!(back(4..7), "\u{1112}\u{1161}\u{11ab}");
+        assert_eq!(back(0..7), original);
+    }
+}

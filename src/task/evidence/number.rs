@@ -1,0 +1,234 @@
+//! Numbers as people write them.
+//!
+//! | written | means |
+//! |---|---|
+//! | `1299`, `1,299`, `1.299`, `1 299`, `1'299` | 1299 |
+//! | `1,299.00`, `1.299,00`, `1 299,00` | 1299 |
+//! | `12.5`, `12,5` | 12.5 |
+//! | `1.299` | 1.299 as well: both are tried |
+//! | `3만`, `3만 5천`, `1억 2000만`, `1.5천` | 30000, 35000, 120000000, 1500 |
+
+use std::ops::Range;
+
+/// Korean units of numbers, the larger first where one begins with another.
+const UNITS: &[(&str, f64)] = &[("억", 1e8), ("천만", 1e7), ("백만", 1e6), ("십만", 1e5), ("만", 1e4), ("천", 1e3), ("백", 1e2)];
+
+/// Digits with the marks between them.
+struct Run {
+    place: Range<usize>,
+    groups: Vec<Range<usize>>,
+    marks: Vec<u8>,
+}
+
+/// Where `text`, which is folded, first says `number`.
+pub(super) fn find(text: &str, number: f64) -> Option<Range<usize>> {
+    let mut at = 0;
+    while let Some(run) = next_run(text, at) {
+        at = run.place.end;
+        if let Some(place) = in_run(text, &run, number) {
+            return Some(place);
+        }
+        if let Some((total, end)) = with_units(text, &run)
+            && same(total, number.abs())
+        {
+            return signed(text, run.place.start..end, number);
+        }
+    }
+    None
+}
+
+/// The number that all of `text` is, if it is one written in digits.
+pub(super) fn written(text: &str) -> Option<f64> {
+    let digits = text.strip_prefix('-').unwrap_or(text);
+    let run = next_run(digits, 0).filter(|run| run.place == (0..digits.len()))?;
+    let value = *readings(digits, &run.groups, &run.marks).first()?;
+    Some(if digits.len() < text.len() { -value } else { value })
+}
+
+fn in_run(text: &str, run: &Run, number: f64) -> Option<Range<usize>> {
+    let says =
+        |groups: &[Range<usize>], marks: &[u8]| readings(text, groups, marks).into_iter().any(|value| same(value, number.abs()));
+    if says(&run.groups, &run.marks) {
+        return signed(text, run.place.clone(), number);
+    }
+    // What is no number as a whole (a date, a list, an address) is looked at in parts.
+    let mut first = 0;
+    for last in 0..run.groups.len() {
+        let ends = run.marks.get(last).is_none_or(|mark| *mark == b' ');
+        if !ends {
+            continue;
+        }
+        let (groups, marks) = (&run.groups[first..=last], &run.marks[first..last]);
+        let whole = run.groups[first].start..run.groups[last].end;
+        if says(groups, marks) {
+            return signed(text, whole, number);
+        }
+        if readings(text, groups, marks).is_empty() {
+            let found = groups.iter().find(|group| says(std::slice::from_ref(group), &[]));
+            if let Some(group) = found {
+                return signed(text, group.clone(), number);
+            }
+        }
+        first = last + 1;
+    }
+    None
+}
+
+/// The place with the sign before it, if it has the sign that `number` has. A dash before a positive number is no sign.
+fn signed(text: &str, place: Range<usize>, number: f64) -> Option<Range<usize>> {
+    if number >= 0.0 {
+        return Some(place);
+    }
+    text[..place.start].ends_with('-').then(|| place.start - 1..place.end)
+}
+
+/// Two decimal fractions that are the same number may differ in their last bit where a unit was multiplied in.
+fn same(a: f64, b: f64) -> bool {
+    (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
+}
+
+fn next_run(text: &str, from: usize) -> Option<Run> {
+    let bytes = text.as_bytes();
+    let start = from + bytes[from..].iter().position(u8::is_ascii_digit)?;
+    let digits_end = |start: usize| start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
+    let mut groups = vec![start..digits_end(start)];
+    let mut marks = Vec::new();
+    loop {
+        let end = groups[groups.len() - 1].end;
+        let Some(mark) = bytes.get(end).copied().filter(|mark| matches!(mark, b'.' | b',' | b'\'' | b' ')) else { break };
+        if !bytes.get(end + 1).is_some_and(u8::is_ascii_digit) {
+            break;
+        }
+        let next = end + 1..digits_end(end + 1);
+        // A space parts thousands or it parts numbers.
+        if mark == b' ' && next.len() != 3 {
+            break;
+        }
+        marks.push(mark);
+        groups.push(next);
+    }
+    let end = groups[groups.len() - 1].end;
+    Some(Run { place: start..end, groups, marks })
+}
+
+/// Every number that these groups of digits can mean together.
+fn readings(text: &str, groups: &[Range<usize>], marks: &[u8]) -> Vec<f64> {
+    let joined = |groups: &[Range<usize>]| groups.iter().map(|group| &text[group.clone()]).collect::<String>();
+    let thousands = |groups: &[Range<usize>], marks: &[u8]| {
+        groups.len() == 1
+            || (groups[0].len() <= 3
+                && groups[1..].iter().all(|group| group.len() == 3)
+                && marks.iter().all(|mark| *mark == marks[0]))
+    };
+    let mut all = Vec::new();
+    if thousands(groups, marks) {
+        all.extend(joined(groups).parse::<f64>());
+    }
+    if let (Some((fraction, whole)), Some((point @ (b'.' | b','), before))) = (groups.split_last(), marks.split_last())
+        && !before.contains(point)
+        && thousands(whole, before)
+    {
+        all.extend(format!("{}.{}", joined(whole), &text[fraction.clone()]).parse::<f64>());
+    }
+    all
+}
+
+/// The sum that a run begins with its units, and where it ends.
+fn with_units(text: &str, run: &Run) -> Option<(f64, usize)> {
+    let unit_at = |at: usize| {
+        let rest = &text[at..];
+        let skipped = usize::from(rest.starts_with(' '));
+        let unit = UNITS.iter().find(|(name, _)| rest[skipped..].starts_with(name))?;
+        Some((unit.1, at + skipped + unit.0.len()))
+    };
+    let mut number = *readings(text, &run.groups, &run.marks).first()?;
+    let (mut smallest, mut end) = unit_at(run.place.end)?;
+    let mut total = number * smallest;
+    while let Some(next) = next_run(text, end) {
+        if !matches!(&text[end..next.place.start], "" | " ") {
+            break;
+        }
+        number = match readings(text, &next.groups, &next.marks).first() {
+            Some(number) => *number,
+            None => break,
+        };
+        match unit_at(next.place.end) {
+            Some((unit, after)) if unit < smallest => {
+                total += number * unit;
+                (smallest, end) = (unit, after);
+            }
+            None if number < smallest && next.place.start == end => {
+                total += number;
+                end = next.place.end;
+                break;
+            }
+            _ => break,
+        }
+    }
+    Some((total, end))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn found(text: &str, number: f64) -> Option<&str> {
+        find(text, number).map(|place| &text[place])
+    }
+
+    #[test]
+    fn a_number_is_found_however_it_is_written() {
+        for (text, number) in [
+            ("1299", 1299.0),
+            ("1,299.00", 1299.0),
+            ("1.299,00", 1299.0),
+            ("1 299,00", 1299.0),
+            ("1'299", 1299.0),
+            ("1.299", 1299.0),
+            ("1.299", 1.299),
+            ("12,5", 12.5),
+            ("0.07", 0.07),
+            ("007", 7.0),
+            ("1,234,567.89", 1_234_567.89),
+            ("-4", -4.0),
+        ] {
+            let sentence = format!("costs {text}, now");
+            assert_eq!(found(&sentence, number), Some(text), "{number} in `{sentence}`");
+        }
+    }
+
+    #[test]
+    fn korean_units_are_added_up() {
+        assert_eq!(found("가격은 3만 5천원", 35_000.0), Some("3만 5천"));
+        assert_eq!(found("3만5000원", 35_000.0), Some("3만5000"));
+        assert_eq!(found("약 1억 2000만 원", 120_000_000.0), Some("1억 2000만"));
+        assert_eq!(found("2.5만 명", 25_000.0), Some("2.5만"));
+        assert_eq!(found("3천만원", 30_000_000.0), Some("3천만"));
+    }
+
+    #[test]
+    fn parts_of_a_number_are_not_it() {
+        assert_eq!(found("1,299.00", 299.0), None);
+        assert_eq!(found("1.5 l", 5.0), None);
+        assert_eq!(found("1299", 12.0), None);
+        assert_eq!(found("4 left", -4.0), None, "a sign is no ornament");
+    }
+
+    #[test]
+    fn lists_dates_and_numbers_side_by_side_are_looked_at_in_parts() {
+        assert_eq!(found("2026.01.05", 2026.0), Some("2026"));
+        assert_eq!(found("sizes 1,2,3", 2.0), Some("2"));
+        assert_eq!(found("pack of 5 100 g", 5.0), Some("5"));
+        assert_eq!(found("pack of 5 100 g", 100.0), Some("100"));
+        assert_eq!(found("model-5", 5.0), Some("5"));
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_written_as_one() {
+        assert_eq!(written("1,299.00"), Some(1299.0));
+        assert_eq!(written("-3"), Some(-3.0));
+        assert_eq!(written("3 kg"), None);
+        assert_eq!(written(""), None);
+        assert_eq!(written("1,2,3"), None);
+    }
+}

@@ -1,0 +1,228 @@
+//! `extract`: typed fields, each with how sure the model was and where the document says it.
+
+use std::collections::HashMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::each::{Each, ITEM_NAMES, completion};
+use super::evidence::{Searcher, is_choice};
+use super::leaves::leaves;
+use super::prompt_file::{Parameters, PromptFile, SchemaSource};
+use super::prompting::{Prompting, Setting, generator, names_read};
+use super::write::object;
+use super::{Prepared, Task, Upstream};
+use crate::document::Document;
+use crate::engine::{Completion, Engine, GeneratedToken, Prediction, Schema};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::{Confidence, Extraction, Leaf, Output};
+use crate::prompt::PromptVersion;
+
+/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+const ALGORITHM: u32 = 1;
+
+const SYSTEM: &str = "You take facts out of documents and answer with one JSON object and nothing else. \
+Every value is taken from the document, in the document's own words and language. \
+Where the document does not say something, the value is null. Never guess, never translate, never add anything.";
+
+const BODY: &str = "Answer with an object that is valid under this JSON Schema:
+{{ schema }}
+
+The document:
+{{ document.text }}";
+
+/// Letters of a value that an error quotes.
+const QUOTED: usize = 60;
+
+/// Parameters of `extract`.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ExtractSpec {
+    /// The generator's name in the configuration.
+    pub model: String,
+    /// The schema of the object, where the prompt has none: a path from the pipeline file, or the schema itself.
+    #[serde(default)]
+    pub schema: Option<SchemaSource>,
+    /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
+    #[serde(default)]
+    pub prompt: Option<PathBuf>,
+    /// Whether a string that the document does not say makes a dead letter.
+    #[serde(default)]
+    pub strict: bool,
+    /// Tokens of an answer, where not as many as the prompt says.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// A list; the task is done for each `item` of it.
+    #[serde(default)]
+    pub for_each: Option<String>,
+}
+
+#[derive(Debug)]
+struct Extract {
+    signature: Vec<u8>,
+    prompting: Prompting,
+    schema: Arc<Schema>,
+    strict: bool,
+    each: Each,
+}
+
+impl ExtractSpec {
+    pub(super) fn model(&self) -> Option<&str> {
+        Some(&self.model)
+    }
+
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
+        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
+        problems.extend(Each::new(self.for_each.as_deref()).err());
+        if self.for_each.is_some() && self.prompt.is_none() {
+            problems.push("has `for_each`, but no `prompt` that says what to do with `item`".into());
+        }
+        if self.max_tokens == Some(0) {
+            problems.push("wants answers of 0 tokens: make `max_tokens` larger".into());
+        }
+        problems
+    }
+
+    pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
+        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
+        let mut names = match &self.prompt {
+            Some(prompt) => names_read(&base_dir.join(prompt), own).unwrap_or_default(),
+            None => vec!["document.text".into()],
+        };
+        if let Ok(each) = Each::new(self.for_each.as_deref()) {
+            names.extend_from_slice(each.reads());
+        }
+        names
+    }
+
+    pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        let model = generator(engine, &self.model, "extract")?;
+        let (file, schema) = self.read(base_dir).map_err(anyhow::Error::msg)?;
+        let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        Ok(Arc::new(self.assemble(prompting, schema)?))
+    }
+
+    fn assemble(&self, prompting: Prompting, schema: Arc<Schema>) -> anyhow::Result<Extract> {
+        let each = Each::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
+        let signature = serde_json::to_vec(&("extract", ALGORITHM, prompting.version.version(), self.strict, &self.for_each))?;
+        Ok(Extract { signature, prompting, schema, strict: self.strict, each })
+    }
+
+    fn read(&self, base_dir: &Path) -> Result<(PromptFile, Arc<Schema>), String> {
+        let file = match &self.prompt {
+            Some(prompt) => PromptFile::read(&base_dir.join(prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?,
+            None => PromptFile {
+                name: "built-in/extract".into(),
+                system: Some(SYSTEM.into()),
+                parameters: Parameters::default(),
+                schema: None,
+                body: BODY.into(),
+            },
+        };
+        let file = file.with_schema(self.schema.as_ref(), base_dir)?;
+        let schema = file.schema.clone();
+        let schema = schema.ok_or("has no `schema` that says which fields to extract: give a path or the schema itself")?;
+        Ok((file, schema))
+    }
+}
+
+impl Task for Extract {
+    fn kind(&self) -> &'static str {
+        "extract"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prompt(&self) -> Option<&PromptVersion> {
+        Some(&self.prompting.version)
+    }
+
+    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+        self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
+    }
+
+    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        let searcher = Searcher::new(&document.text);
+        self.each.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
+    }
+}
+
+impl Extract {
+    fn extraction(&self, searcher: &Searcher<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
+        let completion = completion(prediction)?;
+        let fields = object(self.schema.judge(&completion, self.prompting.max_tokens)?)?;
+        let leaves = self.leaves(searcher, &fields, &completion);
+        if self.strict
+            && let Some((path, value)) = ungrounded(&fields, &leaves)
+        {
+            let mut quoted: String = value.chars().take(QUOTED).collect();
+            if quoted.len() < value.len() {
+                quoted.push('…');
+            }
+            let reason = format!("field `{path}` of the answer is \"{quoted}\", which the document does not say");
+            return Err(Failure::poison(FailureClass::Ungrounded, reason));
+        }
+        Ok(Extraction { fields, leaves })
+    }
+
+    fn leaves(&self, searcher: &Searcher<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<Leaf> {
+        let found = leaves(&completion.text);
+        // Of a name that stands twice, the last value counts; what stood under an earlier one is gone.
+        let last: HashMap<&str, usize> = found.iter().enumerate().map(|(index, (path, _))| (path.as_str(), index)).collect();
+        let mut all = Vec::with_capacity(found.len());
+        for (index, (path, place)) in found.iter().enumerate() {
+            if last[path.as_str()] != index {
+                continue;
+            }
+            let Some(value) = pointer(fields, path).filter(|value| !value.is_object() && !value.is_array()) else { continue };
+            let choice = is_choice(self.schema.value(), path, value);
+            let (expected, evidence) = match value {
+                Value::String(text) if !choice && !text.trim().is_empty() => (true, searcher.string(text)),
+                Value::Number(number) if !choice => (true, searcher.number(number)),
+                _ => (false, None),
+            };
+            all.push(Leaf {
+                path: path.clone(),
+                confidence: confidence(&completion.tokens, place),
+                grounded: expected.then_some(evidence.is_some()),
+                evidence,
+            });
+        }
+        all
+    }
+}
+
+/// What the tokens that wrote any of `place` say of the model's confidence.
+fn confidence(tokens: &[GeneratedToken], place: &Range<usize>) -> Option<Confidence> {
+    let first = tokens.partition_point(|token| token.end <= place.start);
+    let mut start = first.checked_sub(1).map_or(0, |before| tokens[before].end);
+    let mut writing = Vec::new();
+    for token in &tokens[first..] {
+        if start >= place.end {
+            break;
+        }
+        writing.extend(token.log_probability);
+        start = token.end;
+    }
+    Confidence::of(writing)
+}
+
+fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
+    let (name, rest) = path[1..].split_once('/').map_or((&path[1..], ""), |(name, _)| (name, &path[name.len() + 1..]));
+    fields.get(&name.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
+}
+
+fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [Leaf]) -> Option<(&'a str, &'a str)> {
+    leaves.iter().filter(|leaf| leaf.grounded == Some(false)).find_map(|leaf| match pointer(fields, &leaf.path) {
+        Some(Value::String(text)) => Some((leaf.path.as_str(), text.as_str())),
+        _ => None,
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,170 @@
+use serde_json::json;
+
+use super::*;
+use crate::engine::Work;
+use crate::outcome::{Evidence, Likeness, Span};
+use crate::task::tests::{completed, document, generator_info, poison};
+
+fn schema() -> SchemaSource {
+    SchemaSource::Inline(json!({
+        "type": "object",
+        "properties": {
+            "product": {"type": ["string", "null"], "maxLength": 40},
+            "price": {"type": ["number", "null"]},
+            "size": {"enum": ["S", "M", null]},
+            "new": {"type": "boolean"},
+            "features": {"type": "array", "items": {"type": "string", "maxLength": 40}, "maxItems": 4},
+        },
+        "required": ["product"],
+        "additionalProperties": false,
+    }))
+}
+
+fn task(spec: &ExtractSpec) -> Extract {
+    let (file, schema) = spec.read(Path::new("")).unwrap();
+    let prompting = Prompting::new(file, Setting { max_tokens: spec.max_tokens, ..Setting::new("facts", &generator_info()) });
+    spec.assemble(prompting.unwrap(), schema).unwrap()
+}
+
+fn spec() -> ExtractSpec {
+    ExtractSpec { model: "writer".into(), schema: Some(schema()), ..ExtractSpec::default() }
+}
+
+const TEXT: &str = "Oak bowl\n\nA bowl of solid oak for 1,299.00 Euro. 물에 강합니다.";
+
+fn extracted(task: &Extract, pieces: &[(&str, Option<f32>)]) -> Result<Extraction, Failure> {
+    match task.interpret(&document(TEXT), &Upstream::default(), vec![completed(pieces)])? {
+        Prepared::Ready(Output::Extraction(extraction)) => Ok(extraction),
+        other => panic!("no extraction, but {other:?}"),
+    }
+}
+
+fn whole(answer: &str) -> Result<Extraction, Failure> {
+    extracted(&task(&spec()), &[(answer, None)])
+}
+
+#[test]
+fn the_prompt_shows_schema_and_document() {
+    let task = task(&spec());
+    let document = document(TEXT);
+    let Ok(Prepared::Ask(requests)) = task.prepare(&document, &Upstream::of(&document, None)) else { panic!("nothing is asked") };
+    let [Work::Generate(generate)] = requests.iter().map(|request| &request.work).collect::<Vec<_>>()[..] else {
+        panic!("not one completion is asked for, but {requests:?}")
+    };
+    assert_eq!(generate.prompt.messages.len(), 2);
+    assert!(generate.prompt.messages[1].content.contains(r#""maxLength":40"#), "the schema is not shown");
+    assert!(generate.prompt.messages[1].content.ends_with(TEXT), "the document does not stand last");
+    assert_eq!(generate.schema.as_ref().unwrap(), &task.schema);
+    assert!(generate.prompt.group.starts_with("facts/"));
+}
+
+#[test]
+fn each_value_has_its_evidence_in_bytes_of_the_document() {
+    let found = whole(r#"{"product":"OAK bowl","price":1299,"size":"M","new":true,"features":["solid oak","물에 강"]}"#).unwrap();
+    let text = |path: &str| {
+        let leaf = found.leaves.iter().find(|leaf| leaf.path == path).unwrap();
+        assert_eq!(leaf.grounded.unwrap_or(false), leaf.evidence.is_some());
+        (leaf.evidence.map(|evidence| &TEXT[evidence.span.start..evidence.span.end]), leaf.grounded)
+    };
+    assert_eq!(text("/product"), (Some("Oak bowl"), Some(true)));
+    assert_eq!(text("/price"), (Some("1,299.00"), Some(true)));
+    assert_eq!(text("/features/0"), (Some("solid oak"), Some(true)));
+    assert_eq!(text("/features/1"), (Some("물에 강"), Some(true)));
+    assert_eq!(text("/size"), (None, None), "a choice is no quotation");
+    assert_eq!(text("/new"), (None, None));
+    let paths: Vec<&str> = found.leaves.iter().map(|leaf| leaf.path.as_str()).collect();
+    assert_eq!(paths, ["/product", "/price", "/size", "/new", "/features/0", "/features/1"]);
+}
+
+#[test]
+fn what_the_document_does_not_say_is_not_grounded() {
+    let found = whole(r#"{"product":"Walnut plate","price":7}"#).unwrap();
+    assert!(found.leaves.iter().all(|leaf| leaf.grounded == Some(false) && leaf.evidence.is_none()), "{found:?}");
+    let silent = whole(r#"{"product":null,"price":null}"#).unwrap();
+    assert!(silent.leaves.iter().all(|leaf| leaf.grounded.is_none()), "{silent:?}");
+}
+
+#[test]
+fn a_strict_task_refuses_an_ungrounded_string_and_names_its_field() {
+    let strict = task(&ExtractSpec { strict: true, ..spec() });
+    let refused = |answer: &str| poison(extracted(&strict, &[(answer, None)]).unwrap_err());
+    let fault = refused(r#"{"product":"Oak bowl","features":["solid oak","dishwasher safe"]}"#);
+    assert_eq!(fault.class, FailureClass::Ungrounded);
+    assert!(fault.reason.contains("field `/features/1` of the answer is \"dishwasher safe\""), "{}", fault.reason);
+    let grounded = r#"{"product":"oak bowl","price":7,"size":"S","features":[]}"#;
+    assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "numbers and choices are no strings of the document");
+}
+
+#[test]
+fn confidence_belongs_to_the_tokens_that_wrote_the_value() {
+    let half = Some(0.5f32.ln());
+    let quarter = Some(0.25f32.ln());
+    let pieces = [
+        (r#"{"product":"#, None),
+        (r#""Oak"#, half),
+        (r#" bowl","#, quarter),
+        (r#""price""#, None),
+        (":", None),
+        ("12", half),
+        ("99", half),
+        (r#","size":"M"}"#, None),
+    ];
+    let found = extracted(&task(&spec()), &pieces).unwrap();
+    let confidence = |index: usize| found.leaves[index].confidence;
+    let close = |found: Option<Confidence>, mean: f32, minimum: f32| {
+        let found = found.unwrap();
+        assert!((found.mean - mean).abs() < 1e-6 && (found.minimum - minimum).abs() < 1e-6, "{found:?}");
+    };
+    close(confidence(0), 0.125f32.sqrt(), 0.25);
+    close(confidence(1), 0.5, 0.5);
+    assert_eq!(confidence(2), None, "where the schema left no choice, there is nothing to be sure of");
+    assert!((found.confidence().unwrap() - 0.125f32.sqrt()).abs() < 1e-6, "the least sure field counts");
+    assert_eq!(whole(r#"{"product":"Oak"}"#).unwrap().confidence(), None, "a server that does not tell");
+}
+
+#[test]
+fn answers_that_are_no_such_object_are_dead_letters() {
+    let class = |answer: &str| poison(whole(answer).unwrap_err()).class;
+    assert_eq!(class(r#"{"price":3}"#), FailureClass::Schema);
+    assert_eq!(class("Sure!"), FailureClass::Schema);
+    assert_eq!(class("{\"product\":\"a\\u0000b\"}"), FailureClass::NulCharacter);
+    let odd = task(&spec()).interpret(&document(TEXT), &Upstream::default(), vec![Prediction::Scores(vec![0.0])]);
+    assert_eq!(poison(odd.unwrap_err()).class, FailureClass::Model);
+}
+
+#[test]
+fn of_a_name_that_stands_twice_the_last_value_counts() {
+    let found = whole(r#"{"product":"Walnut","price":1299,"product":"Oak"}"#).unwrap();
+    let expected = Evidence { span: Span { start: 0, end: 3 }, likeness: Likeness::Exact };
+    let product = found.leaves.iter().filter(|leaf| leaf.path == "/product").collect::<Vec<_>>();
+    assert_eq!(product.len(), 1);
+    assert_eq!(product[0].evidence, Some(expected));
+}
+
+#[test]
+fn any_change_of_prompt_or_schema_is_another_version() {
+    let version = |spec: &ExtractSpec| task(spec).prompting.version.version();
+    let base = version(&spec());
+    assert_eq!(base, version(&spec()));
+    assert_ne!(base, version(&ExtractSpec { max_tokens: Some(9), ..spec() }));
+    let other = SchemaSource::Inline(json!({"type": "object", "properties": {"product": {"type": "string"}}}));
+    assert_ne!(base, version(&ExtractSpec { schema: Some(other), ..spec() }));
+    assert_ne!(task(&spec()).signature, task(&ExtractSpec { strict: true, ..spec() }).signature);
+}
+
+#[test]
+fn what_is_wrong_with_the_parameters_is_said_before_any_document() {
+    let problems = |spec: ExtractSpec| spec.problems(Path::new("")).join("; ");
+    assert_eq!(problems(spec()), "");
+    assert!(problems(ExtractSpec { schema: None, ..spec() }).contains("has no `schema`"));
+    assert!(problems(ExtractSpec { max_tokens: Some(0), ..spec() }).contains("0 tokens"));
+    assert!(
+        problems(ExtractSpec { prompt: Some("nowhere.md".into()), ..spec() })
+            .contains("has a bad prompt: nowhere.md: no such file")
+    );
+    assert!(problems(ExtractSpec { for_each: Some("facts.features".into()), ..spec() }).contains("no `prompt`"));
+    assert!(
+        problems(ExtractSpec { schema: Some(SchemaSource::File("s.json".into())), ..spec() })
+            .contains("has a bad schema: s.json: no such file")
+    );
+}

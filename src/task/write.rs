@@ -1,0 +1,169 @@
+//! `write`: text that a model writes after a prompt file, from the document and the outputs of other tasks.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use super::each::{Each, ITEM_NAMES, completion};
+use super::prompt_file::{PromptFile, SchemaSource};
+use super::prompting::{Prompting, Setting, generator, names_read};
+use super::{Prepared, Task, Upstream};
+use crate::document::Document;
+use crate::engine::{Engine, Finish, Prediction};
+use crate::failure::{Failure, FailureClass, Poison};
+use crate::outcome::{Confidence, Output, Written};
+use crate::prompt::PromptVersion;
+
+/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+const ALGORITHM: u32 = 1;
+
+/// Parameters of `write`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct WriteSpec {
+    /// The generator's name in the configuration.
+    pub model: String,
+    /// The prompt file, relative to the pipeline file.
+    pub prompt: PathBuf,
+    /// The schema of the answer, where the prompt has none: a path from the pipeline file, or the schema itself.
+    #[serde(default)]
+    pub schema: Option<SchemaSource>,
+    /// Tokens of an answer, where not as many as the prompt says.
+    #[serde(default)]
+    pub max_tokens: Option<usize>,
+    /// A list; the task is done for each `item` of it.
+    #[serde(default)]
+    pub for_each: Option<String>,
+}
+
+#[derive(Debug)]
+struct Write {
+    signature: Vec<u8>,
+    prompting: Prompting,
+    each: Each,
+}
+
+impl WriteSpec {
+    pub(super) fn model(&self) -> Option<&str> {
+        Some(&self.model)
+    }
+
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
+        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
+        problems.extend(Each::new(self.for_each.as_deref()).err());
+        problems.extend((self.max_tokens == Some(0)).then(|| "wants answers of 0 tokens: make `max_tokens` larger".into()));
+        problems
+    }
+
+    pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
+        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
+        let mut names = names_read(&base_dir.join(&self.prompt), own).unwrap_or_default();
+        if let Ok(each) = Each::new(self.for_each.as_deref()) {
+            names.extend_from_slice(each.reads());
+        }
+        names
+    }
+
+    pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        let model = generator(engine, &self.model, "write")?;
+        let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
+        let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        Ok(Arc::new(self.assemble(prompting)?))
+    }
+
+    fn assemble(&self, prompting: Prompting) -> anyhow::Result<Write> {
+        let each = Each::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
+        let signature = serde_json::to_vec(&("write", ALGORITHM, prompting.version.version(), &self.for_each))?;
+        Ok(Write { signature, prompting, each })
+    }
+
+    fn read(&self, base_dir: &Path) -> Result<PromptFile, String> {
+        let file = PromptFile::read(&base_dir.join(&self.prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?;
+        file.with_schema(self.schema.as_ref(), base_dir)
+    }
+}
+
+impl Task for Write {
+    fn kind(&self) -> &'static str {
+        "write"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prompt(&self) -> Option<&PromptVersion> {
+        Some(&self.prompting.version)
+    }
+
+    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+        self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
+    }
+
+    fn interpret(&self, _document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        self.each.interpret(predictions, |prediction| Ok(Output::Written(self.written(prediction)?)))
+    }
+}
+
+impl Write {
+    fn written(&self, prediction: Prediction) -> Result<Written, Failure> {
+        let completion = completion(prediction)?;
+        let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
+        let Some(schema) = &self.prompting.schema else {
+            let text = completion.text.trim();
+            if text.is_empty() {
+                return Err(Failure::poison(FailureClass::Model, "the model wrote nothing"));
+            }
+            refuse_nul("the text", text)?;
+            let truncated = completion.finish == Finish::Length;
+            return Ok(Written { text: text.to_owned(), fields: None, confidence, truncated });
+        };
+        let fields = object(schema.judge(&completion, self.prompting.max_tokens)?)?;
+        let text = serde_json::to_string(&fields).map_err(|e| Failure::poison(FailureClass::Schema, e.to_string()))?;
+        Ok(Written { text, fields: Some(fields), confidence, truncated: false })
+    }
+}
+
+/// The object that a judged answer is, free of what cannot be stored.
+pub(super) fn object(value: Value) -> Result<Map<String, Value>, Failure> {
+    if let Some(path) = nul_in(&value, &mut String::new()) {
+        return Err(Failure::poison(FailureClass::NulCharacter, format!("the answer holds U+0000 at `{path}`")));
+    }
+    match value {
+        Value::Object(fields) => Ok(fields),
+        _ => Err(Failure::poison(FailureClass::Schema, "the answer is no object")),
+    }
+}
+
+/// Refuses a text that Postgres cannot store.
+pub(super) fn refuse_nul(what: &str, text: &str) -> Result<(), Poison> {
+    match text.find('\0') {
+        Some(at) => Err(Poison {
+            class: FailureClass::NulCharacter,
+            reason: format!("{what} that the model wrote holds U+0000 at byte {at}"),
+        }),
+        None => Ok(()),
+    }
+}
+
+fn nul_in(value: &Value, path: &mut String) -> Option<String> {
+    let length = path.len();
+    let inside = |path: &mut String, step: &str, inner: &Value| {
+        path.push('/');
+        path.push_str(&step.replace('\0', "\u{fffd}"));
+        let found = if step.contains('\0') { Some(path.clone()) } else { nul_in(inner, path) };
+        path.truncate(length);
+        found
+    };
+    match value {
+        Value::String(text) => text.contains('\0').then(|| path.clone()),
+        Value::Array(items) => items.iter().enumerate().find_map(|(index, item)| inside(path, &index.to_string(), item)),
+        Value::Object(fields) => fields.iter().find_map(|(name, inner)| inside(path, name, inner)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => None,
+    }
+}
+
+#[cfg(test)]
+mod tests;
