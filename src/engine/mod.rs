@@ -14,6 +14,7 @@ mod encoder;
 mod error;
 mod folder;
 mod http;
+pub mod hub;
 mod kernels;
 mod model;
 mod plan;
