@@ -9,6 +9,7 @@
 
 mod digest;
 mod fetch;
+mod inspect;
 mod manifest;
 mod pull;
 mod source;
@@ -29,6 +30,7 @@ use super::http;
 use super::http::retry::{Patience, Verdict};
 use crate::config::ConfigError;
 
+pub use inspect::inspect;
 pub use manifest::{Damage, MANIFEST, Manifest};
 pub use pull::{Pull, Pulled, pull};
 pub use source::{Source, name_for};
