@@ -49,7 +49,7 @@ pub async fn pull(hub: &Hub, pull: Pull<'_>) -> Result<Pulled> {
         bail!("another command is pulling into {}; wait for it, or name another folder with --to", folder.display());
     }
     let outcome = locked(hub, &pull).await;
-    // Whoever waits for the name finds it free, or finds a new file of that name: the folder is theirs either way.
+    // Nobody waits for a lock, so nobody is left with one on a file without a name.
     fs::remove_file(folder.join(LOCK)).with_context(|| format!("cannot remove {}", folder.join(LOCK).display()))?;
     outcome
 }

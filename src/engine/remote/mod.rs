@@ -215,6 +215,8 @@ impl RemoteModel {
             };
             attempt += 1;
             let Some(wait) = self.patience.wait(attempt, asked) else {
+                // The stream comes back sooner than that, and then waits here instead of knocking at once.
+                self.gate.close(self.patience.longest_wait);
                 let asked = asked.unwrap_or_default().as_secs();
                 return Err(self.transient(&format!("{reason}, and asks for {asked} s without calls")));
             };
