@@ -18,6 +18,7 @@ mod error;
 mod folder;
 mod generation;
 mod http;
+pub mod hub;
 mod kernels;
 mod model;
 mod plan;

@@ -15,6 +15,7 @@ mod faults;
 mod floors;
 mod harness;
 mod ledger;
+mod models;
 mod pipelines;
 mod queries;
 mod readme;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
         engine::trials(),
         smoke::trials(),
         ledger::trials(),
+        models::trials(),
         pipelines::trials(),
         search::trials(),
         faults::trials(),
