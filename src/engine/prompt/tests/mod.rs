@@ -2,6 +2,7 @@ mod constraint;
 mod fixture;
 mod golden;
 mod schemas;
+mod sentence;
 mod shortest;
 mod templates;
 mod text;
