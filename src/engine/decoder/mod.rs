@@ -137,7 +137,7 @@ impl Decoder {
     /// # Panics
     /// Where a row has no tokens, too few blocks, or a block or token id out of range.
     pub(in crate::engine) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
-        Ok(self.step(cache, rows))
+        Ok(self.logits(&self.states(cache, rows)))
     }
 
     /// The table that token ids are looked up in.
