@@ -189,10 +189,10 @@ impl Engine {
         blocking(move || texts.iter().map(|text| models[index].count(text)).collect()).await?
     }
 
-    /// Cuts the text into pieces of at most `tokens` tokens, neighbours sharing `overlap` of them. Estimated for a server.
-    pub async fn split(&self, model: &str, text: Arc<str>, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
-        let (models, index) = (self.inner.models.clone(), self.index(model)?);
-        blocking(move || models[index].split(&text, tokens, overlap)).await?
+    /// What counts and cuts texts as the model's tokenizer does, without the engine's threads.
+    pub fn splitter(&self, model: &str) -> Option<TextSplitter> {
+        let index = self.index(model).ok()?;
+        Some(TextSplitter { models: self.inner.models.clone(), index })
     }
 
     /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
@@ -279,6 +279,30 @@ impl Engine {
     fn stopped(&self) -> Transient {
         let reason = "the device thread stopped; restart the process".to_owned();
         self.health().err().unwrap_or(Transient { component: Component::Model, reason })
+    }
+}
+
+/// Counts and cuts texts as one model's tokenizer does; estimates where a server has the tokenizer.
+pub struct TextSplitter {
+    models: Arc<[Model]>,
+    index: usize,
+}
+
+impl TextSplitter {
+    /// Tokens of the text, special tokens not counted.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn count(&self, text: &str) -> Result<usize, Failure> {
+        self.models[self.index].count(text)
+    }
+
+    /// Pieces of the text of at most `tokens` tokens, neighbours sharing `overlap` of them; at least one.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        self.models[self.index].split(text, tokens, overlap)
     }
 }
 

@@ -85,6 +85,19 @@ impl Prompting {
         Ok(Self { model: setting.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
     }
 
+    /// Itself, where the model can hold its answers to the schema.
+    ///
+    /// # Errors
+    /// One sentence where it cannot.
+    pub(super) async fn checked(self, engine: &Engine) -> anyhow::Result<Self> {
+        if let Some(schema) = self.schema.clone() {
+            let (engine, model, max_tokens) = (engine.clone(), self.model.clone(), self.max_tokens);
+            let check = move || engine.check_schema(&model, &schema, max_tokens);
+            tokio::task::spawn_blocking(check).await?.map_err(|reason| anyhow::anyhow!("prompt `{}`: {reason}", self.version.name))?;
+        }
+        Ok(self)
+    }
+
     /// The conversation, with `more` in the template's scope besides what comes before the task.
     pub(super) fn prompt(&self, upstream: &Upstream, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
         self.prompt_from(upstream.context_with(self.constants.iter().cloned().chain(more)))

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::prompting::Prompting;
-use crate::engine::Engine;
+use crate::engine::{Engine, TextSplitter};
 use crate::failure::Failure;
 use crate::outcome::Span;
 
@@ -66,6 +66,16 @@ impl std::fmt::Debug for Room {
 }
 
 /// The splitter of the model, where the model host has one.
-pub(super) fn splitter(_engine: &Engine, _model: &str) -> Option<Arc<dyn Splitter>> {
-    None
+pub(super) fn splitter(engine: &Engine, model: &str) -> Option<Arc<dyn Splitter>> {
+    Some(Arc::new(engine.splitter(model)?))
+}
+
+impl Splitter for TextSplitter {
+    fn count(&self, text: &str) -> Result<usize, Failure> {
+        TextSplitter::count(self, text)
+    }
+
+    fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        TextSplitter::split(self, text, tokens, overlap)
+    }
 }
