@@ -5,6 +5,7 @@
 
 mod names;
 mod selection;
+mod slices;
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -78,7 +79,14 @@ impl Template {
         });
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| TemplateError::new(&e))?;
         let template = environment.get_template(NAME).map_err(|e| TemplateError::new(&e))?;
-        let variables = in_order(template.undeclared_variables(true), source);
+        let names = match slices::as_subscripts(source, false) {
+            Some(rewritten) => {
+                let rewritten = environment.template_from_str(&rewritten).map_err(|e| TemplateError::new(&e))?;
+                rewritten.undeclared_variables(true)
+            }
+            None => template.undeclared_variables(true),
+        };
+        let variables = in_order(names, source);
         TemplateError::refuse(names::unknown(&environment, source, false, &variables))?;
         Ok(Self { environment, variables, limit })
     }
@@ -127,9 +135,7 @@ impl Template {
 impl Condition {
     /// Compiles `source`.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
-        let expression = CONDITIONS.compile_expression_owned(source.to_owned()).map_err(|e| TemplateError::new(&e))?;
-        let variables = in_order(expression.undeclared_variables(true), source);
-        TemplateError::refuse(names::unknown(&CONDITIONS, source, true, &variables))?;
+        let (expression, variables) = compile(source)?;
         Ok(Self { source: source.to_owned(), expression, variables })
     }
 
@@ -177,6 +183,21 @@ impl TemplateError {
 }
 
 const NAME: &str = "template";
+
+/// An expression, and the names that it reads.
+fn compile(source: &str) -> Result<(Expression<'static, 'static>, Vec<String>), TemplateError> {
+    let expression = CONDITIONS.compile_expression_owned(source.to_owned()).map_err(|e| TemplateError::new(&e))?;
+    let names = match slices::as_subscripts(source, true) {
+        Some(rewritten) => {
+            let rewritten = CONDITIONS.compile_expression(&rewritten).map_err(|e| TemplateError::new(&e))?;
+            rewritten.undeclared_variables(true)
+        }
+        None => expression.undeclared_variables(true),
+    };
+    let variables = in_order(names, source);
+    TemplateError::refuse(names::unknown(&CONDITIONS, source, true, &variables))?;
+    Ok((expression, variables))
+}
 
 fn environment() -> Environment<'static> {
     let mut environment = Environment::new();
@@ -342,5 +363,9 @@ mod tests {
         let template =
             Template::new("{{ title }} {{ document.text }} {% for i in range(2) %}{{ brand }}{% endfor %}", Prints::Scalars, 9);
         assert_eq!(template.unwrap().variables(), ["title", "document.text", "brand"]);
+        let sliced =
+            Template::new("{{ topic.text[:20] }}{% for x in facts.list[1:] %}{{ x[:3] }}{% endfor %}", Prints::Scalars, 9);
+        assert_eq!(sliced.unwrap().variables(), ["topic.text", "facts.list"]);
+        assert_eq!(Condition::new("topic.text[:3] == 'abc'").unwrap().variables(), ["topic.text"]);
     }
 }

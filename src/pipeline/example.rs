@@ -290,3 +290,58 @@ impl<'de> Deserialize<'de> for ExpectTask {
         deserializer.deserialize_any(WordOrMap)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+    use crate::outcome::{Evidence, Extraction, Leaf, Likeness, Span, Written};
+
+    fn expect(expected: Value) -> ExpectOutput {
+        serde_json::from_value(expected).unwrap()
+    }
+
+    fn extraction(grounded: bool) -> Output {
+        let evidence = Evidence { span: Span { start: 0, end: 3 }, likeness: Likeness::Exact };
+        let leaf =
+            Leaf { path: "/name".into(), confidence: None, grounded: Some(grounded), evidence: grounded.then_some(evidence) };
+        let fields = json!({"name": "oak bowl", "price": {"amount": 3.0}, "tags": ["a", "b"], "none": null});
+        Output::Extraction(Extraction { fields: fields.as_object().unwrap().clone(), leaves: vec![leaf] })
+    }
+
+    #[test]
+    fn fields_evidence_and_parts_come_true() {
+        let expected = json!({
+            "fields": {"name": "oak bowl", "price.amount": 3, "tags.1": "b", "tags": ["a", "b"], "none": null},
+            "grounded": true,
+            "contains": "oak",
+        });
+        assert_eq!(expect(expected).mismatches(&extraction(true)), [""; 0]);
+        assert_eq!(expect(json!({"grounded": false})).mismatches(&extraction(false)), [""; 0]);
+    }
+
+    #[test]
+    fn what_does_not_come_true_is_named() {
+        let wrong = |expected: Value, output: &Output| expect(expected).mismatches(output).join("; ");
+        let output = extraction(false);
+        assert_eq!(
+            wrong(json!({"fields": {"price.amount": 4}}), &output),
+            "expected field `price.amount` to be `4`, found `3.0`"
+        );
+        assert_eq!(wrong(json!({"fields": {"colour": null}}), &output), "expected field `colour` to be `null`, found none");
+        assert!(wrong(json!({"grounded": true}), &output).contains("does not say `/name`"));
+        assert!(wrong(json!({"grounded": false}), &extraction(true)).contains("found all of them in it"));
+        assert!(wrong(json!({"contains": "walnut"}), &output).contains("`walnut`"));
+        assert!(wrong(json!({"grounded": true}), &Output::Text("x".into())).contains("no extraction"));
+    }
+
+    #[test]
+    fn items_are_counted_and_looked_into() {
+        let written = Output::Written(Written { text: "buy now".into(), fields: None, confidence: None, truncated: false });
+        let items = Output::Items(vec![written.clone(), written]);
+        assert_eq!(expect(json!({"items": 2, "contains": "now"})).mismatches(&items), [""; 0]);
+        assert_eq!(expect(json!({"items": 3})).mismatches(&items), ["expected 3 items, found 2"]);
+        assert_eq!(expect(json!({"items": 1})).mismatches(&extraction(true)), ["expected 1 items, found no list"]);
+    }
+}

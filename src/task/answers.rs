@@ -91,7 +91,12 @@ impl Answers {
         Self::new(prompting, answers, prior, room)
     }
 
-    fn new(prompting: Prompting, answers: Arc<[Arc<str>]>, prior: Vec<f32>, room: Option<Room>) -> anyhow::Result<Self> {
+    pub(super) fn new(
+        prompting: Prompting,
+        answers: Arc<[Arc<str>]>,
+        prior: Vec<f32>,
+        room: Option<Room>,
+    ) -> anyhow::Result<Self> {
         ensure!(prior.len() == answers.len(), "the model weighed {} of {} labels", prior.len(), answers.len());
         let impossible = prior.iter().position(|score| !score.is_finite());
         if let Some(index) = impossible {
@@ -133,7 +138,7 @@ fn score(prompt: Prompt, answers: &Arc<[Arc<str>]>) -> Work {
     Work::Score(Score { prompt, answers: answers.clone() })
 }
 
-fn prompting(task: &str, model: &ModelInfo, labels: &Labels, prompt: Option<&Path>) -> anyhow::Result<Prompting> {
+pub(super) fn prompting(task: &str, model: &ModelInfo, labels: &Labels, prompt: Option<&Path>) -> anyhow::Result<Prompting> {
     let file = read(prompt).map_err(anyhow::Error::msg)?;
     let option = |(label, descriptions): &(String, Vec<String>)| json!({"label": label, "description": descriptions.join("; ")});
     let options: serde_json::Value = labels.0.iter().map(option).collect();

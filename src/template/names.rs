@@ -36,7 +36,7 @@ fn fails(environment: &Environment<'_>, expression: &str, kind: ErrorKind) -> bo
 }
 
 /// What stands between `{{ }}` and `{% %}`; comments and raw text are left out.
-fn blocks(source: &str) -> impl Iterator<Item = &str> {
+pub(super) fn blocks(source: &str) -> impl Iterator<Item = &str> {
     let mut rest = source;
     std::iter::from_fn(move || {
         loop {
@@ -83,7 +83,7 @@ fn end_of(source: &str, close: &str) -> usize {
 }
 
 /// Identifiers and single signs; quoted text is one sign.
-fn words_of(source: &str) -> Vec<&str> {
+pub(super) fn words_of(source: &str) -> Vec<&str> {
     let mut words = Vec::new();
     let mut rest = source.trim_start();
     while let Some(first) = rest.chars().next() {

@@ -185,6 +185,60 @@ fn examples_are_checked_against_the_tasks() {
     refused(&example("{ document: {}, expect: {} }"), "the example expects nothing");
 }
 
+/// What a pipeline beside these files says of its tasks.
+fn beside(files: &[(&str, &str)], tasks: &str) -> Result<Definition, DefinitionError> {
+    let folder = tempfile::tempdir().unwrap();
+    for (name, text) in files {
+        std::fs::write(folder.path().join(name), text).unwrap();
+    }
+    Definition::parse(&folder.path().join("p.yaml"), &with_tasks(tasks))
+}
+
+const SEO: (&str, &str) = ("seo.md", "---\nname: seo\n---\n{{ facts.price }} {{ document.text[:200] }} {{ topic.text[:9] }}");
+
+#[test]
+fn a_task_runs_after_those_that_its_prompt_and_its_list_read() {
+    let tasks = "  seo: { write: { model: m, prompt: seo.md } }
+  each: { write: { model: m, prompt: each.md, for_each: 'facts.features[:3]' } }
+  facts: { extract: { model: m, schema: { type: object } } }
+  topic: { render: { template: x } }";
+    let each = ("each.md", "---\nname: each\n---\n{{ item }} {{ index }}");
+    let definition = beside(&[SEO, each], tasks).unwrap();
+    let needs = |index: usize| definition.tasks[index].needs.iter().map(|need| &**need).collect::<Vec<_>>();
+    assert_eq!((needs(0), definition.tasks[0].level), (vec!["facts", "topic"], 1));
+    assert_eq!((needs(1), definition.tasks[1].level), (vec!["facts"], 1));
+}
+
+#[test]
+fn faults_of_prompts_and_schemas_are_found_before_any_record() {
+    #[track_caller]
+    fn says(files: &[(&str, &str)], tasks: &str, says: &str) {
+        let error = beside(files, tasks).unwrap_err().to_string();
+        assert!(error.contains(says), "expected to read `{says}` in:\n{error}");
+    }
+    let write = "  seo: { write: { model: m, prompt: seo.md } }";
+    says(&[], write, "p.yaml:5:8: task `seo` has a bad prompt: ");
+    says(&[], write, "seo.md: no such file");
+    says(&[("seo.md", "---\nname: a\nstop: x\n---\nx")], write, "seo.md:3:1: unknown key `stop`");
+    says(&[("seo.md", "---\nname: a\n---\n{{ item }}")], write, "the template of task `seo` reads `item`, which is no task");
+    says(&[SEO], write, "reads `facts`, which is no task");
+    says(&[], "  a: { extract: { model: m } }", "task `a` has no `schema`");
+    says(
+        &[],
+        "  a: { extract: { model: m, schema: { type: object, properties: 3 } } }",
+        "task `a` has a bad schema: the schema is not valid",
+    );
+    says(
+        &[("s.json", "{\n\"type\": 3\n")],
+        "  a: { extract: { model: m, schema: s.json } }",
+        "s.json:3:0: the schema is no JSON",
+    );
+    says(&[], "  a: { summarize: { model: m, max_tokens: 9 } }", "add `mode: abstractive`");
+    says(&[], "  a: { summarize: { model: m, mode: abstract } }", "unknown value `abstract`; did you mean `abstractive`?");
+    says(&[], "  a: { summarize: { model: m, mode: abstractive, diversity: 0.5 } }", "leave it out of `mode: abstractive`");
+    says(&[], "  a: { classify: { model: m, prompt: nowhere.md, labels: { a: x, b: y } } }", "nowhere.md: no such file");
+}
+
 #[test]
 fn several_faults_are_reported_at_once() {
     let error = parse("version: 1\nname: BAD\nsource: { topic: '' }\ntasks: { a: { render: { template: '{{' } } }").unwrap_err();

@@ -183,3 +183,35 @@ fn parameters_that_make_no_sense_are_refused() {
     );
     assert_eq!(says(spec(XY)), "");
 }
+
+fn by_generator(spec: &ClassifySpec, prior: Vec<f32>) -> Classify {
+    let (model, labels) = (crate::task::tests::generator_info(), spec.labels.clone().unwrap());
+    let names = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
+    let prompting = crate::task::answers::prompting("topic", &model, &labels, None).unwrap();
+    spec.with_answers(&model, &labels, Answers::new(prompting, names, prior, None).unwrap()).unwrap()
+}
+
+#[test]
+fn a_generator_gives_the_label_that_the_document_speaks_for() {
+    let task = by_generator(&spec(XY), vec![-0.5, -3.0]);
+    let result = classified(&task, Prediction::Scores(vec![-1.0, -2.0]));
+    assert_eq!(result.labels, ["y"], "`x` is likelier, but less than it always is");
+    let expected = 1.0 / (1.0 + (-1.5f32).exp());
+    assert!((result.scores[1].probability - expected).abs() < 1e-6, "{result:?}");
+    let flat = by_generator(&ClassifySpec { temperature: Some(3.0), threshold: Some(0.9), ..spec(XY) }, vec![-0.5, -3.0]);
+    let result = classified(&flat, Prediction::Scores(vec![-1.0, -2.0]));
+    assert!(result.labels.is_empty(), "an unsure label was given");
+    assert!((result.scores[1].probability - 1.0 / (1.0 + (-0.5f32).exp())).abs() < 1e-6, "{result:?}");
+    assert_eq!(Task::prompt(&task).map(|prompt| &*prompt.name), Some("built-in/classify"));
+}
+
+#[test]
+fn scores_that_do_not_fit_the_labels_are_dead_letters() {
+    let task = by_generator(&spec(XY), vec![-0.5, -3.0]);
+    for bad in
+        [Prediction::Scores(vec![-1.0]), Prediction::Scores(vec![-1.0, f32::NEG_INFINITY]), Prediction::Logits(vec![1.0, 2.0])]
+    {
+        let failure = task.interpret(&document(), &Upstream::default(), vec![bad]).unwrap_err();
+        assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
+    }
+}

@@ -91,7 +91,7 @@ fn next_run(text: &str, from: usize) -> Option<Run> {
     let bytes = text.as_bytes();
     let start = from + bytes[from..].iter().position(u8::is_ascii_digit)?;
     let digits_end = |start: usize| start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-    let mut groups = vec![start..digits_end(start)];
+    let mut groups = Vec::from([Range { start, end: digits_end(start) }]);
     let mut marks = Vec::new();
     loop {
         let end = groups[groups.len() - 1].end;
