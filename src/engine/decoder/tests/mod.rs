@@ -6,4 +6,3 @@ mod loading;
 mod metamorphic;
 mod plain;
 mod reference;
-mod speed;
