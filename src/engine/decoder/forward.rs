@@ -31,19 +31,25 @@ struct Step<'a> {
 }
 
 impl Decoder {
-    /// See [`Decoder::forward`].
-    pub(super) fn step(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Logits {
+    /// The vectors of the wanted tokens after the last norm. See [`Decoder::forward`].
+    pub(super) fn states(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Vec<f32> {
         let step = self.plan(cache, rows);
         let mut space = std::mem::take(&mut cache.workspace);
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids).copied().collect();
-        self.embeddings().rows(&ids, sized(&mut space.hidden, step.tokens * self.shape.hidden));
+        let (table, width) = (self.embeddings(), self.shape.hidden);
+        let hidden = sized(&mut space.hidden, step.tokens * width);
+        hidden
+            .par_chunks_mut(width)
+            .zip(&ids)
+            .with_min_len(ALONE.div_ceil(width))
+            .for_each(|(row, id)| table.row(*id as usize, row));
         for (layer, heads) in self.layers.iter().zip(&mut cache.layers) {
             self.attention(layer, heads, &step, &mut space);
             self.feed_forward(layer, step.tokens, &mut space);
         }
-        let logits = self.logits(rows, &space.hidden);
+        let states = self.wanted(rows, &space.hidden);
         cache.workspace = space;
-        logits
+        states
     }
 
     /// Checks what the caller promised and lays the rows out one after the other.
@@ -115,8 +121,16 @@ impl Decoder {
         layer.narrow.apply(gated, hidden, Onto::Present);
     }
 
-    /// The logits that the rows want, from the vectors after the last layer.
-    fn logits(&self, rows: &[StepRow<'_>], hidden: &[f32]) -> Logits {
+    /// The logits of `states`.
+    pub(super) fn logits(&self, states: &[f32]) -> Logits {
+        let vocabulary = self.shape.vocabulary;
+        let mut values = vec![0.0; states.len() / self.shape.hidden * vocabulary];
+        self.head.apply(states, &mut values, Onto::Nothing);
+        Logits { values, vocabulary }
+    }
+
+    /// Those of the vectors after the last layer whose logits are wanted, normalized.
+    fn wanted(&self, rows: &[StepRow<'_>], hidden: &[f32]) -> Vec<f32> {
         let width = self.shape.hidden;
         let (mut wanted, mut first) = (Vec::new(), 0);
         for row in rows {
@@ -129,12 +143,7 @@ impl Decoder {
             first = end;
         }
         self.norm.apply_in_place(&mut wanted);
-        let vocabulary = self.shape.vocabulary;
-        let mut values = vec![0.0; wanted.len() / width * vocabulary];
-        if !wanted.is_empty() {
-            self.head.apply(&wanted, &mut values, Onto::Nothing);
-        }
-        Logits { values, vocabulary }
+        wanted
     }
 }
 
