@@ -366,5 +366,10 @@ def rows(seed, count, copy_share, evaluation=False):
             continue
         kind = writer.rng.random()
         row = writer.ticket() if kind < 0.3 else writer.korean_product() if kind < 0.4 else writer.product()
+        if writer.maybe(0.01) and not evaluation:
+            # The content-free document by which label scores are corrected: it says nothing, so any label is as good.
+            row["text"] = "N/A"
+            yield turn(row, "label")
+            continue
         task = writer.rng.choices(["facts", "label", "summary", "seo"], [0.5, 0.14, 0.16, 0.2 if row["kind"] == "product" else 0])[0]
         yield turn(row, task)

@@ -23,11 +23,6 @@ pub(super) struct AddedToken {
 }
 
 impl AddedToken {
-    /// A token that matches exactly itself.
-    pub(super) fn exact(id: u32, content: String, special: bool) -> Self {
-        Self { id, content, special, single_word: false, lstrip: false, rstrip: false, normalized: false }
-    }
-
     /// Whether it tells the model something, other than white space that a trainer gave a token of its own.
     fn controls(&self) -> bool {
         self.special || !self.content.trim().is_empty()
@@ -70,11 +65,6 @@ impl AddedTokens {
 
     pub(super) fn iter(&self) -> impl Iterator<Item = &AddedToken> {
         self.tokens.iter()
-    }
-
-    /// The id of the token that is written so.
-    pub(super) fn id(&self, content: &str) -> Option<u32> {
-        self.tokens.iter().find(|token| token.content == content).map(|token| token.id)
     }
 
     /// Characters without which no token can be written that controls the model: its brackets, or where it has none, whatever else

@@ -61,7 +61,7 @@ impl Grammars {
         let environment: TokEnv = Arc::new(Environment::new(definition, vocabulary, &end_ids));
         let abilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
         let mut factory = ParserFactory::new(&environment, abilities, &SlicedBiasComputer::json_slices())
-            .map_err(|e| format!("cannot be used to follow schemas: {}", first_line(&e.to_string())))?;
+            .map_err(|e| format!("cannot be used to follow schemas: {}", in_short(&e.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = ParserLimits { max_lexer_states: MAX_STATES, verbose_errors: false, ..ParserLimits::default() };
         Ok(Self { factory, end_ids, kept: Mutex::default(), clock: AtomicU64::new(0) })
@@ -119,8 +119,7 @@ impl Grammars {
                 schema.text().len()
             ));
         }
-        let refused =
-            |e: &str| format!("answers cannot be held to the schema: {}; say it without, or leave it out", first_line(e));
+        let refused = |e: &str| format!("answers cannot be held to the schema: {}; say it without, or leave it out", in_short(e));
         let grammar = TopLevelGrammar::from_json_schema(grammar_schema(schema.value()));
         let start = Matcher::new(self.factory.create_parser(grammar));
         // A grammar without any answer, or one too large for the limits, shows at the first token.
@@ -168,13 +167,19 @@ impl Constraint {
     fn failed(&self, error: &str) -> Poison {
         self.grammar.worn.store(true, Ordering::Relaxed);
         let reason =
-            format!("the answer could not be held to its schema: {}; bound the schema's strings and lists", first_line(error));
+            format!("the answer could not be held to its schema: {}; bound the schema's strings and lists", in_short(error));
         Poison { class: FailureClass::Schema, reason }
     }
 }
 
-fn first_line(error: &str) -> &str {
-    error.lines().next().unwrap_or_default().trim_end_matches(['.', ' '])
+/// The library's error in one line and in our words, without its advice on its own options.
+fn in_short(error: &str) -> String {
+    let reason = error.lines().find_map(|line| line.strip_prefix("error: ")).or_else(|| error.lines().next()).unwrap_or_default();
+    let reason = reason.split(". ").next().unwrap_or_default().trim_end_matches(['.', ' ']);
+    match reason.strip_prefix("Unimplemented keys: ") {
+        Some(keywords) => format!("the keywords {keywords} are not supported"),
+        None => reason.replace("Unsatisfiable schema: ", "nothing fits it, for "),
+    }
 }
 
 /// The vocabulary as the grammar's automaton walks it.

@@ -6,8 +6,10 @@
 //! | `\u0000` and the like in strings | `\n`, `\t` and so on only | no database takes the first |
 //! | a number without an upper or a lower bound | ±9007199254740991, or ±10¹⁵ for fractions | digits end, and every reader keeps the value |
 //! | an object that names its properties and does not speak of others | no others | the named ones were meant |
+//! | anything at all | any value, its numbers bounded as above | the same |
 //!
-//! Every answer under the narrowed schema is valid under the given one.
+//! Every answer under the narrowed schema is valid under the given one. The last two lines do not hold where a schema puts objects or
+//! lists together from several schemas: closing one would shut out the properties of the others.
 
 use serde_json::{Map, Value, json};
 
@@ -17,19 +19,34 @@ const LARGEST_INTEGER: i64 = (1 << 53) - 1;
 /// The bound of numbers with a fraction.
 const LARGEST_NUMBER: i64 = 1_000_000_000_000_000;
 
+/// The name of the schema of any value, among the definitions.
+const ANY: &str = "any-bounded-value";
+
 /// The schema for the grammar.
 pub(super) fn grammar_schema(schema: &Value) -> Value {
     let mut narrowed = schema.clone();
-    // Where objects are put together from several schemas, one that allows nothing else would shut out the others' properties.
-    let closes = !joins_objects(schema);
-    narrow(&mut narrowed, closes);
+    narrow(&mut narrowed, !joins(schema));
     if let Some(object) = narrowed.as_object_mut() {
+        if let Some(definitions) = object.entry("$defs").or_insert_with(|| json!({})).as_object_mut() {
+            definitions.insert(ANY.into(), any_value());
+        }
         let options = json!({
             "whitespace_flexible": false, "item_separator": ",", "key_separator": ":", "json_allowed_escapes": "nrbtf\\\"",
         });
         object.insert("x-guidance".into(), options);
     }
     narrowed
+}
+
+fn any() -> Value {
+    json!({ "$ref": format!("#/$defs/{ANY}") })
+}
+
+fn any_value() -> Value {
+    json!({ "anyOf": [
+        {"type": "null"}, {"type": "boolean"}, {"type": "number", "minimum": -LARGEST_NUMBER, "maximum": LARGEST_NUMBER},
+        {"type": "string"}, {"type": "array", "items": any()}, {"type": "object", "additionalProperties": any()},
+    ]})
 }
 
 /// Keywords whose value is one schema, a list of schemas, or schemas by name.
@@ -44,25 +61,43 @@ fn parts(schema: &Map<String, Value>) -> impl Iterator<Item = &Value> {
     one.chain(list).chain(named)
 }
 
-fn joins_objects(schema: &Value) -> bool {
+/// Whether objects or lists are put together from several schemas anywhere in `schema`.
+fn joins(schema: &Value) -> bool {
     let Some(schema) = schema.as_object() else { return false };
-    let joint = ["allOf", "anyOf", "oneOf", "$ref"].iter().any(|key| schema.contains_key(*key));
-    (joint && schema.contains_key("properties")) || schema.contains_key("allOf") || parts(schema).any(joins_objects)
+    let has = |keys: &[&str]| keys.iter().any(|key| schema.contains_key(*key));
+    let simple = |part: &Value| {
+        part.as_object().is_some_and(|part| part.contains_key("type") && !is(part, "object") && !is(part, "array"))
+    };
+    let nested =
+        is(schema, "object") || is(schema, "array") || has(&["properties", "items", "prefixItems", "additionalProperties"]);
+    let joined = schema.get("allOf").and_then(Value::as_array).is_some_and(|parts| !parts.iter().all(simple));
+    joined || (nested && has(&["allOf", "anyOf", "oneOf", "$ref"])) || parts(schema).any(joins)
+}
+
+/// Whether the schema names this type, alone or among others.
+fn is(schema: &Map<String, Value>, name: &str) -> bool {
+    match schema.get("type") {
+        Some(Value::Array(names)) => names.iter().any(|given| given == name),
+        given => given.is_some_and(|given| given == name),
+    }
 }
 
 fn narrow(schema: &mut Value, closes: bool) {
+    if closes && (*schema == true || schema.as_object().is_some_and(Map::is_empty)) {
+        *schema = any();
+    }
     let Some(schema) = schema.as_object_mut() else { return };
-    let is = |schema: &Map<String, Value>, name: &str| match schema.get("type") {
-        Some(Value::Array(names)) => names.iter().any(|given| given == name),
-        given => given.is_some_and(|given| given == name),
-    };
     if is(schema, "number") {
         bound(schema, LARGEST_NUMBER);
     } else if is(schema, "integer") {
         bound(schema, LARGEST_INTEGER);
     }
-    if closes && speaks_of_its_properties_only(schema) {
-        schema.insert("additionalProperties".into(), false.into());
+    if closes && is(schema, "object") {
+        let others = !speaks_of_its_properties_only(schema);
+        schema.entry("additionalProperties").or_insert(others.into());
+    }
+    if closes && is(schema, "array") {
+        schema.entry("items").or_insert(true.into());
     }
     for key in ONE {
         schema.get_mut(key).into_iter().for_each(|part| narrow(part, closes));

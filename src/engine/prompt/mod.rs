@@ -16,7 +16,7 @@ mod vocabulary;
 #[cfg(test)]
 pub(super) mod tests;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -42,6 +42,8 @@ use template::{ChatTemplate, Turn};
 pub(in crate::engine) struct ChatTokenizer {
     definition: Definition,
     template: ChatTemplate,
+    /// Characters that no control token can be written without.
+    control_characters: BTreeSet<char>,
     /// Counts and cuts plain text.
     text: TextTokenizer,
     end_ids: Arc<[u32]>,
@@ -103,7 +105,8 @@ impl ChatTokenizer {
         let end_id = end_of_turn(&definition, &template, &end_ids).unwrap_or(first);
         let grammars = Grammars::new(&definition, limits.vocabulary, end_ids.clone())?;
         let text = TextTokenizer::bare(definition.plain.clone(), limits.context);
-        Ok(Self { definition, template, text, end_ids, end_id, begin: settings.begin, grammars })
+        let control_characters = definition.added.control_characters();
+        Ok(Self { definition, template, control_characters, text, end_ids, end_id, begin: settings.begin, grammars })
     }
 
     /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
@@ -115,8 +118,7 @@ impl ChatTokenizer {
 
     /// The prompt as tokens. The template's own control tokens count; what the messages say is plain text, whatever it looks like.
     pub(in crate::engine) fn encode(&self, messages: &[Message]) -> Result<Vec<u32>, Poison> {
-        let characters = self.definition.added.control_characters();
-        let Some(stand_ins) = StandIns::choose(&characters, messages.iter().map(|message| &*message.content)) else {
+        let Some(stand_ins) = StandIns::choose(&self.control_characters, messages.iter().map(|message| &*message.content)) else {
             return Err(refused("a message holds every character that Unicode sets aside for private use"));
         };
         let contents: Vec<String> = messages.iter().map(|message| stand_ins.shield(&message.content)).collect();

@@ -3,7 +3,7 @@
 use tokenizers::tokenizer::{OffsetReferential, OffsetType, PreTokenizedString};
 use tokenizers::{Model, Normalizer, PreTokenizer, Tokenizer};
 
-use super::added::{AddedTokens, Found};
+use super::added::Found;
 
 /// The ids of `text`, in which `found` are tokens already. The rest is encoded by `plain`, which knows no added tokens, step by step as
 /// the tokenizers library itself goes about it, so that each piece knows whether it begins the text.
@@ -47,9 +47,4 @@ pub(super) fn encode_after(plain: &Tokenizer, text: &str) -> Result<Vec<u32>, to
     let before = Found { id: u32::MAX, range: 0..1 };
     let ids = encode(plain, &format!("\n{text}"), std::slice::from_ref(&before))?;
     Ok(ids[1..].to_vec())
-}
-
-/// The ids of a text in which added tokens count wherever they stand.
-pub(super) fn encode_trusted(plain: &Tokenizer, added: &AddedTokens, text: &str) -> Result<Vec<u32>, tokenizers::Error> {
-    encode(plain, text, &added.find(text))
 }

@@ -132,7 +132,11 @@ fn schemas_that_cannot_be_followed_are_refused_at_once() {
     let chat = chat();
     let refused = |schema: Value| chat.check_schema(&Schema::new(schema).unwrap()).unwrap_err();
     let unique = json!({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}});
-    assert!(refused(unique).contains("uniqueItems"));
+    assert!(refused(unique).contains("the keywords [\"uniqueItems\"] are not supported"));
+    let looks_ahead = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?=a)b$"}}});
+    assert!(refused(looks_ahead).contains("look-around"));
+    let overlapping = json!({"type": "object", "properties": {"a": {"oneOf": [{"type": "string"}, {"const": "b"}]}}});
+    assert!(refused(overlapping).contains("oneOf constraints are not supported; say it without"));
     let impossible =
         json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 2}}, "required": ["a"]});
     assert!(refused(impossible).starts_with("answers cannot be held to the schema: "));
@@ -177,4 +181,12 @@ fn grammars_are_kept_and_the_oldest_make_room() {
     assert!(chat.grammars().kept() <= 64);
     assert!(chat.grammars().holds(&numbered(0)), "it was in use all the time");
     assert!(!chat.grammars().holds(&numbered(12)));
+}
+
+#[test]
+fn constraints_move_between_threads() {
+    fn moves<T: Send>() {}
+    fn shared<T: Sync>() {}
+    moves::<Constraint>();
+    shared::<ChatTokenizer>();
 }

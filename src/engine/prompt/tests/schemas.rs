@@ -15,7 +15,7 @@ const MAX_TOKENS: usize = 300;
 
 fn value_schema(random: &mut StdRng, depth: usize) -> Value {
     let deep = depth > 2;
-    match random.random_range(0..if deep { 8 } else { 11 }) {
+    match random.random_range(0..if deep { 12 } else { 15 }) {
         0 => json!({"type": "boolean"}),
         1 => json!({"enum": ["red", "green é", "a\"b\\c", 3, null, -1.5, [1, "x"], {"k": true}]}),
         2 => json!({"const": format!("value {}\n", random.random_range(0..99))}),
@@ -35,11 +35,15 @@ fn value_schema(random: &mut StdRng, depth: usize) -> Value {
         }
         6 => json!({"type": ["string", "null"], "maxLength": 6}),
         7 => json!({"anyOf": [{"type": "null"}, {"type": "string", "pattern": "^[a-c]{2,4}-[0-9]+$"}, {"type": "integer"}]}),
-        8 => {
+        8 => json!({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "boolean"}], "items": false, "minItems": 1}),
+        9 => json!({"oneOf": [{"type": "integer", "multipleOf": 5, "minimum": 0}, {"type": "string", "format": "date"}]}),
+        10 => json!({"allOf": [{"type": "string", "minLength": 2}, {"type": "string", "maxLength": 7}]}),
+        11 => json!({"$ref": "#/$defs/tree"}),
+        12 => {
             let low = random.random_range(0..3);
             json!({"type": "array", "items": value_schema(random, depth + 1), "minItems": low, "maxItems": low + random.random_range(0..3)})
         }
-        9 => json!({"anyOf": [{"type": "null"}, object_schema(random, depth + 1)]}),
+        13 => json!({"anyOf": [{"type": "null"}, object_schema(random, depth + 1)]}),
         _ => object_schema(random, depth + 1),
     }
 }
@@ -53,9 +57,13 @@ pub(in crate::engine) fn object_schema(random: &mut StdRng, depth: usize) -> Val
     }
     let required: Vec<String> = properties.keys().filter(|_| random.random_bool(0.7)).cloned().collect();
     let mut schema = json!({"type": "object", "properties": properties, "required": required});
-    match random.random_range(0..4) {
+    match random.random_range(0..5) {
         0 => schema["additionalProperties"] = json!({"type": "integer", "minimum": 0, "maximum": 9}),
         1 => {}
+        2 => {
+            schema["patternProperties"] = json!({"^x-": {"type": "boolean"}});
+            schema["additionalProperties"] = false.into();
+        }
         _ => schema["additionalProperties"] = false.into(),
     }
     schema
@@ -103,7 +111,12 @@ fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
     let (mut whole, mut cut) = (0, 0);
     for seed in 0..SCHEMAS {
         let mut random = StdRng::seed_from_u64(seed);
-        let schema = Schema::new(object_schema(&mut random, 0)).unwrap();
+        let mut schema = object_schema(&mut random, 0);
+        schema["$defs"] = json!({"tree": {
+            "type": "object", "properties": {"leaf": {"type": "boolean"}, "branches": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}},
+            "required": ["leaf"], "additionalProperties": false,
+        }});
+        let schema = Schema::new(schema).unwrap();
         let completion = answer(&chat, &schema, &mut random);
         match schema.judge(&completion, MAX_TOKENS) {
             Ok(value) => {
