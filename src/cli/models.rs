@@ -1,60 +1,77 @@
 //! `tidemill models`.
 
-use anyhow::Result;
-use clap::{Args, Subcommand};
-use comfy_table::Table;
-use serde_json::{Value, json};
+mod list;
+mod pull;
+mod verify;
 
-use crate::config::Config;
-use crate::demo::environment::with_sentence_encoder;
-use crate::engine::Engine;
+use std::path::{Path, PathBuf};
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use crate::config::{Config, ModelPlace};
+use crate::engine::hub::Manifest;
 
 /// What can be done with models.
 #[derive(Debug, Subcommand)]
 pub enum ModelsCommand {
     /// Load the configured models, and the built-in one, and say what they are
-    List(ListArgs),
+    List(list::ListArgs),
+    /// Bring a model from the hub or from disk into a folder of its own, checked file by file
+    Pull(pull::PullArgs),
+    /// Read the files of models again and say which are not what they were
+    Verify(verify::VerifyArgs),
 }
 
-/// How to list.
-#[derive(Debug, Args)]
-pub struct ListArgs {
-    /// One JSON object on the last line of stdout
-    #[arg(long)]
-    json: bool,
+/// Runs the command.
+pub async fn run(config: Config, command: ModelsCommand) -> Result<()> {
+    match command {
+        ModelsCommand::List(args) => list::run(config, args).await,
+        ModelsCommand::Pull(args) => pull::run(config, args).await,
+        ModelsCommand::Verify(args) => verify::run(config, args).await,
+    }
 }
 
-/// Lists the models. They are loaded for it, so that what is listed works.
-pub async fn run(mut config: Config, command: ModelsCommand) -> Result<()> {
-    let ModelsCommand::List(args) = command;
-    with_sentence_encoder(&mut config).await?;
-    let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &config.models)).await??;
-    if args.json {
-        let models: Vec<Value> = engine
-            .models()
-            .map(|model| {
-                json!({
-                    "name": model.name, "origin": model.origin, "kind": model.kind.as_str(), "revision": model.revision,
-                    "architecture": model.architecture, "dimension": model.dimension, "max_tokens": model.max_tokens,
-                })
-            })
-            .collect();
-        println!("{}", json!({ "models": models }));
-        return Ok(());
+/// Where models are pulled to unless told.
+fn pulled_models(config: &Config) -> PathBuf {
+    config.data_dir.join("models")
+}
+
+/// A model that was pulled and that no setting names.
+struct Unnamed {
+    name: String,
+    folder: PathBuf,
+    manifest: Manifest,
+}
+
+/// Folders among the pulled models that no configured model is in, by name.
+fn unnamed(config: &Config) -> Result<Vec<Unnamed>> {
+    let named: Vec<PathBuf> = config
+        .models
+        .values()
+        .flat_map(|model| [model.path.as_deref(), model.adapter.as_deref()])
+        .flatten()
+        .filter_map(|path| path.canonicalize().ok())
+        .collect();
+    // Before the first pull there is no folder.
+    let Ok(entries) = std::fs::read_dir(pulled_models(config)) else { return Ok(Vec::new()) };
+    let mut found = Vec::new();
+    for folder in entries.filter_map(Result::ok).map(|entry| entry.path()) {
+        let Ok(whole) = folder.canonicalize() else { continue };
+        if named.iter().any(|path| path.starts_with(&whole)) {
+            continue;
+        }
+        if let Some(manifest) = Manifest::read(&folder)? {
+            let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            found.push(Unnamed { name, folder: whole, manifest });
+        }
     }
-    let mut table = Table::new();
-    table.set_header(["model", "kind", "architecture", "dimension", "tokens", "revision", "origin"]);
-    for model in engine.models() {
-        table.add_row([
-            model.name.to_string(),
-            model.kind.as_str().to_owned(),
-            model.architecture.clone(),
-            model.dimension.to_string(),
-            model.max_tokens.to_string(),
-            model.revision.chars().take(12).collect(),
-            model.origin.clone(),
-        ]);
-    }
-    println!("{table}");
-    Ok(())
+    found.sort_by(|one, other| one.name.cmp(&other.name));
+    Ok(found)
+}
+
+/// What a model's manifest stands beside: the folder itself, or the one that a GGUF file is in.
+fn folder_of(place: &ModelPlace<'_>) -> Option<PathBuf> {
+    let ModelPlace::Local(path) = place else { return None };
+    if path.is_dir() { Some(path.to_path_buf()) } else { path.parent().map(Path::to_path_buf) }
 }

@@ -15,9 +15,11 @@ mod faults;
 mod floors;
 mod harness;
 mod ledger;
+mod models;
 mod pipelines;
 mod queries;
 mod readme;
+mod remote;
 mod search;
 mod smoke;
 mod world;
@@ -40,12 +42,14 @@ fn main() -> ExitCode {
         engine::trials(),
         smoke::trials(),
         ledger::trials(),
+        models::trials(),
         pipelines::trials(),
         search::trials(),
         faults::trials(),
         demo::trials(),
         bad_input::trials(),
         readme::trials(),
+        remote::trials(),
         queries::trials(),
     ]
     .into_iter()

@@ -6,9 +6,9 @@ use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
 
-use super::retry::{Verdict, retry_after};
 use super::wire::{Dialect, Question, Refusal, Reply, Unusable};
 use super::{RemoteModel, http};
+use crate::engine::http::retry::{Verdict, retry_after};
 use crate::failure::{FailureClass, Poison};
 
 /// Bytes of an answer that say nothing yet, and those that a token may take with its alternatives. A server that sends more than these for

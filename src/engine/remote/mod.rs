@@ -12,7 +12,6 @@
 //! | cost | device time | tokens, as the server counts them; device time is 0 |
 
 mod call;
-mod retry;
 mod scores;
 mod tokens;
 mod wire;
@@ -30,13 +29,13 @@ use tokio::sync::Semaphore;
 
 use super::error::EngineError;
 use super::http;
+use super::http::retry::{Gate, Patience};
 use super::model::{ModelInfo, ModelKind};
 use super::request::{Answer, Completion, Generate, Prediction, Request, Sampling, Score, Work};
 use crate::config::{ConfigError, ModelConfig, ModelPlace};
 use crate::failure::{Component, Failure, FailureClass};
 use crate::metrics::METRICS;
 use call::Attempt;
-use retry::{Gate, Patience};
 use wire::{Dialect, Question, Reply};
 
 /// A model behind a server.
@@ -83,8 +82,7 @@ impl RemoteModel {
         let base_url = place.base_url.as_str().trim_end_matches('/').to_owned();
         let completions = Url::parse(&format!("{base_url}/chat/completions"))
             .map_err(|e| ConfigError(format!("`models.{name}.base_url` cannot be extended by a path: {e}")))?;
-        let client = http::client(&completions)
-            .build()
+        let client = http::client(&completions, |builder| builder)
             .map_err(|e| ConfigError(format!("`models.{name}`: cannot prepare connections: {}", http::reason(&e))))?;
         let mut revision = blake3::Hasher::new();
         for part in [&base_url, place.server_model] {
@@ -217,6 +215,8 @@ impl RemoteModel {
             };
             attempt += 1;
             let Some(wait) = self.patience.wait(attempt, asked) else {
+                // The stream comes back sooner than that, and then waits here instead of knocking at once.
+                self.gate.close(self.patience.longest_wait);
                 let asked = asked.unwrap_or_default().as_secs();
                 return Err(self.transient(&format!("{reason}, and asks for {asked} s without calls")));
             };

@@ -202,6 +202,14 @@ async fn a_server_that_wants_peace_for_long_pauses_the_stream() {
     let (transient, calls) = transient_of(play).await;
     assert!(transient.reason.contains("429") && transient.reason.contains("3600 s"), "{}", transient.reason);
     assert_eq!(calls, 1);
+
+    let server = Server::start(play).await;
+    let mut model = opened(&config(&server));
+    model.patience.longest_wait = Duration::from_millis(300);
+    ask(&model, Work::Generate(generate())).await.unwrap_err();
+    let start = std::time::Instant::now();
+    ask(&model, Work::Generate(generate())).await.unwrap_err();
+    assert!(start.elapsed() >= Duration::from_millis(250), "the stream came back after {:?}", start.elapsed());
 }
 
 #[tokio::test]

@@ -1,4 +1,6 @@
-//! The HTTP client of everything in the engine that speaks to a server.
+//! The HTTP client of everything in the engine that speaks to a server, and its patience.
+
+pub(in crate::engine) mod retry;
 
 use std::time::Duration;
 
@@ -8,20 +10,21 @@ use reqwest::{Client, ClientBuilder, Url};
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A builder of clients for `address`. Redirects are followed only where the caller says so: a request carries a key.
-pub(super) fn client(address: &Url) -> ClientBuilder {
+/// A client for `address`, made as `shape` says. Redirects are followed only where that says so: a request carries a key.
+pub(in crate::engine) fn client(address: &Url, shape: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, reqwest::Error> {
     // The process has one provider of cryptography; whoever comes first sets it, and everyone sets the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    let builder = Client::builder()
-        .user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")))
-        .connect_timeout(CONNECT)
-        .redirect(Policy::none());
+    let builder = || {
+        let builder = Client::builder().user_agent(concat!("tidemill/", env!("CARGO_PKG_VERSION")));
+        shape(builder.connect_timeout(CONNECT).redirect(Policy::none()))
+    };
+    let client = builder().build();
     // A server without TLS must not need a machine that has certificates.
-    if address.scheme() == "http" { builder.tls_certs_only([]) } else { builder }
+    if client.is_err() && address.scheme() == "http" { builder().tls_certs_only([]).build() } else { client }
 }
 
 /// The innermost reason of an error, which is the one that tells; the address stays out of it.
-pub(super) fn reason(error: &reqwest::Error) -> String {
+pub(in crate::engine) fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }

@@ -16,25 +16,25 @@ use tokio::time::Instant;
 
 /// How patient to be with a server.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Patience {
+pub(in crate::engine) struct Patience {
     /// Times that a request is sent at most.
-    pub(super) attempts: u32,
+    pub(in crate::engine) attempts: u32,
     /// The wait before the second attempt; it doubles with every further one.
-    pub(super) first_wait: Duration,
+    pub(in crate::engine) first_wait: Duration,
     /// The longest wait between attempts, and the longest that a server may ask for.
-    pub(super) longest_wait: Duration,
+    pub(in crate::engine) longest_wait: Duration,
     /// Time that all attempts and waits may take together.
-    pub(super) total: Duration,
+    pub(in crate::engine) total: Duration,
 }
 
 impl Patience {
     /// For calls of at most `timeout` each: together they stay well below the time after which a batch in flight ends the process.
-    pub(super) fn new(timeout: Duration) -> Self {
+    pub(in crate::engine) fn new(timeout: Duration) -> Self {
         Self { attempts: 5, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(30), total: 3 * timeout }
     }
 
     /// The wait after the failed attempt number `attempt`, counted from 1. None where the server asks for more than is allowed.
-    pub(super) fn wait(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
+    pub(in crate::engine) fn wait(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
         if let Some(asked) = asked {
             return (asked <= self.longest_wait).then_some(asked);
         }
@@ -47,7 +47,7 @@ impl Patience {
 
 /// Whose fault a status is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(in crate::engine) enum Verdict {
     /// Nobody's: it is the answer.
     Answer,
     /// The server's, for now.
@@ -60,7 +60,7 @@ pub(super) enum Verdict {
 
 impl Verdict {
     /// By the table above.
-    pub(super) fn of(status: StatusCode) -> Self {
+    pub(in crate::engine) fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             200..=299 => Self::Answer,
             408 | 425 | 429 => Self::Again,
@@ -73,7 +73,7 @@ impl Verdict {
 }
 
 /// How long the server asks to be left alone: in seconds, or until a date. A date in the past asks for nothing.
-pub(super) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+pub(in crate::engine) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();
@@ -84,20 +84,20 @@ pub(super) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<D
 
 /// Where all calls to one server wait while it asks to be left alone.
 #[derive(Debug, Default)]
-pub(super) struct Gate {
+pub(in crate::engine) struct Gate {
     until: Mutex<Option<Instant>>,
 }
 
 impl Gate {
     /// Lets nobody pass for so long.
-    pub(super) fn close(&self, wait: Duration) {
+    pub(in crate::engine) fn close(&self, wait: Duration) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Instant::now() + wait;
         *until = Some(until.map_or(new, |old| old.max(new)));
     }
 
     /// Waits until the gate is open.
-    pub(super) async fn pass(&self) {
+    pub(in crate::engine) async fn pass(&self) {
         loop {
             let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
             match until.filter(|until| *until > Instant::now()) {

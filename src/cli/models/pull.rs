@@ -1,0 +1,121 @@
+//! `tidemill models pull`.
+
+use std::io::IsTerminal;
+use std::path::PathBuf;
+use std::sync::Mutex;
+
+use anyhow::Result;
+use clap::Args;
+use indicatif::{HumanBytes, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use serde_json::json;
+
+use super::pulled_models;
+use crate::config::{Config, ConfigError};
+use crate::engine::hub::{self, ENDPOINT, Hub, Pull, Pulled, Source};
+
+/// What to bring, and where.
+#[derive(Debug, Args)]
+pub struct PullArgs {
+    /// A model of the hub as OWNER/MODEL or OWNER/MODEL@REVISION, a model folder on disk, or a GGUF file
+    #[arg(value_name = "MODEL")]
+    source: String,
+    /// The folder to fill; models/NAME in the data folder unless told
+    #[arg(long, value_name = "DIR")]
+    to: Option<PathBuf>,
+    /// What pipelines are to call the model; made from its own name unless told
+    #[arg(long, value_name = "NAME")]
+    name: Option<String>,
+    /// Take the one GGUF file whose name fits, as in `q8_0` or `*-q4_k_m.gguf`
+    #[arg(long, value_name = "PATTERN")]
+    gguf: Option<String>,
+    /// The hub. A token for private and gated models is read from HF_TOKEN
+    #[arg(long, env = "HF_ENDPOINT", value_name = "URL", default_value = ENDPOINT)]
+    endpoint: String,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Brings the model and prints the lines that make it known.
+pub async fn run(config: Config, args: PullArgs) -> Result<()> {
+    let source = Source::parse(&args.source)?;
+    let name = args.name.unwrap_or_else(|| source.name());
+    if name != hub::name_for(&name) {
+        let message = format!("--name {name:?} cannot stand in a variable's name; write {:?}", hub::name_for(&name));
+        return Err(ConfigError(message).into());
+    }
+    let endpoint = if args.endpoint.is_empty() { ENDPOINT } else { &args.endpoint };
+    let hub = Hub::new(endpoint, std::env::var("HF_TOKEN").ok().as_deref())?;
+    let folder = args.to.unwrap_or_else(|| pulled_models(&config).join(&name));
+    let bar = Bar::default();
+    let progress = |file: &str, done: u64, total: Option<u64>| bar.show(file, done, total);
+    let pull = Pull { source: &source, folder: &folder, gguf: args.gguf.as_deref(), progress: &progress };
+    let pulled = hub::pull(&hub, pull).await?;
+    bar.end();
+    let setting = setting(&name, &pulled);
+    let manifest = &pulled.manifest;
+    if args.json {
+        println!(
+            "{}",
+            json!({
+                "name": name, "path": pulled.path, "source": manifest.source, "revision": manifest.revision,
+                "files": manifest.files.len(), "kept": pulled.kept, "bytes": manifest.bytes(), "setting": setting,
+            })
+        );
+        return Ok(());
+    }
+    let revision = manifest.revision.as_deref().map(|revision| format!(" at {revision}")).unwrap_or_default();
+    println!(
+        "{} files, {}, {} of them here before, from {}{revision}",
+        manifest.files.len(),
+        HumanBytes(manifest.bytes()),
+        pulled.kept,
+        manifest.source
+    );
+    println!("to use it, put this into tidemill.toml:\n\n{setting}");
+    Ok(())
+}
+
+/// The lines of `tidemill.toml`.
+fn setting(name: &str, pulled: &Pulled) -> String {
+    let has = |file: &str| pulled.manifest.files.iter().any(|known| known.name == file);
+    let path = toml::Value::String(pulled.path.display().to_string());
+    if has("adapter_config.json") && !has("config.json") {
+        return format!("[models.{name}]\npath = \"…\"   # the model that the adapter was trained on\nadapter = {path}");
+    }
+    format!("[models.{name}]\npath = {path}")
+}
+
+/// Progress on stderr, where somebody looks.
+#[derive(Default)]
+struct Bar {
+    shown: Mutex<Option<(String, ProgressBar)>>,
+}
+
+impl Bar {
+    fn show(&self, file: &str, done: u64, total: Option<u64>) {
+        let mut shown = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        if shown.as_ref().is_none_or(|(name, _)| name != file) {
+            if let Some((_, last)) = shown.take() {
+                last.finish_and_clear();
+            }
+            if !std::io::stderr().is_terminal() {
+                eprintln!("{file}");
+            }
+            let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
+            let style = ProgressStyle::with_template("{msg} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()));
+            bar.set_message(file.to_owned());
+            *shown = Some((file.to_owned(), bar));
+        }
+        if let Some((_, bar)) = &*shown {
+            bar.set_position(done);
+        }
+    }
+
+    fn end(&self) {
+        if let Some((_, last)) = self.shown.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take() {
+            last.finish_and_clear();
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! One file of a hub, onto disk: resumed where it stopped, checked before it gets its name.
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use reqwest::header::{ACCEPT_ENCODING, CONTENT_RANGE, RANGE};
+use reqwest::{Response, StatusCode};
+use tokio::fs::{self, File, OpenOptions};
+use tokio::io::AsyncWriteExt;
+
+use super::{Hub, HubFile, Listing};
+use crate::engine::http;
+use crate::engine::http::retry::{Verdict, retry_after};
+
+/// Hears how many bytes of a file are there, and how many there will be, where that is known.
+pub(super) type Heard<'a> = dyn Fn(u64, Option<u64>) + Sync + 'a;
+
+/// What came of one request.
+enum Attempt {
+    Done,
+    Again { reason: String, asked: Option<Duration> },
+}
+
+impl Hub {
+    /// Brings the file's bytes into `partial`, whatever of it is there already kept.
+    pub(super) async fn fetch(&self, listing: &Listing, file: &HubFile, partial: &Path, heard: &Heard<'_>) -> Result<()> {
+        let what = format!("{} of {}", file.name, listing.id);
+        let mut attempt = 0;
+        let mut before = length(partial).await;
+        loop {
+            if before > 0 && file.size == Some(before) {
+                return Ok(());
+            }
+            let outcome = self.attempt(listing, file, partial, heard).await.with_context(|| format!("cannot get {what}"))?;
+            let Attempt::Again { reason, asked } = outcome else { return Ok(()) };
+            let now = length(partial).await;
+            // A line that breaks now and then gets a large file through all the same.
+            attempt = if now > before { 1 } else { attempt + 1 };
+            before = now;
+            self.pause(attempt, asked, &what, &reason).await?;
+        }
+    }
+
+    async fn attempt(&self, listing: &Listing, file: &HubFile, partial: &Path, heard: &Heard<'_>) -> Result<Attempt> {
+        let mut have = length(partial).await;
+        if file.size.is_some_and(|size| have > size) {
+            remove(partial).await?;
+            have = 0;
+        }
+        let parts: Vec<&str> = ["resolve", &listing.commit].into_iter().chain(file.name.split('/')).collect();
+        // A compressed body has other lengths than the file.
+        let mut request = self.get(self.url(&[], &listing.id, &parts)).header(ACCEPT_ENCODING, "identity");
+        if have > 0 {
+            request = request.header(RANGE, format!("bytes={have}-"));
+        }
+        let again = |reason: String| Ok(Attempt::Again { reason, asked: None });
+        let response = match request.send().await {
+            Ok(response) => response,
+            Err(e) => return again(http::reason(&e)),
+        };
+        let status = response.status();
+        match Verdict::of(status) {
+            Verdict::Answer => {}
+            Verdict::Again => {
+                let asked = retry_after(response.headers(), jiff::Timestamp::now());
+                return Ok(Attempt::Again { reason: format!("it answers {status}"), asked });
+            }
+            // What is on disk does not fit what the hub has.
+            Verdict::Request if status == StatusCode::RANGE_NOT_SATISFIABLE && have > 0 => {
+                remove(partial).await?;
+                return again("the part that was here does not fit".into());
+            }
+            Verdict::Settings | Verdict::Request => bail!(self.refused(status, &file.name)),
+        }
+        if status == StatusCode::PARTIAL_CONTENT && !continues(&response, have) {
+            remove(partial).await?;
+            return again("it sends another part than it was asked for".into());
+        }
+        let append = status == StatusCode::PARTIAL_CONTENT;
+        receive(response, partial, if append { have } else { 0 }, file.size, heard).await
+    }
+}
+
+/// Whether a part begins where ours ends.
+fn continues(response: &Response, have: u64) -> bool {
+    let range = response.headers().get(CONTENT_RANGE).and_then(|range| range.to_str().ok());
+    let start = range.and_then(|range| range.strip_prefix("bytes ")).and_then(|range| range.split('-').next());
+    start.and_then(|start| start.parse().ok()) == Some(have)
+}
+
+/// Writes the body after the first `have` bytes of the file.
+async fn receive(mut response: Response, partial: &Path, have: u64, size: Option<u64>, heard: &Heard<'_>) -> Result<Attempt> {
+    let unwritable = || format!("cannot write {}", partial.display());
+    let mut file = open(partial, have).await.with_context(unwritable)?;
+    let total = size.or_else(|| response.content_length().map(|rest| have + rest));
+    let mut written = have;
+    let outcome = loop {
+        heard(written, total);
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                written += chunk.len() as u64;
+                if size.is_some_and(|size| written > size) {
+                    break Err(anyhow::anyhow!("the hub sends more than the {} bytes that it told of", size.unwrap_or_default()));
+                }
+                file.write_all(&chunk).await.with_context(unwritable)?;
+            }
+            Ok(None) if total.is_some_and(|total| written < total) => {
+                break Ok(Attempt::Again { reason: format!("the answer ends after {written} bytes"), asked: None });
+            }
+            Ok(None) => break Ok(Attempt::Done),
+            Err(e) => break Ok(Attempt::Again { reason: http::reason(&e), asked: None }),
+        }
+    };
+    // Whatever came counts at the next attempt.
+    file.flush().await.with_context(unwritable)?;
+    file.sync_all().await.with_context(unwritable)?;
+    if outcome.is_err() {
+        remove(partial).await?;
+    }
+    outcome
+}
+
+async fn open(partial: &Path, have: u64) -> std::io::Result<File> {
+    if have > 0 {
+        return OpenOptions::new().append(true).open(partial).await;
+    }
+    File::create(partial).await
+}
+
+async fn length(path: &Path) -> u64 {
+    fs::metadata(path).await.map_or(0, |found| found.len())
+}
+
+async fn remove(path: &Path) -> Result<()> {
+    match fs::remove_file(path).await {
+        Err(e) if e.kind() != std::io::ErrorKind::NotFound => Err(e).with_context(|| format!("cannot remove {}", path.display())),
+        _ => Ok(()),
+    }
+}

@@ -1,0 +1,119 @@
+//! Whether the files of a model can be read as what they are, without loading the weights.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::Read;
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+use candle_core::quantized::gguf_file;
+use serde_json::Value;
+use tokenizers::Tokenizer;
+
+/// The longest header of weights that is believed: those of the largest models have a few megabytes.
+const HEADER_BYTES: u64 = 100 << 20;
+
+/// What an adapter's folder has instead of `config.json` and a tokenizer.
+const ADAPTER: &str = "adapter_config.json";
+
+/// Reads the settings, the tokenizer and the headers of the weights at `path`: a model's folder, an adapter's, or a GGUF file. Blocks.
+///
+/// # Errors
+/// Where one of them is missing or is not what its name says.
+pub fn inspect(path: &Path) -> Result<()> {
+    if !path.is_dir() {
+        let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let content = gguf_file::Content::read(&mut file);
+        content.with_context(|| format!("{} is no GGUF file that can be read; pull it again", path.display()))?;
+        return Ok(());
+    }
+    if path.join(ADAPTER).exists() {
+        object(&path.join(ADAPTER))?;
+    } else {
+        let config = object(&path.join("config.json"))?;
+        if config.get("model_type").and_then(Value::as_str).is_none() {
+            bail!("{} names no model_type; take the file from the model's publisher", path.join("config.json").display());
+        }
+        let tokenizer = path.join("tokenizer.json");
+        let read = Tokenizer::from_file(&tokenizer).map_err(|e| anyhow::anyhow!("{e}"));
+        read.with_context(|| format!("{} cannot be read as a tokenizer; pull the model again", tokenizer.display()))?;
+    }
+    let entries = fs::read_dir(path).with_context(|| format!("cannot read {}", path.display()))?;
+    let files = entries.filter_map(Result::ok).map(|entry| entry.path());
+    let weights: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "safetensors")).collect();
+    if weights.is_empty() {
+        bail!("{} holds no weights; pull the model again", path.display());
+    }
+    weights.iter().try_for_each(|file| header(file))
+}
+
+fn object(path: &Path) -> Result<Value> {
+    let bytes = fs::read(path).with_context(|| format!("cannot read {}; pull the model again", path.display()))?;
+    let value: Value =
+        serde_json::from_slice(&bytes).with_context(|| format!("{} is no JSON; pull the model again", path.display()))?;
+    if !value.is_object() {
+        bail!("{} is no JSON object; take the file from the model's publisher", path.display());
+    }
+    Ok(value)
+}
+
+/// Whether the header is one, and the file as long as it says.
+fn header(path: &Path) -> Result<()> {
+    let unusable = || format!("{} is no file of weights; pull the model again", path.display());
+    let mut file = File::open(path).with_context(unusable)?;
+    let size = file.metadata().with_context(unusable)?.len();
+    let mut head = [0; 8];
+    file.read_exact(&mut head).with_context(unusable)?;
+    let length = u64::from_le_bytes(head);
+    if length > HEADER_BYTES.min(size) {
+        bail!(unusable());
+    }
+    let mut text = vec![0; length as usize];
+    file.read_exact(&mut text).with_context(unusable)?;
+    let tensors: BTreeMap<String, Value> = serde_json::from_slice(&text).with_context(unusable)?;
+    let end = |(name, tensor): (&String, &Value)| match name.as_str() {
+        "__metadata__" => Some(0),
+        _ => tensor.get("data_offsets")?.get(1)?.as_u64(),
+    };
+    let ends: Option<Vec<u64>> = tensors.iter().map(end).collect();
+    let last = ends.with_context(unusable)?.into_iter().max().unwrap_or(0);
+    let expected = last.saturating_add(8 + length);
+    if expected != size {
+        bail!("{} has {size} bytes and its header tells of {expected}; pull the model again", path.display());
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_read_as_far_as_it_is_small() {
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        for sound in ["generators/qwen2", "generators/qwen2-lora", "generators/llama-q4_k_m.gguf"] {
+            inspect(&fixtures.join(sound)).unwrap();
+        }
+        let fixture = fixtures.join("models/tiny-xlm-roberta");
+        inspect(&fixture).unwrap();
+        let home = tempfile::tempdir().unwrap();
+        let copy = |name: &str| std::fs::copy(fixture.join(name), home.path().join(name)).unwrap();
+        let error = || format!("{:#}", inspect(home.path()).unwrap_err());
+        assert!(error().contains("cannot read") && error().contains("config.json"), "{}", error());
+        copy("config.json");
+        assert!(error().contains("tokenizer.json cannot be read as a tokenizer"), "{}", error());
+        copy("tokenizer.json");
+        assert!(error().contains("holds no weights"), "{}", error());
+        copy("model-00001-of-00002.safetensors");
+        inspect(home.path()).unwrap();
+        let shard = home.path().join("model-00001-of-00002.safetensors");
+        let bytes = std::fs::read(&shard).unwrap();
+        std::fs::write(&shard, &bytes[..bytes.len() - 1]).unwrap();
+        assert!(error().contains("its header tells of"), "{}", error());
+        std::fs::write(&shard, [0xff; 64]).unwrap();
+        assert!(error().contains("is no file of weights"), "{}", error());
+        std::fs::write(home.path().join("m.gguf"), "GGUF").unwrap();
+        let error = format!("{:#}", inspect(&home.path().join("m.gguf")).unwrap_err());
+        assert!(error.contains("no GGUF file that can be read"), "{error}");
+    }
+}

@@ -1,0 +1,120 @@
+//! The list of a folder's files with their hashes, kept beside them.
+
+use std::fmt;
+use std::fs;
+use std::path::{Component, Path};
+
+use anyhow::{Context, Result, bail};
+use serde::{Deserialize, Serialize};
+
+use super::digest::digest;
+
+/// The manifest's name in the model's folder.
+pub const MANIFEST: &str = "tidemill-manifest.json";
+
+const VERSION: u32 = 1;
+
+/// What a model's folder holds, as it was when it came.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Manifest {
+    version: u32,
+    /// `owner/model`, or the folder or file it was copied from.
+    pub source: String,
+    /// The hub's commit; none for what came from disk.
+    pub revision: Option<String>,
+    /// Whether every file came.
+    pub complete: bool,
+    /// The files, by name.
+    pub files: Vec<ManifestFile>,
+}
+
+/// One file of a manifest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ManifestFile {
+    /// The path inside the folder, with `/` between its parts.
+    pub name: String,
+    /// Bytes.
+    pub size: u64,
+    /// In hexadecimal.
+    pub blake3: String,
+}
+
+/// A file that is not what the manifest says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Damage {
+    /// The path inside the folder.
+    pub name: String,
+    /// What is wrong.
+    pub reason: String,
+}
+
+impl fmt::Display for Damage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}", self.name, self.reason)
+    }
+}
+
+impl Manifest {
+    pub(super) fn new(source: String, revision: Option<String>) -> Self {
+        Self { version: VERSION, source, revision, complete: false, files: Vec::new() }
+    }
+
+    /// The manifest of the folder, where it has one.
+    ///
+    /// # Errors
+    /// Where it cannot be read, or leads out of the folder.
+    pub fn read(folder: &Path) -> Result<Option<Self>> {
+        let path = folder.join(MANIFEST);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(e) => return Err(e).with_context(|| format!("cannot read {}", path.display())),
+        };
+        let unusable = || format!("{} is no manifest; remove it and pull the model again", path.display());
+        let manifest: Self = serde_json::from_slice(&bytes).with_context(unusable)?;
+        let is_inside =
+            |name: &str| !name.is_empty() && Path::new(name).components().all(|part| matches!(part, Component::Normal(_)));
+        if manifest.version != VERSION || !manifest.files.iter().all(|file| is_inside(&file.name)) {
+            bail!(unusable());
+        }
+        Ok(Some(manifest))
+    }
+
+    /// Writes it, whole or not at all.
+    pub(super) fn write(&self, folder: &Path) -> Result<()> {
+        let (path, partial) = (folder.join(MANIFEST), folder.join(format!("{MANIFEST}.partial")));
+        let text = serde_json::to_string_pretty(self).context("a manifest is JSON")?;
+        let written = fs::write(&partial, text + "\n").and_then(|()| fs::rename(&partial, &path));
+        written.with_context(|| format!("cannot write {}", path.display()))
+    }
+
+    /// Reads every file again and says which are not what they were. Blocks.
+    pub fn damages(&self, folder: &Path) -> Vec<Damage> {
+        self.files.iter().filter_map(|file| file.damage(folder)).collect()
+    }
+
+    /// Bytes of all files.
+    pub fn bytes(&self) -> u64 {
+        self.files.iter().map(|file| file.size).sum()
+    }
+}
+
+impl ManifestFile {
+    /// What is wrong with the file in the folder, where something is.
+    pub(super) fn damage(&self, folder: &Path) -> Option<Damage> {
+        let path = folder.join(&self.name);
+        let reason = match fs::metadata(&path) {
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => "is missing".into(),
+            Err(e) => format!("cannot be read: {e}"),
+            Ok(found) if found.len() != self.size => format!("has {} bytes and had {}", found.len(), self.size),
+            Ok(_) => match digest(&path, false) {
+                Err(e) => format!("cannot be read: {e:#}"),
+                Ok(found) if found.blake3 != self.blake3 => "has another content than it had".into(),
+                Ok(_) => return None,
+            },
+        };
+        Some(Damage { name: self.name.clone(), reason })
+    }
+}

@@ -1,0 +1,213 @@
+//! A model into a folder of its own.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+
+use super::digest::{Digest, digest};
+use super::manifest::{Manifest, ManifestFile};
+use super::wanted::wanted;
+use super::{Hub, HubFile, Listing, MANIFEST, Source};
+
+/// The file that keeps two commands out of one folder.
+const LOCK: &str = ".tidemill-lock";
+
+/// What to bring where.
+pub struct Pull<'a> {
+    /// Where it comes from.
+    pub source: &'a Source,
+    /// The folder; made where it is not there. It must be empty, or hold what an earlier pull put there.
+    pub folder: &'a Path,
+    /// Take the GGUF file whose name fits this, instead of the model's folder.
+    pub gguf: Option<&'a str>,
+    /// Hears of each file how many bytes are there, and how many there will be, where that is known.
+    pub progress: &'a (dyn Fn(&str, u64, Option<u64>) + Sync),
+}
+
+/// What was brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pulled {
+    /// What `models.NAME.path` must be: the folder, or the GGUF file in it.
+    pub path: PathBuf,
+    /// The folder's files.
+    pub manifest: Manifest,
+    /// Files that were there already.
+    pub kept: usize,
+}
+
+/// Brings the model, file by file. Files that are there and right are kept.
+///
+/// # Errors
+/// Where the hub or the disk fails, a file is not what the hub says, or the folder belongs to something else. What came stays, and counts
+/// at the next attempt.
+pub async fn pull(hub: &Hub, pull: Pull<'_>) -> Result<Pulled> {
+    let folder = pull.folder;
+    fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
+    let lock = File::create(folder.join(LOCK)).with_context(|| format!("cannot write into {}", folder.display()))?;
+    if lock.try_lock().is_err() {
+        bail!("another command is pulling into {}; wait for it, or name another folder with --to", folder.display());
+    }
+    let outcome = locked(hub, &pull).await;
+    // Nobody waits for a lock, so nobody is left with one on a file without a name.
+    fs::remove_file(folder.join(LOCK)).with_context(|| format!("cannot remove {}", folder.join(LOCK).display()))?;
+    outcome
+}
+
+async fn locked(hub: &Hub, pull: &Pull<'_>) -> Result<Pulled> {
+    let old = Manifest::read(pull.folder)?;
+    let in_place = matches!(pull.source, Source::Folder(from) if same(from, pull.folder));
+    if old.is_none() && !in_place {
+        refuse_what_is_not_ours(pull.folder)?;
+    }
+    match pull.source {
+        Source::Hub { id, revision } => from_hub(hub, pull, &hub.listing(id, revision).await?, old).await,
+        Source::Folder(from) => {
+            let names = names_below(from)?;
+            let names = wanted(&from.display().to_string(), names.iter().map(String::as_str), pull.gguf)?;
+            from_disk(pull, from, names, old)
+        }
+        Source::File(from) => {
+            let name = from.file_name().context("a file has a name")?.to_string_lossy().into_owned();
+            from_disk(pull, from.parent().unwrap_or(Path::new("")), vec![name], old)
+        }
+    }
+}
+
+async fn from_hub(hub: &Hub, pull: &Pull<'_>, listing: &Listing, old: Option<Manifest>) -> Result<Pulled> {
+    let names = wanted(&listing.id, listing.files.iter().map(|file| file.name.as_str()), pull.gguf)?;
+    let mut manifest = Manifest::new(listing.id.clone(), Some(listing.commit.clone()));
+    let is_this = |old: &Manifest| old.source == manifest.source && old.revision == manifest.revision;
+    let same_commit = old.as_ref().is_some_and(is_this);
+    remove_others(pull.folder, old.as_ref(), &names)?;
+    manifest.files = old.filter(|_| same_commit).map(|old| old.files).unwrap_or_default();
+    // From here on the folder is ours, and not whole.
+    manifest.write(pull.folder)?;
+    let mut kept = 0;
+    for name in &names {
+        if manifest.files.iter().any(|known| known.name == *name && known.damage(pull.folder).is_none()) {
+            kept += 1;
+            continue;
+        }
+        let file = listing.files.iter().find(|file| file.name == *name).context("wanted names are listed")?;
+        let found = one_from_hub(hub, pull, listing, file).await?;
+        manifest.files.retain(|known| known.name != *name);
+        manifest.files.push(ManifestFile { name: name.clone(), size: found.size, blake3: found.blake3 });
+        // What came must count even if the next file does not come.
+        manifest.write(pull.folder)?;
+    }
+    manifest.files.retain(|file| names.contains(&file.name));
+    manifest.files.sort_by(|one, other| one.name.cmp(&other.name));
+    finish(pull, manifest, kept)
+}
+
+async fn one_from_hub(hub: &Hub, pull: &Pull<'_>, listing: &Listing, file: &HubFile) -> Result<Digest> {
+    let target = pull.folder.join(&file.name);
+    // Parts of another content are never continued.
+    let content = file.sha256.as_deref().unwrap_or(&listing.commit);
+    let partial = pull.folder.join(format!("{}.{}.partial", file.name, content.get(..12).unwrap_or(content)));
+    make_parent(&target)?;
+    hub.fetch(listing, file, &partial, &|done, total| (pull.progress)(&file.name, done, total)).await?;
+    let (path, with_sha256) = (partial.clone(), file.sha256.is_some());
+    let found = tokio::task::spawn_blocking(move || digest(&path, with_sha256)).await??;
+    let is_right = file.size.is_none_or(|size| size == found.size)
+        && file.sha256.as_deref().is_none_or(|told| found.sha256.as_deref() == Some(&told.to_ascii_lowercase()));
+    if !is_right {
+        fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
+        bail!(
+            "{} of {} came with another content than the hub tells of, and was removed; run the command again",
+            file.name,
+            listing.id
+        );
+    }
+    fs::rename(&partial, &target).with_context(|| format!("cannot move the download to {}", target.display()))?;
+    Ok(found)
+}
+
+fn from_disk(pull: &Pull<'_>, from: &Path, names: Vec<String>, old: Option<Manifest>) -> Result<Pulled> {
+    let from = from.canonicalize().with_context(|| format!("cannot find {}", from.display()))?;
+    let mut manifest = Manifest::new(from.display().to_string(), None);
+    let in_place = same(&from, pull.folder);
+    if !in_place {
+        remove_others(pull.folder, old.as_ref(), &names)?;
+    }
+    // From here on the folder is ours, and not whole.
+    manifest.write(pull.folder)?;
+    for name in names {
+        let (source, target) = (from.join(&name), pull.folder.join(&name));
+        if !in_place {
+            let partial = pull.folder.join(format!("{name}.partial"));
+            make_parent(&target)?;
+            let copied = fs::copy(&source, &partial).and_then(|_| File::open(&partial)?.sync_all());
+            copied
+                .and_then(|()| fs::rename(&partial, &target))
+                .with_context(|| format!("cannot copy {} to {}", source.display(), target.display()))?;
+        }
+        let found = digest(&target, false)?;
+        (pull.progress)(&name, found.size, Some(found.size));
+        manifest.files.push(ManifestFile { name, size: found.size, blake3: found.blake3 });
+    }
+    finish(pull, manifest, 0)
+}
+
+fn finish(pull: &Pull<'_>, mut manifest: Manifest, kept: usize) -> Result<Pulled> {
+    manifest.complete = true;
+    manifest.write(pull.folder)?;
+    let folder = pull.folder.canonicalize().with_context(|| format!("cannot find {}", pull.folder.display()))?;
+    let quantized = manifest.files.iter().find(|file| file.name.to_ascii_lowercase().ends_with(".gguf"));
+    let path = quantized.map_or(folder.clone(), |file| folder.join(&file.name));
+    Ok(Pulled { path, manifest, kept })
+}
+
+/// Removes what an earlier pull put there and this one does not bring: it would be read as part of the model.
+fn remove_others(folder: &Path, old: Option<&Manifest>, names: &[String]) -> Result<()> {
+    for left in old.iter().flat_map(|old| &old.files).filter(|file| !names.contains(&file.name)) {
+        let path = folder.join(&left.name);
+        if path.exists() {
+            fs::remove_file(&path)
+                .with_context(|| format!("cannot remove {}, which is no part of the model now", path.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// A folder with something in it that no pull put there is somebody's.
+fn refuse_what_is_not_ours(folder: &Path) -> Result<()> {
+    let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
+    let foreign = entries.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| name.to_str() != Some(LOCK));
+    if let Some(foreign) = foreign {
+        bail!(
+            "{} holds {} and no {MANIFEST}: no pull has filled it; name an empty folder with --to",
+            folder.display(),
+            foreign.display()
+        );
+    }
+    Ok(())
+}
+
+/// Files of the folder and of the folders in it, one level down, as far as models have them.
+fn names_below(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    let unreadable = |folder: &Path| format!("cannot read {}", folder.display());
+    for entry in fs::read_dir(folder).with_context(|| unreadable(folder))? {
+        let entry = entry.with_context(|| unreadable(folder))?;
+        let name = entry.file_name().to_string_lossy().into_owned();
+        if !entry.path().is_dir() {
+            names.push(name);
+            continue;
+        }
+        for inner in fs::read_dir(entry.path()).with_context(|| unreadable(&entry.path()))?.filter_map(Result::ok) {
+            names.push(format!("{name}/{}", inner.file_name().to_string_lossy()));
+        }
+    }
+    Ok(names)
+}
+
+fn make_parent(path: &Path) -> Result<()> {
+    let parent = path.parent().context("a file is in a folder")?;
+    fs::create_dir_all(parent).with_context(|| format!("cannot make the folder {}", parent.display()))
+}
+
+fn same(one: &Path, other: &Path) -> bool {
+    one.canonicalize().ok().is_some_and(|one| other.canonicalize().ok() == Some(one))
+}

@@ -1,0 +1,98 @@
+//! What the operator names: a model of the hub, or one on disk.
+
+use std::path::{Path, PathBuf};
+
+use crate::config::ConfigError;
+
+/// Where a model comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Source {
+    /// `owner/model` of a hub, at a branch, a tag or a commit.
+    Hub {
+        /// `owner/model`.
+        id: String,
+        /// `main` unless told.
+        revision: String,
+    },
+    /// A model folder on disk.
+    Folder(PathBuf),
+    /// A GGUF file on disk.
+    File(PathBuf),
+}
+
+impl Source {
+    /// Reads `owner/model`, `owner/model@revision`, or the path of something that is there.
+    ///
+    /// # Errors
+    /// Where it is neither.
+    pub fn parse(text: &str) -> Result<Self, ConfigError> {
+        let path = Path::new(text);
+        if path.is_dir() {
+            return Ok(Self::Folder(path.to_owned()));
+        }
+        if path.is_file() {
+            if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")) {
+                return Ok(Self::File(path.to_owned()));
+            }
+            return Err(ConfigError(format!("{text} is a file and no GGUF file; name the model's folder")));
+        }
+        let (id, revision) = text.split_once('@').unwrap_or((text, "main"));
+        let is_word = |word: &str| {
+            !word.is_empty()
+                && !word.starts_with('.')
+                && word.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.'))
+        };
+        match id.split('/').collect::<Vec<_>>().as_slice() {
+            [owner, model] if is_word(owner) && is_word(model) && !revision.is_empty() => {
+                Ok(Self::Hub { id: id.to_owned(), revision: revision.to_owned() })
+            }
+            _ => Err(ConfigError(format!(
+                "{text:?} is neither a folder that is here nor a model of the hub; write owner/model, or owner/model@revision"
+            ))),
+        }
+    }
+
+    /// A name for the model in the configuration.
+    pub fn name(&self) -> String {
+        let last = match self {
+            Self::Hub { id, .. } => id.rsplit('/').next().unwrap_or_default().to_owned(),
+            Self::Folder(path) => {
+                let path = path.canonicalize().unwrap_or_else(|_| path.clone());
+                path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+            }
+            Self::File(path) => path.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
+        };
+        name_for(&last)
+    }
+}
+
+/// The nearest thing to `text` that needs no quotes in TOML and can stand in a variable's name.
+pub fn name_for(text: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || c == '_' { c.to_ascii_lowercase() } else { '-' };
+    let name: String = text.chars().map(plain).collect();
+    let name = name.trim_matches('-');
+    if name.is_empty() { "model".into() } else { name.into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_source_is_a_model_of_the_hub_or_something_that_is_here() {
+        let hub = |id: &str, revision: &str| Ok(Source::Hub { id: id.into(), revision: revision.into() });
+        assert_eq!(Source::parse("Qwen/Qwen2.5-0.5B-Instruct"), hub("Qwen/Qwen2.5-0.5B-Instruct", "main"));
+        assert_eq!(Source::parse("owner/model@refs/pr/3"), hub("owner/model", "refs/pr/3"));
+        let folder = tempfile::tempdir().unwrap();
+        assert_eq!(Source::parse(folder.path().to_str().unwrap()), Ok(Source::Folder(folder.path().into())));
+        for text in ["model", "./models/absent", "../x/y", "owner/model@", "a/b/c", "owner/mo del", "https://hub/owner/model"] {
+            assert!(Source::parse(text).unwrap_err().to_string().contains("write owner/model"), "{text}");
+        }
+    }
+
+    #[test]
+    fn names_can_stand_in_toml_without_quotes() {
+        assert_eq!(Source::parse("Qwen/Qwen2.5-0.5B-Instruct").unwrap().name(), "qwen2-5-0-5b-instruct");
+        assert_eq!([name_for("..."), name_for("Modèle_1")], ["model", "mod-le_1"]);
+    }
+}
