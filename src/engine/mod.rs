@@ -36,7 +36,7 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use futures::future::join_all;
+use futures::future::try_join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use device::EngineStats;
@@ -227,18 +227,19 @@ impl Engine {
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
     }
 
-    /// Asks the servers.
+    /// Asks the servers. The first that is out of order ends the call: the others would only wait for the same.
     async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
-        let ask = async |(index, request): &(usize, Request)| match &self.inner.models[*index].host {
-            Host::Remote(remote) => remote.answer(request).await,
-            Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
+        let ask = async |(index, request): &(usize, Request)| {
+            let answer = match &self.inner.models[*index].host {
+                Host::Remote(remote) => remote.answer(request).await,
+                Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
+            };
+            match answer {
+                Err(Failure::Transient(transient)) => Err(transient),
+                answer => Ok(answer),
+            }
         };
-        let answers = join_all(requests.iter().map(ask)).await;
-        let transient = answers.iter().find_map(|answer| match answer {
-            Err(Failure::Transient(transient)) => Some(transient.clone()),
-            _ => None,
-        });
-        transient.map_or(Ok(answers), Err)
+        try_join_all(requests.iter().map(ask)).await
     }
 
     /// Queues the sequences and waits for their rows.

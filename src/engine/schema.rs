@@ -23,7 +23,7 @@ impl Schema {
             return Err("the schema must be of `type: object`, so that every answer has named fields".into());
         }
         let validator =
-            jsonschema::validator_for(&value).map_err(|e| format!("the schema is not valid: {e}, at `{}`", e.schema_path()))?;
+            jsonschema::validator_for(&value).map_err(|e| format!("the schema is not valid: {e}, at `{}`", e.instance_path()))?;
         Ok(Self { text: value.to_string(), value, validator })
     }
 

@@ -19,6 +19,7 @@ mod models;
 mod pipelines;
 mod queries;
 mod readme;
+mod remote;
 mod search;
 mod smoke;
 mod world;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         demo::trials(),
         bad_input::trials(),
         readme::trials(),
+        remote::trials(),
         queries::trials(),
     ]
     .into_iter()

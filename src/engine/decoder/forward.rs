@@ -36,7 +36,13 @@ impl Decoder {
         let step = self.plan(cache, rows);
         let mut space = std::mem::take(&mut cache.workspace);
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids).copied().collect();
-        self.embeddings().rows(&ids, sized(&mut space.hidden, step.tokens * self.shape.hidden));
+        let (table, width) = (self.embeddings(), self.shape.hidden);
+        let hidden = sized(&mut space.hidden, step.tokens * width);
+        hidden
+            .par_chunks_mut(width)
+            .zip(&ids)
+            .with_min_len(ALONE.div_ceil(width))
+            .for_each(|(row, id)| table.row(*id as usize, row));
         for (layer, heads) in self.layers.iter().zip(&mut cache.layers) {
             self.attention(layer, heads, &step, &mut space);
             self.feed_forward(layer, step.tokens, &mut space);

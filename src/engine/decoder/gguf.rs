@@ -1,20 +1,21 @@
 //! Reads a decoder from a GGUF file: its shape from the metadata, its tensors as they are quantized.
 
-use std::borrow::Cow;
 use std::fs::File;
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use candle_core::Device;
+use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
-use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 
+use super::blocks::unpack;
 use super::config::{DecoderShape, Family};
 use super::matrix::Matrix;
 use super::rope::Rotation;
 use super::weights::Tensors;
 use crate::engine::error::EngineError;
 use crate::engine::folder::Folder;
+use crate::engine::kernels::Bytes;
 
 /// The tensors of a GGUF file, under the names of Hugging Face folders.
 pub(super) struct GgufTensors {
@@ -136,21 +137,23 @@ impl GgufTensors {
         let unreadable = |e: candle_core::Error| format!("the tensor {name} cannot be read: {e}; fetch the file again");
         let tensor = self.content.tensor(&mut self.file, name, &Device::Cpu).map_err(|e| invalid(unreadable(e)))?;
         let inputs = shape.last().copied().unwrap_or(1);
-        let halves = |tensor: &QTensor| -> Result<Vec<u16>, EngineError> {
-            let bytes = tensor.data().map_err(|e| invalid(unreadable(e)))?;
-            Ok(bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect())
-        };
+        let bytes = tensor.data().map_err(|e| invalid(unreadable(e)))?;
+        let halves = || bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
         match tensor.dtype() {
-            GgmlDType::BF16 => Ok(Matrix::Half { rows: halves(&tensor)?, inputs }),
-            GgmlDType::F32 | GgmlDType::F16 => Ok(Matrix::Wide { rows: Matrix::Quantized(Arc::new(tensor)).into_wide(), inputs }),
-            GgmlDType::Q8_1 | GgmlDType::Q8K => {
-                let reason = format!(
-                    "the tensor {name} is stored as {:?}, which is not supported; use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16",
-                    tensor.dtype()
-                );
-                Err(invalid(reason))
+            GgmlDType::BF16 => Ok(Matrix::Half { rows: halves().collect(), inputs }),
+            GgmlDType::F16 => {
+                Ok(Matrix::Wide { rows: halves().map(|bits| half::f16::from_bits(bits).to_f32()).collect(), inputs })
             }
-            _ => Ok(Matrix::Quantized(Arc::new(tensor))),
+            GgmlDType::F32 => {
+                let rows = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
+                Ok(Matrix::Wide { rows, inputs })
+            }
+            other => unpack(other, &bytes, inputs).map(Matrix::Bytes).ok_or_else(|| {
+                let reason = format!(
+                    "the tensor {name} is stored as {other:?}, which is not supported; use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16"
+                );
+                invalid(reason)
+            }),
         }
     }
 
@@ -167,20 +170,13 @@ impl Tensors for GgufTensors {
         Ok(match matrix {
             Matrix::Wide { rows, inputs } => Matrix::Wide { rows: in_order(&rows, inputs, width), inputs },
             Matrix::Half { rows, inputs } => Matrix::Half { rows: in_order(&rows, inputs, width), inputs },
-            Matrix::Quantized(tensor) => {
-                let ordered = tensor.data().and_then(|bytes| {
-                    let bytes = in_order(&bytes, bytes.len() / outputs, width);
-                    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, tensor.dtype())?;
-                    QTensor::new(storage, tensor.shape().clone())
-                });
-                let ordered = ordered.map_err(|e| {
-                    EngineError::invalid(
-                        &self.path,
-                        format!("the tensor {name} cannot be put in order: {e}; fetch the file again"),
-                    )
-                })?;
-                Matrix::Quantized(Arc::new(ordered))
-            }
+            Matrix::Bytes(Bytes { values, scales, offsets, inputs, group }) => Matrix::Bytes(Bytes {
+                values: in_order(&values, inputs, width),
+                scales: in_order(&scales, inputs / group, width),
+                offsets: in_order(&offsets, inputs / group, width),
+                inputs,
+                group,
+            }),
         })
     }
 

@@ -1,19 +1,18 @@
 //! Linear layers: one weight or several that read the same input, with their biases.
 
-use super::matrix::Weight;
-use crate::engine::kernels::{Onto, Target, add_bias};
+use crate::engine::kernels::{Onto, Packed, Target, add_bias};
 
 /// `x · Wᵀ + b` of one or more matrices, the results side by side.
 pub(super) struct Linear {
-    parts: Vec<Weight>,
+    parts: Vec<Packed>,
     bias: Option<Vec<f32>>,
     outputs: usize,
 }
 
 impl Linear {
     /// The layer of `parts`; `bias` is as long as all their outputs.
-    pub(super) fn new(parts: Vec<Weight>, bias: Option<Vec<f32>>) -> Self {
-        let outputs = parts.iter().map(Weight::outputs).sum();
+    pub(super) fn new(parts: Vec<Packed>, bias: Option<Vec<f32>>) -> Self {
+        let outputs = parts.iter().map(Packed::outputs).sum();
         Self { parts, bias, outputs }
     }
 
@@ -23,13 +22,13 @@ impl Linear {
     }
 
     /// The first of its matrices.
-    pub(super) fn first(&self) -> &Weight {
+    pub(super) fn first(&self) -> &Packed {
         &self.parts[0]
     }
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.parts.iter().map(Weight::bytes).sum()
+        self.parts.iter().map(Packed::bytes).sum()
     }
 
     /// Writes the layer's results for every row of `input` to the rows of `output`, or adds them there.

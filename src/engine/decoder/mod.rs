@@ -3,12 +3,13 @@
 //! ```text
 //! config.json or GGUF metadata ─ config ─▶ DecoderShape ─┐
 //! safetensors ─ weights ─ lora ─┐                        ├─ layer ─▶ Decoder ── forward ──▶ Logits
-//! GGUF ──────── gguf ───────────┴─ matrix ─ linear ──────┘                        │
+//! GGUF ─ blocks ─ gguf ─────────┴─ matrix ─ linear ──────┘                        │
 //!                                                            KvCache (blocks) ◀───┘
 //! ```
 //!
 //! Nothing here knows requests or prompts: a step is rows of token ids, each with the tokens before it and its blocks.
 
+mod blocks;
 mod cache;
 mod config;
 mod forward;
@@ -32,17 +33,17 @@ use self::gguf::GgufTensors;
 use self::layer::Layer;
 use self::linear::Linear;
 use self::lora::Adapter;
-use self::matrix::{Matrix, Weight};
+use self::matrix::Matrix;
 use self::weights::{Checkpoint, Tensors};
 use super::error::EngineError;
 use super::folder::Folder;
-use super::kernels::{HeadCache, RmsNorm};
+use super::kernels::{HeadCache, Packed, RmsNorm};
 
 /// A decoder in memory.
 pub(in crate::engine) struct Decoder {
     shape: DecoderShape,
     /// The embedding table, where it is not the output layer as well.
-    embeddings: Option<Weight>,
+    embeddings: Option<Packed>,
     layers: Vec<Layer>,
     norm: RmsNorm,
     head: Linear,
@@ -118,7 +119,7 @@ impl Decoder {
     /// Bytes of the weights in memory.
     pub(in crate::engine) fn bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(Layer::bytes).sum();
-        layers + self.head.bytes() + self.embeddings.as_ref().map_or(0, Weight::bytes)
+        layers + self.head.bytes() + self.embeddings.as_ref().map_or(0, Packed::bytes)
     }
 
     /// Storage for `blocks` blocks of [`BLOCK_TOKENS`] tokens in every layer.
@@ -141,7 +142,7 @@ impl Decoder {
     }
 
     /// The table that token ids are looked up in.
-    fn embeddings(&self) -> &Weight {
+    fn embeddings(&self) -> &Packed {
         self.embeddings.as_ref().unwrap_or_else(|| self.head.first())
     }
 }

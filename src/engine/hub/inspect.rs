@@ -90,7 +90,11 @@ mod tests {
 
     #[test]
     fn a_model_is_read_as_far_as_it_is_small() {
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny-xlm-roberta");
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        for sound in ["generators/qwen2", "generators/qwen2-lora", "generators/llama-q4_k_m.gguf"] {
+            inspect(&fixtures.join(sound)).unwrap();
+        }
+        let fixture = fixtures.join("models/tiny-xlm-roberta");
         inspect(&fixture).unwrap();
         let home = tempfile::tempdir().unwrap();
         let copy = |name: &str| std::fs::copy(fixture.join(name), home.path().join(name)).unwrap();

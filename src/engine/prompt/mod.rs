@@ -14,7 +14,7 @@ mod template;
 mod vocabulary;
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::Path;

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use rand::SeedableRng;
+use rand::rngs::StdRng;
 use serde_json::json;
 
 use super::fixture::{self, bert, encode};
 use crate::config::{EngineConfig, ModelConfig};
+use crate::engine::prompt::tests::schemas::object_schema;
 use crate::engine::{
     Answer, Chunking, Completion, Engine, Finish, Generate, GeneratedToken, Message, Prediction, Priority, Prompt, Request, Role,
     Sampling, Schema, Score, Work,
@@ -126,6 +129,35 @@ async fn answers_under_a_schema_are_valid_and_forced_tokens_have_no_probability(
     }
     let cut = engine.run(vec![request(Generate { schema: Some(schema()), ..generate("product", 4) })]).await.unwrap().remove(0);
     assert_eq!((completion(&cut).finish, cut.unwrap().generated), (Finish::Length, 4));
+}
+
+#[tokio::test]
+async fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
+    const SCHEMAS: u64 = 500;
+    const MAX_TOKENS: usize = 150;
+    let engine = engine("qwen3");
+    let schemas: Vec<Arc<Schema>> =
+        (0..SCHEMAS).map(|seed| Arc::new(Schema::new(object_schema(&mut StdRng::seed_from_u64(seed), 0)).unwrap())).collect();
+    let ask = |(seed, schema): (usize, &Arc<Schema>)| {
+        // A model of random weights has no wish to end: so high a temperature ends strings as often as anything.
+        let sampling = Sampling { temperature: if seed % 2 == 0 { 3.0 } else { 0.0 }, top_p: 1.0, top_k: 0, seed: seed as u64 };
+        request(Generate { sampling, schema: Some(schema.clone()), ..generate("fill in the form", MAX_TOKENS) })
+    };
+    let answers = engine.run(schemas.iter().enumerate().map(ask).collect()).await.unwrap();
+    let (mut whole, mut cut) = (0, 0);
+    for (seed, (schema, answer)) in schemas.iter().zip(&answers).enumerate() {
+        let got = completion(answer);
+        match schema.judge(got, MAX_TOKENS) {
+            Ok(_) => whole += 1,
+            Err(Failure::Poison(poison)) if poison.class == FailureClass::Truncated => {
+                assert_eq!((got.finish, got.tokens.len()), (Finish::Length, MAX_TOKENS), "schema {seed}");
+                cut += 1;
+            }
+            Err(failure) => panic!("schema {seed}: {failure}\n{}\n{}", schema.text(), got.text),
+        }
+    }
+    assert_eq!(whole + cut, SCHEMAS);
+    assert!(whole > SCHEMAS / 4 && cut > 0, "{whole} answers came to their end and {cut} were cut off");
 }
 
 #[tokio::test]

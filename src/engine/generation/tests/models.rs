@@ -19,7 +19,8 @@ use crate::engine::prompt::GrowingText;
 use crate::engine::request::{Answer, Prediction, Priority, Sampling};
 
 const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
-const PROMPTS: [&str; 3] = ["short", "mixed", "long"];
+/// The longest first: it is the one that takes the others' memory as it grows.
+const PROMPTS: [&str; 3] = ["long", "short", "mixed"];
 
 struct Tiny {
     decoder: Arc<Decoder>,

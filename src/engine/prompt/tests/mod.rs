@@ -1,7 +1,7 @@
 mod constraint;
 mod fixture;
 mod golden;
-mod schemas;
+pub(in crate::engine) mod schemas;
 mod sentence;
 mod shortest;
 mod templates;

@@ -48,7 +48,8 @@ fn value_schema(random: &mut StdRng, depth: usize) -> Value {
     }
 }
 
-fn object_schema(random: &mut StdRng, depth: usize) -> Value {
+/// An object schema, nested up to three deep, with every kind of value that tasks ask for.
+pub(in crate::engine) fn object_schema(random: &mut StdRng, depth: usize) -> Value {
     let mut properties = Map::new();
     for index in 0..random.random_range(1..5) {
         let name = ["title", "preis €", "a\"q", "tags", "n"][random.random_range(0..5)];

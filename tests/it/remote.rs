@@ -1,0 +1,150 @@
+//! A model behind a server, asked through the same door as models in memory.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use axum::routing::post;
+use axum::{Json, Router};
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use tidemill::config::{EngineConfig, ModelConfig};
+use tidemill::engine::{
+    Chunking, Engine, Finish, Generate, Message, ModelKind, Prediction, Prompt, Request, Role, Sampling, Schema, Score, Work,
+};
+use tidemill::failure::{Component, Failure, FailureClass};
+use tokio::net::TcpListener;
+
+use crate::harness::trial::{Needs, trial};
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("remote::a_server_answers_beside_a_model_on_disk", Needs::NOTHING, beside_a_model),
+        trial("remote::a_document_at_fault_does_not_hold_up_the_others", Needs::NOTHING, one_at_fault),
+        trial("remote::a_server_out_of_order_ends_the_call_at_once", Needs::NOTHING, out_of_order),
+        trial("remote::a_server_that_hangs_ends_the_call_in_time", Needs::NOTHING, hanging),
+    ]
+}
+
+/// Calls at the same time.
+const CONCURRENCY: usize = 4;
+
+/// A server that answers with what `play` makes of the body, and how often it was asked.
+async fn server(play: impl Fn(Value) -> Response + Clone + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = format!("http://{}/v1", listener.local_addr().unwrap());
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = calls.clone();
+    let answer = move |Json(body): Json<Value>| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let response = play(body);
+        async move { response }
+    };
+    let app = Router::new().route("/v1/chat/completions", post(answer));
+    tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
+    (address, calls)
+}
+
+fn said(text: &str) -> Response {
+    let message = json!({"role": "assistant", "content": text});
+    Json(json!({"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5, "completion_tokens": 2}}))
+        .into_response()
+}
+
+fn engine(base_url: String) -> Engine {
+    let remote = ModelConfig {
+        base_url: Some(base_url),
+        server_model: Some("small".into()),
+        context: Some(4096),
+        concurrency: Some(CONCURRENCY),
+        timeout_seconds: Some(1),
+        ..ModelConfig::default()
+    };
+    let encoder = ModelConfig::local(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models/tiny-xlm-roberta"));
+    let models = BTreeMap::from([("clerk".to_owned(), remote), ("encoder".to_owned(), encoder)]);
+    Engine::start(&EngineConfig { threads: Some(1), ..EngineConfig::default() }, &models).unwrap()
+}
+
+fn prompt(text: &str) -> Prompt {
+    Prompt { messages: vec![Message { role: Role::User, content: text.into() }], group: "test".into() }
+}
+
+fn generate(text: &str, schema: Option<Value>) -> Request {
+    let schema = schema.map(|schema| Arc::new(Schema::new(schema).unwrap()));
+    let generate = Generate { prompt: prompt(text), max_tokens: 20, sampling: Sampling::default(), stop: Vec::new(), schema };
+    Request { model: "clerk".into(), work: Work::Generate(generate) }
+}
+
+async fn beside_a_model() {
+    let (address, _) = server(|body| match body["response_format"].is_null() {
+        true => said(&format!("about {}", body["messages"][0]["content"].as_str().unwrap())),
+        false => said("{\"label\": \"garden\"}"),
+    })
+    .await;
+    let engine = engine(address.clone());
+    let info = engine.model("clerk").unwrap();
+    assert_eq!((info.kind, info.origin.as_str(), info.max_tokens), (ModelKind::Generator, address.as_str(), 4096));
+    let encode = Work::Encode { texts: vec!["a kettle".into()], chunking: Chunking::Truncate };
+    let score = Work::Score(Score { prompt: prompt("a rake"), answers: Arc::new(["kitchen".into(), "garden".into()]) });
+    let requests = vec![
+        generate("one", None),
+        Request { model: "encoder".into(), work: encode },
+        Request { model: "clerk".into(), work: score },
+        generate("two", None),
+    ];
+    let answers: Vec<_> = engine.run(requests).await.unwrap().into_iter().map(Result::unwrap).collect();
+    let text = |at: usize| match &answers[at].prediction {
+        Prediction::Completion(completion) => (completion.text.as_str(), completion.finish),
+        other => panic!("{other:?} is no completion"),
+    };
+    assert_eq!([text(0), text(3)], [("about one", Finish::Stop), ("about two", Finish::Stop)], "answers are in order");
+    assert!(matches!(&answers[1].prediction, Prediction::Vectors(_)), "{answers:?}");
+    assert!(matches!(&answers[2].prediction, Prediction::Scores(scores) if scores[1] > scores[0] + 10.0), "{answers:?}");
+    assert_eq!((answers[0].tokens, answers[0].generated), (5, 2), "as the server counts");
+    assert_eq!(engine.count_tokens("clerk", vec!["eight by".into()]).await.unwrap(), [2]);
+}
+
+async fn one_at_fault() {
+    let (address, _) = server(|body| match body["messages"][0]["content"].as_str().unwrap() {
+        "refused" => (StatusCode::BAD_REQUEST, Json(json!({"error": {"message": "no"}}))).into_response(),
+        "lied about" => said("Here is your object: {"),
+        _ => said("{\"price\": 3}"),
+    })
+    .await;
+    let schema = json!({"type": "object", "properties": {"price": {"type": "number"}}, "required": ["price"]});
+    let requests = ["good", "refused", "lied about", "good too"].map(|text| generate(text, Some(schema.clone()))).to_vec();
+    let answers = engine(address).run(requests).await.unwrap();
+    let classes: Vec<Option<FailureClass>> = answers
+        .iter()
+        .map(|answer| match answer {
+            Err(Failure::Poison(poison)) => Some(poison.class),
+            Err(Failure::Transient(transient)) => panic!("{transient}"),
+            Ok(_) => None,
+        })
+        .collect();
+    assert_eq!(classes, [None, Some(FailureClass::Model), Some(FailureClass::Schema), None]);
+}
+
+async fn out_of_order() {
+    let (address, calls) = server(|_| StatusCode::UNAUTHORIZED.into_response()).await;
+    let requests = (0..200).map(|n| generate(&format!("document {n}"), None)).collect();
+    let failure = engine(address).run(requests).await.unwrap_err();
+    assert_eq!(failure.component, Component::Model);
+    assert!(failure.reason.contains("`models.clerk.api_key_env`"), "{}", failure.reason);
+    let calls = calls.load(Ordering::SeqCst);
+    assert!(calls <= 2 * CONCURRENCY, "{calls} of 200 documents were asked about though the first answer says it all");
+}
+
+async fn hanging() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let engine = engine(format!("http://{}/v1", listener.local_addr().unwrap()));
+    let start = Instant::now();
+    let failure = engine.run((0..50).map(|n| generate(&format!("document {n}"), None)).collect()).await.unwrap_err();
+    assert!(failure.reason.contains("no answer in time"), "{}", failure.reason);
+    assert!(start.elapsed() < Duration::from_secs(15), "it took {:?}", start.elapsed());
+}
