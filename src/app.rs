@@ -16,7 +16,7 @@ use anyhow::{Context, Result, bail};
 use futures::future::{join_all, select_all};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{OnceCell, watch};
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
@@ -92,7 +92,10 @@ impl App {
         let evaluator = Evaluator::new(&definition, graph, self.store.clone())?;
         let committer = Committer {
             pipeline: definition.name.clone(),
-            tasks: evaluator.tasks().cloned().collect(),
+            tasks: evaluator.graph().tasks().cloned().collect(),
+            lineages: evaluator.graph().lineages(),
+            prompts: evaluator.graph().prompts().cloned().collect(),
+            prompts_kept: OnceCell::new(),
             store: self.store.clone(),
             dataset,
             results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),

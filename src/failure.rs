@@ -99,6 +99,14 @@ named! {
         Template = "template",
         /// The model refuses this input or answers with something that is no output.
         Model = "model",
+        /// The prompt is longer than the model's context.
+        TooLong = "too_long",
+        /// The answer reached its limit of tokens before it was whole.
+        Truncated = "truncated",
+        /// The answer is not valid under its schema.
+        Schema = "schema",
+        /// The answer holds a string that the document does not.
+        Ungrounded = "ungrounded",
     }
 }
 

@@ -28,7 +28,7 @@
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
 //! | 1 | [`engine`] the model host, [`store`] every line of SQL |
-//! | 0 | the words all share: [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`nearest`] |
+//! | 0 | the words all share: [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`] |
 //!
 //! # To add, touch only
 //!
@@ -54,6 +54,7 @@ pub mod metrics;
 pub mod nearest;
 pub mod outcome;
 pub mod pipeline;
+pub mod prompt;
 pub mod record;
 pub mod search;
 pub mod server;

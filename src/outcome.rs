@@ -29,10 +29,38 @@ pub struct Product {
     pub output: Output,
     /// Identifies the computation: see [`Fingerprint`].
     pub fingerprint: Fingerprint,
+    /// What it took to make it.
+    pub cost: Cost,
+}
+
+/// What an output took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Cost {
     /// Tokens the model read.
     pub tokens: u32,
+    /// Tokens the model wrote.
+    pub generated: u32,
     /// Device time, shared out over a batch by tokens, in microseconds.
     pub device_micros: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.tokens += other.tokens;
+        self.generated += other.generated;
+        self.device_micros += other.device_micros;
+    }
+}
+
+/// Where the outputs of a task come from.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Lineage {
+    /// The model's name in the configuration, where a model made them.
+    pub model: Option<Arc<str>>,
+    /// The hash of the model's files.
+    pub revision: Option<Arc<str>>,
+    /// The version of the prompt, where there is one.
+    pub prompt: Option<Arc<str>>,
 }
 
 /// A result that need not be computed.

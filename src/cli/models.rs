@@ -34,7 +34,7 @@ pub async fn run(mut config: Config, command: ModelsCommand) -> Result<()> {
             .models()
             .map(|model| {
                 json!({
-                    "name": model.name, "path": model.path, "kind": model.kind.as_str(), "revision": model.revision,
+                    "name": model.name, "origin": model.origin, "kind": model.kind.as_str(), "revision": model.revision,
                     "architecture": model.architecture, "dimension": model.dimension, "max_tokens": model.max_tokens,
                 })
             })
@@ -43,7 +43,7 @@ pub async fn run(mut config: Config, command: ModelsCommand) -> Result<()> {
         return Ok(());
     }
     let mut table = Table::new();
-    table.set_header(["model", "kind", "architecture", "dimension", "tokens", "revision", "path"]);
+    table.set_header(["model", "kind", "architecture", "dimension", "tokens", "revision", "origin"]);
     for model in engine.models() {
         table.add_row([
             model.name.to_string(),
@@ -52,7 +52,7 @@ pub async fn run(mut config: Config, command: ModelsCommand) -> Result<()> {
             model.dimension.to_string(),
             model.max_tokens.to_string(),
             model.revision.chars().take(12).collect(),
-            model.path.display().to_string(),
+            model.origin.clone(),
         ]);
     }
     println!("{table}");

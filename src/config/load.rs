@@ -25,7 +25,7 @@ const NOT_SETTINGS: &[&str] =
     &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_REQUIRE_KAFKA"];
 
 /// Settings that hold a path, wherever they stand.
-const PATHS: &[&str] = &["data_dir", "pipelines", "path", "url_file", "token_file"];
+const PATHS: &[&str] = &["data_dir", "pipelines", "path", "adapter", "url_file", "token_file"];
 
 /// Settings whose value no message may show.
 const SECRETS: &[&str] = &["url", "token", "settings"];

@@ -19,7 +19,7 @@ pub const SENTENCE_ENCODER: &str = "minilm";
 pub async fn with_sentence_encoder(config: &mut Config) -> Result<()> {
     if !config.models.contains_key(SENTENCE_ENCODER) {
         let path = tokio::task::spawn_blocking(|| download::sentence_encoder(&tell)).await??;
-        config.models.insert(SENTENCE_ENCODER.to_owned(), ModelConfig { path });
+        config.models.insert(SENTENCE_ENCODER.to_owned(), ModelConfig::local(path));
     }
     Ok(())
 }

@@ -19,6 +19,7 @@ mod model;
 mod plan;
 mod queue;
 mod request;
+mod schema;
 mod tokens;
 mod weights;
 
@@ -33,7 +34,11 @@ use tokio::sync::{Semaphore, mpsc};
 pub use device::EngineStats;
 pub use error::EngineError;
 pub use model::{ModelInfo, ModelKind};
-pub use request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, Work};
+pub use request::{
+    Answer, Chunking, Completion, EncodedChunk, EncodedText, Finish, Generate, GeneratedToken, Message, Prediction, Priority,
+    Prompt, Request, Role, Sampling, Score, Work,
+};
+pub use schema::Schema;
 
 use crate::config::{EngineConfig, ModelConfig};
 use crate::failure::{Component, Failure, FailureClass, Transient};

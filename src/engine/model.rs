@@ -1,6 +1,6 @@
 //! A model of the engine: loaded from its folder, ready to run.
 
-use std::path::PathBuf;
+use std::path::Path;
 use std::sync::Arc;
 
 use super::encoder::Encoder;
@@ -15,8 +15,8 @@ use crate::config::ModelConfig;
 pub struct ModelInfo {
     /// The name that pipelines use.
     pub name: Arc<str>,
-    /// The folder it was loaded from.
-    pub path: PathBuf,
+    /// Where it is: the folder or file it was loaded from, or the address of its server.
+    pub origin: String,
     /// What it can be asked for.
     pub kind: ModelKind,
     /// `model_type` of its `config.json`.
@@ -38,6 +38,8 @@ pub enum ModelKind {
     Encoder,
     /// [`Work::Classify`](super::Work::Classify).
     Classifier,
+    /// [`Work::Generate`](super::Work::Generate) and [`Work::Score`](super::Work::Score).
+    Generator,
 }
 
 impl ModelKind {
@@ -46,6 +48,7 @@ impl ModelKind {
         match self {
             Self::Encoder => "encoder",
             Self::Classifier => "classifier",
+            Self::Generator => "generator",
         }
     }
 }
@@ -60,7 +63,8 @@ pub(super) struct Model {
 impl Model {
     /// Loads the model that pipelines call `name`.
     pub(super) fn load(name: &str, config: &ModelConfig) -> Result<Self, EngineError> {
-        let mut folder = Folder::open(name, &config.path)?;
+        let path = config.path.as_deref().unwrap_or(Path::new(""));
+        let mut folder = Folder::open(name, path)?;
         let (shape, family) = folder.shape()?;
         let positions = shape.max_position_embeddings.saturating_sub(shape.first_position(family));
         let max_tokens = folder.max_tokens(positions)?;
@@ -68,13 +72,13 @@ impl Model {
         let kind = if shape.classifies() { ModelKind::Classifier } else { ModelKind::Encoder };
         let pooling = match kind {
             ModelKind::Encoder => Some(folder.pooling()?),
-            ModelKind::Classifier => None,
+            ModelKind::Classifier | ModelKind::Generator => None,
         };
         let mut weights = Weights::read(&mut folder)?;
         let encoder = Encoder::load(&shape, family, pooling, &mut weights)?;
         let info = ModelInfo {
             name: name.into(),
-            path: config.path.clone(),
+            origin: path.display().to_string(),
             kind,
             architecture: shape.model_type.clone(),
             revision: folder.revision(),

@@ -86,7 +86,7 @@ impl PlannedAnswer {
             Some(chunk) if self.classify => Prediction::Logits(chunk.vector.to_vec()),
             _ => Prediction::Vectors(texts),
         };
-        Ok(Answer { prediction, tokens, device_micros })
+        Ok(Answer { prediction, tokens, generated: 0, device_micros })
     }
 }
 

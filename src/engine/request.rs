@@ -2,10 +2,13 @@
 
 use std::sync::Arc;
 
+use serde::Serialize;
+
+use super::schema::Schema;
 use crate::outcome::Span;
 
 /// One document's work for one model.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Request {
     /// The model's name in the configuration.
     pub model: Arc<str>,
@@ -13,8 +16,8 @@ pub struct Request {
     pub work: Work,
 }
 
-/// The kinds of work.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+/// The kinds of work. Serialized, it names everything in a request that decides the answer, save the model.
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub enum Work {
     /// Encode each text into vectors.
     Encode {
@@ -28,10 +31,110 @@ pub enum Work {
         /// The text.
         text: Arc<str>,
     },
+    /// Complete a prompt.
+    Generate(Generate),
+    /// Weigh possible answers to a prompt against each other, without writing any.
+    Score(Score),
+}
+
+/// A conversation that ends where the model is to go on.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Prompt {
+    /// The messages, in order. Whatever they contain is text to the model: none of it becomes a special token.
+    pub messages: Vec<Message>,
+    /// Who asks: prompts of one group begin alike, so their common prefix is kept, and groups share the device evenly.
+    #[serde(skip)]
+    pub group: Arc<str>,
+}
+
+/// One message of a conversation.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// What is said.
+    pub content: Arc<str>,
+}
+
+/// Who speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// Whoever set the model up.
+    System,
+    /// Whoever asks.
+    User,
+    /// The model.
+    Assistant,
+}
+
+impl Role {
+    /// The name that chat templates and servers know.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::System => "system",
+            Self::User => "user",
+            Self::Assistant => "assistant",
+        }
+    }
+}
+
+/// A prompt to complete.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Generate {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// Tokens that the completion may have at most.
+    pub max_tokens: usize,
+    /// How each token is chosen.
+    pub sampling: Sampling,
+    /// Texts that end the completion where they come up; they are no part of it.
+    pub stop: Vec<String>,
+    /// What the completion must be: JSON that is valid under this. Any text where absent.
+    pub schema: Option<Arc<Schema>>,
+}
+
+/// How each token is chosen. The same request gives the same completion, whatever it shares a batch with.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Sampling {
+    /// 0 takes the likeliest token; larger values flatten the distribution that one is drawn from.
+    pub temperature: f32,
+    /// Draw only from the fewest tokens that have this much probability together; 1 for all.
+    pub top_p: f32,
+    /// Draw only from this many of the likeliest tokens; 0 for all.
+    pub top_k: usize,
+    /// Decides the draws.
+    pub seed: u64,
+}
+
+impl Default for Sampling {
+    /// Greedy.
+    fn default() -> Self {
+        Self { temperature: 0.0, top_p: 1.0, top_k: 0, seed: 0 }
+    }
+}
+
+/// Answers to weigh.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Score {
+    /// The prompt.
+    pub prompt: Prompt,
+    /// The whole answers that are possible, without the tokens that end a turn.
+    pub answers: Arc<[Arc<str>]>,
+}
+
+/// Whose work goes first where there is more than the device can do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// A stream or a person waits.
+    #[default]
+    Live,
+    /// Done when nothing live is left to do.
+    Backfill,
 }
 
 /// How a text becomes sequences of tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize)]
 pub enum Chunking {
     /// One sequence: what the model takes, the rest cut off.
     Truncate,
@@ -50,8 +153,10 @@ pub enum Chunking {
 pub struct Answer {
     /// The result.
     pub prediction: Prediction,
-    /// Tokens the model read for it, special tokens included. A sequence that the same call already held costs nothing twice.
+    /// Tokens the model read for it, special tokens included. What the same call already held, or a kept prefix, costs nothing twice.
     pub tokens: u32,
+    /// Tokens the model wrote.
+    pub generated: u32,
     /// Device time, shared out over the batch by tokens, in microseconds.
     pub device_micros: u64,
 }
@@ -63,6 +168,39 @@ pub enum Prediction {
     Vectors(Vec<EncodedText>),
     /// For [`Work::Classify`]: one logit a class, in the checkpoint's order.
     Logits(Vec<f32>),
+    /// For [`Work::Generate`].
+    Completion(Completion),
+    /// For [`Work::Score`]: for each answer the logarithm of the probability that the model gives exactly it, end of turn included.
+    Scores(Vec<f32>),
+}
+
+/// What a model wrote.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Completion {
+    /// The text; valid under the schema where one was given.
+    pub text: String,
+    /// The tokens of the text in order; empty where a server does not tell.
+    pub tokens: Vec<GeneratedToken>,
+    /// Why it ends.
+    pub finish: Finish,
+}
+
+/// One token of a completion.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct GeneratedToken {
+    /// Bytes of the text up to and including this token.
+    pub end: usize,
+    /// The logarithm of its probability before anything was ruled out; none where the schema left no other choice.
+    pub log_probability: Option<f32>,
+}
+
+/// Why a completion ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Finish {
+    /// The model ended its turn, a stop text came up, or the schema allows nothing more.
+    Stop,
+    /// `max_tokens` was reached. With a schema that is a failure instead.
+    Length,
 }
 
 /// The vectors of one text; exactly one chunk under [`Chunking::Truncate`], at least one otherwise.

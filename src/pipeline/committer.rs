@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use tokio::sync::OnceCell;
 use tokio::time::sleep;
 use uuid::Uuid;
 
@@ -13,7 +14,8 @@ use super::submission::{self, Ledgering};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::metrics::METRICS;
-use crate::outcome::EmbeddingSet;
+use crate::outcome::{EmbeddingSet, Lineage};
+use crate::prompt::PromptVersion;
 use crate::sink::Dataset;
 use crate::store::{CommitError, StagedFile, Store, Submission};
 
@@ -31,6 +33,12 @@ pub struct Committer {
     pub results_topic: Option<String>,
     /// The topic of dead letters, if any.
     pub dead_letter_topic: Option<String>,
+    /// Where the outputs of each task come from.
+    pub lineages: Vec<Lineage>,
+    /// The prompts among that.
+    pub prompts: Vec<PromptVersion>,
+    /// Set once they are kept, which is before the first result that names one.
+    pub prompts_kept: OnceCell<()>,
     /// Told what is out of order.
     pub health: Health,
     /// Ids of vector spaces met so far.
@@ -112,9 +120,11 @@ impl Committer {
         staged: &mut Option<StagedFile>,
     ) -> Result<Submission, CommitError> {
         let sets = self.embedding_sets(fates).await?;
+        self.prompts_kept.get_or_try_init(|| self.store.keep_prompts(&self.prompts)).await?;
         let ledgering = Ledgering {
             pipeline: &self.pipeline,
             tasks: &self.tasks,
+            lineages: &self.lineages,
             results_topic: self.results_topic.as_deref(),
             dead_letter_topic: self.dead_letter_topic.as_deref(),
             embedding_sets: &sets,
@@ -143,7 +153,7 @@ impl Committer {
 
     async fn stage(&self, id: Uuid, batch: &MicroBatch, fates: &[Fate]) -> Result<Option<StagedFile>, Transient> {
         let Some(dataset) = &self.dataset else { return Ok(None) };
-        let rows = submission::parquet_rows(batch, fates, &self.tasks);
+        let rows = submission::parquet_rows(batch, fates, &self.tasks, &self.lineages);
         if rows.is_empty() {
             return Ok(None);
         }

@@ -10,7 +10,7 @@ use super::definition::Definition;
 use super::graph::{Graph, Known, Wanted};
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::{Poison, Transient};
-use crate::outcome::{Fingerprint, Outcome, Product, Reuse};
+use crate::outcome::{Cost, Fingerprint, Outcome, Product, Reuse};
 use crate::store::{KnownVersion, Store};
 
 /// What becomes of one record.
@@ -49,9 +49,9 @@ impl Evaluator {
         Ok(Self { pipeline: definition.name.clone(), decoder, graph, store })
     }
 
-    /// The names of the tasks, in the order of outcomes.
-    pub fn tasks(&self) -> impl Iterator<Item = &Arc<str>> {
-        self.graph.tasks()
+    /// The tasks.
+    pub fn graph(&self) -> &Graph {
+        &self.graph
     }
 
     /// The fate of each record of the batch, in order.
@@ -155,7 +155,8 @@ impl Ledger<'_> {
                 (true, None) if wanted.output => None,
                 (true, found) => Some(Reuse::Unchanged { fingerprint, output: found.map(|(output, _)| output.clone()) }),
                 (false, found) => found.map(|(output, tokens)| {
-                    Reuse::Copied(Product { output: output.clone(), fingerprint, tokens: *tokens, device_micros: 0 })
+                    let cost = Cost { tokens: *tokens, ..Cost::default() };
+                    Reuse::Copied(Product { output: output.clone(), fingerprint, cost })
                 }),
             }
         };

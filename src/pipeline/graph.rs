@@ -12,9 +12,10 @@ use super::definition::{Definition, TaskDefinition};
 use super::problem::Problem;
 use super::tasks::reads_tokens;
 use crate::document::Document;
-use crate::engine::{Answer, Chunking, Engine, Request, Work};
+use crate::engine::{Answer, Engine, Request};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
-use crate::outcome::{Fingerprint, Outcome, Product, Reuse, Skip};
+use crate::outcome::{Cost, Fingerprint, Lineage, Outcome, Product, Reuse, Skip};
+use crate::prompt::PromptVersion;
 use crate::task::{self, Prepared, Task, Upstream};
 use crate::template::{Condition, ConditionError};
 
@@ -27,21 +28,19 @@ pub struct Graph {
     counter: Option<Arc<str>>,
 }
 
+/// Rounds of requests that one output may take: a document of a thousand contexts is summarized in fewer.
+const MOST_ROUNDS: usize = 12;
+
 struct Node {
     name: Arc<str>,
     task: Arc<dyn Task>,
-    model: Option<Model>,
+    lineage: Lineage,
     condition: Option<Condition>,
     needs: Vec<usize>,
     watches: Vec<usize>,
     counts: bool,
     /// Whether a later task reads the output.
     read: bool,
-}
-
-struct Model {
-    name: Arc<str>,
-    revision: String,
 }
 
 /// Finds results that were computed before.
@@ -80,6 +79,14 @@ struct Sheet {
     outcomes: Vec<Option<Outcome>>,
 }
 
+/// One document and task that waits for answers.
+struct Asking {
+    at: (usize, usize),
+    fingerprint: Fingerprint,
+    requests: Vec<Request>,
+    cost: Cost,
+}
+
 /// One document and task of a level, past its condition.
 struct Unit {
     document: usize,
@@ -110,6 +117,16 @@ impl Graph {
     /// The names of the tasks, in the order of [`evaluate`](Self::evaluate)'s outcomes.
     pub fn tasks(&self) -> impl Iterator<Item = &Arc<str>> {
         self.nodes.iter().map(|node| &node.name)
+    }
+
+    /// Where the outputs of each task come from, in the same order.
+    pub fn lineages(&self) -> Vec<Lineage> {
+        self.nodes.iter().map(|node| node.lineage.clone()).collect()
+    }
+
+    /// The prompts that outputs come from.
+    pub fn prompts(&self) -> impl Iterator<Item = &PromptVersion> {
+        self.nodes.iter().filter_map(|node| node.task.prompt())
     }
 
     /// For each of `documents`, one outcome a task in the definition's order.
@@ -182,7 +199,6 @@ impl Graph {
         let reuses = self.look_up(&units, documents, known).await?;
         let mut firsts: HashMap<Fingerprint, (usize, usize)> = HashMap::new();
         let mut asks = Vec::new();
-        let mut requests = Vec::new();
         let mut copies = Vec::new();
         for (unit, reuse) in units.into_iter().zip(reuses) {
             let at = (unit.document, unit.node);
@@ -196,25 +212,20 @@ impl Graph {
             }
             firsts.insert(unit.fingerprint, at);
             match unit.prepared {
-                Prepared::Ask(request) => {
-                    asks.push((at, unit.fingerprint));
-                    requests.push(request);
+                Prepared::Ask(requests) => {
+                    asks.push(Asking { at, fingerprint: unit.fingerprint, requests, cost: Cost::default() })
                 }
                 Prepared::Ready(output) => {
-                    let product = Product { output, fingerprint: unit.fingerprint, tokens: 0, device_micros: 0 };
+                    let product = Product { output, fingerprint: unit.fingerprint, cost: Cost::default() };
                     self.finish(at, Outcome::Computed(product), sheets);
                 }
             }
         }
-        let answers = self.ask(requests).await?;
-        for ((at, fingerprint), answer) in asks.into_iter().zip(answers) {
-            let outcome = self.interpret(at, &documents[at.0], fingerprint, answer)?;
-            self.finish(at, outcome, sheets);
-        }
+        self.answer(asks, documents, sheets).await?;
         for (at, first) in copies {
             let outcome = match &sheets[first.0].outcomes[first.1] {
                 Some(Outcome::Computed(product)) => {
-                    Outcome::Reused(Reuse::Copied(Product { tokens: 0, device_micros: 0, ..product.clone() }))
+                    Outcome::Reused(Reuse::Copied(Product { cost: Cost::default(), ..product.clone() }))
                 }
                 Some(other) => other.clone(),
                 None => return Err(broken("a computed result went missing")),
@@ -287,33 +298,68 @@ impl Graph {
         Ok(reuses)
     }
 
-    async fn ask(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
-        if requests.is_empty() {
-            return Ok(Vec::new());
+    /// Asks the model host for what is `asked`, round by round, as long as tasks have further requests.
+    async fn answer(&self, mut asked: Vec<Asking>, documents: &[Document], sheets: &mut [Sheet]) -> Result<(), Transient> {
+        for _ in 0..MOST_ROUNDS {
+            if asked.is_empty() {
+                return Ok(());
+            }
+            let counts: Vec<usize> = asked.iter().map(|asking| asking.requests.len()).collect();
+            let requests: Vec<Request> = asked.iter_mut().flat_map(|asking| std::mem::take(&mut asking.requests)).collect();
+            let expected = requests.len();
+            let mut answers = self.engine.run(requests).await?;
+            if answers.len() != expected {
+                return Err(broken(&format!("the model host was asked {expected} times, but gave {} answers", answers.len())));
+            }
+            let mut again = Vec::new();
+            for (mut asking, count) in asked.into_iter().zip(counts) {
+                let rest = answers.split_off(count);
+                let answers = std::mem::replace(&mut answers, rest);
+                let document = &documents[asking.at.0];
+                match self.interpret(&mut asking, document, answers) {
+                    Ok(Prepared::Ready(output)) => {
+                        let product = Product { output, fingerprint: asking.fingerprint, cost: asking.cost };
+                        self.finish(asking.at, Outcome::Computed(product), sheets);
+                    }
+                    Ok(Prepared::Ask(requests)) => again.push(Asking { requests, ..asking }),
+                    Err(Failure::Poison(poison)) => self.finish(asking.at, Outcome::Dead(poison), sheets),
+                    Err(Failure::Transient(transient)) => return Err(transient),
+                }
+            }
+            asked = again;
         }
-        let asked = requests.len();
-        let answers = self.engine.run(requests).await?;
-        if answers.len() != asked {
-            return Err(broken(&format!("the model host was asked {asked} times, but gave {} answers", answers.len())));
+        for asking in asked {
+            let reason =
+                format!("the task asked the model {MOST_ROUNDS} times in a row and came to no output; shorten the document");
+            self.finish(asking.at, Outcome::Dead(Poison { class: FailureClass::Model, reason }), sheets);
         }
-        Ok(answers)
+        Ok(())
     }
 
     fn interpret(
         &self,
-        at: (usize, usize),
+        asking: &mut Asking,
         document: &Document,
-        fingerprint: Fingerprint,
-        answer: Result<Answer, Failure>,
-    ) -> Result<Outcome, Transient> {
-        let made = answer.and_then(|answer| {
-            let output = self.nodes[at.1].task.interpret(document, answer.prediction)?;
-            Ok(Product { output, fingerprint, tokens: answer.tokens, device_micros: answer.device_micros })
-        });
-        match made {
-            Ok(product) => Ok(Outcome::Computed(product)),
-            Err(Failure::Poison(poison)) => Ok(Outcome::Dead(poison)),
-            Err(Failure::Transient(transient)) => Err(transient),
+        answers: Vec<Result<Answer, Failure>>,
+    ) -> Result<Prepared, Failure> {
+        let mut predictions = Vec::with_capacity(answers.len());
+        let mut failure = None;
+        for answer in answers {
+            match answer {
+                Ok(Answer { prediction, tokens, generated, device_micros }) => {
+                    asking.cost += Cost { tokens, generated, device_micros };
+                    predictions.push(prediction);
+                }
+                // An outage counts more than a fault of the document: everything is tried again then.
+                Err(Failure::Transient(transient)) => return Err(transient.into()),
+                Err(poison) => {
+                    failure.get_or_insert(poison);
+                }
+            }
+        }
+        match failure {
+            Some(failure) => Err(failure),
+            None => self.nodes[asking.at.1].task.interpret(document, predictions),
         }
     }
 
@@ -338,12 +384,17 @@ impl Node {
         let condition = task.when.as_deref().map(Condition::new).transpose()?;
         let model = task.spec.model().and_then(|name| engine.model(name));
         let position = |name: &Arc<str>| definition.tasks.iter().position(|task| task.name == *name);
+        let built = task::build(&task.name, &task.spec, engine, definition.base_dir()).await?;
         let reads = task.spec.reads();
         let mut paths = condition.iter().flat_map(|condition| condition.variables()).chain(&reads);
         Ok(Self {
             name: task.name.clone(),
-            task: task::build(&task.name, &task.spec, engine, definition.base_dir()).await?,
-            model: model.map(|model| Model { name: model.name.clone(), revision: model.revision.clone() }),
+            lineage: Lineage {
+                model: model.map(|model| model.name.clone()),
+                revision: model.map(|model| model.revision.as_str().into()),
+                prompt: built.prompt().map(|prompt| prompt.version().into()),
+            },
+            task: built,
             counts: paths.any(|path| reads_tokens(path)),
             condition,
             needs: task.needs.iter().filter_map(position).collect(),
@@ -354,36 +405,26 @@ impl Node {
 
     /// Whether a condition or a template of the node reads anything.
     fn looks(&self) -> bool {
-        self.condition.is_some() || self.model.is_none()
+        self.condition.is_some() || self.lineage.model.is_none() || self.lineage.prompt.is_some()
     }
 
     /// Everything that decides the output. The text is part of it even where the request holds only pieces of it, because
     /// outputs carry places in the text.
     fn fingerprint(&self, document: &Document, prepared: &Prepared) -> Fingerprint {
         let mut parts: Vec<&[u8]> = vec![self.task.signature()];
-        if let Some(model) = &self.model {
-            parts.extend([model.name.as_bytes(), model.revision.as_bytes()]);
+        for part in [&self.lineage.model, &self.lineage.revision].into_iter().flatten() {
+            parts.push(part.as_bytes());
         }
-        let numbers: [u8; 16];
-        let ready: Vec<u8>;
-        match prepared {
-            Prepared::Ask(Request { work: Work::Classify { text }, .. }) => {
-                parts.extend([b"classify".as_slice(), text.as_bytes()]);
+        let content = match prepared {
+            Prepared::Ask(requests) => {
+                let works: Vec<_> = requests.iter().map(|request| &request.work).collect();
+                serde_json::to_vec(&works)
             }
-            Prepared::Ask(Request { work: Work::Encode { texts, chunking }, .. }) => {
-                let (tokens, overlap) = match chunking {
-                    Chunking::Truncate => (0, 0),
-                    Chunking::Split { tokens, overlap } => (*tokens as u64, *overlap as u64),
-                };
-                numbers = (u128::from(tokens) << 64 | u128::from(overlap)).to_le_bytes();
-                parts.extend([b"encode".as_slice(), &numbers]);
-                parts.extend(texts.iter().map(|text| text.as_bytes()));
-            }
-            Prepared::Ready(output) => {
-                ready = serde_json::to_vec(&(output.kind(), output.text(), output.fields())).unwrap_or_default();
-                parts.extend([b"ready".as_slice(), &ready]);
-            }
-        }
+            Prepared::Ready(output) => serde_json::to_vec(&(output.kind(), output.text(), output.fields())),
+        };
+        // A request is made of texts and numbers only, which can always be written.
+        let content = content.unwrap_or_default();
+        parts.push(&content);
         parts.push(document.text.as_bytes());
         Fingerprint::of(parts)
     }

@@ -21,7 +21,7 @@ use super::batcher::MicroBatch;
 use super::evaluator::Fate;
 use crate::document::Document;
 use crate::failure::Poison;
-use crate::outcome::{EmbeddingSet, Outcome, Output, Product, Reuse};
+use crate::outcome::{EmbeddingSet, Lineage, Outcome, Output, Product, Reuse};
 use crate::record::Record;
 use crate::sink::ParquetRow;
 use crate::store::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
@@ -33,6 +33,8 @@ pub struct Ledgering<'a> {
     pub pipeline: &'a str,
     /// The names of its tasks, in the order of outcomes.
     pub tasks: &'a [Arc<str>],
+    /// Where the outputs of each come from.
+    pub lineages: &'a [Lineage],
     /// The topic of results, if any.
     pub results_topic: Option<&'a str>,
     /// The topic of dead letters, if any.
@@ -50,7 +52,12 @@ pub fn embedding_sets(fates: &[Fate]) -> impl Iterator<Item = &Arc<EmbeddingSet>
 }
 
 /// The rows of the batch's Parquet file: an embedding has one a chunk, any other output one.
-pub fn parquet_rows<'a>(batch: &'a MicroBatch, fates: &'a [Fate], tasks: &'a [Arc<str>]) -> Vec<ParquetRow<'a>> {
+pub fn parquet_rows<'a>(
+    batch: &'a MicroBatch,
+    fates: &'a [Fate],
+    tasks: &'a [Arc<str>],
+    lineages: &'a [Lineage],
+) -> Vec<ParquetRow<'a>> {
     let mut rows = Vec::new();
     for (index, document, task, product) in written(fates) {
         let record = &batch.records[index];
@@ -61,8 +68,8 @@ pub fn parquet_rows<'a>(batch: &'a MicroBatch, fates: &'a [Fate], tasks: &'a [Ar
             output: &product.output,
             chunk: None,
             fingerprint: product.fingerprint,
-            tokens: product.tokens,
-            device_micros: product.device_micros,
+            cost: product.cost,
+            lineage: &lineages[task],
             place: &record.place,
             timestamp_ms: record.timestamp_ms,
         };
@@ -149,8 +156,9 @@ impl Ledgering<'_> {
         match outcome {
             Outcome::Computed(product) => {
                 usage.ok += 1;
-                usage.tokens += i64::from(product.tokens);
-                usage.device_micros += product.device_micros as i64;
+                usage.tokens += i64::from(product.cost.tokens);
+                usage.generated_tokens += i64::from(product.cost.generated);
+                usage.device_micros += product.cost.device_micros as i64;
                 self.result(submission, record, (document, task), product);
             }
             Outcome::Reused(Reuse::Copied(product)) => {
@@ -190,8 +198,8 @@ impl Ledgering<'_> {
             text: output.text().map(str::to_owned),
             fields: output.fields(),
             fingerprint: product.fingerprint,
-            tokens: product.tokens as i32,
-            device_micros: product.device_micros as i64,
+            cost: product.cost,
+            lineage: self.lineages[task].clone(),
             embedding,
         };
         if let Some(topic) = self.results_topic {
@@ -206,8 +214,12 @@ impl Ledgering<'_> {
                 "text": row.text,
                 "fields": row.fields,
                 "fingerprint": blake3::Hash::from_bytes(row.fingerprint.0).to_hex().as_str(),
-                "tokens": row.tokens,
-                "device_micros": row.device_micros,
+                "tokens": row.cost.tokens,
+                "generated_tokens": row.cost.generated,
+                "device_micros": row.cost.device_micros,
+                "model": row.lineage.model,
+                "model_revision": row.lineage.revision,
+                "prompt": row.lineage.prompt,
                 "batch_id": submission.batch.id,
                 "source": source(record),
             });

@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use crate::checkpoint::CheckpointDelta;
 use crate::failure::{Component, Transient};
-use crate::outcome::{EmbeddedChunk, Fingerprint, Output};
+use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Lineage, Output};
 use crate::record::Place;
 use crate::store::StagedFile;
 
@@ -43,10 +43,10 @@ pub struct ParquetRow<'a> {
     pub chunk: Option<(usize, &'a EmbeddedChunk)>,
     /// Identifies the computation.
     pub fingerprint: Fingerprint,
-    /// Tokens the model read for the whole output.
-    pub tokens: u32,
-    /// Device time for the whole output.
-    pub device_micros: u64,
+    /// What the whole output took.
+    pub cost: Cost,
+    /// Where it comes from.
+    pub lineage: &'a Lineage,
     /// Where the record stood.
     pub place: &'a Place,
     /// The record's timestamp.
@@ -151,7 +151,11 @@ pub(super) fn schema() -> SchemaRef {
         text("embedding_model", true),
         text("embedding_revision", true),
         Field::new("tokens", DataType::UInt32, false),
+        Field::new("generated_tokens", DataType::UInt32, false),
         Field::new("device_micros", DataType::Int64, false),
+        text("model", true),
+        text("model_revision", true),
+        text("prompt", true),
         text("fingerprint", false),
         text("batch_id", false),
         text("topic", false),
@@ -193,8 +197,12 @@ fn columns(batch_id: Uuid, rows: &[ParquetRow<'_>]) -> parquet::errors::Result<R
         embeddings(rows),
         text(rows, |r| embedding_set(r.output).map(|set| set.model.as_str())),
         text(rows, |r| embedding_set(r.output).map(|set| set.revision.as_str())),
-        uint32(rows, |r| r.chunk.map_or(r.tokens, |(_, chunk)| chunk.tokens)),
-        int64(rows, |r| Some(r.device_micros as i64)),
+        uint32(rows, |r| r.chunk.map_or(r.cost.tokens, |(_, chunk)| chunk.tokens)),
+        uint32(rows, |r| r.cost.generated),
+        int64(rows, |r| Some(r.cost.device_micros as i64)),
+        text(rows, |r| r.lineage.model.as_deref()),
+        text(rows, |r| r.lineage.revision.as_deref()),
+        text(rows, |r| r.lineage.prompt.as_deref()),
         text(rows, |r| Some(blake3::Hash::from_bytes(r.fingerprint.0).to_hex().to_string())),
         text(rows, |_| Some(batch_id.as_str())),
         text(rows, |r| Some(&*r.place.partition.topic)),

@@ -144,8 +144,9 @@ async fn insert_batch(connection: &mut PgConnection, submission: &Submission) ->
     let column = |count: fn(&UsageRow) -> i32| usage.iter().map(count).collect::<Vec<_>>();
     let wide = |count: fn(&UsageRow) -> i64| usage.iter().map(count).collect::<Vec<_>>();
     sqlx::query!(
-        "INSERT INTO usage (batch_id, pipeline, task, ok, reused, skipped, dead, tokens, device_micros)
-         SELECT $1, $2, * FROM unnest($3::text[], $4::integer[], $5::integer[], $6::integer[], $7::integer[], $8::bigint[], $9::bigint[])",
+        "INSERT INTO usage (batch_id, pipeline, task, ok, reused, skipped, dead, tokens, device_micros, generated_tokens)
+         SELECT $1, $2, * FROM unnest($3::text[], $4::integer[], $5::integer[], $6::integer[], $7::integer[], $8::bigint[],
+                                      $9::bigint[], $10::bigint[])",
         batch.id,
         batch.pipeline,
         &tasks as &[&str],
@@ -154,7 +155,8 @@ async fn insert_batch(connection: &mut PgConnection, submission: &Submission) ->
         &column(|u| u.skipped),
         &column(|u| u.dead),
         &wide(|u| u.tokens),
-        &wide(|u| u.device_micros)
+        &wide(|u| u.device_micros),
+        &wide(|u| u.generated_tokens)
     )
     .execute(connection)
     .await
@@ -275,13 +277,17 @@ async fn upsert_results(connection: &mut PgConnection, submission: &Submission, 
     }
     sqlx::query!(
         "INSERT INTO results (pipeline, batch_id, document_id, task, kind, version, label, confidence, text, fields,
-                              fingerprint, tokens, device_micros)
+                              fingerprint, tokens, device_micros, generated_tokens, model,
+                              model_revision, prompt)
          SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::real[], $9::text[],
-                                      $10::jsonb[], $11::bytea[], $12::integer[], $13::bigint[])
+                                      $10::jsonb[], $11::bytea[], $12::integer[], $13::bigint[], $14::integer[],
+                                      $15::text[], $16::text[], $17::text[])
          ON CONFLICT (pipeline, document_id, task) DO UPDATE
          SET batch_id = excluded.batch_id, kind = excluded.kind, version = excluded.version, label = excluded.label,
              confidence = excluded.confidence, text = excluded.text, fields = excluded.fields,
              fingerprint = excluded.fingerprint, tokens = excluded.tokens, device_micros = excluded.device_micros,
+             generated_tokens = excluded.generated_tokens, model = excluded.model,
+             model_revision = excluded.model_revision, prompt = excluded.prompt,
              updated_at = now()",
         submission.batch.pipeline,
         submission.batch.id,
@@ -294,8 +300,12 @@ async fn upsert_results(connection: &mut PgConnection, submission: &Submission, 
         &column(results, |r| r.text.as_deref()) as &[Option<&str>],
         &column(results, |r| r.fields.clone()),
         &column(results, |r| r.fingerprint.0.as_slice()) as &[&[u8]],
-        &column(results, |r| r.tokens),
-        &column(results, |r| r.device_micros)
+        &column(results, |r| r.cost.tokens as i32),
+        &column(results, |r| r.cost.device_micros as i64),
+        &column(results, |r| r.cost.generated as i32),
+        &column(results, |r| r.lineage.model.as_deref()) as &[Option<&str>],
+        &column(results, |r| r.lineage.revision.as_deref()) as &[Option<&str>],
+        &column(results, |r| r.lineage.prompt.as_deref()) as &[Option<&str>]
     )
     .execute(connection)
     .await

@@ -8,6 +8,7 @@ mod files;
 mod known;
 mod outbox;
 mod positions;
+mod prompts;
 mod search;
 mod statistics;
 mod submission;

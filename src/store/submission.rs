@@ -5,7 +5,7 @@ use uuid::Uuid;
 
 use super::StagedFile;
 use crate::checkpoint::CheckpointDelta;
-use crate::outcome::{EmbeddedChunk, Fingerprint};
+use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Lineage};
 
 /// Everything that one micro-batch makes true.
 #[derive(Debug, Clone)]
@@ -60,6 +60,8 @@ pub struct UsageRow {
     pub dead: i32,
     /// Tokens the model read.
     pub tokens: i64,
+    /// Tokens the model wrote.
+    pub generated_tokens: i64,
     /// Device time.
     pub device_micros: i64,
 }
@@ -105,10 +107,10 @@ pub struct ResultRow {
     pub fields: Value,
     /// Identifies the computation.
     pub fingerprint: Fingerprint,
-    /// Tokens the model read.
-    pub tokens: i32,
-    /// Device time.
-    pub device_micros: i64,
+    /// What it took.
+    pub cost: Cost,
+    /// Where it comes from.
+    pub lineage: Lineage,
     /// Vectors, with the id of their set.
     pub embedding: Option<(i32, Vec<EmbeddedChunk>)>,
 }

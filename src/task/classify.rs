@@ -18,7 +18,7 @@ use super::calibration::{Link, highest};
 use super::descriptions::Descriptions;
 use super::head::Head;
 use super::labels::Labels;
-use super::{Prepared, Task, Upstream, model};
+use super::{Prepared, Task, Upstream, model, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, Work};
 use crate::failure::{Failure, FailureClass};
@@ -132,6 +132,7 @@ impl ClassifySpec {
                 )
             }
             (ModelKind::Classifier, None) => self.with_checkpoint(model)?,
+            (ModelKind::Generator, _) => bail!("`{name}` wants labels of model `{}`, which is a generator", self.model),
         };
         Ok(Arc::new(classify))
     }
@@ -224,10 +225,7 @@ impl Classify {
         let wrong = |reason: &str| Err(Failure::poison(FailureClass::Model, reason));
         let scores = match (&self.scorer, prediction) {
             (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
-            (Scorer::Checkpoint, Prediction::Vectors(_)) => {
-                return wrong("the model answered with vectors, not with class scores");
-            }
-            (_, Prediction::Logits(_)) => return wrong("the model answered with class scores, not with vectors"),
+            (Scorer::Checkpoint, _) => return wrong("the model did not answer with class scores"),
             (scorer, Prediction::Vectors(texts)) => {
                 let [text] = texts.as_slice() else { return wrong("the model did not answer with the vector of one text") };
                 let [chunk] = text.chunks.as_slice() else { return wrong("the model cut a text that was to stay whole") };
@@ -239,6 +237,7 @@ impl Classify {
                     _ => return wrong("the model gave a vector of another length than its dimension"),
                 }
             }
+            _ => return wrong("the model did not answer with vectors"),
         };
         if scores.len() != self.labels.len() {
             return wrong("the model did not give one score a label");
@@ -265,11 +264,11 @@ impl Task for Classify {
             Scorer::Checkpoint => Work::Classify { text },
             Scorer::Descriptions(_) | Scorer::Head(_) => Work::Encode { texts: vec![text], chunking: Chunking::Truncate },
         };
-        Ok(Prepared::Ask(Request { model: self.model.clone(), work }))
+        Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, _document: &Document, prediction: Prediction) -> Result<Output, Failure> {
-        let probabilities = self.link.probabilities(&self.scores(prediction)?, self.temperature);
+    fn interpret(&self, _document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        let probabilities = self.link.probabilities(&self.scores(only(predictions)?)?, self.temperature);
         let mut given: Vec<usize> = match self.link {
             Link::Softmax => highest(&probabilities).into_iter().collect(),
             Link::Sigmoid => (0..probabilities.len()).collect(),
@@ -283,7 +282,7 @@ impl Task for Classify {
         let labels = given.into_iter().map(|label| self.labels[label].clone()).collect();
         let pairs = self.labels.iter().cloned().zip(probabilities);
         let scores = pairs.map(|(label, probability)| LabelScore { label, probability }).collect();
-        Ok(Output::Classification(Classification { labels, scores }))
+        Ok(Prepared::Ready(Output::Classification(Classification { labels, scores })))
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Prepared, Task, Upstream, encoder};
+use super::{Prepared, Task, Upstream, encoder, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, Prediction, Request, Work};
 use crate::failure::{Failure, FailureClass};
@@ -92,12 +92,12 @@ impl Task for Embed {
 
     fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
         let work = Work::Encode { texts: vec![document.text.clone()], chunking: self.chunking };
-        Ok(Prepared::Ask(Request { model: self.model.clone(), work }))
+        Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, prediction: Prediction) -> Result<Output, Failure> {
-        let Prediction::Vectors(mut texts) = prediction else {
-            return Err(Failure::poison(FailureClass::Model, "the model answered with class scores, not with vectors"));
+    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        let Prediction::Vectors(mut texts) = only(predictions)? else {
+            return Err(Failure::poison(FailureClass::Model, "the model did not answer with vectors"));
         };
         let chunks = match texts.pop() {
             Some(text) if texts.is_empty() && !text.chunks.is_empty() => text.chunks,
@@ -116,6 +116,6 @@ impl Task for Embed {
             }
         }
         let chunks = chunks.into_iter().map(|c| EmbeddedChunk { span: c.span, tokens: c.tokens, vector: c.vector }).collect();
-        Ok(Output::Embedding(Embedding { set: self.set.clone(), chunks }))
+        Ok(Prepared::Ready(Output::Embedding(Embedding { set: self.set.clone(), chunks })))
     }
 }

@@ -28,8 +28,9 @@ pub use upstream::Upstream;
 
 use crate::document::Document;
 use crate::engine::{Engine, ModelInfo, Prediction, Request};
-use crate::failure::Failure;
+use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
+use crate::prompt::PromptVersion;
 
 /// One task of a pipeline, ready for documents.
 pub trait Task: Send + Sync {
@@ -42,17 +43,30 @@ pub trait Task: Send + Sync {
     /// What the model must do for `document`, or the output itself where no model is needed.
     fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure>;
 
-    /// The output that `prediction` means.
-    fn interpret(&self, document: &Document, prediction: Prediction) -> Result<Output, Failure>;
+    /// What follows from the answers to the last requests, in their order: the output, or further requests.
+    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure>;
+
+    /// The prompt that the output comes from, where there is one.
+    fn prompt(&self) -> Option<&PromptVersion> {
+        None
+    }
 }
 
 /// What a task needs for its output.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Prepared {
-    /// The answer of a model.
-    Ask(Request),
+    /// The answers of a model, at least one.
+    Ask(Vec<Request>),
     /// Nothing more.
     Ready(Output),
+}
+
+/// The only prediction, for tasks that ask once.
+fn only(predictions: Vec<Prediction>) -> Result<Prediction, Failure> {
+    let [prediction] = <[_; 1]>::try_from(predictions).map_err(|all| {
+        Failure::poison(FailureClass::Model, format!("the model was asked once, but gave {} answers", all.len()))
+    })?;
+    Ok(prediction)
 }
 
 macro_rules! kinds {
@@ -142,7 +156,7 @@ fn model<'a>(engine: &'a Engine, name: &str) -> anyhow::Result<&'a ModelInfo> {
 fn encoder<'a>(engine: &'a Engine, name: &str, kind: &str) -> anyhow::Result<&'a ModelInfo> {
     let model = model(engine, name)?;
     if model.kind != crate::engine::ModelKind::Encoder {
-        anyhow::bail!("model `{name}` is a classifier, but `{kind}` needs a sentence encoder: name another model");
+        anyhow::bail!("model `{name}` is a {}, but `{kind}` needs a sentence encoder: name another model", model.kind.as_str());
     }
     Ok(model)
 }

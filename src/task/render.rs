@@ -68,7 +68,7 @@ impl Task for Render {
         Ok(Prepared::Ready(Output::Text(text)))
     }
 
-    fn interpret(&self, _document: &Document, _prediction: Prediction) -> Result<Output, Failure> {
+    fn interpret(&self, _document: &Document, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }

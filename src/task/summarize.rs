@@ -10,7 +10,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 
 use super::sentences::sentences;
-use super::{Prepared, Task, Upstream, encoder};
+use super::{Prepared, Task, Upstream, encoder, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, Prediction, Request, Work};
 use crate::failure::{Failure, FailureClass};
@@ -105,13 +105,13 @@ impl Task for Summarize {
         }
         let texts = spans.iter().map(|span| document.text[span.start..span.end].into()).collect();
         let work = Work::Encode { texts, chunking: Chunking::Truncate };
-        Ok(Prepared::Ask(Request { model: self.model.clone(), work }))
+        Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, prediction: Prediction) -> Result<Output, Failure> {
+    fn interpret(&self, document: &Document, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
         let wrong = |reason: String| Err(Failure::poison(FailureClass::Model, reason));
-        let Prediction::Vectors(texts) = prediction else {
-            return wrong("the model answered with class scores, not with vectors".into());
+        let Prediction::Vectors(texts) = only(predictions)? else {
+            return wrong("the model did not answer with vectors".into());
         };
         let spans = sentences(&document.text, CONSIDERED);
         if texts.len() != spans.len() {
@@ -130,7 +130,7 @@ impl Task for Summarize {
         }
         let headings: Vec<bool> = spans.iter().map(|span| is_heading(&document.text[span.start..span.end])).collect();
         let chosen = choose(&vectors, &headings, self.sentences, self.diversity);
-        Ok(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect()))
+        Ok(Prepared::Ready(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect())))
     }
 }
 
@@ -221,10 +221,10 @@ mod tests {
 
     #[test]
     fn sentences_are_asked_for_one_by_one() {
-        let Ok(Prepared::Ask(request)) = task(2).prepare(&document(FOUR), &Upstream::default()) else {
+        let Ok(Prepared::Ask(requests)) = task(2).prepare(&document(FOUR), &Upstream::default()) else {
             panic!("a long text was summarized without a model");
         };
-        let Work::Encode { texts, chunking: Chunking::Truncate } = request.work else {
+        let Work::Encode { texts, chunking: Chunking::Truncate } = &requests[0].work else {
             panic!("the sentences are not encoded whole")
         };
         assert_eq!(texts.len(), 4);
@@ -235,7 +235,7 @@ mod tests {
     fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
         let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
         let varied = Summarize { diversity: 0.5, ..task(2) };
-        let Ok(Output::Summary(summary)) = varied.interpret(&document(FOUR), prediction(&vectors)) else {
+        let Ok(Prepared::Ready(Output::Summary(summary))) = varied.interpret(&document(FOUR), vec![prediction(&vectors)]) else {
             panic!("no summary was made");
         };
         assert_eq!(summary.text, "The mill turns slowly. The water drives the mill.");
@@ -255,7 +255,7 @@ mod tests {
     #[test]
     fn answers_that_do_not_fit_are_dead_letters() {
         for bad in [prediction(&[[1.0, 0.0]; 3]), prediction(&[[f32::NAN, 0.0]; 4]), Prediction::Logits(vec![1.0; 4])] {
-            let failure = task(2).interpret(&document(FOUR), bad).unwrap_err();
+            let failure = task(2).interpret(&document(FOUR), vec![bad]).unwrap_err();
             assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
         }
     }

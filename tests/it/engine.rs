@@ -60,7 +60,7 @@ fn cases<T: DeserializeOwned>(model: &str) -> Vec<T> {
 }
 
 fn start(path: PathBuf) -> Engine {
-    Engine::start(&EngineConfig::default(), &BTreeMap::from([(NAME.to_owned(), ModelConfig { path })])).unwrap()
+    Engine::start(&EngineConfig::default(), &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(path))])).unwrap()
 }
 
 async fn answers(engine: &Engine, works: impl Iterator<Item = Work>) -> Vec<Answer> {

@@ -41,7 +41,7 @@ fn root() -> &'static Path {
 }
 
 fn tiny() -> Engine {
-    let model = |name: &str| ModelConfig { path: root().join("tests/fixtures/models").join(name) };
+    let model = |name: &str| ModelConfig::local(root().join("tests/fixtures/models").join(name));
     let models = [("encoder", model("tiny-xlm-roberta")), ("classifier", model("tiny-bert-classifier"))];
     let models: BTreeMap<_, _> = models.into_iter().map(|(name, model)| (name.to_owned(), model)).collect();
     Engine::start(&EngineConfig { threads: Some(1), ..EngineConfig::default() }, &models).unwrap()
@@ -109,7 +109,7 @@ async fn every_kind_of_task() {
     assert_eq!(summary.spans.len(), 1);
     assert_eq!(summary.text, text[summary.spans[0].start..summary.spans[0].end]);
     assert!(matches!(outcomes[4], Outcome::Skipped(_)), "a text of few tokens passed `document.tokens > 100000`");
-    assert_eq!(product(&outcomes[5]).tokens, 0, "the text that `about` had encoded was encoded again for `whole`");
+    assert_eq!(product(&outcomes[5]).cost.tokens, 0, "the text that `about` had encoded was encoded again for `whole`");
     let Output::Embedding(embedding) = &product(&outcomes[6]).output else { panic!("no vectors") };
     assert!(embedding.chunks.len() > 1 && embedding.chunks.iter().all(|chunk| chunk.tokens <= 14), "{embedding:?}");
     for pair in embedding.chunks.windows(2) {

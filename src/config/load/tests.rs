@@ -40,7 +40,7 @@ fn a_variable_that_looks_like_a_number_stays_text_where_text_is_wanted() {
 #[test]
 fn a_model_can_be_named_by_variable() {
     let config = Config::layered(None, variables(&[("TIDEMILL_MODELS__MINILM__PATH", "models/minilm")]), &[]).unwrap();
-    assert_eq!(config.models["minilm"].path, Path::new("models/minilm"));
+    assert_eq!(config.models["minilm"].path.as_deref(), Some(Path::new("models/minilm")));
 }
 
 #[test]
@@ -88,7 +88,7 @@ fn paths_in_the_file_start_from_the_file_and_others_from_the_current_folder() {
     let (folder, path) = written("pipelines = \"p\"\n[models.minilm]\npath = \"m\"\n[datasets.results]\npath = \"/abs\"\n");
     let config = Config::layered(Some(&path), variables(&[("TIDEMILL_DATA_DIR", "d")]), &[]).unwrap();
     assert_eq!(config.pipelines, folder.path().join("p"));
-    assert_eq!(config.models["minilm"].path, folder.path().join("m"));
+    assert_eq!(config.models["minilm"].path, Some(folder.path().join("m")));
     assert_eq!(config.datasets["results"].path, Path::new("/abs"));
     assert_eq!(config.data_dir, Path::new("d"));
 }

@@ -207,11 +207,11 @@ pub(super) fn write_json(path: &Path, value: &Value) {
 
 /// Starts an engine on the model in `folder`.
 pub(super) fn start(folder: &Path) -> Result<Engine, EngineError> {
-    start_with(folder, EngineConfig { threads: Some(2), batch_tokens: None })
+    start_with(folder, EngineConfig { threads: Some(2), ..EngineConfig::default() })
 }
 
 pub(super) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, EngineError> {
-    Engine::start(&config, &BTreeMap::from([(NAME.to_owned(), ModelConfig { path: folder.into() })]))
+    Engine::start(&config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]))
 }
 
 pub(super) fn encode(texts: &[&str], chunking: Chunking) -> Request {

@@ -42,7 +42,7 @@ async fn tiny_token_budgets_give_the_same_rows() {
     let folder = bert().write();
     let whole = vectors(&bert().engine(), &texts()).await;
     for batch_tokens in [1, 7, 100] {
-        let config = EngineConfig { threads: Some(3), batch_tokens: Some(batch_tokens) };
+        let config = EngineConfig { threads: Some(3), batch_tokens: Some(batch_tokens), ..EngineConfig::default() };
         let cut = vectors(&start_with(folder.path(), config).unwrap(), &texts()).await;
         for (a, b) in whole.iter().zip(&cut) {
             assert_close(&format!("budget of {batch_tokens} tokens"), b, a, 1e-5);
@@ -85,7 +85,8 @@ async fn one_bad_request_fails_alone() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn concurrent_calls_get_their_own_rows() {
     let folder = bert().write();
-    let engine = start_with(folder.path(), EngineConfig { threads: Some(2), batch_tokens: Some(64) }).unwrap();
+    let engine =
+        start_with(folder.path(), EngineConfig { threads: Some(2), batch_tokens: Some(64), ..EngineConfig::default() }).unwrap();
     let expected = vectors(&engine, &texts()).await;
     let calls = (0..20).map(|_| {
         let engine = engine.clone();
@@ -101,7 +102,8 @@ async fn concurrent_calls_get_their_own_rows() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn short_text_does_not_wait_behind_a_book() {
     let folder = bert().write();
-    let engine = start_with(folder.path(), EngineConfig { threads: Some(1), batch_tokens: Some(256) }).unwrap();
+    let engine =
+        start_with(folder.path(), EngineConfig { threads: Some(1), batch_tokens: Some(256), ..EngineConfig::default() }).unwrap();
     // No two chunks alike: equal ones would be computed once.
     let words: Vec<String> = (0..26_u32.pow(3))
         .map(|i| [i / 676, i / 26 % 26, i % 26].map(|letter| char::from(b'a' + letter as u8)).iter().collect())

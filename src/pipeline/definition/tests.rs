@@ -193,7 +193,7 @@ fn models_and_datasets_must_be_configured() {
     let text = with_tasks("  v: { embed: { model: minlm } }\nsinks: { parquet: { dataset: result } }");
     let definition = parse(&text).unwrap();
     let mut config = Config::default();
-    config.models.insert("minilm".into(), crate::config::ModelConfig { path: "m".into() });
+    config.models.insert("minilm".into(), crate::config::ModelConfig::local("m"));
     config.datasets.insert("results".into(), crate::config::DatasetConfig { path: "d".into() });
     let problems: Vec<String> = definition.validate(&config).iter().map(ToString::to_string).collect();
     assert_eq!(

@@ -7,7 +7,7 @@ use crate::outcome::Span;
 fn model(kind: ModelKind, labels: &[&str]) -> ModelInfo {
     ModelInfo {
         name: "m".into(),
-        path: "models/m".into(),
+        origin: "models/m".into(),
         kind,
         architecture: "bert".into(),
         revision: "r1".into(),
@@ -54,8 +54,8 @@ fn document() -> Document {
 }
 
 fn classified(task: &Classify, prediction: Prediction) -> Classification {
-    match task.interpret(&document(), prediction) {
-        Ok(Output::Classification(classification)) => classification,
+    match task.interpret(&document(), vec![prediction]) {
+        Ok(Prepared::Ready(Output::Classification(classification))) => classification,
         other => panic!("no classification: {other:?}"),
     }
 }
@@ -139,7 +139,7 @@ fn answers_that_do_not_fit_are_dead_letters() {
         (&checkpoint, vector([1.0, 0.0])),
     ];
     for (task, prediction) in cases {
-        let failure = task.interpret(&document(), prediction.clone()).expect_err("an answer that does not fit was taken");
+        let failure = task.interpret(&document(), vec![prediction.clone()]).expect_err("an answer that does not fit was taken");
         assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{prediction:?}: {failure}");
     }
 }

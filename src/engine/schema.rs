@@ -1,0 +1,118 @@
+//! What a completion must look like: a JSON Schema, and the judge of every answer to it, whoever gave the answer.
+
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use super::request::{Completion, Finish};
+use crate::failure::{Failure, FailureClass};
+
+/// A JSON Schema that is one, compiled for judging.
+pub struct Schema {
+    value: Value,
+    text: String,
+    validator: jsonschema::Validator,
+}
+
+impl Schema {
+    /// Takes a schema of draft 2020-12, or of the draft that its `$schema` names. References must stay inside it.
+    ///
+    /// # Errors
+    /// One sentence where it is no schema.
+    pub fn new(value: Value) -> Result<Self, String> {
+        if value.get("type").and_then(Value::as_str) != Some("object") {
+            return Err("the schema must be of `type: object`, so that every answer has named fields".into());
+        }
+        let validator =
+            jsonschema::validator_for(&value).map_err(|e| format!("the schema is not valid: {e}, at `{}`", e.schema_path()))?;
+        Ok(Self { text: value.to_string(), value, validator })
+    }
+
+    /// The schema.
+    pub fn value(&self) -> &Value {
+        &self.value
+    }
+
+    /// The schema as compact JSON, its keys in the order of the file.
+    pub fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The object that `completion` is.
+    ///
+    /// # Errors
+    /// A poison failure where it was cut off, is no JSON, or is not valid.
+    pub fn judge(&self, completion: &Completion, max_tokens: usize) -> Result<Value, Failure> {
+        let parsed: Result<Value, _> = serde_json::from_str(&completion.text);
+        if completion.finish == Finish::Length && parsed.is_err() {
+            let reason = format!(
+                "the answer reached max_tokens ({max_tokens}) before its object was complete; raise max_tokens or bound the schema's strings and lists"
+            );
+            return Err(Failure::poison(FailureClass::Truncated, reason));
+        }
+        let value = parsed.map_err(|e| Failure::poison(FailureClass::Schema, format!("the answer is no JSON: {e}")))?;
+        // The error's own words would quote the value, which may be a whole document.
+        let broken =
+            self.validator.iter_errors(&value).next().map(|e| (e.instance_path().to_string(), e.schema_path().to_string()));
+        let Some((place, rule)) = broken else { return Ok(value) };
+        let place = if place.is_empty() { "the object itself".to_owned() } else { format!("`{place}`") };
+        Err(Failure::poison(
+            FailureClass::Schema,
+            format!("the answer is not valid under the schema at {place}: it breaks `{rule}`"),
+        ))
+    }
+}
+
+impl PartialEq for Schema {
+    fn eq(&self, other: &Self) -> bool {
+        self.text == other.text
+    }
+}
+
+impl std::fmt::Debug for Schema {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_tuple("Schema").field(&self.text).finish()
+    }
+}
+
+impl Serialize for Schema {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn judged(text: &str, finish: Finish) -> Result<Value, String> {
+        let schema = Schema::new(json!({
+            "type": "object", "properties": {"price": {"type": "number", "minimum": 0}}, "required": ["price"], "additionalProperties": false,
+        }));
+        let completion = Completion { text: text.into(), tokens: Vec::new(), finish };
+        schema.unwrap().judge(&completion, 9).map_err(|e| e.to_string())
+    }
+
+    #[test]
+    fn an_answer_is_taken_only_if_it_is_valid() {
+        assert_eq!(judged("{\"price\":3}", Finish::Stop), Ok(json!({"price": 3})));
+        assert_eq!(judged("{\"price\":3}", Finish::Length), Ok(json!({"price": 3})), "whole, if only just");
+        let refused = |text, finish| judged(text, finish).unwrap_err();
+        assert!(refused("{\"price\":", Finish::Length).starts_with("truncated: the answer reached max_tokens (9)"));
+        assert!(refused("Sure! {", Finish::Stop).starts_with("schema: the answer is no JSON"));
+        assert!(refused("{\"price\":-1}", Finish::Stop).contains("at `/price`: it breaks `/properties/price/minimum`"));
+        assert!(refused("{}", Finish::Stop).contains("the object itself"));
+    }
+
+    #[test]
+    fn what_is_no_schema_is_refused_with_its_place() {
+        assert!(
+            Schema::new(json!({"type": "object", "properties": {"a": {"type": "nothing"}}}))
+                .unwrap_err()
+                .contains("/properties/a")
+        );
+        assert!(Schema::new(json!({"type": "string"})).unwrap_err().contains("type: object"));
+        assert!(Schema::new(json!({"type": "object", "$ref": "https://example.com/s.json"})).is_err(), "nothing is fetched");
+    }
+}
