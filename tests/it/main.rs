@@ -23,6 +23,7 @@ mod remote;
 mod search;
 mod smoke;
 mod world;
+mod writer;
 
 use std::process::ExitCode;
 
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         models::trials(),
         pipelines::trials(),
         search::trials(),
+        writer::trials(),
         faults::trials(),
         demo::trials(),
         bad_input::trials(),

@@ -50,7 +50,7 @@ pub(super) struct Models<'a> {
 /// Measures everything.
 pub(super) async fn measure(config: &EngineConfig, models: Models<'_>) -> Result<Value> {
     let bench = Bench::with_shape(config, SMALL, models.scratch).await?;
-    let shared = bench.shared_prefix(if models.small { 32 } else { DOCUMENTS }).await?;
+    let shared = bench.shared_prefix(if models.small { 12 } else { DOCUMENTS }).await?;
     let (bench, name) = match models.given {
         Some(path) => (Bench::open(config, path).await?, path.display().to_string()),
         None if models.small => (bench, SMALL.name.to_owned()),
