@@ -133,7 +133,8 @@ impl Decoder {
     }
 
     /// One forward pass. The new tokens of a row take positions `past..past + ids.len()`, and their keys and values are in its blocks
-    /// afterwards. Rows may share blocks that none of them writes into. Runs on the threads of the current rayon pool.
+    /// afterwards. Rows may share blocks that none of them writes into. A token's logits are the same bits whatever rows are read beside
+    /// it and however its sequence is cut into steps. Runs on the threads of the current rayon pool.
     ///
     /// # Panics
     /// Where a row has no tokens, too few blocks, or a block or token id out of range.

@@ -162,8 +162,9 @@ impl Tile {
         let rows = self.most.len();
         let last = position + (rows - 1) / self.group;
         let first_key = |position: usize| shape.window.map_or(0, |window| (position + 1).saturating_sub(window));
-        for index in first_key(position) / BLOCK_TOKENS..=last / BLOCK_TOKENS {
-            let (block, start) = (blocks[index] as usize, index * BLOCK_TOKENS);
+        let seen = blocks.iter().enumerate().take(last / BLOCK_TOKENS + 1).skip(first_key(position) / BLOCK_TOKENS);
+        for (index, block) in seen {
+            let (block, start) = (*block as usize, index * BLOCK_TOKENS);
             let keys = &cache.keys[block * BLOCK_TOKENS * shape.width..][..BLOCK_TOKENS * shape.width];
             let queries = Input { values: &self.queries, step: shape.width, rows, depth: shape.width };
             multiply_panel(queries, Panel::Wide { values: keys, step: BLOCK_TOKENS }, |row, sums| {

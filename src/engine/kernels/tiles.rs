@@ -10,6 +10,8 @@
 //! sums       up to 32 rows × 32 outputs in four tiles
 //! ```
 
+use std::ops::Range;
+
 use multiversion::multiversion;
 
 use super::panel::PANEL;
@@ -22,6 +24,9 @@ pub(super) const STEP: usize = 32;
 
 /// Rows that one pass over a panel serves.
 pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
+
+/// Steps that a block of rows is taken through at once: with more, the block would not stay in the second cache.
+const STEPS_AT_ONCE: usize = 32;
 
 /// Values of the tiles of one step: upper and lower terms.
 const STEP_VALUES: usize = 2 * TILE_ROWS * STEP;
@@ -38,6 +43,14 @@ impl Tiles {
     pub(super) fn new(rows: usize, depth: usize) -> Self {
         let group = depth.div_ceil(STEP) * STEP_VALUES;
         Self { values: vec![0; rows.div_ceil(TILE_ROWS) * group], group }
+    }
+
+    /// The inputs of a row in ranges of steps that rows are taken through at once.
+    pub(super) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
+        let steps = self.group / STEP_VALUES;
+        // As even as may be: a short last range would spend its time on moving sums.
+        let size = steps.div_ceil(steps.div_ceil(STEPS_AT_ONCE).max(1)).max(1);
+        (0..steps).step_by(size).map(move |first| first..steps.min(first + size))
     }
 
     /// The places of sixteen rows each, for [`split`].
@@ -90,7 +103,7 @@ pub(super) fn available() -> bool {
 
 /// Never called where there is no such unit.
 #[cfg(not(target_arch = "x86_64"))]
-pub(super) fn multiply_tiles(_: &Tiles, _: usize, _: usize, _: &[u16], _: &mut Sums) {
+pub(super) fn multiply_tiles(_: &Tiles, _: Range<usize>, _: &Range<usize>, _: &[u16], _: &mut Sums) {
     unreachable!("products in tiles on a processor without them")
 }
 
@@ -100,6 +113,7 @@ mod amx {
 
     use std::arch::asm;
     use std::arch::x86_64::{__cpuid, __cpuid_count};
+    use std::ops::Range;
     use std::sync::LazyLock;
 
     use super::{BLOCK_ROWS, STEP, STEP_VALUES, Sums, TILE_ROWS, Tiles};
@@ -156,17 +170,26 @@ mod amx {
         }
     }
 
-    /// Writes to `sums` the products of `rows` rows of `inputs`, from row `first` on, with the panel `weights`.
-    pub(in super::super) fn multiply_tiles(inputs: &Tiles, first: usize, rows: usize, weights: &[u16], sums: &mut Sums) {
-        let steps = inputs.group / STEP_VALUES;
-        let start = first / TILE_ROWS * inputs.group;
+    /// Writes to `sums` the products of `rows` with the panel `weights`, as far as the steps in `range` go.
+    pub(in super::super) fn multiply_tiles(
+        inputs: &Tiles,
+        rows: Range<usize>,
+        range: &Range<usize>,
+        weights: &[u16],
+        sums: &mut Sums,
+    ) {
+        let (first, rows, steps) = (rows.start, rows.len(), range.len());
         let halves = rows.div_ceil(TILE_ROWS);
+        let group = first / TILE_ROWS;
         assert!(
             available() && first.is_multiple_of(TILE_ROWS) && (1..=BLOCK_ROWS).contains(&rows),
             "{rows} rows from {first} on"
         );
-        assert!(start + halves * inputs.group <= inputs.values.len(), "rows reach past the tiles");
-        assert!(steps * STEP * PANEL <= weights.len(), "{steps} steps reach past the panel");
+        assert!(steps > 0 && range.end * STEP_VALUES <= inputs.group, "steps {range:?} reach past the inputs of a row");
+        assert!((group + halves) * inputs.group <= inputs.values.len(), "rows reach past the tiles");
+        assert!(range.end * STEP * PANEL <= weights.len(), "steps {range:?} reach past the panel");
+        let weights = &weights[range.start * STEP * PANEL..];
+        let start = group * inputs.group + range.start * STEP_VALUES;
         let shapes = Shapes::of(rows.min(TILE_ROWS), rows.saturating_sub(TILE_ROWS));
         let upper = inputs.values[start..].as_ptr();
         // SAFETY: the processor has the unit, as asserted. All loads lie inside `inputs` and `weights`, as asserted: a step of a row
