@@ -160,6 +160,7 @@ impl Constraint {
     }
 
     /// Whether the answer so far is whole.
+    #[cfg(test)]
     pub(in crate::engine) fn may_finish(&mut self) -> bool {
         self.is_finished() || self.matcher.is_accepting().unwrap_or(false)
     }

@@ -110,6 +110,7 @@ impl ChatTokenizer {
     }
 
     /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
+    #[cfg(test)]
     pub(in crate::engine) fn render(&self, messages: &[Message]) -> Result<String, Poison> {
         let turns: Vec<Turn<'_>> =
             messages.iter().map(|message| Turn { role: message.role.as_str(), content: &message.content }).collect();
