@@ -160,11 +160,6 @@ impl Logits {
         self.values.len() / self.vocabulary
     }
 
-    /// The logits of row `i`, one a token of the vocabulary.
-    pub(in crate::engine) fn row(&mut self, i: usize) -> &mut [f32] {
-        &mut self.values[i * self.vocabulary..][..self.vocabulary]
-    }
-
     /// The logits of row `i`, to be read.
     pub(in crate::engine) fn row_ref(&self, i: usize) -> &[f32] {
         &self.values[i * self.vocabulary..][..self.vocabulary]

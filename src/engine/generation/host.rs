@@ -62,7 +62,14 @@ impl GeneratorHost {
         let affordable = budget / generator.decoder.block_bytes().max(1);
         // One more a row, for the copy of a block that a prefix ends in.
         let usable = ROWS * (model.info.max_tokens.div_ceil(BLOCK_TOKENS) + 1);
-        let cache = generator.decoder.cache(affordable.clamp(1, usable))?;
+        let blocks = affordable.clamp(1, usable);
+        let cache = generator.decoder.cache(blocks)?;
+        tracing::info!(
+            model = &*model.info.name,
+            weight_bytes = generator.decoder.bytes(),
+            kv_cache_bytes = blocks * generator.decoder.block_bytes(),
+            "generator loaded"
+        );
         let place = Place { models: models.clone(), index };
         let limits = Limits { rows: ROWS, step_tokens: config.step_tokens.unwrap_or(STEP_TOKENS) };
         let scheduler = Scheduler::new(Resident { place: place.clone(), cache }, Arc::new(place), limits);

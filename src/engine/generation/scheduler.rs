@@ -57,6 +57,9 @@ pub(in crate::engine) struct Scheduler<D> {
     pub(super) counts: Counts,
 }
 
+/// What may follow, for the sequences that are held to a schema.
+type Masks = BTreeMap<u64, Result<TokenMask, Poison>>;
+
 /// A sequence's share of a step.
 pub(super) enum Part {
     /// So many of its tokens are read; after the last that is known, something is chosen.
@@ -181,10 +184,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// The forward pass; beside it, on other threads, the masks of what may follow the tokens that are read.
-    fn forward(
-        &mut self,
-        parts: &BTreeMap<u64, Part>,
-    ) -> Result<(Logits, BTreeMap<u64, Result<TokenMask, Poison>>), EngineError> {
+    fn forward(&mut self, parts: &BTreeMap<u64, Part>) -> Result<(Logits, Masks), EngineError> {
         let mut rows = Vec::new();
         let mut guides: Vec<(u64, &mut Box<dyn Guide>)> = Vec::new();
         for (key, sequence) in &mut self.running {
@@ -222,12 +222,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Lets every sequence take its logits, each on one thread; gives those that are done.
-    fn advance(
-        &mut self,
-        parts: &BTreeMap<u64, Part>,
-        logits: &Logits,
-        masks: &mut BTreeMap<u64, Result<TokenMask, Poison>>,
-    ) -> Vec<(u64, Result<Finish, Poison>)> {
+    fn advance(&mut self, parts: &BTreeMap<u64, Part>, logits: &Logits, masks: &mut Masks) -> Vec<(u64, Result<Finish, Poison>)> {
         let mut row = 0;
         let mut work = Vec::new();
         for (key, sequence) in &mut self.running {
@@ -241,6 +236,7 @@ impl<D: Decode> Scheduler<D> {
                 work.push((*key, sequence, part, first, masks.remove(key).transpose()));
             }
         }
+        debug_assert_eq!(row, logits.rows(), "rows of logits");
         let vocabulary = &*self.vocabulary;
         let advance =
             |(key, sequence, part, first, mask): &mut (u64, &mut Sequence, &Part, usize, Result<Option<TokenMask>, Poison>)| {
