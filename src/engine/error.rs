@@ -47,6 +47,11 @@ pub enum EngineError {
     NoThreads(String),
 }
 
+/// What candle says, without the backtrace that it appends where `RUST_BACKTRACE` is set.
+pub(super) fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
 impl EngineError {
     /// A file that is not what it should be.
     pub(super) fn invalid(path: impl Into<PathBuf>, reason: impl Into<String>) -> Self {

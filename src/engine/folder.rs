@@ -9,7 +9,7 @@ use candle_core::quantized::gguf_file::Content;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
-use super::error::EngineError;
+use super::error::{EngineError, first_line};
 
 /// A model folder whose small files have been read and hashed; the weights follow.
 pub(super) struct Folder {
@@ -94,8 +94,10 @@ impl Folder {
         self.revision.update_reader(&mut file).map_err(unreadable)?;
         file.rewind().map_err(unreadable)?;
         let content = Content::read(&mut std::io::BufReader::new(file)).map_err(|e| {
-            let reason =
-                format!("cannot be read as a GGUF file: {e}; fetch it again, or use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16");
+            let reason = format!(
+                "cannot be read as a GGUF file: {}; fetch it again, or use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16",
+                first_line(&e)
+            );
             EngineError::invalid(&path, reason)
         })?;
         Ok(self.gguf.insert(Arc::new(content)).clone())

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap};
 use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
-use super::error::EngineError;
+use super::error::{EngineError, first_line};
 use super::folder::Folder;
 
 const SINGLE: &str = "model.safetensors";
@@ -76,7 +76,9 @@ impl Weights {
             return Err(EngineError::invalid(&self.origin, reason));
         }
         let values = tensor.to_dtype(DType::F32).and_then(|t| t.flatten_all()).and_then(|t| t.to_vec1());
-        values.map_err(|e| EngineError::invalid(&self.origin, format!("the tensor {name} cannot be read as numbers: {e}")))
+        values.map_err(|e| {
+            EngineError::invalid(&self.origin, format!("the tensor {name} cannot be read as numbers: {}", first_line(&e)))
+        })
     }
 
     /// Rows of the encoder's tensor `name`, where it is there.
@@ -95,7 +97,7 @@ fn read_shard(folder: &mut Folder, name: &str, tensors: &mut HashMap<String, Ten
     let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
         EngineError::invalid(
             folder.join(name),
-            format!("is not a whole safetensors file: {e}; fetch it again and compare its size"),
+            format!("is not a whole safetensors file: {}; fetch it again and compare its size", first_line(&e)),
         )
     })?;
     tensors.extend(loaded);

@@ -93,7 +93,9 @@ impl Prompting {
         if let Some(schema) = self.schema.clone() {
             let (engine, model, max_tokens) = (engine.clone(), self.model.clone(), self.max_tokens);
             let check = move || engine.check_schema(&model, &schema, max_tokens);
-            tokio::task::spawn_blocking(check).await?.map_err(|reason| anyhow::anyhow!("prompt `{}`: {reason}", self.version.name))?;
+            tokio::task::spawn_blocking(check)
+                .await?
+                .map_err(|reason| anyhow::anyhow!("prompt `{}`: {reason}", self.version.name))?;
         }
         Ok(self)
     }

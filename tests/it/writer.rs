@@ -50,8 +50,11 @@ async fn tickets() {
     }
 
     let truth: Value =
-        serde_json::from_str(&std::fs::read_to_string(Path::new(ROOT).join("tests/fixtures/tickets_truth.json")).unwrap()).unwrap();
-    let rows = sqlx::query("SELECT document_id, task, label, fields, (SELECT text FROM documents d WHERE d.id = document_id) AS text FROM results");
+        serde_json::from_str(&std::fs::read_to_string(Path::new(ROOT).join("tests/fixtures/tickets_truth.json")).unwrap())
+            .unwrap();
+    let rows = sqlx::query(
+        "SELECT document_id, task, label, fields, (SELECT text FROM documents d WHERE d.id = document_id) AS text FROM results",
+    );
     let (mut topics, mut fields, mut all) = (0, 0, 0);
     for row in rows.fetch_all(&mut database).await.unwrap() {
         let (id, task): (String, String) = (row.get("document_id"), row.get("task"));

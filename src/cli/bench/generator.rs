@@ -17,9 +17,7 @@ use serde_json::{Value, json};
 
 use super::shape::{HALF_BILLION, SMALL, Shape};
 use crate::config::{EngineConfig, ModelConfig};
-use crate::engine::{
-    Answer, Engine, Generate, Message, Prompt, Request, Role, Sampling, Schema, Work,
-};
+use crate::engine::{Answer, Engine, Generate, Message, Prompt, Request, Role, Sampling, Schema, Work};
 use crate::metrics::peak_resident_bytes;
 
 /// The model under test.
@@ -223,6 +221,6 @@ fn median(mut values: Vec<f64>) -> f64 {
 }
 
 const WORDS: &[&str] = &[
-    "the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak", "beams", "while",
-    "flour", "settles", "on", "every", "ledge", "of", "that", "old", "stone", "house",
+    "the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak", "beams",
+    "while", "flour", "settles", "on", "every", "ledge", "of", "that", "old", "stone", "house",
 ];

@@ -62,8 +62,10 @@ impl Shape {
 
     fn tensors(&self) -> Vec<(String, Vec<usize>)> {
         let (hidden, kv) = (self.hidden, self.hidden / self.heads * self.kv_heads);
-        let mut tensors =
-            vec![("model.embed_tokens.weight".to_owned(), vec![self.vocabulary, hidden]), ("model.norm.weight".to_owned(), vec![hidden])];
+        let mut tensors = vec![
+            ("model.embed_tokens.weight".to_owned(), vec![self.vocabulary, hidden]),
+            ("model.norm.weight".to_owned(), vec![hidden]),
+        ];
         for layer in 0..self.layers {
             for (name, shape) in [
                 ("self_attn.q_proj.weight", vec![hidden, hidden]),

@@ -68,7 +68,7 @@ fn number(bytes: &[u8], place: usize) -> f32 {
 /// Low halves of bytes, then the high ones, each with the bit of `high` for its place as the fifth.
 fn halves(low: &[u8], high: u32, centre: i8, values: &mut [i8]) {
     for (i, byte) in low.iter().enumerate() {
-        let bit = |i: usize| ((high >> i & 1) << 4) as u8;
+        let bit = |i: usize| (high.checked_shr(i as u32).unwrap_or(0) as u8 & 1) << 4;
         values[i] = (byte & 15 | bit(i)) as i8 - centre;
         values[i + low.len()] = (byte >> 4 | bit(i + low.len())) as i8 - centre;
     }

@@ -13,7 +13,7 @@ use super::config::{DecoderShape, Family};
 use super::matrix::Matrix;
 use super::rope::Rotation;
 use super::weights::Tensors;
-use crate::engine::error::EngineError;
+use crate::engine::error::{EngineError, first_line};
 use crate::engine::folder::Folder;
 use crate::engine::kernels::Bytes;
 
@@ -134,7 +134,8 @@ impl GgufTensors {
             );
             return Err(invalid(reason));
         }
-        let unreadable = |e: candle_core::Error| format!("the tensor {name} cannot be read: {e}; fetch the file again");
+        let unreadable =
+            |e: candle_core::Error| format!("the tensor {name} cannot be read: {}; fetch the file again", first_line(&e));
         let tensor = self.content.tensor(&mut self.file, name, &Device::Cpu).map_err(|e| invalid(unreadable(e)))?;
         let inputs = shape.last().copied().unwrap_or(1);
         let bytes = tensor.data().map_err(|e| invalid(unreadable(e)))?;

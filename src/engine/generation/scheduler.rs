@@ -5,7 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
 use super::blocks::Blocks;
 use super::ports::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, Wanted};
@@ -74,6 +74,28 @@ pub(super) struct Branch {
     pub(super) table: Vec<u32>,
     /// Blocks at the end of the table that are the answer's own.
     pub(super) own: usize,
+}
+
+/// A sequence with the logits that it wanted.
+struct Turn<'a> {
+    key: u64,
+    sequence: &'a mut Sequence,
+    part: &'a Part,
+    /// The first row of its logits.
+    first: usize,
+    mask: Result<Option<TokenMask>, Poison>,
+}
+
+impl Turn<'_> {
+    /// What the sequence makes of its logits, where that ends it.
+    fn take(self, logits: &Logits, vocabulary: &dyn Vocabulary) -> Option<(u64, Result<Finish, Poison>)> {
+        let Self { key, sequence, part, first, mask } = self;
+        let outcome = mask.and_then(|mask| match part {
+            Part::Read { .. } => guarded(|| sequence.advance(logits.row_ref(first), mask.as_ref(), vocabulary)),
+            Part::Weigh(branches) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, first),
+        });
+        outcome.transpose().map(|outcome| (key, outcome))
+    }
 }
 
 impl<D: Decode> Scheduler<D> {
@@ -224,39 +246,28 @@ impl<D: Decode> Scheduler<D> {
     /// Lets every sequence take its logits, each on one thread; gives those that are done.
     fn advance(&mut self, parts: &BTreeMap<u64, Part>, logits: &Logits, masks: &mut Masks) -> Vec<(u64, Result<Finish, Poison>)> {
         let mut row = 0;
-        let mut work = Vec::new();
+        let mut turns = Vec::new();
         for (key, sequence) in &mut self.running {
             let Some(part) = parts.get(key) else { continue };
             let first = row;
             row += match part {
                 Part::Read { wanted, .. } => usize::from(*wanted),
-                Part::Weigh(branches) => branches.iter().map(|branch| sequence.answer_length(branch.answer) - 1).sum(),
+                Part::Weigh(branches) => sequence.tokens_of(branches),
             };
             if row > first {
-                work.push((*key, sequence, part, first, masks.remove(key).transpose()));
+                turns.push(Turn { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
             }
         }
         debug_assert_eq!(row, logits.rows(), "rows of logits");
         let vocabulary = &*self.vocabulary;
-        let advance =
-            |(key, sequence, part, first, mask): &mut (u64, &mut Sequence, &Part, usize, Result<Option<TokenMask>, Poison>)| {
-                let outcome = match (part, mask) {
-                    (_, Err(poison)) => Err(poison.clone()),
-                    (Part::Read { .. }, Ok(mask)) => {
-                        guarded(|| sequence.advance(logits.row_ref(*first), mask.as_ref(), vocabulary))
-                    }
-                    (Part::Weigh(branches), Ok(_)) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, *first),
-                };
-                outcome.transpose().map(|outcome| (*key, outcome))
-            };
-        work.par_iter_mut().map(advance).collect::<Vec<_>>().into_iter().flatten().collect()
+        turns.into_par_iter().filter_map(|turn| turn.take(logits, vocabulary)).collect()
     }
 
     /// Writes down what the step has done.
     fn settle(&mut self, parts: BTreeMap<u64, Part>, nanos: f64) {
         let share = |sequence: &Sequence, part: &Part| match part {
             Part::Read { tokens, .. } => *tokens,
-            Part::Weigh(branches) => branches.iter().map(|branch| sequence.answer_length(branch.answer) - 1).sum(),
+            Part::Weigh(branches) => sequence.tokens_of(branches),
         };
         let total: usize = parts.iter().map(|(key, part)| share(&self.running[key], part)).sum();
         self.counts.steps += 1;

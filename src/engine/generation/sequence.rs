@@ -7,6 +7,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::ports::{BLOCK_TOKENS, Guide, Logits, TokenMask, Vocabulary};
 use super::sampler::{choose, normaliser};
+use super::scheduler::Branch;
 use super::text::Text;
 use crate::engine::prompt::GrowingText;
 use crate::engine::request::{Answer, Completion, Finish, Prediction, Priority, Sampling};
@@ -241,12 +242,10 @@ impl Sequence {
         Ok(weighing.waiting().is_none().then_some(Finish::Stop))
     }
 
-    /// Tokens of an answer.
-    pub(super) fn answer_length(&self, answer: usize) -> usize {
-        match &self.job.task {
-            Task::Weigh(weighing) => weighing.answers[answer].len(),
-            Task::Write(_) => 0,
-        }
+    /// Tokens that are read of answers: all but the last of each.
+    pub(super) fn tokens_of(&self, branches: &[Branch]) -> usize {
+        let Task::Weigh(weighing) = &self.job.task else { return 0 };
+        branches.iter().map(|branch| weighing.answers[branch.answer].len() - 1).sum()
     }
 
     /// Answers whoever waits.

@@ -49,7 +49,16 @@ fn value_schema(random: &mut StdRng, depth: usize) -> Value {
 }
 
 /// An object schema, nested up to three deep, with every kind of value that tasks ask for.
-pub(in crate::engine) fn object_schema(random: &mut StdRng, depth: usize) -> Value {
+pub(in crate::engine) fn form_schema(random: &mut StdRng) -> Value {
+    let mut schema = object_schema(random, 0);
+    schema["$defs"] = json!({"tree": {
+        "type": "object", "properties": {"leaf": {"type": "boolean"}, "branches": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}},
+        "required": ["leaf"], "additionalProperties": false,
+    }});
+    schema
+}
+
+fn object_schema(random: &mut StdRng, depth: usize) -> Value {
     let mut properties = Map::new();
     for index in 0..random.random_range(1..5) {
         let name = ["title", "preis €", "a\"q", "tags", "n"][random.random_range(0..5)];
@@ -111,12 +120,7 @@ fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
     let (mut whole, mut cut) = (0, 0);
     for seed in 0..SCHEMAS {
         let mut random = StdRng::seed_from_u64(seed);
-        let mut schema = object_schema(&mut random, 0);
-        schema["$defs"] = json!({"tree": {
-            "type": "object", "properties": {"leaf": {"type": "boolean"}, "branches": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}},
-            "required": ["leaf"], "additionalProperties": false,
-        }});
-        let schema = Schema::new(schema).unwrap();
+        let schema = Schema::new(form_schema(&mut random)).unwrap();
         let completion = answer(&chat, &schema, &mut random);
         match schema.judge(&completion, MAX_TOKENS) {
             Ok(value) => {
