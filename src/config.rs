@@ -1,6 +1,7 @@
 //! The operator's configuration: `tidemill.toml`, then `TIDEMILL_*` variables, then flags.
 
 mod load;
+mod model;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -8,6 +9,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 pub use load::{ConfigError, Flag};
+pub use model::{ModelConfig, ModelPlace, ServerPlace};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -79,35 +81,6 @@ pub struct EngineConfig {
     pub kv_cache_mib: Option<usize>,
     /// Tokens of one step of a generator: rows that write, and pieces of prompts.
     pub step_tokens: Option<usize>,
-}
-
-/// A model: on local disk (`path`) or behind a server (`base_url`).
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ModelConfig {
-    /// A Hugging Face model folder, or a GGUF file.
-    pub path: Option<PathBuf>,
-    /// A PEFT folder whose LoRA is merged into the weights.
-    pub adapter: Option<PathBuf>,
-    /// The longest sequence to allow; what the model takes unless told. A server must be told.
-    pub context: Option<usize>,
-    /// The address of an OpenAI-compatible server, up to and including `/v1`.
-    pub base_url: Option<String>,
-    /// What the server calls the model.
-    pub server_model: Option<String>,
-    /// The variable of the environment that holds the server's key.
-    pub api_key_env: Option<String>,
-    /// Calls to the server at the same time; 8 unless told.
-    pub concurrency: Option<usize>,
-    /// How long one call may take; 60 unless told.
-    pub timeout_seconds: Option<u64>,
-}
-
-impl ModelConfig {
-    /// A model folder or file on local disk.
-    pub fn local(path: impl Into<PathBuf>) -> Self {
-        Self { path: Some(path.into()), ..Self::default() }
-    }
 }
 
 /// Where a dataset's files are.

@@ -73,6 +73,14 @@ metrics! {
     device_busy: CounterVec = "tidemill_device_busy_seconds_total", "Time a device spent computing.", ["device"];
     queue_depth: IntGauge = "tidemill_engine_queue_tokens", "Tokens waiting for a device.";
     engine_seconds: Histogram = "tidemill_engine_batch_seconds", "Device time of one token batch.";
+    step_seconds: HistogramVec = "tidemill_generator_step_seconds", "Time of one step of a generator.", ["model"];
+    generator_rows: IntGaugeVec = "tidemill_generator_rows", "Sequences that a generator is reading or writing.", ["model"];
+    generator_waiting: IntGaugeVec = "tidemill_generator_waiting", "Sequences that wait for a place at a generator.", ["model"];
+    kv_blocks: IntGaugeVec = "tidemill_kv_blocks", "Blocks of keys and values in use.", ["model"];
+    preemptions: IntCounterVec = "tidemill_preemptions_total", "Sequences that lost their place at a generator and were read again.", ["model"];
+    prompt_tokens: IntCounterVec = "tidemill_prompt_tokens_total", "Tokens that generators read, those in kept prefixes not counted.", ["model"];
+    prefix_tokens_saved: IntCounterVec = "tidemill_prefix_tokens_saved_total", "Tokens of prompts that a kept prefix held already.", ["model"];
+    generated_tokens: IntCounterVec = "tidemill_generated_tokens_total", "Tokens that generators wrote.", ["model"];
     http_requests: IntCounterVec = "tidemill_http_requests_total", "HTTP requests answered, by route and status.", ["route", "status"];
     http_seconds: HistogramVec = "tidemill_http_request_seconds", "Time to answer an HTTP request, by route.", ["route"];
     peak_memory: Gauge = "tidemill_peak_resident_memory_bytes", "Largest resident memory of the process so far.";

@@ -90,6 +90,9 @@ impl Config {
         }
         let mut config = extract(layers)?;
         config.database.url = secret("database.url", config.database.url.take(), config.database.url_file.take().as_deref())?;
+        for (name, model) in &config.models {
+            model.place(name)?;
+        }
         config.server.token = secret("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
         Ok(config)
     }

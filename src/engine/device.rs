@@ -8,10 +8,13 @@ use std::time::{Duration, Instant};
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
+use crossbeam_channel::{Receiver, TryRecvError, select};
+
 use super::batch::{Packed, Row, TokenBatch};
 use super::encoder::Workspace;
 use super::error::EngineError;
-use super::model::Model;
+use super::generation::{Counts, GeneratorHost, Job};
+use super::model::{Host, Model};
 use super::queue::Queue;
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
@@ -30,6 +33,11 @@ pub(super) struct DeviceState {
     tokens: AtomicU64,
     batches: AtomicU64,
     busy_nanos: AtomicU64,
+    steps: AtomicU64,
+    prompt_tokens: AtomicU64,
+    generated_tokens: AtomicU64,
+    prefix_tokens_saved: AtomicU64,
+    preemptions: AtomicU64,
 }
 
 /// What the device has done since the engine started.
@@ -39,8 +47,18 @@ pub struct EngineStats {
     pub tokens: u64,
     /// Tokens among them that stood for nothing.
     pub padding: u64,
-    /// Token batches.
+    /// Token batches of encoders.
     pub batches: u64,
+    /// Steps of generators.
+    pub steps: u64,
+    /// Tokens that generators read for requests; what was read again after a preemption is not counted again.
+    pub prompt_tokens: u64,
+    /// Tokens that generators wrote.
+    pub generated_tokens: u64,
+    /// Tokens of prompts that a kept prefix held already.
+    pub prefix_tokens_saved: u64,
+    /// Sequences that lost their place for others and were read again.
+    pub preemptions: u64,
     /// Time spent computing.
     pub busy: Duration,
 }
@@ -56,13 +74,31 @@ impl DeviceState {
 
     /// What the device has done so far.
     pub(super) fn stats(&self) -> EngineStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EngineStats {
-            tokens: self.tokens.load(Ordering::Relaxed),
+            tokens: read(&self.tokens),
             // Sequences are packed, so there is none.
             padding: 0,
-            batches: self.batches.load(Ordering::Relaxed),
-            busy: Duration::from_nanos(self.busy_nanos.load(Ordering::Relaxed)),
+            batches: read(&self.batches),
+            steps: read(&self.steps),
+            prompt_tokens: read(&self.prompt_tokens),
+            generated_tokens: read(&self.generated_tokens),
+            prefix_tokens_saved: read(&self.prefix_tokens_saved),
+            preemptions: read(&self.preemptions),
+            busy: Duration::from_nanos(read(&self.busy_nanos)),
         }
+    }
+
+    fn count(&self, counts: Counts, busy: Duration) {
+        let add = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
+        add(&self.tokens, counts.tokens);
+        add(&self.steps, counts.steps);
+        add(&self.prompt_tokens, counts.prompt_tokens);
+        add(&self.generated_tokens, counts.generated);
+        add(&self.prefix_tokens_saved, counts.prefix_tokens_saved);
+        add(&self.preemptions, counts.preemptions);
+        add(&self.busy_nanos, busy.as_nanos() as u64);
+        METRICS.device_busy.with_label_values(&[DEVICE]).inc_by(busy.as_secs_f64());
     }
 }
 
@@ -71,13 +107,26 @@ pub(super) struct Device {
     pub(super) models: Arc<[Model]>,
     pub(super) state: Arc<DeviceState>,
     pub(super) queue: Arc<Queue>,
+    /// Jobs for generators, each with its model's place in the engine's list.
+    pub(super) jobs: Receiver<(usize, Job)>,
+    /// Generators, each with its place.
+    pub(super) hosts: Vec<(usize, GeneratorHost)>,
     pub(super) threads: usize,
     pub(super) batch_tokens: usize,
 }
 
+/// What the device does next.
+enum Next {
+    Batch(TokenBatch),
+    Job(usize, Job),
+    /// Nothing has come, and generators have work.
+    Step,
+    Closed,
+}
+
 impl Device {
     /// Starts the thread that forms batches and the one that computes them. Both end when the queue is closed.
-    pub(super) fn start(self) -> Result<(), EngineError> {
+    pub(super) fn start(mut self) -> Result<(), EngineError> {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(self.threads)
@@ -97,28 +146,75 @@ impl Device {
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
         let compute = move || {
             let workspaces: Vec<Mutex<Workspace>> = (0..self.threads).map(|_| Mutex::default()).collect();
-            for batch in batches {
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.compute(&batch, &pool, &workspaces)));
-                if let Err(panic) = outcome {
-                    // Before the batch goes: its callers must find the reason when their channels close.
-                    self.fail(&panic_text(&*panic));
-                    return;
-                }
+            loop {
+                let next = self.next(&batches);
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(next, &pool, &workspaces)));
+                let reason = match outcome {
+                    Ok(Ok(true)) => continue,
+                    Ok(Ok(false)) => return,
+                    Ok(Err(e)) => e.to_string(),
+                    Err(panic) => panic_text(&*panic),
+                };
+                // Before the work goes: its callers must find the reason when their channels close.
+                self.fail(&reason);
+                return;
             }
         };
         thread::Builder::new().name("device-cpu".into()).spawn(compute).map_err(|e| no_threads(&e))?;
         Ok(())
     }
 
+    /// Waits where there is nothing to do.
+    fn next(&self, batches: &Receiver<TokenBatch>) -> Next {
+        if self.hosts.iter().any(|(_, host)| !host.is_idle()) {
+            return match batches.try_recv() {
+                Ok(batch) => Next::Batch(batch),
+                Err(TryRecvError::Empty) => Next::Step,
+                Err(TryRecvError::Disconnected) => Next::Closed,
+            };
+        }
+        select! {
+            recv(batches) -> batch => batch.map_or(Next::Closed, Next::Batch),
+            recv(self.jobs) -> job => job.map_or(Next::Closed, |(index, job)| Next::Job(index, job)),
+        }
+    }
+
+    /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
+    /// the engine is gone.
+    fn turn(&mut self, next: Next, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) -> Result<bool, EngineError> {
+        match next {
+            Next::Batch(batch) => self.compute(&batch, pool, workspaces),
+            Next::Job(index, job) => self.submit(index, job),
+            Next::Step => {}
+            Next::Closed => return Ok(false),
+        }
+        while let Ok((index, job)) = self.jobs.try_recv() {
+            self.submit(index, job);
+        }
+        for (_, host) in self.hosts.iter_mut().filter(|(_, host)| !host.is_idle()) {
+            let start = Instant::now();
+            let counts = pool.install(|| host.step())?;
+            self.state.count(counts, start.elapsed());
+        }
+        Ok(true)
+    }
+
+    fn submit(&mut self, index: usize, job: Job) {
+        if let Some((_, host)) = self.hosts.iter_mut().find(|(place, _)| *place == index) {
+            host.submit(job);
+        }
+    }
+
     fn compute(&self, batch: &TokenBatch, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) {
         let model = &self.models[batch.model];
+        let Host::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
         let start = Instant::now();
         let even = batch.tokens().div_ceil(self.threads);
         let parts = batch.parts(even.clamp(1, PART_TOKENS));
         let run = |part: &Packed<'_>| {
             let worker = rayon::current_thread_index().unwrap_or(0);
             let mut workspace = workspaces[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            model.encoder.run(part, &mut workspace)
+            hosted.encoder.run(part, &mut workspace)
         };
         let rows: Vec<Vec<Vec<f32>>> = pool.install(|| parts.par_iter().with_max_len(1).map(run).collect());
         let busy = start.elapsed();

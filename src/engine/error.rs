@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use crate::config::ConfigError;
+
 /// A model folder or engine setting that does not work.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
@@ -37,6 +39,9 @@ pub enum EngineError {
         /// What is wrong, and the mend.
         reason: String,
     },
+    /// A setting that cannot be used.
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
     /// The operating system gives no thread.
     #[error("cannot start the engine's threads: {0}; lower engine.threads or raise the process limit")]
     NoThreads(String),

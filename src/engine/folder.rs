@@ -1,8 +1,11 @@
 //! Reads a Hugging Face model folder: what kind of model it is, how long its input may be, how its vectors are pooled.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::Seek;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use candle_core::quantized::gguf_file::Content;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 
@@ -12,6 +15,7 @@ use super::error::EngineError;
 pub(super) struct Folder {
     path: PathBuf,
     revision: blake3::Hasher,
+    gguf: Option<Arc<Content>>,
 }
 
 /// `config.json`, as far as the encoders of the BERT family need it.
@@ -67,10 +71,44 @@ pub(super) enum Pooling {
 impl Folder {
     /// Opens the folder of the model called `model`.
     pub(super) fn open(model: &str, path: &Path) -> Result<Self, EngineError> {
-        if !path.is_dir() {
+        let file = path.extension().is_some_and(|extension| extension == "gguf") && path.is_file();
+        if !path.is_dir() && !file {
             return Err(EngineError::NoFolder { model: model.into(), path: path.into() });
         }
-        Ok(Self { path: path.into(), revision: blake3::Hasher::new() })
+        Ok(Self { path: path.into(), revision: blake3::Hasher::new(), gguf: None })
+    }
+
+    /// Whether the model is a GGUF file and no folder.
+    pub(super) fn is_gguf(&self) -> bool {
+        self.path.is_file()
+    }
+
+    /// The metadata and the places of the tensors of a GGUF file, all of which counts towards the revision.
+    pub(super) fn gguf(&mut self) -> Result<Arc<Content>, EngineError> {
+        if let Some(content) = &self.gguf {
+            return Ok(content.clone());
+        }
+        let path = self.path.clone();
+        let unreadable = |source| EngineError::Unreadable { path: path.clone(), source };
+        let mut file = File::open(&path).map_err(unreadable)?;
+        self.revision.update_reader(&mut file).map_err(unreadable)?;
+        file.rewind().map_err(unreadable)?;
+        let content = Content::read(&mut std::io::BufReader::new(file)).map_err(|e| {
+            let reason =
+                format!("cannot be read as a GGUF file: {e}; fetch it again, or use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16");
+            EngineError::invalid(&path, reason)
+        })?;
+        Ok(self.gguf.insert(Arc::new(content)).clone())
+    }
+
+    /// The folder, or the file where the model is one.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Lets what was read of another folder, such as an adapter's, count towards this one's revision.
+    pub(super) fn include(&mut self, other: &Self) {
+        self.revision.update(other.revision.finalize().as_bytes());
     }
 
     /// The path of `name` inside the folder.
@@ -84,7 +122,8 @@ impl Folder {
         self.read_optional(name)?.ok_or(EngineError::NoFile { path, mend })
     }
 
-    fn read_optional(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+    /// Reads a file that may be absent and counts towards the revision where it is not.
+    pub(super) fn read_optional(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
         let path = self.join(name);
         let bytes = match fs::read(&path) {
             Ok(bytes) => bytes,
@@ -98,7 +137,26 @@ impl Folder {
         Ok(Some(bytes))
     }
 
-    fn read_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, EngineError> {
+    /// Opens a file too large to be read whole, which counts towards the revision as if it had been.
+    pub(super) fn open_large(&mut self, name: &str, mend: &'static str) -> Result<File, EngineError> {
+        let path = self.join(name);
+        let unreadable = |source| EngineError::Unreadable { path: path.clone(), source };
+        let mut file = match File::open(&path) {
+            Ok(file) => file,
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(EngineError::NoFile { path, mend }),
+            Err(source) => return Err(unreadable(source)),
+        };
+        let length = file.metadata().map_err(unreadable)?.len();
+        self.revision.update(&(name.len() as u64).to_le_bytes());
+        self.revision.update(name.as_bytes());
+        self.revision.update(&length.to_le_bytes());
+        self.revision.update_reader(&mut file).map_err(unreadable)?;
+        file.rewind().map_err(unreadable)?;
+        Ok(file)
+    }
+
+    /// Reads a file of settings that may be absent.
+    pub(super) fn read_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, EngineError> {
         let Some(bytes) = self.read_optional(name)? else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| {
             EngineError::invalid(
@@ -106,6 +164,16 @@ impl Folder {
                 format!("cannot be read as a model's {name}: {e}; take the file from the model's publisher"),
             )
         })
+    }
+
+    /// `model_type` of `config.json`, if that can be read. Whoever goes on to read the file says what is wrong with it.
+    pub(super) fn model_type(&self) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Kind {
+            model_type: String,
+        }
+        let bytes = fs::read(self.join("config.json")).ok()?;
+        serde_json::from_slice(&bytes).ok().map(|kind: Kind| kind.model_type)
     }
 
     /// Reads `config.json` and refuses what the encoders here would compute wrongly.
@@ -119,7 +187,9 @@ impl Folder {
             "bert" => Family::Bert,
             "roberta" | "xlm-roberta" => Family::Roberta,
             other => {
-                let reason = format!("model_type {other:?} is not supported; use a bert, roberta or xlm-roberta encoder");
+                let reason = format!(
+                    "model_type {other:?} is not supported; use a bert, roberta or xlm-roberta encoder, or a llama, mistral, qwen2 or qwen3 decoder"
+                );
                 return Err(EngineError::invalid(path, reason));
             }
         };

@@ -1,22 +1,29 @@
 //! The model host: models in memory, token batches, and the threads that compute.
 //!
 //! ```text
-//! run() ─ tokenize (blocking threads) ─ Plan: distinct sequences ─ Queue: bounded by tokens, fair ─ TokenBatch ─ device thread
-//!   ▲                                                                                            (one prepared)        │
-//!   └───────────────────────────── answers in the order of the requests ◀──────────────── rows, one a sequence ────────┘
+//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens, fair ─ TokenBatch ─┬ device thread
+//!   ▲                                                        ├ Job ─────────── Scheduler of a generator ────┘      │
+//!   │                                                        └ RemoteModel: a server ────────────────────┐         │
+//!   └──────────────────────── answers in the order of the requests ◀───── rows, completions, scores ─────┴─────────┘
 //! ```
 //!
-//! Async code never touches a model. To add an architecture: one file beside `encoder.rs` and one arm in `folder.rs`.
+//! Async code never touches a model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`; to add a decoder: one
+//! arm in `decoder/config.rs`, and what is new about it in the forward pass.
 
 mod batch;
+mod decoder;
 mod device;
 mod encoder;
 mod error;
 mod folder;
+mod generation;
+mod http;
 mod kernels;
 mod model;
 mod plan;
+mod prompt;
 mod queue;
+mod remote;
 mod request;
 mod schema;
 mod tokens;
@@ -28,7 +35,8 @@ mod tests;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Semaphore, mpsc};
+use futures::future::join_all;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
 pub use device::EngineStats;
 pub use error::EngineError;
@@ -41,10 +49,12 @@ pub use schema::Schema;
 
 use crate::config::{EngineConfig, ModelConfig};
 use crate::failure::{Component, Failure, FailureClass, Transient};
+use crate::outcome::Span;
 use batch::Row;
 use device::{Device, DeviceState};
-use model::Model;
-use plan::Plan;
+use generation::{GeneratorHost, Job, Prepared};
+use model::{Host, Model};
+use plan::{Plan, Results};
 use queue::{Part, Queue, Waiting};
 
 /// Tokens of a batch for each core: several parts of the size that a core takes at once, and under a second of work, so that a
@@ -54,19 +64,55 @@ const BATCH_TOKENS_PER_CORE: usize = 2048;
 /// Batches' worth of tokens that may wait. Enough that the device never runs dry, few enough that nobody waits long.
 const QUEUED_BATCHES: usize = 4;
 
+/// Tokens of prompts and answers that may wait for generators or be on their way through them: several times what goes over a device
+/// at once, and a few megabytes of memory.
+const GENERATOR_TOKENS: usize = 1 << 18;
+
 /// The model host. A clone is another handle on the same models; the last one dropped stops the threads.
 #[derive(Clone)]
 pub struct Engine {
     inner: Arc<Inner>,
+    priority: Priority,
 }
 
 struct Inner {
     models: Arc<[Model]>,
     queue: Arc<Queue>,
     state: Arc<DeviceState>,
-    room: Arc<Semaphore>,
-    capacity: usize,
+    jobs: crossbeam_channel::Sender<(usize, Job)>,
+    /// For encoders.
+    room: Room,
+    /// For generators.
+    job_room: Room,
     batch_tokens: usize,
+}
+
+/// How many tokens may wait. Each priority has room of its own, or what goes first would wait for a place behind what does not.
+struct Room {
+    live: Arc<Semaphore>,
+    backfill: Arc<Semaphore>,
+    capacity: usize,
+}
+
+impl Room {
+    fn new(tokens: usize) -> Self {
+        let capacity = tokens.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        let semaphore = || Arc::new(Semaphore::new(capacity));
+        Self { live: semaphore(), backfill: semaphore(), capacity }
+    }
+
+    fn of(&self, priority: Priority) -> &Arc<Semaphore> {
+        match priority {
+            Priority::Live => &self.live,
+            Priority::Backfill => &self.backfill,
+        }
+    }
+
+    /// Waits for room for so many tokens; for all there is, where they are more.
+    async fn take(&self, priority: Priority, tokens: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = tokens.min(self.capacity) as u32;
+        self.of(priority).clone().acquire_many_owned(permits).await.ok()
+    }
 }
 
 impl Engine {
@@ -77,10 +123,30 @@ impl Engine {
         let batch_tokens = config.batch_tokens.unwrap_or(threads * BATCH_TOKENS_PER_CORE).max(1);
         let models: Arc<[Model]> = models.iter().map(|(name, config)| Model::load(name, config)).collect::<Result<_, _>>()?;
         let (queue, state) = (Arc::new(Queue::default()), Arc::new(DeviceState::default()));
-        Device { models: models.clone(), state: state.clone(), queue: queue.clone(), threads, batch_tokens }.start()?;
-        let capacity = (QUEUED_BATCHES * batch_tokens).min(Semaphore::MAX_PERMITS);
-        let room = Arc::new(Semaphore::new(capacity));
-        Ok(Self { inner: Arc::new(Inner { models, queue, state, room, capacity, batch_tokens }) })
+        let (jobs, received) = crossbeam_channel::unbounded();
+        let mut hosts = Vec::new();
+        for index in 0..models.len() {
+            hosts.extend(GeneratorHost::new(&models, index, config)?.map(|host| (index, host)));
+        }
+        let device = Device {
+            models: models.clone(),
+            state: state.clone(),
+            queue: queue.clone(),
+            jobs: received,
+            hosts,
+            threads,
+            batch_tokens,
+        };
+        device.start()?;
+        let (room, job_room) = (Room::new(QUEUED_BATCHES * batch_tokens), Room::new(GENERATOR_TOKENS));
+        let inner = Arc::new(Inner { models, queue, state, jobs, room, job_room, batch_tokens });
+        Ok(Self { inner, priority: Priority::Live })
+    }
+
+    /// A handle on the same models whose requests have another priority.
+    #[must_use]
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self { inner: self.inner.clone(), priority }
     }
 
     /// The model that pipelines call `name`.
@@ -103,28 +169,75 @@ impl Engine {
         self.inner.state.stats()
     }
 
-    /// Does the work: one answer or failure a request, in order. Fails as a whole only where the device is out of order.
+    /// Does the work: one answer or failure a request, in order. Fails as a whole where the device or a server is out of order.
     ///
-    /// Sequences of concurrent calls share batches. Those that are equal within a call are computed once.
+    /// Sequences of concurrent calls share batches and steps. What is equal within a call is computed once.
     pub async fn run(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         self.health()?;
         let models = self.inner.models.clone();
-        let plan = blocking(move || Plan::make(&models, &requests)).await?;
-        let rows = self.rows(&plan.sequences).await?;
-        Ok(plan.finish(&rows))
+        let mut plan = blocking(move || Plan::make(&models, &requests)).await?;
+        let answers = plan.take_answers();
+        let (rows, generated, remote) =
+            futures::try_join!(self.rows(&plan.sequences), self.generate(plan.jobs), self.ask(&plan.remote))?;
+        Ok(answers.finish(&Results { rows, generated, remote }))
     }
 
-    /// Tokens of each text as the model's tokenizer counts them: special tokens not counted, nothing cut off.
+    /// Tokens of each text as the model's tokenizer counts them: special tokens not counted, nothing cut off. Estimated for a server.
     pub async fn count_tokens(&self, model: &str, texts: Vec<Arc<str>>) -> Result<Vec<usize>, Failure> {
-        let Some(index) = self.inner.models.iter().position(|m| &*m.info.name == model) else {
-            return Err(Failure::poison(
-                FailureClass::Model,
-                format!("there is no model {model:?}; name one of the configuration's models"),
-            ));
+        let (models, index) = (self.inner.models.clone(), self.index(model)?);
+        blocking(move || texts.iter().map(|text| models[index].count(text)).collect()).await?
+    }
+
+    /// Cuts the text into pieces of at most `tokens` tokens, neighbours sharing `overlap` of them. Estimated for a server.
+    pub async fn split(&self, model: &str, text: Arc<str>, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        let (models, index) = (self.inner.models.clone(), self.index(model)?);
+        blocking(move || models[index].split(&text, tokens, overlap)).await?
+    }
+
+    /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
+    ///
+    /// # Errors
+    /// One sentence where they cannot.
+    pub fn check_schema(&self, model: &str, schema: &Schema, max_tokens: usize) -> Result<(), String> {
+        let index = self.index(model).map_err(|failure| failure.to_string())?;
+        self.inner.models[index].check_schema(schema, max_tokens)
+    }
+
+    fn index(&self, model: &str) -> Result<usize, Failure> {
+        self.inner.models.iter().position(|m| &*m.info.name == model).ok_or_else(|| {
+            Failure::poison(FailureClass::Model, format!("there is no model {model:?}; name one of the configuration's models"))
+        })
+    }
+
+    /// Hands the jobs to the device and waits for what comes of them.
+    async fn generate(&self, jobs: Vec<(usize, Prepared)>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        let (reply, mut replies) = mpsc::unbounded_channel();
+        let mut answers: Vec<Option<Result<Answer, Failure>>> = vec![None; jobs.len()];
+        for (index, (model, prepared)) in jobs.into_iter().enumerate() {
+            let room = self.inner.job_room.take(self.priority, prepared.weight()).await.ok_or_else(|| self.stopped())?;
+            let job = prepared.into_job(self.priority, index, reply.clone(), room);
+            self.inner.jobs.send((model, job)).map_err(|_| self.stopped())?;
+        }
+        drop(reply);
+        while let Some((index, answer)) = replies.recv().await {
+            answers[index] = Some(answer);
+        }
+        // A job that was dropped on the way leaves a hole: the device has stopped.
+        answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
+    }
+
+    /// Asks the servers.
+    async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        let ask = async |(index, request): &(usize, Request)| match &self.inner.models[*index].host {
+            Host::Remote(remote) => remote.answer(request).await,
+            Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
         };
-        let models = self.inner.models.clone();
-        let count = move || texts.iter().map(|text| models[index].tokenizer.count(text)).collect::<Result<_, _>>();
-        blocking(count).await?.map_err(|e| Failure::poison(FailureClass::Model, format!("the text cannot be tokenized: {e}")))
+        let answers = join_all(requests.iter().map(ask)).await;
+        let transient = answers.iter().find_map(|answer| match answer {
+            Err(Failure::Transient(transient)) => Some(transient.clone()),
+            _ => None,
+        });
+        transient.map_or(Ok(answers), Err)
     }
 
     /// Queues the sequences and waits for their rows.
@@ -143,16 +256,14 @@ impl Engine {
                 tokens += sequences[*index].1.len();
                 count += 1;
             }
-            let permits = tokens.min(inner.capacity).min(u32::MAX as usize) as u32;
-            let room = inner.room.clone().acquire_many_owned(permits).await.map_err(|_| self.stopped())?;
-            let room = Arc::new(room);
+            let room = Arc::new(inner.room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
             let wait = |index: &usize| Waiting {
                 ids: sequences[*index].1.clone(),
                 index: *index,
                 reply: reply.clone(),
                 room: room.clone(),
             };
-            inner.queue.push(Part { model, waiting: rest[..count].iter().map(wait).collect() });
+            inner.queue.push(Part { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
             rest = &rest[count..];
         }
         drop(reply);

@@ -1,14 +1,20 @@
-//! A model of the engine: loaded from its folder, ready to run.
+//! A model of the engine: loaded from its folder or file, or behind a server, ready to run.
 
-use std::path::Path;
 use std::sync::Arc;
 
+use super::decoder::{Decoder, is_decoder};
 use super::encoder::Encoder;
 use super::error::EngineError;
 use super::folder::Folder;
+use super::prompt::{ChatTokenizer, Limits};
+use super::remote::RemoteModel;
+use super::request::Chunking;
+use super::schema::Schema;
 use super::tokens::TextTokenizer;
 use super::weights::Weights;
-use crate::config::ModelConfig;
+use crate::config::{ModelConfig, ModelPlace};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::Span;
 
 /// What the rest of the program may know about a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,32 +59,94 @@ impl ModelKind {
     }
 }
 
-/// A model in memory.
+/// A model of the engine.
 pub(super) struct Model {
     pub(super) info: ModelInfo,
+    pub(super) host: Host,
+}
+
+/// What does a model's work.
+pub(super) enum Host {
+    /// An encoder or classifier in memory.
+    Encoder(Box<HostedEncoder>),
+    /// A decoder in memory.
+    Generator(Box<Generator>),
+    /// A server.
+    Remote(Box<RemoteModel>),
+}
+
+/// An encoder with its tokenizer.
+pub(super) struct HostedEncoder {
     pub(super) tokenizer: TextTokenizer,
     pub(super) encoder: Encoder,
 }
 
+/// A decoder with its tokenizer and chat template.
+pub(super) struct Generator {
+    pub(super) tokenizer: ChatTokenizer,
+    pub(super) decoder: Decoder,
+}
+
 impl Model {
-    /// Loads the model that pipelines call `name`.
+    /// Loads the model that pipelines call `name`, or prepares for its server.
     pub(super) fn load(name: &str, config: &ModelConfig) -> Result<Self, EngineError> {
-        let path = config.path.as_deref().unwrap_or(Path::new(""));
+        let path = match config.place(name)? {
+            ModelPlace::Local(path) => path,
+            ModelPlace::Server(_) => {
+                let remote = RemoteModel::open(name, config)?;
+                return Ok(Self { info: remote.info.clone(), host: Host::Remote(Box::new(remote)) });
+            }
+        };
         let mut folder = Folder::open(name, path)?;
+        if folder.is_gguf() || folder.model_type().is_some_and(|kind| is_decoder(&kind)) {
+            return Self::generator(name, &mut folder, config);
+        }
+        if let Some(adapter) = &config.adapter {
+            let reason = format!("is an adapter, and `models.{name}` is an encoder; merge it before, or remove the setting");
+            return Err(EngineError::invalid(adapter, reason));
+        }
+        Self::encoder(name, &mut folder)
+    }
+
+    fn generator(name: &str, folder: &mut Folder, config: &ModelConfig) -> Result<Self, EngineError> {
+        let decoder = Decoder::load(folder, config.adapter.as_deref())?;
+        let shape = decoder.shape();
+        let max_tokens = shape.context.min(config.context.unwrap_or(usize::MAX));
+        let limits = Limits { vocabulary: shape.vocabulary, context: max_tokens };
+        let tokenizer = if folder.is_gguf() {
+            let content = folder.gguf()?;
+            ChatTokenizer::from_gguf(folder.path(), &content.metadata, limits)?
+        } else {
+            ChatTokenizer::load(folder, limits)?
+        };
+        let info = ModelInfo {
+            name: name.into(),
+            origin: folder.path().display().to_string(),
+            kind: ModelKind::Generator,
+            architecture: shape.architecture.clone(),
+            revision: folder.revision(),
+            dimension: shape.hidden,
+            max_tokens,
+            labels: Vec::new(),
+        };
+        Ok(Self { info, host: Host::Generator(Box::new(Generator { tokenizer, decoder })) })
+    }
+
+    fn encoder(name: &str, folder: &mut Folder) -> Result<Self, EngineError> {
         let (shape, family) = folder.shape()?;
         let positions = shape.max_position_embeddings.saturating_sub(shape.first_position(family));
         let max_tokens = folder.max_tokens(positions)?;
-        let tokenizer = TextTokenizer::load(&mut folder, shape.vocab_size, max_tokens)?;
+        let tokenizer = TextTokenizer::load(folder, shape.vocab_size, max_tokens)?;
         let kind = if shape.classifies() { ModelKind::Classifier } else { ModelKind::Encoder };
         let pooling = match kind {
             ModelKind::Encoder => Some(folder.pooling()?),
             ModelKind::Classifier | ModelKind::Generator => None,
         };
-        let mut weights = Weights::read(&mut folder)?;
+        let mut weights = Weights::read(folder)?;
         let encoder = Encoder::load(&shape, family, pooling, &mut weights)?;
         let info = ModelInfo {
             name: name.into(),
-            origin: path.display().to_string(),
+            origin: folder.path().display().to_string(),
             kind,
             architecture: shape.model_type.clone(),
             revision: folder.revision(),
@@ -86,6 +154,48 @@ impl Model {
             max_tokens,
             labels: if kind == ModelKind::Classifier { shape.labels(encoder.dimension()) } else { Vec::new() },
         };
-        Ok(Self { info, tokenizer, encoder })
+        Ok(Self { info, host: Host::Encoder(Box::new(HostedEncoder { tokenizer, encoder })) })
     }
+
+    /// Tokens of the text, special tokens not counted; an estimate where a server has the tokenizer.
+    pub(super) fn count(&self, text: &str) -> Result<usize, Failure> {
+        match &self.host {
+            Host::Encoder(hosted) => hosted.tokenizer.count(text).map_err(|e| untokenizable(&e)),
+            Host::Generator(generator) => Ok(generator.tokenizer.count(text)?),
+            Host::Remote(remote) => Ok(remote.count(text)),
+        }
+    }
+
+    /// Cuts the text into pieces of at most `tokens` tokens, neighbours sharing `overlap` of them; estimated where a server has the
+    /// tokenizer.
+    pub(super) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        match &self.host {
+            Host::Encoder(hosted) => {
+                let chunks = hosted.tokenizer.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
+                Ok(chunks.into_iter().map(|chunk| chunk.span).collect())
+            }
+            Host::Generator(generator) => Ok(generator.tokenizer.split(text, tokens, overlap)?),
+            Host::Remote(remote) => Ok(remote.split(text, tokens, overlap)),
+        }
+    }
+
+    /// Whether answers of at most `max_tokens` tokens can be held to the schema.
+    ///
+    /// # Errors
+    /// One sentence where they cannot.
+    pub(super) fn check_schema(&self, schema: &Schema, max_tokens: usize) -> Result<(), String> {
+        // A server says by its answers what it can follow.
+        let Host::Generator(generator) = &self.host else { return Ok(()) };
+        generator.tokenizer.check_schema(schema)?;
+        match generator.tokenizer.shortest_answer_tokens(schema) {
+            Some(shortest) if shortest > max_tokens => Err(format!(
+                "the shortest answer under the schema has about {shortest} tokens and max_tokens is {max_tokens}; raise max_tokens"
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn untokenizable(error: &tokenizers::Error) -> Failure {
+    Failure::poison(FailureClass::Model, format!("the text cannot be tokenized: {error}"))
 }

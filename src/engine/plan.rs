@@ -1,4 +1,4 @@
-//! From requests to the distinct sequences they need, and from rows back to answers.
+//! From requests to the distinct work they need, and from its results back to answers.
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -6,16 +6,38 @@ use std::sync::Arc;
 
 use super::batch::Row;
 use super::device::panic_text;
-use super::model::{Model, ModelKind};
+use super::generation::Prepared;
+use super::model::{Generator, Host, HostedEncoder, Model, ModelKind};
 use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, Work};
 use super::tokens::TextChunk;
 use crate::failure::{Failure, FailureClass};
 
-/// The distinct sequences of a call and how its answers are put together from their rows.
+/// The distinct work of a call and how its answers are put together from what comes of it.
+#[derive(Default)]
 pub(super) struct Plan {
-    /// Each sequence once, with its model's place in the engine's list.
+    /// For encoders: each sequence once, with its model's place in the engine's list.
     pub(super) sequences: Vec<(usize, Arc<[u32]>)>,
-    answers: Vec<Result<PlannedAnswer, Failure>>,
+    /// For generators: each job once, with its model's place.
+    pub(super) jobs: Vec<(usize, Prepared)>,
+    /// For servers: each request once, with its model's place.
+    pub(super) remote: Vec<(usize, Request)>,
+    answers: Vec<Result<Planned, Failure>>,
+}
+
+/// Where an answer comes from.
+enum Planned {
+    Encoded(PlannedAnswer),
+    Generated(Whole),
+    Remote(Whole),
+}
+
+/// An answer that is the result of one piece of work.
+#[derive(Clone, Copy)]
+struct Whole {
+    /// The piece's place in the plan.
+    place: usize,
+    /// Whether this is the first use, the one that pays.
+    pays: bool,
 }
 
 struct PlannedAnswer {
@@ -31,34 +53,109 @@ struct PlannedChunk {
     pays: bool,
 }
 
+/// What a call has asked for so far, with its place in the plan.
+#[derive(Default)]
+struct Known {
+    sequences: HashMap<(usize, Arc<[u32]>), usize>,
+    whole: HashMap<(usize, String), Whole>,
+}
+
 impl Plan {
     /// Tokenizes the requests. Runs for as long as the texts are long, so never on an async thread.
     pub(super) fn make(models: &[Model], requests: &[Request]) -> Self {
-        let mut known: HashMap<(usize, Arc<[u32]>), usize> = HashMap::new();
-        let mut sequences = Vec::new();
-        let mut answers = Vec::with_capacity(requests.len());
+        let mut plan = Self::default();
+        let mut known = Known::default();
         for request in requests {
-            answers.push(tokenize(models, request).map(|(model, texts)| {
-                let place = |chunk: TextChunk| {
-                    let key = (model, chunk.ids.clone());
-                    let next = sequences.len();
-                    let sequence = *known.entry(key.clone()).or_insert(next);
-                    if sequence == next {
-                        sequences.push(key);
-                    }
-                    PlannedChunk { chunk, sequence, pays: sequence == next }
-                };
-                let mut place = place;
-                let texts = texts.into_iter().map(|chunks| chunks.into_iter().map(&mut place).collect()).collect();
-                PlannedAnswer { texts, classify: matches!(request.work, Work::Classify { .. }) }
-            }));
+            let answer = plan.add(models, request, &mut known);
+            plan.answers.push(answer);
         }
-        Self { sequences, answers }
+        plan
     }
 
-    /// Puts the answers together; `rows` are those of [`Plan::sequences`], in order.
-    pub(super) fn finish(self, rows: &[Row]) -> Vec<Result<Answer, Failure>> {
-        self.answers.into_iter().map(|answer| answer.and_then(|answer| answer.finish(rows))).collect()
+    fn add(&mut self, models: &[Model], request: &Request, known: &mut Known) -> Result<Planned, Failure> {
+        let index = models
+            .iter()
+            .position(|model| model.info.name == request.model)
+            .ok_or_else(|| refuse(format!("there is no model {:?}; name one of the configuration's models", request.model)))?;
+        let model = &models[index];
+        if let Host::Encoder(hosted) = &model.host {
+            let texts = tokenize(model, hosted, request)?;
+            return Ok(Planned::Encoded(self.encode(index, texts, request, known)));
+        }
+        // The request without who asks, which is all that decides the answer.
+        let key = (index, serde_json::to_string(&request.work).map_err(|e| refuse(format!("the request cannot be read: {e}")))?);
+        let whole = match known.whole.get(&key) {
+            Some(whole) => Whole { pays: false, ..*whole },
+            None => {
+                let place = match &model.host {
+                    Host::Generator(generator) => {
+                        self.jobs.push((index, prepare(model, generator, request)?));
+                        self.jobs.len() - 1
+                    }
+                    Host::Remote(_) | Host::Encoder(_) => {
+                        self.remote.push((index, request.clone()));
+                        self.remote.len() - 1
+                    }
+                };
+                let whole = Whole { place, pays: true };
+                known.whole.insert(key, whole);
+                whole
+            }
+        };
+        Ok(if matches!(model.host, Host::Remote(_)) { Planned::Remote(whole) } else { Planned::Generated(whole) })
+    }
+
+    fn encode(&mut self, model: usize, texts: Vec<Vec<TextChunk>>, request: &Request, known: &mut Known) -> PlannedAnswer {
+        let mut place = |chunk: TextChunk| {
+            let key = (model, chunk.ids.clone());
+            let next = self.sequences.len();
+            let sequence = *known.sequences.entry(key.clone()).or_insert(next);
+            if sequence == next {
+                self.sequences.push(key);
+            }
+            PlannedChunk { chunk, sequence, pays: sequence == next }
+        };
+        let texts = texts.into_iter().map(|chunks| chunks.into_iter().map(&mut place).collect()).collect();
+        PlannedAnswer { texts, classify: matches!(request.work, Work::Classify { .. }) }
+    }
+}
+
+/// What came of a plan's work, in its order.
+pub(super) struct Results {
+    pub(super) rows: Vec<Row>,
+    pub(super) generated: Vec<Result<Answer, Failure>>,
+    pub(super) remote: Vec<Result<Answer, Failure>>,
+}
+
+/// How a plan's answers are put together once its work has gone.
+pub(super) struct Answers(Vec<Result<Planned, Failure>>);
+
+impl Plan {
+    /// Sets the answers apart, so that the work can be given away.
+    pub(super) fn take_answers(&mut self) -> Answers {
+        Answers(std::mem::take(&mut self.answers))
+    }
+}
+
+impl Answers {
+    /// Puts the answers together.
+    pub(super) fn finish(self, results: &Results) -> Vec<Result<Answer, Failure>> {
+        let finish = |planned| match planned {
+            Planned::Encoded(answer) => answer.finish(&results.rows),
+            Planned::Generated(whole) => whole.finish(&results.generated),
+            Planned::Remote(whole) => whole.finish(&results.remote),
+        };
+        self.0.into_iter().map(|answer| answer.and_then(finish)).collect()
+    }
+}
+
+impl Whole {
+    fn finish(self, results: &[Result<Answer, Failure>]) -> Result<Answer, Failure> {
+        let answer = results[self.place].clone()?;
+        if self.pays {
+            return Ok(answer);
+        }
+        Ok(Answer { tokens: 0, generated: 0, device_micros: 0, ..answer })
     }
 }
 
@@ -90,41 +187,46 @@ impl PlannedAnswer {
     }
 }
 
-fn tokenize(models: &[Model], request: &Request) -> Result<(usize, Vec<Vec<TextChunk>>), Failure> {
-    let refuse = |reason: String| Failure::poison(FailureClass::Model, reason);
-    let index = models.iter().position(|model| model.info.name == request.model);
-    let Some(index) = index else {
-        return Err(refuse(format!("there is no model {:?}; name one of the configuration's models", request.model)));
-    };
-    let model = &models[index];
+fn refuse(reason: String) -> Failure {
+    Failure::poison(FailureClass::Model, reason)
+}
+
+/// The sentence for a model that is asked for what it cannot do.
+fn mismatch(model: &Model) -> Failure {
+    let (name, kind) = (&model.info.name, model.info.kind.as_str());
+    refuse(format!("model {name:?} is of kind {kind} and cannot do this; use a model of the other kind"))
+}
+
+/// Runs a tokenizer, which is not ours: what it cannot digest must not stop the stream.
+fn guarded<T>(work: impl FnOnce() -> T) -> Result<T, Failure> {
+    let panicked = |panic: Box<dyn std::any::Any + Send>| format!("the text cannot be tokenized: {}", panic_text(&*panic));
+    catch_unwind(AssertUnwindSafe(work)).map_err(|panic| refuse(panicked(panic)))
+}
+
+fn prepare(model: &Model, generator: &Generator, request: &Request) -> Result<Prepared, Failure> {
+    let context = model.info.max_tokens;
+    match &request.work {
+        Work::Generate(ask) => guarded(|| Prepared::generate(generator, context, ask))?,
+        Work::Score(ask) => guarded(|| Prepared::score(generator, context, ask))?,
+        Work::Encode { .. } | Work::Classify { .. } => Err(mismatch(model)),
+    }
+}
+
+fn tokenize(model: &Model, hosted: &HostedEncoder, request: &Request) -> Result<Vec<Vec<TextChunk>>, Failure> {
     let (texts, chunking) = match (&request.work, model.info.kind) {
         (Work::Encode { texts, chunking }, ModelKind::Encoder) => (texts.as_slice(), *chunking),
         (Work::Classify { text }, ModelKind::Classifier) => (std::slice::from_ref(text), Chunking::Truncate),
-        (_, kind) => {
-            let reason = format!(
-                "model {:?} is of kind {} and cannot do this; use a model of the other kind",
-                request.model,
-                kind.as_str()
-            );
-            return Err(refuse(reason));
-        }
+        _ => return Err(mismatch(model)),
     };
     if texts.is_empty() {
         return Err(Failure::poison(FailureClass::EmptyText, "there is no text to encode"));
     }
-    // The tokenizer is not ours: what it cannot digest must not stop the stream.
-    let tokenized = catch_unwind(AssertUnwindSafe(|| {
-        texts.iter().map(|text| model.tokenizer.chunks(text, chunking)).collect::<Result<Vec<_>, _>>()
-    }));
-    let chunks = match tokenized {
-        Ok(Ok(chunks)) => chunks,
-        Ok(Err(e)) => return Err(refuse(format!("the text cannot be tokenized: {e}"))),
-        Err(panic) => return Err(refuse(format!("the text cannot be tokenized: {}", panic_text(&*panic)))),
-    };
-    let special = model.tokenizer.special();
+    let chunk = || texts.iter().map(|text| hosted.tokenizer.chunks(text, chunking)).collect::<Result<Vec<_>, _>>();
+    let chunks = guarded(chunk)?.map_err(|e| refuse(format!("the text cannot be tokenized: {e}")))?;
+    let special = hosted.tokenizer.special();
     if chunks.iter().flatten().all(|chunk| chunk.ids.len() <= special) {
         let reason = "the text holds nothing that the model reads, only white space or control characters";
         return Err(Failure::poison(FailureClass::EmptyText, reason));
     }
-    Ok((index, chunks))
+    Ok(chunks)
 }

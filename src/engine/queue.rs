@@ -7,6 +7,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
 use super::batch::{Row, TokenBatch};
+use super::request::Priority;
 use crate::metrics::METRICS;
 
 /// A sequence and who waits for its row.
@@ -26,11 +27,13 @@ pub(super) struct Waiting {
 pub(super) struct Part {
     /// The model's place in the engine's list.
     pub(super) model: usize,
+    /// Whether they go first.
+    pub(super) priority: Priority,
     /// The sequences.
     pub(super) waiting: VecDeque<Waiting>,
 }
 
-/// The parts that wait, in order of arrival.
+/// The parts that wait: live ones before others, then in order of arrival.
 #[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -39,9 +42,14 @@ pub(super) struct Queue {
 
 #[derive(Default)]
 struct State {
-    parts: VecDeque<Part>,
+    live: Parts,
+    backfill: Parts,
     closed: bool,
 }
+
+/// Parts of one priority.
+#[derive(Default)]
+struct Parts(VecDeque<Part>);
 
 impl Queue {
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -54,7 +62,7 @@ impl Queue {
         let mut state = self.lock();
         if !state.closed {
             METRICS.queue_depth.add(part.waiting.iter().map(|w| w.ids.len() as i64).sum());
-            state.parts.push_back(part);
+            state.lane(part.priority).0.push_back(part);
             self.changed.notify_one();
         }
     }
@@ -63,8 +71,10 @@ impl Queue {
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
-        let dropped: usize = state.parts.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
-        METRICS.queue_depth.sub(dropped as i64);
+        for priority in [Priority::Live, Priority::Backfill] {
+            let dropped: usize = state.lane(priority).0.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
+            METRICS.queue_depth.sub(dropped as i64);
+        }
         self.changed.notify_all();
     }
 
@@ -75,7 +85,7 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            if let Some((model, waiting)) = state.draw(budget) {
+            if let Some((model, waiting)) = state.live.draw(budget).or_else(|| state.backfill.draw(budget)) {
                 if waiting.is_empty() {
                     continue;
                 }
@@ -89,17 +99,26 @@ impl Queue {
 }
 
 impl State {
+    fn lane(&mut self, priority: Priority) -> &mut Parts {
+        match priority {
+            Priority::Live => &mut self.live,
+            Priority::Backfill => &mut self.backfill,
+        }
+    }
+}
+
+impl Parts {
     /// Draws sequences of the model that has waited longest.
     ///
     /// Every part of that model first gives an even share of the budget, so that one sentence never waits behind a book; what is left
     /// of the budget goes to the parts in order of arrival.
     fn draw(&mut self, budget: usize) -> Option<(usize, Vec<Waiting>)> {
-        let model = self.parts.front()?.model;
-        let parts = self.parts.iter().filter(|part| part.model == model).count();
+        let model = self.0.front()?.model;
+        let parts = self.0.iter().filter(|part| part.model == model).count();
         let mut drawn = Vec::new();
         let mut left = budget;
         for share in [budget / parts, budget] {
-            for part in self.parts.iter_mut().filter(|part| part.model == model) {
+            for part in self.0.iter_mut().filter(|part| part.model == model) {
                 let mut taken = 0;
                 while let Some(next) = part.waiting.front() {
                     let tokens = next.ids.len();
@@ -119,11 +138,11 @@ impl State {
                 }
             }
         }
-        self.parts.retain(|part| !part.waiting.is_empty());
+        self.0.retain(|part| !part.waiting.is_empty());
         // The next batch belongs to another model, where one waits.
-        let others = self.parts.iter().position(|part| part.model != model);
-        if let Some(other) = others.and_then(|at| self.parts.remove(at)) {
-            self.parts.push_front(other);
+        let others = self.0.iter().position(|part| part.model != model);
+        if let Some(other) = others.and_then(|at| self.0.remove(at)) {
+            self.0.push_front(other);
         }
         Some((model, drawn))
     }

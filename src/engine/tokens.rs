@@ -12,7 +12,7 @@ use crate::outcome::Span;
 
 /// A model's tokenizer and the limits of its input.
 pub(super) struct TextTokenizer {
-    tokenizer: Tokenizer,
+    tokenizer: Arc<Tokenizer>,
     /// Special tokens before and after every sequence.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -91,7 +91,12 @@ impl TextTokenizer {
                 leading + trailing
             )));
         }
-        Ok(Self { tokenizer, before, after, capacity })
+        Ok(Self { tokenizer: Arc::new(tokenizer), before, after, capacity })
+    }
+
+    /// A tokenizer that adds no special tokens, for a model that takes `capacity` tokens.
+    pub(super) fn bare(tokenizer: Arc<Tokenizer>, capacity: usize) -> Self {
+        Self { tokenizer, before: Vec::new(), after: Vec::new(), capacity }
     }
 
     /// Tokens of the text, special tokens not counted.

@@ -77,7 +77,7 @@ fn softmax(scores: &mut [f32], columns: usize) {
 
 /// Joins lanes in halves: one after the other would take longer than all the rest of a short row.
 #[inline(always)]
-fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+pub(super) fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
     const { assert!(LANES == 16) };
     for i in 0..8 {
         lanes[i] = join(lanes[i], lanes[i + 8]);

@@ -1,15 +1,30 @@
-//! The arithmetic of an encoder on one CPU core, on plain slices of f32.
+//! The arithmetic of encoders and decoders on CPU cores, on plain slices of f32.
 //!
-//! Every kernel is compiled for several instruction sets and the widest is chosen when the program runs. None starts threads:
-//! the cores share a batch by whole sequences, so nothing waits for anything between two layers.
+//! Every kernel is compiled for several instruction sets and the widest is chosen when the program runs. Those of the encoder start
+//! no threads: the cores share a batch by whole sequences, so nothing waits for anything between two layers. A decoder's step is too
+//! short for that: `packed` and `paged` share each product and each attention among the threads of the current pool.
 
 mod activation;
 mod attention;
+mod gated;
 mod linear;
 mod norm;
+mod packed;
+mod paged;
+mod panel;
 mod product;
+mod rms;
+mod rotary;
+mod softmax;
+mod tiles;
 
 pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, attend};
-pub(super) use linear::Linear;
+pub(super) use gated::gate;
+pub(super) use linear::{Linear, add_bias};
 pub(super) use norm::{LayerNorm, normalize};
+pub(super) use packed::{Onto, Packed, Target};
+pub(super) use paged::{BLOCK_TOKENS, HeadCache, NewTokens, PagedShape, attend_paged};
+pub(super) use rms::RmsNorm;
+pub(super) use rotary::rotate;
+pub(super) use softmax::log_sum_exp;

@@ -25,7 +25,7 @@ impl LayerNorm {
 const LANES: usize = 32;
 
 #[inline(always)]
-fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
+pub(super) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
     let mut lanes = [0.0_f32; LANES];
     let chunks = values.chunks_exact(LANES);
     let rest = chunks.remainder();

@@ -79,7 +79,7 @@ impl Tiny {
             "special_tokens": { words[first].as_str(): entry(first), words[last].as_str(): entry(last) },
         });
         let (normalizer, splitter, model) = if self.is_bert() {
-            let vocabulary: HashMap<&str, usize> = words.iter().enumerate().map(|(id, word)| (word.as_str(), id)).collect();
+            let vocabulary: BTreeMap<&str, usize> = words.iter().enumerate().map(|(id, word)| (word.as_str(), id)).collect();
             (
                 json!({ "type": "BertNormalizer", "clean_text": true, "handle_chinese_chars": true, "strip_accents": null, "lowercase": true }),
                 json!({ "type": "BertPreTokenizer" }),

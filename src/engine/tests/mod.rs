@@ -2,6 +2,8 @@
 
 mod chunking;
 mod fixture;
+mod generating;
 mod loading;
 mod reference;
+pub(super) mod server;
 mod serving;

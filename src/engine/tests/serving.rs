@@ -154,15 +154,15 @@ async fn dropping_the_last_engine_frees_the_models() {
 #[tokio::test]
 async fn dropped_calls_give_their_room_back() {
     let engine = bert().engine();
-    let room = engine.inner.room.available_permits();
+    let room = engine.inner.room.live.available_permits();
     let call = engine.run(texts().iter().map(|text| encode(&[text], Chunking::Truncate)).collect());
     let _ = tokio::time::timeout(Duration::from_millis(1), call).await;
     let deadline = Instant::now() + Duration::from_secs(5);
-    while engine.inner.room.available_permits() < room {
+    while engine.inner.room.live.available_permits() < room {
         assert!(
             Instant::now() < deadline,
             "a call that went away keeps {} tokens of room",
-            room - engine.inner.room.available_permits()
+            room - engine.inner.room.live.available_permits()
         );
         tokio::time::sleep(Duration::from_millis(5)).await;
     }

@@ -1,0 +1,200 @@
+//! A model of the configuration: where it is, said in exactly one of the ways there are.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use reqwest::Url;
+use serde::Deserialize;
+
+use super::ConfigError;
+
+/// A model: on local disk (`path`) or behind a server (`base_url`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ModelConfig {
+    /// A Hugging Face model folder, or a GGUF file.
+    pub path: Option<PathBuf>,
+    /// A PEFT folder whose LoRA is merged into the weights.
+    pub adapter: Option<PathBuf>,
+    /// The longest sequence to allow; what the model takes unless told. A server must be told.
+    pub context: Option<usize>,
+    /// The address of an OpenAI-compatible server, up to and including `/v1`.
+    pub base_url: Option<String>,
+    /// What the server calls the model.
+    pub server_model: Option<String>,
+    /// The variable of the environment that holds the server's key.
+    pub api_key_env: Option<String>,
+    /// Calls to the server at the same time; 8 unless told.
+    pub concurrency: Option<usize>,
+    /// How long one call may take; 60 unless told.
+    pub timeout_seconds: Option<u64>,
+}
+
+/// Where a model is, with what goes with it there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ModelPlace<'a> {
+    /// On local disk.
+    Local(&'a Path),
+    /// Behind a server.
+    Server(ServerPlace<'a>),
+}
+
+/// A model behind an OpenAI-compatible server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerPlace<'a> {
+    /// The server's address, without a slash at its end.
+    pub base_url: Url,
+    /// What the server calls the model.
+    pub server_model: &'a str,
+    /// The longest sequence to allow.
+    pub context: usize,
+    /// The variable of the environment that holds the key; none where the server asks for none.
+    pub key_variable: Option<&'a str>,
+    /// Calls at the same time.
+    pub concurrency: usize,
+    /// How long one call may take.
+    pub timeout: Duration,
+}
+
+/// Calls to a server at the same time: enough that one which batches has something to batch, few enough for a vendor's limits.
+const CONCURRENCY: usize = 8;
+
+/// How long one call may take, in seconds: several hundred tokens even from a slow server.
+const TIMEOUT_SECONDS: u64 = 60;
+
+impl ModelConfig {
+    /// A model folder or file on local disk.
+    pub fn local(path: impl Into<PathBuf>) -> Self {
+        Self { path: Some(path.into()), ..Self::default() }
+    }
+
+    /// Where the model that pipelines call `name` is.
+    ///
+    /// # Errors
+    /// One sentence where the settings contradict each other or something is missing.
+    pub fn place(&self, name: &str) -> Result<ModelPlace<'_>, ConfigError> {
+        match (&self.path, &self.base_url) {
+            (Some(path), None) => self.local_place(name, path),
+            (None, Some(address)) => self.server_place(name, address).map(ModelPlace::Server),
+            (Some(_), Some(_)) => {
+                Err(ConfigError(format!("`models.{name}.path` and `models.{name}.base_url` are both set; remove one")))
+            }
+            (None, None) => Err(ConfigError(format!(
+                "`models.{name}` says nowhere where the model is; set `path` to a folder or `base_url` to a server"
+            ))),
+        }
+    }
+
+    fn local_place<'a>(&'a self, name: &str, path: &'a Path) -> Result<ModelPlace<'a>, ConfigError> {
+        let of_servers = [
+            ("server_model", self.server_model.is_some()),
+            ("api_key_env", self.api_key_env.is_some()),
+            ("concurrency", self.concurrency.is_some()),
+            ("timeout_seconds", self.timeout_seconds.is_some()),
+        ];
+        match of_servers.iter().find(|(_, set)| *set) {
+            Some((setting, _)) => Err(ConfigError(format!(
+                "`models.{name}.{setting}` is for models behind a server and `path` names one on disk; remove one of the two"
+            ))),
+            None => Ok(ModelPlace::Local(path)),
+        }
+    }
+
+    fn server_place(&self, name: &str, address: &str) -> Result<ServerPlace<'_>, ConfigError> {
+        let refuse = |reason: &str| Err(ConfigError(format!("`models.{name}.{reason}")));
+        if self.adapter.is_some() {
+            return refuse("adapter` is merged into weights on disk and `base_url` names a server; let the server load it");
+        }
+        // Neither the address nor the parser's words are shown: someone may have written a password into it.
+        let Ok(base_url) = Url::parse(address.trim_end_matches('/')) else {
+            return refuse("base_url` is no address; write it like \"http://127.0.0.1:8000/v1\"");
+        };
+        if !matches!(base_url.scheme(), "http" | "https") || base_url.cannot_be_a_base() {
+            return refuse("base_url` must begin with http:// or https://");
+        }
+        if !base_url.username().is_empty() || base_url.password().is_some() {
+            return refuse("base_url` holds a user or a password; put the key into a variable and name that in `api_key_env`");
+        }
+        if base_url.query().is_some() || base_url.fragment().is_some() {
+            return refuse("base_url` holds a `?` or a `#`; end it with the version, as in \"http://127.0.0.1:8000/v1\"");
+        }
+        let Some(server_model) = self.server_model.as_deref().filter(|model| !model.trim().is_empty()) else {
+            return refuse("server_model` is missing; set it to what the server calls the model");
+        };
+        let Some(context) = self.context.filter(|context| *context > 0) else {
+            return refuse("context` is missing; set it to the longest sequence that the server's model takes, in tokens");
+        };
+        if self.api_key_env.as_deref().is_some_and(|variable| variable.trim().is_empty()) {
+            return refuse("api_key_env` is empty; name the variable that holds the key, or remove it");
+        }
+        if self.concurrency == Some(0) {
+            return refuse("concurrency` is 0; allow at least one call at a time");
+        }
+        if self.timeout_seconds == Some(0) {
+            return refuse("timeout_seconds` is 0; allow at least one second");
+        }
+        Ok(ServerPlace {
+            base_url,
+            server_model,
+            context,
+            key_variable: self.api_key_env.as_deref(),
+            concurrency: self.concurrency.unwrap_or(CONCURRENCY),
+            timeout: Duration::from_secs(self.timeout_seconds.unwrap_or(TIMEOUT_SECONDS)),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn server() -> ModelConfig {
+        ModelConfig {
+            base_url: Some("https://models.example/v1/".into()),
+            server_model: Some("small".into()),
+            context: Some(4096),
+            ..ModelConfig::default()
+        }
+    }
+
+    #[test]
+    fn a_server_needs_an_address_a_model_and_a_context() {
+        let config = server();
+        let Ok(ModelPlace::Server(place)) = config.place("writer") else { panic!("{:?}", config.place("writer")) };
+        assert_eq!((place.base_url.as_str(), place.server_model, place.context), ("https://models.example/v1", "small", 4096));
+        assert_eq!((place.key_variable, place.concurrency, place.timeout), (None, 8, Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_with_the_setting_and_the_mend() {
+        let cases = [
+            (ModelConfig::default(), "says nowhere where the model is"),
+            (ModelConfig { path: Some("m".into()), ..server() }, "`models.writer.base_url` are both set"),
+            (
+                ModelConfig { path: Some("m".into()), concurrency: Some(2), ..ModelConfig::default() },
+                "`models.writer.concurrency`",
+            ),
+            (ModelConfig { adapter: Some("lora".into()), ..server() }, "let the server load it"),
+            (ModelConfig { base_url: Some("models.example".into()), ..server() }, "is no address"),
+            (ModelConfig { base_url: Some("ftp://models.example".into()), ..server() }, "http:// or https://"),
+            (ModelConfig { base_url: Some("https://models.example/v1?key=77777".into()), ..server() }, "holds a `?`"),
+            (ModelConfig { server_model: None, ..server() }, "`models.writer.server_model` is missing"),
+            (ModelConfig { context: None, ..server() }, "`models.writer.context` is missing"),
+            (ModelConfig { api_key_env: Some(" ".into()), ..server() }, "`models.writer.api_key_env` is empty"),
+            (ModelConfig { concurrency: Some(0), ..server() }, "at least one call"),
+            (ModelConfig { timeout_seconds: Some(0), ..server() }, "at least one second"),
+        ];
+        for (config, expected) in cases {
+            let error = config.place("writer").unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_shown() {
+        for address in ["https://user:77777@models.example/v1", "https://user:77777@"] {
+            let error = ModelConfig { base_url: Some(address.into()), ..server() }.place("writer").unwrap_err().to_string();
+            assert!(!error.contains("77777"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,31 @@
+//! Keys and values of the tokens that were read, in blocks of any sequence in any order.
+
+use super::forward::Workspace;
+pub(in crate::engine) use crate::engine::kernels::BLOCK_TOKENS;
+use crate::engine::kernels::HeadCache;
+
+/// Storage for a number of blocks in every layer. Which sequence a block belongs to is its owner's affair.
+pub(in crate::engine) struct KvCache {
+    /// By layer, then by head of keys and values.
+    pub(super) layers: Vec<Vec<HeadCache>>,
+    pub(super) workspace: Workspace,
+    blocks: usize,
+}
+
+impl KvCache {
+    /// Room for `blocks` blocks. Memory is only taken as blocks are written.
+    pub(super) fn new(layers: usize, heads: usize, width: usize, blocks: usize) -> Self {
+        let layer = || (0..heads).map(|_| HeadCache::new(blocks, width)).collect();
+        Self { layers: (0..layers).map(|_| layer()).collect(), workspace: Workspace::default(), blocks }
+    }
+
+    /// Blocks there are.
+    pub(in crate::engine) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// Copies block `from` onto block `to` in every layer.
+    pub(in crate::engine) fn copy_block(&mut self, from: u32, to: u32) {
+        self.layers.iter_mut().flatten().for_each(|head| head.copy(from, to));
+    }
+}

@@ -1,0 +1,156 @@
+//! One forward pass over rows of any length, each with its own past.
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+
+use super::cache::{BLOCK_TOKENS, KvCache};
+use super::layer::Layer;
+use super::rope::Angles;
+use super::{Decoder, Logits, StepRow, Wanted};
+use crate::engine::kernels::{HeadCache, NewTokens, Onto, PagedShape, RmsNorm, attend_paged, gate, rotate};
+
+/// Values that one thread gets through sooner than another wakes up.
+const ALONE: usize = 16 << 10;
+
+/// Buffers of a step, kept between steps.
+#[derive(Default)]
+pub(super) struct Workspace {
+    hidden: Vec<f32>,
+    normed: Vec<f32>,
+    qkv: Vec<f32>,
+    context: Vec<f32>,
+    wide: Vec<f32>,
+    gated: Vec<f32>,
+}
+
+/// The tokens of a step.
+struct Step<'a> {
+    sequences: Vec<NewTokens<'a>>,
+    tokens: usize,
+    angles: Angles,
+}
+
+impl Decoder {
+    /// See [`Decoder::forward`].
+    pub(super) fn step(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Logits {
+        let step = self.plan(cache, rows);
+        let mut space = std::mem::take(&mut cache.workspace);
+        let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids).copied().collect();
+        self.embeddings().rows(&ids, sized(&mut space.hidden, step.tokens * self.shape.hidden));
+        for (layer, heads) in self.layers.iter().zip(&mut cache.layers) {
+            self.attention(layer, heads, &step, &mut space);
+            self.feed_forward(layer, step.tokens, &mut space);
+        }
+        let logits = self.logits(rows, &space.hidden);
+        cache.workspace = space;
+        logits
+    }
+
+    /// Checks what the caller promised and lays the rows out one after the other.
+    fn plan<'a>(&self, cache: &KvCache, rows: &[StepRow<'a>]) -> Step<'a> {
+        let (mut sequences, mut tokens) = (Vec::with_capacity(rows.len()), 0);
+        for row in rows {
+            let end = row.past + row.ids.len();
+            assert!(!row.ids.is_empty(), "a row without tokens");
+            assert!(end <= row.blocks.len() * BLOCK_TOKENS, "{end} tokens in {} blocks", row.blocks.len());
+            assert!(row.blocks.iter().all(|block| (*block as usize) < cache.blocks()), "a block of another cache");
+            assert!(row.ids.iter().all(|id| (*id as usize) < self.shape.vocabulary), "a token id beyond the vocabulary");
+            sequences.push(NewTokens { first: tokens, count: row.ids.len(), past: row.past, blocks: row.blocks });
+            tokens += row.ids.len();
+        }
+        let angles = self.shape.rotation.angles(rows.iter().flat_map(|row| row.past..row.past + row.ids.len()));
+        Step { sequences, tokens, angles }
+    }
+
+    fn attention(&self, layer: &Layer, caches: &mut [HeadCache], step: &Step<'_>, space: &mut Workspace) {
+        let shape = &self.shape;
+        let (width, queries, keys) = (shape.head_width, shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
+        let hidden = &mut space.hidden[..step.tokens * shape.hidden];
+        let normed = sized(&mut space.normed, hidden.len());
+        normalize(&layer.attention_norm, hidden, normed);
+        let qkv = sized(&mut space.qkv, step.tokens * layer.qkv.outputs());
+        layer.qkv.apply(normed, qkv, Onto::Nothing);
+        let (row, half) = (layer.qkv.outputs(), width / 2);
+        qkv.par_chunks_mut(row)
+            .zip(step.angles.cosines.par_chunks(half))
+            .zip(step.angles.sines.par_chunks(half))
+            .with_min_len(ALONE.div_ceil(row))
+            .for_each(|((row, cosines), sines)| {
+                if let Some((query_norm, key_norm)) = &layer.head_norms {
+                    query_norm.apply_in_place(&mut row[..queries]);
+                    key_norm.apply_in_place(&mut row[queries..queries + keys]);
+                }
+                rotate(&mut row[..queries + keys], cosines, sines);
+            });
+        let few = if step.tokens * keys < ALONE { caches.len() } else { 1 };
+        caches.par_iter_mut().enumerate().with_min_len(few).for_each(|(head, cache)| {
+            for sequence in &step.sequences {
+                for i in 0..sequence.count {
+                    let row = &qkv[(sequence.first + i) * row..][..row];
+                    let (key, position) = (queries + head * width, sequence.past + i);
+                    let (block, slot) = (sequence.blocks[position / BLOCK_TOKENS], position % BLOCK_TOKENS);
+                    cache.store(block, slot, &row[key..][..width], &row[key + keys..][..width]);
+                }
+            }
+        });
+        let context = sized(&mut space.context, step.tokens * queries);
+        let paged = PagedShape { heads: shape.heads, kv_heads: shape.kv_heads, width, window: layer.window };
+        attend_paged(paged, caches, &step.sequences, qkv, context);
+        layer.project.apply(context, hidden, Onto::Present);
+    }
+
+    fn feed_forward(&self, layer: &Layer, tokens: usize, space: &mut Workspace) {
+        let inner = self.shape.inner;
+        let hidden = &mut space.hidden[..tokens * self.shape.hidden];
+        let normed = sized(&mut space.normed, hidden.len());
+        normalize(&layer.inner_norm, hidden, normed);
+        let wide = sized(&mut space.wide, tokens * 2 * inner);
+        layer.widen.apply(normed, wide, Onto::Nothing);
+        let gated = sized(&mut space.gated, tokens * inner);
+        gated
+            .par_chunks_mut(inner)
+            .zip(wide.par_chunks(2 * inner))
+            .with_min_len(ALONE.div_ceil(2 * inner))
+            .for_each(|(gated, wide)| gate(wide, gated, inner));
+        layer.narrow.apply(gated, hidden, Onto::Present);
+    }
+
+    /// The logits that the rows want, from the vectors after the last layer.
+    fn logits(&self, rows: &[StepRow<'_>], hidden: &[f32]) -> Logits {
+        let width = self.shape.hidden;
+        let (mut wanted, mut first) = (Vec::new(), 0);
+        for row in rows {
+            let end = first + row.ids.len();
+            match row.wanted {
+                Wanted::None => {}
+                Wanted::Last => wanted.extend_from_slice(&hidden[(end - 1) * width..end * width]),
+                Wanted::All => wanted.extend_from_slice(&hidden[first * width..end * width]),
+            }
+            first = end;
+        }
+        self.norm.apply_in_place(&mut wanted);
+        let vocabulary = self.shape.vocabulary;
+        let mut values = vec![0.0; wanted.len() / width * vocabulary];
+        if !wanted.is_empty() {
+            self.head.apply(&wanted, &mut values, Onto::Nothing);
+        }
+        Logits { values, vocabulary }
+    }
+}
+
+fn normalize(norm: &RmsNorm, rows: &[f32], output: &mut [f32]) {
+    let width = norm.scale.len();
+    let least = ALONE.div_ceil(width);
+    output
+        .par_chunks_mut(width)
+        .zip(rows.par_chunks(width))
+        .with_min_len(least)
+        .for_each(|(output, row)| norm.apply(row, output));
+}
+
+fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    if buffer.len() < length {
+        buffer.resize(length, 0.0);
+    }
+    &mut buffer[..length]
+}

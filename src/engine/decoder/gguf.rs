@@ -1,0 +1,262 @@
+//! Reads a decoder from a GGUF file: its shape from the metadata, its tensors as they are quantized.
+
+use std::borrow::Cow;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use candle_core::Device;
+use candle_core::quantized::gguf_file::{Content, Value};
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
+
+use super::config::{DecoderShape, Family};
+use super::matrix::Matrix;
+use super::rope::Rotation;
+use super::weights::Tensors;
+use crate::engine::error::EngineError;
+use crate::engine::folder::Folder;
+
+/// The tensors of a GGUF file, under the names of Hugging Face folders.
+pub(super) struct GgufTensors {
+    content: Arc<Content>,
+    file: File,
+    path: PathBuf,
+    /// Where query and key rows of a head are interleaved, the components of a head.
+    interleaved: Option<usize>,
+}
+
+/// The parts of a layer: the folder's name and the file's.
+const PARTS: [(&str, &str); 11] = [
+    ("input_layernorm", "attn_norm"),
+    ("self_attn.q_proj", "attn_q"),
+    ("self_attn.k_proj", "attn_k"),
+    ("self_attn.v_proj", "attn_v"),
+    ("self_attn.o_proj", "attn_output"),
+    ("self_attn.q_norm", "attn_q_norm"),
+    ("self_attn.k_norm", "attn_k_norm"),
+    ("post_attention_layernorm", "ffn_norm"),
+    ("mlp.gate_proj", "ffn_gate"),
+    ("mlp.up_proj", "ffn_up"),
+    ("mlp.down_proj", "ffn_down"),
+];
+
+impl GgufTensors {
+    /// Opens the file and reads the shape of its decoder.
+    pub(super) fn open(folder: &mut Folder) -> Result<(DecoderShape, Self), EngineError> {
+        let content = folder.gguf()?;
+        let path = folder.path().to_owned();
+        let file = File::open(&path).map_err(|source| EngineError::Unreadable { path: path.clone(), source })?;
+        let mut tensors = Self { content, file, path, interleaved: None };
+        let shape = tensors.shape().map_err(|reason| EngineError::invalid(&tensors.path, reason))?;
+        // The converter interleaves the two halves of each query and key head for this architecture alone, Mistral's models included.
+        tensors.interleaved = (shape.architecture == "llama").then_some(shape.head_width);
+        Ok((tensors.stretched(shape)?, tensors))
+    }
+
+    fn shape(&self) -> Result<DecoderShape, String> {
+        let architecture = match self.content.metadata.get("general.architecture") {
+            Some(Value::String(name)) => name.as_str(),
+            _ => return Err("lacks general.architecture; take a GGUF file made by llama.cpp's converter".into()),
+        };
+        let family = Family::named(architecture).filter(|family| *family != Family::Mistral).ok_or_else(|| {
+            format!("the architecture {architecture:?} is not supported; use a llama, qwen2 or qwen3 decoder, or a remote model")
+        })?;
+        let find = |key: &str| self.content.metadata.get(&format!("{architecture}.{key}"));
+        let lacks = |key: &str| format!("lacks {architecture}.{key}; take a GGUF file made by llama.cpp's converter");
+        let size = |key: &str| find(key).and_then(integer).ok_or_else(|| lacks(key));
+        if let Some(Value::String(kind)) =
+            find("rope.scaling.type").filter(|kind| !matches!(kind, Value::String(k) if k == "none"))
+        {
+            return Err(format!("rope scaling {kind:?} is not supported; use a model with the scaling of Llama 3 or none"));
+        }
+        let (hidden, heads, layers) = (size("embedding_length")?, size("attention.head_count")?, size("block_count")?);
+        if heads == 0 {
+            return Err(format!("{architecture}.attention.head_count is 0; take a GGUF file made by llama.cpp's converter"));
+        }
+        let head_width = find("attention.key_length").and_then(integer).unwrap_or(hidden / heads);
+        for (key, name) in [("attention.value_length", "values"), ("rope.dimension_count", "turned components")] {
+            if let Some(width) = find(key).and_then(integer).filter(|width| *width != head_width) {
+                return Err(format!("heads of {head_width} components with {width} {name} are not supported; use another model"));
+            }
+        }
+        let window = find("attention.sliding_window").and_then(integer).filter(|window| *window > 0);
+        let table = self
+            .content
+            .tensor_infos
+            .get("token_embd.weight")
+            .ok_or("lacks the tensor token_embd.weight; fetch the file again")?;
+        let bias = |part: &str| self.content.tensor_infos.contains_key(&format!("blk.0.{part}.bias"));
+        let shape = DecoderShape {
+            architecture: architecture.to_owned(),
+            vocabulary: table.shape.dims()[0],
+            hidden,
+            layers,
+            heads,
+            kv_heads: find("attention.head_count_kv").and_then(integer).unwrap_or(heads),
+            head_width,
+            inner: size("feed_forward_length")?,
+            context: size("context_length")?,
+            sliding_window: window,
+            windows: vec![window; layers],
+            epsilon: find("attention.layer_norm_rms_epsilon")
+                .and_then(real)
+                .ok_or_else(|| lacks("attention.layer_norm_rms_epsilon"))? as f32,
+            rotation: Rotation::new(find("rope.freq_base").and_then(real).unwrap_or(10_000.0), head_width),
+            tied: !self.content.tensor_infos.contains_key("output.weight"),
+            qkv_bias: bias("attn_q"),
+            output_bias: bias("attn_output"),
+            inner_bias: bias("ffn_down"),
+            head_norm: family == Family::Qwen3,
+        };
+        shape.checked()
+    }
+
+    /// The shape with the factors of Llama 3's scaling, which the converter stores as a tensor.
+    fn stretched(&mut self, shape: DecoderShape) -> Result<DecoderShape, EngineError> {
+        if !self.content.tensor_infos.contains_key("rope_freqs.weight") {
+            return Ok(shape);
+        }
+        let factors = self.take("rope_freqs.weight", &[shape.head_width / 2])?.into_wide();
+        let rotation = shape.rotation.clone().divided(&factors);
+        Ok(DecoderShape { rotation, ..shape })
+    }
+
+    fn take(&mut self, name: &str, shape: &[usize]) -> Result<Matrix, EngineError> {
+        let invalid = |reason: String| EngineError::invalid(&self.path, reason);
+        let Some(info) = self.content.tensor_infos.get(name) else {
+            return Err(invalid(format!("lacks the tensor {name}; the file is not a whole model of its architecture")));
+        };
+        if info.shape.dims() != shape {
+            let reason = format!(
+                "the tensor {name} has shape {:?} and the metadata say {shape:?}; take a GGUF file made by llama.cpp's converter",
+                info.shape.dims()
+            );
+            return Err(invalid(reason));
+        }
+        let unreadable = |e: candle_core::Error| format!("the tensor {name} cannot be read: {e}; fetch the file again");
+        let tensor = self.content.tensor(&mut self.file, name, &Device::Cpu).map_err(|e| invalid(unreadable(e)))?;
+        let inputs = shape.last().copied().unwrap_or(1);
+        let halves = |tensor: &QTensor| -> Result<Vec<u16>, EngineError> {
+            let bytes = tensor.data().map_err(|e| invalid(unreadable(e)))?;
+            Ok(bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes)).collect())
+        };
+        match tensor.dtype() {
+            GgmlDType::BF16 => Ok(Matrix::Half { rows: halves(&tensor)?, inputs }),
+            GgmlDType::F32 | GgmlDType::F16 => Ok(Matrix::Wide { rows: Matrix::Quantized(Arc::new(tensor)).into_wide(), inputs }),
+            GgmlDType::Q8_1 | GgmlDType::Q8K => {
+                let reason = format!(
+                    "the tensor {name} is stored as {:?}, which is not supported; use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16",
+                    tensor.dtype()
+                );
+                Err(invalid(reason))
+            }
+            _ => Ok(Matrix::Quantized(Arc::new(tensor))),
+        }
+    }
+
+    /// The width of the heads whose rows must be put in order, where `name` has any.
+    fn mixed(&self, name: &str) -> Option<usize> {
+        self.interleaved.filter(|_| name.contains(".q_proj.") || name.contains(".k_proj."))
+    }
+}
+
+impl Tensors for GgufTensors {
+    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, EngineError> {
+        let matrix = self.take(&file_name(name), &[outputs, inputs])?;
+        let Some(width) = self.mixed(name) else { return Ok(matrix) };
+        Ok(match matrix {
+            Matrix::Wide { rows, inputs } => Matrix::Wide { rows: in_order(&rows, inputs, width), inputs },
+            Matrix::Half { rows, inputs } => Matrix::Half { rows: in_order(&rows, inputs, width), inputs },
+            Matrix::Quantized(tensor) => {
+                let ordered = tensor.data().and_then(|bytes| {
+                    let bytes = in_order(&bytes, bytes.len() / outputs, width);
+                    let storage = QStorage::from_data(Cow::Owned(bytes), &Device::Cpu, tensor.dtype())?;
+                    QTensor::new(storage, tensor.shape().clone())
+                });
+                let ordered = ordered.map_err(|e| {
+                    EngineError::invalid(
+                        &self.path,
+                        format!("the tensor {name} cannot be put in order: {e}; fetch the file again"),
+                    )
+                })?;
+                Matrix::Quantized(Arc::new(ordered))
+            }
+        })
+    }
+
+    fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
+        let values = self.take(&file_name(name), &[length])?.into_wide();
+        match self.mixed(name) {
+            Some(width) => Ok(in_order(&values, 1, width)),
+            None => Ok(values),
+        }
+    }
+}
+
+/// The name in the file of a tensor of a folder.
+fn file_name(name: &str) -> String {
+    match name {
+        "model.embed_tokens.weight" => return "token_embd.weight".into(),
+        "model.norm.weight" => return "output_norm.weight".into(),
+        "lm_head.weight" => return "output.weight".into(),
+        _ => {}
+    }
+    let layer = name.strip_prefix("model.layers.").unwrap_or(name);
+    let (index, rest) = layer.split_once('.').unwrap_or((layer, ""));
+    let (part, kind) = rest.rsplit_once('.').unwrap_or((rest, "weight"));
+    let part = PARTS.iter().find(|(folder, _)| *folder == part).map_or(part, |(_, file)| file);
+    format!("blk.{index}.{part}.{kind}")
+}
+
+/// Rows of heads whose two halves alternate, put one half after the other.
+fn in_order<T: Copy>(rows: &[T], row: usize, width: usize) -> Vec<T> {
+    let mut ordered = Vec::with_capacity(rows.len());
+    for head in rows.chunks_exact(width * row) {
+        for start in [0, 1] {
+            (start..width).step_by(2).for_each(|i| ordered.extend_from_slice(&head[i * row..][..row]));
+        }
+    }
+    ordered
+}
+
+fn integer(value: &Value) -> Option<usize> {
+    match value {
+        Value::U8(n) => Some(usize::from(*n)),
+        Value::U16(n) => Some(usize::from(*n)),
+        Value::U32(n) => Some(*n as usize),
+        Value::U64(n) => usize::try_from(*n).ok(),
+        Value::I32(n) => usize::try_from(*n).ok(),
+        Value::I64(n) => usize::try_from(*n).ok(),
+        _ => None,
+    }
+}
+
+fn real(value: &Value) -> Option<f64> {
+    match value {
+        Value::F32(x) => Some(f64::from(*x)),
+        Value::F64(x) => Some(*x),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_folders_become_those_of_the_file() {
+        for (folder, file) in [
+            ("model.embed_tokens.weight", "token_embd.weight"),
+            ("model.layers.11.self_attn.q_proj.bias", "blk.11.attn_q.bias"),
+            ("model.layers.0.mlp.down_proj.weight", "blk.0.ffn_down.weight"),
+            ("model.layers.3.post_attention_layernorm.weight", "blk.3.ffn_norm.weight"),
+        ] {
+            assert_eq!(file_name(folder), file);
+        }
+    }
+
+    #[test]
+    fn interleaved_heads_are_put_half_after_half() {
+        assert_eq!(in_order(&[0, 10, 2, 12, 1, 11, 3, 13], 2, 4), [0, 10, 1, 11, 2, 12, 3, 13]);
+    }
+}

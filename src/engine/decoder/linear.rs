@@ -1,0 +1,46 @@
+//! Linear layers: one weight or several that read the same input, with their biases.
+
+use super::matrix::Weight;
+use crate::engine::kernels::{Onto, Target, add_bias};
+
+/// `x · Wᵀ + b` of one or more matrices, the results side by side.
+pub(super) struct Linear {
+    parts: Vec<Weight>,
+    bias: Option<Vec<f32>>,
+    outputs: usize,
+}
+
+impl Linear {
+    /// The layer of `parts`; `bias` is as long as all their outputs.
+    pub(super) fn new(parts: Vec<Weight>, bias: Option<Vec<f32>>) -> Self {
+        let outputs = parts.iter().map(Weight::outputs).sum();
+        Self { parts, bias, outputs }
+    }
+
+    /// Outputs of a row.
+    pub(super) fn outputs(&self) -> usize {
+        self.outputs
+    }
+
+    /// The first of its matrices.
+    pub(super) fn first(&self) -> &Weight {
+        &self.parts[0]
+    }
+
+    /// Bytes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        self.parts.iter().map(Weight::bytes).sum()
+    }
+
+    /// Writes the layer's results for every row of `input` to the rows of `output`, or adds them there.
+    pub(super) fn apply(&self, input: &[f32], output: &mut [f32], onto: Onto) {
+        let mut column = 0;
+        for part in &self.parts {
+            part.multiply(input, Target { values: output, width: self.outputs, column, onto });
+            column += part.outputs();
+        }
+        if let Some(bias) = &self.bias {
+            add_bias(output, bias);
+        }
+    }
+}

@@ -1,0 +1,140 @@
+//! LoRA adapters in PEFT's layout, merged into the weights as they are read: `W + scale · B · A`.
+
+use std::path::{Path, PathBuf};
+
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::matrix::Matrix;
+use super::weights::Shard;
+use crate::engine::error::EngineError;
+use crate::engine::folder::Folder;
+
+const CONFIG: &str = "adapter_config.json";
+const WEIGHTS: &str = "adapter_model.safetensors";
+
+/// The change of a base model's weights.
+pub(super) struct Adapter {
+    shard: Shard,
+    scale: f32,
+    path: PathBuf,
+}
+
+#[derive(Deserialize)]
+struct Config {
+    peft_type: String,
+    r: usize,
+    lora_alpha: f64,
+    #[serde(default)]
+    use_rslora: bool,
+    #[serde(default)]
+    use_dora: bool,
+    #[serde(default)]
+    lora_bias: bool,
+    #[serde(default)]
+    fan_in_fan_out: bool,
+    bias: Option<String>,
+    modules_to_save: Option<Value>,
+    rank_pattern: Option<Value>,
+    alpha_pattern: Option<Value>,
+}
+
+impl Config {
+    /// What of the adapter would be left out or computed wrongly.
+    fn unsupported(&self) -> Option<String> {
+        let filled = |value: &Option<Value>| match value {
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(items)) => !items.is_empty(),
+            Some(Value::Null) | None => false,
+            Some(_) => true,
+        };
+        if self.peft_type != "LORA" {
+            return Some(format!("peft_type {:?}", self.peft_type));
+        }
+        if let Some(bias) = self.bias.as_deref().filter(|bias| *bias != "none") {
+            return Some(format!("bias {bias:?}"));
+        }
+        let parts = [
+            ("use_dora", self.use_dora),
+            ("lora_bias", self.lora_bias),
+            ("fan_in_fan_out", self.fan_in_fan_out),
+            ("modules_to_save", filled(&self.modules_to_save)),
+            ("rank_pattern", filled(&self.rank_pattern)),
+            ("alpha_pattern", filled(&self.alpha_pattern)),
+        ];
+        parts.into_iter().find(|(_, is_set)| *is_set).map(|(name, _)| name.to_owned())
+    }
+}
+
+impl Adapter {
+    /// Opens the PEFT folder `path`, whose content then counts towards the revision of `base`.
+    pub(super) fn open(base: &mut Folder, path: &Path) -> Result<Self, EngineError> {
+        if !path.is_dir() {
+            return Err(EngineError::invalid(
+                path,
+                "the adapter's folder does not exist; name a PEFT folder with an adapter_config.json",
+            ));
+        }
+        let mut folder = Folder::open("adapter", path)?;
+        let place = folder.join(CONFIG);
+        let config: Config = folder
+            .read_json(CONFIG)?
+            .ok_or(EngineError::NoFile { path: place.clone(), mend: "adapter_config.json says how the adapter is scaled" })?;
+        if let Some(part) = config.unsupported() {
+            let reason =
+                format!("{part} is not supported; merge the adapter into its model with PEFT and name the merged folder");
+            return Err(EngineError::invalid(place, reason));
+        }
+        if config.r == 0 {
+            return Err(EngineError::invalid(
+                place,
+                "r is 0, so that the adapter changes nothing; train it with a rank of 1 or more",
+            ));
+        }
+        let rank = config.r as f64;
+        let scale = config.lora_alpha / if config.use_rslora { rank.sqrt() } else { rank };
+        let shard = Shard::open(&mut folder, WEIGHTS)?;
+        base.include(&folder);
+        Ok(Self { shard, scale: scale as f32, path: path.join(WEIGHTS) })
+    }
+
+    /// The matrix of the model's tensor `name`, changed where the adapter changes it.
+    pub(super) fn merge(&mut self, name: &str, matrix: Matrix, outputs: usize) -> Result<Matrix, EngineError> {
+        let module = name.strip_suffix(".weight").unwrap_or(name);
+        let [narrow, widen] = ["lora_A", "lora_B"].map(|part| format!("base_model.model.{module}.{part}.weight"));
+        let (Some(a), Some(b)) = (self.shard.shape(&narrow), self.shard.shape(&widen)) else { return Ok(matrix) };
+        let mut rows = matrix.into_wide();
+        let inputs = rows.len() / outputs;
+        let fits = matches!((a, b), ([rank, width], [height, other]) if rank == other && *width == inputs && *height == outputs);
+        if !fits {
+            let reason = format!(
+                "changes {module} by {b:?} times {a:?} and the model's is {outputs} by {inputs}; the adapter was trained for another base model"
+            );
+            return Err(EngineError::invalid(&self.path, reason));
+        }
+        let rank = a[0];
+        let a = self.shard.take(&narrow, inputs)?.into_wide();
+        let b = self.shard.take(&widen, rank)?.into_wide();
+        rows.par_chunks_mut(inputs).zip(b.par_chunks(rank)).for_each(|(row, b)| {
+            for (factor, a) in b.iter().zip(a.chunks_exact(inputs)) {
+                let factor = self.scale * factor;
+                row.iter_mut().zip(a).for_each(|(weight, a)| *weight += factor * a);
+            }
+        });
+        Ok(Matrix::Wide { rows, inputs })
+    }
+
+    /// Fails where the adapter changes what the model does not have.
+    pub(super) fn finish(self) -> Result<(), EngineError> {
+        match self.shard.names().min() {
+            None => Ok(()),
+            Some(name) => {
+                let reason =
+                    format!("changes {name}, which the model does not have; the adapter was trained for another base model");
+                Err(EngineError::invalid(&self.path, reason))
+            }
+        }
+    }
+}

@@ -1,0 +1,170 @@
+//! Decoders of the Llama, Mistral, Qwen2 and Qwen3 families: weights, storage for keys and values, the forward pass.
+//!
+//! ```text
+//! config.json or GGUF metadata ─ config ─▶ DecoderShape ─┐
+//! safetensors ─ weights ─ lora ─┐                        ├─ layer ─▶ Decoder ── forward ──▶ Logits
+//! GGUF ──────── gguf ───────────┴─ matrix ─ linear ──────┘                        │
+//!                                                            KvCache (blocks) ◀───┘
+//! ```
+//!
+//! Nothing here knows requests or prompts: a step is rows of token ids, each with the tokens before it and its blocks.
+
+mod cache;
+mod config;
+mod forward;
+mod gguf;
+mod layer;
+mod linear;
+mod lora;
+mod matrix;
+mod rope;
+mod weights;
+
+#[cfg(test)]
+mod tests;
+
+use std::path::Path;
+
+pub(in crate::engine) use cache::{BLOCK_TOKENS, KvCache};
+pub(in crate::engine) use config::{DecoderShape, is_decoder};
+
+use self::gguf::GgufTensors;
+use self::layer::Layer;
+use self::linear::Linear;
+use self::lora::Adapter;
+use self::matrix::{Matrix, Weight};
+use self::weights::{Checkpoint, Tensors};
+use super::error::EngineError;
+use super::folder::Folder;
+use super::kernels::{HeadCache, RmsNorm};
+
+/// A decoder in memory.
+pub(in crate::engine) struct Decoder {
+    shape: DecoderShape,
+    /// The embedding table, where it is not the output layer as well.
+    embeddings: Option<Weight>,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+}
+
+/// New tokens of one sequence in a forward pass.
+pub(in crate::engine) struct StepRow<'a> {
+    /// The new tokens.
+    pub(in crate::engine) ids: &'a [u32],
+    /// Tokens before them, whose keys and values are in the cache.
+    pub(in crate::engine) past: usize,
+    /// The blocks of the sequence in order, enough for the new tokens too.
+    pub(in crate::engine) blocks: &'a [u32],
+    /// The tokens whose logits are wanted.
+    pub(in crate::engine) wanted: Wanted,
+}
+
+/// Whose logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Wanted {
+    /// Nobody's: a middle chunk of a prompt.
+    None,
+    /// The last new token's: what comes next is chosen.
+    Last,
+    /// Every new token's: a text is scored.
+    All,
+}
+
+/// Logits of the wanted tokens, in the order of rows and tokens.
+pub(in crate::engine) struct Logits {
+    values: Vec<f32>,
+    vocabulary: usize,
+}
+
+impl Decoder {
+    /// Loads the decoder of a Hugging Face folder or GGUF file, with the weights of a PEFT LoRA folder merged into it.
+    pub(in crate::engine) fn load(folder: &mut Folder, adapter: Option<&Path>) -> Result<Self, EngineError> {
+        if folder.is_gguf() {
+            if let Some(adapter) = adapter {
+                let reason = "an adapter cannot be merged into a GGUF file; use the model's safetensors folder, or a GGUF file of the merged model";
+                return Err(EngineError::invalid(adapter, reason));
+            }
+            let (shape, mut tensors) = GgufTensors::open(folder)?;
+            return Self::build(shape, &mut tensors);
+        }
+        let json = folder.read("config.json", "config.json names the architecture")?;
+        let shape = DecoderShape::parse(&json, &folder.join("config.json"))?;
+        let adapter = adapter.map(|path| Adapter::open(folder, path)).transpose()?;
+        let mut tensors = Checkpoint::open(folder, adapter)?;
+        let decoder = Self::build(shape, &mut tensors)?;
+        tensors.finish()?;
+        Ok(decoder)
+    }
+
+    fn build(shape: DecoderShape, tensors: &mut impl Tensors) -> Result<Self, EngineError> {
+        let table = tensors.matrix("model.embed_tokens.weight", shape.vocabulary, shape.hidden)?;
+        let (embeddings, head) = if shape.tied {
+            (None, table.pack())
+        } else {
+            let head = tensors.matrix("lm_head.weight", shape.vocabulary, shape.hidden)?;
+            (Some(table.pack()), Matrix::pack(head))
+        };
+        let layers = (0..shape.layers).map(|i| Layer::load(tensors, i, &shape)).collect::<Result<_, _>>()?;
+        let norm = layer::norm(tensors, "model.norm", shape.hidden, &shape)?;
+        Ok(Self { shape, embeddings, layers, norm, head: Linear::new(vec![head], None) })
+    }
+
+    /// The sizes that callers plan with.
+    pub(in crate::engine) fn shape(&self) -> &DecoderShape {
+        &self.shape
+    }
+
+    /// Bytes of the weights in memory.
+    pub(in crate::engine) fn bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
+        layers + self.head.bytes() + self.embeddings.as_ref().map_or(0, Weight::bytes)
+    }
+
+    /// Storage for `blocks` blocks of [`BLOCK_TOKENS`] tokens in every layer.
+    pub(in crate::engine) fn cache(&self, blocks: usize) -> Result<KvCache, EngineError> {
+        Ok(KvCache::new(self.shape.layers, self.shape.kv_heads, self.shape.head_width, blocks))
+    }
+
+    /// Bytes that a block takes over all layers.
+    pub(in crate::engine) fn block_bytes(&self) -> usize {
+        self.shape.layers * self.shape.kv_heads * HeadCache::block_bytes(self.shape.head_width)
+    }
+
+    /// One forward pass. The new tokens of a row take positions `past..past + ids.len()`, and their keys and values are in its blocks
+    /// afterwards. Rows may share blocks that none of them writes into. Runs on the threads of the current rayon pool.
+    ///
+    /// # Panics
+    /// Where a row has no tokens, too few blocks, or a block or token id out of range.
+    pub(in crate::engine) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
+        Ok(self.step(cache, rows))
+    }
+
+    /// The table that token ids are looked up in.
+    fn embeddings(&self) -> &Weight {
+        self.embeddings.as_ref().unwrap_or_else(|| self.head.first())
+    }
+}
+
+impl Logits {
+    /// Rows of `vocabulary` logits.
+    #[cfg(test)]
+    pub(in crate::engine) fn new(values: Vec<f32>, vocabulary: usize) -> Self {
+        Self { values, vocabulary }
+    }
+
+    /// Rows there are.
+    pub(in crate::engine) fn rows(&self) -> usize {
+        self.values.len() / self.vocabulary
+    }
+
+    /// The logits of row `i`, one a token of the vocabulary.
+    pub(in crate::engine) fn row(&mut self, i: usize) -> &mut [f32] {
+        &mut self.values[i * self.vocabulary..][..self.vocabulary]
+    }
+
+    /// The logits of row `i`, to be read.
+    pub(in crate::engine) fn row_ref(&self, i: usize) -> &[f32] {
+        &self.values[i * self.vocabulary..][..self.vocabulary]
+    }
+}

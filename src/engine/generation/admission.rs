@@ -1,0 +1,189 @@
+//! Who gets a place on the device, and who loses it when memory for keys and values runs short.
+//!
+//! | short of room | what gives way, in this order |
+//! |---|---|
+//! | for a newcomer | kept prefixes that nobody on the device uses; sequences of lower priority, the youngest first; else it waits |
+//! | for a token | the same prefixes; the youngest sequence of the lowest priority, which may be the one that needs the token |
+
+use std::sync::Arc;
+
+use super::ports::{BLOCK_TOKENS, Decode};
+use super::scheduler::Scheduler;
+use super::sequence::Sequence;
+use crate::engine::request::Priority;
+
+/// What came of trying to let a sequence in.
+enum Admission {
+    Admitted,
+    /// It waits for a prefix that another one is reading.
+    Held,
+    /// There is no room.
+    Full,
+}
+
+impl<D: Decode> Scheduler<D> {
+    /// Lets in as many as there is room for: live ones before others, the groups in turns.
+    pub(super) fn admit(&mut self) {
+        for priority in self.waiting.priorities() {
+            'next: loop {
+                for group in self.waiting.groups(priority) {
+                    match self.admit_first(priority, &group) {
+                        Admission::Admitted => continue 'next,
+                        Admission::Held => {}
+                        Admission::Full => return,
+                    }
+                }
+                break;
+            }
+        }
+    }
+
+    fn admit_first(&mut self, priority: Priority, group: &Arc<str>) -> Admission {
+        let Some(sequence) = self.waiting.first(priority, group) else { return Admission::Held };
+        let tokens = sequence.tokens.clone();
+        let mut found = self.prefixes.find(group, &tokens);
+        if let Some((wanted, _)) = found.wanted {
+            self.entrust(wanted, group);
+            found = self.prefixes.find(group, &tokens);
+        }
+        // Whoever is behind in the order of priorities may be a long time reading.
+        if found.reading.and_then(|by| self.running.get(&by)).is_some_and(|reader| reader.job.priority <= priority) {
+            return Admission::Held;
+        }
+        if self.running.len() >= self.limits.rows && !self.preempt_below(priority) {
+            return Admission::Full;
+        }
+        let (prefix, mut shared) = found.kept.map_or((None, 0), |(id, shared)| (Some(id), shared));
+        let blocks = Sequence::blocks_for(tokens.len());
+        if !self.make_room(blocks - shared / BLOCK_TOKENS, prefix, priority) {
+            if !self.running.is_empty() {
+                return Admission::Full;
+            }
+            // Alone, it needs no prefix; without any, there is room for whatever was accepted.
+            while self.prefixes.evict(&mut self.blocks, |_| false) {}
+            shared = 0;
+        }
+        let Some(mut sequence) = self.waiting.take(priority, group) else { return Admission::Held };
+        self.admissions += 1;
+        let key = self.admissions;
+        self.place(&mut sequence, prefix.filter(|_| shared > 0), shared);
+        if sequence.read.is_none() {
+            let prompt = sequence.job.prompt.len();
+            sequence.read = Some(prompt - shared.min(prompt));
+            self.counts.prompt_tokens += (prompt - shared.min(prompt)) as u64;
+            self.counts.prefix_tokens_saved += shared.min(prompt) as u64;
+        }
+        if let Some((wanted, length)) = found.wanted {
+            self.prefixes.read(wanted, key, length);
+        }
+        self.running.insert(key, sequence);
+        Admission::Admitted
+    }
+
+    /// Gives a sequence its blocks: those it shares, and its own, the first of which may begin as a copy.
+    fn place(&mut self, sequence: &mut Sequence, prefix: Option<u64>, shared: usize) {
+        let whole = shared / BLOCK_TOKENS;
+        let kept = prefix.map(|id| self.prefixes.table(id).to_vec()).unwrap_or_default();
+        for block in &kept[..whole] {
+            self.blocks.share(*block);
+            sequence.table.push(*block);
+        }
+        self.extend(&mut sequence.table, Sequence::blocks_for(sequence.tokens.len()));
+        if !shared.is_multiple_of(BLOCK_TOKENS) {
+            self.decoder.copy_block(kept[whole], sequence.table[whole]);
+        }
+        sequence.prefix = prefix;
+        sequence.past = shared;
+        sequence.target = sequence.tokens.len();
+    }
+
+    /// Lengthens a table to `count` blocks, for which there is room.
+    pub(super) fn extend(&mut self, table: &mut Vec<u32>, count: usize) {
+        while table.len() < count {
+            table.push(self.blocks.take().expect("room was made before"));
+        }
+    }
+
+    /// Has a prefix read for all by a sequence on the device that begins so, if there is one.
+    fn entrust(&mut self, prefix: u64, group: &Arc<str>) {
+        let ids = self.prefixes.ids(prefix).to_vec();
+        let reader = self.running.iter().find(|(_, one)| one.job.group == *group && one.tokens.starts_with(&ids));
+        if let Some(key) = reader.map(|(key, _)| *key) {
+            self.prefixes.read(prefix, key, ids.len());
+            self.keep_prefixes(key);
+        }
+    }
+
+    /// Keeps the prefixes that a sequence has read for all by now.
+    pub(super) fn keep_prefixes(&mut self, key: u64) {
+        let Some(sequence) = self.running.get(&key) else { return };
+        for (id, length) in self.prefixes.finished(key, sequence.past) {
+            let whole = length / BLOCK_TOKENS;
+            let mut table = sequence.table[..whole].to_vec();
+            table.iter().for_each(|block| self.blocks.share(*block));
+            // The reader goes on writing into a block that is not full, so the prefix has a copy, where there is room for one.
+            if !length.is_multiple_of(BLOCK_TOKENS)
+                && let Some(copy) = self.blocks.take()
+            {
+                self.decoder.copy_block(sequence.table[whole], copy);
+                table.push(copy);
+            }
+            self.prefixes.keep(id, table);
+        }
+    }
+
+    /// Makes room for a newcomer's blocks, and for one more where others may need it.
+    fn make_room(&mut self, blocks: usize, prefix: Option<u64>, priority: Priority) -> bool {
+        loop {
+            let needed = blocks + usize::from(!self.running.is_empty());
+            if self.blocks.free() >= needed {
+                return true;
+            }
+            if !self.evict_idle(prefix) && !self.preempt_below(priority) {
+                return false;
+            }
+        }
+    }
+
+    /// Makes room for `blocks` more blocks of a sequence on the device. Where that costs the sequence itself its place: false.
+    pub(super) fn make_room_within(&mut self, key: u64, blocks: usize) -> bool {
+        while self.blocks.free() < blocks {
+            if self.evict_idle(None) {
+                continue;
+            }
+            let youngest = self.running.iter().map(|(key, sequence)| (sequence.job.priority, *key)).max();
+            let alone = self.running.len() == 1;
+            if alone && self.prefixes.evict(&mut self.blocks, |_| false) {
+                continue;
+            }
+            let (_, victim) = youngest.expect("the sequence is on the device");
+            self.preempt(victim);
+            if victim == key {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Gives back the blocks of a kept prefix that nobody on the device has begun with.
+    fn evict_idle(&mut self, spared: Option<u64>) -> bool {
+        let used = |id| spared == Some(id) || self.running.values().any(|sequence| sequence.prefix == Some(id));
+        self.prefixes.evict(&mut self.blocks, used)
+    }
+
+    /// Takes its place from the youngest sequence of a lower priority.
+    fn preempt_below(&mut self, priority: Priority) -> bool {
+        let below = self.running.iter().filter(|(_, sequence)| sequence.job.priority > priority);
+        let Some((_, victim)) = below.map(|(key, sequence)| (sequence.job.priority, *key)).max() else { return false };
+        self.preempt(victim);
+        true
+    }
+
+    /// Takes its place from a sequence, which is read again later.
+    fn preempt(&mut self, key: u64) {
+        if let Some(sequence) = self.leave(key) {
+            self.counts.preemptions += 1;
+            self.waiting.push_first(sequence);
+        }
+    }
+}

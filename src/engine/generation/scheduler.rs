@@ -1,0 +1,318 @@
+//! Continuous batching: in every step whoever writes takes a token further, prompts are read in pieces, and whoever is done makes room.
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::Instant;
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
+
+use super::blocks::Blocks;
+use super::ports::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, Wanted};
+use super::prefix::Prefixes;
+use super::sequence::{Job, Sequence, Task};
+use super::waiting::Waiting;
+use crate::engine::device::panic_text;
+use crate::engine::error::EngineError;
+use crate::engine::request::Finish;
+use crate::failure::{FailureClass, Poison};
+
+/// Bounds on what is done at once.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::engine) struct Limits {
+    /// Sequences on the device.
+    pub(in crate::engine) rows: usize,
+    /// Tokens of one forward pass.
+    pub(in crate::engine) step_tokens: usize,
+}
+
+/// What was done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in crate::engine) struct Counts {
+    /// Forward passes.
+    pub(in crate::engine) steps: u64,
+    /// Tokens that went through the model.
+    pub(in crate::engine) tokens: u64,
+    /// Tokens of prompts and answers that were read, each request's once.
+    pub(in crate::engine) prompt_tokens: u64,
+    /// Tokens that were written.
+    pub(in crate::engine) generated: u64,
+    /// Tokens of prompts that a kept prefix held already.
+    pub(in crate::engine) prefix_tokens_saved: u64,
+    /// Sequences that lost their place for others and were read again.
+    pub(in crate::engine) preemptions: u64,
+}
+
+/// One model's sequences, and the order in which they go over the device.
+pub(in crate::engine) struct Scheduler<D> {
+    pub(super) decoder: D,
+    pub(super) vocabulary: Arc<dyn Vocabulary>,
+    pub(super) limits: Limits,
+    pub(super) blocks: Blocks,
+    pub(super) prefixes: Prefixes,
+    pub(super) waiting: Waiting,
+    /// The sequences on the device by the order of their admission.
+    pub(super) running: BTreeMap<u64, Sequence>,
+    pub(super) admissions: u64,
+    pub(super) counts: Counts,
+}
+
+/// A sequence's share of a step.
+pub(super) enum Part {
+    /// So many of its tokens are read; after the last that is known, something is chosen.
+    Read { tokens: usize, wanted: bool },
+    /// Answers are weighed, each in blocks that go on from the prompt's.
+    Weigh(Vec<Branch>),
+}
+
+/// An answer on its way.
+pub(super) struct Branch {
+    pub(super) answer: usize,
+    pub(super) table: Vec<u32>,
+    /// Blocks at the end of the table that are the answer's own.
+    pub(super) own: usize,
+}
+
+impl<D: Decode> Scheduler<D> {
+    /// A scheduler with nothing to do.
+    pub(in crate::engine) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: Limits) -> Self {
+        let blocks = Blocks::new(decoder.blocks());
+        let limits = Limits { rows: limits.rows.max(1), step_tokens: limits.step_tokens.max(1) };
+        Self {
+            decoder,
+            vocabulary,
+            limits,
+            blocks,
+            prefixes: Prefixes::default(),
+            waiting: Waiting::default(),
+            running: BTreeMap::new(),
+            admissions: 0,
+            counts: Counts::default(),
+        }
+    }
+
+    /// Takes a job.
+    pub(in crate::engine) fn submit(&mut self, job: Job) {
+        let outcome = self.check(&job);
+        let prompt = job.prompt.clone();
+        let mut sequence = Sequence::new(job);
+        let begun = outcome.and_then(|()| guarded(|| sequence.begin(&*self.vocabulary)));
+        self.counts.generated += (sequence.tokens.len() - prompt.len()) as u64;
+        match begun {
+            Ok(None) => {
+                self.prefixes.learn(&sequence.job.group, &prompt, &mut self.blocks);
+                self.waiting.push(sequence);
+            }
+            Ok(Some(finish)) => sequence.close(Ok(finish)),
+            Err(poison) => sequence.close(Err(poison)),
+        }
+    }
+
+    fn check(&self, job: &Job) -> Result<(), Poison> {
+        if job.prompt.is_empty() {
+            return Err(Poison { class: FailureClass::EmptyText, reason: "the prompt has no tokens".into() });
+        }
+        // An answer that is weighed goes on in a copy of the prompt's last block.
+        let copy = usize::from(matches!(job.task, Task::Weigh(_)));
+        let needed = Sequence::blocks_for(job.prompt.len() + job.task.extra()) + copy;
+        if needed > self.blocks.count() {
+            let reason = format!(
+                "the prompt has {} tokens and {} more may follow, and the memory for keys and values holds {}; raise engine.kv_cache_mib or shorten the prompt",
+                job.prompt.len(),
+                job.task.extra(),
+                (self.blocks.count() - copy) * BLOCK_TOKENS
+            );
+            return Err(Poison { class: FailureClass::TooLong, reason });
+        }
+        Ok(())
+    }
+
+    /// Whether there is nothing to do.
+    pub(in crate::engine) fn is_idle(&self) -> bool {
+        self.running.is_empty() && self.waiting.count() == 0
+    }
+
+    /// Sequences on the device.
+    pub(in crate::engine) fn running(&self) -> usize {
+        self.running.len()
+    }
+
+    /// Sequences that wait for a place.
+    pub(in crate::engine) fn waiting(&self) -> usize {
+        self.waiting.count()
+    }
+
+    /// Blocks in use.
+    pub(in crate::engine) fn blocks_used(&self) -> usize {
+        self.blocks.count() - self.blocks.free()
+    }
+
+    /// What was done since this was last asked.
+    pub(in crate::engine) fn take_counts(&mut self) -> Counts {
+        std::mem::take(&mut self.counts)
+    }
+
+    /// One forward pass and what follows from it. Runs on the threads of the current pool.
+    pub(in crate::engine) fn step(&mut self) -> Result<(), EngineError> {
+        self.drop_abandoned();
+        self.admit();
+        let parts = self.plan();
+        if parts.is_empty() {
+            return Ok(());
+        }
+        let start = Instant::now();
+        let (logits, mut masks) = self.forward(&parts)?;
+        let before = self.known(&parts);
+        let outcomes = self.advance(&parts, &logits, &mut masks);
+        self.counts.generated += self.known(&parts) - before;
+        let nanos = start.elapsed().as_nanos() as f64;
+        self.settle(parts, nanos);
+        for (key, outcome) in outcomes {
+            if let Some(sequence) = self.leave(key) {
+                sequence.close(outcome);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tokens that are known of the sequences in a step.
+    fn known(&self, parts: &BTreeMap<u64, Part>) -> u64 {
+        parts.keys().filter_map(|key| self.running.get(key)).map(|sequence| sequence.tokens.len() as u64).sum()
+    }
+
+    /// The forward pass; beside it, on other threads, the masks of what may follow the tokens that are read.
+    fn forward(
+        &mut self,
+        parts: &BTreeMap<u64, Part>,
+    ) -> Result<(Logits, BTreeMap<u64, Result<TokenMask, Poison>>), EngineError> {
+        let mut rows = Vec::new();
+        let mut guides: Vec<(u64, &mut Box<dyn Guide>)> = Vec::new();
+        for (key, sequence) in &mut self.running {
+            let Sequence { job, tokens, table, past, .. } = sequence;
+            match (parts.get(key), &mut job.task) {
+                (None, _) => {}
+                (Some(Part::Read { tokens: count, wanted }), task) => {
+                    let ids = &tokens[*past..*past + count];
+                    let wanted = if *wanted { Wanted::Last } else { Wanted::None };
+                    rows.push(StepRow { ids, past: *past, blocks: table, wanted });
+                    if let (Wanted::Last, Task::Write(writing)) = (wanted, task) {
+                        guides.extend(writing.guide().map(|guide| (*key, guide)));
+                    }
+                }
+                (Some(Part::Weigh(branches)), Task::Weigh(weighing)) => {
+                    let answers = &weighing.answers;
+                    rows.extend(branches.iter().map(|branch| {
+                        let answer = &answers[branch.answer];
+                        let ids = &answer[..answer.len() - 1];
+                        StepRow { ids, past: *past, blocks: &branch.table, wanted: Wanted::All }
+                    }));
+                }
+                (Some(Part::Weigh(_)), Task::Write(_)) => unreachable!("a completion has no answers to weigh"),
+            }
+        }
+        let size = self.vocabulary.size();
+        let mask = |(key, guide): (u64, &mut Box<dyn Guide>)| {
+            let mut allowed = TokenMask::alloc(size);
+            (key, guarded(|| guide.mask(&mut allowed)).map(|()| allowed))
+        };
+        let decoder = &mut self.decoder;
+        let (logits, masks) =
+            rayon::join(|| decoder.forward(&rows), || guides.into_par_iter().with_max_len(1).map(mask).collect::<Vec<_>>());
+        Ok((logits?, masks.into_iter().collect()))
+    }
+
+    /// Lets every sequence take its logits, each on one thread; gives those that are done.
+    fn advance(
+        &mut self,
+        parts: &BTreeMap<u64, Part>,
+        logits: &Logits,
+        masks: &mut BTreeMap<u64, Result<TokenMask, Poison>>,
+    ) -> Vec<(u64, Result<Finish, Poison>)> {
+        let mut row = 0;
+        let mut work = Vec::new();
+        for (key, sequence) in &mut self.running {
+            let Some(part) = parts.get(key) else { continue };
+            let first = row;
+            row += match part {
+                Part::Read { wanted, .. } => usize::from(*wanted),
+                Part::Weigh(branches) => branches.iter().map(|branch| sequence.answer_length(branch.answer) - 1).sum(),
+            };
+            if row > first {
+                work.push((*key, sequence, part, first, masks.remove(key).transpose()));
+            }
+        }
+        let vocabulary = &*self.vocabulary;
+        let advance =
+            |(key, sequence, part, first, mask): &mut (u64, &mut Sequence, &Part, usize, Result<Option<TokenMask>, Poison>)| {
+                let outcome = match (part, mask) {
+                    (_, Err(poison)) => Err(poison.clone()),
+                    (Part::Read { .. }, Ok(mask)) => {
+                        guarded(|| sequence.advance(logits.row_ref(*first), mask.as_ref(), vocabulary))
+                    }
+                    (Part::Weigh(branches), Ok(_)) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, *first),
+                };
+                outcome.transpose().map(|outcome| (*key, outcome))
+            };
+        work.par_iter_mut().map(advance).collect::<Vec<_>>().into_iter().flatten().collect()
+    }
+
+    /// Writes down what the step has done.
+    fn settle(&mut self, parts: BTreeMap<u64, Part>, nanos: f64) {
+        let share = |sequence: &Sequence, part: &Part| match part {
+            Part::Read { tokens, .. } => *tokens,
+            Part::Weigh(branches) => branches.iter().map(|branch| sequence.answer_length(branch.answer) - 1).sum(),
+        };
+        let total: usize = parts.iter().map(|(key, part)| share(&self.running[key], part)).sum();
+        self.counts.steps += 1;
+        self.counts.tokens += total as u64;
+        for (key, part) in parts {
+            let Some(sequence) = self.running.get_mut(&key) else { continue };
+            let tokens = share(sequence, &part);
+            sequence.nanos += nanos * tokens as f64 / total as f64;
+            match part {
+                Part::Read { tokens, .. } => {
+                    sequence.past += tokens;
+                    self.keep_prefixes(key);
+                }
+                Part::Weigh(branches) => {
+                    sequence.read = sequence.read.map(|read| read + tokens);
+                    self.counts.prompt_tokens += tokens as u64;
+                    branches.into_iter().for_each(|branch| self.release(branch));
+                }
+            }
+        }
+    }
+
+    /// Gives the blocks of an answer back.
+    fn release(&mut self, branch: Branch) {
+        let own = branch.table.len() - branch.own;
+        branch.table[own..].iter().for_each(|block| self.blocks.release(*block));
+    }
+
+    /// Takes a sequence off the device.
+    pub(super) fn leave(&mut self, key: u64) -> Option<Sequence> {
+        let mut sequence = self.running.remove(&key)?;
+        self.prefixes.abandon(key);
+        sequence.table.drain(..).for_each(|block| self.blocks.release(block));
+        sequence.prefix = None;
+        sequence.past = 0;
+        Some(sequence)
+    }
+
+    fn drop_abandoned(&mut self) {
+        self.waiting.drop_abandoned();
+        let gone: Vec<u64> =
+            self.running.iter().filter(|(_, sequence)| sequence.job.is_abandoned()).map(|(key, _)| *key).collect();
+        for key in gone {
+            self.leave(key);
+        }
+    }
+}
+
+/// Runs what is not ours (grammars): what it cannot digest must not stop the device.
+fn guarded<T>(work: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
+    catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
+        let reason = format!("the schema cannot be followed: {}", panic_text(&*panic));
+        Err(Poison { class: FailureClass::Schema, reason })
+    })
+}

@@ -1,0 +1,214 @@
+//! Which tokens may come next, so that an answer is JSON of its schema.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use llguidance::api::{ParserLimits, TopLevelGrammar};
+use llguidance::earley::SlicedBiasComputer;
+use llguidance::{Matcher, ParserFactory};
+use tokenizers::Tokenizer;
+use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
+
+use super::definition::Definition;
+use super::grammar::grammar_schema;
+use super::vocabulary;
+use crate::engine::schema::Schema;
+use crate::failure::{FailureClass, Poison};
+
+/// A set of tokens: one bit each.
+pub(in crate::engine) use toktrie::SimpleVob as TokenMask;
+
+/// Grammars kept. Each takes a few megabytes once its answers have been walked; pipelines have a handful.
+const KEPT: usize = 64;
+
+/// The longest schema that is compiled. The longest published ones have half of it; compiling grows with the length.
+const MAX_SCHEMA_BYTES: usize = 256 << 10;
+
+/// States of a grammar's automaton that may be built, at 1 to 2 kB each. Far beyond any schema that names its fields.
+const MAX_STATES: usize = 50_000;
+
+/// What compiles schemas for one model, and keeps what it compiled.
+pub(in crate::engine) struct Grammars {
+    factory: ParserFactory,
+    end_ids: Arc<[u32]>,
+    kept: Mutex<HashMap<String, Arc<Grammar>>>,
+    clock: AtomicU64,
+}
+
+/// A compiled schema.
+struct Grammar {
+    start: Matcher,
+    /// When it was last asked for.
+    used: AtomicU64,
+    /// Whether a sequence ran into the limits that all sequences of the grammar share.
+    worn: AtomicBool,
+}
+
+/// How far one answer has come.
+pub(in crate::engine) struct Constraint {
+    matcher: Matcher,
+    grammar: Arc<Grammar>,
+    end_ids: Arc<[u32]>,
+}
+
+impl Grammars {
+    /// For a model that weighs `vocabulary` tokens, which may be more than it has; any of `end_ids` ends an answer.
+    ///
+    /// # Errors
+    /// One sentence without its subject, the tokenizer.
+    pub(super) fn new(definition: &Definition, vocabulary: usize, end_ids: Arc<[u32]>) -> Result<Self, String> {
+        let environment: TokEnv = Arc::new(Environment::new(definition, vocabulary, &end_ids));
+        let abilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
+        let mut factory = ParserFactory::new(&environment, abilities, &SlicedBiasComputer::json_slices())
+            .map_err(|e| format!("cannot be used to follow schemas: {}", first_line(&e.to_string())))?;
+        factory.quiet();
+        *factory.limits_mut() = ParserLimits { max_lexer_states: MAX_STATES, verbose_errors: false, ..ParserLimits::default() };
+        Ok(Self { factory, end_ids, kept: Mutex::default(), clock: AtomicU64::new(0) })
+    }
+
+    /// The start of an answer under `schema`.
+    pub(in crate::engine) fn constraint(&self, schema: &Schema) -> Result<Constraint, Poison> {
+        let grammar = self.grammar(schema).map_err(|reason| Poison { class: FailureClass::Schema, reason })?;
+        Ok(Constraint { matcher: grammar.start.clone(), grammar, end_ids: self.end_ids.clone() })
+    }
+
+    /// Whether answers can be held to `schema`.
+    ///
+    /// # Errors
+    /// One sentence that names what of the schema cannot be followed.
+    pub(in crate::engine) fn check(&self, schema: &Schema) -> Result<(), String> {
+        self.grammar(schema).map(drop)
+    }
+
+    /// Grammars kept at present.
+    #[cfg(test)]
+    pub(super) fn kept(&self) -> usize {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Whether the schema's grammar is kept.
+    #[cfg(test)]
+    pub(super) fn holds(&self, schema: &Schema) -> bool {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains_key(schema.text())
+    }
+
+    fn grammar(&self, schema: &Schema) -> Result<Arc<Grammar>, String> {
+        let now = self.clock.fetch_add(1, Ordering::Relaxed);
+        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grammar) = kept().get(schema.text()).filter(|grammar| !grammar.worn.load(Ordering::Relaxed)) {
+            grammar.used.store(now, Ordering::Relaxed);
+            return Ok(grammar.clone());
+        }
+        let grammar = Arc::new(Grammar { start: self.compile(schema)?, used: now.into(), worn: false.into() });
+        let mut kept = kept();
+        if kept.len() >= KEPT && !kept.contains_key(schema.text()) {
+            let oldest = kept.iter().min_by_key(|(_, grammar)| grammar.used.load(Ordering::Relaxed));
+            if let Some(text) = oldest.map(|(text, _)| text.clone()) {
+                kept.remove(&text);
+            }
+        }
+        kept.insert(schema.text().to_owned(), grammar.clone());
+        Ok(grammar)
+    }
+
+    fn compile(&self, schema: &Schema) -> Result<Matcher, String> {
+        if schema.text().len() > MAX_SCHEMA_BYTES {
+            return Err(format!(
+                "the schema has {} bytes and {MAX_SCHEMA_BYTES} is the limit; split it over several tasks",
+                schema.text().len()
+            ));
+        }
+        let refused =
+            |e: &str| format!("answers cannot be held to the schema: {}; say it without, or leave it out", first_line(e));
+        let grammar = TopLevelGrammar::from_json_schema(grammar_schema(schema.value()));
+        let start = Matcher::new(self.factory.create_parser(grammar));
+        // A grammar without any answer, or one too large for the limits, shows at the first token.
+        match start.get_error() {
+            Some(error) => Err(refused(&error)),
+            None => match start.clone().compute_mask() {
+                Ok(_) if !start.is_error() => Ok(start),
+                Ok(_) => Err(refused(&start.get_error().unwrap_or_default())),
+                Err(e) => Err(refused(&e.to_string())),
+            },
+        }
+    }
+}
+
+impl Constraint {
+    /// The tokens that must come next, which the constraint has then taken; none where there is a choice.
+    pub(in crate::engine) fn forced(&mut self) -> Vec<u32> {
+        if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() }
+    }
+
+    /// Which tokens may come next: one at least. Tokens that end the turn are among them exactly where the answer is whole.
+    pub(in crate::engine) fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
+        *allowed = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e.to_string()))?;
+        Ok(())
+    }
+
+    /// Takes the token that was chosen.
+    pub(in crate::engine) fn accept(&mut self, id: u32) -> Result<(), Poison> {
+        if self.is_finished() && self.end_ids.contains(&id) {
+            return Ok(());
+        }
+        self.matcher.consume_token(id).map_err(|e| self.failed(&e.to_string()))
+    }
+
+    /// Whether nothing but the end of the turn may follow.
+    pub(in crate::engine) fn is_finished(&self) -> bool {
+        self.matcher.is_stopped() && !self.matcher.is_error()
+    }
+
+    /// Whether the answer so far is whole.
+    pub(in crate::engine) fn may_finish(&mut self) -> bool {
+        self.is_finished() || self.matcher.is_accepting().unwrap_or(false)
+    }
+
+    fn failed(&self, error: &str) -> Poison {
+        self.grammar.worn.store(true, Ordering::Relaxed);
+        let reason =
+            format!("the answer could not be held to its schema: {}; bound the schema's strings and lists", first_line(error));
+        Poison { class: FailureClass::Schema, reason }
+    }
+}
+
+fn first_line(error: &str) -> &str {
+    error.lines().next().unwrap_or_default().trim_end_matches(['.', ' '])
+}
+
+/// The vocabulary as the grammar's automaton walks it.
+struct Environment {
+    trie: TokTrie,
+    /// Encodes text in the middle of an answer.
+    tokenizer: Arc<Tokenizer>,
+}
+
+impl Environment {
+    fn new(definition: &Definition, vocabulary: usize, end_ids: &[u32]) -> Self {
+        let mut words: Vec<Vec<u8>> = (0..vocabulary as u32).map(|id| definition.pieces.get(id).to_vec()).collect();
+        // A string may contain what an added token says, spelled out, but never the token.
+        for token in definition.added.iter() {
+            if let Some(word) = words.get_mut(token.id as usize) {
+                word.clear();
+            }
+        }
+        let trie = TokTrie::from(&TokRxInfo::new(words.len() as u32, end_ids[0]), &words).with_eos_tokens(end_ids);
+        let tokenizer = definition.continuing.as_ref().unwrap_or(&definition.plain).clone();
+        Self { trie, tokenizer }
+    }
+}
+
+impl TokenizerEnv for Environment {
+    fn tok_trie(&self) -> &TokTrie {
+        &self.trie
+    }
+
+    fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
+        self.trie.tokenize_with_greedy_fallback(bytes, |text| {
+            let ids = vocabulary::encode_after(&self.tokenizer, text).unwrap_or_default();
+            // A normalizer may have changed the text; what is forced is forced byte by byte.
+            if self.trie.decode_raw(&ids) == text.as_bytes() { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
+        })
+    }
+}

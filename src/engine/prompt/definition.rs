@@ -1,0 +1,143 @@
+//! `tokenizer.json` taken apart: the vocabulary proper on one side, the added tokens on the other.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use serde_json::{Value, json};
+use tokenizers::Tokenizer;
+
+use super::added::{AddedToken, AddedTokens};
+use super::pieces::Pieces;
+
+/// How the vocabulary spells bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Spelling {
+    /// One character of GPT-2's alphabet for each byte.
+    ByteLevel,
+    /// As text with `▁` for a space, and `<0x0A>` for a byte that is no character of the vocabulary.
+    Sentence,
+}
+
+/// A tokenizer's definition.
+pub(super) struct Definition {
+    /// The tokenizer without its added tokens: no text can become one.
+    pub(super) plain: Arc<Tokenizer>,
+    /// The same for text in the middle of a sentence, where `plain` would put a space first.
+    pub(super) continuing: Option<Arc<Tokenizer>>,
+    pub(super) added: AddedTokens,
+    pub(super) pieces: Pieces,
+    /// Whether a decoded text loses the space that encoding puts first.
+    pub(super) drops_first_space: bool,
+}
+
+impl Definition {
+    /// # Errors
+    /// One sentence without its subject, the file.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
+        let malformed = |e: serde_json::Error| format!("is not a tokenizer: {e}; take the file from the model's publisher");
+        Self::new(serde_json::from_slice(bytes).map_err(malformed)?)
+    }
+
+    /// Takes the JSON of `tokenizer.json`.
+    ///
+    /// # Errors
+    /// One sentence without its subject, the file.
+    pub(super) fn new(mut file: Value) -> Result<Self, String> {
+        let publisher = "take the file from the model's publisher";
+        let malformed = |e: &dyn std::fmt::Display| format!("is not a tokenizer: {e}; {publisher}");
+        let added: Vec<AddedToken> = serde_json::from_value(file["added_tokens"].take()).map_err(|e| malformed(&e))?;
+        let kind = file["model"]["type"].as_str().unwrap_or("BPE");
+        if kind != "BPE" {
+            return Err(format!("has a vocabulary of type {kind}, and generators need BPE; use a model with such a tokenizer"));
+        }
+        let spelling = spelling(&file)?;
+        let drops_first_space = mentions(&file["decoder"], "Strip")
+            || (mentions(&file["decoder"], "Metaspace") && file["decoder"]["prepend_scheme"] != "never");
+        remove(&mut file["model"], &added);
+        let vocabulary: BTreeMap<String, u32> =
+            serde_json::from_value(file["model"]["vocab"].clone()).map_err(|e| malformed(&e))?;
+        // Limits, special tokens around a sequence and the like are the template's and the caller's business.
+        for part in ["truncation", "padding", "post_processor"] {
+            file[part] = Value::Null;
+        }
+        file["added_tokens"] = json!([]);
+        let build = |file: &Value| Tokenizer::from_bytes(file.to_string()).map(Arc::new).map_err(|e| malformed(&e));
+        let plain = build(&file)?;
+        let continuing = if without_first_space(&mut file) { Some(build(&file)?) } else { None };
+        let added = AddedTokens::new(added);
+        let pieces = Pieces::new(&vocabulary, &added, spelling);
+        Ok(Self { plain, continuing, added, pieces, drops_first_space })
+    }
+}
+
+fn spelling(file: &Value) -> Result<Spelling, String> {
+    if mentions(&file["decoder"], "ByteLevel") || mentions(&file["pre_tokenizer"], "ByteLevel") {
+        Ok(Spelling::ByteLevel)
+    } else if mentions(&file["decoder"], "ByteFallback") || mentions(&file["decoder"], "Metaspace") {
+        Ok(Spelling::Sentence)
+    } else {
+        Err("does not say how its tokens spell bytes; its decoder must be byte-level, or of the sentencepiece kind".into())
+    }
+}
+
+/// Whether `part`, or a member of it where it is a sequence, is of type `kind`.
+fn mentions(part: &Value, kind: &str) -> bool {
+    let members = ["decoders", "pretokenizers", "normalizers"].iter().filter_map(|name| part[name].as_array()).flatten();
+    part["type"] == kind || members.into_iter().any(|member| mentions(member, kind))
+}
+
+/// Takes the added tokens out of the vocabulary, where some publishers list them again, and the merges that lead to them.
+///
+/// The unknown token stays: the model cannot do without. So does a word that is only spelled like an added token, as `§` is, which
+/// in a byte-level vocabulary is one byte.
+fn remove(model: &mut Value, added: &[AddedToken]) {
+    let unknown = model["unk_token"].as_str().map(str::to_owned);
+    let again = |token: &&AddedToken| model["vocab"][&token.content] == token.id && Some(&token.content) != unknown.as_ref();
+    let names: BTreeSet<&str> = added.iter().filter(again).map(|token| &*token.content).collect();
+    if let Some(vocabulary) = model["vocab"].as_object_mut() {
+        vocabulary.retain(|name, _| !names.contains(&**name));
+    }
+    if let Some(merges) = model["merges"].as_array_mut() {
+        merges.retain(|merge| {
+            let merged = match merge {
+                Value::String(pair) => pair.replacen(' ', "", 1),
+                pair => [&pair[0], &pair[1]].into_iter().filter_map(Value::as_str).collect(),
+            };
+            !names.contains(&*merged)
+        });
+    }
+}
+
+/// Takes out of the definition what puts a space before the text; false if there is nothing of the kind.
+fn without_first_space(file: &mut Value) -> bool {
+    fn clean(part: &mut Value) -> bool {
+        let mut changed = false;
+        for list in ["pretokenizers", "normalizers"] {
+            let Some(members) = part.get_mut(list).and_then(Value::as_array_mut) else { continue };
+            let before = members.len();
+            members.retain(|member| member["type"] != "Prepend");
+            changed |= members.len() < before;
+            for member in members {
+                changed |= clean(member);
+            }
+        }
+        if part["type"] == "Prepend" {
+            *part = Value::Null;
+            return true;
+        }
+        if part["type"] == "Metaspace" && part["prepend_scheme"] != "never" {
+            part["prepend_scheme"] = "never".into();
+            if let Some(settings) = part.as_object_mut() {
+                settings.remove("add_prefix_space");
+            }
+            return true;
+        }
+        if part["type"] == "ByteLevel" && part["add_prefix_space"] == true {
+            part["add_prefix_space"] = false.into();
+            return true;
+        }
+        changed
+    }
+    let normalizer = clean(&mut file["normalizer"]);
+    clean(&mut file["pre_tokenizer"]) || normalizer
+}

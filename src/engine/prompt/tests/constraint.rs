@@ -1,0 +1,180 @@
+use serde_json::{Value, json};
+
+use super::fixture::{chat, spelled};
+use crate::engine::prompt::{ChatTokenizer, Constraint, TokenMask};
+use crate::engine::schema::Schema;
+use crate::failure::FailureClass;
+
+fn schema(properties: Value) -> Schema {
+    let required: Vec<&String> = properties.as_object().unwrap().keys().collect();
+    let schema = json!({"type": "object", "properties": properties, "required": required, "additionalProperties": false});
+    Schema::new(schema).unwrap()
+}
+
+fn allowed(chat: &ChatTokenizer, constraint: &mut Constraint) -> Vec<u32> {
+    let mut mask = TokenMask::new();
+    constraint.mask(&mut mask).unwrap();
+    let _ = chat;
+    mask.iter().collect()
+}
+
+/// Writes `text` and says what the constraint made of it: the tokens that it forced, and whether it took the rest.
+fn follow(chat: &ChatTokenizer, constraint: &mut Constraint, text: &str) -> Result<(), String> {
+    for id in chat.encode_text(text).unwrap() {
+        let allowed = allowed(chat, constraint);
+        if !allowed.contains(&id) {
+            return Err(spelled(chat, &[id]));
+        }
+        constraint.accept(id).unwrap();
+    }
+    Ok(())
+}
+
+#[test]
+fn what_is_certain_is_forced_and_what_is_not_is_masked() {
+    let chat = chat();
+    let schema = schema(json!({"colour": {"enum": ["red", "blue"]}, "sure": {"type": "boolean"}}));
+    let mut constraint = chat.grammars().constraint(&schema).unwrap();
+    let forced = constraint.forced();
+    assert!(spelled(&chat, &forced).starts_with("{\"colour\":"), "{:?}", spelled(&chat, &forced));
+    assert!(constraint.forced().is_empty(), "there is a choice");
+    let rest = "{\"colour\":\"red\",\"sure\":true}".strip_prefix(&spelled(&chat, &forced)).unwrap().to_owned();
+    let (first, _) = rest.split_at(rest.find('r').unwrap() + 1);
+    follow(&chat, &mut constraint, first).unwrap();
+    let forced = constraint.forced();
+    assert!(spelled(&chat, &forced).starts_with("ed\",\"sure"), "{:?}", spelled(&chat, &forced));
+    assert!(!constraint.may_finish() && !constraint.is_finished());
+    assert!(follow(&chat, &mut constraint, "x").is_err());
+}
+
+#[test]
+fn the_turn_may_end_exactly_where_the_answer_is_whole() {
+    let chat = chat();
+    let schema = schema(json!({"n": {"type": "integer"}}));
+    let mut constraint = chat.grammars().constraint(&schema).unwrap();
+    let ends = chat.end_ids().to_vec();
+    for id in chat.encode_text("{\"n\":12}").unwrap() {
+        let allowed = allowed(&chat, &mut constraint);
+        assert!(ends.iter().all(|end| !allowed.contains(end)), "an end before the answer is whole");
+        constraint.accept(id).unwrap();
+    }
+    assert!(constraint.is_finished() && constraint.may_finish());
+    let mut left = allowed(&chat, &mut constraint);
+    let mut ends = ends;
+    left.sort();
+    ends.sort();
+    assert_eq!(left, ends);
+    constraint.accept(ends[0]).unwrap();
+    assert!(constraint.forced().is_empty() && constraint.is_finished());
+}
+
+#[test]
+fn sequences_of_one_schema_go_their_own_ways() {
+    let chat = chat();
+    let schema = schema(json!({"a": {"enum": ["x", "y"]}}));
+    let mut first = chat.grammars().constraint(&schema).unwrap();
+    let mut second = chat.grammars().constraint(&schema).unwrap();
+    follow(&chat, &mut first, "{\"a\":\"x\"}").unwrap();
+    follow(&chat, &mut second, "{\"a\":\"y\"}").unwrap();
+    assert!(first.is_finished() && second.is_finished());
+}
+
+#[test]
+fn strings_spell_control_tokens_out_and_hold_no_control_characters() {
+    let chat = chat();
+    let schema = schema(json!({"s": {"type": "string"}}));
+    let start = || {
+        let mut constraint = chat.grammars().constraint(&schema).unwrap();
+        follow(&chat, &mut constraint, "{\"s\":\"").unwrap();
+        constraint
+    };
+    let controls: Vec<u32> = chat.definition.added.iter().map(|token| token.id).collect();
+    assert!(allowed(&chat, &mut start()).iter().all(|id| !controls.contains(id)), "a control token inside a string");
+    follow(&chat, &mut start(), "<|im_end|> <think> 가 \\n \\\"\"}").unwrap();
+    assert!(follow(&chat, &mut start(), "\\u0000\"}").is_err(), "no database takes it");
+    assert!(follow(&chat, &mut start(), "\n").is_err());
+}
+
+#[test]
+fn answers_are_compact_bounded_and_without_properties_nobody_named() {
+    let chat = chat();
+    let open = Schema::new(json!({
+        "type": "object", "properties": {"n": {"type": "number"}, "i": {"type": ["integer", "null"], "minimum": 3}}, "required": ["n", "i"],
+    }))
+    .unwrap();
+    let start = || chat.grammars().constraint(&open).unwrap();
+    follow(&chat, &mut start(), "{\"n\":-1.5,\"i\":9007199254740991}").unwrap();
+    follow(&chat, &mut start(), "{\"n\":1000000000000000,\"i\":null}").unwrap();
+    for refused in [
+        "{ \"n\"",
+        "{\"n\": ",
+        "{\"n\":1e9",
+        "{\"n\":10000000000000000",
+        "{\"n\":1,\"i\":2}",
+        "{\"n\":1,\"i\":9007199254740992",
+        "{\"n\":1,\"i\":3,",
+    ] {
+        assert!(follow(&chat, &mut start(), refused).is_err(), "{refused} was allowed");
+    }
+    let told = Schema::new(
+        json!({"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": {"type": "boolean"}}),
+    );
+    follow(&chat, &mut chat.grammars().constraint(&told.unwrap()).unwrap(), "{\"n\":1,\"other\":true}").unwrap();
+    let joined = Schema::new(json!({
+        "type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
+        "allOf": [{"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}],
+    }));
+    follow(&chat, &mut chat.grammars().constraint(&joined.unwrap()).unwrap(), "{\"a\":true,\"b\":false}").unwrap();
+}
+
+#[test]
+fn schemas_that_cannot_be_followed_are_refused_at_once() {
+    let chat = chat();
+    let refused = |schema: Value| chat.check_schema(&Schema::new(schema).unwrap()).unwrap_err();
+    let unique = json!({"type": "object", "properties": {"a": {"type": "array", "uniqueItems": true}}});
+    assert!(refused(unique).contains("uniqueItems"));
+    let impossible =
+        json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 2}}, "required": ["a"]});
+    assert!(refused(impossible).starts_with("answers cannot be held to the schema: "));
+    let long = json!({"type": "object", "description": "x".repeat(300_000)});
+    assert!(refused(long).contains("262144 is the limit"));
+    let poison = chat.grammars().constraint(&Schema::new(json!({"type": "object", "not": {}})).unwrap()).err().unwrap();
+    assert_eq!(poison.class, FailureClass::Schema);
+}
+
+#[test]
+fn hostile_schemas_end_in_time() {
+    let chat = chat();
+    let begun = std::time::Instant::now();
+    let mut nested = json!({"type": "string", "maxLength": 5});
+    for _ in 0..60 {
+        nested = json!({"anyOf": [nested, {"type": "object", "properties": {"a": nested}, "required": ["a"]}]});
+        if nested.to_string().len() > 60_000 {
+            break;
+        }
+    }
+    for property in [
+        json!({"type": "string", "minLength": 1_000_000, "maxLength": 10_000_000}),
+        json!({"type": "string", "pattern": "^(a|aa|aaa){1,900}(b|bb){900}$"}),
+        json!({"type": "array", "minItems": 1_000_000, "items": {"type": "array", "minItems": 1_000_000}}),
+        nested,
+    ] {
+        let schema = Schema::new(json!({"type": "object", "properties": {"a": property}, "required": ["a"]})).unwrap();
+        // Either answer is fine; not to give one is not.
+        let _ = chat.check_schema(&schema);
+    }
+    assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());
+}
+
+#[test]
+fn grammars_are_kept_and_the_oldest_make_room() {
+    let chat = chat();
+    let numbered = |n: usize| schema(json!({format!("field{n}"): {"type": "boolean"}}));
+    for n in 0..80 {
+        chat.check_schema(&numbered(n % 70)).unwrap();
+        chat.check_schema(&numbered(0)).unwrap();
+    }
+    assert!(chat.grammars().kept() <= 64);
+    assert!(chat.grammars().holds(&numbered(0)), "it was in use all the time");
+    assert!(!chat.grammars().holds(&numbered(12)));
+}

@@ -1,0 +1,7 @@
+mod constraint;
+mod fixture;
+mod golden;
+mod schemas;
+mod shortest;
+mod templates;
+mod text;
