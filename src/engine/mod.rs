@@ -194,6 +194,12 @@ impl Engine {
         blocking(move || models[index].split(&text, tokens, overlap)).await?
     }
 
+    /// What counts and cuts texts as the model's tokenizer does, on the caller's thread.
+    pub fn splitter(&self, model: &str) -> Option<Splitter> {
+        let index = self.index(model).ok()?;
+        Some(Splitter { models: self.inner.models.clone(), index })
+    }
+
     /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
     ///
     /// # Errors
@@ -278,6 +284,31 @@ impl Engine {
     fn stopped(&self) -> Transient {
         let reason = "the device thread stopped; restart the process".to_owned();
         self.health().err().unwrap_or(Transient { component: Component::Model, reason })
+    }
+}
+
+/// Counts and cuts texts as one model's tokenizer does; by estimate for a server.
+#[derive(Clone)]
+pub struct Splitter {
+    models: Arc<[Model]>,
+    index: usize,
+}
+
+impl Splitter {
+    /// Tokens of the text, special tokens not counted.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn count(&self, text: &str) -> Result<usize, Failure> {
+        self.models[self.index].count(text)
+    }
+
+    /// Pieces of the text of at most `tokens` tokens, neighbours sharing `overlap` of them; at least one.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        self.models[self.index].split(text, tokens, overlap)
     }
 }
 

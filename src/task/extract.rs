@@ -102,6 +102,7 @@ impl ExtractSpec {
         let model = generator(engine, &self.model, "extract")?;
         let (file, schema) = self.read(base_dir).map_err(anyhow::Error::msg)?;
         let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        prompting.check(engine)?;
         Ok(Arc::new(self.assemble(prompting, schema)?))
     }
 

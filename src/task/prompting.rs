@@ -110,6 +110,14 @@ impl Prompting {
         self.prompt_from(Value::from_pairs(context.chain(constants)))
     }
 
+    /// Refuses a schema that the model's answers cannot be held to.
+    pub(super) fn check(&self, engine: &Engine) -> anyhow::Result<()> {
+        match &self.schema {
+            Some(schema) => engine.check_schema(&self.model, schema, self.max_tokens).map_err(anyhow::Error::msg),
+            None => Ok(()),
+        }
+    }
+
     /// A request to complete the prompt.
     pub(super) fn request(&self, prompt: Prompt) -> Request {
         let generate = Generate {

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::prompting::Prompting;
-use crate::engine::Engine;
 use crate::failure::Failure;
 use crate::outcome::Span;
 
@@ -65,7 +64,12 @@ impl std::fmt::Debug for Room {
     }
 }
 
-/// The splitter of the model, where the model host has one.
-pub(super) fn splitter(_engine: &Engine, _model: &str) -> Option<Arc<dyn Splitter>> {
-    None
+impl Splitter for crate::engine::Splitter {
+    fn count(&self, text: &str) -> Result<usize, Failure> {
+        self.count(text)
+    }
+
+    fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        self.split(text, tokens, overlap)
+    }
 }

@@ -70,6 +70,7 @@ impl WriteSpec {
         let model = generator(engine, &self.model, "write")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
         let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        prompting.check(engine)?;
         Ok(Arc::new(self.assemble(prompting)?))
     }
 
