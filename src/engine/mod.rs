@@ -189,10 +189,10 @@ impl Engine {
         blocking(move || texts.iter().map(|text| models[index].count(text)).collect()).await?
     }
 
-    /// What counts and cuts texts as the model's tokenizer does, without the engine's threads.
-    pub fn splitter(&self, model: &str) -> Option<TextSplitter> {
+    /// What counts and cuts texts as the model's tokenizer does, on the caller's thread.
+    pub fn splitter(&self, model: &str) -> Option<Splitter> {
         let index = self.index(model).ok()?;
-        Some(TextSplitter { models: self.inner.models.clone(), index })
+        Some(Splitter { models: self.inner.models.clone(), index })
     }
 
     /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
@@ -283,13 +283,14 @@ impl Engine {
     }
 }
 
-/// Counts and cuts texts as one model's tokenizer does; estimates where a server has the tokenizer.
-pub struct TextSplitter {
+/// Counts and cuts texts as one model's tokenizer does; by estimate for a server.
+#[derive(Clone)]
+pub struct Splitter {
     models: Arc<[Model]>,
     index: usize,
 }
 
-impl TextSplitter {
+impl Splitter {
     /// Tokens of the text, special tokens not counted.
     ///
     /// # Errors

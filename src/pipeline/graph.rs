@@ -437,4 +437,6 @@ fn broken(reason: &str) -> Transient {
 }
 
 #[cfg(test)]
+mod generating;
+#[cfg(test)]
 mod tests;

@@ -8,6 +8,7 @@
 //! Every round renders the same prompt, with the piece or the joined summaries in the place of the document's text.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::Context;
 use minijinja::Value;
@@ -16,7 +17,7 @@ use serde_json::{Map, json};
 use super::each::completion;
 use super::prompt_file::{Parameters, PromptFile};
 use super::prompting::{Prompting, Setting, generator, names_read};
-use super::room::{Room, splitter};
+use super::room::Room;
 use super::write::refuse_nul;
 use super::{Prepared, Task, Upstream};
 use crate::document::Document;
@@ -83,8 +84,7 @@ impl AbstractiveSpec<'_> {
 
     pub(super) fn build(self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Abstractive> {
         let model = generator(engine, self.model, "summarize` with `mode: abstractive")?;
-        let splitter = splitter(engine, self.model);
-        let splitter = splitter.with_context(|| format!("the tokens of model `{}` cannot be counted", self.model))?;
+        let splitter = engine.splitter(self.model).context("the model host has lost the model")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
         let setting = Setting {
             max_tokens: self.max_tokens,
@@ -93,7 +93,7 @@ impl AbstractiveSpec<'_> {
             constants: vec![("sentences", Value::from(self.sentences))],
             ..Setting::new(name, model)
         };
-        let room = Room::new(splitter, model.max_tokens);
+        let room = Room::new(Arc::new(splitter), model.max_tokens);
         Abstractive::new(Prompting::new(file, setting)?, room)
     }
 

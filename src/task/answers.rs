@@ -15,7 +15,7 @@ use super::Upstream;
 use super::labels::Labels;
 use super::prompt_file::{Parameters, PromptFile};
 use super::prompting::{Prompting, Setting, names_read};
-use super::room::{Room, splitter};
+use super::room::Room;
 use crate::engine::{Engine, ModelInfo, Prediction, Prompt, Request, Score, Work};
 use crate::failure::Failure;
 use crate::prompt::PromptVersion;
@@ -43,8 +43,7 @@ pub(super) struct Answers {
     answers: Arc<[Arc<str>]>,
     /// The logarithm of each answer's probability where the document says nothing.
     prior: Vec<f32>,
-    /// Absent where the model's tokens cannot be counted; then the engine refuses what is too long.
-    room: Option<Room>,
+    room: Room,
 }
 
 impl Answers {
@@ -87,16 +86,12 @@ impl Answers {
         let Prediction::Scores(prior) = answer.context(failed)?.prediction else {
             bail!("model `{}` did not answer with scores of the labels", model.name);
         };
-        let room = splitter(engine, &model.name).map(|splitter| Room::new(splitter, model.max_tokens));
+        let splitter = engine.splitter(&model.name).context("the model host has lost the model")?;
+        let room = Room::new(Arc::new(splitter), model.max_tokens);
         Self::new(prompting, answers, prior, room)
     }
 
-    pub(super) fn new(
-        prompting: Prompting,
-        answers: Arc<[Arc<str>]>,
-        prior: Vec<f32>,
-        room: Option<Room>,
-    ) -> anyhow::Result<Self> {
+    pub(super) fn new(prompting: Prompting, answers: Arc<[Arc<str>]>, prior: Vec<f32>, room: Room) -> anyhow::Result<Self> {
         ensure!(prior.len() == answers.len(), "the model weighed {} of {} labels", prior.len(), answers.len());
         let impossible = prior.iter().position(|score| !score.is_finite());
         if let Some(index) = impossible {
@@ -111,20 +106,14 @@ impl Answers {
 
     /// The work that weighs the labels for as much of `text` as the model takes.
     pub(super) fn ask(&self, text: &str, upstream: &Upstream) -> Result<Work, Failure> {
-        let prompt = match &self.room {
-            Some(room) => {
-                let tokens = room.tokens(&self.prompting, upstream)?;
-                // With no room at all, the engine says so of the whole prompt.
-                if tokens > 0 && room.count(text)? > tokens {
-                    let pieces = room.split(text, tokens, 0)?;
-                    let first = pieces.first().and_then(|piece| text.get(piece.start..piece.end)).unwrap_or(text);
-                    self.prompting.prompt(&upstream.with_text(first), Vec::new())?
-                } else {
-                    self.prompting.prompt(upstream, Vec::new())?
-                }
-            }
-            None => self.prompting.prompt(upstream, Vec::new())?,
-        };
+        let room = self.room.tokens(&self.prompting, upstream)?;
+        // With no room at all, the engine says so of the whole prompt.
+        if room == 0 || self.room.count(text)? <= room {
+            return Ok(score(self.prompting.prompt(upstream, Vec::new())?, &self.answers));
+        }
+        let pieces = self.room.split(text, room, 0)?;
+        let first = pieces.first().and_then(|piece| text.get(piece.start..piece.end)).unwrap_or(text);
+        let prompt = self.prompting.prompt(&upstream.with_text(first), Vec::new())?;
         Ok(score(prompt, &self.answers))
     }
 
@@ -169,4 +158,4 @@ fn read(prompt: Option<&Path>) -> Result<PromptFile, String> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

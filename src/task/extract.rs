@@ -101,8 +101,8 @@ impl ExtractSpec {
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "extract")?;
         let (file, schema) = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting =
-            Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?.checked(engine).await?;
+        let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        prompting.check(engine)?;
         Ok(Arc::new(self.assemble(prompting, schema)?))
     }
 

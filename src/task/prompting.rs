@@ -85,21 +85,6 @@ impl Prompting {
         Ok(Self { model: setting.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
     }
 
-    /// Itself, where the model can hold its answers to the schema.
-    ///
-    /// # Errors
-    /// One sentence where it cannot.
-    pub(super) async fn checked(self, engine: &Engine) -> anyhow::Result<Self> {
-        if let Some(schema) = self.schema.clone() {
-            let (engine, model, max_tokens) = (engine.clone(), self.model.clone(), self.max_tokens);
-            let check = move || engine.check_schema(&model, &schema, max_tokens);
-            tokio::task::spawn_blocking(check)
-                .await?
-                .map_err(|reason| anyhow::anyhow!("prompt `{}`: {reason}", self.version.name))?;
-        }
-        Ok(self)
-    }
-
     /// The conversation, with `more` in the template's scope besides what comes before the task.
     pub(super) fn prompt(&self, upstream: &Upstream, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
         self.prompt_from(upstream.context_with(self.constants.iter().cloned().chain(more)))
@@ -123,6 +108,14 @@ impl Prompting {
         let context = context.into_iter().map(|(name, value)| (name, Value::from(Serde(value))));
         let constants = self.constants.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
         self.prompt_from(Value::from_pairs(context.chain(constants)))
+    }
+
+    /// Refuses a schema that the model's answers cannot be held to.
+    pub(super) fn check(&self, engine: &Engine) -> anyhow::Result<()> {
+        match &self.schema {
+            Some(schema) => engine.check_schema(&self.model, schema, self.max_tokens).map_err(anyhow::Error::msg),
+            None => Ok(()),
+        }
     }
 
     /// A request to complete the prompt.

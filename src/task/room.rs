@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use super::Upstream;
 use super::prompting::Prompting;
-use crate::engine::{Engine, TextSplitter};
 use crate::failure::Failure;
 use crate::outcome::Span;
 
@@ -65,17 +64,12 @@ impl std::fmt::Debug for Room {
     }
 }
 
-/// The splitter of the model, where the model host has one.
-pub(super) fn splitter(engine: &Engine, model: &str) -> Option<Arc<dyn Splitter>> {
-    Some(Arc::new(engine.splitter(model)?))
-}
-
-impl Splitter for TextSplitter {
+impl Splitter for crate::engine::Splitter {
     fn count(&self, text: &str) -> Result<usize, Failure> {
-        TextSplitter::count(self, text)
+        self.count(text)
     }
 
     fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
-        TextSplitter::split(self, text, tokens, overlap)
+        self.split(text, tokens, overlap)
     }
 }

@@ -13,7 +13,7 @@ fn labels() -> Labels {
 }
 
 /// A token is a byte.
-struct Bytes;
+pub(in crate::task) struct Bytes;
 
 impl Splitter for Bytes {
     fn count(&self, text: &str) -> Result<usize, Failure> {
@@ -25,9 +25,9 @@ impl Splitter for Bytes {
     }
 }
 
-fn answers(prior: Vec<f32>, room: Option<Room>) -> anyhow::Result<Answers> {
+fn answers(prior: Vec<f32>) -> anyhow::Result<Answers> {
     let prompting = prompting("topic", &generator_info(), &labels(), None).unwrap();
-    Answers::new(prompting, ["garden".into(), "kitchen".into()].into(), prior, room)
+    Answers::new(prompting, ["garden".into(), "kitchen".into()].into(), prior, Room::new(Arc::new(Bytes), 512))
 }
 
 fn asked(answers: &Answers, text: &str) -> Score {
@@ -40,7 +40,7 @@ fn asked(answers: &Answers, text: &str) -> Score {
 
 #[test]
 fn the_prompt_shows_labels_with_their_meaning_and_the_document_after_them() {
-    let score = asked(&answers(vec![-1.0, -2.0], None).unwrap(), "A spade.");
+    let score = asked(&answers(vec![-1.0, -2.0]).unwrap(), "A spade.");
     let content = &score.prompt.messages[1].content;
     assert!(content.contains("- garden: plants; {{ tools }} for them\n- kitchen: cooking\n"), "{content}");
     assert!(content.find("kitchen: cooking") < content.find("A spade."), "{content}");
@@ -50,21 +50,20 @@ fn the_prompt_shows_labels_with_their_meaning_and_the_document_after_them() {
 
 #[test]
 fn what_the_model_prefers_of_itself_is_subtracted() {
-    let answers = answers(vec![-0.5, -3.0], None).unwrap();
+    let answers = answers(vec![-0.5, -3.0]).unwrap();
     assert_eq!(answers.corrected(&[-1.0, -2.0]), [-0.5, 1.0], "the likelier answer is not the one that the document speaks for");
 }
 
 #[test]
 fn a_label_that_the_model_cannot_give_is_refused_at_start() {
-    let error = answers(vec![-1.0, f32::NEG_INFINITY], None).unwrap_err().to_string();
+    let error = answers(vec![-1.0, f32::NEG_INFINITY]).unwrap_err().to_string();
     assert_eq!(error, "the model cannot give the answer `kitchen` at all: name the label otherwise");
-    assert!(answers(vec![-1.0], None).is_err());
+    assert!(answers(vec![-1.0]).is_err());
 }
 
 #[test]
 fn of_a_text_longer_than_the_context_the_beginning_is_weighed() {
-    let room = Room::new(Arc::new(Bytes), 512);
-    let answers = answers(vec![-1.0, -2.0], Some(room)).unwrap();
+    let answers = answers(vec![-1.0, -2.0]).unwrap();
     let text = "ab ".repeat(1000);
     let score = asked(&answers, &text);
     let length: usize = score.prompt.messages.iter().map(|message| message.content.len()).sum();

@@ -188,7 +188,8 @@ fn by_generator(spec: &ClassifySpec, prior: Vec<f32>) -> Classify {
     let (model, labels) = (crate::task::tests::generator_info(), spec.labels.clone().unwrap());
     let names = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
     let prompting = crate::task::answers::prompting("topic", &model, &labels, None).unwrap();
-    spec.with_answers(&model, &labels, Answers::new(prompting, names, prior, None).unwrap()).unwrap()
+    let room = crate::task::room::Room::new(Arc::new(crate::task::answers::tests::Bytes), 512);
+    spec.with_answers(&model, &labels, Answers::new(prompting, names, prior, room).unwrap()).unwrap()
 }
 
 #[test]
