@@ -10,7 +10,7 @@
 //! | 4 | [`engine::Request`] | [`task`] `prepare` | what a model must do |
 //! | 5 | `TokenBatch` | [`engine`] | tokens of many requests, packed without padding, cut by a budget |
 //! | 6 | [`engine::Prediction`] | [`engine`] | vectors or logits |
-//! | 7 | [`outcome::Output`] | [`task`] `interpret` | labels, summary, embedding or text |
+//! | 7 | [`outcome::Output`] | [`task`] `interpret` | labels, fields, summary, embedding or text |
 //! | 8 | [`outcome::Outcome`] | [`pipeline`] | an output, a reuse, a skip or a dead letter: one for each record and task |
 //! | 9 | [`store::StagedFile`] | [`sink`] | durable and invisible |
 //! | 10 | [`store::Submission`] | [`pipeline`] | one Postgres transaction makes the batch true and moves the position |

@@ -160,7 +160,7 @@ impl Task for Abstractive {
 
     fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
         let text = &document.text;
-        if self.room.count(text)? <= self.room.tokens(&self.prompting, upstream)? {
+        if self.room.fits(text, self.room.tokens(&self.prompting, upstream)?)? {
             return self.ask(upstream, [&**text]);
         }
         let room = self.room_for_joining(upstream)?;

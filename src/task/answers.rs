@@ -108,7 +108,7 @@ impl Answers {
     pub(super) fn ask(&self, text: &str, upstream: &Upstream) -> Result<Work, Failure> {
         let room = self.room.tokens(&self.prompting, upstream)?;
         // With no room at all, the engine says so of the whole prompt.
-        if room == 0 || self.room.count(text)? <= room {
+        if room == 0 || self.room.fits(text, room)? {
             return Ok(score(self.prompting.prompt(upstream, Vec::new())?, &self.answers));
         }
         let pieces = self.room.split(text, room, 0)?;

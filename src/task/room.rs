@@ -49,6 +49,12 @@ impl Room {
         Ok(self.context.saturating_sub(taken))
     }
 
+    /// Whether the text has at most so many tokens.
+    pub(super) fn fits(&self, text: &str, tokens: usize) -> Result<bool, Failure> {
+        // A token stands for a byte at least, save one that some tokenizers put before the text: most texts need no counting.
+        Ok(text.len() < tokens || self.splitter.count(text)? <= tokens)
+    }
+
     pub(super) fn count(&self, text: &str) -> Result<usize, Failure> {
         self.splitter.count(text)
     }
