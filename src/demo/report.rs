@@ -8,6 +8,7 @@ use std::time::Duration;
 use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
 use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
+use serde_json::Value;
 
 use crate::search::Finding;
 use crate::store::{DocumentGlance, PipelineStatistics};
@@ -103,6 +104,15 @@ impl fmt::Display for Report {
             ]);
         }
         writeln!(f, "\n{table}\n")?;
+        for glance in &self.glances {
+            if let Some(facts) = glance.facts.as_ref().map(facts).filter(|facts| !facts.is_empty()) {
+                writeln!(f, "{}  facts: {facts}", glance.id)?;
+            }
+            if let Some(copy) = &glance.copy {
+                writeln!(f, "{}  copy:  {}", glance.id, shortened(copy))?;
+            }
+        }
+        writeln!(f)?;
         for Searched { query, hits } in &self.searches {
             writeln!(f, "search: {query}")?;
             for (number, hit) in hits.iter().enumerate() {
@@ -132,6 +142,18 @@ impl fmt::Display for Report {
         // The password is that of a database which only this machine reaches and which ends with this process.
         writeln!(f, "database       {}", self.database_url)
     }
+}
+
+/// The values of an extraction; `?` marks those that the document does not say.
+fn facts(stored: &Value) -> String {
+    let leaves = || stored["leaves"].as_array().into_iter().flatten();
+    let doubtful = |name: &str| leaves().any(|leaf| leaf["grounded"] == false && leaf["path"] == format!("/{name}"));
+    let fields = stored["fields"].as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
+    let shown = fields.map(|(name, value)| {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        format!("{name} {}{}", shortened(&value), if doubtful(name) { " (?)" } else { "" })
+    });
+    shown.collect::<Vec<_>>().join(", ")
 }
 
 fn shortened(text: &str) -> String {

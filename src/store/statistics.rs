@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::Value;
+
 use super::{Store, unavailable};
 use crate::failure::Transient;
 
@@ -37,26 +39,35 @@ pub struct DocumentGlance {
     pub label: Option<String>,
     /// Its probability.
     pub confidence: Option<f32>,
-    /// The first text that a task made: a summary, say.
+    /// The first summary or rendered text.
     pub text: Option<String>,
+    /// The first extraction, as its details are stored.
+    pub facts: Option<Value>,
+    /// The first text that was written after a prompt.
+    pub copy: Option<String>,
 }
 
 impl Store {
-    /// A few live documents, with as many different labels as there are and those with a text first.
+    /// A few live documents, with as many different labels as there are and those with most outputs first.
     ///
     /// # Errors
     /// Where the database is unavailable.
     pub async fn glance(&self, pipeline: &str, limit: i64) -> Result<Vec<DocumentGlance>, Transient> {
         sqlx::query_as!(
             DocumentGlance,
-            r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text FROM (
-                   SELECT d.id, left(d.text, 200) AS beginning, l.label, l.confidence, t.text AS summary,
-                          row_number() OVER (PARTITION BY l.label ORDER BY t.text IS NULL, d.id) AS turn
+            r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text, facts, copy FROM (
+                   SELECT d.id, left(d.text, 200) AS beginning, l.label, l.confidence, t.text AS summary, e.fields AS facts,
+                          w.text AS copy,
+                          row_number() OVER (PARTITION BY l.label ORDER BY e.fields IS NULL, t.text IS NULL, d.id) AS turn
                    FROM documents d
                    LEFT JOIN LATERAL (SELECT label, confidence FROM results r WHERE r.pipeline = d.pipeline
                                       AND r.document_id = d.id AND r.kind = 'classify' ORDER BY task LIMIT 1) l ON true
                    LEFT JOIN LATERAL (SELECT text FROM results r WHERE r.pipeline = d.pipeline
-                                      AND r.document_id = d.id AND r.text IS NOT NULL ORDER BY task LIMIT 1) t ON true
+                                      AND r.document_id = d.id AND r.kind IN ('summarize', 'render') ORDER BY task LIMIT 1) t ON true
+                   LEFT JOIN LATERAL (SELECT fields FROM results r WHERE r.pipeline = d.pipeline
+                                      AND r.document_id = d.id AND r.kind = 'extract' ORDER BY task LIMIT 1) e ON true
+                   LEFT JOIN LATERAL (SELECT text FROM results r WHERE r.pipeline = d.pipeline
+                                      AND r.document_id = d.id AND r.kind = 'write' ORDER BY task LIMIT 1) w ON true
                    WHERE d.pipeline = $1 AND NOT d.deleted
                ) g ORDER BY turn, label, id LIMIT $2"#,
             pipeline,
