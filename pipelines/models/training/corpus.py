@@ -8,6 +8,7 @@ import json
 import random
 import re
 
+import prose
 import words
 
 MARK = re.compile("⟦(\\w+):([^⟧]*)⟧")
@@ -49,6 +50,7 @@ class Writer:
     def __init__(self, seed, evaluation=False):
         self.rng = random.Random(seed)
         self.evaluation = evaluation
+        self.wide = False  # Whether the document at hand has sentences beyond the templates.
 
     def pick(self, items):
         return self.rng.choice(items)
@@ -91,6 +93,8 @@ class Writer:
 
     def of_material(self, part):
         material = f"⟦material:{self.material()}⟧"
+        if self.wide and self.maybe(0.6):
+            return prose.material(self, capital(material) if self.maybe(0.4) else material, part)
         return self.pick([
             f"Made of {material}", f"Made from solid {material}", f"{capital(material)}, {self.pick(words.ADJECTIVES)} and {self.pick(words.ADJECTIVES)}",
             f"{capital(material)} body with a {self.pick(words.ADJECTIVES)} {part}", f"{capital(self.pick(words.ADJECTIVES))} {material} with a {self.pick(words.ADJECTIVES)} {part}",
@@ -108,6 +112,8 @@ class Writer:
 
     def of_size(self, size):
         size = f"⟦size:{size}⟧"
+        if self.wide and self.maybe(0.5):
+            return prose.size(self, size)
         return self.pick([
             f"Size {size}", f"Measures {size}", f"{size}, {self.pick(words.MODIFIERS)} and {self.pick(words.MODIFIERS)}", f"It is {size}", f"Dimensions: {size}", f"{size} in all", f"{size} across",
             f"At {size} it suits {self.pick(words.MODIFIERS)} {self.pick(words.WORDS)}s", f"Holds {size}" if size.endswith("l⟧") else f"Length {size}", f"About {size}",
@@ -115,6 +121,8 @@ class Writer:
 
     def of_weight(self, weight):
         weight = f"⟦weight:{weight}⟧"
+        if self.wide and self.maybe(0.5):
+            return prose.weight(self, weight)
         return self.pick([f"Weighs {weight}", f"It weighs {weight}", f"{weight} in all", f"Empty weight {weight}", f"Weight {weight}", f"Only {weight}", f"At {weight} it is {self.pick(words.MODIFIERS)} to carry", f"{weight}"])
 
     def of_pieces(self, pieces):
@@ -132,6 +140,8 @@ class Writer:
 
     def noise(self, department):
         """A sentence that states none of the fields, though it may well hold numbers and measures."""
+        if self.wide and self.maybe(0.75):
+            return prose.english(self)
         part, cue = self.pick(words.PARTS[department]), self.pick(words.CUES[department])
         word = lambda: self.name().lower() if self.maybe(0.2) else self.pick(words.WORDS)
         verb, modifier = lambda: self.pick(words.VERBS), lambda: self.pick(words.MODIFIERS)
@@ -166,6 +176,8 @@ class Writer:
         elif "color" in stated and lead < 0.42:
             title = f"⟦color:{self.pick(words.COLORS)}⟧ {noun}"
             stated.remove("color")
+        elif self.wide and lead < 0.62:
+            title = prose.title(self, noun)
         elif lead < 0.65:
             title = f"{self.pick(words.ADJECTIVES)} {noun}"
         elif lead < 0.72:
@@ -245,7 +257,12 @@ class Writer:
             stated.remove("pieces")
         elif tail < 0.6:
             title += f" ({self.pick(['대', '중', '소', '중형', '대형'])})"
+        if self.wide and self.maybe(0.3):
+            noun = f"{prose.korean(self).split()[0]} {noun}"
+            title, product = noun + title[len(product):] if title.startswith(product) else title, noun if title.startswith(product) else product
         sentences = [makers[field]() for field in sorted(stated)]
+        if self.wide:
+            sentences += [prose.korean(self) for _ in range(self.number(1, 5))]
         sentences += [self.pick(words.KOREAN_CUES[department])] + [self.pick(words.KOREAN_FILLERS) for _ in range(self.number(0, 3))]
         self.rng.shuffle(sentences)
         text, values = unmark(f"{title}\n\n{'. '.join(sentences)}.")
@@ -280,7 +297,7 @@ class Writer:
         if "request" in stated:
             parts.append(self.pick([f"Please send me a {request}", f"I would like a {request}", f"I am asking for a {request}", f"Could you arrange a {request}", f"Please let me have a {request}", f"What I want is a {request}"]))
         for _ in range(self.pick([0, 0, 1, 1, 2, 3])):
-            parts.insert(self.rng.randrange(len(parts) + 1), self.pick([
+            parts.insert(self.rng.randrange(len(parts) + 1), prose.english(self) if self.wide and self.maybe(0.6) else self.pick([
                 f"I have waited for {self.number(2, 30)} days", f"My {self.pick(words.WORDS)} is {self.pick(words.MODIFIERS)}", "I have been a customer for years", f"The {self.pick(words.WORDS)} {self.pick(words.VERBS)} the {self.pick(words.WORDS)}",
                 "I tried it three times", f"This is my {self.pick(['first', 'second', 'third', 'last'])} message", "Thank you for your help", f"I need it for {self.pick(words.CUES[department])}", f"I called you on the {self.number(1, 28)}th", "It was a gift"]))
         body = " ".join(part if part.endswith((".", "?")) else part + "." for part in map(capital_plain_problem, parts))
@@ -357,10 +374,12 @@ def copying(writer):
     return f"find {keys[asked]}: " + ", ".join(f"{key} is {item}" for key, item in zip(keys, items)), compact({keys[asked]: items[asked]})
 
 
-def rows(seed, count, copy_share, evaluation=False):
-    """Turns of all tasks, mixed: `copy_share` of them are plain copying."""
+def rows(seed, count, copy_share, evaluation=False, wide=0.0):
+    """Turns of all tasks, mixed: `copy_share` of them are plain copying, and `wide` of the documents hold prose; with those, labels come more often."""
     writer = Writer(seed, evaluation)
+    shares = [0.42, 0.26, 0.14, 0.18] if wide else [0.5, 0.14, 0.16, 0.2]
     for _ in range(count):
+        writer.wide = bool(wide) and writer.maybe(wide)
         if writer.maybe(copy_share):
             yield copying(writer)
             continue
@@ -371,5 +390,7 @@ def rows(seed, count, copy_share, evaluation=False):
             row["text"] = "N/A"
             yield turn(row, "label")
             continue
-        task = writer.rng.choices(["facts", "label", "summary", "seo"], [0.5, 0.14, 0.16, 0.2 if row["kind"] == "product" else 0])[0]
+        task = writer.rng.choices(["facts", "label", "summary", "seo"], shares if row["kind"] == "product" else [*shares[:3], 0])[0]
+        if wide and task == "label" and row["kind"] == "product" and writer.maybe(0.25):
+            row["text"] = row["text"].split("\n")[0]
         yield turn(row, task)

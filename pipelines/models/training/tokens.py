@@ -45,14 +45,14 @@ class Turns:
         weights = [self.prompt_weight] * len(prompt) + [boost] * (len(answer) + 1) + [0.0]
         return ids, weights
 
-    def chunk(self, number, count, copy_share):
+    def chunk(self, number, count, copy_share, wide=0.0):
         """One chunk of turns as ids and weights."""
         rng = random.Random(f"{self.seed}/{number}")
-        turns = list(corpus.rows(f"{self.seed}/{number}", count, copy_share, self.evaluation))
+        turns = list(corpus.rows(f"{self.seed}/{number}", count, copy_share, self.evaluation, wide))
         messages = self.tokenizer.encode_batch([message for message, _ in turns])
         answers = self.tokenizer.encode_batch([answer for _, answer in turns])
-        # A label is one or two tokens: it would drown beside JSON.
-        framed = [self.framed(message.ids, answer.ids, 3.0 if len(answer.ids) < 4 else 1.0) for message, answer in zip(messages, answers)]
+        # A label is one token: it would drown beside JSON.
+        framed = [self.framed(message.ids, answer.ids, 30.0 if len(answer.ids) < 4 else 1.0) for message, answer in zip(messages, answers)]
         # Ids drawn at random make every row of the embedding one that can be copied, seen in the corpus or not.
         head, limit = self.tokenizer.encode("copy: ").ids, self.tokenizer.get_vocab_size()
         for _ in range(int(count * copy_share * 0.2)):

@@ -17,7 +17,9 @@ import model as network
 import tokens
 
 LENGTHS = [64, 96, 128, 160, 192, 240, 320, 448]
-CHUNK = 8192
+CHUNK = 4096
+# Templates alone come first: they teach the answers' form. Then this share of the documents holds prose beyond them.
+WIDE_FROM, WIDE = 0.5, 0.6
 
 
 def batches(turns, budget, progress):
@@ -27,7 +29,7 @@ def batches(turns, budget, progress):
     while True:
         done = progress()
         copy_share = max(0.08, 0.6 - 2.6 * done)
-        for ids, weights in turns.chunk(number, CHUNK, copy_share):
+        for ids, weights in turns.chunk(number, CHUNK, copy_share, WIDE if done >= WIDE_FROM else 0.0):
             length = next((length for length in LENGTHS if len(ids) <= length), None)
             if length is None:
                 continue
