@@ -20,9 +20,9 @@ pub fn trials() -> Vec<Trial> {
     vec![trial("writer::tickets_become_topics_facts_and_gists_that_say_where_they_come_from", alone, tickets)]
 }
 
-/// The least share of topics and of fields that must be right: what the model card states for documents that the writer was not
-/// trained on, less what thirty tickets may miss by chance.
-const RIGHT: f64 = 0.8;
+/// The least share of topics and of fields that must be right: the model card states over 0.99 for tickets with names and numbers
+/// that the writer has not seen.
+const RIGHT: f64 = 0.95;
 
 async fn tickets() {
     let folder = open_folder();
@@ -41,7 +41,7 @@ async fn tickets() {
     for row in &rows {
         let task: String = row.get("task");
         assert_eq!(row.get::<Option<String>, _>("model").as_deref(), Some("writer"), "{task}");
-        assert_eq!(row.get::<Option<String>, _>("model_revision").map(|revision| revision.len()), Some(64), "{task}");
+        assert_eq!(row.get::<Option<String>, _>("model_revision").is_some_and(|revision| revision.len() >= 16), true, "{task} names no revision");
         let body: Option<String> = row.get("body");
         assert!(body.is_some_and(|body| body.contains("{{ document.text }}")), "{task} names no prompt that is kept");
         assert!(row.get::<i32, _>("tokens") > 0, "{task} cost nothing");
