@@ -41,7 +41,7 @@ async fn tickets() {
     for row in &rows {
         let task: String = row.get("task");
         assert_eq!(row.get::<Option<String>, _>("model").as_deref(), Some("writer"), "{task}");
-        assert_eq!(row.get::<Option<String>, _>("model_revision").is_some_and(|revision| revision.len() >= 16), true, "{task} names no revision");
+        assert!(row.get::<Option<String>, _>("model_revision").is_some_and(|r| r.len() >= 16), "{task} names no revision");
         let body: Option<String> = row.get("body");
         assert!(body.is_some_and(|body| body.contains("{{ document.text }}")), "{task} names no prompt that is kept");
         assert!(row.get::<i32, _>("tokens") > 0, "{task} cost nothing");
