@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Builds tidemill for NVIDIA GPUs on a machine that needs neither a GPU nor an installed CUDA toolkit.
+# Builds tidemill with candle's kernels for NVIDIA GPUs on a machine that needs neither a GPU nor an installed CUDA toolkit.
+# The model host does not compute with them yet: this is where that work starts.
 #
 #   deploy/build-cuda.sh                  target/cuda/release/tidemill, feature `cuda`; ten minutes on two cores
 #   deploy/build-cuda.sh --flash-attn     with flash attention, too; five minutes more for each of its nine kernel files and core
