@@ -111,10 +111,10 @@ impl ChatTokenizer {
 
     /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
     #[cfg(test)]
-    pub(in crate::engine) fn render(&self, messages: &[Message]) -> Result<String, Poison> {
+    pub(in crate::engine) fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String, Poison> {
         let turns: Vec<Turn<'_>> =
             messages.iter().map(|message| Turn { role: message.role.as_str(), content: &message.content }).collect();
-        self.template.render(&turns, true).map_err(|reason| refused(&reason))
+        self.template.render(&turns, true, thinking).map_err(|reason| refused(&reason))
     }
 
     /// The prompt as tokens. The template's own control tokens count; what the messages say is plain text, whatever it looks like.
@@ -125,7 +125,8 @@ impl ChatTokenizer {
         let contents: Vec<String> = messages.iter().map(|message| stand_ins.shield(&message.content)).collect();
         let turns: Vec<Turn<'_>> =
             messages.iter().zip(&contents).map(|(message, content)| Turn { role: message.role.as_str(), content }).collect();
-        let rendered = self.template.render(&turns, true).map_err(|reason| refused(&reason))?;
+        // Thoughts are no part of what a task asks for, and would be paid for with every document.
+        let rendered = self.template.render(&turns, true, Some(false)).map_err(|reason| refused(&reason))?;
         let (text, found) = stand_ins.restore(&rendered, self.definition.added.find(&rendered));
         let mut ids = vocabulary::encode(&self.definition.plain, &text, &found).map_err(|e| untokenizable(&e))?;
         if let Some(begin) = self.begin.filter(|begin| ids.first() != Some(begin)) {
@@ -194,7 +195,7 @@ impl ChatTokenizer {
 fn end_of_turn(definition: &Definition, template: &ChatTemplate, end_ids: &[u32]) -> Option<u32> {
     const ANSWER: &str = "answer";
     let turns = [Turn { role: "user", content: "question" }, Turn { role: "assistant", content: ANSWER }];
-    let text = template.render(&turns, false).ok()?;
+    let text = template.render(&turns, false, None).ok()?;
     let after = text.rfind(ANSWER)? + ANSWER.len();
     let next = definition.added.find(&text).into_iter().find(|found| found.range.start >= after)?;
     end_ids.contains(&next.id).then_some(next.id)

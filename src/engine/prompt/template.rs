@@ -46,17 +46,19 @@ impl ChatTemplate {
         Ok(Self { environment, specials: Value::from_pairs(specials) })
     }
 
-    /// The conversation as text; with `open`, up to where the model's next turn begins.
+    /// The conversation as text; with `open`, up to where the model's next turn begins. `thinking` is what templates of models that
+    /// think before they answer know as `enable_thinking`, where it is said at all.
     ///
     /// # Errors
     /// The template's own words.
-    pub(super) fn render(&self, turns: &[Turn<'_>], open: bool) -> Result<String, String> {
+    pub(super) fn render(&self, turns: &[Turn<'_>], open: bool, thinking: Option<bool>) -> Result<String, String> {
         let messages: Vec<Value> = turns.iter().map(|turn| context! { role => turn.role, content => turn.content }).collect();
         let conversation = context! {
             messages => messages,
             add_generation_prompt => open,
             tools => Value::from(()),
             documents => Value::from(()),
+            enable_thinking => thinking.map_or(Value::UNDEFINED, Value::from),
             ..self.specials.clone()
         };
         let template = self.environment.get_template(NAME).map_err(|e| sentence(&e))?;

@@ -8,7 +8,7 @@ use crate::failure::FailureClass;
 /// What Hugging Face's own environment printed for the same template and one message of a user.
 fn rendered(source: &str, content: &str) -> String {
     let specials = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
-    ChatTemplate::new(source, specials).unwrap().render(&[Turn { role: "user", content }], true).unwrap()
+    ChatTemplate::new(source, specials).unwrap().render(&[Turn { role: "user", content }], true, None).unwrap()
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn a_conversation_that_the_template_refuses_is_poison_in_its_words() {
     let refused = chat.encode(&[message(Role::System, "x")]).unwrap_err();
     assert_eq!(refused.class, FailureClass::Template);
     assert!(refused.reason.contains("System role not supported!"), "{refused}");
-    assert_eq!(chat.render(&[message(Role::User, "x")]).unwrap(), "x");
+    assert_eq!(chat.render(&[message(Role::User, "x")], None).unwrap(), "x");
 }
 
 #[test]
@@ -56,6 +56,6 @@ fn a_template_that_runs_away_is_stopped() {
     let source =
         "{% for a in range(9999) %}{% for b in range(9999) %}{% for c in range(9999) %}{% endfor %}{% endfor %}{% endfor %}";
     let chat = with_template(source).unwrap();
-    let refused = chat.render(&[message(Role::User, "x")]).unwrap_err();
+    let refused = chat.render(&[message(Role::User, "x")], None).unwrap_err();
     assert!(refused.reason.contains("does not come to an end"), "{refused}");
 }

@@ -15,7 +15,7 @@ fn a_prompt_is_the_rendered_text_with_the_template_s_tokens() {
     let expected = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nthe 12 cafés<|im_end|>\n<|im_start|>assistant\n";
     assert_eq!(spelled(&chat, &ids), expected);
     assert_eq!(controls(&chat, &ids).len(), 5);
-    assert_eq!(chat.render(&[message(Role::System, "Be brief."), message(Role::User, "the 12 cafés")]).unwrap(), expected);
+    assert_eq!(chat.render(&[message(Role::System, "Be brief."), message(Role::User, "the 12 cafés")], None).unwrap(), expected);
     assert_eq!(chat.piece(chat.end_id()), b"");
     assert_eq!(spelled(&chat, &[chat.end_id()]), "<|im_end|>");
     assert!(chat.end_ids().iter().any(|id| spelled(&chat, &[*id]) == "<|endoftext|>"));
