@@ -13,12 +13,17 @@ use axum::{Json, Router};
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tidemill::config::{EngineConfig, ModelConfig};
+use tidemill::document::Document;
 use tidemill::engine::{
     Chunking, Engine, Finish, Generate, Message, ModelKind, Prediction, Prompt, Request, Role, Sampling, Schema, Score, Work,
 };
 use tidemill::failure::{Component, Failure, FailureClass};
+use tidemill::outcome::{Outcome, Output};
+use tidemill::pipeline::definition::Definition;
+use tidemill::pipeline::graph::{Graph, NothingKnown};
 use tokio::net::TcpListener;
 
+use crate::harness::open_folder;
 use crate::harness::trial::{Needs, trial};
 
 /// The tests, for main.
@@ -28,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
         trial("remote::a_document_at_fault_does_not_hold_up_the_others", Needs::NOTHING, one_at_fault),
         trial("remote::a_server_out_of_order_ends_the_call_at_once", Needs::NOTHING, out_of_order),
         trial("remote::a_server_that_hangs_ends_the_call_in_time", Needs::NOTHING, hanging),
+        trial("remote::tasks_of_a_pipeline_do_not_see_that_a_server_answers", Needs::NOTHING, behind_a_pipeline),
     ]
 }
 
@@ -147,4 +153,43 @@ async fn hanging() {
     let failure = engine.run((0..50).map(|n| generate(&format!("document {n}"), None)).collect()).await.unwrap_err();
     assert!(failure.reason.contains("no answer in time"), "{}", failure.reason);
     assert!(start.elapsed() < Duration::from_secs(15), "it took {:?}", start.elapsed());
+}
+
+async fn behind_a_pipeline() {
+    let (address, _) = server(|body| {
+        let asked = body["messages"].as_array().unwrap().last().unwrap()["content"].as_str().unwrap().to_owned();
+        match (body["response_format"].is_null(), asked.contains("liar")) {
+            (true, _) => said(&format!("Buy it: {asked}")),
+            (false, true) => said("Certainly! {"),
+            (false, false) => said("{\"product\":\"kettle\",\"price\":49.5,\"brand\":\"Nobody\"}"),
+        }
+    })
+    .await;
+    let folder = open_folder();
+    std::fs::write(folder.path().join("copy.md"), "---\nname: copy\n---\n{{ facts.product }} for {{ facts.price }}").unwrap();
+    let file = "version: 1
+name: test
+source: { topic: docs }
+tasks:
+  facts: { extract: { model: clerk, max_tokens: 40, schema: { type: object, required: [product, price, brand],
+    properties: { product: { type: string }, price: { type: number }, brand: { type: string } } } } }
+  copy: { write: { model: clerk, prompt: copy.md, max_tokens: 40 } }
+";
+    let definition = Definition::parse(&folder.path().join("p.yaml"), file).unwrap();
+    let graph = Graph::build(&definition, &engine(address)).await.unwrap();
+    let document = |id: &str, text: &str| {
+        let (metadata, fields) = Default::default();
+        Document { id: id.into(), version: 1, text: text.into(), metadata, fields }
+    };
+    let documents = [document("good", "A kettle, 49.50 euros."), document("bad", "A liar.")];
+    let outcomes = graph.evaluate(&documents, &NothingKnown).await.unwrap();
+    let [Outcome::Computed(facts), Outcome::Computed(copy)] = outcomes[0].as_slice() else { panic!("{:?}", outcomes[0]) };
+    let Output::Extraction(extraction) = &facts.output else { panic!("{facts:?}") };
+    let grounded: Vec<Option<bool>> = extraction.leaves.iter().map(|leaf| leaf.grounded).collect();
+    assert_eq!(grounded, [Some(true), Some(true), Some(false)], "{extraction:?}");
+    assert!(extraction.leaves.iter().all(|leaf| leaf.confidence.is_none()), "this server tells no probabilities");
+    assert_eq!(copy.output.text(), Some("Buy it: kettle for 49.5"));
+    assert_eq!((facts.cost.tokens, facts.cost.generated), (5, 2));
+    let [Outcome::Dead(poison), Outcome::Skipped(_)] = outcomes[1].as_slice() else { panic!("{:?}", outcomes[1]) };
+    assert_eq!(poison.class, FailureClass::Schema);
 }
