@@ -144,14 +144,14 @@ impl fmt::Display for Report {
     }
 }
 
-/// The values of an extraction; `?` marks those that the document does not say.
+/// The values of an extraction in the order of the answer; `?` marks those that the document does not say.
 fn facts(stored: &Value) -> String {
-    let leaves = || stored["leaves"].as_array().into_iter().flatten();
-    let doubtful = |name: &str| leaves().any(|leaf| leaf["grounded"] == false && leaf["path"] == format!("/{name}"));
-    let fields = stored["fields"].as_object().into_iter().flatten().filter(|(_, value)| !value.is_null());
-    let shown = fields.map(|(name, value)| {
+    let shown = stored["leaves"].as_array().into_iter().flatten().filter_map(|leaf| {
+        let path = leaf["path"].as_str()?;
+        let value = stored["fields"].pointer(path).filter(|value| !value.is_null())?;
         let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        format!("{name} {}{}", shortened(&value), if doubtful(name) { " (?)" } else { "" })
+        let doubt = if leaf["grounded"] == false { " (?)" } else { "" };
+        Some(format!("{} {}{doubt}", path.trim_start_matches('/'), shortened(&value)))
     });
     shown.collect::<Vec<_>>().join(", ")
 }
