@@ -55,7 +55,7 @@ impl Store {
     pub async fn glance(&self, pipeline: &str, limit: i64) -> Result<Vec<DocumentGlance>, Transient> {
         sqlx::query_as!(
             DocumentGlance,
-            r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text, facts, copy FROM (
+            r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text, facts AS "facts?", copy AS "copy?" FROM (
                    SELECT d.id, left(d.text, 200) AS beginning, l.label, l.confidence, t.text AS summary, e.fields AS facts,
                           w.text AS copy,
                           row_number() OVER (PARTITION BY l.label ORDER BY e.fields IS NULL, t.text IS NULL, d.id) AS turn
