@@ -147,8 +147,9 @@ impl Device {
         let compute = move || {
             let workspaces: Vec<Mutex<Workspace>> = (0..self.threads).map(|_| Mutex::default()).collect();
             loop {
-                let next = self.next(&batches);
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(next, &pool, &workspaces)));
+                // Held out here, so that a panic does not drop it before the reason is known.
+                let mut next = self.next(&batches);
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next, &pool, &workspaces)));
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false)) => return,
@@ -181,10 +182,14 @@ impl Device {
 
     /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
     /// the engine is gone.
-    fn turn(&mut self, next: Next, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) -> Result<bool, EngineError> {
+    fn turn(&mut self, next: &mut Next, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) -> Result<bool, EngineError> {
         match next {
-            Next::Batch(batch) => self.compute(&batch, pool, workspaces),
-            Next::Job(index, job) => self.submit(index, job),
+            Next::Batch(batch) => self.compute(batch, pool, workspaces),
+            Next::Job(..) => {
+                if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
+                    self.submit(index, job);
+                }
+            }
             Next::Step => {}
             Next::Closed => return Ok(false),
         }
