@@ -8,27 +8,27 @@
 //! ```
 //! On shutdown the runners drain first; the rest ends when they have.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use futures::future::{join_all, select_all};
+use futures::future::{FutureExt, join_all, select_all};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{OnceCell, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
 use crate::config::{Config, ConfigError};
-use crate::engine::Engine;
+use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
+use crate::jobs::{Crew, Station, Workshop};
 use crate::pipeline::definition::{Definition, Start};
-use crate::pipeline::graph::Graph;
 use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{self, Committer, Evaluator, Works};
+use crate::pipeline::{self, Materials, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay, TopicsConfig};
@@ -37,12 +37,15 @@ use crate::store::Store;
 
 /// A Tidemill process.
 pub struct App {
+    /// Names this process in the ledger.
+    owner: String,
     config: Config,
     store: Store,
     engine: Engine,
     health: Health,
     definitions: Vec<Definition>,
     works: Vec<Arc<Works>>,
+    stations: BTreeMap<Arc<str>, Arc<Station>>,
     datasets: Vec<Dataset>,
 }
 
@@ -76,7 +79,18 @@ impl App {
             .await?
             .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
-        let mut app = Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
+        let owner = format!("{}-{}", std::process::id(), Uuid::new_v4().simple());
+        let mut app = Self {
+            owner,
+            config,
+            store,
+            engine,
+            health,
+            definitions: Vec::new(),
+            works: Vec::new(),
+            stations: BTreeMap::new(),
+            datasets: Vec::new(),
+        };
         for definition in definitions {
             app.add(definition).await?;
         }
@@ -85,32 +99,23 @@ impl App {
     }
 
     async fn add(&mut self, definition: Definition) -> Result<()> {
-        let graph = Graph::build(&definition, &self.engine).await?;
         let dataset = match &definition.sinks.parquet {
             Some(sink) => Some(self.dataset(&definition, &sink.dataset.value)?),
             None => None,
         };
-        let evaluator = Evaluator::new(&definition, graph, self.store.clone())?;
-        let committer = Committer {
-            pipeline: definition.name.clone(),
-            tasks: evaluator.graph().tasks().cloned().collect(),
-            lineages: evaluator.graph().lineages(),
-            prompts: evaluator.graph().prompts().cloned().collect(),
-            prompts_kept: OnceCell::new(),
+        let materials = Materials {
+            engine: self.engine.clone(),
             store: self.store.clone(),
             dataset,
-            results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),
-            dead_letter_topic: definition.sinks.dead_letters.as_ref().map(|topic| topic.name.clone()),
-            health: self.health.clone(),
-            embedding_sets: Mutex::new(HashMap::new()),
-        };
-        self.works.push(Arc::new(Works {
-            evaluator,
-            committer,
-            budget: definition.budget.clone(),
             health: self.health.clone(),
             watchdog: Duration::from_secs(self.config.limits.watchdog_seconds),
-        }));
+        };
+        self.works.push(Works::new(&definition, materials.clone()).await?);
+        if self.config.jobs.enabled {
+            let engine = self.engine.with_priority(Priority::Backfill);
+            let works = Works::new(&definition, Materials { engine, ..materials }).await?;
+            self.stations.insert(definition.name.clone(), Arc::new(Station::new(definition.clone(), works)));
+        }
         self.definitions.push(definition);
         Ok(())
     }
@@ -152,7 +157,8 @@ impl App {
         let mut helpers = JoinSet::new();
         helpers.spawn(caretaker(self.store.clone(), self.engine.clone(), self.health.clone(), self.datasets.clone()));
         let topics = TopicsConfig { brokers: self.config.kafka.brokers.clone(), settings: self.config.kafka.settings.clone() };
-        if self.definitions.iter().any(|d| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some()) {
+        let publishes = |d: &Definition| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some();
+        if self.config.jobs.enabled || self.definitions.iter().any(publishes) {
             helpers.spawn(Relay::new(self.store.clone(), &topics, self.health.clone())?.run());
         }
         let service = self.service();
@@ -163,15 +169,20 @@ impl App {
             let drain = Duration::from_secs(self.config.limits.drain_seconds);
             let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
             let run = pipeline::run(works.clone(), source, events, async { drop(select_all(ends).await) }, drain);
-            let stop = stop.clone();
-            runners.push(async move {
-                // One that cannot go on takes the process with it, for a supervisor to start anew; the others drain.
-                let result = tokio::spawn(run).await.unwrap_or_else(|panic| Err(panic.into()));
-                if result.is_err() {
-                    stop.send_replace(true);
-                }
-                result
-            });
+            runners.push(essential(run, stop.clone()).boxed());
+        }
+        if self.config.jobs.enabled {
+            let crew = Crew::new(self.workshop(), &self.config.jobs);
+            let end = || {
+                let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
+                async { drop(select_all(ends).await) }.boxed()
+            };
+            // Names are the crew's own to give.
+            let kafka = self.kafka("", "", StartAt::Earliest);
+            for run in crew.start(&kafka, [end(), end()], Duration::from_secs(self.config.limits.drain_seconds))? {
+                runners.push(essential(run, stop.clone()).boxed());
+            }
+            helpers.spawn(crew.foreman().run());
         }
         let broken = tokio::spawn(broken(self.engine.clone(), stop.clone()));
         let results = join_all(runners).await;
@@ -199,20 +210,45 @@ impl App {
         }
     }
 
-    fn source(&self, definition: &Definition) -> KafkaSourceConfig {
-        KafkaSourceConfig {
-            brokers: self.config.kafka.brokers.clone(),
-            settings: self.config.kafka.settings.clone(),
-            pipeline: definition.name.clone(),
-            topic: definition.source.topic.as_str().into(),
-            start: match definition.source.start {
-                Start::Earliest => StartAt::Earliest,
-                Start::Latest => StartAt::Latest,
-            },
-            owner: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
+    fn workshop(&self) -> Workshop {
+        Workshop {
+            store: self.store.clone(),
+            stations: self.stations.clone(),
+            datasets: self.config.datasets.clone(),
+            health: self.health.clone(),
+            owner: self.owner.clone(),
             in_flight_bytes: self.config.limits.in_flight_bytes,
         }
     }
+
+    fn source(&self, definition: &Definition) -> KafkaSourceConfig {
+        let start = match definition.source.start {
+            Start::Earliest => StartAt::Earliest,
+            Start::Latest => StartAt::Latest,
+        };
+        self.kafka(&definition.name, &definition.source.topic, start)
+    }
+
+    fn kafka(&self, pipeline: &str, topic: &str, start: StartAt) -> KafkaSourceConfig {
+        KafkaSourceConfig {
+            brokers: self.config.kafka.brokers.clone(),
+            settings: self.config.kafka.settings.clone(),
+            pipeline: pipeline.into(),
+            topic: topic.into(),
+            start,
+            owner: self.owner.clone(),
+            in_flight_bytes: self.config.limits.in_flight_bytes,
+        }
+    }
+}
+
+/// One that cannot go on takes the process with it, for a supervisor to start anew; the others drain.
+async fn essential(run: impl Future<Output = Result<()>> + Send + 'static, stop: watch::Sender<bool>) -> Result<()> {
+    let result = tokio::spawn(run).await.unwrap_or_else(|panic| Err(panic.into()));
+    if result.is_err() {
+        stop.send_replace(true);
+    }
+    result
 }
 
 /// Resolves when the process is told to stop: by SIGTERM or by Ctrl-C.

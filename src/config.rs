@@ -31,6 +31,8 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Datasets by the name that pipelines use.
     pub datasets: BTreeMap<String, DatasetConfig>,
+    /// Jobs: backfills and other work that somebody asks for.
+    pub jobs: JobsConfig,
     /// Bounds on what is held in memory and waited for.
     pub limits: LimitsConfig,
 }
@@ -83,12 +85,66 @@ pub struct EngineConfig {
     pub step_tokens: Option<usize>,
 }
 
-/// Where a dataset's files are.
-#[derive(Debug, Clone, Deserialize)]
-#[serde(deny_unknown_fields)]
+/// Where a dataset's files are: in a folder (`path`) or in a bucket (`url`).
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
 pub struct DatasetConfig {
     /// A folder on local disk.
     pub path: PathBuf,
+    /// `s3://bucket/prefix`; datasets in buckets are read by jobs and not written.
+    pub url: Option<String>,
+    /// The address of an S3-compatible service; Amazon's unless told.
+    pub endpoint: Option<String>,
+    /// The bucket's region; us-east-1 unless told.
+    pub region: Option<String>,
+    /// The variable of the environment that holds the access key; requests are not signed without one.
+    pub access_key_env: Option<String>,
+    /// The variable of the environment that holds the secret key.
+    pub secret_key_env: Option<String>,
+}
+
+impl DatasetConfig {
+    /// A folder on local disk.
+    pub fn local(path: impl Into<PathBuf>) -> Self {
+        Self { path: path.into(), ..Self::default() }
+    }
+}
+
+/// Jobs, and the topics that they live on.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct JobsConfig {
+    /// Whether this process takes part: takes jobs in, plans them and works off units.
+    pub enabled: bool,
+    /// The topic that jobs arrive on.
+    pub topic: String,
+    /// The topic that hands units out. Its partitions bound how many are worked on at a time.
+    pub units_topic: String,
+    /// The topic that every change of a job is told on.
+    pub events_topic: String,
+    /// Units that this process works on at a time.
+    pub units_at_a_time: usize,
+    /// Jobs that run at a time; others wait by priority.
+    pub jobs_at_a_time: usize,
+    /// Seconds that a unit is to take.
+    pub unit_seconds: u64,
+    /// What an hour of a device costs, in whatever currency; plans and budgets speak of money only where it is set.
+    pub price_per_device_hour: Option<f64>,
+}
+
+impl Default for JobsConfig {
+    fn default() -> Self {
+        Self {
+            enabled: false,
+            topic: "tidemill.jobs".into(),
+            units_topic: "tidemill.units".into(),
+            events_topic: "tidemill.job-events".into(),
+            units_at_a_time: 2,
+            jobs_at_a_time: 4,
+            unit_seconds: 45,
+            price_per_device_hour: None,
+        }
+    }
 }
 
 /// Bounds on what one process holds and waits for.
@@ -114,6 +170,7 @@ impl Default for Config {
             engine: EngineConfig::default(),
             models: BTreeMap::new(),
             datasets: BTreeMap::new(),
+            jobs: JobsConfig::default(),
             limits: LimitsConfig::default(),
         }
     }

@@ -276,7 +276,7 @@ fn version_of(path: &str, fields: &Map<String, Value>) -> Result<i64, Poison> {
 }
 
 /// Microseconds since the Unix epoch. A date, or a time without an offset, is taken as UTC.
-fn microseconds(text: &str) -> Option<i64> {
+pub fn microseconds(text: &str) -> Option<i64> {
     if let Ok(time) = text.parse::<Timestamp>() {
         return Some(time.as_microsecond());
     }
@@ -302,7 +302,8 @@ fn check_text(document: &Document) -> Result<(), Poison> {
     }
 }
 
-fn holds_nul(value: &Value) -> bool {
+/// Whether a string of `value` holds U+0000, which Postgres cannot store.
+pub fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),

@@ -105,6 +105,8 @@ named! {
         Truncated = "truncated",
         /// The answer is not valid under its schema.
         Schema = "schema",
+        /// A record of the jobs topic that asks for no job that there can be.
+        InvalidJob = "invalid_job",
         /// The answer holds a string that the document does not.
         Ungrounded = "ungrounded",
     }

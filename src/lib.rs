@@ -50,6 +50,7 @@ pub mod document;
 pub mod engine;
 pub mod failure;
 pub mod health;
+pub mod jobs;
 pub mod metrics;
 pub mod nearest;
 pub mod outcome;

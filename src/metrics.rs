@@ -2,6 +2,8 @@
 
 use std::sync::LazyLock;
 
+use prometheus::core::Collector;
+use prometheus::proto::Metric;
 use prometheus::{
     CounterVec, Gauge, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts,
     Registry, TextEncoder,
@@ -84,10 +86,20 @@ metrics! {
     http_requests: IntCounterVec = "tidemill_http_requests_total", "HTTP requests answered, by route and status.", ["route", "status"];
     http_seconds: HistogramVec = "tidemill_http_request_seconds", "Time to answer an HTTP request, by route.", ["route"];
     peak_memory: Gauge = "tidemill_peak_resident_memory_bytes", "Largest resident memory of the process so far.";
+    jobs: IntGaugeVec = "tidemill_jobs", "Jobs that are not at their end, by state, as the foreman of the fleet sees them.", ["state"];
+    units_ended: IntCounterVec = "tidemill_job_units_total", "Units of jobs that this process ended, by how: done, failed or stopped.", ["pipeline", "end"];
     searches: IntCounter = "tidemill_searches_total", "Searches answered, over HTTP or on the command line.";
 }
 
 impl Metrics {
+    /// Records that this process's partitions of the pipeline are behind, all together.
+    pub fn lag_of(&self, pipeline: &str) -> i64 {
+        let of_pipeline = |metric: &Metric| metric.get_label().iter().any(|l| l.name() == "pipeline" && l.value() == pipeline);
+        let families = self.lag.collect();
+        let metrics = families.iter().flat_map(|family| family.get_metric());
+        metrics.filter(|metric| of_pipeline(metric)).map(|metric| metric.get_gauge().get_value() as i64).sum()
+    }
+
     /// The text that Prometheus scrapes.
     pub fn render(&self) -> String {
         if let Some(bytes) = peak_resident_bytes() {

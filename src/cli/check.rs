@@ -71,7 +71,7 @@ fn with_assumed_datasets(config: &Config, definitions: &[Definition]) -> Config 
     let mut assumed = config.clone();
     if assumed.datasets.is_empty() {
         let names = definitions.iter().filter_map(|definition| definition.sinks.parquet.as_ref()).map(|sink| &sink.dataset.value);
-        let datasets = names.map(|name| (name.clone(), DatasetConfig { path: config.data_dir.join("parquet").join(name) }));
+        let datasets = names.map(|name| (name.clone(), DatasetConfig::local(config.data_dir.join("parquet").join(name))));
         assumed.datasets = datasets.collect();
     }
     assumed

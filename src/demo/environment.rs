@@ -56,7 +56,7 @@ pub fn with_dataset(config: &mut Config, definition: &Definition) -> Result<Opti
     let data_dir = config.data_dir.canonicalize()?;
     let name = sink.dataset.value.clone();
     let dataset =
-        config.datasets.entry(name.clone()).or_insert_with(|| DatasetConfig { path: data_dir.join("parquet").join(name) });
+        config.datasets.entry(name.clone()).or_insert_with(|| DatasetConfig::local(data_dir.join("parquet").join(name)));
     Ok(Some(dataset.path.join(&*definition.name)))
 }
 

@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::document::{Decoder, DocumentSpec};
 use crate::task::TaskSpec;
 
-pub use super::file::{ParquetSink, PostgresSink, Sinks, Start, TopicSink};
+pub use super::file::{Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
 
 /// A pipeline, whole and free of contradictions.
 #[derive(Debug, Clone)]
@@ -31,6 +31,8 @@ pub struct Definition {
     pub sinks: Sinks,
     /// When a micro-batch is full.
     pub budget: Budget,
+    /// How backfills behave beside live records.
+    pub backfill: Backfill,
     /// Documents with what must become of them.
     pub examples: Vec<Example>,
     /// Searches that show what the results are good for; the demo runs them.
@@ -180,6 +182,7 @@ impl Definition {
             tasks,
             sinks: file.sinks,
             budget,
+            backfill: file.backfill,
             searches: file.searches,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })

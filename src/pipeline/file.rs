@@ -27,6 +27,8 @@ pub(super) struct PipelineFile {
     #[serde(default = "no_budget")]
     pub budget: Spanned<BudgetFile>,
     #[serde(default)]
+    pub backfill: Backfill,
+    #[serde(default)]
     pub examples: Vec<Spanned<Example>>,
     #[serde(default)]
     pub searches: Vec<String>,
@@ -84,6 +86,20 @@ pub struct PostgresSink {}
 pub struct ParquetSink {
     /// A dataset of the configuration.
     pub dataset: Spanned<String>,
+}
+
+/// How backfills behave beside live records.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Backfill {
+    /// Backfills wait while the live records of a process are further behind than so many.
+    pub yield_at_lag: i64,
+}
+
+impl Default for Backfill {
+    fn default() -> Self {
+        Self { yield_at_lag: 1_000 }
+    }
 }
 
 /// A Kafka topic to write to.

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use futures::StreamExt;
 use futures::stream::FuturesOrdered;
@@ -12,29 +12,14 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::batcher::{Batcher, MicroBatch};
-use super::committer::{Backoff, Committer, Refusal};
-use super::definition::Budget;
-use super::evaluator::{Evaluator, Fate};
+use super::committer::{Backoff, Refusal};
+use super::evaluator::Fate;
+use super::works::Works;
 use crate::checkpoint::Claim;
 use crate::failure::Component;
-use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::record::Partition;
 use crate::source::Delivery;
-
-/// What the lanes of a pipeline share.
-pub struct Works {
-    /// Makes fates of records.
-    pub evaluator: Evaluator,
-    /// Commits them.
-    pub committer: Committer,
-    /// When a batch is full.
-    pub budget: Budget,
-    /// Told what is out of order.
-    pub health: Health,
-    /// How long one evaluation may take before the model host counts as wedged.
-    pub watchdog: Duration,
-}
 
 /// What a lane tells the runner.
 #[derive(Debug)]

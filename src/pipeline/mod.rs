@@ -14,8 +14,10 @@ mod runner;
 mod submission;
 mod tasks;
 pub mod train;
+mod works;
 
-pub use committer::Committer;
+pub use committer::{Backoff, Committer};
 pub use evaluator::{Evaluator, Fate};
-pub use lane::{AHEAD, Works};
-pub use runner::run;
+pub use lane::{AHEAD, Notice, run as run_lane};
+pub use runner::{drive, run};
+pub use works::{Materials, Works};

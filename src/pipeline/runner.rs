@@ -1,4 +1,5 @@
-//! One pipeline at work: a lane for each partition that the source gives out.
+//! One pipeline at work: a lane for each partition that the source gives out. What a lane does with its records is its own affair:
+//! jobs drive lanes of theirs through here.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -6,14 +7,16 @@ use std::time::Duration;
 
 use anyhow::{Result, bail};
 use futures::future::join_all;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::lane::{self, Notice, Works};
+use super::lane::{self, Notice};
+use super::works::Works;
+use crate::checkpoint::Claim;
 use crate::record::Partition;
-use crate::source::{KafkaSource, SourceEvent};
+use crate::source::{Delivery, KafkaSource, SourceEvent};
 
 /// How long the broker may take to let us go.
 const LEAVE: Duration = Duration::from_secs(5);
@@ -30,11 +33,27 @@ struct Lane {
 pub async fn run(
     works: Arc<Works>,
     source: KafkaSource,
-    mut events: UnboundedReceiver<SourceEvent>,
+    events: UnboundedReceiver<SourceEvent>,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) -> Result<()> {
     let pipeline = works.committer.pipeline.clone();
+    let lane = move |claim, records, stopped, notices| tokio::spawn(lane::run(works.clone(), claim, records, stopped, notices));
+    drive(&pipeline, (source, events), lane, shutdown, drain).await
+}
+
+/// Gives every partition of the source a lane, as `lane` starts one, until `shutdown` resolves; then drains for at most `drain`,
+/// and leaves the group.
+///
+/// # Errors
+/// Where the source cannot go on without an operator, or a lane calls the process wedged.
+pub async fn drive(
+    pipeline: &str,
+    (source, mut events): (KafkaSource, UnboundedReceiver<SourceEvent>),
+    lane: impl Fn(Claim, UnboundedReceiver<Delivery>, watch::Receiver<bool>, UnboundedSender<Notice>) -> JoinHandle<()>,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> Result<()> {
     let (notices, mut inbox) = unbounded_channel();
     let mut lanes: HashMap<Partition, Lane> = HashMap::new();
     tokio::pin!(shutdown);
@@ -45,7 +64,7 @@ pub async fn run(
                 SourceEvent::Assigned(claim, records) => {
                     let (stop, stopped) = watch::channel(false);
                     let partition = claim.partition.clone();
-                    let task = tokio::spawn(lane::run(works.clone(), claim, records, stopped, notices.clone()));
+                    let task = lane(claim, records, stopped, notices.clone());
                     if let Some(stale) = lanes.insert(partition, Lane { stop, task }) {
                         stale.task.abort();
                     }

@@ -19,7 +19,7 @@ use uuid::Uuid;
 
 use super::batcher::MicroBatch;
 use super::evaluator::Fate;
-use crate::document::Document;
+use crate::document::{Document, holds_nul};
 use crate::failure::Poison;
 use crate::outcome::{EmbeddingSet, Lineage, Outcome, Output, Product, Reuse};
 use crate::record::Record;
@@ -134,8 +134,9 @@ impl Ledgering<'_> {
                     }
                 }
                 Fate::Document(document, outcomes) => {
-                    let content =
-                        DocumentContent { text: document.text.to_string(), metadata: Value::Object(document.metadata.clone()) };
+                    let source = Some(Value::Object(document.fields.clone())).filter(|source| !holds_nul(source));
+                    let metadata = Value::Object(document.metadata.clone());
+                    let content = DocumentContent { text: document.text.to_string(), metadata, source };
                     submission.documents.push(DocumentRow {
                         id: document.id.to_string(),
                         version: Some(document.version),

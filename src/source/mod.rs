@@ -3,6 +3,7 @@
 //! A source gives out partitions and takes them back; between the two it delivers their records in order. What is read and not
 //! yet committed is counted in bytes ([`InFlight`]), and a source stops reading at the cap.
 
+mod archive;
 mod kafka;
 
 use std::sync::Arc;
@@ -15,6 +16,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::checkpoint::Claim;
 use crate::record::{Partition, Record};
 
+pub use archive::{Archive, ArchiveError, ArchiveFile, Needs, RowRange, Shape, Window, check_key};
 pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt};
 
 /// What a source tells the runner.

@@ -77,7 +77,7 @@ impl Store {
     }
 }
 
-async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {
+pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {
     let delta = &batch.delta;
     let advanced = sqlx::query!(
         "UPDATE positions SET next_offset = $6, updated_at = now()
@@ -96,7 +96,7 @@ async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), 
     if advanced.rows_affected() == 1 { Ok(()) } else { Err(CommitError::Fenced) }
 }
 
-async fn write(connection: &mut PgConnection, submission: &Submission) -> Result<usize, CommitError> {
+pub(super) async fn write(connection: &mut PgConnection, submission: &Submission) -> Result<usize, CommitError> {
     insert_batch(connection, submission).await.map_err(unavailable)?;
     let accepted = upsert_documents(connection, submission).await.map_err(unavailable)?;
     if !still_unchanged(connection, submission, &accepted).await.map_err(unavailable)? {
@@ -173,14 +173,16 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
     let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| c.text.as_str())).collect();
     let metadata: Vec<Value> =
         documents.iter().map(|d| d.content.as_ref().map_or_else(|| serde_json::json!({}), |c| c.metadata.clone())).collect();
+    let sources: Vec<Option<Value>> = documents.iter().map(|d| d.content.as_ref()?.source.clone()).collect();
     // A delete without a version enters as the smallest one, below any that a later document brings.
     let accepted = sqlx::query_scalar!(
-        "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, batch_id)
-         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata, $2
-         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::text[], $7::jsonb[]) AS n (id, version, deleted, text, metadata)
+        "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, source, batch_id)
+         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata, source, $2
+         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::text[], $7::jsonb[], $8::jsonb[])
+              AS n (id, version, deleted, text, metadata, source)
          ON CONFLICT (pipeline, id) DO UPDATE
          SET version = greatest(d.version, excluded.version), deleted = excluded.deleted, text = excluded.text,
-             metadata = excluded.metadata, batch_id = excluded.batch_id, updated_at = now()
+             metadata = excluded.metadata, source = excluded.source, batch_id = excluded.batch_id, updated_at = now()
          WHERE excluded.version >= d.version OR (excluded.deleted AND excluded.version = -9223372036854775808)
          RETURNING id",
         submission.batch.pipeline,
@@ -189,7 +191,8 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
         &versions as &[Option<i64>],
         &deleted,
         &texts as &[&str],
-        &metadata
+        &metadata,
+        &sources as &[Option<Value>]
     )
     .fetch_all(connection)
     .await?;

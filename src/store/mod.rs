@@ -3,8 +3,10 @@
 mod audit;
 mod commit;
 mod copy;
+mod documents;
 mod embedding_sets;
 mod files;
+mod jobs;
 mod known;
 mod outbox;
 mod positions;
@@ -24,7 +26,11 @@ use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
 
 pub use commit::{CommitError, Ledgered};
+pub use documents::DocumentSource;
 pub use files::StagedFile;
+pub use jobs::{
+    ForemanLease, JobFilter, JobProgress, JobRow, JobState, NewJob, NewUnit, Submitted, UnitEnd, UnitFault, UnitRow, ledger_topic,
+};
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};

@@ -84,6 +84,8 @@ pub struct DocumentContent {
     pub text: String,
     /// The metadata object.
     pub metadata: Value,
+    /// Every field of the source; `None` where the database cannot hold them.
+    pub source: Option<Value>,
 }
 
 /// An output to write.

@@ -251,7 +251,7 @@ fn models_and_datasets_must_be_configured() {
     let definition = parse(&text).unwrap();
     let mut config = Config::default();
     config.models.insert("minilm".into(), crate::config::ModelConfig::local("m"));
-    config.datasets.insert("results".into(), crate::config::DatasetConfig { path: "d".into() });
+    config.datasets.insert("results".into(), crate::config::DatasetConfig::local("d"));
     let problems: Vec<String> = definition.validate(&config).iter().map(ToString::to_string).collect();
     assert_eq!(
         problems,

@@ -1,0 +1,71 @@
+//! Everyone who works on jobs in one process: the lanes of the two topics, and the foreman if it is this process's turn.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use futures::future::{BoxFuture, FutureExt};
+use tokio::sync::Semaphore;
+
+use super::errands::{Errands, JOBS, Topic, UNITS, serve};
+use super::foreman::Foreman;
+use super::work::Workshop;
+use crate::config::JobsConfig;
+use crate::pipeline::drive;
+use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
+
+/// Everyone who works on jobs in one process.
+pub struct Crew {
+    errands: Arc<Errands>,
+    config: JobsConfig,
+}
+
+impl Crew {
+    /// A crew for the workshop.
+    pub fn new(workshop: Workshop, config: &JobsConfig) -> Self {
+        let errands = Arc::new(Errands {
+            workshop,
+            places: Semaphore::new(config.units_at_a_time.max(1)),
+            events_topic: config.events_topic.clone(),
+            price_per_device_hour: config.price_per_device_hour,
+        });
+        Self { errands, config: config.clone() }
+    }
+
+    /// The foreman, who also hands units out on their topic.
+    pub fn foreman(&self) -> Foreman {
+        Foreman { errands: self.errands.clone(), config: self.config.clone(), hands_out: true }
+    }
+
+    /// Consumes the jobs topic and the units topic, each until its own one of `ends` resolves. `kafka` says how to reach them.
+    ///
+    /// # Errors
+    /// Where librdkafka refuses a setting.
+    pub fn start(
+        &self,
+        kafka: &KafkaSourceConfig,
+        ends: [BoxFuture<'static, ()>; 2],
+        drain: Duration,
+    ) -> Result<[BoxFuture<'static, Result<()>>; 2]> {
+        let source = |pipeline: &str, topic: &str| {
+            let (pipeline, topic) = (pipeline.into(), topic.into());
+            let config = KafkaSourceConfig { pipeline, topic, start: StartAt::Earliest, ..kafka.clone() };
+            KafkaSource::start(config, self.errands.workshop.store.clone(), self.errands.workshop.health.clone())
+        };
+        let (jobs, units) = (source(JOBS, &self.config.topic)?, source(UNITS, &self.config.units_topic)?);
+        let [end_of_jobs, end_of_units] = ends;
+        let (first, second) = (self.errands.clone(), self.errands.clone());
+        let take_in = async move {
+            let lane =
+                |claim, records, stop, notices| tokio::spawn(serve((first.clone(), Topic::Jobs), claim, records, stop, notices));
+            drive(JOBS, jobs, lane, end_of_jobs, drain).await
+        };
+        let work_off = async move {
+            let lane = |claim, records, stop, notices| {
+                tokio::spawn(serve((second.clone(), Topic::Units), claim, records, stop, notices))
+            };
+            drive(UNITS, units, lane, end_of_units, drain).await
+        };
+        Ok([take_in.boxed(), work_off.boxed()])
+    }
+}

@@ -1,0 +1,244 @@
+//! The two topics that jobs live on, as lanes: one record after the other, each committed with what came of it.
+//!
+//! | topic | a record is | committed with it |
+//! |---|---|---|
+//! | jobs | a job that somebody asks for | the job, or a dead letter |
+//! | units | a unit that waits | the unit's end |
+//!
+//! Both positions are the ledger's, as everywhere: a record that is delivered again finds its work done.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tokio::sync::Semaphore;
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use super::spec::JobSpec;
+use super::work::{Left, Workshop};
+use crate::checkpoint::{CheckpointDelta, Claim};
+use crate::failure::FailureClass;
+use crate::pipeline::{Backoff, Notice};
+use crate::record::Record;
+use crate::source::Delivery;
+use crate::store::{BatchRow, CommitError, DeadLetterRow, NewJob, Submission, Submitted, UnitEnd, UsageRow};
+
+/// The name under which the ledger keeps books on the jobs topic; no pipeline can be called that.
+pub const JOBS: &str = "@jobs";
+/// The same of the units topic.
+pub const UNITS: &str = "@units";
+
+/// What the lanes of both topics share.
+pub struct Errands {
+    /// Works off units.
+    pub workshop: Workshop,
+    /// Units that this process works on at a time.
+    pub places: Semaphore,
+    /// The topic that changes of jobs are told on.
+    pub events_topic: String,
+    /// What an hour of a device costs.
+    pub price_per_device_hour: Option<f64>,
+}
+
+/// How an errand went.
+enum Done {
+    Committed,
+    Fenced,
+    Open,
+    Wedged(String),
+}
+
+/// A job that is refused longer than this is cut.
+const REASON: usize = 2_000;
+
+/// Which of the two topics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Topic {
+    /// Jobs arrive.
+    Jobs,
+    /// Units are handed out.
+    Units,
+}
+
+/// Runs the errands of one partition, one record after the other.
+pub(super) async fn serve(
+    (errands, topic): (Arc<Errands>, Topic),
+    mut claim: Claim,
+    mut records: UnboundedReceiver<Delivery>,
+    mut stop: watch::Receiver<bool>,
+    notices: UnboundedSender<Notice>,
+) {
+    loop {
+        let delivery = tokio::select! {
+            biased;
+            _ = stop.wait_for(|stop| *stop) => return,
+            delivery = records.recv() => delivery,
+        };
+        let Some(Delivery { record, hold }) = delivery else { return };
+        let to = record.place.offset + 1;
+        let delta = CheckpointDelta { partition: claim.partition.clone(), epoch: claim.epoch, from: claim.next_offset, to };
+        let done = match topic {
+            Topic::Jobs => errands.take_in(&record, delta).await,
+            Topic::Units => errands.work_off(&record, delta, stop.clone()).await,
+        };
+        let notice = match done {
+            Done::Committed => {
+                claim.next_offset = to;
+                Notice::Committed(claim.partition.clone(), to)
+            }
+            Done::Fenced => Notice::Fenced(claim.partition.clone()),
+            Done::Wedged(reason) => Notice::Wedged(reason),
+            Done::Open => return,
+        };
+        drop(hold);
+        let ends = !matches!(notice, Notice::Committed(..));
+        if notices.send(notice).is_err() || ends {
+            return;
+        }
+    }
+}
+
+impl Errands {
+    async fn take_in(&self, record: &Record, delta: CheckpointDelta) -> Done {
+        let asked = self.read(record);
+        let (mut job, mut fault) = match asked {
+            Ok(job) => (Some(job), None),
+            Err(reason) => (None, Some(reason)),
+        };
+        let mut backoff = Backoff::default();
+        let id = Uuid::now_v7();
+        loop {
+            let submission = submission(JOBS, "job", (id, &delta), fault.as_deref().map(|reason| letter(record, reason)));
+            let store = &self.workshop.store;
+            match store.take_in_job(&submission, job.as_ref(), &self.events_topic).await {
+                Ok(Some(Submitted::Conflict)) => {
+                    let id = job.take().map(|job| job.id).unwrap_or_default();
+                    fault = Some(format!("the id `{id}` stands for another job; give this one an id of its own"));
+                }
+                Ok(submitted) => {
+                    tracing::info!(place = %record.place, job = job.as_ref().map(|job| job.id.as_str()), ?submitted, "job taken in");
+                    return Done::Committed;
+                }
+                Err(CommitError::Fenced) => match store.is_committed(id).await {
+                    Ok(true) => return Done::Committed,
+                    Ok(false) => return Done::Fenced,
+                    Err(failure) => backoff.after(&failure, &self.workshop.health).await,
+                },
+                Err(CommitError::Unavailable(failure)) => {
+                    backoff.after(&failure, &self.workshop.health).await;
+                    if store.is_committed(id).await.unwrap_or(false) {
+                        return Done::Committed;
+                    }
+                }
+                Err(error @ (CommitError::Stale | CommitError::Swept)) => {
+                    (job, fault) = (None, Some(error.to_string()));
+                }
+            }
+        }
+    }
+
+    fn read(&self, record: &Record) -> Result<NewJob, String> {
+        let payload = record.payload.as_deref().ok_or("the record has no payload, which must be a job")?;
+        let spec = JobSpec::parse(payload, None).map_err(|error| error.0)?;
+        if !self.workshop.stations.contains_key(spec.pipeline.as_str()) {
+            return Err(format!("no pipeline is named `{}`", spec.pipeline));
+        }
+        if let Some(rows) = spec.kind.rows()
+            && !self.workshop.datasets.contains_key(&rows.dataset)
+        {
+            return Err(format!("the configuration names no dataset `{}`", rows.dataset));
+        }
+        spec.to_new(self.price_per_device_hour, None).map_err(|error| error.0)
+    }
+
+    async fn work_off(&self, record: &Record, delta: CheckpointDelta, stop: watch::Receiver<bool>) -> Done {
+        let store = &self.workshop.store;
+        let mut backoff = Backoff::default();
+        let unit = loop {
+            let Some(id) = unit_id(record) else { break None };
+            match store.unit(&id).await {
+                Ok(unit) => break unit,
+                Err(failure) => backoff.after(&failure, &self.workshop.health).await,
+            }
+            if *stop.borrow() {
+                return Done::Open;
+            }
+        };
+        // Any other was done before, or names no unit of this ledger.
+        let mut end = None;
+        if let Some(unit) = unit.as_ref().filter(|unit| unit.waits) {
+            let mut stopping = stop.clone();
+            let place = tokio::select! {
+                place = self.places.acquire() => place,
+                _ = stopping.wait_for(|stop| *stop) => return Done::Open,
+            };
+            let left = self.workshop.work(unit, stop).await;
+            drop(place);
+            match left {
+                Left::Ended(how) => end = Some((unit.id.as_str(), how)),
+                Left::Open => return Done::Open,
+                Left::Wedged(reason) => return Done::Wedged(reason),
+            }
+        }
+        self.commit_unit(end.as_ref().map(|(id, end)| (*id, end)), delta).await
+    }
+
+    async fn commit_unit(&self, end: Option<(&str, &UnitEnd)>, delta: CheckpointDelta) -> Done {
+        let id = Uuid::now_v7();
+        let submission = submission(UNITS, "unit", (id, &delta), None);
+        let store = &self.workshop.store;
+        let mut backoff = Backoff::default();
+        loop {
+            let failure = match store.end_unit(end, Some(&submission)).await {
+                Ok(()) => return Done::Committed,
+                Err(CommitError::Unavailable(failure)) => failure,
+                Err(_) => match store.is_committed(id).await {
+                    Ok(true) => return Done::Committed,
+                    Ok(false) => return Done::Fenced,
+                    Err(failure) => failure,
+                },
+            };
+            backoff.after(&failure, &self.workshop.health).await;
+            if store.is_committed(id).await.unwrap_or(false) {
+                return Done::Committed;
+            }
+        }
+    }
+}
+
+fn unit_id(record: &Record) -> Option<String> {
+    let payload: Value = serde_json::from_slice(record.payload.as_deref()?).ok()?;
+    Some(payload.get("unit")?.as_str()?.to_owned())
+}
+
+/// The books of one record: one unit of one task, ok or dead.
+fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta), letter: Option<DeadLetterRow>) -> Submission {
+    let dead = i32::from(letter.is_some());
+    Submission {
+        batch: BatchRow { id, pipeline: pipeline.to_owned(), delta: delta.clone(), records: 1, parquet_rows: 0 },
+        usage: vec![UsageRow { task: task.to_owned(), ok: 1 - dead, dead, ..UsageRow::default() }],
+        documents: Vec::new(),
+        results: Vec::new(),
+        unchanged: Vec::new(),
+        removed: Vec::new(),
+        dead_letters: letter.into_iter().collect(),
+        events: Vec::new(),
+        file: None,
+    }
+}
+
+fn letter(record: &Record, reason: &str) -> DeadLetterRow {
+    DeadLetterRow {
+        offset: record.place.offset,
+        task: String::new(),
+        document_id: None,
+        class: FailureClass::InvalidJob.as_str(),
+        reason: reason.chars().take(REASON).collect::<String>().replace('\0', "\u{fffd}"),
+        key: record.key.as_ref().map(|key| key.to_vec()),
+        payload: record.payload.as_ref().map(|payload| payload.to_vec()),
+        header_names: record.headers.iter().map(|header| header.name.clone()).collect(),
+        header_values: record.headers.iter().map(|header| header.value.as_ref().map(|value| value.to_vec())).collect(),
+        timestamp_ms: record.timestamp_ms,
+    }
+}

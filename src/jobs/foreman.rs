@@ -1,0 +1,244 @@
+//! The one of a fleet who moves jobs on: takes queued ones up, watches limits, and tells when one has come to its end.
+//!
+//! Whoever holds the lease is the foreman; if it dies, another one goes on from what the ledger says.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::sleep;
+
+use super::errands::Errands;
+use super::plan::{PlanError, Planner};
+use super::spec::JobSpec;
+use crate::config::JobsConfig;
+use crate::failure::Transient;
+use crate::metrics::METRICS;
+use crate::source::Archive;
+use crate::store::{JobProgress, JobRow, JobState};
+
+/// Moves jobs on.
+pub struct Foreman {
+    /// The ledger, the pipelines and the datasets.
+    pub errands: Arc<Errands>,
+    /// Topics and bounds.
+    pub config: JobsConfig,
+    /// Whether units go out on their topic; otherwise somebody takes them from the ledger.
+    pub hands_out: bool,
+}
+
+/// How often a foreman looks at the jobs.
+const LOOK: Duration = Duration::from_millis(500);
+/// How long a process that is not the foreman waits before it asks again.
+const STANDBY: Duration = Duration::from_secs(2);
+
+impl Foreman {
+    /// Works until dropped. Of all processes on one ledger, one does at a time.
+    pub async fn run(self) {
+        loop {
+            match self.errands.workshop.store.foreman_lease().await {
+                Ok(Some(mut lease)) => loop {
+                    let looked = async {
+                        lease.check().await?;
+                        self.look().await
+                    };
+                    if let Err(failure) = looked.await {
+                        self.errands.workshop.health.blame(&failure);
+                        break;
+                    }
+                    sleep(LOOK).await;
+                },
+                Ok(None) => sleep(STANDBY).await,
+                // The walk itself reports a database that is down.
+                Err(_) => sleep(STANDBY).await,
+            }
+        }
+    }
+
+    /// Moves every open job on by what can be done at once.
+    ///
+    /// # Errors
+    /// Where the ledger is unavailable.
+    pub async fn look(&self) -> Result<(), Transient> {
+        let jobs = self.errands.workshop.store.open_jobs().await?;
+        for state in JobState::ALL {
+            let count = jobs.iter().filter(|job| job.state == state).count();
+            METRICS.jobs.with_label_values(&[state.as_str()]).set(count as i64);
+        }
+        let mut running = jobs.iter().filter(|job| job.state == JobState::Running).count();
+        for job in &jobs {
+            match job.state {
+                JobState::Queued if running < self.config.jobs_at_a_time => {
+                    running += usize::from(self.take_up(job).await?);
+                }
+                // A foreman died over it.
+                JobState::Planning => running += usize::from(self.plan(job).await?),
+                JobState::Running => self.watch(job).await?,
+                JobState::Cancelling => self.end_cancelled(job).await?,
+                _ => {}
+            }
+        }
+        Ok(())
+    }
+
+    async fn take_up(&self, job: &JobRow) -> Result<bool, Transient> {
+        let now = jiff::Timestamp::now().as_millisecond();
+        if job.deadline_ms.is_some_and(|deadline| deadline <= now) {
+            return self.fail(job, JobState::Queued, "its deadline passed before it could begin").await;
+        }
+        let moved = self.move_on(job, &[JobState::Queued], (JobState::Planning, None)).await?;
+        if moved { self.plan(job).await } else { Ok(false) }
+    }
+
+    async fn plan(&self, job: &JobRow) -> Result<bool, Transient> {
+        let workshop = &self.errands.workshop;
+        let refuse = |reason: String| async move { self.fail(job, JobState::Planning, &reason).await };
+        let spec = match JobSpec::parse(job.spec.as_bytes(), None) {
+            Ok(spec) => spec,
+            Err(error) => return refuse(error.to_string()).await,
+        };
+        let Some(station) = workshop.stations.get(spec.pipeline.as_str()) else {
+            return refuse(format!("no pipeline is named `{}`", spec.pipeline)).await;
+        };
+        let dataset = spec.kind.rows().and_then(|rows| Some((&rows.dataset, workshop.datasets.get(&rows.dataset)?)));
+        let archive = match dataset.map(|(name, config)| Archive::open(name, config)).transpose() {
+            Ok(archive) => archive,
+            Err(error) => return refuse(error.to_string()).await,
+        };
+        let planner = Planner {
+            store: &workshop.store,
+            station,
+            archive: archive.as_ref(),
+            unit_seconds: self.config.unit_seconds,
+            asked_ms: job.created_ms,
+        };
+        match planner.units(&spec).await {
+            Ok(units) => {
+                tracing::info!(job = job.id, units = units.len(), "planned");
+                let topic = self.hands_out.then_some(self.config.units_topic.as_str());
+                workshop.store.plan_job(job, &units, topic, &self.config.events_topic).await
+            }
+            Err(PlanError::Refused(reason)) => refuse(reason).await,
+            Err(PlanError::Unavailable(failure)) => Err(failure),
+        }
+    }
+
+    /// Stops a job at its limits, and ends one of which no unit waits any more.
+    async fn watch(&self, job: &JobRow) -> Result<(), Transient> {
+        let store = &self.errands.workshop.store;
+        let progress = store.job_progress(job).await?;
+        if progress.units_done + progress.units_failed + progress.units_stopped == progress.units {
+            let (state, reason) = ending(job, &progress);
+            self.move_on(job, &[JobState::Running], (state, reason.as_deref())).await?;
+            return Ok(());
+        }
+        if let Some(reason) = limit_reached(job, &progress, jiff::Timestamp::now().as_millisecond()) {
+            if store.stop_job(&job.id, &reason, &self.config.events_topic).await? {
+                tracing::info!(job = job.id, reason, "the job stops");
+            }
+        }
+        Ok(())
+    }
+
+    async fn end_cancelled(&self, job: &JobRow) -> Result<(), Transient> {
+        let progress = self.errands.workshop.store.job_progress(job).await?;
+        if progress.units_done + progress.units_failed + progress.units_stopped == progress.units {
+            self.move_on(job, &[JobState::Cancelling], (JobState::Cancelled, None)).await?;
+        }
+        Ok(())
+    }
+
+    async fn fail(&self, job: &JobRow, from: JobState, reason: &str) -> Result<bool, Transient> {
+        self.move_on(job, &[from], (JobState::Failed, Some(reason))).await.map(|_| false)
+    }
+
+    async fn move_on(&self, job: &JobRow, from: &[JobState], to: (JobState, Option<&str>)) -> Result<bool, Transient> {
+        let moved = self.errands.workshop.store.move_job(&job.id, from, to, &self.config.events_topic).await?;
+        if moved {
+            tracing::info!(job = job.id, state = %to.0, reason = to.1, "job");
+        }
+        Ok(moved)
+    }
+}
+
+/// How a job ends of which no unit waits any more, and why.
+fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
+    let JobProgress { units, units_done, units_failed, units_stopped, rows, rows_done, .. } = *progress;
+    if units == units_done {
+        let nothing = (units == 0).then(|| "there was nothing to do".to_owned());
+        return (JobState::Succeeded, nothing);
+    }
+    if units == units_failed {
+        return (JobState::Failed, Some(format!("all of its {units} units failed; `tidemill jobs show` says why")));
+    }
+    let mut parts: Vec<String> = job.reason.clone().into_iter().collect();
+    if units_failed > 0 {
+        parts.push(format!("{units_failed} of {units} units failed"));
+    }
+    if units_stopped > 0 {
+        parts.push(format!("{units_stopped} of {units} units are left to do, with about {} rows", (rows - rows_done).max(0)));
+    }
+    (JobState::Partial, Some(parts.join("; ")))
+}
+
+/// The limit that the job has reached, if it has.
+fn limit_reached(job: &JobRow, progress: &JobProgress, now_ms: i64) -> Option<String> {
+    if job.deadline_ms.is_some_and(|deadline| deadline <= now_ms) {
+        return Some("its deadline has come".into());
+    }
+    let budget = job.budget_micros.filter(|budget| progress.device_micros >= *budget)?;
+    Some(format!("its budget of {:.1} s of device time is spent", budget as f64 / 1e6))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn job(deadline_ms: Option<i64>, budget_micros: Option<i64>) -> JobRow {
+        JobRow {
+            id: "j".into(),
+            kind: "backfill".into(),
+            pipeline: "p".into(),
+            spec: "{}".into(),
+            state: JobState::Running,
+            reason: None,
+            priority: 0,
+            deadline_ms,
+            budget_micros,
+            schedule: None,
+            stopping: false,
+            report: None,
+            created_ms: 0,
+            started_ms: Some(0),
+            finished_ms: None,
+        }
+    }
+
+    #[test]
+    fn a_job_ends_as_its_units_did() {
+        let progress = |done, failed, stopped| JobProgress {
+            units: done + failed + stopped,
+            units_done: done,
+            units_failed: failed,
+            units_stopped: stopped,
+            rows: 100,
+            rows_done: 60,
+            ..JobProgress::default()
+        };
+        let job = job(None, None);
+        assert_eq!(ending(&job, &progress(3, 0, 0)), (JobState::Succeeded, None));
+        assert_eq!(ending(&job, &progress(0, 0, 0)).0, JobState::Succeeded);
+        assert_eq!(ending(&job, &progress(0, 2, 0)).0, JobState::Failed);
+        assert_eq!(ending(&job, &progress(1, 1, 0)), (JobState::Partial, Some("1 of 2 units failed".into())));
+        let (state, reason) = ending(&JobRow { reason: Some("its deadline has come".into()), ..job }, &progress(1, 0, 2));
+        assert_eq!(state, JobState::Partial);
+        assert_eq!(reason.as_deref(), Some("its deadline has come; 2 of 3 units are left to do, with about 40 rows"));
+    }
+
+    #[test]
+    fn limits_are_reached_and_not_before() {
+        let spent = JobProgress { device_micros: 1_000_000, ..JobProgress::default() };
+        assert_eq!(limit_reached(&job(Some(10), Some(1_000_001)), &spent, 9), None);
+        assert!(limit_reached(&job(Some(10), None), &spent, 10).unwrap().contains("deadline"));
+        assert!(limit_reached(&job(None, Some(1_000_000)), &spent, 0).unwrap().contains("budget of 1.0 s"));
+    }
+}

@@ -1,0 +1,32 @@
+//! Jobs: work that somebody asks for beside the streams. They arrive on a topic, over HTTP or from the command line, and run on the
+//! same walk as the streams, behind them.
+//!
+//! ```text
+//! jobs topic ──▶ errands: take in ──▶ jobs ──▶ foreman: plan ──▶ units, outbox ──▶ units topic ──▶ errands: work off ──▶ ledger
+//! ```
+//!
+//! | file | job |
+//! |---|---|
+//! | `spec.rs` | what a job says |
+//! | `plan.rs` | a job becomes units |
+//! | `foreman.rs` | moves jobs on; one in a fleet |
+//! | `errands.rs` | the two topics |
+//! | `work.rs` | one unit, from claim to end |
+//! | `source.rs` | what a unit reads |
+//! | `crew.rs` | all of it in one process |
+//! | `station.rs` | a pipeline as jobs use it |
+
+mod crew;
+mod errands;
+mod foreman;
+mod plan;
+mod source;
+pub mod spec;
+mod station;
+mod work;
+
+pub use crew::Crew;
+pub use errands::{Errands, JOBS, UNITS};
+pub use foreman::Foreman;
+pub use station::Station;
+pub use work::{Left, Workshop};

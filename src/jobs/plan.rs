@@ -1,0 +1,257 @@
+//! A job is cut into units, each of about as much work as fits into a minute: few enough rows that a unit which is done again, or
+//! waits behind live records, does not matter; enough that handing it out costs nothing.
+
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::index::sample;
+
+use super::source::UnitSource;
+use super::spec::{JobKind, JobSpec, Rows};
+use super::station::Station;
+use crate::failure::Transient;
+use crate::outcome::Lineage;
+use crate::source::{Archive, ArchiveError, ArchiveFile};
+use crate::store::{NewUnit, Store};
+use crate::task::TaskSpec;
+
+/// Why a job has no plan.
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    /// It can never have one as it is.
+    #[error("{0}")]
+    Refused(String),
+    /// It cannot have one for now.
+    #[error(transparent)]
+    Unavailable(#[from] Transient),
+}
+
+/// Rows of a unit of a pipeline that nothing is known of yet.
+const ROWS: i64 = 2_000;
+/// The fewest rows of a unit.
+const FEWEST: i64 = 100;
+/// The most: their numbers are held in memory.
+const MOST: i64 = 100_000;
+/// Ids of a unit that reads documents of the ledger: they stand in its row.
+const IDS: usize = 500;
+
+/// Plans jobs.
+pub(super) struct Planner<'a> {
+    pub store: &'a Store,
+    pub station: &'a Station,
+    pub archive: Option<&'a Archive>,
+    /// Seconds that a unit is to take.
+    pub unit_seconds: u64,
+    /// When the job was asked for.
+    pub asked_ms: i64,
+}
+
+impl Planner<'_> {
+    /// The units of the job. There may be none, where there is nothing to do.
+    pub(super) async fn units(&self, spec: &JobSpec) -> Result<Vec<NewUnit>, PlanError> {
+        match &spec.kind {
+            JobKind::Backfill(rows) | JobKind::Evaluate { rows, .. } => self.rows(&spec.id, rows).await,
+            JobKind::Rerun { tasks } => {
+                self.outdated(&spec.id, |task, _| tasks.is_empty() || tasks.iter().any(|t| t == task)).await
+            }
+            JobKind::Reembed => self.outdated(&spec.id, |_, spec| matches!(spec, TaskSpec::Embed(_))).await,
+            JobKind::Delete { documents } => {
+                let units =
+                    documents.chunks(IDS).map(|ids| UnitSource::Deletes { documents: ids.to_vec(), at_ms: self.asked_ms });
+                Ok(units.zip(0..).map(|(source, number)| whole(&spec.id, source, number)).collect())
+            }
+        }
+    }
+
+    async fn rows(&self, job: &str, rows: &Rows) -> Result<Vec<NewUnit>, PlanError> {
+        let Some(archive) = self.archive else {
+            return Err(PlanError::Refused(format!("the configuration names no dataset `{}`", rows.dataset)));
+        };
+        let files = archive.list(&rows.prefix).await.map_err(refused)?;
+        if files.is_empty() {
+            let message = format!("dataset `{}` has no Parquet file whose key begins with `{}`", rows.dataset, rows.prefix);
+            return Err(PlanError::Refused(message));
+        }
+        let has_versions = self.station.definition.source.document.version.is_some();
+        let (since, until) = (rows.since.map(|t| t.as_microsecond()), rows.until.map(|t| t.as_microsecond()));
+        let by_file = |file: &ArchiveFile| {
+            let time = file.modified_ms * 1000;
+            has_versions || (since.is_none_or(|since| time >= since) && until.is_none_or(|until| time < until))
+        };
+        let most = self.rows_of_a_unit().await?;
+        let mut ranges = Vec::new();
+        for file in files.into_iter().filter(by_file) {
+            match archive.shape(&file, &self.station.needs).await {
+                Ok(shape) => ranges.extend(cut(&shape.row_groups, most).into_iter().map(|range| (file.clone(), range))),
+                // It is a unit that will fail, so that the job tells of it as of any other.
+                Err(ArchiveError::Fault(fault)) => {
+                    tracing::warn!(job, key = file.key, %fault, "a file cannot be planned");
+                    ranges.push((file, (0, 1)));
+                }
+                Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
+            }
+        }
+        let total: i64 = ranges.iter().map(|(_, (from, to))| to - from).sum();
+        let mut chosen = rows.sample.map(|size| choose(total, size, rows.seed));
+        let (mut units, mut before) = (Vec::new(), 0);
+        for (file, (from, to)) in ranges {
+            let wanted = chosen.as_mut().map(|chosen| take_below(chosen, before + to - from, before - from));
+            before += to - from;
+            let count = wanted.as_ref().map_or(to - from, |wanted| wanted.len() as i64);
+            if count == 0 {
+                continue;
+            }
+            let id = unit_id(job, &[&file.key, &file.version], (from, to));
+            let window = if has_versions { (since, until) } else { (None, None) };
+            let source = UnitSource::Rows { dataset: rows.dataset.clone(), file, wanted, since: window.0, until: window.1 };
+            units.push(NewUnit { id, source: source.to_json(), from_row: from, to_row: to, rows: count });
+        }
+        Ok(units)
+    }
+
+    /// By what the pipeline has taken of late.
+    async fn rows_of_a_unit(&self) -> Result<i64, Transient> {
+        let (records, micros) = self.store.recent_pace(&self.station.definition.name).await?;
+        if records == 0 || micros == 0 {
+            return Ok(ROWS);
+        }
+        let each = micros as f64 / records as f64;
+        Ok(((self.unit_seconds as f64 * 1e6 / each) as i64).clamp(FEWEST, MOST))
+    }
+
+    async fn outdated(&self, job: &str, wanted: impl Fn(&str, &TaskSpec) -> bool) -> Result<Vec<NewUnit>, PlanError> {
+        let graph = self.station.works.evaluator.graph();
+        let lineages = graph.lineages();
+        let (mut tasks, mut wanted_lineages): (Vec<String>, Vec<Lineage>) = (Vec::new(), Vec::new());
+        for (name, lineage) in graph.tasks().zip(lineages) {
+            let definition = self.station.definition.tasks.iter().find(|task| task.name == *name);
+            if definition.is_some_and(|task| wanted(name, &task.spec)) {
+                tasks.push(name.to_string());
+                wanted_lineages.push(lineage);
+            }
+        }
+        if tasks.is_empty() {
+            return Err(PlanError::Refused(format!("pipeline `{}` has no such task", self.station.definition.name)));
+        }
+        let (mut units, mut after) = (Vec::new(), String::new());
+        loop {
+            let name = &self.station.definition.name;
+            let ids = self.store.outdated_documents(name, (&tasks, &wanted_lineages), &after, IDS as i64).await?;
+            let Some(last) = ids.last() else { return Ok(units) };
+            after = last.clone();
+            units.push(whole(job, UnitSource::Documents(ids), units.len()));
+        }
+    }
+}
+
+/// A unit of all that its source names.
+fn whole(job: &str, source: UnitSource, number: usize) -> NewUnit {
+    let rows = match &source {
+        UnitSource::Documents(ids) | UnitSource::Deletes { documents: ids, .. } => ids.len() as i64,
+        UnitSource::Rows { .. } => 0,
+    };
+    let id = unit_id(job, &[&number.to_string()], (0, rows));
+    NewUnit { id, source: source.to_json(), from_row: 0, to_row: rows, rows }
+}
+
+fn unit_id(job: &str, source: &[&str], (from, to): (i64, i64)) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for part in [job].iter().chain(source) {
+        hasher.update(&(part.len() as u64).to_le_bytes());
+        hasher.update(part.as_bytes());
+    }
+    hasher.update(&from.to_le_bytes());
+    hasher.update(&to.to_le_bytes());
+    hasher.finalize().to_hex()[..32].to_owned()
+}
+
+/// Ranges of at most about `most` rows: whole row groups together where they are small, parts of one where it is large.
+fn cut(groups: &[i64], most: i64) -> Vec<(i64, i64)> {
+    let (mut ranges, mut from, mut to) = (Vec::new(), 0, 0);
+    for &rows in groups {
+        if to > from && to - from + rows > most {
+            ranges.push((from, to));
+            from = to;
+        }
+        let end = to + rows;
+        while end - from > most {
+            ranges.push((from, from + most));
+            from += most;
+        }
+        to = end;
+    }
+    if to > from {
+        ranges.push((from, to));
+    }
+    ranges
+}
+
+/// `size` of the numbers below `total`, the same for the same seed, the greatest first.
+fn choose(total: i64, size: usize, seed: u64) -> Vec<i64> {
+    let total = total.max(0) as usize;
+    let chosen = sample(&mut StdRng::seed_from_u64(seed), total, size.min(total));
+    let mut chosen: Vec<i64> = chosen.into_iter().map(|row| row as i64).collect();
+    chosen.sort_unstable_by(|a, b| b.cmp(a));
+    chosen
+}
+
+/// Takes those below `limit` off the end, as numbers of rows in their file.
+fn take_below(chosen: &mut Vec<i64>, limit: i64, offset: i64) -> Vec<i64> {
+    let mut taken = Vec::new();
+    while chosen.last().is_some_and(|row| *row < limit) {
+        taken.extend(chosen.pop().map(|row| row - offset));
+    }
+    taken
+}
+
+fn refused(error: ArchiveError) -> PlanError {
+    match error {
+        ArchiveError::Fault(fault) => PlanError::Refused(fault.reason),
+        ArchiveError::Unavailable(failure) => PlanError::Unavailable(failure),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_tile_the_rows_and_stay_within_a_unit() {
+        assert_eq!(cut(&[10, 10, 10], 25), [(0, 20), (20, 30)]);
+        assert_eq!(cut(&[100], 40), [(0, 40), (40, 80), (80, 100)]);
+        assert_eq!(cut(&[5, 100, 5], 40), [(0, 5), (5, 45), (45, 85), (85, 110)]);
+        assert_eq!(cut(&[0, 0], 40), []);
+        for groups in [vec![1, 2, 3, 500, 7], vec![40, 40, 40], vec![41], vec![0, 39, 2, 0, 80]] {
+            let ranges = cut(&groups, 40);
+            let mut next = 0;
+            for (from, to) in ranges {
+                assert!(from == next && to > from && to - from <= 40, "{from}..{to} of {groups:?}");
+                next = to;
+            }
+            assert_eq!(next, groups.iter().sum::<i64>());
+        }
+    }
+
+    #[test]
+    fn a_sample_is_decided_by_its_seed_and_spread_over_the_units() {
+        let mut chosen = choose(1_000, 100, 7);
+        assert_eq!(chosen, choose(1_000, 100, 7));
+        assert_ne!(chosen, choose(1_000, 100, 8));
+        let first = take_below(&mut chosen, 500, 0);
+        let second = take_below(&mut chosen, 1_000, 500);
+        assert_eq!(first.len() + second.len(), 100);
+        assert!(first.is_sorted() && second.is_sorted() && first.iter().chain(&second).all(|row| (0..500).contains(row)));
+        assert_eq!(choose(5, 100, 1).len(), 5, "no more than there are");
+    }
+
+    #[test]
+    fn a_units_id_depends_on_everything_that_it_reads() {
+        let id = unit_id("job", &["key", "version"], (0, 10));
+        for other in [
+            unit_id("job2", &["key", "version"], (0, 10)),
+            unit_id("job", &["keyv", "ersion"], (0, 10)),
+            unit_id("job", &["key", "version"], (0, 11)),
+        ] {
+            assert_ne!(id, other);
+        }
+    }
+}

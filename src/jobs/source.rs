@@ -1,0 +1,183 @@
+//! What a unit reads, and how it comes to the walk as records.
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::{Duration, sleep};
+
+use super::station::Station;
+use crate::document::Format;
+use crate::record::{Partition, Place, Record};
+use crate::source::{Archive, ArchiveError, ArchiveFile, Delivery, InFlight, RowRange, Window};
+use crate::store::{Store, UnitFault, UnitRow};
+
+/// What a unit reads, as it stands in the ledger.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", deny_unknown_fields)]
+pub(super) enum UnitSource {
+    /// Rows of a file.
+    Rows {
+        /// The dataset.
+        dataset: String,
+        /// The file, as it was planned.
+        file: ArchiveFile,
+        /// Which rows of the unit's range; all, where it is absent.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        wanted: Option<Vec<i64>>,
+        /// The first microsecond that is wanted, by the version.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        since: Option<i64>,
+        /// One past the last.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        until: Option<i64>,
+    },
+    /// Documents of the ledger, to be run again.
+    Documents(Vec<String>),
+    /// Documents of the ledger, to be deleted.
+    Deletes {
+        /// Their ids.
+        documents: Vec<String>,
+        /// The version of the deletes, where arrival is the version: when the job was asked for.
+        at_ms: i64,
+    },
+}
+
+/// How a unit's records go out.
+pub(super) struct Outlet<'a> {
+    /// To the lane.
+    pub records: UnboundedSender<Delivery>,
+    /// Counts their bytes.
+    pub in_flight: InFlight,
+    /// Whether live work goes before.
+    pub yields: &'a (dyn Fn() -> bool + Sync),
+}
+
+/// Documents looked up at a time.
+const PAGE: usize = 200;
+/// How often a reader that must wait looks whether it still must.
+const WAIT: Duration = Duration::from_millis(25);
+
+impl UnitSource {
+    /// What the unit reads.
+    ///
+    /// # Errors
+    /// Where the ledger holds something else than this version of the program writes.
+    pub(super) fn of(unit: &UnitRow) -> Result<Self, UnitFault> {
+        serde_json::from_value(unit.source.clone()).map_err(|error| UnitFault {
+            class: "unknown_unit",
+            reason: format!(
+                "the unit was planned by another version of the program and cannot be read ({error}); submit the job anew"
+            ),
+        })
+    }
+
+    pub(super) fn to_json(&self) -> Value {
+        serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// The rows of a file as the archive reads them, from row `from` on.
+    pub(super) fn row_range(&self, unit: &UnitRow, station: &Station, from: i64) -> Option<RowRange> {
+        let Self::Rows { file, wanted, since, until, .. } = self else { return None };
+        let column = station.definition.source.document.version.clone();
+        let window = match (since, until, column) {
+            (None, None, _) | (_, _, None) => None,
+            (since, until, Some(column)) => {
+                Some(Window { column, since: since.unwrap_or(i64::MIN), until: until.unwrap_or(i64::MAX) })
+            }
+        };
+        Some(RowRange {
+            file: file.clone(),
+            partition: partition(unit),
+            from,
+            to: unit.to_row,
+            wanted: wanted.clone(),
+            window,
+            needs: station.needs.clone(),
+        })
+    }
+}
+
+/// The partition that stands for the unit in the ledger.
+pub(super) fn partition(unit: &UnitRow) -> Partition {
+    Partition { topic: unit.topic.as_str().into(), number: unit.ordinal }
+}
+
+/// Delivers the unit's records from row `from` on.
+///
+/// # Errors
+/// Where the source can never be read as it was planned, or cannot be read for now.
+pub(super) async fn deliver(
+    (store, archive): (&Store, Option<&Archive>),
+    station: &Station,
+    (unit, from): (&UnitRow, i64),
+    outlet: Outlet<'_>,
+) -> Result<(), ArchiveError> {
+    let source = UnitSource::of(unit)?;
+    match (&source, archive) {
+        (UnitSource::Rows { .. }, Some(archive)) => match source.row_range(unit, station, from) {
+            Some(range) => archive.deliver(&range, &outlet.records, &outlet.in_flight, outlet.yields).await,
+            None => Ok(()),
+        },
+        (UnitSource::Rows { dataset, .. }, None) => Err(UnitFault {
+            class: "unknown_dataset",
+            reason: format!("this process knows no dataset `{dataset}`; add [datasets.{dataset}] to its configuration"),
+        }
+        .into()),
+        (UnitSource::Documents(ids), _) => documents(store, station, (unit, from, ids), outlet).await,
+        (UnitSource::Deletes { documents, at_ms }, _) => {
+            for (offset, id) in (0..).zip(documents).filter(|(offset, _)| *offset >= from) {
+                let place = Place { partition: partition(unit), offset };
+                let (timestamp_ms, key) = (Some(*at_ms), Some(id.clone().into()));
+                let record = Record { place, timestamp_ms, key, payload: None, headers: Vec::new() };
+                if !send(record, &outlet).await {
+                    break;
+                }
+            }
+            Ok(())
+        }
+    }
+}
+
+/// Documents as they came in. One that was deleted meanwhile is left out.
+async fn documents(
+    store: &Store,
+    station: &Station,
+    (unit, from, ids): (&UnitRow, i64, &[String]),
+    outlet: Outlet<'_>,
+) -> Result<(), ArchiveError> {
+    let pipeline = &*station.definition.name;
+    let is_text = station.definition.source.document.format == Format::Text;
+    for (page, ids) in (0_i64..).zip(ids.chunks(PAGE)) {
+        let base = page * PAGE as i64;
+        if base + (ids.len() as i64) <= from {
+            continue;
+        }
+        let mut stored = store.document_sources(pipeline, ids).await?;
+        for (offset, id) in (base..).zip(ids).filter(|(offset, _)| *offset >= from) {
+            let Some(document) = stored.remove(id) else { continue };
+            let (key, payload) = match (is_text, document.source) {
+                (true, _) => (Some(id.clone().into()), document.text.into()),
+                (false, Some(source)) => (None, source.to_string().into()),
+                (false, None) => continue,
+            };
+            let place = Place { partition: partition(unit), offset };
+            let record = Record { place, timestamp_ms: Some(document.version), key, payload: Some(payload), headers: Vec::new() };
+            if !send(record, &outlet).await {
+                return Ok(());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// False where nobody takes records any more.
+async fn send(record: Record, outlet: &Outlet<'_>) -> bool {
+    while outlet.in_flight.is_full() || (outlet.yields)() {
+        if outlet.records.is_closed() {
+            return false;
+        }
+        sleep(WAIT).await;
+    }
+    let hold = outlet.in_flight.hold(record.weight());
+    outlet.records.send(Delivery { record, hold }).is_ok()
+}

@@ -1,0 +1,435 @@
+//! What a job asks for: one JSON object, whoever brings it. Strict: a key that is not known is refused.
+//!
+//! ```json
+//! {"version": 1, "id": "archive-2025", "kind": "backfill", "pipeline": "news", "dataset": "archive", "prefix": "2025/",
+//!  "since": "2025-03-01", "until": "2025-04-01", "sample": 1000, "seed": 7, "priority": 0,
+//!  "deadline": "2026-01-01T06:00:00Z", "budget": {"device_seconds": 600}}
+//! ```
+//!
+//! | kind | does | asks for |
+//! |---|---|---|
+//! | `backfill` | runs the pipeline over the rows of a dataset's Parquet files | `dataset`; `prefix`, `since`, `until`, `sample`, `seed` |
+//! | `rerun` | runs it again over documents whose outputs come from another model or prompt than it has now, or are missing | `tasks` |
+//! | `reembed` | the same for its `embed` tasks alone | |
+//! | `evaluate` | runs it over labelled rows, keeps nothing, and reports how often a task is right | `dataset`, `task`, `expected`; `prefix`, `sample`, `seed` |
+//! | `delete` | deletes documents with everything made of them | `documents` |
+//!
+//! Datasets and pipelines are named, never described: no job can bring a path, an address, a credential or a setting.
+
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
+
+use crate::nearest::suggestion;
+use crate::source::check_key;
+use crate::store::NewJob;
+
+/// Why a job is refused: the key, what is wrong with it, and the mend.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct SpecError(pub String);
+
+/// A job, whole and free of contradictions.
+#[derive(Debug, Clone, PartialEq)]
+pub struct JobSpec {
+    /// Its id; the same id twice is one job.
+    pub id: String,
+    /// What it does.
+    pub kind: JobKind,
+    /// The pipeline that it concerns.
+    pub pipeline: String,
+    /// Greater goes first.
+    pub priority: i32,
+    /// When it is to stop.
+    pub deadline: Option<Timestamp>,
+    /// What it may cost.
+    pub budget: Option<Budget>,
+}
+
+/// What a job does.
+#[derive(Debug, Clone, PartialEq)]
+pub enum JobKind {
+    /// Runs the pipeline over rows.
+    Backfill(Rows),
+    /// Runs it again over its own documents.
+    Rerun {
+        /// The tasks whose outputs are looked at; all, where there is none.
+        tasks: Vec<String>,
+    },
+    /// Runs it again over documents whose vectors are of another space.
+    Reembed,
+    /// Measures a task on labelled rows.
+    Evaluate {
+        /// The rows.
+        rows: Rows,
+        /// The task.
+        task: String,
+        /// The column that holds what is right.
+        expected: String,
+    },
+    /// Deletes documents.
+    Delete {
+        /// Their ids.
+        documents: Vec<String>,
+    },
+}
+
+/// Rows of a dataset.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Rows {
+    /// The dataset.
+    pub dataset: String,
+    /// The beginning of the files' keys.
+    pub prefix: String,
+    /// Only rows of this time or later, by the pipeline's version; by the file's where the pipeline has none.
+    pub since: Option<Timestamp>,
+    /// Only rows before this time.
+    pub until: Option<Timestamp>,
+    /// Only so many, chosen at random.
+    pub sample: Option<usize>,
+    /// Chooses which.
+    pub seed: u64,
+}
+
+/// What a job may cost.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+pub enum Budget {
+    /// Seconds of device time.
+    DeviceSeconds(f64),
+    /// Money, at the configured price of a device hour.
+    Cost(f64),
+}
+
+/// The object as it is written.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+struct JobFile {
+    version: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<String>,
+    kind: String,
+    pipeline: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    dataset: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prefix: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    since: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    until: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    seed: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tasks: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    task: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    expected: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    documents: Option<Vec<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    priority: Option<i32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deadline: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    budget: Option<Budget>,
+}
+
+const KINDS: [&str; 5] = ["backfill", "rerun", "reembed", "evaluate", "delete"];
+
+/// Keys that every job has.
+const COMMON: [&str; 7] = ["version", "id", "kind", "pipeline", "priority", "deadline", "budget"];
+
+/// Keys of each kind besides.
+const OWN: [(&str, &[&str]); 5] = [
+    ("backfill", &["dataset", "prefix", "since", "until", "sample", "seed"]),
+    ("rerun", &["tasks"]),
+    ("reembed", &[]),
+    ("evaluate", &["dataset", "prefix", "sample", "seed", "task", "expected"]),
+    ("delete", &["documents"]),
+];
+
+/// Ids are part of keys, paths and commands.
+const ID_CHARACTERS: usize = 120;
+
+/// More documents than this are deleted by several jobs.
+const DELETES: usize = 100_000;
+
+impl JobSpec {
+    /// Reads the object. One without an id gets `id`, where there is one to give.
+    ///
+    /// # Errors
+    /// A sentence where it is not a job.
+    pub fn parse(text: &[u8], id: Option<&str>) -> Result<Self, SpecError> {
+        let keys: Map<String, Value> =
+            serde_json::from_slice(text).map_err(|e| refuse(format!("a job is a JSON object: {e}")))?;
+        Self::of_object(keys, id)
+    }
+
+    /// Reads an object that is parsed already.
+    ///
+    /// # Errors
+    /// A sentence where it is not a job.
+    pub fn of_object(keys: Map<String, Value>, id: Option<&str>) -> Result<Self, SpecError> {
+        let kind = match keys.get("kind").and_then(Value::as_str) {
+            Some(kind) if KINDS.contains(&kind) => kind.to_owned(),
+            Some(kind) => return Err(refuse(format!("`kind` is `{kind}`, which is none; {}", suggestion(kind, KINDS)))),
+            None => return Err(refuse(format!("`kind` is missing; write one of {}", KINDS.join(", ")))),
+        };
+        let own = OWN.iter().find(|(name, _)| *name == kind).map_or(&[][..], |(_, own)| own);
+        let known = || COMMON.iter().chain(own).copied();
+        if let Some(key) = keys.keys().find(|key| !known().any(|known| known == key.as_str())) {
+            return Err(refuse(format!("unknown key `{key}` of a job of kind {kind}; {}", suggestion(key, known()))));
+        }
+        let file: JobFile = serde_json::from_value(Value::Object(keys)).map_err(|e| refuse(format!("the job is wrong: {e}")))?;
+        Self::of_file(file, &kind, id)
+    }
+
+    fn of_file(file: JobFile, kind: &str, id: Option<&str>) -> Result<Self, SpecError> {
+        if file.version != 1 {
+            return Err(refuse(format!("`version` is {}; write 1", file.version)));
+        }
+        let Some(id) = file.id.as_deref().or(id) else {
+            return Err(refuse("`id` is missing; give the job a name of its own".into()));
+        };
+        check_id(id)?;
+        if file.pipeline.is_empty() {
+            return Err(refuse("`pipeline` is missing; name the pipeline".into()));
+        }
+        match file.budget {
+            Some(Budget::DeviceSeconds(amount) | Budget::Cost(amount)) if !amount.is_finite() || amount <= 0.0 => {
+                return Err(refuse(format!("`budget` is {amount}; write more than 0")));
+            }
+            _ => {}
+        }
+        Ok(Self {
+            id: id.to_owned(),
+            kind: JobKind::of_file(&file, kind)?,
+            pipeline: file.pipeline,
+            priority: file.priority.unwrap_or(0),
+            deadline: file.deadline.as_deref().map(|text| time("deadline", text)).transpose()?,
+            budget: file.budget,
+        })
+    }
+
+    /// The job as the ledger keeps it. Equal jobs are equal words.
+    ///
+    /// # Errors
+    /// Where the budget is in money and there is no price.
+    pub fn to_new(&self, price_per_device_hour: Option<f64>, schedule: Option<&str>) -> Result<NewJob, SpecError> {
+        let device_seconds = match (self.budget, price_per_device_hour) {
+            (None, _) => None,
+            (Some(Budget::DeviceSeconds(seconds)), _) => Some(seconds),
+            (Some(Budget::Cost(cost)), Some(price)) if price > 0.0 => Some(cost / price * 3600.0),
+            (Some(Budget::Cost(_)), _) => {
+                let message = "`budget.cost` needs a price; set jobs.price_per_device_hour, or write `budget.device_seconds`";
+                return Err(refuse(message.into()));
+            }
+        };
+        Ok(NewJob {
+            id: self.id.clone(),
+            kind: self.kind.name().to_owned(),
+            pipeline: self.pipeline.clone(),
+            spec: self.to_json().to_string(),
+            priority: self.priority,
+            deadline_ms: self.deadline.map(Timestamp::as_millisecond),
+            budget_micros: device_seconds.map(|seconds| (seconds * 1e6) as i64),
+            schedule: schedule.map(str::to_owned),
+        })
+    }
+
+    /// The object that would be read as this job.
+    pub fn to_json(&self) -> Value {
+        let mut file = JobFile {
+            version: 1,
+            id: Some(self.id.clone()),
+            kind: self.kind.name().to_owned(),
+            pipeline: self.pipeline.clone(),
+            priority: (self.priority != 0).then_some(self.priority),
+            deadline: self.deadline.map(|time| time.to_string()),
+            budget: self.budget,
+            ..JobFile::default()
+        };
+        match &self.kind {
+            JobKind::Backfill(rows) => file.set_rows(rows),
+            JobKind::Rerun { tasks } => file.tasks = (!tasks.is_empty()).then(|| tasks.clone()),
+            JobKind::Reembed => {}
+            JobKind::Evaluate { rows, task, expected } => {
+                file.set_rows(rows);
+                (file.task, file.expected) = (Some(task.clone()), Some(expected.clone()));
+            }
+            JobKind::Delete { documents } => file.documents = Some(documents.clone()),
+        }
+        serde_json::to_value(file).unwrap_or_default()
+    }
+}
+
+impl JobKind {
+    fn of_file(file: &JobFile, kind: &str) -> Result<Self, SpecError> {
+        Ok(match kind {
+            "backfill" => Self::Backfill(file.rows(kind)?),
+            "rerun" => Self::Rerun { tasks: file.tasks.clone().unwrap_or_default() },
+            "reembed" => Self::Reembed,
+            "evaluate" => Self::Evaluate {
+                rows: file.rows(kind)?,
+                task: file.task.clone().ok_or_else(|| refuse("`task` is missing; name the task to measure".into()))?,
+                expected: file
+                    .expected
+                    .clone()
+                    .ok_or_else(|| refuse("`expected` is missing; name the column that holds what is right".into()))?,
+            },
+            _ => {
+                let documents = file.documents.clone().unwrap_or_default();
+                if documents.is_empty() || documents.len() > DELETES {
+                    return Err(refuse(format!("`documents` holds {} ids; write 1 to {DELETES} of them", documents.len())));
+                }
+                if let Some(id) = documents.iter().find(|id| id.trim().is_empty() || id.contains('\0')) {
+                    return Err(refuse(format!("`documents` holds {id:?}, which is no id")));
+                }
+                Self::Delete { documents }
+            }
+        })
+    }
+
+    /// The kind's name.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Backfill(_) => "backfill",
+            Self::Rerun { .. } => "rerun",
+            Self::Reembed => "reembed",
+            Self::Evaluate { .. } => "evaluate",
+            Self::Delete { .. } => "delete",
+        }
+    }
+
+    /// The rows of a dataset that it reads.
+    pub fn rows(&self) -> Option<&Rows> {
+        match self {
+            Self::Backfill(rows) | Self::Evaluate { rows, .. } => Some(rows),
+            Self::Rerun { .. } | Self::Reembed | Self::Delete { .. } => None,
+        }
+    }
+}
+
+impl JobFile {
+    fn rows(&self, kind: &str) -> Result<Rows, SpecError> {
+        let dataset = self
+            .dataset
+            .clone()
+            .filter(|name| !name.is_empty())
+            .ok_or_else(|| refuse(format!("`dataset` is missing; a {kind} names a dataset of the configuration")))?;
+        let prefix = self.prefix.clone().unwrap_or_default();
+        check_key(&prefix).map_err(|fault| refuse(format!("`prefix`: {}", fault.reason)))?;
+        let since = self.since.as_deref().map(|text| time("since", text)).transpose()?;
+        let until = self.until.as_deref().map(|text| time("until", text)).transpose()?;
+        if since.zip(until).is_some_and(|(since, until)| since >= until) {
+            return Err(refuse("`since` is not before `until`, so that no row is meant".into()));
+        }
+        if self.sample == Some(0) {
+            return Err(refuse("`sample` is 0; write 1 or more".into()));
+        }
+        Ok(Rows { dataset, prefix, since, until, sample: self.sample, seed: self.seed.unwrap_or(0) })
+    }
+
+    fn set_rows(&mut self, rows: &Rows) {
+        self.dataset = Some(rows.dataset.clone());
+        self.prefix = Some(rows.prefix.clone()).filter(|prefix| !prefix.is_empty());
+        self.since = rows.since.map(|time| time.to_string());
+        self.until = rows.until.map(|time| time.to_string());
+        self.sample = rows.sample;
+        self.seed = (rows.seed != 0).then_some(rows.seed);
+    }
+}
+
+/// Ids stand in keys, file names and commands.
+fn check_id(id: &str) -> Result<(), SpecError> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || "._-@".contains(c);
+    if !id.is_empty() && id.len() <= ID_CHARACTERS && id.chars().all(fits) && id.starts_with(|c: char| c.is_ascii_alphanumeric())
+    {
+        return Ok(());
+    }
+    Err(refuse(format!(
+        "`id` is {id:?}; write a letter or digit, then letters, digits, `.`, `_`, `-` and `@`, at most {ID_CHARACTERS} in all"
+    )))
+}
+
+/// A time, or a date, which is its midnight in UTC.
+fn time(key: &str, text: &str) -> Result<Timestamp, SpecError> {
+    let civil = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp());
+    text.parse::<Timestamp>()
+        .ok()
+        .or_else(civil)
+        .ok_or_else(|| refuse(format!("`{key}` is {text:?}; write a time such as 2026-01-31T06:00:00Z or a date")))
+}
+
+fn refuse(message: String) -> SpecError {
+    SpecError(message)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        JobSpec::parse(text.as_bytes(), None).unwrap_err().0
+    }
+
+    #[test]
+    fn a_job_is_read_and_written_alike() {
+        for text in [
+            r#"{"version":1,"id":"a","kind":"backfill","pipeline":"news","dataset":"archive","prefix":"2025/","since":"2025-03-01T00:00:00Z","until":"2025-04-01T00:00:00Z","sample":10,"seed":7,"priority":3,"deadline":"2026-01-01T06:00:00Z","budget":{"device_seconds":600.0}}"#,
+            r#"{"version":1,"id":"b","kind":"rerun","pipeline":"news","tasks":["topic"]}"#,
+            r#"{"version":1,"id":"c","kind":"reembed","pipeline":"news"}"#,
+            r#"{"version":1,"id":"d","kind":"evaluate","pipeline":"news","dataset":"archive","task":"topic","expected":"label","budget":{"cost":2.5}}"#,
+            r#"{"version":1,"id":"e","kind":"delete","pipeline":"news","documents":["x","y"]}"#,
+        ] {
+            let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
+            assert_eq!(spec.to_json(), serde_json::from_str::<Value>(text).unwrap());
+        }
+    }
+
+    #[test]
+    fn what_is_no_job_is_refused_with_the_key_and_the_mend() {
+        let cases = [
+            ("[]", "a job is a JSON object"),
+            (r#"{"version":1,"id":"a","kind":"backfil","pipeline":"p"}"#, "did you mean `backfill`"),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","datset":"d"}"#, "did you mean `dataset`"),
+            (
+                r#"{"version":1,"id":"a","kind":"delete","pipeline":"p","prefix":"x"}"#,
+                "unknown key `prefix` of a job of kind delete",
+            ),
+            (r#"{"version":2,"id":"a","kind":"reembed","pipeline":"p"}"#, "`version` is 2"),
+            (r#"{"version":1,"kind":"reembed","pipeline":"p"}"#, "`id` is missing"),
+            (r#"{"version":1,"id":"a b","kind":"reembed","pipeline":"p"}"#, "`id` is \"a b\""),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p"}"#, "`dataset` is missing"),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","prefix":"../x"}"#, "holds `.` or `..`"),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","prefix":"/etc"}"#, "absolute"),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","prefix":"s3://b"}"#, "absolute"),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","sample":0}"#, "`sample` is 0"),
+            (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","since":"soon"}"#, "`since` is \"soon\""),
+            (
+                r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","since":"2025-02-01","until":"2025-01-01"}"#,
+                "not before",
+            ),
+            (r#"{"version":1,"id":"a","kind":"delete","pipeline":"p","documents":[]}"#, "`documents` holds 0 ids"),
+            (r#"{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{"device_seconds":-1}}"#, "`budget` is -1"),
+            (r#"{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{"euros":1}}"#, "the job is wrong"),
+        ];
+        for (text, expected) in cases {
+            assert!(error(text).contains(expected), "{text}: {}", error(text));
+        }
+    }
+
+    #[test]
+    fn money_becomes_device_time_at_the_configured_price() {
+        let text = r#"{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{"cost":2}}"#;
+        let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
+        assert_eq!(spec.to_new(Some(4.0), None).unwrap().budget_micros, Some(1_800_000_000));
+        assert!(spec.to_new(None, None).unwrap_err().0.contains("price_per_device_hour"));
+    }
+}

@@ -1,0 +1,194 @@
+//! One unit, from its claim in the ledger to its end: the walk of a partition, with another source.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, interval_at};
+
+use super::source::{Outlet, UnitSource, deliver, partition};
+use super::station::Station;
+use crate::checkpoint::Claim;
+use crate::config::DatasetConfig;
+use crate::failure::Transient;
+use crate::health::Health;
+use crate::metrics::METRICS;
+use crate::pipeline::{Backoff, Notice, run_lane};
+use crate::source::{Archive, ArchiveError, InFlight};
+use crate::store::{Store, UnitEnd, UnitFault, UnitRow};
+
+/// Works off units.
+pub struct Workshop {
+    /// The ledger.
+    pub store: Store,
+    /// The pipelines, by name.
+    pub stations: BTreeMap<Arc<str>, Arc<Station>>,
+    /// The datasets, by name.
+    pub datasets: BTreeMap<String, DatasetConfig>,
+    /// Told what is out of order.
+    pub health: Health,
+    /// Names this process in the ledger.
+    pub owner: String,
+    /// Bytes of a unit's records read and not yet committed at which reading pauses.
+    pub in_flight_bytes: usize,
+}
+
+/// How a unit left the workshop.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Left {
+    /// It has come to its end.
+    Ended(UnitEnd),
+    /// The process is to stop, or another one works on it: whoever comes next goes on from its position.
+    Open,
+    /// The process is of no use any more.
+    Wedged(String),
+}
+
+/// How often a unit under way looks whether its job is to stop, and whether live records go before.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// How a lane that worked on a unit ended.
+enum Walked {
+    Through(Result<(), ArchiveError>),
+    Stopped,
+    Left(Left),
+}
+
+impl Workshop {
+    /// Works the unit off, as far as it goes, until `stop` turns true.
+    pub async fn work(&self, unit: &UnitRow, stop: watch::Receiver<bool>) -> Left {
+        let pipeline = &*unit.pipeline;
+        let Some(station) = self.stations.get(pipeline) else {
+            let reason = format!("this process does not run pipeline `{pipeline}`; give it its file");
+            return Left::Ended(UnitEnd::Failed(UnitFault { class: "unknown_pipeline", reason }));
+        };
+        let archive = match self.archive(unit) {
+            Ok(archive) => archive,
+            Err(fault) => return self.ended(pipeline, UnitEnd::Failed(fault)),
+        };
+        let mut backoff = Backoff::default();
+        while !*stop.borrow() {
+            let attempt = async {
+                if !self.store.begin_unit(&unit.id, &self.owner).await? {
+                    return Ok(None);
+                }
+                self.store.claim(pipeline, &partition(unit), &self.owner).await.map(Some)
+            };
+            let failure: Transient = match attempt.await {
+                Ok(None) => return self.ended(pipeline, UnitEnd::Stopped),
+                Ok(Some(claim)) => match self.walk(unit, station, archive.clone(), claim, stop.clone()).await {
+                    Walked::Left(left) => return left,
+                    Walked::Stopped => return self.ended(pipeline, UnitEnd::Stopped),
+                    Walked::Through(Ok(())) => return self.ended(pipeline, UnitEnd::Done),
+                    Walked::Through(Err(ArchiveError::Fault(fault))) => return self.ended(pipeline, UnitEnd::Failed(fault)),
+                    Walked::Through(Err(ArchiveError::Unavailable(failure))) => failure,
+                },
+                Err(failure) => failure,
+            };
+            tracing::warn!(unit = unit.id, %failure, "the unit is tried again");
+            backoff.after(&failure, &self.health).await;
+        }
+        Left::Open
+    }
+
+    fn archive(&self, unit: &UnitRow) -> Result<Option<Archive>, UnitFault> {
+        let UnitSource::Rows { dataset, .. } = UnitSource::of(unit)? else { return Ok(None) };
+        let Some(config) = self.datasets.get(&dataset) else { return Ok(None) };
+        let opened = Archive::open(&dataset, config);
+        opened.map(Some).map_err(|error| UnitFault { class: "unknown_dataset", reason: error.to_string() })
+    }
+
+    fn ended(&self, pipeline: &str, end: UnitEnd) -> Left {
+        let name = match &end {
+            UnitEnd::Done => "done",
+            UnitEnd::Failed(_) => "failed",
+            UnitEnd::Stopped => "stopped",
+        };
+        METRICS.units_ended.with_label_values(&[pipeline, name]).inc();
+        Left::Ended(end)
+    }
+
+    /// Reads from the claimed position and lets a lane take the records through the pipeline, until they end or something else
+    /// ends it.
+    async fn walk(
+        &self,
+        unit: &UnitRow,
+        station: &Arc<Station>,
+        archive: Option<Archive>,
+        claim: Claim,
+        mut stop: watch::Receiver<bool>,
+    ) -> Walked {
+        let (records, receiver) = unbounded_channel();
+        let (halt, halted) = watch::channel(false);
+        let (notices, mut inbox) = unbounded_channel();
+        let from = claim.next_offset;
+        let mut lane = tokio::spawn(run_lane(station.works.clone(), claim, receiver, halted, notices));
+        // In a task of its own, so that a decoder that panics takes nothing else along.
+        let reader: JoinHandle<Result<(), ArchiveError>> = {
+            let (store, station, unit) = (self.store.clone(), station.clone(), unit.clone());
+            let gauge = METRICS.in_flight_bytes.with_label_values(&["@units"]);
+            let in_flight = InFlight::new(self.in_flight_bytes, gauge);
+            tokio::spawn(async move {
+                let yields = || station.yields();
+                let outlet = Outlet { records, in_flight, yields: &yields };
+                deliver((&store, archive.as_ref()), &station, (&unit, from), outlet).await
+            })
+        };
+        let mut look = interval_at(Instant::now() + LOOK, LOOK);
+        let (mut left, mut stopped) = (None, false);
+        loop {
+            tokio::select! {
+                ended = &mut lane => {
+                    if let Err(error) = ended {
+                        left = Some(Left::Wedged(format!("the lane of unit {} died: {error}", unit.id)));
+                    }
+                    break;
+                }
+                Some(notice) = inbox.recv() => match notice {
+                    Notice::Committed(..) => {}
+                    Notice::Fenced(_) => left = Some(Left::Open),
+                    Notice::Wedged(reason) => left = Some(Left::Wedged(reason)),
+                },
+                () = told(&mut stop), if left.is_none() => {
+                    left = Some(Left::Open);
+                    halt.send_replace(true);
+                }
+                _ = look.tick() => {
+                    station.look();
+                    // A ledger that does not answer is told by the lane's own commits.
+                    if !stopped && self.store.is_job_stopping(&unit.job_id).await.unwrap_or(false) {
+                        stopped = true;
+                        halt.send_replace(true);
+                    }
+                }
+            }
+        }
+        while let Ok(notice) = inbox.try_recv() {
+            match notice {
+                Notice::Fenced(_) => left = Some(Left::Open),
+                Notice::Wedged(reason) => left = Some(Left::Wedged(reason)),
+                Notice::Committed(..) => {}
+            }
+        }
+        if let Some(left) = left {
+            reader.abort();
+            return Walked::Left(left);
+        }
+        if stopped {
+            reader.abort();
+            return Walked::Stopped;
+        }
+        Walked::Through(reader.await.unwrap_or_else(|error| {
+            let reason = format!("reading the unit ended in a panic: {error}");
+            Err(UnitFault { class: "corrupt_file", reason }.into())
+        }))
+    }
+}
+
+/// Resolves when the process is to stop. The sender is gone only when it ends.
+async fn told(stop: &mut watch::Receiver<bool>) {
+    let _ = stop.wait_for(|stop| *stop).await;
+}

@@ -1,0 +1,71 @@
+//! A pipeline made ready to run: task graph, evaluator and committer, put together once.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::sync::OnceCell;
+
+use super::committer::Committer;
+use super::definition::{Budget, Definition};
+use super::evaluator::Evaluator;
+use super::graph::Graph;
+use crate::engine::Engine;
+use crate::health::Health;
+use crate::sink::Dataset;
+use crate::store::Store;
+
+/// What the lanes of a pipeline share.
+pub struct Works {
+    /// Makes fates of records.
+    pub evaluator: Evaluator,
+    /// Commits them.
+    pub committer: Committer,
+    /// When a batch is full.
+    pub budget: Budget,
+    /// Told what is out of order.
+    pub health: Health,
+    /// How long one evaluation may take before the model host counts as wedged.
+    pub watchdog: Duration,
+}
+
+/// What a pipeline is made ready with.
+#[derive(Clone)]
+pub struct Materials {
+    /// The model host.
+    pub engine: Engine,
+    /// The ledger.
+    pub store: Store,
+    /// Where Parquet files go, if anywhere.
+    pub dataset: Option<Dataset>,
+    /// Told what is out of order.
+    pub health: Health,
+    /// How long one evaluation may take.
+    pub watchdog: Duration,
+}
+
+impl Works {
+    /// Makes the pipeline ready.
+    ///
+    /// # Errors
+    /// Where a model, a template or the source does not fit.
+    pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Arc<Self>> {
+        let Materials { engine, store, dataset, health, watchdog } = materials;
+        let graph = Graph::build(definition, &engine).await?;
+        let evaluator = Evaluator::new(definition, graph, store.clone())?;
+        let committer = Committer {
+            pipeline: definition.name.clone(),
+            tasks: evaluator.graph().tasks().cloned().collect(),
+            lineages: evaluator.graph().lineages(),
+            prompts: evaluator.graph().prompts().cloned().collect(),
+            prompts_kept: OnceCell::new(),
+            store,
+            dataset,
+            results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),
+            dead_letter_topic: definition.sinks.dead_letters.as_ref().map(|topic| topic.name.clone()),
+            health: health.clone(),
+            embedding_sets: Mutex::new(HashMap::new()),
+        };
+        Ok(Arc::new(Self { evaluator, committer, budget: definition.budget.clone(), health, watchdog }))
+    }
+}

@@ -1,0 +1,364 @@
+//! Rows of a Parquet file become records: each a JSON object of its columns.
+
+use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
+use std::time::Duration;
+
+use arrow::array::RecordBatch;
+use arrow::datatypes::{DataType, Schema};
+use arrow::json::LineDelimitedWriter;
+use bytes::Bytes;
+use futures::{FutureExt, StreamExt};
+use parquet::arrow::ProjectionMask;
+use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
+use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::errors::ParquetError;
+use serde_json::{Map, Value};
+use tokio::sync::mpsc::UnboundedSender;
+use tokio::time::sleep;
+
+use super::read::{Conditional, Failure};
+use super::{Archive, ArchiveError, ArchiveFile, Shape};
+use crate::document::{look_up, microseconds};
+use crate::record::{Partition, Place, Record};
+use crate::source::{Delivery, InFlight};
+use crate::store::UnitFault;
+
+/// Columns that a pipeline reads.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Needs {
+    /// The column of the id: text or an integer.
+    pub id: String,
+    /// The column of the version: text, an integer, a date or a time.
+    pub version: Option<String>,
+    /// Columns that the text is made of.
+    pub text: BTreeSet<String>,
+}
+
+/// Rows of one file, and where they belong in the ledger.
+#[derive(Debug, Clone)]
+pub struct RowRange {
+    /// The file as it was planned.
+    pub file: ArchiveFile,
+    /// The partition that stands for them.
+    pub partition: Partition,
+    /// The first row.
+    pub from: i64,
+    /// One past the last row.
+    pub to: i64,
+    /// Which of them are wanted, in ascending order; all, where it is `None`.
+    pub wanted: Option<Vec<i64>>,
+    /// Which times are wanted; all, where it is `None`.
+    pub window: Option<Window>,
+    /// What the pipeline reads.
+    pub needs: Needs,
+}
+
+/// Rows of a span of time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Window {
+    /// The column that holds the time: a date, a time, or a text that holds one.
+    pub column: String,
+    /// The first microsecond since the Unix epoch.
+    pub since: i64,
+    /// One past the last.
+    pub until: i64,
+}
+
+impl Window {
+    /// Whether the row lies in it. One whose time cannot be read does: the walk says what is wrong with it.
+    fn holds(&self, payload: &[u8]) -> bool {
+        let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(payload) else { return true };
+        let time = look_up(&fields, &self.column).and_then(Value::as_str).and_then(microseconds);
+        time.is_none_or(|time| (self.since..self.until).contains(&time))
+    }
+}
+
+/// Rows decoded at a time: few enough that wide rows stay small, enough that columns pay.
+const ROWS: usize = 128;
+/// A row group that claims to be larger than this when unpacked is not believed: it would not fit beside models.
+const ROW_GROUP_BYTES: i64 = 4 << 30;
+/// How often a reader that must wait looks whether it still must.
+const WAIT: Duration = Duration::from_millis(25);
+
+impl Archive {
+    /// The shape of the file.
+    ///
+    /// # Errors
+    /// Where it is not the file that was listed, not Parquet, lacks a column, or cannot be read for now.
+    pub async fn shape(&self, file: &ArchiveFile, needs: &Needs) -> Result<Shape, ArchiveError> {
+        let reader = Conditional::new(self, file)?;
+        let failure = reader.failure();
+        let work = async {
+            let builder = open(reader).await?;
+            check_columns(builder.schema(), needs).map_err(Trouble::Schema)?;
+            Ok(Shape { row_groups: row_groups(&builder)? })
+        };
+        self.guarded(file, &failure, work).await
+    }
+
+    /// Delivers the wanted rows of the range, then returns. Waits while `in_flight` is full, and as long as `yields` says so.
+    /// Ends early, without an error, where nobody takes records any more.
+    ///
+    /// # Errors
+    /// See [`Archive::shape`]. What was delivered before is sound.
+    pub async fn deliver(
+        &self,
+        range: &RowRange,
+        records: &UnboundedSender<Delivery>,
+        in_flight: &InFlight,
+        yields: &(dyn Fn() -> bool + Sync),
+    ) -> Result<(), ArchiveError> {
+        let reader = Conditional::new(self, &range.file)?;
+        let failure = reader.failure();
+        let work = async {
+            let builder = open(reader).await?;
+            check_columns(builder.schema(), &range.needs).map_err(Trouble::Schema)?;
+            if let Some(window) = &range.window {
+                check_time(builder.schema(), &window.column).map_err(Trouble::Schema)?;
+            }
+            let groups = row_groups(&builder)?;
+            let readable = readable_columns(builder.schema());
+            let mask = ProjectionMask::roots(builder.parquet_schema(), readable);
+            let (chosen, base) = covering(&groups, range.from, range.to);
+            let rows = wanted(range);
+            let selection = selection(&rows, base, chosen.iter().map(|&group| groups[group]).sum());
+            let stream = builder
+                .with_projection(mask)
+                .with_row_groups(chosen)
+                .with_row_selection(selection)
+                .with_batch_size(ROWS)
+                .build()?;
+            send(stream, &rows, range, (records, in_flight, yields)).await
+        };
+        self.guarded(&range.file, &failure, work).await
+    }
+
+    /// Tells apart what is the file's fault and what the world's. A panic of the decoder is the file's.
+    async fn guarded<T>(
+        &self,
+        file: &ArchiveFile,
+        failure: &Failure,
+        work: impl Future<Output = Result<T, Trouble>>,
+    ) -> Result<T, ArchiveError> {
+        let outcome = AssertUnwindSafe(work).catch_unwind().await;
+        let (class, reason) = match outcome {
+            Ok(Ok(value)) => return Ok(value),
+            Ok(Err(trouble)) => {
+                if let Some(error) = failure.take() {
+                    return Err(error);
+                }
+                match trouble {
+                    Trouble::Schema(reason) => ("schema_mismatch", reason),
+                    Trouble::Decoder(error) => ("corrupt_file", format!("it cannot be decoded: {error}")),
+                }
+            }
+            Err(_) => ("corrupt_file", "the Parquet decoder gave up on it".to_owned()),
+        };
+        let reason = format!("`{}` of dataset `{}`: {reason}", file.key, self.name);
+        Err(UnitFault { class, reason }.into())
+    }
+}
+
+/// What can be wrong with a file.
+#[derive(Debug)]
+enum Trouble {
+    Schema(String),
+    Decoder(ParquetError),
+}
+
+impl From<ParquetError> for Trouble {
+    fn from(error: ParquetError) -> Self {
+        Self::Decoder(error)
+    }
+}
+
+async fn open(reader: Conditional) -> Result<ParquetRecordBatchStreamBuilder<Conditional>, ParquetError> {
+    ParquetRecordBatchStreamBuilder::new(reader).await
+}
+
+/// Rows of each group, after a look at whether the footer can be believed.
+fn row_groups(builder: &ParquetRecordBatchStreamBuilder<Conditional>) -> Result<Vec<i64>, ParquetError> {
+    let metadata = builder.metadata();
+    let mut rows = Vec::with_capacity(metadata.num_row_groups());
+    for group in metadata.row_groups() {
+        let (count, bytes) = (group.num_rows(), group.total_byte_size());
+        if count < 0 || !(0..=ROW_GROUP_BYTES).contains(&bytes) {
+            return Err(ParquetError::General(format!("a row group of {count} rows and {bytes} bytes")));
+        }
+        for column in group.columns() {
+            if column.uncompressed_size() < 0 || column.uncompressed_size() > ROW_GROUP_BYTES || column.num_values() < 0 {
+                return Err(ParquetError::General(format!("a column chunk of {} bytes", column.uncompressed_size())));
+            }
+        }
+        rows.push(count);
+    }
+    let sum = rows.iter().try_fold(0_i64, |sum, rows| sum.checked_add(*rows));
+    match sum {
+        Some(sum) if sum == metadata.file_metadata().num_rows() => Ok(rows),
+        _ => Err(ParquetError::General("the row groups do not add up to the file's rows".into())),
+    }
+}
+
+fn check_columns(schema: &Schema, needs: &Needs) -> Result<(), String> {
+    let find = |name: &str| {
+        // Dotted names look into objects, as everywhere else; the first part is the column.
+        let root = name.split('.').next().unwrap_or(name);
+        schema.field_with_name(name).or_else(|_| schema.field_with_name(root)).map_err(|_| {
+            let present: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).take(20).collect();
+            format!("column `{name}`, which the pipeline needs, is missing; there are {}", present.join(", "))
+        })
+    };
+    let check = |name: &str, what: &str, fits: fn(&DataType) -> bool| {
+        let field = find(name)?;
+        let kind = match field.data_type() {
+            DataType::Dictionary(_, values) => values,
+            kind => kind,
+        };
+        if fits(kind) || matches!(kind, DataType::Struct(_)) && name.contains('.') {
+            return Ok(());
+        }
+        Err(format!("column `{name}` is {kind}, but {what}"))
+    };
+    check(&needs.id, "an id is text or an integer", |kind| is_text(kind) || kind.is_integer())?;
+    if let Some(version) = &needs.version {
+        check(version, "a version is an integer, a date, a time or a text that holds one", |kind| {
+            is_text(kind) || kind.is_integer() || matches!(kind, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
+        })?;
+    }
+    for name in &needs.text {
+        check(name, "the pipeline makes text of it", is_readable)?;
+    }
+    Ok(())
+}
+
+fn check_time(schema: &Schema, name: &str) -> Result<(), String> {
+    let root = name.split('.').next().unwrap_or(name);
+    match schema.field_with_name(name).or_else(|_| schema.field_with_name(root)).map(|field| field.data_type()) {
+        Ok(kind) if kind.is_integer() => Err(format!(
+            "column `{name}` is {kind}, and `since` and `until` need a date, a time or a text that holds one; leave them out"
+        )),
+        _ => Ok(()),
+    }
+}
+
+fn is_text(kind: &DataType) -> bool {
+    matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
+}
+
+/// Whether values of that type have a plain form in JSON.
+fn is_readable(kind: &DataType) -> bool {
+    match kind {
+        DataType::List(field) | DataType::LargeList(field) => is_readable(field.data_type()),
+        DataType::Struct(fields) => fields.iter().all(|field| is_readable(field.data_type())),
+        DataType::Dictionary(_, values) => is_readable(values),
+        DataType::Boolean | DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => true,
+        DataType::Decimal128(..) | DataType::Decimal256(..) => true,
+        kind => is_text(kind) || kind.is_integer() || kind.is_floating(),
+    }
+}
+
+/// Columns that no record can carry are left out.
+fn readable_columns(schema: &Schema) -> Vec<usize> {
+    schema.fields().iter().enumerate().filter(|(_, field)| is_readable(field.data_type())).map(|(index, _)| index).collect()
+}
+
+/// The row groups that hold the rows `from..to`, and the number of their first row.
+fn covering(groups: &[i64], from: i64, to: i64) -> (Vec<usize>, i64) {
+    let (mut start, mut chosen, mut base) = (0, Vec::new(), from);
+    for (index, rows) in groups.iter().enumerate() {
+        if start < to && start + rows > from && *rows > 0 {
+            if chosen.is_empty() {
+                base = start;
+            }
+            chosen.push(index);
+        }
+        start += rows;
+    }
+    (chosen, base)
+}
+
+fn wanted(range: &RowRange) -> Vec<i64> {
+    match &range.wanted {
+        Some(rows) => rows.iter().copied().filter(|row| (range.from..range.to).contains(row)).collect(),
+        None => (range.from..range.to).collect(),
+    }
+}
+
+/// Skips and selects, of `total` rows that begin with the row `base`.
+fn selection(rows: &[i64], base: i64, total: i64) -> RowSelection {
+    let mut selectors: Vec<RowSelector> = Vec::new();
+    let mut at = base;
+    for &row in rows.iter().filter(|row| (base..base + total).contains(*row)) {
+        if row > at {
+            selectors.push(RowSelector::skip((row - at) as usize));
+        }
+        match selectors.last_mut() {
+            Some(last) if !last.skip => last.row_count += 1,
+            _ => selectors.push(RowSelector::select(1)),
+        }
+        at = row + 1;
+    }
+    if at < base + total {
+        selectors.push(RowSelector::skip((base + total - at) as usize));
+    }
+    RowSelection::from(selectors)
+}
+
+type Outlet<'a> = (&'a UnboundedSender<Delivery>, &'a InFlight, &'a (dyn Fn() -> bool + Sync));
+
+async fn send(
+    mut stream: ParquetRecordBatchStream<Conditional>,
+    rows: &[i64],
+    range: &RowRange,
+    (records, in_flight, yields): Outlet<'_>,
+) -> Result<(), Trouble> {
+    let mut numbers = rows.iter();
+    while let Some(batch) = stream.next().await {
+        for payload in objects(&batch?)? {
+            let Some(&offset) = numbers.next() else {
+                return Err(Trouble::Decoder(ParquetError::General("it holds more rows than its footer says".into())));
+            };
+            if range.window.as_ref().is_some_and(|window| !window.holds(&payload)) {
+                continue;
+            }
+            while in_flight.is_full() || yields() {
+                if records.is_closed() {
+                    return Ok(());
+                }
+                sleep(WAIT).await;
+            }
+            let record = Record {
+                place: Place { partition: range.partition.clone(), offset },
+                timestamp_ms: Some(range.file.modified_ms),
+                key: None,
+                payload: Some(payload),
+                headers: Vec::new(),
+            };
+            let hold = in_flight.hold(record.weight());
+            if records.send(Delivery { record, hold }).is_err() {
+                return Ok(());
+            }
+        }
+    }
+    match numbers.len() {
+        0 => Ok(()),
+        missing => Err(Trouble::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
+    }
+}
+
+/// A JSON object a row.
+fn objects(batch: &RecordBatch) -> Result<Vec<Bytes>, Trouble> {
+    let mut writer = LineDelimitedWriter::new(Vec::new());
+    let written = writer.write(batch).and_then(|()| writer.finish());
+    written.map_err(|error| Trouble::Schema(format!("its rows have no form in JSON: {error}")))?;
+    let lines = Bytes::from(writer.into_inner());
+    let mut found = Vec::with_capacity(batch.num_rows());
+    let mut rest = lines;
+    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
+        // A copy of its own: a record that outlives the others must not hold them all.
+        found.push(Bytes::copy_from_slice(&rest[..end]));
+        rest = rest.slice(end + 1..);
+    }
+    Ok(found)
+}

@@ -1,0 +1,263 @@
+//! Units: planned in one go, handed out by the units topic, ended once.
+
+use serde_json::{Value, json};
+use sqlx::{Acquire, PgConnection};
+use uuid::Uuid;
+
+use super::change::shift;
+use super::{JobRow, JobState, ledger_topic};
+use crate::failure::Transient;
+use crate::store::submission::Submission;
+use crate::store::{CommitError, Store, commit, unavailable};
+
+/// A unit as it is planned.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NewUnit {
+    /// The hash of job, source, its version and range.
+    pub id: String,
+    /// What it reads, in words of the jobs room.
+    pub source: Value,
+    /// The first row.
+    pub from_row: i64,
+    /// One past the last row.
+    pub to_row: i64,
+    /// Rows that are wanted of these.
+    pub rows: i64,
+}
+
+/// A unit.
+#[derive(Debug, Clone, PartialEq)]
+pub struct UnitRow {
+    /// Its id.
+    pub id: String,
+    /// The job.
+    pub job_id: String,
+    /// The job's pipeline.
+    pub pipeline: String,
+    /// Its number within the job: the partition in the ledger.
+    pub ordinal: i32,
+    /// The topic in the ledger.
+    pub topic: String,
+    /// What it reads.
+    pub source: Value,
+    /// The first row.
+    pub from_row: i64,
+    /// One past the last row.
+    pub to_row: i64,
+    /// Whether it is still to be worked off.
+    pub waits: bool,
+}
+
+/// Why a unit can never be done as it is.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{class}: {reason}")]
+pub struct UnitFault {
+    /// The class of fault.
+    pub class: &'static str,
+    /// The thing, the place and the mend.
+    pub reason: String,
+}
+
+/// What became of a unit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum UnitEnd {
+    /// Every row is committed.
+    Done,
+    /// It can never be done as it is. What was committed stays.
+    Failed(UnitFault),
+    /// Its job came to a stop before it was done.
+    Stopped,
+}
+
+impl Store {
+    /// Writes the units of a job that is being planned, gives each its first position, sends them to `units_topic` where there is
+    /// one, and lets the job run. Tells whether the job was still being planned.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn plan_job(
+        &self,
+        job: &JobRow,
+        units: &[NewUnit],
+        units_topic: Option<&str>,
+        events: &str,
+    ) -> Result<bool, Transient> {
+        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
+        let planned = shift(&mut transaction, &job.id, &[JobState::Planning], (JobState::Running, None), events)
+            .await
+            .map_err(unavailable)?;
+        if planned {
+            insert(&mut transaction, job, units).await.map_err(unavailable)?;
+            if let Some(topic) = units_topic {
+                let ids: Vec<String> = units.iter().map(|unit| unit.id.clone()).collect();
+                dispatch(&mut transaction, topic, &ids).await.map_err(unavailable)?;
+            }
+        }
+        transaction.commit().await.map_err(unavailable)?;
+        Ok(planned)
+    }
+
+    /// The unit of that id.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn unit(&self, id: &str) -> Result<Option<UnitRow>, Transient> {
+        sqlx::query_as!(
+            UnitRow,
+            r#"SELECT u.id, job_id, j.pipeline, ordinal, topic, source, from_row, to_row, u.state = 'waiting' AS "waits!"
+               FROM units u JOIN jobs j ON j.id = u.job_id WHERE u.id = $1"#,
+            id
+        )
+        .fetch_optional(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
+    /// Units of the job that are still to be worked off, in order.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn waiting_units(&self, job: &str) -> Result<Vec<UnitRow>, Transient> {
+        sqlx::query_as!(
+            UnitRow,
+            r#"SELECT u.id, job_id, j.pipeline, ordinal, topic, source, from_row, to_row, true AS "waits!"
+               FROM units u JOIN jobs j ON j.id = u.job_id WHERE job_id = $1 AND u.state = 'waiting' ORDER BY ordinal"#,
+            job
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
+    /// What went wrong with units of the job: ordinal, source, class and reason of at most `limit` that failed.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn unit_faults(&self, job: &str, limit: i64) -> Result<Vec<(i32, Value, String, String)>, Transient> {
+        let rows = sqlx::query!(
+            r#"SELECT ordinal, source, class AS "class!", reason AS "reason!" FROM units
+               WHERE job_id = $1 AND state = 'failed' ORDER BY ordinal LIMIT $2"#,
+            job,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok(rows.into_iter().map(|row| (row.ordinal, row.source, row.class, row.reason)).collect())
+    }
+
+    /// Notes that `owner` begins the unit. Tells whether it may: the unit waits, and its job runs and is not coming to a stop.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn begin_unit(&self, id: &str, owner: &str) -> Result<bool, Transient> {
+        let begun = sqlx::query!(
+            "UPDATE units u SET owner = $2, attempts = attempts + 1, started_at = coalesce(u.started_at, now())
+             FROM jobs j WHERE u.id = $1 AND u.state = 'waiting' AND j.id = u.job_id AND j.state = 'running' AND NOT j.stopping",
+            id,
+            owner
+        )
+        .execute(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok(begun.rows_affected() > 0)
+    }
+
+    /// Whether units of the job that are under way are to come to a stop.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn is_job_stopping(&self, job: &str) -> Result<bool, Transient> {
+        sqlx::query_scalar!(r#"SELECT stopping OR state <> 'running' AS "stopping!" FROM jobs WHERE id = $1"#, job)
+            .fetch_optional(&self.pool)
+            .await
+            .map(|stopping| stopping.unwrap_or(true))
+            .map_err(unavailable)
+    }
+
+    /// Ends the unit, and with it the record of the units topic that named it, where one did: `submission` is that record's.
+    ///
+    /// # Errors
+    /// See [`CommitError`].
+    pub async fn end_unit(&self, end: Option<(&str, &UnitEnd)>, submission: Option<&Submission>) -> Result<(), CommitError> {
+        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
+        let mut transaction = connection.begin().await.map_err(unavailable)?;
+        if let Some(submission) = submission {
+            commit::advance(&mut transaction, &submission.batch).await?;
+            commit::write(&mut transaction, submission).await?;
+        }
+        if let Some((id, end)) = end {
+            let (state, class, reason) = match end {
+                UnitEnd::Done => ("done", None, None),
+                UnitEnd::Failed(fault) => ("failed", Some(fault.class), Some(fault.reason.replace('\0', "\u{fffd}"))),
+                UnitEnd::Stopped => ("stopped", None, None),
+            };
+            sqlx::query!(
+                "UPDATE units SET state = $2, class = $3, reason = coalesce($4, reason), finished_at = now()
+                 WHERE id = $1 AND state = 'waiting'",
+                id,
+                state,
+                class,
+                reason
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
+        }
+        transaction.commit().await.map_err(unavailable)?;
+        Ok(())
+    }
+}
+
+async fn insert(connection: &mut PgConnection, job: &JobRow, units: &[NewUnit]) -> sqlx::Result<()> {
+    let topic = ledger_topic(&job.id);
+    let ids: Vec<&str> = units.iter().map(|unit| unit.id.as_str()).collect();
+    let ordinals: Vec<i32> = (0..units.len() as i32).collect();
+    let sources: Vec<Value> = units.iter().map(|unit| unit.source.clone()).collect();
+    let column = |field: fn(&NewUnit) -> i64| units.iter().map(field).collect::<Vec<_>>();
+    sqlx::query!(
+        "INSERT INTO units (job_id, topic, id, ordinal, source, from_row, to_row, rows)
+         SELECT $1, $2, * FROM unnest($3::text[], $4::integer[], $5::jsonb[], $6::bigint[], $7::bigint[], $8::bigint[])",
+        job.id,
+        topic,
+        &ids as &[&str],
+        &ordinals,
+        &sources,
+        &column(|unit| unit.from_row),
+        &column(|unit| unit.to_row),
+        &column(|unit| unit.rows)
+    )
+    .execute(&mut *connection)
+    .await?;
+    sqlx::query!(
+        "INSERT INTO positions (pipeline, topic, partition, seed_offset, next_offset)
+         SELECT $1, $2, ordinal, seed, seed FROM unnest($3::integer[], $4::bigint[]) AS s (ordinal, seed)
+         ON CONFLICT DO NOTHING",
+        job.pipeline,
+        topic,
+        &ordinals,
+        &column(|unit| unit.from_row)
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+/// Sends units to the topic that hands them out.
+pub(super) async fn dispatch(connection: &mut PgConnection, topic: &str, units: &[String]) -> sqlx::Result<()> {
+    let events: Vec<Uuid> = units.iter().map(|_| Uuid::now_v7()).collect();
+    let keys: Vec<&[u8]> = units.iter().map(|unit| unit.as_bytes()).collect();
+    let payloads: Vec<Vec<u8>> =
+        units.iter().map(|unit| json!({ "version": 1, "unit": unit }).to_string().into_bytes()).collect();
+    sqlx::query!(
+        "INSERT INTO outbox (event_id, topic, key, payload, headers)
+         SELECT event, $1, key, payload, '{}'::jsonb FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS u (event, key, payload)",
+        topic,
+        &events,
+        &keys as &[&[u8]],
+        &payloads
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
