@@ -14,6 +14,7 @@ mod engine;
 mod faults;
 mod floors;
 mod harness;
+mod jobs;
 mod ledger;
 mod models;
 mod pipelines;
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         search::trials(),
         writer::trials(),
         faults::trials(),
+        jobs::trials(),
         demo::trials(),
         bad_input::trials(),
         readme::trials(),

@@ -165,9 +165,14 @@ impl World {
 
     /// The events of the results topic by their ids.
     pub async fn events(&self) -> BTreeMap<String, Value> {
-        let (config, topic) = (self.client.config(), self.results.clone());
-        tokio::task::spawn_blocking(move || read_events(config, &topic)).await.unwrap()
+        read_topic(&self.client, &self.results).await
     }
+}
+
+/// The events of a topic of one partition, by their ids, which are in the order of their making.
+pub async fn read_topic(client: &Client, topic: &str) -> BTreeMap<String, Value> {
+    let (config, topic) = (client.config(), topic.to_owned());
+    tokio::task::spawn_blocking(move || read_events(config, &topic)).await.unwrap()
 }
 
 /// Reads the topic's only partition from its start to its end.

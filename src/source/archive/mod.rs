@@ -115,6 +115,8 @@ impl Archive {
             (None, None) => builder.with_skip_signature(true),
             _ => return Err("`access_key_env` and `secret_key_env` go together; set both or none".into()),
         };
+        // A second installation is refused and changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let bucket = builder.build().map_err(|e| format!("cannot be reached as configured: {e}"))?;
         let prefix = Key::parse(prefix).map_err(|e| format!("`url` has no usable prefix: {e}"))?;
         Ok(Self { name: name.to_owned(), files: Arc::new(PrefixStore::new(bucket, prefix)), local: None })
@@ -220,3 +222,6 @@ pub fn check_key(key: &str) -> Result<(), UnitFault> {
     };
     Err(UnitFault { class: "refused_key", reason: format!("the key `{}` is refused: {reason}", key.escape_debug()) })
 }
+
+#[cfg(test)]
+mod tests;
