@@ -45,6 +45,8 @@ CREATE TABLE units (
     state       text        NOT NULL DEFAULT 'waiting' CHECK (state IN ('waiting', 'done', 'failed', 'stopped')),
     class       text,
     reason      text,
+    -- What the unit of a job that measures something has counted.
+    report      jsonb,
     attempts    integer     NOT NULL DEFAULT 0,
     owner       text,
     started_at  timestamptz,

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::sleep;
 
 use super::errands::Errands;
+use super::evaluate;
 use super::plan::{PlanError, Planner};
 use super::spec::JobSpec;
 use crate::config::JobsConfig;
@@ -128,6 +129,10 @@ impl Foreman {
         let progress = store.job_progress(job).await?;
         if progress.units_done + progress.units_failed + progress.units_stopped == progress.units {
             let (state, reason) = ending(job, &progress);
+            let reports = store.unit_reports(&job.id).await?;
+            if !reports.is_empty() {
+                store.report_job(&job.id, &evaluate::sum(reports).report()).await?;
+            }
             self.move_on(job, &[JobState::Running], (state, reason.as_deref())).await?;
             return Ok(());
         }

@@ -12,12 +12,14 @@
 //! | `foreman.rs` | moves jobs on; one in a fleet |
 //! | `errands.rs` | the two topics |
 //! | `work.rs` | one unit, from claim to end |
+//! | `evaluate.rs` | how often a task is right |
 //! | `source.rs` | what a unit reads |
 //! | `crew.rs` | all of it in one process |
 //! | `station.rs` | a pipeline as jobs use it |
 
 mod crew;
 mod errands;
+mod evaluate;
 mod foreman;
 mod plan;
 mod source;

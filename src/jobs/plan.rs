@@ -5,7 +5,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
-use super::source::UnitSource;
+use super::source::{Measured, UnitSource};
 use super::spec::{JobKind, JobSpec, Rows};
 use super::station::Station;
 use crate::failure::Transient;
@@ -49,7 +49,14 @@ impl Planner<'_> {
     /// The units of the job. There may be none, where there is nothing to do.
     pub(super) async fn units(&self, spec: &JobSpec) -> Result<Vec<NewUnit>, PlanError> {
         match &spec.kind {
-            JobKind::Backfill(rows) | JobKind::Evaluate { rows, .. } => self.rows(&spec.id, rows).await,
+            JobKind::Backfill(rows) => self.rows(&spec.id, rows, None).await,
+            JobKind::Evaluate { rows, task, expected } => {
+                let name = &self.station.definition.name;
+                if !self.station.definition.tasks.iter().any(|known| *known.name == **task) {
+                    return Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`")));
+                }
+                self.rows(&spec.id, rows, Some(Measured { task: task.clone(), expected: expected.clone() })).await
+            }
             JobKind::Rerun { tasks } => {
                 self.outdated(&spec.id, |task, _| tasks.is_empty() || tasks.iter().any(|t| t == task)).await
             }
@@ -62,7 +69,7 @@ impl Planner<'_> {
         }
     }
 
-    async fn rows(&self, job: &str, rows: &Rows) -> Result<Vec<NewUnit>, PlanError> {
+    async fn rows(&self, job: &str, rows: &Rows, measured: Option<Measured>) -> Result<Vec<NewUnit>, PlanError> {
         let Some(archive) = self.archive else {
             return Err(PlanError::Refused(format!("the configuration names no dataset `{}`", rows.dataset)));
         };
@@ -102,7 +109,14 @@ impl Planner<'_> {
             }
             let id = unit_id(job, &[&file.key, &file.version], (from, to));
             let window = if has_versions { (since, until) } else { (None, None) };
-            let source = UnitSource::Rows { dataset: rows.dataset.clone(), file, wanted, since: window.0, until: window.1 };
+            let source = UnitSource::Rows {
+                dataset: rows.dataset.clone(),
+                file,
+                wanted,
+                since: window.0,
+                until: window.1,
+                measured: measured.clone(),
+            };
             units.push(NewUnit { id, source: source.to_json(), from_row: from, to_row: to, rows: count });
         }
         Ok(units)

@@ -30,6 +30,9 @@ pub(super) enum UnitSource {
         /// One past the last.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         until: Option<i64>,
+        /// What is measured on them, in place of a commit.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        measured: Option<Measured>,
     },
     /// Documents of the ledger, to be run again.
     Documents(Vec<String>),
@@ -40,6 +43,16 @@ pub(super) enum UnitSource {
         /// The version of the deletes, where arrival is the version: when the job was asked for.
         at_ms: i64,
     },
+}
+
+/// A task, and the column that holds what is right.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Measured {
+    /// The task.
+    pub task: String,
+    /// The column.
+    pub expected: String,
 }
 
 /// How a unit's records go out.
@@ -73,6 +86,14 @@ impl UnitSource {
 
     pub(super) fn to_json(&self) -> Value {
         serde_json::to_value(self).unwrap_or_default()
+    }
+
+    /// What is measured on it, where something is.
+    pub(super) fn measured(&self) -> Option<Measured> {
+        match self {
+            Self::Rows { measured, .. } => measured.clone(),
+            Self::Documents(_) | Self::Deletes { .. } => None,
+        }
     }
 
     /// The rows of a file as the archive reads them, from row `from` on.

@@ -4,12 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, interval_at};
 
-use super::source::{Outlet, UnitSource, deliver, partition};
+use super::evaluate::measure;
+use super::source::{Measured, Outlet, UnitSource, deliver, partition};
 use super::station::Station;
 use crate::checkpoint::Claim;
 use crate::config::DatasetConfig;
@@ -17,7 +18,7 @@ use crate::failure::Transient;
 use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::pipeline::{Backoff, Notice, run_lane};
-use crate::source::{Archive, ArchiveError, InFlight};
+use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{Store, UnitEnd, UnitFault, UnitRow};
 
 /// Works off units.
@@ -50,6 +51,9 @@ pub enum Left {
 /// How often a unit under way looks whether its job is to stop, and whether live records go before.
 const LOOK: Duration = Duration::from_millis(500);
 
+type Reader = JoinHandle<Result<(), ArchiveError>>;
+type Records = UnboundedReceiver<Delivery>;
+
 /// How a lane that worked on a unit ended.
 enum Walked {
     Through(Result<(), ArchiveError>),
@@ -65,8 +69,9 @@ impl Workshop {
             let reason = format!("this process does not run pipeline `{pipeline}`; give it its file");
             return Left::Ended(UnitEnd::Failed(UnitFault { class: "unknown_pipeline", reason }));
         };
-        let archive = match self.archive(unit) {
-            Ok(archive) => archive,
+        let opened = UnitSource::of(unit).and_then(|source| Ok((self.archive(&source)?, source.measured())));
+        let (archive, measured) = match opened {
+            Ok(opened) => opened,
             Err(fault) => return self.ended(pipeline, UnitEnd::Failed(fault)),
         };
         let mut backoff = Backoff::default();
@@ -79,13 +84,21 @@ impl Workshop {
             };
             let failure: Transient = match attempt.await {
                 Ok(None) => return self.ended(pipeline, UnitEnd::Stopped),
-                Ok(Some(claim)) => match self.walk(unit, station, archive.clone(), claim, stop.clone()).await {
-                    Walked::Left(left) => return left,
-                    Walked::Stopped => return self.ended(pipeline, UnitEnd::Stopped),
-                    Walked::Through(Ok(())) => return self.ended(pipeline, UnitEnd::Done),
-                    Walked::Through(Err(ArchiveError::Fault(fault))) => return self.ended(pipeline, UnitEnd::Failed(fault)),
-                    Walked::Through(Err(ArchiveError::Unavailable(failure))) => failure,
-                },
+                Ok(Some(claim)) => {
+                    let walked = match &measured {
+                        Some(measured) => self.measure(unit, station, (archive.clone(), measured), stop.clone()).await,
+                        None => Ok(self.walk(unit, station, archive.clone(), claim, stop.clone()).await),
+                    };
+                    match walked {
+                        Ok(Walked::Left(left)) => return left,
+                        Ok(Walked::Stopped) => return self.ended(pipeline, UnitEnd::Stopped),
+                        Ok(Walked::Through(Ok(()))) => return self.ended(pipeline, UnitEnd::Done),
+                        Ok(Walked::Through(Err(ArchiveError::Fault(fault)))) => {
+                            return self.ended(pipeline, UnitEnd::Failed(fault));
+                        }
+                        Ok(Walked::Through(Err(ArchiveError::Unavailable(failure)))) | Err(failure) => failure,
+                    }
+                }
                 Err(failure) => failure,
             };
             tracing::warn!(unit = unit.id, %failure, "the unit is tried again");
@@ -94,10 +107,10 @@ impl Workshop {
         Left::Open
     }
 
-    fn archive(&self, unit: &UnitRow) -> Result<Option<Archive>, UnitFault> {
-        let UnitSource::Rows { dataset, .. } = UnitSource::of(unit)? else { return Ok(None) };
-        let Some(config) = self.datasets.get(&dataset) else { return Ok(None) };
-        let opened = Archive::open(&dataset, config);
+    fn archive(&self, source: &UnitSource) -> Result<Option<Archive>, UnitFault> {
+        let UnitSource::Rows { dataset, .. } = source else { return Ok(None) };
+        let Some(config) = self.datasets.get(dataset) else { return Ok(None) };
+        let opened = Archive::open(dataset, config);
         opened.map(Some).map_err(|error| UnitFault { class: "unknown_dataset", reason: error.to_string() })
     }
 
@@ -111,6 +124,50 @@ impl Workshop {
         Left::Ended(end)
     }
 
+    /// Begins to read the unit from row `from` on. In a task of its own, so that a decoder that panics takes nothing else along.
+    fn read(&self, unit: &UnitRow, station: &Arc<Station>, archive: Option<Archive>, from: i64) -> (Reader, Records) {
+        let (records, receiver) = unbounded_channel();
+        let (store, station, unit) = (self.store.clone(), station.clone(), unit.clone());
+        let in_flight = InFlight::new(self.in_flight_bytes, METRICS.in_flight_bytes.with_label_values(&["@units"]));
+        let reader = tokio::spawn(async move {
+            let yields = || station.yields();
+            let outlet = Outlet { records, in_flight, yields: &yields };
+            deliver((&store, archive.as_ref()), &station, (&unit, from), outlet).await
+        });
+        (reader, receiver)
+    }
+
+    /// Measures on the unit's rows in place of committing what comes of them.
+    async fn measure(
+        &self,
+        unit: &UnitRow,
+        station: &Arc<Station>,
+        (archive, measured): (Option<Archive>, &Measured),
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<Walked, Transient> {
+        let (reader, receiver) = self.read(unit, station, archive, unit.from_row);
+        let counting = measure(station, measured, receiver);
+        tokio::pin!(counting);
+        let mut look = interval_at(Instant::now() + LOOK, LOOK);
+        let counts = loop {
+            tokio::select! {
+                counts = &mut counting => break counts?,
+                () = told(&mut stop) => return Ok(Walked::Left(Left::Open)),
+                _ = look.tick() => {
+                    station.look();
+                    if self.store.is_job_stopping(&unit.job_id).await.unwrap_or(false) {
+                        return Ok(Walked::Stopped);
+                    }
+                }
+            }
+        };
+        let read = finished(reader).await;
+        if read.is_ok() {
+            self.store.report_unit(&unit.id, &serde_json::to_value(counts).unwrap_or_default()).await?;
+        }
+        Ok(Walked::Through(read))
+    }
+
     /// Reads from the claimed position and lets a lane take the records through the pipeline, until they end or something else
     /// ends it.
     async fn walk(
@@ -121,22 +178,10 @@ impl Workshop {
         claim: Claim,
         mut stop: watch::Receiver<bool>,
     ) -> Walked {
-        let (records, receiver) = unbounded_channel();
+        let (reader, receiver) = self.read(unit, station, archive, claim.next_offset);
         let (halt, halted) = watch::channel(false);
         let (notices, mut inbox) = unbounded_channel();
-        let from = claim.next_offset;
         let mut lane = tokio::spawn(run_lane(station.works.clone(), claim, receiver, halted, notices));
-        // In a task of its own, so that a decoder that panics takes nothing else along.
-        let reader: JoinHandle<Result<(), ArchiveError>> = {
-            let (store, station, unit) = (self.store.clone(), station.clone(), unit.clone());
-            let gauge = METRICS.in_flight_bytes.with_label_values(&["@units"]);
-            let in_flight = InFlight::new(self.in_flight_bytes, gauge);
-            tokio::spawn(async move {
-                let yields = || station.yields();
-                let outlet = Outlet { records, in_flight, yields: &yields };
-                deliver((&store, archive.as_ref()), &station, (&unit, from), outlet).await
-            })
-        };
         let mut look = interval_at(Instant::now() + LOOK, LOOK);
         let (mut left, mut stopped) = (None, false);
         loop {
@@ -181,11 +226,15 @@ impl Workshop {
             reader.abort();
             return Walked::Stopped;
         }
-        Walked::Through(reader.await.unwrap_or_else(|error| {
-            let reason = format!("reading the unit ended in a panic: {error}");
-            Err(UnitFault { class: "corrupt_file", reason }.into())
-        }))
+        Walked::Through(finished(reader).await)
     }
+}
+
+async fn finished(reader: Reader) -> Result<(), ArchiveError> {
+    reader.await.unwrap_or_else(|error| {
+        let reason = format!("reading the unit ended in a panic: {error}");
+        Err(UnitFault { class: "corrupt_file", reason }.into())
+    })
 }
 
 /// Resolves when the process is to stop. The sender is gone only when it ends.

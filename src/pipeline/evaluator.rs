@@ -7,10 +7,11 @@ use futures::future::BoxFuture;
 
 use super::batcher::MicroBatch;
 use super::definition::Definition;
-use super::graph::{Graph, Known, Wanted};
+use super::graph::{Graph, Known, NothingKnown, Wanted};
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::{Poison, Transient};
 use crate::outcome::{Cost, Fingerprint, Outcome, Product, Reuse};
+use crate::record::Record;
 use crate::store::{KnownVersion, Store};
 
 /// What becomes of one record.
@@ -65,13 +66,30 @@ impl Evaluator {
         let mut fates = sort_out(decoded, &known);
         let documents: Vec<Document> = fates.iter().filter_map(|fate| as_document(fate).cloned()).collect();
         let ledger = Ledger { pipeline: &self.pipeline, store: &self.store };
-        let mut outcomes = self.graph.evaluate(&documents, &ledger).await?.into_iter();
-        for fate in &mut fates {
-            if let Fate::Document(_, slot) = fate {
-                *slot = outcomes.next().unwrap_or_default();
-            }
-        }
+        fill_in(&mut fates, self.graph.evaluate(&documents, &ledger).await?);
         Ok(fates)
+    }
+
+    /// The fate of each record as if the ledger were empty: nothing is superseded, and nothing is taken over.
+    ///
+    /// # Errors
+    /// Where the model host is unavailable.
+    pub async fn evaluate_afresh(&self, records: &[Record]) -> Result<Vec<Fate>, Transient> {
+        let decoded = records.iter().map(|record| self.decoder.decode(record)).collect();
+        let mut fates = sort_out(decoded, &HashMap::new());
+        let documents: Vec<Document> = fates.iter().filter_map(|fate| as_document(fate).cloned()).collect();
+        fill_in(&mut fates, self.graph.evaluate(&documents, &NothingKnown).await?);
+        Ok(fates)
+    }
+}
+
+/// Gives each document its outcomes, which are in the same order.
+fn fill_in(fates: &mut [Fate], outcomes: Vec<Vec<Outcome>>) {
+    let mut outcomes = outcomes.into_iter();
+    for fate in fates {
+        if let Fate::Document(_, slot) = fate {
+            *slot = outcomes.next().unwrap_or_default();
+        }
     }
 }
 

@@ -29,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         trial("jobs::a_job_stops_at_its_deadline_and_says_what_is_left", needs, deadline),
         trial("jobs::a_backfill_never_overwrites_a_fresher_live_result", needs, fresher),
         trial("jobs::what_asks_for_no_job_becomes_a_dead_letter", needs, refused),
+        trial("jobs::an_evaluation_counts_what_is_right_and_commits_nothing", needs, evaluated),
         trial("jobs::a_rerun_takes_up_what_is_missing_and_a_delete_takes_all", needs, rerun_and_delete),
     ]
 }
@@ -96,7 +97,7 @@ impl Office {
     }
 
     /// The books of documents that were computed once each.
-    async fn assert_once(&self, documents: i64) {
+    pub async fn assert_once(&self, documents: i64) {
         self.world.audit("at the end").await;
         assert_eq!(self.count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
         assert_eq!(self.count("SELECT count(*) FROM results").await, documents * TASKS, "distinct keys = rows");
@@ -311,4 +312,30 @@ async fn rerun_and_delete() {
     office.world.audit("at the end").await;
     assert_eq!(office.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 500);
     assert_eq!(office.count("SELECT count(*) FROM results").await, 1_500);
+}
+
+async fn evaluated() {
+    let office = Office::new().await;
+    let ids = StringArray::from_iter_values((0..1_000).map(|n| format!("d{n}")));
+    let texts = StringArray::from_iter_values((0..1_000).map(|n| format!("kind {}", n % 2)));
+    // Of those that are said to be 1, a tenth is not.
+    let said = (0..1_000).map(|n| match n % 20 {
+        1 => None,
+        3 => Some("kind 0!".to_owned()),
+        _ => Some(format!("kind {}!", n % 2)),
+    });
+    let said = StringArray::from_iter(said);
+    write_parquet(office.file("x.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts)), ("said", Arc::new(said))]);
+    let worker = office.world.worker("");
+    let mut job = backfill("measure");
+    (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("first"), json!("said"));
+    office.ask(job).await;
+    let job = office.ended("measure", &worker).await;
+    assert_eq!(job.state, JobState::Succeeded, "{:?}", job.reason);
+    let report = job.report.unwrap();
+    assert_eq!((&report["rows"], &report["labelled"], &report["right"]), (&json!(1_000), &json!(950), &json!(900)), "{report}");
+    assert_eq!(report["values"]["kind 1!"]["precision"], json!(400.0 / 450.0), "{report}");
+    assert_eq!(report["values"]["kind 0!"]["said"], json!({ "kind 0!": 500, "kind 1!": 50 }), "{report}");
+    assert_eq!(office.count("SELECT count(*) FROM documents").await, 0, "nothing is committed");
+    office.world.audit("at the end").await;
 }

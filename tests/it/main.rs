@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod bucket;
 mod demo;
 mod engine;
 mod faults;
@@ -52,6 +53,7 @@ fn main() -> ExitCode {
         writer::trials(),
         faults::trials(),
         jobs::trials(),
+        bucket::trials(),
         demo::trials(),
         bad_input::trials(),
         readme::trials(),

@@ -175,6 +175,32 @@ impl Store {
             .map_err(unavailable)
     }
 
+    /// Keeps what the unit has counted.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn report_unit(&self, id: &str, report: &Value) -> Result<(), Transient> {
+        sqlx::query!("UPDATE units SET report = $2 WHERE id = $1 AND state = 'waiting'", id, report)
+            .execute(&self.pool)
+            .await
+            .map(drop)
+            .map_err(unavailable)
+    }
+
+    /// What the done units of the job have counted.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn unit_reports(&self, job: &str) -> Result<Vec<Value>, Transient> {
+        sqlx::query_scalar!(
+            r#"SELECT report AS "report!" FROM units WHERE job_id = $1 AND state = 'done' AND report IS NOT NULL ORDER BY ordinal"#,
+            job
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
     /// Ends the unit, and with it the record of the units topic that named it, where one did: `submission` is that record's.
     ///
     /// # Errors

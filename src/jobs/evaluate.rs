@@ -1,0 +1,203 @@
+//! How often a task is right: labelled rows go through the pipeline, nothing is committed, and what it said is compared with what
+//! stands in a column.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::source::Measured;
+use super::station::Station;
+use crate::document::{Document, look_up};
+use crate::failure::Transient;
+use crate::outcome::{Outcome, Output};
+use crate::pipeline::Fate;
+use crate::record::Record;
+use crate::source::Delivery;
+
+/// What a unit has counted. Counts of units add up to those of their job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Counts {
+    /// Rows.
+    rows: u64,
+    /// Rows of which the column says nothing.
+    unlabelled: u64,
+    /// Rows for which the task has no output: skipped or dead.
+    silent: u64,
+    /// What is right, what was said, and how often.
+    said: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Device time.
+    device_micros: u64,
+}
+
+impl Counts {
+    /// Adds those of another unit.
+    pub(super) fn add(&mut self, other: Self) {
+        self.rows += other.rows;
+        self.unlabelled += other.unlabelled;
+        self.silent += other.silent;
+        self.device_micros += other.device_micros;
+        for (expected, said) in other.said {
+            let mine = self.said.entry(expected).or_default();
+            for (word, count) in said {
+                *mine.entry(word).or_default() += count;
+            }
+        }
+    }
+
+    /// The figures: accuracy over labelled rows, those without an output counted as wrong; precision, recall and F1 of each value,
+    /// and the mean of the latter.
+    pub(super) fn report(&self) -> Value {
+        let total = |said: &BTreeMap<String, u64>| said.values().sum::<u64>();
+        let hits = |value: &str| self.said.get(value).and_then(|said| said.get(value)).copied().unwrap_or(0);
+        let right: u64 = self.said.keys().map(|value| hits(value)).sum();
+        let labelled = self.rows - self.unlabelled;
+        let share = |part: u64, whole: u64| (whole > 0).then(|| part as f64 / whole as f64);
+        let mut values = serde_json::Map::new();
+        let mut scores = Vec::new();
+        for (value, said) in &self.said {
+            let given: u64 = self.said.values().filter_map(|said| said.get(value)).sum();
+            let (precision, recall) = (share(hits(value), given), share(hits(value), total(said)));
+            let f1 = match (precision, recall) {
+                (Some(p), Some(r)) if p + r > 0.0 => 2.0 * p * r / (p + r),
+                _ => 0.0,
+            };
+            scores.push(f1);
+            values.insert(
+                value.clone(),
+                json!({ "rows": total(said), "precision": precision, "recall": recall, "f1": f1, "said": said }),
+            );
+        }
+        json!({
+            "rows": self.rows,
+            "labelled": labelled,
+            "without_output": self.silent,
+            "right": right,
+            "accuracy": share(right, labelled),
+            "macro_f1": (!scores.is_empty()).then(|| scores.iter().sum::<f64>() / scores.len() as f64),
+            "values": values,
+            "device_seconds": self.device_micros as f64 / 1e6,
+        })
+    }
+}
+
+/// The counts of all units of a job.
+pub(super) fn sum(reports: Vec<Value>) -> Counts {
+    let mut sum = Counts::default();
+    for counts in reports.into_iter().filter_map(|report| serde_json::from_value(report).ok()) {
+        sum.add(counts);
+    }
+    sum
+}
+
+/// Evaluates the unit's records as they come, and counts.
+///
+/// # Errors
+/// Where the model host or the ledger is unavailable.
+pub(super) async fn measure(
+    station: &Station,
+    measured: &Measured,
+    mut records: UnboundedReceiver<Delivery>,
+) -> Result<Counts, Transient> {
+    let mut counts = Counts::default();
+    loop {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        // The holds end with the batch, as anywhere: reading goes on while it is evaluated only as far as fits.
+        let mut holds = Vec::new();
+        while !station.works.budget.is_spent(batch.len(), bytes) {
+            let Some(Delivery { record, hold }) = records.recv().await else { break };
+            bytes += record.payload.as_ref().map_or(0, |payload| payload.len());
+            batch.push(record);
+            holds.push(hold);
+        }
+        if batch.is_empty() {
+            return Ok(counts);
+        }
+        counts.add(evaluate(station, measured, &batch).await?);
+    }
+}
+
+async fn evaluate(station: &Station, measured: &Measured, records: &[Record]) -> Result<Counts, Transient> {
+    let evaluator = &station.works.evaluator;
+    let task = evaluator.graph().tasks().position(|task| **task == *measured.task);
+    let mut counts = Counts { rows: records.len() as u64, ..Counts::default() };
+    for fate in evaluator.evaluate_afresh(records).await? {
+        let Fate::Document(document, outcomes) = fate else {
+            counts.silent += 1;
+            continue;
+        };
+        for outcome in &outcomes {
+            if let Outcome::Computed(product) = outcome {
+                counts.device_micros += product.cost.device_micros;
+            }
+        }
+        let Some(expected) = expected(&document, &measured.expected) else {
+            counts.unlabelled += 1;
+            continue;
+        };
+        let output = task.and_then(|task| outcomes.get(task)).and_then(output);
+        match output.and_then(answer) {
+            Some(answer) => *counts.said.entry(expected).or_default().entry(answer).or_default() += 1,
+            None => {
+                counts.silent += 1;
+                counts.said.entry(expected).or_default();
+            }
+        }
+    }
+    Ok(counts)
+}
+
+fn expected(document: &Document, column: &str) -> Option<String> {
+    match look_up(&document.fields, column)? {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+fn output(outcome: &Outcome) -> Option<&Output> {
+    match outcome {
+        Outcome::Computed(product) => Some(&product.output),
+        Outcome::Reused(reuse) => reuse.output(),
+        Outcome::Skipped(_) | Outcome::Dead(_) => None,
+    }
+}
+
+/// What is compared: the first label, else the text.
+fn answer(output: &Output) -> Option<String> {
+    output.label().or(output.text()).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn counts(said: &[(&str, &str, u64)], silent: u64) -> Counts {
+        let mut counts = Counts { silent, rows: silent, ..Counts::default() };
+        for (expected, given, count) in said {
+            counts.rows += count;
+            *counts.said.entry((*expected).to_owned()).or_default().entry((*given).to_owned()).or_default() += count;
+        }
+        counts
+    }
+
+    #[test]
+    fn the_figures_are_those_of_the_counts() {
+        let report = counts(&[("a", "a", 6), ("a", "b", 2), ("b", "b", 1), ("b", "a", 1)], 2).report();
+        assert_eq!((report["rows"].as_u64(), report["right"].as_u64()), (Some(12), Some(7)));
+        assert_eq!(report["accuracy"].as_f64(), Some(7.0 / 12.0));
+        assert_eq!(report["values"]["a"]["precision"].as_f64(), Some(6.0 / 7.0));
+        assert_eq!(report["values"]["a"]["recall"].as_f64(), Some(6.0 / 8.0));
+        assert_eq!(report["values"]["b"]["f1"].as_f64(), Some(2.0 * (1.0 / 3.0) * 0.5 / (1.0 / 3.0 + 0.5)));
+    }
+
+    #[test]
+    fn counts_of_units_add_up() {
+        let mut sum = counts(&[("a", "a", 1)], 0);
+        sum.add(counts(&[("a", "a", 2), ("b", "a", 1)], 1));
+        assert_eq!(sum, counts(&[("a", "a", 3), ("b", "a", 1)], 1));
+        assert_eq!(Counts::default().report()["accuracy"], Value::Null);
+    }
+}
