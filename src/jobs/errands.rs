@@ -8,11 +8,13 @@
 //! Both positions are the ledger's, as everywhere: a record that is delivered again finds its work done.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::sync::Semaphore;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender};
 use tokio::sync::watch;
+use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::spec::JobSpec;
@@ -49,6 +51,8 @@ enum Done {
     Wedged(String),
 }
 
+/// How often a lane looks whether a unit that is worked on elsewhere has ended.
+const ELSEWHERE: Duration = Duration::from_secs(1);
 /// A job that is refused longer than this is cut.
 const REASON: usize = 2_000;
 
@@ -173,15 +177,36 @@ impl Errands {
                 place = self.places.acquire() => place,
                 _ = stopping.wait_for(|stop| *stop) => return Done::Open,
             };
-            let left = self.workshop.work(unit, stop).await;
+            let left = self.workshop.work(unit, stop.clone()).await;
             drop(place);
             match left {
                 Left::Ended(how) => end = Some((unit.id.as_str(), how)),
                 Left::Open => return Done::Open,
+                Left::Fenced => {
+                    if !self.ends_elsewhere(&unit.id, stop.clone()).await {
+                        return Done::Open;
+                    }
+                }
                 Left::Wedged(reason) => return Done::Wedged(reason),
             }
         }
         self.commit_unit(end.as_ref().map(|(id, end)| (*id, end)), delta).await
+    }
+
+    /// Waits until whoever claimed the unit has ended it; false where the process is to stop before. To claim it back would only
+    /// take it from one who works on it.
+    async fn ends_elsewhere(&self, unit: &str, mut stop: watch::Receiver<bool>) -> bool {
+        loop {
+            tokio::select! {
+                () = sleep(ELSEWHERE) => {}
+                _ = stop.wait_for(|stop| *stop) => return false,
+            }
+            match self.workshop.store.unit(unit).await {
+                Ok(Some(unit)) if unit.waits => {}
+                Ok(_) => return true,
+                Err(failure) => self.workshop.health.blame(&failure),
+            }
+        }
     }
 
     async fn commit_unit(&self, end: Option<(&str, &UnitEnd)>, delta: CheckpointDelta) -> Done {

@@ -126,9 +126,8 @@ impl Foreman {
     /// Stops a job at its limits, and ends one of which no unit waits any more.
     async fn watch(&self, job: &JobRow) -> Result<(), Transient> {
         let store = &self.errands.workshop.store;
-        let progress = store.job_progress(job).await?;
-        if progress.units_done + progress.units_failed + progress.units_stopped == progress.units {
-            let (state, reason) = ending(job, &progress);
+        if !store.has_waiting_units(&job.id).await? {
+            let (state, reason) = ending(job, &store.job_progress(job).await?);
             let reports = store.unit_reports(&job.id).await?;
             if !reports.is_empty() {
                 store.report_job(&job.id, &evaluate::sum(reports).report()).await?;
@@ -136,7 +135,12 @@ impl Foreman {
             self.move_on(job, &[JobState::Running], (state, reason.as_deref())).await?;
             return Ok(());
         }
-        if let Some(reason) = limit_reached(job, &progress, jiff::Timestamp::now().as_millisecond()) {
+        // Adding up what was spent takes longer the longer a job runs, so it is done only where there is a limit to it.
+        let spent = match job.budget_micros {
+            Some(_) => store.job_progress(job).await?.device_micros,
+            None => 0,
+        };
+        if let Some(reason) = limit_reached(job, spent, jiff::Timestamp::now().as_millisecond()) {
             if store.stop_job(&job.id, &reason, &self.config.events_topic).await? {
                 tracing::info!(job = job.id, reason, "the job stops");
             }
@@ -145,8 +149,7 @@ impl Foreman {
     }
 
     async fn end_cancelled(&self, job: &JobRow) -> Result<(), Transient> {
-        let progress = self.errands.workshop.store.job_progress(job).await?;
-        if progress.units_done + progress.units_failed + progress.units_stopped == progress.units {
+        if !self.errands.workshop.store.has_waiting_units(&job.id).await? {
             self.move_on(job, &[JobState::Cancelling], (JobState::Cancelled, None)).await?;
         }
         Ok(())
@@ -186,11 +189,11 @@ fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
 }
 
 /// The limit that the job has reached, if it has.
-fn limit_reached(job: &JobRow, progress: &JobProgress, now_ms: i64) -> Option<String> {
+fn limit_reached(job: &JobRow, spent_micros: i64, now_ms: i64) -> Option<String> {
     if job.deadline_ms.is_some_and(|deadline| deadline <= now_ms) {
         return Some("its deadline has come".into());
     }
-    let budget = job.budget_micros.filter(|budget| progress.device_micros >= *budget)?;
+    let budget = job.budget_micros.filter(|budget| spent_micros >= *budget)?;
     Some(format!("its budget of {:.1} s of device time is spent", budget as f64 / 1e6))
 }
 
@@ -241,9 +244,8 @@ mod tests {
 
     #[test]
     fn limits_are_reached_and_not_before() {
-        let spent = JobProgress { device_micros: 1_000_000, ..JobProgress::default() };
-        assert_eq!(limit_reached(&job(Some(10), Some(1_000_001)), &spent, 9), None);
-        assert!(limit_reached(&job(Some(10), None), &spent, 10).unwrap().contains("deadline"));
-        assert!(limit_reached(&job(None, Some(1_000_000)), &spent, 0).unwrap().contains("budget of 1.0 s"));
+        assert_eq!(limit_reached(&job(Some(10), Some(1_000_001)), 1_000_000, 9), None);
+        assert!(limit_reached(&job(Some(10), None), 0, 10).unwrap().contains("deadline"));
+        assert!(limit_reached(&job(None, Some(1_000_000)), 1_000_000, 0).unwrap().contains("budget of 1.0 s"));
     }
 }

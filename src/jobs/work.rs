@@ -42,8 +42,10 @@ pub struct Workshop {
 pub enum Left {
     /// It has come to its end.
     Ended(UnitEnd),
-    /// The process is to stop, or another one works on it: whoever comes next goes on from its position.
+    /// The process is to stop: whoever comes next goes on from the unit's position.
     Open,
+    /// Another record of the units topic names it too, and whoever has that one claimed it.
+    Fenced,
     /// The process is of no use any more.
     Wedged(String),
 }
@@ -194,7 +196,7 @@ impl Workshop {
                 }
                 Some(notice) = inbox.recv() => match notice {
                     Notice::Committed(..) => {}
-                    Notice::Fenced(_) => left = Some(Left::Open),
+                    Notice::Fenced(_) => left = Some(Left::Fenced),
                     Notice::Wedged(reason) => left = Some(Left::Wedged(reason)),
                 },
                 () = told(&mut stop), if left.is_none() => {
@@ -213,7 +215,7 @@ impl Workshop {
         }
         while let Ok(notice) = inbox.try_recv() {
             match notice {
-                Notice::Fenced(_) => left = Some(Left::Open),
+                Notice::Fenced(_) => left = Some(Left::Fenced),
                 Notice::Wedged(reason) => left = Some(Left::Wedged(reason)),
                 Notice::Committed(..) => {}
             }

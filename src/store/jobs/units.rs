@@ -129,6 +129,17 @@ impl Store {
         .map_err(unavailable)
     }
 
+    /// Whether any unit of the job is still to be worked off.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn has_waiting_units(&self, job: &str) -> Result<bool, Transient> {
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1 AND state = 'waiting') AS "waiting!""#, job)
+            .fetch_one(&self.pool)
+            .await
+            .map_err(unavailable)
+    }
+
     /// What went wrong with units of the job: ordinal, source, class and reason of at most `limit` that failed.
     ///
     /// # Errors
