@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::engine::Engine;
 use crate::failure::{Component, Transient};
@@ -31,13 +32,15 @@ use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::pipeline::{self, Committer, Evaluator, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
-use crate::sink::{Dataset, Relay, TopicsConfig};
-use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
+use crate::sink::{Dataset, Relay};
+use crate::source::{KafkaSource, KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
 
 /// A Tidemill process.
 pub struct App {
     config: Config,
+    access: Access,
+    registry: Option<Registry>,
     store: Store,
     engine: Engine,
     health: Health,
@@ -67,6 +70,8 @@ impl App {
             return Err(DefinitionError { problems }.into());
         }
         let health = Health::new();
+        let access = Access::new(&config.kafka)?;
+        let registry = Registry::new(&config.schema_registry, health.clone())?;
         let store = Store::connect(&config.database)?;
         store.migrate().await?;
         health.up(Component::Database);
@@ -76,11 +81,23 @@ impl App {
             .await?
             .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
-        let mut app = Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
+        let mut app = Self {
+            config,
+            access,
+            registry,
+            store,
+            engine,
+            health,
+            definitions: Vec::new(),
+            works: Vec::new(),
+            datasets: Vec::new(),
+        };
         for definition in definitions {
             app.add(definition).await?;
         }
         app.health.up(Component::Storage);
+        // It is asked when a schema is met for the first time, and is to blame from then on.
+        app.health.up(Component::Registry);
         Ok(app)
     }
 
@@ -90,7 +107,7 @@ impl App {
             Some(sink) => Some(self.dataset(&definition, &sink.dataset.value)?),
             None => None,
         };
-        let evaluator = Evaluator::new(&definition, graph, self.store.clone())?;
+        let evaluator = Evaluator::new(&definition, graph, self.store.clone())?.with_registry(self.registry.clone());
         let committer = Committer {
             pipeline: definition.name.clone(),
             tasks: evaluator.graph().tasks().cloned().collect(),
@@ -151,9 +168,8 @@ impl App {
         let (stop, stopped) = watch::channel(false);
         let mut helpers = JoinSet::new();
         helpers.spawn(caretaker(self.store.clone(), self.engine.clone(), self.health.clone(), self.datasets.clone()));
-        let topics = TopicsConfig { brokers: self.config.kafka.brokers.clone(), settings: self.config.kafka.settings.clone() };
         if self.definitions.iter().any(|d| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some()) {
-            helpers.spawn(Relay::new(self.store.clone(), &topics, self.health.clone())?.run());
+            helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
         }
         let service = self.service();
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
@@ -201,8 +217,7 @@ impl App {
 
     fn source(&self, definition: &Definition) -> KafkaSourceConfig {
         KafkaSourceConfig {
-            brokers: self.config.kafka.brokers.clone(),
-            settings: self.config.kafka.settings.clone(),
+            access: self.access.clone(),
             pipeline: definition.name.clone(),
             topic: definition.source.topic.as_str().into(),
             start: match definition.source.start {

@@ -13,7 +13,7 @@
 
 mod rebalance;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
@@ -30,6 +30,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::rebalance::Context;
 use super::{Delivery, InFlight, SourceEvent};
+use crate::broker::{self, Access, Refusal};
 use crate::checkpoint::Claim;
 use crate::failure::Component;
 use crate::health::Health;
@@ -40,10 +41,8 @@ use crate::store::Store;
 /// What to read, and how.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
-    /// `host:port[,host:port…]`.
-    pub brokers: String,
-    /// Further librdkafka settings; those of the ledger's guarantees are set after them.
-    pub settings: BTreeMap<String, String>,
+    /// How to reach the brokers; the settings of the ledger's guarantees are set after it.
+    pub access: Access,
     /// The pipeline, whose positions these are; its consumer group is `tidemill.<pipeline>`.
     pub pipeline: Arc<str>,
     /// The topic.
@@ -82,6 +81,7 @@ struct Shared {
     config: KafkaSourceConfig,
     store: Store,
     health: Health,
+    refusal: Refusal,
     runtime: Handle,
     events: UnboundedSender<SourceEvent>,
     lanes: Mutex<HashMap<Partition, Lane>>,
@@ -117,6 +117,7 @@ impl KafkaSource {
             config,
             store,
             health,
+            refusal: Refusal::default(),
             runtime: Handle::current(),
             events,
             lanes: Mutex::default(),
@@ -178,11 +179,8 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.message.max.bytes", "262144");
-    for (key, value) in &config.settings {
-        client.set(key, value);
-    }
+    config.access.apply(&mut client);
     client
-        .set("bootstrap.servers", &config.brokers)
         .set("group.id", format!("tidemill.{}", config.pipeline))
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
@@ -271,6 +269,7 @@ impl Shared {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
             }
+            _ if broker::is_refusal(error) => {}
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.fail(format!("reading {topic} failed: {error}")),
             _ => tracing::warn!(pipeline = %self.config.pipeline, %error, "reading is interrupted"),
         }

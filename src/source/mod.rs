@@ -4,6 +4,7 @@
 //! yet committed is counted in bytes ([`InFlight`]), and a source stops reading at the cap.
 
 mod kafka;
+mod registry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -16,6 +17,7 @@ use crate::checkpoint::Claim;
 use crate::record::{Partition, Record};
 
 pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt};
+pub use registry::Registry;
 
 /// What a source tells the runner.
 #[derive(Debug)]

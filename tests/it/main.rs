@@ -13,6 +13,7 @@ mod demo;
 mod engine;
 mod faults;
 mod floors;
+mod formats;
 mod harness;
 mod ledger;
 mod models;
@@ -21,6 +22,7 @@ mod queries;
 mod readme;
 mod remote;
 mod search;
+mod secured;
 mod smoke;
 mod world;
 mod writer;
@@ -54,6 +56,8 @@ fn main() -> ExitCode {
         bad_input::trials(),
         readme::trials(),
         remote::trials(),
+        formats::trials(),
+        secured::trials(),
         queries::trials(),
     ]
     .into_iter()

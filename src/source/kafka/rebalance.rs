@@ -46,9 +46,11 @@ impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let shared = &self.shared;
         if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+            shared.refusal.clear();
             shared.health.up(Component::Broker);
         } else {
-            shared.health.down(Component::Broker, format!("no broker of {} can be reached", shared.config.brokers));
+            let why = shared.refusal.sentence().map(|refusal| format!(": {refusal}")).unwrap_or_default();
+            shared.health.down(Component::Broker, format!("no broker of {} can be reached{why}", shared.config.access.brokers()));
         }
         let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
         for (partition, lane) in shared.lanes().iter() {
@@ -62,6 +64,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(pipeline = %self.shared.config.pipeline, %error, reason, "the Kafka client reports");
+        self.shared.refusal.note(&error, reason);
     }
 }
 
