@@ -167,7 +167,8 @@ impl App {
     pub async fn run(self, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut helpers = JoinSet::new();
-        helpers.spawn(caretaker(self.store.clone(), self.engine.clone(), self.health.clone(), self.datasets.clone()));
+        let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
+        helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
         if self.definitions.iter().any(|d| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some()) {
             helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
         }
@@ -260,7 +261,7 @@ async fn broken(engine: Engine, stop: watch::Sender<bool>) -> Transient {
     }
 }
 
-async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<Dataset>) {
+async fn caretaker(store: Store, engine: Engine, health: Health, registry: Option<Registry>, datasets: Vec<Dataset>) {
     let mut swept: Option<Instant> = None;
     loop {
         match store.ping().await {
@@ -269,6 +270,9 @@ async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<D
         }
         if let Err(failure) = engine.health() {
             health.blame(&failure);
+        }
+        if let Some(registry) = &registry {
+            registry.forgive();
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             swept = Some(Instant::now());

@@ -82,10 +82,16 @@ pub struct Refusal(Arc<Mutex<Option<String>>>);
 impl Refusal {
     /// Remembers the error, where it is a refusal. The first of its kind is logged: the client repeats it every few seconds.
     pub fn note(&self, error: &KafkaError, reason: &str) {
-        let Some(sentence) = sentence(error, reason) else { return };
+        if let Some(sentence) = sentence(error, reason) {
+            self.set(sentence);
+        }
+    }
+
+    /// Remembers the sentence.
+    pub fn set(&self, sentence: String) {
         let mut known = self.lock();
         if known.is_none() {
-            tracing::warn!(reason = sentence, "the brokers and this process do not agree");
+            tracing::warn!(reason = sentence, "the brokers refuse");
         }
         *known = Some(sentence);
     }

@@ -81,7 +81,10 @@ struct Shared {
     config: KafkaSourceConfig,
     store: Store,
     health: Health,
+    /// Why no broker lets us in.
     refusal: Refusal,
+    /// Why they let us in and give us nothing.
+    denial: Refusal,
     runtime: Handle,
     events: UnboundedSender<SourceEvent>,
     lanes: Mutex<HashMap<Partition, Lane>>,
@@ -118,6 +121,7 @@ impl KafkaSource {
             store,
             health,
             refusal: Refusal::default(),
+            denial: Refusal::default(),
             runtime: Handle::current(),
             events,
             lanes: Mutex::default(),
@@ -181,7 +185,7 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
         .set("fetch.message.max.bytes", "262144");
     config.access.apply(&mut client);
     client
-        .set("group.id", format!("tidemill.{}", config.pipeline))
+        .set("group.id", group(&config.pipeline))
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -192,6 +196,11 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
     let consumer: BaseConsumer<Context> = client.create_with_context(Context { shared: shared.clone() })?;
     consumer.subscribe(&[&config.topic])?;
     Ok(consumer)
+}
+
+/// The consumer group of a pipeline.
+fn group(pipeline: &str) -> String {
+    format!("tidemill.{pipeline}")
 }
 
 impl Shared {
@@ -244,6 +253,7 @@ impl Shared {
             return;
         }
         lane.position = message.offset() + 1;
+        self.denial.clear();
         let record = Record {
             place: Place { partition, offset: message.offset() },
             timestamp_ms: message.timestamp().to_millis(),
@@ -269,6 +279,10 @@ impl Shared {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
             }
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.denial.set(format!(
+                "the brokers do not let this user read topic {topic} in the group {} ({error}); grant it Read on both",
+                group(&self.config.pipeline)
+            )),
             _ if broker::is_refusal(error) => {}
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.fail(format!("reading {topic} failed: {error}")),
             _ => tracing::warn!(pipeline = %self.config.pipeline, %error, "reading is interrupted"),

@@ -38,6 +38,8 @@ struct Shared {
     gate: Gate,
     health: Health,
     known: Mutex<HashMap<u32, Arc<Entry>>>,
+    /// When it last failed to answer, where it has not answered since.
+    failed: Mutex<Option<Instant>>,
 }
 
 /// What is known of an id: the cell is filled once, whoever asks meanwhile waits for the same answer.
@@ -53,6 +55,8 @@ type Found = Result<Arc<Schema>, Poison>;
 const KEPT: usize = 1000;
 /// How long a registry is believed that it does not know an id: its replicas learn of new ones in less.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+/// How long a failure counts that nobody repeats. Whoever needs an answer asks again sooner, so that nobody needs it any more.
+const FORGIVEN_AFTER: Duration = Duration::from_secs(90);
 /// Calls at the same time.
 const CALLS: usize = 8;
 /// The longest answer. Schemas have kilobytes.
@@ -101,8 +105,8 @@ impl Registry {
         let Some(place) = config.place()? else { return Ok(None) };
         let client = http::client(&place.url, |builder| builder.timeout(place.timeout))
             .map_err(|error| ConfigError(format!("`schema_registry`: cannot prepare connections: {}", http::reason(&error))))?;
-        let (gate, known) = (Gate::default(), Mutex::default());
-        Ok(Some(Self { shared: Arc::new(Shared { place, client, gate, health, known }) }))
+        let (gate, known, failed) = (Gate::default(), Mutex::default(), Mutex::default());
+        Ok(Some(Self { shared: Arc::new(Shared { place, client, gate, health, known, failed }) }))
     }
 
     /// What the ids stand for.
@@ -114,13 +118,25 @@ impl Registry {
         let found: Vec<(u32, Found)> = found.buffer_unordered(CALLS).try_collect().await?;
         Ok(found.into_iter().collect())
     }
+
+    /// Takes back that the registry is out of order, where those who needed it are gone: their partition is another's by now.
+    pub fn forgive(&self) {
+        let mut failed = self.shared.failed();
+        if failed.is_some_and(|failed| failed.elapsed() >= FORGIVEN_AFTER) {
+            *failed = None;
+            self.shared.health.up(Component::Registry);
+        }
+    }
 }
 
 impl Shared {
     async fn schema(&self, id: u32) -> Result<Found, Transient> {
         let entry = self.entry(id);
-        let found = entry.answer.get_or_try_init(|| self.look_up(id)).await?;
-        Ok(found.clone())
+        let found = entry.answer.get_or_try_init(|| self.look_up(id)).await;
+        if found.is_err() {
+            *self.failed() = Some(Instant::now());
+        }
+        found.cloned()
     }
 
     fn entry(&self, id: u32) -> Arc<Entry> {
@@ -149,8 +165,13 @@ impl Shared {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn failed(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn look_up(&self, id: u32) -> Result<Found, Transient> {
         let answer = self.ask(&["schemas", "ids", &id.to_string()]).await?;
+        *self.failed() = None;
         self.health.up(Component::Registry);
         let told = match answer {
             Answer::Told(told) => told,

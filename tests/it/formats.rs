@@ -7,6 +7,13 @@ use apache_avro::types::Value as AvroValue;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
+use tidemill::config::SchemaRegistryConfig;
+use tidemill::document::avro::Schemas;
+use tidemill::document::{Decoder, DocumentSpec, Format};
+use tidemill::failure::FailureClass;
+use tidemill::health::Health;
+use tidemill::record::{Partition, Place, Record};
+use tidemill::source::Registry;
 use tokio::time::sleep;
 
 use crate::harness::kafka::{self, Sent};
@@ -22,6 +29,7 @@ pub fn trials() -> Vec<Trial> {
         trial("formats::a_registry_that_is_gone_for_a_while_pauses_the_stream", Needs::KAFKA, registry_gone),
         trial("formats::each_record_of_avro_ends_as_results_or_as_one_dead_letter", Needs::KAFKA, each_record_ends),
         trial("formats::a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses", Needs::KAFKA, wrong_settings),
+        trial("formats::an_id_is_asked_for_once_and_again_only_where_nothing_was_known", Needs::NOTHING, asked_once),
         trial("formats::batches_are_read_whatever_compressed_them", Needs::KAFKA, compressed),
     ]
 }
@@ -42,6 +50,11 @@ fn framed(id: u32, schema: &str, value: AvroValue) -> Vec<u8> {
 fn plain(id: &str, text: &str) -> AvroValue {
     let string = |text: &str| AvroValue::String(text.to_owned());
     AvroValue::Record(vec![("id".into(), string(id)), ("text".into(), string(text))])
+}
+
+/// One of many, each with a text of its own: an equal one would be answered from what is known.
+fn numbered(n: usize) -> AvroValue {
+    plain(&format!("d{n}"), &format!("rake {n}"))
 }
 
 fn priced(id: &str, text: &str, price: f64) -> AvroValue {
@@ -72,7 +85,7 @@ async fn registry_gone() {
     let (address, url) = (listen(), listen());
     let world = world(&address, "").await;
     let worker = world.worker_at(&url, "");
-    let first = (0..20).map(|n| sent(framed(1, PLAIN, plain(&format!("d{n}"), "rake")))).collect();
+    let first = (0..20).map(|n| sent(framed(1, PLAIN, numbered(n)))).collect();
     world.client.send(&world.topic, first).await;
     let told = says(&url, &worker, "the schema registry cannot be asked").await;
     assert!(told.contains("\"registry\""), "/readyz says {told}");
@@ -87,8 +100,8 @@ async fn registry_gone() {
 
     registry.set_down(true);
     let both = |n: usize| match n % 2 {
-        0 => framed(1, PLAIN, plain(&format!("d{n}"), "rake")),
-        _ => framed(2, PRICED, priced(&format!("d{n}"), "rake", 9.5)),
+        0 => framed(1, PLAIN, numbered(n)),
+        _ => framed(2, PRICED, priced(&format!("d{n}"), &format!("rake {n}"), 9.5)),
     };
     world.client.send(&world.topic, (20..60).map(|n| sent(both(n))).collect()).await;
     says(&url, &worker, "the schema registry answers 503").await;
@@ -219,6 +232,46 @@ async fn wrong_settings() {
     let _worker = world.worker("");
     world.drained(1, Duration::from_secs(60)).await;
     world.assert_exactly_once(1, 0).await;
+}
+
+async fn asked_once() {
+    let address = listen();
+    let server = RegistryServer::new(None);
+    server.register(1, json!({"schema": PLAIN}));
+    server.listen(&address).await;
+    let config = SchemaRegistryConfig { url: Some(format!("http://{address}")), ..SchemaRegistryConfig::default() };
+    let registry = Registry::new(&config, Health::new()).unwrap().unwrap();
+    let calls = |id: u32| server.calls().iter().filter(|call| call.path == format!("/schemas/ids/{id}")).count();
+
+    let ids = BTreeSet::from([1, 2]);
+    let (one, other, third) = tokio::join!(registry.schemas(&ids), registry.schemas(&ids), registry.schemas(&ids));
+    for schemas in [one, other, third] {
+        let schemas = schemas.unwrap();
+        assert_eq!((fault(&schemas, 1), fault(&schemas, 2)), (None, Some(FailureClass::UnknownSchema)));
+    }
+    assert_eq!((calls(1), calls(2)), (1, 1), "those who ask at the same time share an answer");
+
+    // Far more than are kept.
+    let random: BTreeSet<u32> = (1_000..4_000).collect();
+    let schemas = registry.schemas(&random).await.unwrap();
+    assert!(random.iter().all(|id| fault(&schemas, *id) == Some(FailureClass::UnknownSchema)));
+    registry.schemas(&ids).await.unwrap();
+    assert_eq!(calls(1), 1, "a schema was forgotten for ids that stand for nothing");
+
+    server.register(2, json!({"schema": PLAIN}));
+    let asked = calls(2);
+    let late = async || fault(&registry.schemas(&ids).await.unwrap(), 2).is_none();
+    eventually("a schema that is registered late is known", Duration::from_secs(20), late).await;
+    assert!(calls(2) <= asked + 2, "the registry was asked {} times for what it did not know", calls(2));
+}
+
+/// What is wrong with a record of the schema; none where it becomes a document.
+fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
+    let partition = Partition { topic: "documents".into(), number: 0 };
+    let payload = Some(framed(id, PLAIN, plain("d0", "rake")).into());
+    let record = Record { place: Place { partition, offset: 0 }, timestamp_ms: None, key: None, payload, headers: Vec::new() };
+    let decoder = Decoder::new(&DocumentSpec { format: Format::Avro, ..DocumentSpec::default() }).unwrap();
+    decoder.decode(&record, schemas).err().map(|poison| poison.class)
 }
 
 async fn compressed() {

@@ -6,7 +6,7 @@ use libtest_mimic::Trial;
 use tokio::task::spawn_blocking;
 
 use crate::harness::readiness::{assert_ready, listen, says};
-use crate::harness::secured::{PASSWORD, SecuredBroker, USER};
+use crate::harness::secured::{PASSWORD, SecuredBroker, USER, VISITOR};
 use crate::harness::trial::{Needs, trial};
 use crate::world::World;
 
@@ -25,6 +25,7 @@ async fn secured() {
     walk(&broker, &broker.tls, "sasl_ssl", "plain").await;
     wrong_password(&broker).await;
     wrong_authority(&broker).await;
+    no_rights(&broker).await;
 }
 
 /// A world whose workers enter by the listener at `address`; the test itself uses the open one.
@@ -83,4 +84,14 @@ async fn wrong_authority(broker: &SecuredBroker) {
     let worker = world.worker_at(&url, "");
     let told = says(&url, &worker, "TLS failed").await;
     assert!(told.contains("certificate") && told.contains("`kafka.security.ca_file`"), "/readyz says {told}");
+}
+
+async fn no_rights(broker: &SecuredBroker) {
+    let security = "protocol = \"sasl_plaintext\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\n";
+    let world = world(broker, &broker.passwords, security).await;
+    world.amend("tidemill.toml", |text| text.replace(&format!("username = \"{USER}\""), &format!("username = \"{VISITOR}\"")));
+    let url = listen();
+    let worker = world.worker_at(&url, "");
+    let told = says(&url, &worker, "do not let this user read topic").await;
+    assert!(told.contains("grant it Read"), "/readyz says {told}");
 }

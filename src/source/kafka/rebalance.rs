@@ -45,12 +45,16 @@ impl ConsumerContext for Context {
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let shared = &self.shared;
-        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+        let trouble = if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
             shared.refusal.clear();
-            shared.health.up(Component::Broker);
+            shared.denial.sentence()
         } else {
             let why = shared.refusal.sentence().map(|refusal| format!(": {refusal}")).unwrap_or_default();
-            shared.health.down(Component::Broker, format!("no broker of {} can be reached{why}", shared.config.access.brokers()));
+            Some(format!("no broker of {} can be reached{why}", shared.config.access.brokers()))
+        };
+        match trouble {
+            None => shared.health.up(Component::Broker),
+            Some(reason) => shared.health.down(Component::Broker, reason),
         }
         let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
         for (partition, lane) in shared.lanes().iter() {
@@ -126,6 +130,7 @@ impl Shared {
         if self.paused.load(Ordering::Relaxed) {
             consumer.pause(&list)?;
         }
+        self.denial.clear();
         for claim in claims {
             let (records, receiver) = unbounded_channel();
             tracing::info!(pipeline = %self.config.pipeline, partition = %claim.partition, epoch = claim.epoch,

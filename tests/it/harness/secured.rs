@@ -9,9 +9,11 @@ use tidemill::demo::postgres::free_port;
 use super::kafka::{Broker, Client, Extras};
 use super::open_folder;
 
-/// The only user that it knows.
+/// The user that may do everything.
 pub const USER: &str = "tidemill";
-/// The user's password.
+/// A user that may do nothing.
+pub const VISITOR: &str = "visitor";
+/// The password of both.
 pub const PASSWORD: &str = "correct-horse-77777";
 /// The password of key stores that live as long as a test.
 const STORE: &str = "changeit";
@@ -39,10 +41,10 @@ impl SecuredBroker {
         let extras = Extras {
             listeners: vec![("SASL_PLAINTEXT", passwords), ("SASL_SSL", tls)],
             properties: properties(folder.path()),
-            format: ["SCRAM-SHA-256", "SCRAM-SHA-512"]
+            format: [("SCRAM-SHA-256", USER), ("SCRAM-SHA-512", USER), ("SCRAM-SHA-256", VISITOR)]
                 .iter()
-                .flat_map(|mechanism| {
-                    ["--add-scram".to_owned(), format!("{mechanism}=[name=\"{USER}\",password=\"{PASSWORD}\"]")]
+                .flat_map(|(mechanism, user)| {
+                    ["--add-scram".to_owned(), format!("{mechanism}=[name=\"{user}\",password=\"{PASSWORD}\"]")]
                 })
                 .collect(),
         };
@@ -88,6 +90,8 @@ fn certify(folder: &Path, name: &str) {
 fn properties(folder: &Path) -> String {
     let mut properties = format!(
         "sasl.enabled.mechanisms=SCRAM-SHA-256,SCRAM-SHA-512,PLAIN
+authorizer.class.name=org.apache.kafka.metadata.authorizer.StandardAuthorizer
+super.users=User:ANONYMOUS;User:{USER}
 ssl.keystore.type=PKCS12
 ssl.keystore.location={}
 ssl.keystore.password={STORE}
