@@ -9,6 +9,7 @@
 //! | revoked | let the runner drain for a moment, then unassign |
 //! | lost (the session timed out) | drop at once: someone else owns them |
 //! | bytes in flight reach the cap | pause every partition and keep polling; resume at half |
+//! | the password, the certificate or the rights do not do | say so at `/readyz` and try again for ever: the mend is not here |
 //! | position no longer in the topic | tell the operator: a gap is never skipped silently |
 
 mod rebalance;
