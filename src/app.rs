@@ -21,6 +21,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
@@ -31,8 +32,8 @@ use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::pipeline::{self, Materials, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
-use crate::sink::{Dataset, Relay, TopicsConfig};
-use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
+use crate::sink::{Dataset, Relay};
+use crate::source::{KafkaSource, KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
 
 /// A Tidemill process.
@@ -40,6 +41,8 @@ pub struct App {
     /// Names this process in the ledger.
     owner: String,
     config: Config,
+    access: Access,
+    registry: Option<Registry>,
     store: Store,
     engine: Engine,
     health: Health,
@@ -70,6 +73,8 @@ impl App {
             return Err(DefinitionError { problems }.into());
         }
         let health = Health::new();
+        let access = Access::new(&config.kafka)?;
+        let registry = Registry::new(&config.schema_registry, health.clone())?;
         let store = Store::connect(&config.database)?;
         store.migrate().await?;
         health.up(Component::Database);
@@ -83,6 +88,8 @@ impl App {
         let mut app = Self {
             owner,
             config,
+            access,
+            registry,
             store,
             engine,
             health,
@@ -95,6 +102,8 @@ impl App {
             app.add(definition).await?;
         }
         app.health.up(Component::Storage);
+        // It is asked when a schema is met for the first time, and is to blame from then on.
+        app.health.up(Component::Registry);
         Ok(app)
     }
 
@@ -105,6 +114,7 @@ impl App {
         };
         let materials = Materials {
             engine: self.engine.clone(),
+            registry: self.registry.clone(),
             store: self.store.clone(),
             dataset,
             health: self.health.clone(),
@@ -113,8 +123,8 @@ impl App {
         self.works.push(Works::new(&definition, materials.clone()).await?);
         if self.config.jobs.enabled {
             let engine = self.engine.with_priority(Priority::Backfill);
-            let works = Works::new(&definition, Materials { engine, ..materials }).await?;
-            self.stations.insert(definition.name.clone(), Arc::new(Station::new(definition.clone(), works)));
+            let station = Station::new(&definition, Materials { engine, ..materials }).await?;
+            self.stations.insert(definition.name.clone(), Arc::new(station));
         }
         self.definitions.push(definition);
         Ok(())
@@ -155,11 +165,11 @@ impl App {
     pub async fn run(self, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut helpers = JoinSet::new();
-        helpers.spawn(caretaker(self.store.clone(), self.engine.clone(), self.health.clone(), self.datasets.clone()));
-        let topics = TopicsConfig { brokers: self.config.kafka.brokers.clone(), settings: self.config.kafka.settings.clone() };
+        let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
+        helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
         let publishes = |d: &Definition| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some();
         if self.config.jobs.enabled || self.definitions.iter().any(publishes) {
-            helpers.spawn(Relay::new(self.store.clone(), &topics, self.health.clone())?.run());
+            helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
         }
         let service = self.service();
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
@@ -231,8 +241,7 @@ impl App {
 
     fn kafka(&self, pipeline: &str, topic: &str, start: StartAt) -> KafkaSourceConfig {
         KafkaSourceConfig {
-            brokers: self.config.kafka.brokers.clone(),
-            settings: self.config.kafka.settings.clone(),
+            access: self.access.clone(),
             pipeline: pipeline.into(),
             topic: topic.into(),
             start,
@@ -281,7 +290,7 @@ async fn broken(engine: Engine, stop: watch::Sender<bool>) -> Transient {
     }
 }
 
-async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<Dataset>) {
+async fn caretaker(store: Store, engine: Engine, health: Health, registry: Option<Registry>, datasets: Vec<Dataset>) {
     let mut swept: Option<Instant> = None;
     loop {
         match store.ping().await {
@@ -290,6 +299,9 @@ async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<D
         }
         if let Err(failure) = engine.health() {
             health.blame(&failure);
+        }
+        if let Some(registry) = &registry {
+            registry.forgive();
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             swept = Some(Instant::now());

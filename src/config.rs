@@ -1,15 +1,21 @@
 //! The operator's configuration: `tidemill.toml`, then `TIDEMILL_*` variables, then flags.
 
+mod address;
+mod kafka;
 mod load;
 mod model;
+mod registry;
+mod secret;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
 pub use load::{ConfigError, Flag};
 pub use model::{ModelConfig, ModelPlace, ServerPlace};
+pub use registry::{RegistryPlace, SchemaRegistryConfig};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -23,6 +29,8 @@ pub struct Config {
     pub database: DatabaseConfig,
     /// Kafka.
     pub kafka: KafkaConfig,
+    /// The registry of Avro schemas.
+    pub schema_registry: SchemaRegistryConfig,
     /// The HTTP server.
     pub server: ServerConfig,
     /// The model host.
@@ -47,16 +55,6 @@ pub struct DatabaseConfig {
     pub url_file: Option<PathBuf>,
     /// Connections of this process; 10 unless told.
     pub max_connections: Option<u32>,
-}
-
-/// Where Kafka is.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct KafkaConfig {
-    /// `host:port[,host:port…]`.
-    pub brokers: String,
-    /// Further librdkafka settings. Those that the ledger's guarantees rest on cannot be changed.
-    pub settings: BTreeMap<String, String>,
 }
 
 /// The HTTP server.
@@ -166,6 +164,7 @@ impl Default for Config {
             pipelines: "pipelines".into(),
             database: DatabaseConfig::default(),
             kafka: KafkaConfig::default(),
+            schema_registry: SchemaRegistryConfig::default(),
             server: ServerConfig::default(),
             engine: EngineConfig::default(),
             models: BTreeMap::new(),

@@ -6,11 +6,15 @@
 //! |---|---|---|
 //! | good | any | a document; the id comes from the payload (for text: from the key) |
 //! | null | UTF-8 | a tombstone for the document that the key names |
+//! | null, of an Avro source | Avro: the id, or a record with its field | a tombstone for that document |
 //! | null | absent, empty | `missing_key` |
 //! | anything else | any | the class of its fault |
 //!
 //! Where a JSON object repeats a key, the last one counts, as it does for JavaScript, Python and Postgres.
 
+pub mod avro;
+
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
@@ -21,6 +25,7 @@ use serde_json::{Map, Value};
 use crate::failure::{FailureClass, Poison};
 use crate::record::Record;
 use crate::template::{Prints, Template};
+use avro::Schemas;
 
 /// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.
 pub const MAX_ID_BYTES: usize = 1024;
@@ -83,6 +88,16 @@ pub enum Format {
     Json,
     /// The text itself, in UTF-8.
     Text,
+    /// A record of Avro in Confluent's wire format.
+    Avro,
+}
+
+impl DocumentSpec {
+    /// The same documents written as JSON: examples and samples of an Avro source are.
+    pub fn in_json(&self) -> Self {
+        let format = if self.format == Format::Avro { Format::Json } else { self.format };
+        Self { format, ..self.clone() }
+    }
 }
 
 /// Turns records into documents.
@@ -96,9 +111,10 @@ pub struct Decoder {
 enum Shape {
     Json(Box<Fields>),
     Text,
+    Avro(Box<Fields>),
 }
 
-/// What of a JSON object becomes what of a document.
+/// What of an object becomes what of a document.
 #[derive(Debug)]
 struct Fields {
     id: String,
@@ -114,14 +130,18 @@ impl Decoder {
         if max_bytes == 0 {
             bail!("max_bytes is 0, which refuses every document: leave it out for 1 MiB");
         }
-        let shape = match spec.format {
-            Format::Json => Shape::Json(Box::new(Fields {
+        let fields = || -> anyhow::Result<Box<Fields>> {
+            Ok(Box::new(Fields {
                 id: spec.id.clone().unwrap_or_else(|| "id".into()),
                 version: spec.version.clone(),
                 text: Template::new(spec.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, max_bytes)
                     .context("the template `text`")?,
                 metadata: spec.metadata.clone(),
-            })),
+            }))
+        };
+        let shape = match spec.format {
+            Format::Json => Shape::Json(fields()?),
+            Format::Avro => Shape::Avro(fields()?),
             Format::Text => {
                 if spec.id.is_some() || spec.version.is_some() || spec.text.is_some() || !spec.metadata.is_empty() {
                     bail!("a source of format `text` has no fields: leave out `id`, `version`, `text` and `metadata`");
@@ -132,40 +152,64 @@ impl Decoder {
         Ok(Self { shape, max_bytes })
     }
 
-    /// What `record` says.
-    pub fn decode(&self, record: &Record) -> Result<Decoded, Poison> {
-        let Some(payload) = &record.payload else { return self.tombstone(record) };
+    /// The schemas that [`Self::decode`] will ask for; none where the format has none.
+    pub fn schema_ids(&self, records: &[Record]) -> BTreeSet<u32> {
+        let Shape::Avro(_) = &self.shape else { return BTreeSet::new() };
+        let worth = |record: &&Record| record.payload.as_ref().is_none_or(|payload| payload.len() <= self.max_bytes);
+        avro::schema_ids(records.iter().filter(worth).filter_map(|record| record.payload.as_deref().or(record.key.as_deref())))
+    }
+
+    /// What `record` says; `schemas` holds at least those that [`Self::schema_ids`] names.
+    pub fn decode(&self, record: &Record, schemas: &Schemas) -> Result<Decoded, Poison> {
+        let Some(payload) = &record.payload else { return self.tombstone(record, schemas) };
         if payload.len() > self.max_bytes {
             let reason = format!("the payload has {} bytes, the limit is {}: raise `max_bytes`", payload.len(), self.max_bytes);
             return poison(FailureClass::TooLarge, reason);
         }
-        let payload = std::str::from_utf8(payload)
-            .or_else(|e| poison(FailureClass::InvalidUtf8, format!("the payload is not UTF-8 at byte {}", e.valid_up_to())))?;
         let document = match &self.shape {
-            Shape::Json(named) => {
-                let Fields { id, version, text, metadata } = &**named;
-                let fields = parse(payload)?;
-                let id = id_of(id, &fields)?;
-                let version = match version {
-                    Some(path) => version_of(path, &fields)?,
-                    None => arrival(record),
-                };
-                let text = text.render(&minijinja::Value::from(minijinja::value::Serde(&fields)))?;
-                let metadata = metadata.iter().filter_map(|path| Some((path.clone(), look_up(&fields, path)?.clone()))).collect();
-                Document { id, version, text: text.into(), metadata, fields }
-            }
+            Shape::Json(named) => named.document(object(parse(utf8(payload)?)?, "a JSON object")?, record)?,
+            Shape::Avro(named) => named.document(object(schemas.read("the payload", payload)?, "a record")?, record)?,
             Shape::Text => {
+                let text = utf8(payload)?;
                 let id = key_of(record)?;
-                Document { id, version: arrival(record), text: payload.into(), metadata: Map::new(), fields: Map::new() }
+                Document { id, version: arrival(record), text: text.into(), metadata: Map::new(), fields: Map::new() }
             }
         };
         check_text(&document)?;
         Ok(Decoded::Document(document))
     }
 
-    fn tombstone(&self, record: &Record) -> Result<Decoded, Poison> {
-        let versions_by_field = matches!(&self.shape, Shape::Json(fields) if fields.version.is_some());
-        Ok(Decoded::Tombstone { id: key_of(record)?, version: (!versions_by_field).then(|| arrival(record)) })
+    fn tombstone(&self, record: &Record, schemas: &Schemas) -> Result<Decoded, Poison> {
+        let (id, versions_by_field) = match &self.shape {
+            Shape::Text => (key_of(record)?, false),
+            Shape::Json(fields) => (key_of(record)?, fields.version.is_some()),
+            Shape::Avro(fields) => (fields.key_of(record, schemas)?, fields.version.is_some()),
+        };
+        Ok(Decoded::Tombstone { id, version: (!versions_by_field).then(|| arrival(record)) })
+    }
+}
+
+impl Fields {
+    fn document(&self, fields: Map<String, Value>, record: &Record) -> Result<Document, Poison> {
+        let id = id_of(&self.id, &fields)?;
+        let version = match &self.version {
+            Some(path) => version_of(path, &fields)?,
+            None => arrival(record),
+        };
+        let text = self.text.render(&minijinja::Value::from(minijinja::value::Serde(&fields)))?;
+        let metadata = self.metadata.iter().filter_map(|path| Some((path.clone(), look_up(&fields, path)?.clone()))).collect();
+        Ok(Document { id, version, text: text.into(), metadata, fields })
+    }
+
+    /// A key that begins with the byte 0 is framed Avro: no id in UTF-8 may hold that byte.
+    fn key_of(&self, record: &Record, schemas: &Schemas) -> Result<Arc<str>, Poison> {
+        match record.key.as_deref().filter(|key| avro::schema_id(key).is_some()) {
+            None => key_of(record),
+            Some(key) => match schemas.read("the record's key", key)? {
+                Value::Object(fields) => id_of(&self.id, &fields),
+                value => id_in(&value, "the record's key", FailureClass::MissingKey),
+            },
+        }
     }
 }
 
@@ -184,10 +228,21 @@ fn poison<T>(class: FailureClass, reason: impl Into<String>) -> Result<T, Poison
     Err(Poison { class, reason: reason.into() })
 }
 
-fn parse(payload: &str) -> Result<Map<String, Value>, Poison> {
+fn utf8(payload: &[u8]) -> Result<&str, Poison> {
+    std::str::from_utf8(payload)
+        .or_else(|e| poison(FailureClass::InvalidUtf8, format!("the payload is not UTF-8 at byte {}", e.valid_up_to())))
+}
+
+fn object(value: Value, wanted: &str) -> Result<Map<String, Value>, Poison> {
+    match value {
+        Value::Object(fields) => Ok(fields),
+        other => poison(FailureClass::WrongType, format!("the payload is {}, not {wanted}", kind(&other))),
+    }
+}
+
+fn parse(payload: &str) -> Result<Value, Poison> {
     match serde_json::from_str::<Value>(payload) {
-        Ok(Value::Object(fields)) => Ok(fields),
-        Ok(other) => poison(FailureClass::WrongType, format!("the payload is {}, not a JSON object", kind(&other))),
+        Ok(value) => Ok(value),
         // The parser gives this fault no kind of its own; a test holds its wording in place.
         Err(error) if error.to_string().starts_with("recursion limit exceeded") => {
             let reason = format!("the JSON is nested deeper than 127 levels at line {} column {}", error.line(), error.column());
@@ -217,11 +272,15 @@ fn present<'a>(path: &str, fields: &'a Map<String, Value>) -> Result<&'a Value, 
 }
 
 fn id_of(path: &str, fields: &Map<String, Value>) -> Result<Arc<str>, Poison> {
-    match present(path, fields)? {
-        Value::String(id) => checked_id(id, &format!("field `{path}`"), FailureClass::MissingField),
+    id_in(present(path, fields)?, &format!("field `{path}`"), FailureClass::MissingField)
+}
+
+fn id_in(value: &Value, place: &str, when_empty: FailureClass) -> Result<Arc<str>, Poison> {
+    match value {
+        Value::String(id) => checked_id(id, place, when_empty),
         Value::Number(id) if id.is_i64() || id.is_u64() => Ok(id.to_string().into()),
         other => {
-            let reason = format!("field `{path}` is {}, but an id is a string or an integer of 64 bits", describe(other));
+            let reason = format!("{place} is {}, but an id is a string or an integer of 64 bits", describe(other));
             poison(FailureClass::WrongType, reason)
         }
     }

@@ -79,6 +79,10 @@ named! {
     FailureClass {
         /// The payload is not JSON.
         MalformedJson = "malformed_json",
+        /// The payload is not Avro, or does not fit its schema, or the schema is not Avro.
+        MalformedAvro = "malformed_avro",
+        /// The payload names a schema that the registry does not know.
+        UnknownSchema = "unknown_schema",
         /// The payload, the key or a header that is read is not UTF-8.
         InvalidUtf8 = "invalid_utf8",
         /// A string holds U+0000, which Postgres cannot store.
@@ -89,7 +93,7 @@ named! {
         WrongType = "wrong_type",
         /// The payload is larger than the pipeline's limit.
         TooLarge = "too_large",
-        /// The JSON is nested deeper than the limit.
+        /// The payload is nested deeper than the limit.
         TooDeep = "too_deep",
         /// There is no text to work on.
         EmptyText = "empty_text",
@@ -119,6 +123,8 @@ named! {
         Database = "database",
         /// Kafka.
         Broker = "broker",
+        /// The registry of Avro schemas.
+        Registry = "registry",
         /// The model host.
         Model = "model",
         /// Local disk or object storage that datasets are written to.

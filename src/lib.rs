@@ -27,7 +27,7 @@
 //! | 4 | [`search`] questions to hits |
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
-//! | 1 | [`engine`] the model host, [`store`] every line of SQL |
+//! | 1 | [`engine`] the model host, [`store`] every line of SQL, [`broker`] the door to Kafka |
 //! | 0 | the words all share: [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`], [`yaml`] |
 //!
 //! # To add, touch only
@@ -42,6 +42,7 @@
 //! | a command | `cli/<name>.rs` and one variant in `cli.rs` |
 
 pub mod app;
+pub mod broker;
 pub mod checkpoint;
 pub mod cli;
 pub mod config;

@@ -27,6 +27,7 @@ use super::engine;
 use crate::config::Config;
 use crate::demo::environment::with_models;
 use crate::demo::{PARTITIONS, Session, input};
+use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::Transient;
 use crate::metrics::{METRICS, peak_resident_bytes};
@@ -176,7 +177,7 @@ impl<'a> Batches<'a> {
     fn open(definition: &'a Definition, path: &Path) -> Result<Self> {
         let spec = &definition.source.document;
         let records = input::read(path, spec.id.as_deref().unwrap_or("id"))?;
-        Ok(Self { records, decoder: Decoder::new(spec)?, definition, offset: 0 })
+        Ok(Self { records, decoder: Decoder::new(&spec.in_json())?, definition, offset: 0 })
     }
 
     fn next(&mut self) -> Result<Option<Vec<Document>>> {
@@ -194,7 +195,7 @@ impl<'a> Batches<'a> {
                 headers: Vec::new(),
             };
             self.offset += 1;
-            if let Ok(Decoded::Document(document)) = self.decoder.decode(&record) {
+            if let Ok(Decoded::Document(document)) = self.decoder.decode(&record, &Schemas::none()) {
                 documents.push(document);
             }
             if self.definition.budget.is_spent(records, bytes) {

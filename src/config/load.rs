@@ -14,7 +14,7 @@ use figment::error::{Actual, Kind};
 use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
-use super::Config;
+use super::{Config, secret};
 use crate::nearest::suggestion;
 
 /// The file that is read where none is named.
@@ -25,7 +25,18 @@ const NOT_SETTINGS: &[&str] =
     &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_REQUIRE_KAFKA"];
 
 /// Settings that hold a path, wherever they stand.
-const PATHS: &[&str] = &["data_dir", "pipelines", "path", "adapter", "url_file", "token_file"];
+const PATHS: &[&str] = &[
+    "data_dir",
+    "pipelines",
+    "path",
+    "adapter",
+    "url_file",
+    "token_file",
+    "password_file",
+    "ca_file",
+    "certificate_file",
+    "key_file",
+];
 
 /// Settings whose value no message may show.
 const SECRETS: &[&str] = &["url", "token", "settings"];
@@ -89,11 +100,15 @@ impl Config {
             layers.push(Layer::text(format!("flag {}", flag.name), flag.setting.to_owned(), &flag.value));
         }
         let mut config = extract(layers)?;
-        config.database.url = secret("database.url", config.database.url.take(), config.database.url_file.take().as_deref())?;
+        config.database.url =
+            direct_or_filed("database.url", config.database.url.take(), config.database.url_file.take().as_deref())?;
         for (name, model) in &config.models {
             model.place(name)?;
         }
-        config.server.token = secret("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
+        config.server.token =
+            direct_or_filed("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
+        config.kafka.check()?;
+        config.schema_registry.check()?;
         Ok(config)
     }
 }
@@ -192,19 +207,12 @@ fn sentence(error: &figment::Error) -> ConfigError {
     })
 }
 
-fn secret(name: &str, value: Option<String>, file: Option<&Path>) -> Result<Option<String>, ConfigError> {
+fn direct_or_filed(name: &str, value: Option<String>, file: Option<&Path>) -> Result<Option<String>, ConfigError> {
     let Some(path) = file else { return Ok(value) };
     if value.is_some() {
         return Err(ConfigError(format!("`{name}` and `{name}_file` are both set; remove one")));
     }
-    let shown = path.display();
-    let text = std::fs::read_to_string(path)
-        .map_err(|e| ConfigError(format!("cannot read {shown}, which `{name}_file` names: {e}; mount it or correct the path")))?;
-    let text = text.trim();
-    if text.is_empty() {
-        return Err(ConfigError(format!("{shown}, which `{name}_file` names, is empty; write the secret into it")));
-    }
-    Ok(Some(text.to_owned()))
+    secret::read(name, path).map(Some)
 }
 
 fn nested(setting: &str, value: Value) -> Dict {

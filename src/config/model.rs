@@ -7,6 +7,7 @@ use reqwest::Url;
 use serde::Deserialize;
 
 use super::ConfigError;
+use super::address::Address;
 
 /// A model: on local disk (`path`) or behind a server (`base_url`).
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -105,19 +106,13 @@ impl ModelConfig {
         if self.adapter.is_some() {
             return refuse("adapter` is merged into weights on disk and `base_url` names a server; let the server load it");
         }
-        // Neither the address nor the parser's words are shown: someone may have written a password into it.
-        let Ok(base_url) = Url::parse(address.trim_end_matches('/')) else {
-            return refuse("base_url` is no address; write it like \"http://127.0.0.1:8000/v1\"");
+        let setting = format!("models.{name}.base_url");
+        let base_url = Address {
+            setting: &setting,
+            example: "http://127.0.0.1:8000/v1",
+            secret: "put the key into a variable and name that in `api_key_env`",
         };
-        if !matches!(base_url.scheme(), "http" | "https") || base_url.cannot_be_a_base() {
-            return refuse("base_url` must begin with http:// or https://");
-        }
-        if !base_url.username().is_empty() || base_url.password().is_some() {
-            return refuse("base_url` holds a user or a password; put the key into a variable and name that in `api_key_env`");
-        }
-        if base_url.query().is_some() || base_url.fragment().is_some() {
-            return refuse("base_url` holds a `?` or a `#`; end it with the version, as in \"http://127.0.0.1:8000/v1\"");
-        }
+        let base_url = base_url.read(address)?;
         let Some(server_model) = self.server_model.as_deref().filter(|model| !model.trim().is_empty()) else {
             return refuse("server_model` is missing; set it to what the server calls the model");
         };

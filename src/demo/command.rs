@@ -101,11 +101,14 @@ impl Session {
         let broker = Broker::start()?;
         // A broker that lives as long as this process counts offsets from 0 again, where the ledger would not expect them.
         definition.source.topic = format!("{}.{}", definition.source.topic, Uuid::now_v7().simple());
+        definition.source.document = definition.source.document.in_json();
         let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters];
         for topic in sinks.into_iter().flatten().map(|sink| sink.name.as_str()).chain([definition.source.topic.as_str()]) {
             broker.create_topic(topic)?;
         }
         config.kafka.brokers = broker.address();
+        // Which asks nobody who is there.
+        config.kafka.security = Default::default();
         let database_url = config.database.url.clone().unwrap_or_default();
         let listener = server::bind(&config.server).await?;
         let http = format!("http://{}", listener.local_addr()?);

@@ -20,7 +20,7 @@ fn spec(text: &str) -> DocumentSpec {
 }
 
 fn decode(spec: &DocumentSpec, payload: impl AsRef<[u8]>) -> Result<Document, Poison> {
-    match Decoder::new(spec).unwrap().decode(&record(Some(b"key"), Some(payload.as_ref())))? {
+    match Decoder::new(spec).unwrap().decode(&record(Some(b"key"), Some(payload.as_ref())), &Schemas::none())? {
         Decoded::Document(document) => Ok(document),
         Decoded::Tombstone { id, .. } => panic!("a payload became a tombstone for {id}"),
     }
@@ -132,7 +132,7 @@ fn what_postgres_cannot_store_is_refused() {
 fn bytes_that_are_no_utf8_are_refused_with_their_place() {
     refused(&spec("{{ text }}"), b"{\"id\": \"\xff\"}", FailureClass::InvalidUtf8, "at byte 8");
     let decoder = Decoder::new(&DocumentSpec { format: Format::Text, ..DocumentSpec::default() }).unwrap();
-    let poison = decoder.decode(&record(Some(b"\xc3\x28"), Some(b"x"))).unwrap_err();
+    let poison = decoder.decode(&record(Some(b"\xc3\x28"), Some(b"x")), &Schemas::none()).unwrap_err();
     assert_eq!(poison.class, FailureClass::InvalidUtf8, "{poison}");
 }
 
@@ -197,32 +197,39 @@ fn versions_are_integers_or_times() {
 fn a_record_without_a_time_is_versioned_by_its_offset() {
     let decoder = Decoder::new(&DocumentSpec::default()).unwrap();
     let timeless = Record { timestamp_ms: None, ..record(None, Some(br#"{"id": 1, "text": "x"}"#)) };
-    assert!(matches!(decoder.decode(&timeless), Ok(Decoded::Document(Document { version: 7, .. }))));
+    assert!(matches!(decoder.decode(&timeless, &Schemas::none()), Ok(Decoded::Document(Document { version: 7, .. }))));
 }
 
 #[test]
 fn a_null_payload_deletes_what_the_key_names() {
     let decoder = Decoder::new(&DocumentSpec::default()).unwrap();
     let deleted = Decoded::Tombstone { id: "p-1".into(), version: Some(1_700_000_000_000) };
-    assert_eq!(decoder.decode(&record(Some(b"p-1"), None)), Ok(deleted));
+    assert_eq!(decoder.decode(&record(Some(b"p-1"), None), &Schemas::none()), Ok(deleted));
     for key in [None, Some(b"".as_slice())] {
-        assert_eq!(decoder.decode(&record(key, None)).unwrap_err().class, FailureClass::MissingKey);
+        assert_eq!(decoder.decode(&record(key, None), &Schemas::none()).unwrap_err().class, FailureClass::MissingKey);
     }
-    assert_eq!(decoder.decode(&record(Some(b"\xff"), None)).unwrap_err().class, FailureClass::InvalidUtf8);
-    assert_eq!(decoder.decode(&record(Some(b"a\0"), None)).unwrap_err().class, FailureClass::NulCharacter);
+    assert_eq!(decoder.decode(&record(Some(b"\xff"), None), &Schemas::none()).unwrap_err().class, FailureClass::InvalidUtf8);
+    assert_eq!(decoder.decode(&record(Some(b"a\0"), None), &Schemas::none()).unwrap_err().class, FailureClass::NulCharacter);
     let by_field = Decoder::new(&DocumentSpec { version: Some("v".into()), ..DocumentSpec::default() }).unwrap();
-    assert_eq!(by_field.decode(&record(Some(b"p"), None)), Ok(Decoded::Tombstone { id: "p".into(), version: None }));
+    assert_eq!(
+        by_field.decode(&record(Some(b"p"), None), &Schemas::none()),
+        Ok(Decoded::Tombstone { id: "p".into(), version: None })
+    );
 }
 
 #[test]
 fn a_text_source_takes_the_payload_as_it_is() {
     let decoder = Decoder::new(&DocumentSpec { format: Format::Text, ..DocumentSpec::default() }).unwrap();
-    let Ok(Decoded::Document(document)) = decoder.decode(&record(Some(b"k"), Some("{{ x }} 안녕".as_bytes()))) else {
+    let Ok(Decoded::Document(document)) = decoder.decode(&record(Some(b"k"), Some("{{ x }} 안녕".as_bytes())), &Schemas::none())
+    else {
         panic!("plain text was refused");
     };
     assert_eq!((&*document.id, &*document.text), ("k", "{{ x }} 안녕"));
-    assert_eq!(decoder.decode(&record(None, Some(b"x"))).unwrap_err().class, FailureClass::MissingKey);
-    assert_eq!(decoder.decode(&record(Some(b"k"), Some(b"a\0"))).unwrap_err().class, FailureClass::NulCharacter);
+    assert_eq!(decoder.decode(&record(None, Some(b"x")), &Schemas::none()).unwrap_err().class, FailureClass::MissingKey);
+    assert_eq!(
+        decoder.decode(&record(Some(b"k"), Some(b"a\0")), &Schemas::none()).unwrap_err().class,
+        FailureClass::NulCharacter
+    );
     let mixed = DocumentSpec { format: Format::Text, id: Some("id".into()), ..DocumentSpec::default() };
     assert!(Decoder::new(&mixed).unwrap_err().to_string().contains("leave out `id`"));
 }
@@ -238,10 +245,10 @@ fn a_bad_template_is_refused_before_any_document() {
 proptest! {
     #[test]
     fn any_bytes_are_decoded_or_refused(payload: Vec<u8>, key: Option<Vec<u8>>) {
-        for format in [Format::Json, Format::Text] {
+        for format in [Format::Json, Format::Text, Format::Avro] {
             let decoder = Decoder::new(&DocumentSpec { format, ..DocumentSpec::default() }).unwrap();
-            let _ = decoder.decode(&record(key.as_deref(), Some(&payload)));
-            let _ = decoder.decode(&record(key.as_deref(), None));
+            let _ = decoder.decode(&record(key.as_deref(), Some(&payload)), &Schemas::none());
+            let _ = decoder.decode(&record(key.as_deref(), None), &Schemas::none());
         }
     }
 
@@ -256,4 +263,75 @@ proptest! {
             ),
         }
     }
+}
+
+const PRODUCT: &str = r#"{"type":"record","name":"p","fields":[{"name":"id","type":"string"},{"name":"text","type":"string"},
+    {"name":"at","type":{"type":"long","logicalType":"timestamp-millis"}},
+    {"name":"price","type":{"type":"bytes","logicalType":"decimal","precision":9,"scale":2}}]}"#;
+
+fn schemas(texts: &[(u32, &str)]) -> Schemas {
+    texts.iter().map(|(id, text)| (*id, avro::Schema::parse(*id, text, &[]).map(Arc::new))).collect()
+}
+
+fn framed(id: u32, value: &[u8]) -> Vec<u8> {
+    [&[0], id.to_be_bytes().as_slice(), value].concat()
+}
+
+#[test]
+fn a_record_of_avro_is_the_document_that_json_would_make() {
+    let spec =
+        DocumentSpec { format: Format::Avro, version: Some("at".into()), metadata: vec!["price".into()], ..spec("A {{ text }}") };
+    let payload = framed(258, b"\x06p-1\x08rake\xd0\x0f\x04\x04\xce");
+    let decoder = Decoder::new(&spec).unwrap();
+    let avro = record(None, Some(&payload));
+    assert_eq!(decoder.schema_ids(std::slice::from_ref(&avro)), BTreeSet::from([258]));
+    let decoded = decoder.decode(&avro, &schemas(&[(258, PRODUCT)])).unwrap();
+    let json = json!({"id": "p-1", "text": "rake", "at": "1970-01-01T00:00:01Z", "price": 12.3}).to_string();
+    let twin = Decoder::new(&spec.in_json()).unwrap().decode(&record(None, Some(json.as_bytes())), &Schemas::none()).unwrap();
+    assert_eq!(decoded, twin);
+    let Decoded::Document(document) = decoded else { panic!("a payload became a tombstone") };
+    assert_eq!((&*document.id, &*document.text, document.version), ("p-1", "A rake", 1_000_000));
+    assert_eq!(Value::Object(document.metadata), json!({"price": 12.3}));
+}
+
+#[test]
+fn what_is_no_avro_of_a_known_schema_is_refused_by_name() {
+    let decoder = Decoder::new(&DocumentSpec { format: Format::Avro, ..DocumentSpec::default() }).unwrap();
+    let unknown = Poison { class: FailureClass::UnknownSchema, reason: "the registry knows no schema 9".into() };
+    let known: Schemas = [(7, avro::Schema::parse(7, PRODUCT, &[]).map(Arc::new)), (9, Err(unknown))].into_iter().collect();
+    let class = |payload: &[u8]| decoder.decode(&record(None, Some(payload)), &known).unwrap_err().class;
+    for payload in [&b""[..], b"\0\0\0", b"{\"id\": 1}", b"\x01\0\0\0\x07"] {
+        assert_eq!(class(payload), FailureClass::MalformedAvro, "{payload:?}");
+    }
+    assert_eq!(class(&framed(9, b"")), FailureClass::UnknownSchema);
+    assert_eq!(class(&framed(7, b"\x06p-")), FailureClass::MalformedAvro);
+    assert_eq!(class(&framed(7, &vec![0; DEFAULT_MAX_BYTES])), FailureClass::TooLarge);
+    let large = record(None, Some(&framed(7, &vec![0; DEFAULT_MAX_BYTES])));
+    assert_eq!(decoder.schema_ids(&[large]), BTreeSet::new(), "what is refused anyway asks for no schema");
+    let list = schemas(&[(7, r#"{"type":"array","items":"int"}"#)]);
+    let poison = decoder.decode(&record(None, Some(&framed(7, b"\0"))), &list).unwrap_err();
+    assert_eq!(poison.to_string(), "wrong_type: the payload is an array, not a record");
+}
+
+#[test]
+fn a_delete_in_a_topic_of_avro_has_a_key_of_text_or_of_avro() {
+    let decoder = Decoder::new(&DocumentSpec { format: Format::Avro, ..DocumentSpec::default() }).unwrap();
+    let known = schemas(&[
+        (1, r#""string""#),
+        (2, r#"{"type":"record","name":"k","fields":[{"name":"id","type":"long"}]}"#),
+        (3, r#""double""#),
+    ]);
+    let deleted = |key: &[u8]| match decoder.decode(&record(Some(key), None), &known) {
+        Ok(Decoded::Tombstone { id, .. }) => Ok(id.to_string()),
+        Ok(other) => panic!("{other:?} is no delete"),
+        Err(poison) => Err(poison.class),
+    };
+    assert_eq!(decoder.schema_ids(&[record(Some(&framed(1, b"\x06p-1")), None)]), BTreeSet::from([1]));
+    assert_eq!(deleted(b"p-1"), Ok("p-1".into()));
+    assert_eq!(deleted(&framed(1, b"\x06p-1")), Ok("p-1".into()));
+    assert_eq!(deleted(&framed(2, b"\x0e")), Ok("7".into()));
+    assert_eq!(deleted(&framed(1, b"\0")), Err(FailureClass::MissingKey), "an empty id");
+    assert_eq!(deleted(&framed(3, &1.5f64.to_le_bytes())), Err(FailureClass::WrongType));
+    assert_eq!(deleted(&framed(4, b"")), Err(FailureClass::UnknownSchema));
+    assert_eq!(deleted(b"\0\0"), Err(FailureClass::NulCharacter), "too short to be framed");
 }

@@ -17,7 +17,7 @@ mod encoder;
 mod error;
 mod folder;
 mod generation;
-mod http;
+pub mod http;
 pub mod hub;
 mod kernels;
 mod model;

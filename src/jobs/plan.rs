@@ -8,6 +8,7 @@ use rand::seq::index::sample;
 use super::source::{Measured, UnitSource};
 use super::spec::{JobKind, JobSpec, Rows};
 use super::station::Station;
+use crate::document::Format;
 use crate::failure::Transient;
 use crate::outcome::Lineage;
 use crate::source::{Archive, ArchiveError, ArchiveFile};
@@ -73,6 +74,12 @@ impl Planner<'_> {
         let Some(archive) = self.archive else {
             return Err(PlanError::Refused(format!("the configuration names no dataset `{}`", rows.dataset)));
         };
+        if self.station.definition.source.document.format == Format::Text {
+            let name = &self.station.definition.name;
+            let message =
+                format!("pipeline `{name}` reads plain text, and rows are objects; give it a source of format json or avro");
+            return Err(PlanError::Refused(message));
+        }
         let files = archive.list(&rows.prefix).await.map_err(refused)?;
         if files.is_empty() {
             let message = format!("dataset `{}` has no Parquet file whose key begins with `{}`", rows.dataset, rows.prefix);

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::metrics::METRICS;
-use crate::pipeline::Works;
 use crate::pipeline::definition::Definition;
+use crate::pipeline::{Materials, Works};
 use crate::source::Needs;
 use crate::template::{Prints, Template};
 
@@ -22,10 +22,16 @@ pub struct Station {
 }
 
 impl Station {
-    /// Makes the pipeline ready for jobs.
-    pub fn new(definition: Definition, works: Arc<Works>) -> Self {
+    /// Makes the pipeline ready for jobs. Their rows are JSON objects, whatever the stream's records are.
+    ///
+    /// # Errors
+    /// Where a model, a template or the source does not fit.
+    pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Self> {
+        let mut definition = definition.clone();
+        definition.source.document = definition.source.document.in_json();
+        let works = Works::new(&definition, materials).await?;
         let needs = needs(&definition);
-        Self { definition, works, needs, live_is_late: AtomicBool::new(false) }
+        Ok(Self { definition, works, needs, live_is_late: AtomicBool::new(false) })
     }
 
     /// Whether backfills wait, because the live records of this process are too far behind.

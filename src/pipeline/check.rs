@@ -4,6 +4,7 @@ use super::definition::Definition;
 use super::example::{Example, Expect, ExpectTask};
 use super::graph::{Graph, NothingKnown};
 use super::problem::Problem;
+use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document};
 use crate::engine::Engine;
 use crate::failure::Poison;
@@ -11,7 +12,7 @@ use crate::outcome::{Outcome, Reuse};
 
 /// Makes the tasks of `definition` ready and runs its examples. Nothing is written anywhere.
 pub async fn check(definition: &Definition, engine: &Engine) -> Vec<Problem> {
-    let decoder = match Decoder::new(&definition.source.document) {
+    let decoder = match Decoder::new(&definition.source.document.in_json()) {
         Ok(decoder) => decoder,
         Err(error) => return vec![Problem::new(&definition.path, None, format!("{error:#}"))],
     };
@@ -23,7 +24,7 @@ pub async fn check(definition: &Definition, engine: &Engine) -> Vec<Problem> {
     let mut kept: Vec<(usize, &Example)> = Vec::new();
     let mut documents: Vec<Document> = Vec::new();
     for (index, example) in definition.examples.iter().enumerate() {
-        let decoded = decoder.decode(&example.record(index));
+        let decoded = decoder.decode(&example.record(index), &Schemas::none());
         let complaint = match (&example.expect, decoded) {
             (Expect::Tasks(_), Ok(Decoded::Document(document))) => {
                 kept.push((index, example));
@@ -103,10 +104,14 @@ mod tests {
     use crate::config::EngineConfig;
 
     async fn problems(examples: &str) -> Vec<String> {
+        problems_in("json", examples).await
+    }
+
+    async fn problems_in(format: &str, examples: &str) -> Vec<String> {
         let text = format!(
             "version: 1
 name: test
-source: {{ topic: docs }}
+source: {{ topic: docs, format: {format} }}
 tasks:
   a: {{ render: {{ template: '{{{{ document.text }}}}' }}, when: document.characters > 2 }}
   b: {{ render: {{ template: '{{{{ document.fields.title }}}}' }} }}
@@ -126,6 +131,14 @@ examples:
   - { raw: '{', expect: { dead_letter: malformed_json } }
   - { raw: '{\"id\": 1}', expect: { dead_letter: missing_field } }";
         assert_eq!(problems(examples).await, [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn examples_of_a_source_of_avro_are_written_as_json() {
+        let examples = "
+  - { document: { id: 1, text: xyz, title: t }, expect: { a: { text: xyz }, b: { text: t } } }
+  - { document: { id: 2, title: t }, expect: { dead_letter: missing_field } }";
+        assert_eq!(problems_in("avro", examples).await, [""; 0]);
     }
 
     #[tokio::test]

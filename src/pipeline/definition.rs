@@ -11,7 +11,7 @@ use super::file::{PipelineFile, TaskLines};
 use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
 use crate::config::Config;
-use crate::document::{Decoder, DocumentSpec};
+use crate::document::{Decoder, DocumentSpec, Format};
 use crate::task::TaskSpec;
 
 pub use super::file::{Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
@@ -204,7 +204,7 @@ impl Definition {
         models
     }
 
-    /// What in the file does not fit the operator's configuration: models and datasets that it does not name.
+    /// What in the file does not fit the operator's configuration: models, datasets and a registry that it does not name.
     ///
     /// Whether a model fits its task is known once it is loaded: see [`Graph::build`](super::graph::Graph::build).
     pub fn validate(&self, config: &Config) -> Vec<Problem> {
@@ -225,6 +225,10 @@ impl Definition {
             let near = suggestion(name, config.datasets.keys().map(String::as_str));
             let message = format!("the Parquet sink names dataset `{name}`, which the configuration does not{near}");
             problems.push(Problem::new(&self.path, place(&parquet.dataset), message));
+        }
+        if self.source.document.format == Format::Avro && config.schema_registry.url.is_none() {
+            let message = "the source is Avro, and the configuration names no registry of schemas; set `schema_registry.url`";
+            problems.push(Problem::new(&self.path, None, message.to_owned()));
         }
         problems
     }

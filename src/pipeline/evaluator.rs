@@ -8,10 +8,12 @@ use futures::future::BoxFuture;
 use super::batcher::MicroBatch;
 use super::definition::Definition;
 use super::graph::{Graph, Known, NothingKnown, Wanted};
+use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document};
-use crate::failure::{Poison, Transient};
+use crate::failure::{Component, Poison, Transient};
 use crate::outcome::{Cost, Fingerprint, Outcome, Product, Reuse};
 use crate::record::Record;
+use crate::source::Registry;
 use crate::store::{KnownVersion, Store};
 
 /// What becomes of one record.
@@ -38,6 +40,7 @@ pub struct Evaluator {
     decoder: Decoder,
     graph: Graph,
     store: Store,
+    registry: Option<Registry>,
 }
 
 impl Evaluator {
@@ -47,7 +50,12 @@ impl Evaluator {
     /// Where the source's templates do not compile.
     pub fn new(definition: &Definition, graph: Graph, store: Store) -> anyhow::Result<Self> {
         let decoder = Decoder::new(&definition.source.document)?;
-        Ok(Self { pipeline: definition.name.clone(), decoder, graph, store })
+        Ok(Self { pipeline: definition.name.clone(), decoder, graph, store, registry: None })
+    }
+
+    /// With a registry to ask for the schemas that records name.
+    pub fn with_registry(self, registry: Option<Registry>) -> Self {
+        Self { registry, ..self }
     }
 
     /// The tasks.
@@ -58,9 +66,11 @@ impl Evaluator {
     /// The fate of each record of the batch, in order.
     ///
     /// # Errors
-    /// Where the ledger or the model host is unavailable: nothing came of it, and the batch is to be evaluated again.
+    /// Where the ledger, the model host or the registry is unavailable: nothing came of it, and the batch is to be evaluated again.
     pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<Fate>, Transient> {
-        let decoded: Vec<Result<Decoded, Poison>> = batch.records.iter().map(|record| self.decoder.decode(record)).collect();
+        let schemas = self.schemas(&batch.records).await?;
+        let decode = |record| self.decoder.decode(record, &schemas);
+        let decoded: Vec<Result<Decoded, Poison>> = batch.records.iter().map(decode).collect();
         let ids: Vec<String> = decoded.iter().flatten().map(|decoded| id(decoded).to_string()).collect();
         let known = self.store.versions(&self.pipeline, &ids).await?;
         let mut fates = sort_out(decoded, &known);
@@ -73,13 +83,26 @@ impl Evaluator {
     /// The fate of each record as if the ledger were empty: nothing is superseded, and nothing is taken over.
     ///
     /// # Errors
-    /// Where the model host is unavailable.
+    /// Where the model host or the schema registry is unavailable.
     pub async fn evaluate_afresh(&self, records: &[Record]) -> Result<Vec<Fate>, Transient> {
-        let decoded = records.iter().map(|record| self.decoder.decode(record)).collect();
+        let schemas = self.schemas(records).await?;
+        let decoded = records.iter().map(|record| self.decoder.decode(record, &schemas)).collect();
         let mut fates = sort_out(decoded, &HashMap::new());
         let documents: Vec<Document> = fates.iter().filter_map(|fate| as_document(fate).cloned()).collect();
         fill_in(&mut fates, self.graph.evaluate(&documents, &NothingKnown).await?);
         Ok(fates)
+    }
+
+    async fn schemas(&self, records: &[Record]) -> Result<Schemas, Transient> {
+        let ids = self.decoder.schema_ids(records);
+        match &self.registry {
+            _ if ids.is_empty() => Ok(Schemas::none()),
+            Some(registry) => registry.schemas(&ids).await,
+            None => {
+                let reason = "records name schemas and no registry is configured; set `schema_registry.url`".to_owned();
+                Err(Transient { component: Component::Registry, reason })
+            }
+        }
     }
 }
 

@@ -21,7 +21,7 @@ pub struct Example {
     /// What it shows.
     #[serde(default)]
     pub name: Option<String>,
-    /// The payload as an object, for JSON sources.
+    /// The payload as an object, for sources of JSON and of Avro.
     #[serde(default)]
     pub document: Option<Map<String, Value>>,
     /// The payload as it stands, for text sources and for broken ones.

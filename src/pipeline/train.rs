@@ -10,6 +10,7 @@ use serde_json::Value;
 
 use super::definition::{Definition, TaskDefinition};
 use super::problem::suggestion;
+use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document, Format, look_up};
 use crate::engine::{Chunking, Engine, ModelKind, Prediction, Request, Work};
 use crate::record::{Partition, Place, Record};
@@ -152,7 +153,7 @@ fn read(definition: &Definition, multi: bool, options: &TrainOptions) -> anyhow:
             definition.name
         );
     }
-    let decoder = Decoder::new(&definition.source.document)?;
+    let decoder = Decoder::new(&definition.source.document.in_json())?;
     let place = options.examples.display();
     let file = File::open(&options.examples).with_context(|| format!("`{place}` cannot be read"))?;
     let mut rows = Rows::default();
@@ -179,7 +180,7 @@ fn labelled(decoder: &Decoder, line: Vec<u8>, index: usize, multi: bool, field: 
         payload: Some(line.into()),
         headers: Vec::new(),
     };
-    let document = match decoder.decode(&record) {
+    let document = match decoder.decode(&record, &Schemas::none()) {
         Ok(Decoded::Document(document)) => document,
         Ok(Decoded::Tombstone { .. }) => return Err("it is a delete".into()),
         Err(poison) => return Err(poison.to_string()),

@@ -13,6 +13,7 @@ use super::graph::Graph;
 use crate::engine::Engine;
 use crate::health::Health;
 use crate::sink::Dataset;
+use crate::source::Registry;
 use crate::store::Store;
 
 /// What the lanes of a pipeline share.
@@ -36,6 +37,8 @@ pub struct Materials {
     pub engine: Engine,
     /// The ledger.
     pub store: Store,
+    /// Where the schemas of Avro records come from, if anywhere.
+    pub registry: Option<Registry>,
     /// Where Parquet files go, if anywhere.
     pub dataset: Option<Dataset>,
     /// Told what is out of order.
@@ -50,9 +53,9 @@ impl Works {
     /// # Errors
     /// Where a model, a template or the source does not fit.
     pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Arc<Self>> {
-        let Materials { engine, store, dataset, health, watchdog } = materials;
+        let Materials { engine, store, registry, dataset, health, watchdog } = materials;
         let graph = Graph::build(definition, &engine).await?;
-        let evaluator = Evaluator::new(definition, graph, store.clone())?;
+        let evaluator = Evaluator::new(definition, graph, store.clone())?.with_registry(registry);
         let committer = Committer {
             pipeline: definition.name.clone(),
             tasks: evaluator.graph().tasks().cloned().collect(),

@@ -4,4 +4,4 @@ mod parquet;
 mod topics;
 
 pub use parquet::{Dataset, ParquetRow};
-pub use topics::{Relay, TopicsConfig};
+pub use topics::Relay;

@@ -1,28 +1,20 @@
 //! The relay: publishes committed events to Kafka, at least once and in order, with an id by which consumers deduplicate.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use futures::future::join_all;
-use rdkafka::ClientConfig;
+use rdkafka::error::KafkaError;
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
+use rdkafka::{ClientConfig, ClientContext};
 use tokio::time::sleep;
 
+use crate::broker::{Access, Refusal};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::store::{OutboxEvent, RelayLease, Store};
-
-/// How to reach the topics.
-#[derive(Debug, Clone)]
-pub struct TopicsConfig {
-    /// `host:port[,host:port…]`.
-    pub brokers: String,
-    /// Further librdkafka settings.
-    pub settings: BTreeMap<String, String>,
-}
 
 /// Events taken from the outbox at a time.
 const BATCH: i64 = 1000;
@@ -38,8 +30,21 @@ const DELIVERY_TIMEOUT_MS: &str = "10000";
 /// Publishes what the ledger has committed.
 pub struct Relay {
     store: Store,
-    producer: FutureProducer,
+    producer: FutureProducer<Context>,
     health: Health,
+    refusal: Refusal,
+}
+
+/// What the client library calls back.
+struct Context {
+    refusal: Refusal,
+}
+
+impl ClientContext for Context {
+    fn error(&self, error: KafkaError, reason: &str) {
+        tracing::debug!(%error, reason, "the Kafka client reports");
+        self.refusal.note(&error, reason);
+    }
 }
 
 impl Relay {
@@ -47,19 +52,17 @@ impl Relay {
     ///
     /// # Errors
     /// Where librdkafka refuses a setting.
-    pub fn new(store: Store, config: &TopicsConfig, health: Health) -> anyhow::Result<Self> {
+    pub fn new(store: Store, access: &Access, health: Health) -> anyhow::Result<Self> {
         let mut client = ClientConfig::new();
-        for (key, value) in &config.settings {
-            client.set(key, value);
-        }
+        access.apply(&mut client);
+        let refusal = Refusal::default();
         let producer = client
-            .set("bootstrap.servers", &config.brokers)
             .set("enable.idempotence", "true")
             .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
             .set("compression.type", "zstd")
             .set("linger.ms", "5")
-            .create()?;
-        Ok(Self { store, producer, health })
+            .create_with_context(Context { refusal: refusal.clone() })?;
+        Ok(Self { store, producer, health, refusal })
     }
 
     /// Publishes until dropped. Of all processes on one ledger, one does the work at a time.
@@ -84,7 +87,10 @@ impl Relay {
         loop {
             match self.publish_batch(&mut lease).await {
                 Ok(0) => sleep(IDLE).await,
-                Ok(_) => self.health.up(Component::Broker),
+                Ok(_) => {
+                    self.refusal.clear();
+                    self.health.up(Component::Broker);
+                }
                 Err(failure) => return failure,
             }
         }
@@ -126,7 +132,8 @@ impl Relay {
         match self.producer.send(record, Timeout::Never).await {
             Ok(_) => Ok(()),
             Err((error, _)) => {
-                Err(Transient { component: Component::Broker, reason: format!("cannot publish to {}: {error}", event.topic) })
+                let why = self.refusal.sentence().unwrap_or_else(|| error.to_string());
+                Err(Transient { component: Component::Broker, reason: format!("cannot publish to {}: {why}", event.topic) })
             }
         }
     }

@@ -9,11 +9,12 @@
 //! | revoked | let the runner drain for a moment, then unassign |
 //! | lost (the session timed out) | drop at once: someone else owns them |
 //! | bytes in flight reach the cap | pause every partition and keep polling; resume at half |
+//! | the password, the certificate or the rights do not do | say so at `/readyz` and try again for ever: the mend is not here |
 //! | position no longer in the topic | tell the operator: a gap is never skipped silently |
 
 mod rebalance;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc as blocking};
@@ -30,6 +31,7 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::rebalance::Context;
 use super::{Delivery, InFlight, SourceEvent};
+use crate::broker::{self, Access, Refusal};
 use crate::checkpoint::Claim;
 use crate::failure::Component;
 use crate::health::Health;
@@ -40,10 +42,8 @@ use crate::store::Store;
 /// What to read, and how.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
-    /// `host:port[,host:port…]`.
-    pub brokers: String,
-    /// Further librdkafka settings; those of the ledger's guarantees are set after them.
-    pub settings: BTreeMap<String, String>,
+    /// How to reach the brokers; the settings of the ledger's guarantees are set after it.
+    pub access: Access,
     /// The pipeline, whose positions these are; its consumer group is `tidemill.<pipeline>`.
     pub pipeline: Arc<str>,
     /// The topic.
@@ -82,6 +82,10 @@ struct Shared {
     config: KafkaSourceConfig,
     store: Store,
     health: Health,
+    /// Why no broker lets us in.
+    refusal: Refusal,
+    /// Why they let us in and give us nothing.
+    denial: Refusal,
     runtime: Handle,
     events: UnboundedSender<SourceEvent>,
     lanes: Mutex<HashMap<Partition, Lane>>,
@@ -117,6 +121,8 @@ impl KafkaSource {
             config,
             store,
             health,
+            refusal: Refusal::default(),
+            denial: Refusal::default(),
             runtime: Handle::current(),
             events,
             lanes: Mutex::default(),
@@ -178,12 +184,9 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "8192")
         .set("fetch.message.max.bytes", "262144");
-    for (key, value) in &config.settings {
-        client.set(key, value);
-    }
+    config.access.apply(&mut client);
     client
-        .set("bootstrap.servers", &config.brokers)
-        .set("group.id", format!("tidemill.{}", config.pipeline))
+        .set("group.id", group(&config.pipeline))
         .set("partition.assignment.strategy", "cooperative-sticky")
         .set("enable.auto.commit", "false")
         .set("enable.auto.offset.store", "false")
@@ -194,6 +197,11 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
     let consumer: BaseConsumer<Context> = client.create_with_context(Context { shared: shared.clone() })?;
     consumer.subscribe(&[&config.topic])?;
     Ok(consumer)
+}
+
+/// The consumer group of a pipeline.
+fn group(pipeline: &str) -> String {
+    format!("tidemill.{pipeline}")
 }
 
 impl Shared {
@@ -246,6 +254,7 @@ impl Shared {
             return;
         }
         lane.position = message.offset() + 1;
+        self.denial.clear();
         let record = Record {
             place: Place { partition, offset: message.offset() },
             timestamp_ms: message.timestamp().to_millis(),
@@ -271,6 +280,11 @@ impl Shared {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
             }
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.denial.set(format!(
+                "the brokers do not let this user read topic {topic} in the group {} ({error}); grant it Read on both",
+                group(&self.config.pipeline)
+            )),
+            _ if broker::is_refusal(error) => {}
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.fail(format!("reading {topic} failed: {error}")),
             _ => tracing::warn!(pipeline = %self.config.pipeline, %error, "reading is interrupted"),
         }

@@ -5,6 +5,7 @@
 
 mod archive;
 mod kafka;
+mod registry;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -18,6 +19,7 @@ use crate::record::{Partition, Record};
 
 pub use archive::{Archive, ArchiveError, ArchiveFile, Needs, RowRange, Shape, Window, check_key};
 pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt};
+pub use registry::Registry;
 
 /// What a source tells the runner.
 #[derive(Debug)]

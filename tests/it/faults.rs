@@ -11,13 +11,13 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tidemill::config::DatabaseConfig;
-use tidemill::demo::postgres::free_port;
 use tidemill::store::Store;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use crate::harness::kafka::{self, Broker};
 use crate::harness::postgres::{self, Server};
+use crate::harness::readiness::{assert_ready, listen, not_ready};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
@@ -161,34 +161,6 @@ async fn full_disk() {
     world.drained(300, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
     world.assert_exactly_once(300, 0).await;
-}
-
-fn listen() -> String {
-    format!("127.0.0.1:{}", free_port().unwrap())
-}
-
-async fn readiness(listen: &str) -> Option<(u16, String)> {
-    let response = reqwest::get(format!("http://{listen}/readyz")).await.ok()?;
-    Some((response.status().as_u16(), response.text().await.ok()?))
-}
-
-async fn assert_ready(listen: &str, worker: &Worker) {
-    eventually(&format!("/readyz is 200; the worker says:\n{}", worker.log()), Duration::from_secs(60), || async {
-        readiness(listen).await.is_some_and(|(status, _)| status == 200)
-    })
-    .await;
-}
-
-/// Waits for 503 and answers with its body.
-async fn not_ready(listen: &str, worker: &Worker) -> String {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    loop {
-        match readiness(listen).await {
-            Some((503, reason)) => return reason,
-            _ if Instant::now() > deadline => panic!("/readyz never said 503; the worker says:\n{}", worker.log()),
-            _ => sleep(Duration::from_millis(100)).await,
-        }
-    }
 }
 
 /// A file system of one megabyte in memory.

@@ -24,7 +24,7 @@ const FLOORS: &[&[&str]] = &[
         "template",
         "yaml",
     ],
-    &["engine", "store"],
+    &["broker", "engine", "store"],
     &["sink", "source", "task"],
     &["pipeline"],
     &["jobs", "search"],
@@ -36,7 +36,7 @@ const FLOORS: &[&[&str]] = &[
 const KEPT_IN: &[(&str, &[&str])] = &[
     ("sqlx", &["store/", "store.rs"]),
     ("axum", &["server/", "server.rs"]),
-    ("rdkafka", &["source/kafka", "sink/topics", "demo/"]),
+    ("rdkafka", &["broker.rs", "source/kafka", "sink/topics", "demo/"]),
     ("candle_core", &["engine/", "engine.rs"]),
     ("candle_nn", &["engine/", "engine.rs"]),
     ("candle_transformers", &["engine/", "engine.rs"]),

@@ -14,6 +14,7 @@ mod demo;
 mod engine;
 mod faults;
 mod floors;
+mod formats;
 mod harness;
 mod jobs;
 mod ledger;
@@ -23,6 +24,7 @@ mod queries;
 mod readme;
 mod remote;
 mod search;
+mod secured;
 mod smoke;
 mod world;
 mod writer;
@@ -58,6 +60,8 @@ fn main() -> ExitCode {
         bad_input::trials(),
         readme::trials(),
         remote::trials(),
+        formats::trials(),
+        secured::trials(),
         queries::trials(),
     ]
     .into_iter()

@@ -8,6 +8,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tidemill::config::{Config, EngineConfig, ModelConfig};
 use tidemill::demo::environment::with_models;
+use tidemill::document::avro::Schemas;
 use tidemill::document::{Decoded, Decoder, Document};
 use tidemill::engine::Engine;
 use tidemill::failure::Poison;
@@ -70,7 +71,7 @@ fn shipped(name: &str) -> Definition {
 fn decode(definition: &Definition, offset: usize, line: &str) -> Result<Document, Poison> {
     let place = Place { partition: Partition { topic: "samples".into(), number: 0 }, offset: offset as i64 };
     let record = Record { place, timestamp_ms: Some(0), key: None, payload: Some(line.to_owned().into()), headers: Vec::new() };
-    match Decoder::new(&definition.source.document).unwrap().decode(&record)? {
+    match Decoder::new(&definition.source.document.in_json()).unwrap().decode(&record, &Schemas::none())? {
         Decoded::Document(document) => Ok(document),
         Decoded::Tombstone { id, .. } => panic!("a payload was taken for the delete of {id}"),
     }

@@ -82,6 +82,12 @@ impl World {
         std::fs::write(self.path("tidemill.toml"), config).unwrap();
     }
 
+    /// Changes a file in the workers' folder.
+    pub fn amend(&self, name: &str, change: impl FnOnce(String) -> String) {
+        let path = self.path(name);
+        std::fs::write(&path, change(std::fs::read_to_string(&path).unwrap())).unwrap();
+    }
+
     /// A path in the workers' folder.
     pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)

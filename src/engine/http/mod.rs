@@ -1,17 +1,17 @@
-//! The HTTP client of everything in the engine that speaks to a server, and its patience.
+//! The HTTP client of everything that speaks to a server, and its patience.
 
-pub(in crate::engine) mod retry;
+pub mod retry;
 
 use std::time::Duration;
 
 use reqwest::redirect::Policy;
-use reqwest::{Client, ClientBuilder, Url};
+use reqwest::{Client, ClientBuilder, Response, Url};
 
 /// How long a connection may take to come about.
 const CONNECT: Duration = Duration::from_secs(10);
 
 /// A client for `address`, made as `shape` says. Redirects are followed only where that says so: a request carries a key.
-pub(in crate::engine) fn client(address: &Url, shape: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, reqwest::Error> {
+pub fn client(address: &Url, shape: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, reqwest::Error> {
     // The process has one provider of cryptography; whoever comes first sets it, and everyone sets the same.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let builder = || {
@@ -24,7 +24,7 @@ pub(in crate::engine) fn client(address: &Url, shape: impl Fn(ClientBuilder) -> 
 }
 
 /// The innermost reason of an error, which is the one that tells; the address stays out of it.
-pub(in crate::engine) fn reason(error: &reqwest::Error) -> String {
+pub fn reason(error: &reqwest::Error) -> String {
     if error.is_timeout() {
         return "no answer in time".into();
     }
@@ -36,5 +36,30 @@ pub(in crate::engine) fn reason(error: &reqwest::Error) -> String {
         Some(_) if error.is_connect() => "cannot connect".into(),
         Some(_) => "the connection broke".into(),
         None => innermost.to_string(),
+    }
+}
+
+/// Why a body could not be read.
+#[derive(Debug)]
+pub enum Unread {
+    /// It broke off, for this reason.
+    Broken(String),
+    /// It is larger than it may be.
+    TooLarge,
+}
+
+/// Reads a body of at most `most` bytes.
+pub async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Unread> {
+    if response.content_length().is_some_and(|length| length > most as u64) {
+        return Err(Unread::TooLarge);
+    }
+    let mut body = Vec::new();
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) if body.len() + chunk.len() > most => return Err(Unread::TooLarge),
+            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
+            Ok(None) => return Ok(body),
+            Err(e) => return Err(Unread::Broken(reason(&e))),
+        }
     }
 }

@@ -47,7 +47,7 @@ impl Patience {
 
 /// Whose fault a status is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Verdict {
+pub enum Verdict {
     /// Nobody's: it is the answer.
     Answer,
     /// The server's, for now.
@@ -60,7 +60,7 @@ pub(in crate::engine) enum Verdict {
 
 impl Verdict {
     /// By the table above.
-    pub(in crate::engine) fn of(status: StatusCode) -> Self {
+    pub fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             200..=299 => Self::Answer,
             408 | 425 | 429 => Self::Again,
@@ -73,7 +73,7 @@ impl Verdict {
 }
 
 /// How long the server asks to be left alone: in seconds, or until a date. A date in the past asks for nothing.
-pub(in crate::engine) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
     let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = text.parse::<f64>() {
         return Duration::try_from_secs_f64(seconds).ok();
@@ -84,20 +84,20 @@ pub(in crate::engine) fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) 
 
 /// Where all calls to one server wait while it asks to be left alone.
 #[derive(Debug, Default)]
-pub(in crate::engine) struct Gate {
+pub struct Gate {
     until: Mutex<Option<Instant>>,
 }
 
 impl Gate {
     /// Lets nobody pass for so long.
-    pub(in crate::engine) fn close(&self, wait: Duration) {
+    pub fn close(&self, wait: Duration) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
         let new = Instant::now() + wait;
         *until = Some(until.map_or(new, |old| old.max(new)));
     }
 
     /// Waits until the gate is open.
-    pub(in crate::engine) async fn pass(&self) {
+    pub async fn pass(&self) {
         loop {
             let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
             match until.filter(|until| *until > Instant::now()) {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
-use reqwest::{Response, StatusCode};
 use tokio::time::Instant;
 
 use super::wire::{Dialect, Question, Refusal, Reply, Unusable};
 use super::{RemoteModel, http};
+use crate::engine::http::Unread;
 use crate::engine::http::retry::{Verdict, retry_after};
 use crate::failure::{FailureClass, Poison};
 
@@ -28,12 +29,6 @@ pub(super) enum Attempt {
     Poison(Poison),
     /// Nothing, but perhaps in a dialect with less in it.
     Leaner(Dialect),
-}
-
-/// Why a body could not be read.
-enum Unread {
-    Broken(String),
-    TooLarge,
 }
 
 impl RemoteModel {
@@ -62,7 +57,7 @@ impl RemoteModel {
         let status = response.status();
         let asked = retry_after(response.headers(), jiff::Timestamp::now());
         let most = BASE_BYTES + TOKEN_BYTES * question.max_tokens;
-        let body = match (Verdict::of(status), read(response, most).await) {
+        let body = match (Verdict::of(status), http::read(response, most).await) {
             (Verdict::Settings, _) => return Attempt::Settings(self.settings_at_fault(status)),
             (Verdict::Again, _) => return Attempt::Again { reason: format!("answers {status}"), asked },
             (Verdict::Request, body) => {
@@ -105,22 +100,6 @@ impl RemoteModel {
                 "does not know the address or the model {:?} ({status}); correct `models.{name}.base_url` or `server_model`",
                 self.server_model
             ),
-        }
-    }
-}
-
-/// Reads a body of at most `most` bytes.
-async fn read(mut response: Response, most: usize) -> Result<Vec<u8>, Unread> {
-    if response.content_length().is_some_and(|length| length > most as u64) {
-        return Err(Unread::TooLarge);
-    }
-    let mut body = Vec::new();
-    loop {
-        match response.chunk().await {
-            Ok(Some(chunk)) if body.len() + chunk.len() > most => return Err(Unread::TooLarge),
-            Ok(Some(chunk)) => body.extend_from_slice(&chunk),
-            Ok(None) => return Ok(body),
-            Err(e) => return Err(Unread::Broken(http::reason(&e))),
         }
     }
 }

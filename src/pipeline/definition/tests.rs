@@ -87,7 +87,10 @@ fn an_unknown_key_is_named_with_its_place_and_the_nearest_one() {
 
 #[test]
 fn a_wrong_type_or_value_is_named_with_its_place() {
-    refused("version: 1\nname: x\nsource: { topic: t, format: avro }\ntasks: {}", "p.yaml:3:29: unknown value `avro`");
+    refused(
+        "version: 1\nname: x\nsource: { topic: t, format: avo }\ntasks: {}",
+        "p.yaml:3:29: unknown value `avo`; did you mean `avro`?",
+    );
     refused(&with_tasks("  v: { embed: { model: m, chunk: { tokens: many } } }"), "p.yaml:5:44:");
     refused(&with_tasks("  v: [1]"), "p.yaml:5:6:");
     refused(
@@ -260,6 +263,20 @@ fn models_and_datasets_must_be_configured() {
             "p.yaml:6:30: the Parquet sink names dataset `result`, which the configuration does not; did you mean `results`?"
         ]
     );
+}
+
+#[test]
+fn a_source_of_avro_needs_a_registry() {
+    let text = "version: 1\nname: x\nsource: { topic: t, format: avro, id: sku }\ntasks: { a: { render: { template: x } } }";
+    let definition = parse(text).unwrap();
+    let mut config = Config::default();
+    let problems: Vec<String> = definition.validate(&config).iter().map(ToString::to_string).collect();
+    assert_eq!(
+        problems,
+        ["p.yaml: the source is Avro, and the configuration names no registry of schemas; set `schema_registry.url`"]
+    );
+    config.schema_registry.url = Some("http://127.0.0.1:8081".into());
+    assert!(definition.validate(&config).is_empty());
 }
 
 #[test]

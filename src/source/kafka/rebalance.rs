@@ -45,10 +45,16 @@ impl ConsumerContext for Context {
 impl ClientContext for Context {
     fn stats(&self, statistics: Statistics) {
         let shared = &self.shared;
-        if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
-            shared.health.up(Component::Broker);
+        let trouble = if statistics.brokers.values().any(|broker| broker.nodeid >= 0 && broker.state == "UP") {
+            shared.refusal.clear();
+            shared.denial.sentence()
         } else {
-            shared.health.down(Component::Broker, format!("no broker of {} can be reached", shared.config.brokers));
+            let why = shared.refusal.sentence().map(|refusal| format!(": {refusal}")).unwrap_or_default();
+            Some(format!("no broker of {} can be reached{why}", shared.config.access.brokers()))
+        };
+        match trouble {
+            None => shared.health.up(Component::Broker),
+            Some(reason) => shared.health.down(Component::Broker, reason),
         }
         let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
         for (partition, lane) in shared.lanes().iter() {
@@ -62,6 +68,7 @@ impl ClientContext for Context {
 
     fn error(&self, error: KafkaError, reason: &str) {
         tracing::debug!(pipeline = %self.shared.config.pipeline, %error, reason, "the Kafka client reports");
+        self.shared.refusal.note(&error, reason);
     }
 }
 
@@ -123,6 +130,7 @@ impl Shared {
         if self.paused.load(Ordering::Relaxed) {
             consumer.pause(&list)?;
         }
+        self.denial.clear();
         for claim in claims {
             let (records, receiver) = unbounded_channel();
             tracing::info!(pipeline = %self.config.pipeline, partition = %claim.partition, epoch = claim.epoch,

@@ -31,6 +31,17 @@ const STOP: Duration = Duration::from_secs(15);
 
 static SHARED: Mutex<Option<Broker>> = Mutex::new(None);
 
+/// What a broker has besides its open listener.
+#[derive(Debug, Default)]
+pub struct Extras {
+    /// Listeners by name, which is also their protocol, with their ports.
+    pub listeners: Vec<(&'static str, u16)>,
+    /// Further properties, a line each.
+    pub properties: String,
+    /// Further arguments of the command that formats its storage.
+    pub format: Vec<String>,
+}
+
 /// A running broker. It can be stopped and resumed on the same port with its data.
 pub struct Broker {
     port: u16,
@@ -87,19 +98,25 @@ pub fn shut_down() {
 impl Broker {
     /// Starts a broker that nobody shares. Blocks.
     pub fn start() -> Self {
-        Self::try_start().unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
+        Self::start_with(&Extras::default())
     }
 
-    fn try_start() -> Result<Self> {
+    /// Starts one with more than the open listener. Blocks.
+    pub fn start_with(extras: &Extras) -> Self {
+        Self::try_start(extras).unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
+    }
+
+    fn try_start(extras: &Extras) -> Result<Self> {
         let jars = jars()?;
         let folder = super::open_folder();
         let (port, controller) = (free_port()?, free_port()?);
         let data = folder.path().join("data");
-        fs::write(folder.path().join("server.properties"), properties(port, controller, &data))?;
+        fs::write(folder.path().join("server.properties"), properties(port, controller, &data, extras))?;
         fs::write(folder.path().join("log4j2.properties"), LOGGING)?;
         let mut broker = Self { port, folder, jars, running: None };
         let mut format = broker.java("kafka.tools.StorageTool");
         format.args(["format", "--cluster-id", "dGlkZW1pbGwtdGVzdHMwMA", "--config"]).arg(broker.path("server.properties"));
+        format.args(&extras.format);
         let output = format.output().context("cannot run java")?;
         ensure!(output.status.success(), "its storage cannot be formatted: {}", String::from_utf8_lossy(&output.stdout));
         broker.launch()?;
@@ -118,7 +135,7 @@ impl Broker {
 
     /// What a test needs to use it.
     pub fn client(&self) -> Client {
-        Client { brokers: format!("127.0.0.1:{}", self.port) }
+        Client { brokers: format!("127.0.0.1:{}", self.port), data: self.path("data") }
     }
 
     fn launch(&mut self) -> Result<()> {
@@ -163,6 +180,8 @@ impl Broker {
 pub struct Client {
     /// `host:port`.
     pub brokers: String,
+    /// Where the broker keeps its logs.
+    data: PathBuf,
 }
 
 impl Client {
@@ -179,7 +198,15 @@ impl Client {
 
     /// Sends the records and waits until the broker has them all.
     pub async fn send(&self, topic: &str, records: Vec<Sent>) {
-        let (config, topic) = (self.config(), topic.to_owned());
+        self.send_with(topic, records, &[]).await;
+    }
+
+    /// [`Self::send`] with more settings of the producer.
+    pub async fn send_with(&self, topic: &str, records: Vec<Sent>, settings: &[(&str, &str)]) {
+        let (mut config, topic) = (self.config(), topic.to_owned());
+        for (name, value) in settings {
+            config.set(*name, *value);
+        }
         let send = move || {
             let producer: BaseProducer = config.clone().set("message.max.bytes", "25000000").create().unwrap();
             for record in records {
@@ -196,6 +223,11 @@ impl Client {
             producer.flush(Duration::from_secs(60)).unwrap();
         };
         tokio::task::spawn_blocking(send).await.unwrap();
+    }
+
+    /// The bytes of the first log segment of a partition, as the broker keeps them.
+    pub fn segment(&self, topic: &str, partition: i32) -> Vec<u8> {
+        fs::read(self.data.join(format!("{topic}-{partition}")).join("00000000000000000000.log")).unwrap()
     }
 
     /// A configuration that points at this broker.
@@ -266,15 +298,18 @@ rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
 ";
 
-fn properties(port: u16, controller: u16, data: &Path) -> String {
+fn properties(port: u16, controller: u16, data: &Path, extras: &Extras) -> String {
+    let more = |part: fn(&str, u16) -> String| extras.listeners.iter().map(|(name, port)| part(name, *port)).collect::<String>();
+    let listeners = more(|name, port| format!(",{name}://127.0.0.1:{port}"));
+    let protocols = more(|name, _| format!(",{name}:{name}"));
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1
@@ -287,7 +322,8 @@ message.max.bytes=25000000
 num.network.threads=2
 num.io.threads=2
 log.cleaner.threads=1
-",
-        data.display()
+{}",
+        data.display(),
+        extras.properties
     )
 }

@@ -2,7 +2,10 @@
 
 pub mod kafka;
 pub mod postgres;
+pub mod readiness;
+pub mod registry;
 pub mod sacrifice;
+pub mod secured;
 pub mod trial;
 pub mod worker;
 

@@ -1,0 +1,188 @@
+//! The one door to Kafka: everything that speaks to the brokers is let in by the same settings, and hears the same sentence where it
+//! is not.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use rdkafka::ClientConfig;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
+
+use crate::config::{ConfigError, KafkaConfig, SaslMechanism};
+
+/// How to reach the brokers. Printing it shows no setting's value: some are secrets.
+#[derive(Clone)]
+pub struct Access {
+    brokers: Arc<str>,
+    settings: Arc<[(String, String)]>,
+}
+
+impl Access {
+    /// What the configuration says, with its secrets read.
+    ///
+    /// # Errors
+    /// Where settings contradict each other, a secret or a file is missing, or this build cannot do what is asked.
+    pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
+        let security = config.security_settings()?;
+        let features = ClientConfig::new().create_native_config().and_then(|native| native.get("builtin.features"));
+        let features = features.map_err(|error| ConfigError(format!("librdkafka does not tell what it can do: {error}")))?;
+        suffices(&features, config)?;
+        let given = config.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
+        let settings = given.chain(security.into_iter().map(|(name, value)| (name.to_owned(), value))).collect();
+        Ok(Self { brokers: config.brokers.as_str().into(), settings })
+    }
+
+    /// `host:port[,host:port…]`.
+    pub fn brokers(&self) -> &str {
+        &self.brokers
+    }
+
+    /// Adds what the operator configured. What the caller sets before are defaults, what it sets after cannot be changed.
+    pub fn apply(&self, client: &mut ClientConfig) {
+        for (name, value) in self.settings.iter() {
+            client.set(name, value);
+        }
+        client.set("bootstrap.servers", &*self.brokers);
+    }
+}
+
+impl fmt::Debug for Access {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Access").field("brokers", &self.brokers).finish_non_exhaustive()
+    }
+}
+
+/// Whether librdkafka was built with what the configuration asks for; `features` is its own list.
+fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
+    let security = &config.security;
+    let Some(protocol) = security.protocol else { return Ok(()) };
+    let has = |feature: &str| features.split(',').any(|built| built.trim() == feature);
+    let lacks = |setting: &str, value: &str| {
+        let sentence = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
+        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {sentence}")))
+    };
+    if protocol.has_tls() && !has("ssl") {
+        return lacks("protocol", protocol.as_str());
+    }
+    match security.mechanism {
+        Some(SaslMechanism::Plain) if !has("sasl_plain") => lacks("mechanism", "plain"),
+        Some(mechanism @ (SaslMechanism::ScramSha256 | SaslMechanism::ScramSha512)) if !has("sasl_scram") => {
+            lacks("mechanism", &mechanism.as_str().to_lowercase())
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Why the brokers do not let a client in, as far as it has said. Clones share it.
+///
+/// A client tries again for ever, and most of its errors pass: a broker restarts, a network breaks. A refused password and an untrusted
+/// certificate do not pass, and neither would show elsewhere than as brokers that cannot be reached.
+#[derive(Debug, Clone, Default)]
+pub struct Refusal(Arc<Mutex<Option<String>>>);
+
+impl Refusal {
+    /// Remembers the error, where it is a refusal. The first of its kind is logged: the client repeats it every few seconds.
+    pub fn note(&self, error: &KafkaError, reason: &str) {
+        if let Some(sentence) = sentence(error, reason) {
+            self.set(sentence);
+        }
+    }
+
+    /// Remembers the sentence.
+    pub fn set(&self, sentence: String) {
+        let mut known = self.lock();
+        if known.is_none() {
+            tracing::warn!(reason = sentence, "the brokers refuse");
+        }
+        *known = Some(sentence);
+    }
+
+    /// Forgets it: a broker has let the client in.
+    pub fn clear(&self) {
+        *self.lock() = None;
+    }
+
+    /// The sentence for `/readyz`.
+    pub fn sentence(&self) -> Option<String> {
+        self.lock().clone()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Option<String>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether the error is told by [`Refusal::note`] already.
+pub fn is_refusal(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode as Code;
+    matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL))
+}
+
+fn sentence(error: &KafkaError, reason: &str) -> Option<String> {
+    is_refusal(error).then(|| match error.rdkafka_error_code() {
+        Some(RDKafkaErrorCode::SSL) => {
+            format!("TLS failed: {reason}; correct `kafka.security.ca_file`, or the address in `kafka.brokers`")
+        }
+        _ => format!("authentication failed: {reason}; correct `kafka.security.username`, its password or `mechanism`"),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{KafkaSecurityConfig, SecurityProtocol};
+
+    fn secured(protocol: SecurityProtocol, mechanism: Option<SaslMechanism>) -> KafkaConfig {
+        let security = KafkaSecurityConfig { protocol: Some(protocol), mechanism, ..KafkaSecurityConfig::default() };
+        KafkaConfig { security, ..KafkaConfig::default() }
+    }
+
+    #[test]
+    fn what_is_not_built_in_is_refused_with_the_feature_that_brings_it() {
+        use SecurityProtocol::{SaslPlaintext, SaslSsl, Ssl};
+        let plain_build = "gzip,snappy,sasl,regex,lz4,sasl_plain,plugins,zstd,http";
+        let whole_build = "gzip,snappy,ssl,sasl,regex,lz4,sasl_plain,sasl_scram,plugins,zstd,sasl_oauthbearer,http,oidc";
+        for (protocol, mechanism, names) in [
+            (Ssl, None, "`kafka.security.protocol` is ssl"),
+            (SaslSsl, Some(SaslMechanism::Plain), "`kafka.security.protocol` is sasl_ssl"),
+            (SaslPlaintext, Some(SaslMechanism::ScramSha512), "`kafka.security.mechanism` is scram-sha-512"),
+        ] {
+            let config = secured(protocol, mechanism);
+            let error = suffices(plain_build, &config).unwrap_err().to_string();
+            assert!(error.contains(names) && error.contains("--features kafka-tls"), "{error}");
+            assert_eq!(suffices(whole_build, &config), Ok(()));
+        }
+        assert_eq!(suffices(plain_build, &secured(SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
+        assert_eq!(suffices("", &KafkaConfig::default()), Ok(()));
+    }
+
+    #[test]
+    fn the_librdkafka_of_the_tests_says_what_it_can_do() {
+        let native = ClientConfig::new().create_native_config().unwrap();
+        let features = native.get("builtin.features").unwrap();
+        assert_eq!(suffices(&features, &secured(SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha256))), Ok(()));
+    }
+
+    #[test]
+    fn only_what_does_not_pass_is_a_refusal() {
+        let refusal = Refusal::default();
+        refusal.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
+        refusal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
+        assert_eq!(refusal.sentence(), None);
+        refusal.note(&KafkaError::Global(RDKafkaErrorCode::Authentication), "invalid credentials");
+        let told = refusal.clone().sentence().unwrap();
+        assert!(told.starts_with("authentication failed: invalid credentials; correct"), "{told}");
+        refusal.clear();
+        assert_eq!(refusal.sentence(), None);
+    }
+
+    #[test]
+    fn printing_an_access_shows_no_secret() {
+        let mut config = KafkaConfig { brokers: "b:1".into(), ..KafkaConfig::default() };
+        config.settings.insert("ssl.key.password".into(), "77777".into());
+        let access = Access::new(&config).unwrap();
+        assert!(!format!("{access:?}").contains("77777"));
+        let mut client = ClientConfig::new();
+        access.apply(&mut client);
+        assert_eq!((client.get("ssl.key.password"), client.get("bootstrap.servers")), (Some("77777"), Some("b:1")));
+    }
+}

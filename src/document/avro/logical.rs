@@ -1,0 +1,184 @@
+//! What bytes and integers stand for: decimals, times, ids.
+
+use jiff::Timestamp;
+use jiff::civil::Time;
+use jiff::tz::TimeZone;
+use serde_json::{Number, Value};
+use uuid::Uuid;
+
+use super::plan::{Logical, MAX_DIGITS};
+
+/// Decimal digits that survive as binary floating point, whatever they are.
+const EXACT_DIGITS: usize = f64::DIGITS as usize;
+
+/// Seconds of a day.
+const DAY: i64 = 86_400;
+
+/// What an integer of the logical type stands for, or what is wrong with it.
+pub(super) fn of_integer(logical: Logical, integer: i64) -> Result<Value, String> {
+    match logical {
+        Logical::Date => match Timestamp::from_second(integer.saturating_mul(DAY)) {
+            Ok(midnight) => Ok(midnight.to_zoned(TimeZone::UTC).date().to_string().into()),
+            Err(_) => Err(format!("{integer} days from 1970 are no date before the year 10000")),
+        },
+        Logical::Time(unit) => match time_of_day(integer, unit) {
+            Some(time) => Ok(time.to_string().into()),
+            None => Err(format!("{integer} is no time of day")),
+        },
+        Logical::Timestamp { unit, local } => {
+            let Ok(instant) = Timestamp::from_nanosecond(i128::from(integer) * i128::from(unit)) else {
+                return Err(format!("{integer} is no time before the year 10000"));
+            };
+            Ok(match local {
+                true => instant.to_zoned(TimeZone::UTC).datetime().to_string().into(),
+                false => instant.to_string().into(),
+            })
+        }
+        _ => Ok(integer.into()),
+    }
+}
+
+fn time_of_day(integer: i64, unit: i64) -> Option<Time> {
+    let nanoseconds = integer.checked_mul(unit).filter(|nanoseconds| (0..DAY * 1_000_000_000).contains(nanoseconds))?;
+    let part = |unit: i64, most: i64| i8::try_from(nanoseconds / unit % most).ok();
+    let subsecond = i32::try_from(nanoseconds % 1_000_000_000).ok()?;
+    Time::new(part(3_600_000_000_000, 24)?, part(60_000_000_000, 60)?, part(1_000_000_000, 60)?, subsecond).ok()
+}
+
+/// What bytes of the logical type stand for, or what is wrong with them.
+pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> {
+    match logical {
+        Logical::Decimal { precision, scale } => {
+            let digits = digits(bytes)?;
+            match precision as usize <= EXACT_DIGITS {
+                true => number(&digits, scale),
+                false => Ok(pointed(&digits, scale).into()),
+            }
+        }
+        Logical::BigDecimal => big_decimal(bytes).map(Value::from),
+        Logical::Uuid => Uuid::from_slice(bytes).map(|id| id.to_string().into()).map_err(|error| error.to_string()),
+        Logical::Duration => match bytes {
+            [a, b, c, d, e, f, g, h, i, j, k, l] => {
+                Ok(duration([[a, b, c, d], [e, f, g, h], [i, j, k, l]].map(|part| u32::from_le_bytes(part.map(|byte| *byte))))
+                    .into())
+            }
+            _ => Err(format!("a duration has 12 bytes, not {}", bytes.len())),
+        },
+        _ => Ok(base64(bytes).into()),
+    }
+}
+
+fn duration([months, days, millis]: [u32; 3]) -> String {
+    let (seconds, subsecond) = (millis / 1000, millis % 1000);
+    match subsecond {
+        0 => format!("P{months}M{days}DT{seconds}S"),
+        _ => format!("P{months}M{days}DT{seconds}.{subsecond:03}S"),
+    }
+}
+
+/// Of a library for Rust: the bytes of the digits with their length, and then the scale, each number as Avro writes it.
+fn big_decimal(bytes: &[u8]) -> Result<String, String> {
+    let torn = || "the big decimal is torn".to_owned();
+    let (length, rest) = integer(bytes).ok_or_else(torn)?;
+    let (unscaled, rest) = usize::try_from(length).ok().and_then(|length| rest.split_at_checked(length)).ok_or_else(torn)?;
+    let (scale, rest) = integer(rest).ok_or_else(torn)?;
+    if !rest.is_empty() {
+        return Err(torn());
+    }
+    let digits = digits(unscaled)?;
+    let most = i64::from(MAX_DIGITS);
+    match (u32::try_from(scale), u32::try_from(scale.saturating_neg())) {
+        _ if scale < -most || scale > most => Err(format!("the scale {scale} of a big decimal is beyond {most}")),
+        (Ok(scale), _) => Ok(pointed(&digits, scale)),
+        (_, Ok(zeros)) if digits != "0" => Ok(digits + &"0".repeat(zeros as usize)),
+        _ => Ok(digits),
+    }
+}
+
+fn integer(bytes: &[u8]) -> Option<(i64, &[u8])> {
+    let length = bytes.iter().take(9).position(|byte| byte & 0x80 == 0)? + 1;
+    let (own, rest) = bytes.split_at(length);
+    let bits = own.iter().rev().fold(0u64, |bits, byte| bits << 7 | u64::from(byte & 0x7f));
+    Some(((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed(), rest))
+}
+
+/// The digits of a number in two's complement, the highest byte first, with a sign where it is negative.
+fn digits(bytes: &[u8]) -> Result<String, String> {
+    let negative = bytes.first().is_some_and(|first| first & 0x80 != 0);
+    let filler = if negative { 0xff } else { 0 };
+    let significant = &bytes[bytes.iter().take_while(|byte| **byte == filler).count()..];
+    // A byte has 2.4 digits; counted first, for turning many bytes into digits takes long.
+    if significant.len() > MAX_DIGITS as usize * 5 / 12 {
+        return Err(format!("a decimal has more than {MAX_DIGITS} digits"));
+    }
+    let mut magnitude: Vec<u8> = significant.iter().map(|byte| byte ^ filler).collect();
+    if negative {
+        // The complement is one less than the magnitude.
+        let mut carry = true;
+        for byte in magnitude.iter_mut().rev() {
+            let (sum, overflows) = byte.overflowing_add(u8::from(carry));
+            *byte = sum;
+            carry = overflows;
+        }
+        if carry {
+            magnitude.insert(0, 1);
+        }
+    }
+    let mut digits = Vec::new();
+    while magnitude.iter().any(|byte| *byte != 0) {
+        let mut remainder = 0u32;
+        for byte in &mut magnitude {
+            let dividend = remainder << 8 | u32::from(*byte);
+            // Below 256, as the remainder is below 10.
+            *byte = (dividend / 10) as u8;
+            remainder = dividend % 10;
+        }
+        digits.push(char::from_digit(remainder, 10).unwrap_or('0'));
+    }
+    if digits.is_empty() {
+        return Ok("0".into());
+    }
+    let sign = if negative { "-" } else { "" };
+    Ok(sign.chars().chain(digits.into_iter().rev()).collect())
+}
+
+/// The digits with a point before the last `scale` of them.
+fn pointed(digits: &str, scale: u32) -> String {
+    if scale == 0 {
+        return digits.to_owned();
+    }
+    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+    let width = scale as usize + 1;
+    let padded = format!("{digits:0>width$}");
+    let (whole, fraction) = padded.split_at(padded.len() - scale as usize);
+    format!("{sign}{whole}.{fraction}")
+}
+
+fn number(digits: &str, scale: u32) -> Result<Value, String> {
+    let count = digits.trim_start_matches('-').len();
+    if count > EXACT_DIGITS {
+        return Err(format!("a decimal has {count} digits, but its schema allows at most {EXACT_DIGITS}"));
+    }
+    let number = match scale {
+        0 => digits.parse::<i64>().ok().map(Number::from),
+        _ => pointed(digits, scale).parse().ok().and_then(Number::from_f64),
+    };
+    number.map(Value::from).ok_or_else(|| "a decimal is no number".to_owned())
+}
+
+/// Base64 with padding, in the alphabet of RFC 4648.
+pub(super) fn base64(bytes: &[u8]) -> String {
+    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
+        for place in 0..4 {
+            match place <= chunk.len() {
+                true => text.push(char::from(ALPHABET[(bits >> (18 - 6 * place) & 0x3f) as usize])),
+                false => text.push('='),
+            }
+        }
+    }
+    text
+}

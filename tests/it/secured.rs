@@ -1,0 +1,97 @@
+//! A Kafka that asks who is there: the walk over passwords and TLS, and the sentence where it is refused.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use tokio::task::spawn_blocking;
+
+use crate::harness::readiness::{assert_ready, listen, says};
+use crate::harness::secured::{PASSWORD, SecuredBroker, USER, VISITOR};
+use crate::harness::trial::{Needs, trial};
+use crate::world::World;
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    let needs = Needs::KAFKA.within(Duration::from_secs(300));
+    vec![trial("secured::the_walk_needs_the_password_and_the_authority_and_nothing_else", needs, secured)]
+}
+
+/// One broker serves all of it: starting one is most of the work.
+async fn secured() {
+    let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
+    walk(&broker, &broker.passwords, "sasl_plaintext", "scram-sha-256").await;
+    walk(&broker, &broker.tls, "sasl_ssl", "scram-sha-256").await;
+    walk(&broker, &broker.tls, "sasl_ssl", "scram-sha-512").await;
+    walk(&broker, &broker.tls, "sasl_ssl", "plain").await;
+    wrong_password(&broker).await;
+    wrong_authority(&broker).await;
+    no_rights(&broker).await;
+}
+
+/// A world whose workers enter by the listener at `address`; the test itself uses the open one.
+async fn world(broker: &SecuredBroker, address: &str, security: &str) -> World {
+    let world = World::new(broker.client.clone(), 1).await;
+    std::fs::write(world.path("password"), format!("{PASSWORD}\n")).unwrap();
+    let open = broker.client.brokers.clone();
+    world.amend("tidemill.toml", |text| {
+        format!("{}[kafka.security]\nusername = \"{USER}\"\n{security}", text.replace(&open, address))
+    });
+    world
+}
+
+async fn walk(broker: &SecuredBroker, address: &str, protocol: &str, mechanism: &str) {
+    let mut security = format!("protocol = \"{protocol}\"\nmechanism = \"{mechanism}\"\npassword_file = \"password\"\n");
+    if protocol == "sasl_ssl" {
+        security += &format!("ca_file = \"{}\"\n", broker.certificate("broker").display());
+    }
+    let world = world(broker, address, &security).await;
+    let url = listen();
+    let worker = world.worker_at(&url, "");
+    world.send(0..50).await;
+    world.drained(50, Duration::from_secs(60)).await;
+    assert_ready(&url, &worker).await;
+    world.assert_exactly_once(50, 0).await;
+}
+
+async fn wrong_password(broker: &SecuredBroker) {
+    let security = "protocol = \"sasl_plaintext\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\n";
+    let world = world(broker, &broker.passwords, security).await;
+    std::fs::write(world.path("password"), "wrong-88888").unwrap();
+    let url = listen();
+    let mut worker = world.worker_at(&url, "");
+    world.send(0..5).await;
+    let told = says(&url, &worker, "authentication failed").await;
+    assert!(told.contains("broker") && told.contains("`kafka.security.username`"), "/readyz says {told}");
+    assert!(worker.ended().is_none(), "a password may be mended while the process waits:\n{}", worker.log());
+    let log = worker.log();
+    assert!(log.contains("authentication failed"), "the log does not say why:\n{log}");
+    assert!(!log.contains("88888"), "the log shows the password:\n{log}");
+    worker.kill();
+
+    std::fs::write(world.path("password"), PASSWORD).unwrap();
+    let _worker = world.worker("");
+    world.drained(5, Duration::from_secs(60)).await;
+    world.assert_exactly_once(5, 0).await;
+}
+
+async fn wrong_authority(broker: &SecuredBroker) {
+    let security = format!(
+        "protocol = \"sasl_ssl\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\nca_file = \"{}\"\n",
+        broker.certificate("stranger").display()
+    );
+    let world = world(broker, &broker.tls, &security).await;
+    let url = listen();
+    let worker = world.worker_at(&url, "");
+    let told = says(&url, &worker, "TLS failed").await;
+    assert!(told.contains("certificate") && told.contains("`kafka.security.ca_file`"), "/readyz says {told}");
+}
+
+async fn no_rights(broker: &SecuredBroker) {
+    let security = "protocol = \"sasl_plaintext\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\n";
+    let world = world(broker, &broker.passwords, security).await;
+    world.amend("tidemill.toml", |text| text.replace(&format!("username = \"{USER}\""), &format!("username = \"{VISITOR}\"")));
+    let url = listen();
+    let worker = world.worker_at(&url, "");
+    let told = says(&url, &worker, "do not let this user read topic").await;
+    assert!(told.contains("grant it Read"), "/readyz says {told}");
+}
