@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::Engine;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
+use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::problem::{DefinitionError, Problem};
@@ -67,6 +68,7 @@ impl App {
             return Err(DefinitionError { problems }.into());
         }
         let health = Health::new();
+        METRICS.loading.set(1);
         let store = Store::connect(&config.database)?;
         store.migrate().await?;
         health.up(Component::Database);
@@ -81,6 +83,7 @@ impl App {
             app.add(definition).await?;
         }
         app.health.up(Component::Storage);
+        METRICS.loading.set(0);
         Ok(app)
     }
 
@@ -254,6 +257,11 @@ async fn caretaker(store: Store, engine: Engine, health: Health, datasets: Vec<D
         }
         if let Err(failure) = engine.health() {
             health.blame(&failure);
+        }
+        for dataset in &datasets {
+            if let Some(free) = dataset.free_bytes() {
+                METRICS.dataset_free.with_label_values(&[dataset.name()]).set(free as f64);
+            }
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             swept = Some(Instant::now());

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod demo;
+mod deploy;
 mod engine;
 mod faults;
 mod floors;
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
         writer::trials(),
         faults::trials(),
         demo::trials(),
+        deploy::trials(),
         bad_input::trials(),
         readme::trials(),
         remote::trials(),
