@@ -150,7 +150,10 @@ fn read(expression: &str) -> Names {
             let (found, end) = labels(at + 2, ")", &[",", ")"]);
             names.grouped.extend(found);
             at = end;
-        } else if is_name(current) && token(at + 1) != "(" && !WORDS.contains(&current.to_lowercase().as_str()) {
+        } else if is_name(current)
+            && !["(", "by", "without"].contains(&token(at + 1))
+            && !WORDS.contains(&current.to_lowercase().as_str())
+        {
             let (selected, end) = match token(at + 1) {
                 "{" => labels(at + 2, "}", &["=", "=~", "!=", "!~"]),
                 _ => (Vec::new(), at),

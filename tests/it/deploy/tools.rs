@@ -26,15 +26,25 @@ pub fn promtool() -> PathBuf {
         return "promtool".into();
     }
     let folder = fetched("prometheus-tools", |partial| {
-        let mut download = Command::new("apt-get");
-        download.args(["download", "--quiet", "prometheus"]).current_dir(partial);
-        run(download).context("promtool is not on the PATH and Debian's package cannot be fetched; install prometheus")?;
-        let archive = fs::read_dir(partial)?.filter_map(Result::ok).map(|entry| entry.path()).next();
-        let archive = archive.context("apt-get left no package")?;
+        let apt = |arguments: &[&str]| {
+            let mut apt = Command::new("apt-get");
+            // Lists of our own, which need neither root nor that somebody has updated those of the machine.
+            apt.arg("-o").arg(format!("Dir::State::lists={}", partial.join("lists").display()));
+            apt.arg("-o").arg(format!("Dir::Cache={}", partial.join("cache").display()));
+            apt.args(["-o", "APT::Sandbox::User=", "--quiet"]).args(arguments).current_dir(partial);
+            run(apt).context("promtool is not on the PATH and Debian's package cannot be fetched; install prometheus")
+        };
+        fs::create_dir_all(partial.join("lists/partial"))?;
+        fs::create_dir_all(partial.join("cache/archives/partial"))?;
+        apt(&["update"])?;
+        apt(&["download", "prometheus"])?;
+        let archive = with_extension(partial, "deb")?;
         let mut unpack = Command::new("dpkg");
         unpack.arg("--extract").arg(&archive).arg(partial);
         run(unpack)?;
         fs::remove_file(archive)?;
+        fs::remove_dir_all(partial.join("lists"))?;
+        fs::remove_dir_all(partial.join("cache"))?;
         Ok(())
     });
     folder.join("usr/bin/promtool")
@@ -66,14 +76,19 @@ fn fetch_schemas(partial: &Path) -> Result<()> {
         .arg("--dest")
         .arg(partial);
     run(pip).context("cannot fetch the schemas of Kubernetes (22 MB); check the network and the index that pip is set to")?;
-    let archive = fs::read_dir(partial)?.filter_map(Result::ok).map(|entry| entry.path());
-    let archive = archive.into_iter().find(|path| path.extension().is_some_and(|e| e == "whl"));
-    let archive = archive.context("pip reported success and left no file")?;
+    let archive = with_extension(partial, "whl")?;
     let mut unpack = Command::new("python3");
     unpack.args(["-c", UNPACK]).arg(&archive).arg(partial);
     run(unpack)?;
     fs::remove_file(archive)?;
     Ok(())
+}
+
+/// The only such file of the folder.
+fn with_extension(folder: &Path, extension: &str) -> Result<PathBuf> {
+    let mut files = fs::read_dir(folder)?.filter_map(Result::ok).map(|entry| entry.path());
+    let found = files.find(|path| path.extension().is_some_and(|e| e == extension));
+    found.with_context(|| format!("the download reported success and left no .{extension} in {}", folder.display()))
 }
 
 /// The folder of the cache that `fetch` fills where it is not there yet.
