@@ -5,6 +5,8 @@
 #   deploy/build-cuda.sh                  target/cuda/release/tidemill, feature `cuda`; ten minutes on two cores
 #   deploy/build-cuda.sh --flash-attn     with flash attention, too; five minutes more for each of its nine kernel files and core
 #   deploy/build-cuda.sh --check          only whether the code compiles with the feature: no kernels, nothing downloaded
+#   deploy/build-cuda.sh --kafka-tls      with TLS towards Kafka, too
+#   deploy/build-cuda.sh --auditable      with the list of its crates inside the binary, by cargo-auditable, which must be installed
 #
 # The compiler and the libraries come as Python packages, pinned below by version and hash: about 700 MB, fetched once and kept in
 # $TIDEMILL_CACHE_DIR, else $XDG_CACHE_HOME/tidemill, else ~/.cache/tidemill.
@@ -38,6 +40,8 @@ readonly FLASH_KERNELS='flash_fwd_(splitkv_)?hdim(64|128)_bf16(_causal)?_sm80\.c
 
 readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly TARGET="$ROOT/target/cuda"
+
+CARGO_BUILD=(cargo build)
 
 fail() {
     echo "build-cuda: $*" >&2
@@ -251,7 +255,7 @@ build() {
         NVCC="$(make_selective_nvcc "$toolkit")"
         export CUDAFORGE_HOME NVCC
     fi
-    cargo build --release --locked --bin tidemill --features "$features" --target-dir "$TARGET" ||
+    "${CARGO_BUILD[@]}" --release --locked --bin tidemill --features "$features" --target-dir "$TARGET" ||
         fail "the build failed; the first error above says where"
     binary="$TARGET/release/tidemill"
     local library libraries
@@ -263,14 +267,17 @@ build() {
 }
 
 main() {
-    local features="cuda" mode="build" argument
+    local features="cuda" mode="build" more="" argument
     for argument in "$@"; do
         case "$argument" in
             --flash-attn) features="cuda,flash-attn" ;;
             --check) mode="check" ;;
-            *) fail "unknown argument $argument; there are --flash-attn and --check" ;;
+            --kafka-tls) more=",kafka-tls" ;;
+            --auditable) CARGO_BUILD=(cargo auditable build) ;;
+            *) fail "unknown argument $argument; there are --flash-attn, --check, --kafka-tls and --auditable" ;;
         esac
     done
+    features+="$more"
     [ "$(uname -sm)" = "Linux x86_64" ] || fail "the packages are for Linux on x86_64, and this is $(uname -sm)"
     [[ "$COMPUTE_CAPABILITY" =~ ^[0-9]+$ ]] || fail "CUDA_COMPUTE_CAP is $COMPUTE_CAPABILITY; write it like 90"
     need cargo "Rust"

@@ -27,6 +27,7 @@ use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::jobs::{Crew, Station, Workshop};
+use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::pipeline::{self, Materials, Works};
@@ -75,6 +76,7 @@ impl App {
         let health = Health::new();
         let access = Access::new(&config.kafka)?;
         let registry = Registry::new(&config.schema_registry, health.clone())?;
+        METRICS.loading.set(1);
         let store = Store::connect(&config.database)?;
         store.migrate().await?;
         health.up(Component::Database);
@@ -104,6 +106,7 @@ impl App {
         app.health.up(Component::Storage);
         // It is asked when a schema is met for the first time, and is to blame from then on.
         app.health.up(Component::Registry);
+        METRICS.loading.set(0);
         Ok(app)
     }
 
@@ -302,6 +305,11 @@ async fn caretaker(store: Store, engine: Engine, health: Health, registry: Optio
         }
         if let Some(registry) = &registry {
             registry.forgive();
+        }
+        for dataset in &datasets {
+            if let Some(free) = dataset.free_bytes() {
+                METRICS.dataset_free.with_label_values(&[dataset.name()]).set(free as f64);
+            }
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) {
             swept = Some(Instant::now());

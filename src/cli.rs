@@ -10,6 +10,7 @@
 
 mod bench;
 mod check;
+mod health;
 mod migrate;
 mod models;
 mod run;
@@ -20,6 +21,7 @@ use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
@@ -31,6 +33,9 @@ use crate::engine::{Engine, EngineError};
 use crate::pipeline::definition::Definition;
 use crate::pipeline::problem::DefinitionError;
 use crate::store::Store;
+
+/// How long what a command left running may take to end.
+const LEFTOVERS: Duration = Duration::from_secs(2);
 
 /// Event-driven batch processing of LLM tasks over data streams, exactly once.
 #[derive(Debug, Parser)]
@@ -68,6 +73,8 @@ enum Command {
     Migrate,
     /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C
     Run(run::RunArgs),
+    /// Ask a running service whether it is in order, as supervisors do that cannot speak HTTP
+    Health(health::HealthArgs),
     /// Find documents of a pipeline by meaning, by words or by both
     Search(search::SearchArgs),
     /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
@@ -90,18 +97,22 @@ impl Cli {
         log_to_stderr(&self.global.log, self.global.log_format)?;
         let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
         let global = self.global;
-        runtime.block_on(async {
+        let outcome = runtime.block_on(async {
             match self.command {
                 Command::Demo(args) => demo::run(Config::default(), args).await,
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
+                Command::Health(args) => health::run(global.load(&[])?, args).await,
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
             }
-        })
+        });
+        // A thread that still loads a model cannot be told to stop, and nothing waits for it any more.
+        runtime.shutdown_timeout(LEFTOVERS);
+        outcome
     }
 }
 

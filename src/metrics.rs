@@ -16,6 +16,17 @@ pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 const LATENCY_BUCKETS: &[f64] =
     &[0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0];
 
+/// A metric as rules and dashboards know it.
+#[derive(Debug, Clone, Copy)]
+pub struct Family {
+    /// The name on `/metrics`.
+    pub name: &'static str,
+    /// The type that counts it, as `IntGaugeVec`.
+    pub kind: &'static str,
+    /// The labels that its series carry.
+    pub labels: &'static [&'static str],
+}
+
 macro_rules! metrics {
     ($($field:ident: $type:ident = $name:literal, $help:literal $(, [$($label:literal),*])?;)*) => {
         /// The metrics, a field each.
@@ -26,8 +37,9 @@ macro_rules! metrics {
         }
 
         impl Metrics {
-            /// Every metric's name, for the check that rules and dashboards name only what exists.
-            pub const NAMES: &[&str] = &[$($name),*];
+            /// Every metric, for the check that rules and dashboards name only what exists.
+            pub const FAMILIES: &[Family] =
+                &[$(Family { name: $name, kind: stringify!($type), labels: &[$($($label),*)?] }),*];
 
             fn new() -> Self {
                 let registry = Registry::new();
@@ -89,6 +101,9 @@ metrics! {
     jobs: IntGaugeVec = "tidemill_jobs", "Jobs that are not at their end, by state, as the foreman of the fleet sees them.", ["state"];
     units_ended: IntCounterVec = "tidemill_job_units_total", "Units of jobs that this process ended, by how: done, failed or stopped.", ["pipeline", "end"];
     searches: IntCounter = "tidemill_searches_total", "Searches answered, over HTTP or on the command line.";
+    loading: IntGauge = "tidemill_loading", "Whether the process still loads its models and takes no records: 1 or 0.";
+    memory_limit: Gauge = "tidemill_memory_limit_bytes", "Memory that the process may use: what its control group allows, or else what the machine has.";
+    dataset_free: GaugeVec = "tidemill_dataset_free_bytes", "Room left on the disk that a dataset is written to.", ["dataset"];
 }
 
 impl Metrics {
@@ -105,6 +120,9 @@ impl Metrics {
         if let Some(bytes) = peak_resident_bytes() {
             self.peak_memory.set(bytes as f64);
         }
+        if let Some(bytes) = memory_limit_bytes() {
+            self.memory_limit.set(bytes as f64);
+        }
         TextEncoder::new().encode_to_string(&self.registry.gather()).unwrap_or_else(|e| format!("# cannot encode metrics: {e}\n"))
     }
 }
@@ -112,7 +130,23 @@ impl Metrics {
 /// The largest resident memory of this process so far, where the system tells (`VmHWM` on Linux).
 pub fn peak_resident_bytes() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|l| l.strip_prefix("VmHWM:"))?;
+    kibibytes(&status, "VmHWM:")
+}
+
+/// The most memory that this process may use: the limit of its control group, or the machine's memory where there is none.
+/// A container sees its own control group at the root.
+fn memory_limit_bytes() -> Option<u64> {
+    let limits = ["/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"];
+    // Without a limit the file holds a word, or a number beyond any machine.
+    let limit = limits.iter().find_map(|path| std::fs::read_to_string(path).ok()?.trim().parse::<u64>().ok());
+    let all = std::fs::read_to_string("/proc/meminfo").ok();
+    let all = all.as_deref().and_then(|text| kibibytes(text, "MemTotal:"));
+    limit.into_iter().chain(all).min()
+}
+
+/// The value of a line such as `VmHWM:     1024 kB`, in bytes.
+fn kibibytes(text: &str, name: &str) -> Option<u64> {
+    let line = text.lines().find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     Some(kibibytes * 1024)
 }

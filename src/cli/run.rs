@@ -32,13 +32,20 @@ impl RunArgs {
 pub async fn run(config: Config, args: RunArgs) -> Result<()> {
     let definitions = Definition::load_all(&config.pipelines, &args.pipelines)?;
     let listener = server::bind(&config.server).await?;
-    let app = App::build(config, definitions).await?;
     let (stop, stopped) = watch::channel(false);
+    // From here on, for the first process of a container only gets the signals that it listens for.
     tokio::spawn(async move {
         if let Err(error) = told_to_stop().await {
             tracing::error!(%error, "cannot listen for signals");
         }
         stop.send_replace(true);
     });
+    let token = config.server.token.clone();
+    let mut told = stopped.clone();
+    let app = tokio::select! {
+        app = server::meanwhile(&listener, token.as_deref(), App::build(config, definitions)) => app??,
+        // Nothing has been read yet, so there is nothing to drain.
+        _ = told.wait_for(|told| *told) => return Ok(()),
+    };
     app.run(listener, stopped).await
 }

@@ -6,6 +6,8 @@
 //! | `GET /readyz` | all | 200, or 503 with what is out of order and why |
 //! | `GET /metrics` | the token | Prometheus text |
 //! | `POST /v1/search` | the token | the documents that answer a question |
+//!
+//! While models are loaded, [`meanwhile`] answers the first three; the rest is unavailable.
 
 mod auth;
 mod error;
@@ -13,9 +15,11 @@ mod guard;
 mod health;
 mod metrics;
 mod search;
+mod starting;
 
 use std::io;
 use std::net::SocketAddr;
+use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -103,6 +107,33 @@ pub async fn serve(
     service: Service,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
+    serve_routes(listener, router(service), shutdown).await
+}
+
+/// Answers probes and `/metrics` at the listener while `work` goes on, which may take minutes where models are large: whoever
+/// restarts what does not answer, or counts what is under way, must see a process that loads. What only the whole service can
+/// answer is refused as unavailable.
+///
+/// # Errors
+/// Where the listener cannot be shared.
+pub async fn meanwhile<T>(listener: &TcpListener, token: Option<&str>, work: impl Future<Output = T>) -> io::Result<T> {
+    // The same socket by another handle: callers who come between the two servers wait in its queue.
+    let shared = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
+    let shared = TcpListener::from_std(shared)?;
+    let (done, told) = oneshot::channel::<()>();
+    let routes = starting::router(token.map(Arc::from));
+    let server = tokio::spawn(serve_routes(shared, routes, async move { drop(told.await) }));
+    let outcome = work.await;
+    drop(done);
+    server.await.map_err(io::Error::other)??;
+    Ok(outcome)
+}
+
+async fn serve_routes(
+    listener: TcpListener,
+    routes: Router,
+    shutdown: impl Future<Output = ()> + Send + 'static,
+) -> io::Result<()> {
     let (tell, told) = oneshot::channel();
     let shutdown = async move {
         shutdown.await;
@@ -116,7 +147,7 @@ pub async fn serve(
         }
     };
     tokio::select! {
-        served = axum::serve(listener, router(service)).with_graceful_shutdown(shutdown).into_future() => served,
+        served = axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future() => served,
         () = overdue => Ok(()),
     }
 }

@@ -140,3 +140,25 @@ async fn a_shutdown_ends_the_server_whatever_callers_do() {
     server.stop.send(()).unwrap();
     tokio::time::timeout(GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
 }
+
+#[tokio::test]
+async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() {
+    let config = ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() };
+    let listener = bind(&config).await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let client = Client::new();
+    let status = async |path: &str| client.get(format!("{url}{path}")).send().await.unwrap().status();
+    let seen = meanwhile(&listener, None, async {
+        [status("/healthz").await, status("/readyz").await, status("/metrics").await, status("/v1/search").await]
+    });
+    let unavailable = StatusCode::SERVICE_UNAVAILABLE;
+    assert_eq!(seen.await.unwrap(), [StatusCode::OK, unavailable, StatusCode::OK, unavailable]);
+    let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
+    // It waits in the socket's queue until the service itself is there.
+    tokio::task::yield_now().await;
+    let service = Service { health: Health::new(), searcher: searcher(), token: None };
+    let served = tokio::spawn(serve(listener, service, std::future::pending()));
+    assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
+    assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");
+    served.abort();
+}

@@ -71,6 +71,12 @@ impl Dataset {
         &self.name
     }
 
+    /// Room left on the disk, where the system tells.
+    pub fn free_bytes(&self) -> Option<u64> {
+        let disk = nix::sys::statvfs::statvfs(&self.folder).ok()?;
+        Some(disk.blocks_available() as u64 * disk.fragment_size() as u64)
+    }
+
     /// A path for the batch's file that no other attempt uses.
     pub fn path(&self, pipeline: &str, delta: &CheckpointDelta) -> PathBuf {
         let date = jiff::Timestamp::now().strftime("%Y-%m-%d");

@@ -11,6 +11,7 @@
 mod bad_input;
 mod bucket;
 mod demo;
+mod deploy;
 mod engine;
 mod faults;
 mod floors;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
         jobs::trials(),
         bucket::trials(),
         demo::trials(),
+        deploy::trials(),
         bad_input::trials(),
         readme::trials(),
         remote::trials(),

@@ -1,0 +1,23 @@
+#!/usr/bin/env bash
+# Makes the secrets that compose.yaml mounts: random, one file each, and none that is there already is touched.
+set -euo pipefail
+readonly FOLDER="${1:-$(dirname "${BASH_SOURCE[0]}")/secrets}"
+
+mkdir -p "$FOLDER"
+# The files are mounted into containers whose users differ from ours, so that all may read them: the folder is what keeps others out.
+chmod 700 "$FOLDER"
+umask 022
+
+random() {
+    od -An -N24 -tx1 /dev/urandom | tr -d ' \n'
+}
+
+make() {
+    local file="$FOLDER/$1"
+    [ -e "$file" ] || printf '%s\n' "$2" >"$file"
+}
+
+make postgres-password "$(random)"
+make token "$(random)"
+make grafana-password "$(random)"
+make database-url "postgres://tidemill:$(cat "$FOLDER/postgres-password")@postgres:5432/tidemill"

@@ -1,0 +1,61 @@
+//! A process that has not loaded everything yet: it answers probes, shows that it loads, and ends when it is told to.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tidemill::demo::postgres::free_port;
+
+use crate::harness::worker::Worker;
+use crate::harness::{eventually, open_folder};
+
+pub async fn a_loading_process_answers() {
+    // A database that takes connections and never says a word keeps the process where a large model would.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let folder = open_folder();
+    std::fs::create_dir(folder.path().join("pipelines")).unwrap();
+    let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
+    std::fs::write(folder.path().join("pipelines/notes.yaml"), pipeline).unwrap();
+    let url = format!("postgres://nobody@{}/none", silent.local_addr().unwrap());
+    let listen = format!("127.0.0.1:{}", free_port().unwrap());
+    let environment = [
+        ("TIDEMILL_DATABASE__URL", url.as_str()),
+        ("TIDEMILL_KAFKA__BROKERS", "127.0.0.1:1"),
+        ("TIDEMILL_SERVER__LISTEN", listen.as_str()),
+        ("TIDEMILL_SERVER__TOKEN", "s3cret"),
+    ];
+    let mut worker = Worker::start(folder.path(), &["run"], &environment);
+    let client = reqwest::Client::new();
+    let get = |path: &str| client.get(format!("http://{listen}{path}")).bearer_auth("s3cret").send();
+    eventually("the process answers while it loads", Duration::from_secs(20), async || get("/healthz").await.is_ok()).await;
+
+    assert_eq!(get("/healthz").await.unwrap().status(), 200, "a process that loads would be restarted");
+    assert_eq!(get("/readyz").await.unwrap().status(), 503, "a process that loads is not ready");
+    assert_eq!(get("/v1/search").await.unwrap().status(), 503, "a process that loads cannot search");
+    let metrics = get("/metrics").await.unwrap().text().await.unwrap();
+    assert!(metrics.lines().any(|line| line == "tidemill_loading 1"), "a scaler cannot see that it loads: {metrics}");
+    let refused = client.get(format!("http://{listen}/metrics")).send().await.unwrap();
+    assert_eq!(refused.status(), 401, "metrics are open while it loads");
+
+    let health = |flags: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        command.arg("health").args(flags).envs(environment).current_dir(folder.path());
+        let output = command.output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr))
+    };
+    let (code, said) = health(&["--alive"]);
+    assert_eq!((code, said.trim()), (Some(0), "ok"));
+    let (code, said) = health(&[]);
+    assert!(code == Some(1) && said.contains("model: loading"), "`tidemill health` ends with {code:?}: {said}");
+
+    worker.signal(Signal::SIGTERM);
+    let status = worker.wait(Duration::from_secs(10));
+    assert!(status.success(), "told to stop while it loads, it ends with {status}");
+    let (code, said) = health(&["--alive", "--url", &format!("http://{listen}")]);
+    assert!(
+        code == Some(1) && said.contains("no answer from"),
+        "nobody is there, and `tidemill health` ends with {code:?}: {said}"
+    );
+    drop(silent);
+}

@@ -1,0 +1,108 @@
+//! What `deploy/` promises, as far as it can be held to it without a container engine or a cluster: rules and dashboards name metrics
+//! that exist, alerts fire when they should, manifests are what Kubernetes takes, and all of it agrees with the code.
+
+mod images;
+mod kustomize;
+mod loading;
+mod manifests;
+mod metrics;
+mod rules;
+mod tools;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use serde_json::Value;
+use tidemill::config::Config;
+use tidemill::pipeline::definition::Definition;
+
+use crate::harness::open_folder;
+use crate::harness::trial::{Needs, trial};
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    // They download where nothing is cached yet.
+    let fetching = Needs::NOTHING.within(Duration::from_secs(300));
+    vec![
+        trial("deploy::promtool_accepts_rules_and_configuration", fetching, rules::promtool_accepts_them),
+        trial("deploy::every_alert_fires_when_it_should_and_not_before", fetching, rules::their_tests_pass),
+        trial(
+            "deploy::every_alert_has_a_test_and_a_section_of_the_runbook",
+            Needs::NOTHING,
+            rules::alerts_are_tested_and_explained,
+        ),
+        trial("deploy::the_queries_of_the_runbook_run", Needs::NOTHING, rules::queries_of_the_runbook_run),
+        trial("deploy::rules_and_dashboards_name_what_is_measured", Needs::NOTHING, metrics::all_that_is_named_exists),
+        trial("deploy::a_metric_or_label_that_does_not_exist_is_found", Needs::NOTHING, metrics::faults_are_found),
+        trial("deploy::kubernetes_takes_the_manifests", fetching, manifests::kubernetes_takes_them),
+        trial("deploy::a_manifest_with_a_fault_is_found", fetching, manifests::faults_are_found),
+        trial("deploy::manifests_agree_with_the_code", Needs::NOTHING, manifests::they_agree_with_the_code),
+        trial(
+            "deploy::scaling_looks_at_the_topics_of_the_pipelines",
+            Needs::NOTHING,
+            manifests::scaling_agrees_with_the_pipelines,
+        ),
+        trial("deploy::the_image_is_built_from_what_is_there", fetching, images::dockerfile_replays),
+        trial("deploy::compose_agrees_with_the_image_and_the_pipelines", Needs::NOTHING, images::compose_agrees),
+        trial("deploy::secrets_are_made_once", Needs::NOTHING, images::secrets_are_made_once),
+        trial("deploy::a_process_that_loads_answers_and_can_be_stopped", Needs::NOTHING, loading::a_loading_process_answers),
+    ]
+}
+
+/// A path in the repository.
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn text(name: &str) -> String {
+    let path = path(name);
+    std::fs::read_to_string(&path).unwrap_or_else(|e| panic!("cannot read {}: {e}", path.display()))
+}
+
+/// The documents of a YAML text.
+fn documents(name: &str, text: &str) -> Vec<Value> {
+    let parse = |document: &str| serde_saphyr::from_str(document).unwrap_or_else(|e| panic!("{name}: {e}"));
+    text.split("\n---\n").map(parse).collect()
+}
+
+/// The only document of a YAML file.
+fn document(name: &str) -> Value {
+    let [document] = documents(name, &text(name)).try_into().unwrap_or_else(|_| panic!("{name} is not one document"));
+    document
+}
+
+/// What stands at a place that must be there, as in `/spec/replicas`.
+fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
+    value.pointer(pointer).unwrap_or_else(|| panic!("there is no {pointer} in {value}"))
+}
+
+/// The entries of a list, or of none.
+fn list(value: &Value) -> &[Value] {
+    value.as_array().map_or(&[], Vec::as_slice)
+}
+
+fn word(value: &Value) -> &str {
+    value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
+}
+
+/// The configuration of a deployment as the process reads it, with `secrets` in the place of the mounted ones and the repository's
+/// pipelines in the place of the image's.
+fn configuration(toml: &str, secrets: &str) -> (Config, Vec<Definition>) {
+    let folder = open_folder();
+    let secrets_here = folder.path().join("secrets");
+    std::fs::create_dir(&secrets_here).unwrap();
+    std::fs::write(secrets_here.join("database-url"), "postgres://u:p@h/d").unwrap();
+    std::fs::write(secrets_here.join("token"), "t").unwrap();
+    let local = toml
+        .replace(secrets, &secrets_here.display().to_string())
+        .replace("/usr/share/tidemill/pipelines", &path("pipelines").display().to_string());
+    let file = folder.path().join("tidemill.toml");
+    std::fs::write(&file, local).unwrap();
+    let config = Config::layered(Some(&file), [], &[]).unwrap_or_else(|e| panic!("{e}"));
+    assert!(config.server.token.is_some() && config.database.url.is_some(), "the secrets are not read from {secrets}");
+    let definitions = Definition::load_all(&config.pipelines, &[]).unwrap_or_else(|e| panic!("{e}"));
+    let problems: Vec<String> = definitions.iter().flat_map(|d| d.validate(&config)).map(|p| p.to_string()).collect();
+    assert_eq!(problems, [""; 0], "the configuration lacks what the pipelines name");
+    (config, definitions)
+}
