@@ -1,7 +1,7 @@
 //! The service: built once, run until told to stop.
 //!
 //! ```text
-//!            ┌─ runner (one a pipeline): source → lanes → ledger
+//!            ┌─ runner (one a pipeline, unless it is stopped): source → lanes → ledger
 //! build ──▶  ├─ relay: outbox → topics
 //!            ├─ caretaker: health of database and models, sweep of files that never went live
 //!            └─ HTTP server
@@ -9,10 +9,12 @@
 //! On shutdown the runners drain first; the rest ends when they have.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+use futures::FutureExt;
 use futures::future::{join_all, select_all};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -28,7 +30,7 @@ use crate::health::Health;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::graph::Graph;
 use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{self, Committer, Evaluator, Works};
+use crate::pipeline::{self, Committer, Evaluator, Isolation, Valve, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay, TopicsConfig};
@@ -44,6 +46,8 @@ pub struct App {
     definitions: Vec<Definition>,
     works: Vec<Arc<Works>>,
     datasets: Vec<Dataset>,
+    isolation: Isolation,
+    wedged: Arc<AtomicBool>,
 }
 
 /// How often the caretaker looks after the database and the models.
@@ -76,7 +80,9 @@ impl App {
             .await?
             .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
-        let mut app = Self { config, store, engine, health, definitions: Vec::new(), works: Vec::new(), datasets: Vec::new() };
+        let (isolation, wedged) = (Isolation::default(), Arc::default());
+        let (works, datasets) = (Vec::new(), Vec::new());
+        let mut app = Self { config, store, engine, health, definitions: Vec::new(), works, datasets, isolation, wedged };
         for definition in definitions {
             app.add(definition).await?;
         }
@@ -102,6 +108,8 @@ impl App {
             results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),
             dead_letter_topic: definition.sinks.dead_letters.as_ref().map(|topic| topic.name.clone()),
             health: self.health.clone(),
+            tolerance: definition.tolerance,
+            wary: AtomicBool::new(true),
             embedding_sets: Mutex::new(HashMap::new()),
         };
         self.works.push(Arc::new(Works {
@@ -110,6 +118,9 @@ impl App {
             budget: definition.budget.clone(),
             health: self.health.clone(),
             watchdog: Duration::from_secs(self.config.limits.watchdog_seconds),
+            isolation: self.isolation.clone(),
+            engine: self.engine.clone(),
+            wedged: self.wedged.clone(),
         }));
         self.definitions.push(definition);
         Ok(())
@@ -152,17 +163,14 @@ impl App {
         let mut helpers = JoinSet::new();
         helpers.spawn(caretaker(self.store.clone(), self.engine.clone(), self.health.clone(), self.datasets.clone()));
         let topics = TopicsConfig { brokers: self.config.kafka.brokers.clone(), settings: self.config.kafka.settings.clone() };
-        if self.definitions.iter().any(|d| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some()) {
-            helpers.spawn(Relay::new(self.store.clone(), &topics, self.health.clone())?.run());
-        }
+        helpers.spawn(Relay::new(self.store.clone(), &topics, self.health.clone())?.run());
         let service = self.service();
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
         let mut runners = Vec::new();
         for (definition, works) in self.definitions.iter().zip(&self.works) {
-            let (source, events) = KafkaSource::start(self.source(definition), self.store.clone(), self.health.clone())?;
             let drain = Duration::from_secs(self.config.limits.drain_seconds);
             let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
-            let run = pipeline::run(works.clone(), source, events, async { drop(select_all(ends).await) }, drain);
+            let run = consume(works.clone(), self.source(definition), async { drop(select_all(ends).await) }, drain);
             let stop = stop.clone();
             runners.push(async move {
                 // One that cannot go on takes the process with it, for a supervisor to start anew; the others drain.
@@ -227,6 +235,33 @@ pub async fn told_to_stop() -> Result<()> {
     }
     tracing::info!("told to stop");
     Ok(())
+}
+
+/// Runs a pipeline until `shutdown` resolves. While it is stopped, it is in no consumer group and everything else goes on.
+async fn consume(
+    works: Arc<Works>,
+    source: KafkaSourceConfig,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> Result<()> {
+    let (store, health) = (&works.committer.store, &works.health);
+    let valve = Valve::new(source.pipeline.clone(), store.clone(), health.clone());
+    let shutdown = shutdown.shared();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.clone() => return Ok(()),
+            () = valve.opened() => {}
+        }
+        let (source, events) = KafkaSource::start(source.clone(), store.clone(), health.clone())?;
+        let end = async {
+            tokio::select! {
+                () = valve.closed() => {}
+                () = shutdown.clone() => {}
+            }
+        };
+        pipeline::run(works.clone(), source, events, end, drain).await?;
+    }
 }
 
 /// Resolves once the value is true, or nobody can set it any more.

@@ -12,6 +12,7 @@ use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
 use crate::config::Config;
 use crate::document::{Decoder, DocumentSpec};
+use crate::failure::Tolerance;
 use crate::task::TaskSpec;
 
 pub use super::file::{ParquetSink, PostgresSink, Sinks, Start, TopicSink};
@@ -31,6 +32,8 @@ pub struct Definition {
     pub sinks: Sinks,
     /// When a micro-batch is full.
     pub budget: Budget,
+    /// How many dead letters the pipeline bears before it stops.
+    pub tolerance: Tolerance,
     /// Documents with what must become of them.
     pub examples: Vec<Example>,
     /// Searches that show what the results are good for; the demo runs them.
@@ -163,6 +166,10 @@ impl Definition {
             report(place(&file.budget), message);
             Budget::default()
         });
+        let tolerance = file.stop_at.value.tolerance().unwrap_or_else(|message| {
+            report(place(&file.stop_at), message);
+            Tolerance::default()
+        });
         let lines = TaskLines { place: place(&file.tasks), tasks: file.tasks.value.0 };
         let tasks = tasks::resolve(lines, path.parent().unwrap_or(Path::new("")), &mut report);
         for example in &file.examples {
@@ -180,6 +187,7 @@ impl Definition {
             tasks,
             sinks: file.sinks,
             budget,
+            tolerance,
             searches: file.searches,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })

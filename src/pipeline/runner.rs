@@ -1,29 +1,36 @@
 //! One pipeline at work: a lane for each partition that the source gives out.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use futures::FutureExt;
 use futures::future::join_all;
-use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::isolation;
 use super::lane::{self, Notice, Works};
+use crate::checkpoint::Claim;
 use crate::record::Partition;
-use crate::source::{KafkaSource, SourceEvent};
+use crate::source::{Delivery, KafkaSource, SourceEvent};
 
 /// How long the broker may take to let us go.
 const LEAVE: Duration = Duration::from_secs(5);
 
 struct Lane {
+    partition: Partition,
+    epoch: i64,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-/// Runs the pipeline until `shutdown` resolves, then drains for at most `drain`, and leaves the group.
+/// Runs the pipeline until `shutdown` resolves or the pipeline is stopped, then drains for at most `drain`, and leaves the group.
 ///
 /// # Errors
 /// Where the source cannot go on without an operator, or the process is wedged.
@@ -44,17 +51,18 @@ pub async fn run(
             Some(event) = events.recv() => match event {
                 SourceEvent::Assigned(claim, records) => {
                     let (stop, stopped) = watch::channel(false);
-                    let partition = claim.partition.clone();
-                    let task = tokio::spawn(lane::run(works.clone(), claim, records, stopped, notices.clone()));
-                    if let Some(stale) = lanes.insert(partition, Lane { stop, task }) {
+                    let (partition, epoch) = (claim.partition.clone(), claim.epoch);
+                    let task = tokio::spawn(watched(works.clone(), claim, records, stopped, notices.clone()));
+                    if let Some(stale) = lanes.insert(partition.clone(), Lane { partition, epoch, stop, task }) {
                         stale.task.abort();
                     }
                 }
                 SourceEvent::Revoked { partitions, drain, done } => {
                     let revoked: Vec<Lane> = partitions.iter().filter_map(|partition| lanes.remove(partition)).collect();
                     // Apart from this loop, which must go on reporting what the draining lanes commit.
+                    let works = works.clone();
                     tokio::spawn(async move {
-                        stop(revoked, drain).await;
+                        stop(&works, revoked, drain).await;
                         drop(done);
                     });
                 }
@@ -66,13 +74,17 @@ pub async fn run(
                     source.forget(&partition);
                     lanes.remove(&partition);
                 }
-                Notice::Wedged(reason) => break Err(reason),
+                Notice::Stopped => break Ok(()),
+                Notice::Wedged(reason) => {
+                    works.wedged.store(true, Ordering::Relaxed);
+                    break Err(reason);
+                }
             },
         }
     };
     source.pause();
     tracing::info!(%pipeline, lanes = lanes.len(), "draining");
-    stop(lanes.into_values().collect(), drain).await;
+    stop(&works, lanes.into_values().collect(), drain).await;
     while let Ok(notice) = inbox.try_recv() {
         if let Notice::Committed(partition, next_offset) = notice {
             source.committed(&partition, next_offset);
@@ -86,14 +98,36 @@ pub async fn run(
     }
 }
 
-/// Lets the lanes finish what is under way, for at most `drain`, and ends them.
-async fn stop(lanes: Vec<Lane>, drain: Duration) {
+/// Walks the lane, and tells of a panic as of anything else that another attempt would not mend.
+async fn watched(
+    works: Arc<Works>,
+    claim: Claim,
+    records: UnboundedReceiver<Delivery>,
+    stopped: watch::Receiver<bool>,
+    notices: UnboundedSender<Notice>,
+) {
+    let reason = format!("the walk of {} panicked", claim.partition);
+    let walk = AssertUnwindSafe(lane::run(works, claim, records, stopped, notices.clone()));
+    if walk.catch_unwind().await.is_err() {
+        // The runner is gone only where it ends anyway.
+        let _ = notices.send(Notice::Wedged(reason));
+    }
+}
+
+/// Lets the lanes finish what is under way, for at most `drain`, ends them, and lets go of their partitions.
+async fn stop(works: &Works, lanes: Vec<Lane>, drain: Duration) {
     for lane in &lanes {
         lane.stop.send_replace(true);
     }
-    let mut tasks: Vec<JoinHandle<()>> = lanes.into_iter().map(|lane| lane.task).collect();
+    let (mut tasks, claims): (Vec<JoinHandle<()>>, Vec<(Partition, i64)>) =
+        lanes.into_iter().map(|lane| (lane.task, (lane.partition, lane.epoch))).unzip();
     if timeout(drain, join_all(tasks.iter_mut())).await.is_err() {
         tracing::warn!("some batches were not finished in time; they will be done again");
         tasks.iter().for_each(JoinHandle::abort);
     }
+    if !works.is_sound() {
+        // What is still under way may do the same to the next owner, who is to take it up with care.
+        return;
+    }
+    join_all(claims.iter().map(|(partition, epoch)| isolation::let_go(works, partition, *epoch))).await;
 }

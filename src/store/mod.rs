@@ -3,14 +3,17 @@
 mod audit;
 mod commit;
 mod copy;
+mod dead_letters;
 mod embedding_sets;
 mod files;
+mod isolation;
 mod known;
 mod outbox;
 mod positions;
 mod prompts;
 mod search;
 mod statistics;
+mod stops;
 mod submission;
 
 use std::path::Path;
@@ -24,11 +27,14 @@ use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
 
 pub use commit::{CommitError, Ledgered};
+pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
 pub use files::StagedFile;
+pub use isolation::{Attempts, Doubt};
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
 pub use statistics::{DocumentGlance, PipelineStatistics};
+pub use stops::{PipelineState, Stop};
 pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
 
 /// A handle to the ledger's database. Cheap to clone.
