@@ -9,11 +9,13 @@
 )]
 
 mod bad_input;
+mod dead_letters;
 mod demo;
 mod engine;
 mod faults;
 mod floors;
 mod harness;
+mod isolation;
 mod ledger;
 mod models;
 mod pipelines;
@@ -22,6 +24,7 @@ mod readme;
 mod remote;
 mod search;
 mod smoke;
+mod stops;
 mod world;
 mod writer;
 
@@ -52,6 +55,9 @@ fn main() -> ExitCode {
         faults::trials(),
         demo::trials(),
         bad_input::trials(),
+        dead_letters::trials(),
+        isolation::trials(),
+        stops::trials(),
         readme::trials(),
         remote::trials(),
         queries::trials(),
