@@ -1,7 +1,7 @@
 //! The service: built once, run until told to stop.
 //!
 //! ```text
-//!            ┌─ runner (one a pipeline): source → lanes → ledger
+//!            ┌─ runner (one a pipeline, unless it is stopped): source → lanes → ledger
 //! build ──▶  ├─ relay: outbox → topics
 //!            ├─ caretaker: health of database and models, sweep of files that never went live
 //!            └─ HTTP server
@@ -10,10 +10,12 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use futures::future::{FutureExt, join_all, select_all};
+use futures::FutureExt;
+use futures::future::{join_all, select_all};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -30,7 +32,7 @@ use crate::jobs::{Crew, Station, Workshop};
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{self, Materials, Works};
+use crate::pipeline::{self, Isolation, Materials, Valve, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay};
@@ -51,6 +53,8 @@ pub struct App {
     works: Vec<Arc<Works>>,
     stations: BTreeMap<Arc<str>, Arc<Station>>,
     datasets: Vec<Dataset>,
+    isolation: Isolation,
+    wedged: Arc<AtomicBool>,
 }
 
 /// How often the caretaker looks after the database and the models.
@@ -99,6 +103,8 @@ impl App {
             works: Vec::new(),
             stations: BTreeMap::new(),
             datasets: Vec::new(),
+            isolation: Isolation::default(),
+            wedged: Arc::default(),
         };
         for definition in definitions {
             app.add(definition).await?;
@@ -122,6 +128,8 @@ impl App {
             dataset,
             health: self.health.clone(),
             watchdog: Duration::from_secs(self.config.limits.watchdog_seconds),
+            isolation: self.isolation.clone(),
+            wedged: self.wedged.clone(),
         };
         self.works.push(Works::new(&definition, materials.clone()).await?);
         if self.config.jobs.enabled {
@@ -170,18 +178,14 @@ impl App {
         let mut helpers = JoinSet::new();
         let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
         helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
-        let publishes = |d: &Definition| d.sinks.topic.is_some() || d.sinks.dead_letters.is_some();
-        if self.config.jobs.enabled || self.definitions.iter().any(publishes) {
-            helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
-        }
+        helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
         let service = self.service();
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
         let mut runners = Vec::new();
         for (definition, works) in self.definitions.iter().zip(&self.works) {
-            let (source, events) = KafkaSource::start(self.source(definition), self.store.clone(), self.health.clone())?;
             let drain = Duration::from_secs(self.config.limits.drain_seconds);
             let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
-            let run = pipeline::run(works.clone(), source, events, async { drop(select_all(ends).await) }, drain);
+            let run = consume(works.clone(), self.source(definition), async { drop(select_all(ends).await) }, drain);
             runners.push(essential(run, stop.clone()).boxed());
         }
         if self.config.jobs.enabled {
@@ -275,6 +279,33 @@ pub async fn told_to_stop() -> Result<()> {
     }
     tracing::info!("told to stop");
     Ok(())
+}
+
+/// Runs a pipeline until `shutdown` resolves. While it is stopped, it is in no consumer group and everything else goes on.
+async fn consume(
+    works: Arc<Works>,
+    source: KafkaSourceConfig,
+    shutdown: impl Future<Output = ()>,
+    drain: Duration,
+) -> Result<()> {
+    let (store, health) = (&works.committer.store, &works.health);
+    let valve = Valve::new(source.pipeline.clone(), store.clone(), health.clone());
+    let shutdown = shutdown.shared();
+    loop {
+        tokio::select! {
+            biased;
+            () = shutdown.clone() => return Ok(()),
+            () = valve.opened() => {}
+        }
+        let (source, events) = KafkaSource::start(source.clone(), store.clone(), health.clone())?;
+        let end = async {
+            tokio::select! {
+                () = valve.closed() => {}
+                () = shutdown.clone() => {}
+            }
+        };
+        pipeline::run(works.clone(), source, events, end, drain).await?;
+    }
 }
 
 /// Resolves once the value is true, or nobody can set it any more.

@@ -10,9 +10,12 @@
 
 mod bench;
 mod check;
+mod dead_letters;
 mod health;
+mod ledger;
 mod migrate;
 mod models;
+mod pipelines;
 mod run;
 mod search;
 mod train_head;
@@ -86,6 +89,12 @@ enum Command {
     /// What models there are
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// Records that failed for good: look at them, send them again, throw them away
+    #[command(subcommand, alias = "letters")]
+    DeadLetters(dead_letters::DeadLettersCommand),
+    /// Which pipelines are stopped; stop and resume them
+    #[command(subcommand)]
+    Pipelines(pipelines::PipelinesCommand),
 }
 
 impl Cli {
@@ -108,6 +117,8 @@ impl Cli {
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
+                Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
+                Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,
             }
         });
         // A thread that still loads a model cannot be told to stop, and nothing waits for it any more.

@@ -38,6 +38,31 @@ pub struct Transient {
     pub reason: String,
 }
 
+/// How many records may die before a pipeline stops instead of emptying its topic into the dead letters.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// The share of one class among the last records, above which the pipeline stops; 1 is never exceeded.
+    pub share: f64,
+    /// How many of the last records are looked at.
+    pub window: u32,
+}
+
+impl Tolerance {
+    /// Records that must be there before a share of them says anything; a smaller window needs itself.
+    pub const LEAST_RECORDS: u32 = 100;
+
+    /// Whether `dead` of the last `records` are too many.
+    pub fn is_exceeded(&self, dead: i64, records: i64) -> bool {
+        records >= i64::from(self.window.min(Self::LEAST_RECORDS)) && dead as f64 > self.share * records as f64
+    }
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self { share: 0.2, window: 1000 }
+    }
+}
+
 impl Failure {
     /// A poison failure of `class`.
     pub fn poison(class: FailureClass, reason: impl Into<String>) -> Self {
@@ -113,6 +138,8 @@ named! {
         InvalidJob = "invalid_job",
         /// The answer holds a string that the document does not.
         Ungrounded = "ungrounded",
+        /// The process ended, time and again, while this record alone was under way.
+        KilledProcess = "killed_process",
     }
 }
 
@@ -129,5 +156,30 @@ named! {
         Model = "model",
         /// Local disk or object storage that datasets are written to.
         Storage = "storage",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_share_is_exceeded_only_above_it_and_only_among_enough_records() {
+        let tolerance = Tolerance { share: 0.2, window: 1000 };
+        assert!(!tolerance.is_exceeded(99, 99), "99 records are too few to tell");
+        assert!(!tolerance.is_exceeded(20, 100), "exactly the share is borne");
+        assert!(tolerance.is_exceeded(21, 100));
+        assert!(!tolerance.is_exceeded(200, 1000) && tolerance.is_exceeded(201, 1000));
+    }
+
+    #[test]
+    fn a_window_smaller_than_the_least_is_enough_by_itself() {
+        let tolerance = Tolerance { share: 0.5, window: 10 };
+        assert!(!tolerance.is_exceeded(9, 9) && tolerance.is_exceeded(6, 10));
+    }
+
+    #[test]
+    fn the_whole_is_never_exceeded() {
+        assert!(!Tolerance { share: 1.0, window: 1000 }.is_exceeded(1000, 1000));
     }
 }

@@ -6,10 +6,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 
-/// The state of every [`Component`]. Clones share it.
+/// The state of every [`Component`], and which pipelines are stopped. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Health {
     components: Arc<Mutex<BTreeMap<Component, State>>>,
+    stops: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,7 +22,7 @@ enum State {
 impl Health {
     /// Every component is down as "starting" until someone vouches for it.
     pub fn new() -> Self {
-        let health = Self { components: Arc::default() };
+        let health = Self { components: Arc::default(), stops: Arc::default() };
         for component in Component::ALL {
             health.down(*component, "starting");
         }
@@ -43,7 +44,22 @@ impl Health {
         self.down(failure.component, failure.reason.clone());
     }
 
-    /// What is out of order, and why. Empty means ready.
+    /// The pipeline is stopped, for `reason`.
+    pub fn stopped(&self, pipeline: &str, reason: impl Into<String>) {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).insert(pipeline.to_owned(), reason.into());
+    }
+
+    /// The pipeline runs.
+    pub fn running(&self, pipeline: &str) {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).remove(pipeline);
+    }
+
+    /// The pipelines that are stopped, and why. Only without any is the process ready.
+    pub fn stops(&self) -> BTreeMap<String, String> {
+        self.stops.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The components that are out of order, and why. Only without any is the process ready.
     pub fn problems(&self) -> Vec<(Component, String)> {
         let states = self.lock();
         states
@@ -92,6 +108,16 @@ mod tests {
             health.up(*component);
         }
         assert_eq!(health.problems(), vec![], "all components are up");
+    }
+
+    #[test]
+    fn a_stopped_pipeline_is_told_until_it_runs() {
+        let health = Health::new();
+        health.clone().stopped("news", "too many");
+        health.stopped("news", "still too many");
+        assert_eq!(health.stops(), BTreeMap::from([("news".to_owned(), "still too many".to_owned())]));
+        health.running("news");
+        assert!(health.stops().is_empty());
     }
 
     #[test]

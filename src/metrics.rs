@@ -72,6 +72,8 @@ metrics! {
     batches: IntCounterVec = "tidemill_batches_total", "Micro-batches committed.", ["pipeline"];
     units: IntCounterVec = "tidemill_units_total", "Committed (record, task) units by outcome: ok, reused, skipped or dead.", ["pipeline", "outcome"];
     dead_letters: IntCounterVec = "tidemill_dead_letters_total", "Dead letters committed, by class of fault.", ["pipeline", "class"];
+    isolated: IntGaugeVec = "tidemill_isolated_partitions", "Partitions taken up with care, because their last owner ended without letting go.", ["pipeline"];
+    pipeline_stopped: IntGaugeVec = "tidemill_pipeline_stopped", "1 for a pipeline that is stopped, with the class of dead letters that there were too many of, or by_hand.", ["pipeline", "class"];
     fenced: IntCounterVec = "tidemill_fenced_total", "Batches dropped because another worker owns the partition by now.", ["pipeline"];
     commit_seconds: HistogramVec = "tidemill_commit_seconds", "Time from staging a batch to its visible commit.", ["pipeline"];
     batch_seconds: HistogramVec = "tidemill_batch_seconds", "Time a micro-batch spends in each stage of the walk.", ["pipeline", "stage"];

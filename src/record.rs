@@ -49,7 +49,19 @@ pub struct Place {
     pub offset: i64,
 }
 
+/// The header that counts how often a record was sent again after it had died.
+pub const REPLAY_COUNT: &str = "tidemill-replay-count";
+/// The header that names the dead letter from which a record was sent again.
+pub const REPLAY_OF: &str = "tidemill-replay-of";
+
 impl Record {
+    /// How often the record was sent again after it had died. The header is whatever a producer wrote; one that is no count is none.
+    pub fn replays(&self) -> i32 {
+        let header = self.headers.iter().rev().find(|header| header.name == REPLAY_COUNT);
+        let text = header.and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok());
+        text.and_then(|text| text.parse().ok()).filter(|count| (0..i32::MAX).contains(count)).unwrap_or(0)
+    }
+
     /// Bytes that holding this record costs: payload, key and headers, plus a fixed share for the structure itself.
     pub fn weight(&self) -> usize {
         const STRUCTURE: usize = 256;
@@ -67,5 +79,27 @@ impl fmt::Display for Partition {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.partition, self.offset)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replays(values: &[Option<&'static [u8]>]) -> i32 {
+        let header = |value: &Option<&'static [u8]>| Header { name: REPLAY_COUNT.into(), value: value.map(Bytes::from_static) };
+        let place = Place { partition: Partition { topic: "t".into(), number: 0 }, offset: 0 };
+        let headers = values.iter().map(header).collect();
+        Record { place, timestamp_ms: None, key: None, payload: None, headers }.replays()
+    }
+
+    #[test]
+    fn replays_are_counted_by_a_header_that_anyone_may_have_written() {
+        assert_eq!(replays(&[]), 0);
+        assert_eq!(replays(&[Some(b"1"), Some(b"2")]), 2, "the last one counts");
+        for odd in [b"".as_slice(), b"-1", b"many", b"\xff", b"99999999999", b"2147483647"] {
+            assert_eq!(replays(&[Some(odd)]), 0, "{odd:?} is no count");
+        }
+        assert_eq!(replays(&[None]), 0);
     }
 }

@@ -58,13 +58,13 @@ impl Crew {
         let take_in = async move {
             let lane =
                 |claim, records, stop, notices| tokio::spawn(serve((first.clone(), Topic::Jobs), claim, records, stop, notices));
-            drive(JOBS, jobs, lane, end_of_jobs, drain).await
+            drive((JOBS, None), jobs, lane, end_of_jobs, drain).await
         };
         let work_off = async move {
             let lane = |claim, records, stop, notices| {
                 tokio::spawn(serve((second.clone(), Topic::Units), claim, records, stop, notices))
             };
-            drive(UNITS, units, lane, end_of_units, drain).await
+            drive((UNITS, None), units, lane, end_of_units, drain).await
         };
         Ok([take_in.boxed(), work_off.boxed()])
     }

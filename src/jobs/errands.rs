@@ -18,13 +18,13 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::spec::JobSpec;
-use super::work::{Left, Workshop};
+use super::work::{Left, Workshop, told};
 use crate::checkpoint::{CheckpointDelta, Claim};
 use crate::failure::FailureClass;
 use crate::pipeline::{Backoff, Notice};
 use crate::record::Record;
 use crate::source::Delivery;
-use crate::store::{BatchRow, CommitError, DeadLetterRow, NewJob, Submission, Submitted, UnitEnd, UsageRow};
+use crate::store::{BatchRow, CommitError, DeadLetterRow, NewJob, Submission, Submitted, UnitEnd, UnitRow, UsageRow};
 
 /// The name under which the ledger keeps books on the jobs topic; no pipeline can be called that.
 pub const JOBS: &str = "@jobs";
@@ -135,7 +135,7 @@ impl Errands {
                         return Done::Committed;
                     }
                 }
-                Err(error @ (CommitError::Stale | CommitError::Swept)) => {
+                Err(error @ (CommitError::Stale | CommitError::Swept | CommitError::Stopped)) => {
                     (job, fault) = (None, Some(error.to_string()));
                 }
             }
@@ -172,25 +172,47 @@ impl Errands {
         // Any other was done before, or names no unit of this ledger.
         let mut end = None;
         if let Some(unit) = unit.as_ref().filter(|unit| unit.waits) {
-            let mut stopping = stop.clone();
+            match self.work_through(unit, stop).await {
+                Ok(how) => end = how.map(|how| (unit.id.as_str(), how)),
+                Err(done) => return done,
+            }
+        }
+        self.commit_unit(end.as_ref().map(|(id, end)| (*id, end)), delta).await
+    }
+
+    /// Works the unit off, once there is a place; `None` where somebody else has ended it.
+    async fn work_through(&self, unit: &UnitRow, mut stop: watch::Receiver<bool>) -> Result<Option<UnitEnd>, Done> {
+        loop {
             let place = tokio::select! {
                 place = self.places.acquire() => place,
-                _ = stopping.wait_for(|stop| *stop) => return Done::Open,
+                () = told(&mut stop) => return Err(Done::Open),
             };
             let left = self.workshop.work(unit, stop.clone()).await;
             drop(place);
             match left {
-                Left::Ended(how) => end = Some((unit.id.as_str(), how)),
-                Left::Open => return Done::Open,
-                Left::Fenced => {
-                    if !self.ends_elsewhere(&unit.id, stop.clone()).await {
-                        return Done::Open;
-                    }
-                }
-                Left::Wedged(reason) => return Done::Wedged(reason),
+                Left::Ended(how) => return Ok(Some(how)),
+                Left::Open => return Err(Done::Open),
+                Left::Wedged(reason) => return Err(Done::Wedged(reason)),
+                Left::Fenced if self.ends_elsewhere(&unit.id, stop.clone()).await => return Ok(None),
+                Left::Held if self.resumes(&unit.pipeline, stop.clone()).await => {}
+                Left::Fenced | Left::Held => return Err(Done::Open),
             }
         }
-        self.commit_unit(end.as_ref().map(|(id, end)| (*id, end)), delta).await
+    }
+
+    /// Waits until the pipeline may run again; false where the process is to stop before.
+    async fn resumes(&self, pipeline: &str, mut stop: watch::Receiver<bool>) -> bool {
+        loop {
+            match self.workshop.store.stop_of(pipeline).await {
+                Ok(None) => return true,
+                Ok(Some(_)) => {}
+                Err(failure) => self.workshop.health.blame(&failure),
+            }
+            tokio::select! {
+                () = sleep(ELSEWHERE) => {}
+                () = told(&mut stop) => return false,
+            }
+        }
     }
 
     /// Waits until whoever claimed the unit has ended it; false where the process is to stop before. To claim it back would only
@@ -199,7 +221,7 @@ impl Errands {
         loop {
             tokio::select! {
                 () = sleep(ELSEWHERE) => {}
-                _ = stop.wait_for(|stop| *stop) => return false,
+                () = told(&mut stop) => return false,
             }
             match self.workshop.store.unit(unit).await {
                 Ok(Some(unit)) if unit.waits => {}
@@ -250,6 +272,7 @@ fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta),
         dead_letters: letter.into_iter().collect(),
         events: Vec::new(),
         file: None,
+        tolerance: None,
     }
 }
 
@@ -265,5 +288,7 @@ fn letter(record: &Record, reason: &str) -> DeadLetterRow {
         header_names: record.headers.iter().map(|header| header.name.clone()).collect(),
         header_values: record.headers.iter().map(|header| header.value.as_ref().map(|value| value.to_vec())).collect(),
         timestamp_ms: record.timestamp_ms,
+        attempts: 1,
+        replays: 0,
     }
 }

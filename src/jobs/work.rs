@@ -17,7 +17,7 @@ use crate::config::DatasetConfig;
 use crate::failure::Transient;
 use crate::health::Health;
 use crate::metrics::METRICS;
-use crate::pipeline::{Backoff, Notice, run_lane};
+use crate::pipeline::{Backoff, Notice, let_go, run_lane};
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{Store, UnitEnd, UnitFault, UnitRow};
 
@@ -46,6 +46,8 @@ pub enum Left {
     Open,
     /// Another record of the units topic names it too, and whoever has that one claimed it.
     Fenced,
+    /// Its pipeline is stopped: it is to be taken up again when that is resumed.
+    Held,
     /// The process is of no use any more.
     Wedged(String),
 }
@@ -183,6 +185,7 @@ impl Workshop {
         let (reader, receiver) = self.read(unit, station, archive, claim.next_offset);
         let (halt, halted) = watch::channel(false);
         let (notices, mut inbox) = unbounded_channel();
+        let epoch = claim.epoch;
         let mut lane = tokio::spawn(run_lane(station.works.clone(), claim, receiver, halted, notices));
         let mut look = interval_at(Instant::now() + LOOK, LOOK);
         let (mut left, mut stopped) = (None, false);
@@ -197,6 +200,7 @@ impl Workshop {
                 Some(notice) = inbox.recv() => match notice {
                     Notice::Committed(..) => {}
                     Notice::Fenced(_) => left = Some(Left::Fenced),
+                    Notice::Stopped => left = Some(Left::Held),
                     Notice::Wedged(reason) => left = Some(Left::Wedged(reason)),
                 },
                 () = told(&mut stop), if left.is_none() => {
@@ -217,8 +221,12 @@ impl Workshop {
             match notice {
                 Notice::Fenced(_) => left = Some(Left::Fenced),
                 Notice::Wedged(reason) => left = Some(Left::Wedged(reason)),
+                Notice::Stopped => left = Some(Left::Held),
                 Notice::Committed(..) => {}
             }
+        }
+        if !matches!(left, Some(Left::Wedged(_))) {
+            let_go(&station.works, &partition(unit), epoch).await;
         }
         if let Some(left) = left {
             reader.abort();
@@ -240,6 +248,6 @@ async fn finished(reader: Reader) -> Result<(), ArchiveError> {
 }
 
 /// Resolves when the process is to stop. The sender is gone only when it ends.
-async fn told(stop: &mut watch::Receiver<bool>) {
+pub(super) async fn told(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }

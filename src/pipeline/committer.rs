@@ -1,6 +1,7 @@
 //! A batch with its fates becomes a committed batch: stage the file, commit, and try again for as long as the world is to blame.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use uuid::Uuid;
 use super::batcher::MicroBatch;
 use super::evaluator::Fate;
 use super::submission::{self, Ledgering};
-use crate::failure::{Component, Transient};
+use crate::failure::{Component, Tolerance, Transient};
 use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::outcome::{EmbeddingSet, Lineage};
@@ -41,6 +42,10 @@ pub struct Committer {
     pub prompts_kept: OnceCell<()>,
     /// Told what is out of order.
     pub health: Health,
+    /// How many dead letters the pipeline bears.
+    pub tolerance: Tolerance,
+    /// Whether commits without dead letters count those of the last records, too: while there are any, and until it is known.
+    pub wary: AtomicBool,
     /// Ids of vector spaces met so far.
     pub embedding_sets: Mutex<HashMap<Arc<EmbeddingSet>, i32>>,
 }
@@ -50,6 +55,8 @@ pub struct Committer {
 pub enum Refusal {
     /// Someone else owns the partition: the batch is theirs to do.
     Fenced,
+    /// The pipeline is stopped: the batch is read again once it is resumed.
+    Stopped,
     /// What was to be kept has changed: evaluate the batch again.
     Stale,
 }
@@ -97,6 +104,7 @@ impl Committer {
                     METRICS.fenced.with_label_values(&[&self.pipeline]).inc();
                     return Err(Refusal::Fenced);
                 }
+                Err(CommitError::Stopped) => return Err(Refusal::Stopped),
                 Err(CommitError::Stale) => return Err(Refusal::Stale),
                 Err(CommitError::Swept) => staged = None,
                 Err(CommitError::Unavailable(failure)) => {
@@ -135,18 +143,28 @@ impl Committer {
         }
         submission.batch.parquet_rows = staged.as_ref().map_or(0, |file| file.rows as i32);
         submission.file = staged.clone();
+        let counts = !submission.dead_letters.is_empty() || self.wary.load(Ordering::Relaxed);
+        submission.tolerance = counts.then_some(self.tolerance);
         match self.store.commit(&submission).await {
             Ok(ledgered) => {
                 if ledgered.superseded > 0 {
                     tracing::debug!(delta = %batch.delta, documents = ledgered.superseded, "newer versions were committed meanwhile");
                 }
+                if counts {
+                    self.wary.store(ledgered.faults, Ordering::Relaxed);
+                }
+                if let Some(stop) = ledgered.stop {
+                    tracing::error!(pipeline = %self.pipeline, reason = stop.reason, "the pipeline stops");
+                }
                 Ok(submission)
             }
             // The reply may have been lost, not the commit: by the fence alone, our own success looks like another's.
-            Err(error @ (CommitError::Unavailable(_) | CommitError::Fenced)) => match self.store.is_committed(id).await? {
-                true => Ok(submission),
-                false => Err(error),
-            },
+            Err(error @ (CommitError::Unavailable(_) | CommitError::Fenced | CommitError::Stopped)) => {
+                match self.store.is_committed(id).await? {
+                    true => Ok(submission),
+                    false => Err(error),
+                }
+            }
             Err(error) => Err(error),
         }
     }

@@ -12,6 +12,7 @@ use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
 use crate::config::Config;
 use crate::document::{Decoder, DocumentSpec, Format};
+use crate::failure::Tolerance;
 use crate::task::TaskSpec;
 
 pub use super::file::{Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
@@ -33,6 +34,8 @@ pub struct Definition {
     pub budget: Budget,
     /// How backfills behave beside live records.
     pub backfill: Backfill,
+    /// How many dead letters the pipeline bears before it stops.
+    pub tolerance: Tolerance,
     /// Documents with what must become of them.
     pub examples: Vec<Example>,
     /// Searches that show what the results are good for; the demo runs them.
@@ -165,6 +168,10 @@ impl Definition {
             report(place(&file.budget), message);
             Budget::default()
         });
+        let tolerance = file.stop_at.value.tolerance().unwrap_or_else(|message| {
+            report(place(&file.stop_at), message);
+            Tolerance::default()
+        });
         let lines = TaskLines { place: place(&file.tasks), tasks: file.tasks.value.0 };
         let tasks = tasks::resolve(lines, path.parent().unwrap_or(Path::new("")), &mut report);
         for example in &file.examples {
@@ -183,6 +190,7 @@ impl Definition {
             sinks: file.sinks,
             budget,
             backfill: file.backfill,
+            tolerance,
             searches: file.searches,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })

@@ -19,7 +19,7 @@ use crate::store::{KnownVersion, Store};
 /// What becomes of one record.
 #[derive(Debug, Clone)]
 pub enum Fate {
-    /// It cannot be decoded.
+    /// It cannot be decoded, or it ended the process time and again.
     Dead(Poison),
     /// A newer version of its document is known, or stands later in the batch.
     Superseded,
@@ -68,6 +68,9 @@ impl Evaluator {
     /// # Errors
     /// Where the ledger, the model host or the registry is unavailable: nothing came of it, and the batch is to be evaluated again.
     pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<Fate>, Transient> {
+        fail::fail_point!("evaluate-lethal", batch.records.iter().any(|r| r.key.as_deref() == Some(b"lethal")), |_| {
+            std::process::abort()
+        });
         let schemas = self.schemas(&batch.records).await?;
         let decode = |record| self.decoder.decode(record, &schemas);
         let decoded: Vec<Result<Decoded, Poison>> = batch.records.iter().map(decode).collect();

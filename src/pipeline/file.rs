@@ -12,6 +12,7 @@ use super::definition::Budget;
 use super::example::Example;
 use super::problem::Problem;
 use crate::document::{DocumentSpec, Format};
+use crate::failure::Tolerance;
 use crate::task::{TaskEntry, TaskSpec};
 use crate::yaml;
 
@@ -24,8 +25,10 @@ pub(super) struct PipelineFile {
     pub tasks: Spanned<TaskList>,
     #[serde(default)]
     pub sinks: Sinks,
-    #[serde(default = "no_budget")]
+    #[serde(default = "unset")]
     pub budget: Spanned<BudgetFile>,
+    #[serde(default = "unset")]
+    pub stop_at: Spanned<StopFile>,
     #[serde(default)]
     pub backfill: Backfill,
     #[serde(default)]
@@ -118,6 +121,17 @@ pub(super) struct BudgetFile {
     max_records: Option<usize>,
 }
 
+/// When dead letters stop the pipeline.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(super) struct StopFile {
+    dead_share: Option<f64>,
+    window: Option<u32>,
+}
+
+/// Records that a commit with dead letters looks back at, at most: each may be a batch of its own.
+const LARGEST_WINDOW: u32 = 100_000;
+
 /// The entries under `tasks`, in order, repeated names included.
 #[derive(Debug)]
 pub(super) struct TaskList(pub Vec<(String, Spanned<TaskEntry>)>);
@@ -177,9 +191,27 @@ impl BudgetFile {
     }
 }
 
-fn no_budget() -> Spanned<BudgetFile> {
+impl StopFile {
+    pub(super) fn tolerance(&self) -> Result<Tolerance, String> {
+        let default = Tolerance::default();
+        let tolerance =
+            Tolerance { share: self.dead_share.unwrap_or(default.share), window: self.window.unwrap_or(default.window) };
+        if !(tolerance.share > 0.0 && tolerance.share <= 1.0) {
+            return Err(format!(
+                "`stop_at.dead_share` is {}: write a share above 0 and up to 1, which never stops the pipeline",
+                tolerance.share
+            ));
+        }
+        if !(1..=LARGEST_WINDOW).contains(&tolerance.window) {
+            return Err(format!("`stop_at.window` is {}: write 1 to {LARGEST_WINDOW} records", tolerance.window));
+        }
+        Ok(tolerance)
+    }
+}
+
+fn unset<T: Default>() -> Spanned<T> {
     let nowhere = serde_saphyr::Location::UNKNOWN;
-    Spanned::new(BudgetFile::default(), nowhere, nowhere)
+    Spanned::new(T::default(), nowhere, nowhere)
 }
 
 impl<'de> Deserialize<'de> for TaskList {

@@ -1,7 +1,9 @@
-//! The walk of one partition: batches are evaluated side by side and committed in order, one at a time.
+//! The walk of one partition: batches are evaluated side by side and committed in order, one at a time. What may have ended the
+//! partition's last owner is walked one batch at a time.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use futures::StreamExt;
@@ -11,12 +13,13 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-use super::batcher::{Batcher, MicroBatch};
+use super::batcher::{Batcher, Care, MicroBatch};
 use super::committer::{Backoff, Refusal};
 use super::evaluator::Fate;
+use super::isolation::{self, Verdict};
 use super::works::Works;
 use crate::checkpoint::Claim;
-use crate::failure::Component;
+use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 use crate::record::Partition;
 use crate::source::Delivery;
@@ -28,8 +31,17 @@ pub enum Notice {
     Committed(Partition, i64),
     /// Someone else owns the partition; the lane has ended.
     Fenced(Partition),
+    /// The pipeline is stopped; the lane has ended.
+    Stopped,
     /// The process is of no use any more.
     Wedged(String),
+}
+
+impl Works {
+    /// Whether the process can vouch for what is under way: nothing of it brought the process, or the model host, to an end.
+    pub fn is_sound(&self) -> bool {
+        !self.wedged.load(Ordering::Relaxed) && self.engine.health().is_ok()
+    }
 }
 
 /// Batches of one partition that are evaluated at a time: one in the device, one prefetched, one being prepared or finished.
@@ -45,7 +57,13 @@ pub async fn run(
     notices: UnboundedSender<Notice>,
 ) {
     let partition = claim.partition.clone();
-    let mut batcher = Some(Batcher::new(claim, records, works.budget.clone()));
+    let doubt = tokio::select! {
+        doubt = isolation::doubt(&works, &claim) => doubt,
+        _ = stop.wait_for(|stop| *stop) => return,
+    };
+    let (doubt, mut isolated) = doubt.unzip();
+    let mut batcher = Some(Batcher::new(claim, records, works.budget.clone(), doubt));
+    let mut care = Care::None;
     let mut evaluating = FuturesOrdered::new();
     let mut evaluated: VecDeque<(MicroBatch, Vec<Fate>)> = VecDeque::new();
     let mut committing: Option<JoinHandle<Settled>> = None;
@@ -56,9 +74,19 @@ pub async fn run(
             // Spawned, because a transaction that is cancelled between its statements poisons its pooled connection.
             committing = Some(tokio::spawn(settle(works.clone(), batch, fates)));
         }
-        if batcher.is_none() && evaluating.is_empty() && committing.is_none() {
+        let under_way = evaluating.len() + evaluated.len();
+        let idle = under_way == 0 && committing.is_none();
+        if batcher.is_none() && idle {
             return;
         }
+        let next_care = batcher.as_ref().map_or(Care::None, Batcher::care);
+        if idle && next_care == Care::None {
+            drop(isolated.take());
+        }
+        let has_room = match (care, next_care) {
+            (Care::None, Care::None) => under_way < AHEAD,
+            _ => idle,
+        };
         tokio::select! {
             biased;
             settled = join(&mut committing) => {
@@ -71,6 +99,10 @@ pub async fn run(
                         let _ = notices.send(Notice::Fenced(partition));
                         return;
                     }
+                    Settled::Stopped => {
+                        let _ = notices.send(Notice::Stopped);
+                        return;
+                    }
                     Settled::Wedged(reason) => {
                         let _ = notices.send(Notice::Wedged(reason));
                         return;
@@ -79,7 +111,11 @@ pub async fn run(
             }
             Some(outcome) = evaluating.next() => match outcome {
                 Ok(batch_and_fates) => evaluated.push_back(batch_and_fates),
-                Err(reason) => {
+                Err(Ended::Fenced) => {
+                    let _ = notices.send(Notice::Fenced(partition));
+                    return;
+                }
+                Err(Ended::Wedged(reason)) => {
                     let _ = notices.send(Notice::Wedged(reason));
                     return;
                 }
@@ -89,8 +125,11 @@ pub async fn run(
                 drop(changed);
                 batcher = None;
             }
-            batch = next(&mut batcher), if batcher.is_some() && evaluating.len() + evaluated.len() < AHEAD => match batch {
-                Some(batch) => evaluating.push_back(evaluate(works.clone(), batch)),
+            batch = next(&mut batcher), if batcher.is_some() && has_room => match batch {
+                Some(batch) => {
+                    care = batch.care;
+                    evaluating.push_back(evaluate(works.clone(), batch));
+                }
                 None => batcher = None,
             },
         }
@@ -99,6 +138,13 @@ pub async fn run(
 
 enum Settled {
     Committed(i64),
+    Fenced,
+    Stopped,
+    Wedged(String),
+}
+
+/// Why there is no use in evaluating a batch.
+enum Ended {
     Fenced,
     Wedged(String),
 }
@@ -118,45 +164,70 @@ async fn join(handle: &mut Option<JoinHandle<Settled>>) -> Settled {
 }
 
 /// Evaluates the batch for as long as the world is to blame for its failing.
-async fn evaluate(works: Arc<Works>, batch: MicroBatch) -> Result<(MicroBatch, Vec<Fate>), String> {
+async fn evaluate(works: Arc<Works>, mut batch: MicroBatch) -> Result<(MicroBatch, Vec<Fate>), Ended> {
     let pipeline = &works.committer.pipeline;
     observe(pipeline, "wait", batch.opened);
     let mut backoff = Backoff::default();
     loop {
-        let started = Instant::now();
-        match timeout(works.watchdog, works.evaluator.evaluate(&batch)).await {
-            Ok(Ok(fates)) => {
-                observe(pipeline, "evaluate", started);
-                works.health.up(Component::Model);
-                return Ok((batch, fates));
-            }
-            Ok(Err(failure)) => {
-                tracing::warn!(%pipeline, delta = %batch.delta, %failure, "the batch is evaluated again");
-                backoff.after(&failure, &works.health).await;
-            }
-            Err(_) => return Err(format!("batch {} was not evaluated within {:?}", batch.delta, works.watchdog)),
+        let failure = match attempt(&works, &mut batch).await? {
+            Ok(fates) => return Ok((batch, fates)),
+            Err(failure) => failure,
+        };
+        tracing::warn!(%pipeline, delta = %batch.delta, %failure, "the batch is evaluated again");
+        if works.is_sound() {
+            // Where it cannot be taken back now, the next attempt does.
+            let _ = works.isolation.withdraw(&works.committer.store, pipeline, &batch.delta.partition).await;
+            batch.turn = None;
         }
+        backoff.after(&failure, &works.health).await;
+    }
+}
+
+async fn attempt(works: &Works, batch: &mut MicroBatch) -> Result<Result<Vec<Fate>, Transient>, Ended> {
+    match isolation::note(works, batch).await {
+        Ok(Verdict::Evaluate) => {}
+        Ok(Verdict::Condemned(poison)) => return Ok(Ok(vec![Fate::Dead(poison)])),
+        Ok(Verdict::Fenced) => return Err(Ended::Fenced),
+        Err(failure) => return Ok(Err(failure)),
+    }
+    let started = Instant::now();
+    match timeout(works.watchdog, works.evaluator.evaluate(batch)).await {
+        Ok(Ok(fates)) => {
+            observe(&works.committer.pipeline, "evaluate", started);
+            works.health.up(Component::Model);
+            Ok(Ok(fates))
+        }
+        Ok(Err(failure)) => Ok(Err(failure)),
+        Err(_) => Err(Ended::Wedged(format!("batch {} was not evaluated within {:?}", batch.delta, works.watchdog))),
     }
 }
 
 /// Commits the batch, evaluating it again whenever the ledger has moved under it.
 async fn settle(works: Arc<Works>, mut batch: MicroBatch, mut fates: Vec<Fate>) -> Settled {
+    let (pipeline, partition) = (works.committer.pipeline.clone(), batch.delta.partition.clone());
     loop {
         let started = Instant::now();
         match works.committer.commit(&batch, &fates).await {
             Ok(()) => {
-                observe(&works.committer.pipeline, "commit", started);
-                observe(&works.committer.pipeline, "total", batch.opened);
+                works.isolation.finished(&pipeline, &partition);
+                observe(&pipeline, "commit", started);
+                observe(&pipeline, "total", batch.opened);
                 return Settled::Committed(batch.delta.to);
             }
             Err(Refusal::Fenced) => {
-                tracing::warn!(pipeline = %works.committer.pipeline, delta = %batch.delta,
-                               "fenced: another worker owns the partition, the batch is dropped");
+                tracing::warn!(%pipeline, delta = %batch.delta, "fenced: another worker owns the partition, the batch is dropped");
+                // The record is another's, and the attempt was none of its doing. Where that cannot be said now, it counts.
+                let _ = works.isolation.withdraw(&works.committer.store, &pipeline, &partition).await;
                 return Settled::Fenced;
+            }
+            Err(Refusal::Stopped) => {
+                tracing::warn!(%pipeline, delta = %batch.delta, "the pipeline is stopped, the batch is dropped");
+                return Settled::Stopped;
             }
             Err(Refusal::Stale) => match evaluate(works.clone(), batch).await {
                 Ok(again) => (batch, fates) = again,
-                Err(reason) => return Settled::Wedged(reason),
+                Err(Ended::Fenced) => return Settled::Fenced,
+                Err(Ended::Wedged(reason)) => return Settled::Wedged(reason),
             },
         }
     }

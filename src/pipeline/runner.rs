@@ -2,16 +2,20 @@
 //! jobs drive lanes of theirs through here.
 
 use std::collections::HashMap;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use anyhow::{Result, bail};
+use futures::FutureExt;
 use futures::future::join_all;
 use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::isolation;
 use super::lane::{self, Notice};
 use super::works::Works;
 use crate::checkpoint::Claim;
@@ -22,11 +26,13 @@ use crate::source::{Delivery, KafkaSource, SourceEvent};
 const LEAVE: Duration = Duration::from_secs(5);
 
 struct Lane {
+    partition: Partition,
+    epoch: i64,
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
 }
 
-/// Runs the pipeline until `shutdown` resolves, then drains for at most `drain`, and leaves the group.
+/// Runs the pipeline until `shutdown` resolves or the pipeline is stopped, then drains for at most `drain`, and leaves the group.
 ///
 /// # Errors
 /// Where the source cannot go on without an operator, or the process is wedged.
@@ -38,17 +44,18 @@ pub async fn run(
     drain: Duration,
 ) -> Result<()> {
     let pipeline = works.committer.pipeline.clone();
-    let lane = move |claim, records, stopped, notices| tokio::spawn(lane::run(works.clone(), claim, records, stopped, notices));
-    drive(&pipeline, (source, events), lane, shutdown, drain).await
+    let walker = works.clone();
+    let lane = move |claim, records, stopped, notices| tokio::spawn(watched(walker.clone(), claim, records, stopped, notices));
+    drive((&pipeline, Some(works)), (source, events), lane, shutdown, drain).await
 }
 
 /// Gives every partition of the source a lane, as `lane` starts one, until `shutdown` resolves; then drains for at most `drain`,
-/// and leaves the group.
+/// and leaves the group. Where the lanes walk for a pipeline, its works let go of what they walked on.
 ///
 /// # Errors
 /// Where the source cannot go on without an operator, or a lane calls the process wedged.
 pub async fn drive(
-    pipeline: &str,
+    (pipeline, works): (&str, Option<Arc<Works>>),
     (source, mut events): (KafkaSource, UnboundedReceiver<SourceEvent>),
     lane: impl Fn(Claim, UnboundedReceiver<Delivery>, watch::Receiver<bool>, UnboundedSender<Notice>) -> JoinHandle<()>,
     shutdown: impl Future<Output = ()>,
@@ -63,17 +70,18 @@ pub async fn drive(
             Some(event) = events.recv() => match event {
                 SourceEvent::Assigned(claim, records) => {
                     let (stop, stopped) = watch::channel(false);
-                    let partition = claim.partition.clone();
+                    let (partition, epoch) = (claim.partition.clone(), claim.epoch);
                     let task = lane(claim, records, stopped, notices.clone());
-                    if let Some(stale) = lanes.insert(partition, Lane { stop, task }) {
+                    if let Some(stale) = lanes.insert(partition.clone(), Lane { partition, epoch, stop, task }) {
                         stale.task.abort();
                     }
                 }
                 SourceEvent::Revoked { partitions, drain, done } => {
                     let revoked: Vec<Lane> = partitions.iter().filter_map(|partition| lanes.remove(partition)).collect();
                     // Apart from this loop, which must go on reporting what the draining lanes commit.
+                    let works = works.clone();
                     tokio::spawn(async move {
-                        stop(revoked, drain).await;
+                        stop(works.as_deref(), revoked, drain).await;
                         drop(done);
                     });
                 }
@@ -85,13 +93,19 @@ pub async fn drive(
                     source.forget(&partition);
                     lanes.remove(&partition);
                 }
-                Notice::Wedged(reason) => break Err(reason),
+                Notice::Stopped => break Ok(()),
+                Notice::Wedged(reason) => {
+                    if let Some(works) = &works {
+                        works.wedged.store(true, Ordering::Relaxed);
+                    }
+                    break Err(reason);
+                }
             },
         }
     };
     source.pause();
     tracing::info!(%pipeline, lanes = lanes.len(), "draining");
-    stop(lanes.into_values().collect(), drain).await;
+    stop(works.as_deref(), lanes.into_values().collect(), drain).await;
     while let Ok(notice) = inbox.try_recv() {
         if let Notice::Committed(partition, next_offset) = notice {
             source.committed(&partition, next_offset);
@@ -105,14 +119,33 @@ pub async fn drive(
     }
 }
 
-/// Lets the lanes finish what is under way, for at most `drain`, and ends them.
-async fn stop(lanes: Vec<Lane>, drain: Duration) {
+/// Walks the lane, and tells of a panic as of anything else that another attempt would not mend.
+async fn watched(
+    works: Arc<Works>,
+    claim: Claim,
+    records: UnboundedReceiver<Delivery>,
+    stopped: watch::Receiver<bool>,
+    notices: UnboundedSender<Notice>,
+) {
+    let reason = format!("the walk of {} panicked", claim.partition);
+    let walk = AssertUnwindSafe(lane::run(works, claim, records, stopped, notices.clone()));
+    if walk.catch_unwind().await.is_err() {
+        // The runner is gone only where it ends anyway.
+        let _ = notices.send(Notice::Wedged(reason));
+    }
+}
+
+/// Lets the lanes finish what is under way, for at most `drain`, ends them, and lets go of their partitions.
+async fn stop(works: Option<&Works>, lanes: Vec<Lane>, drain: Duration) {
     for lane in &lanes {
         lane.stop.send_replace(true);
     }
-    let mut tasks: Vec<JoinHandle<()>> = lanes.into_iter().map(|lane| lane.task).collect();
+    let (mut tasks, claims): (Vec<JoinHandle<()>>, Vec<(Partition, i64)>) =
+        lanes.into_iter().map(|lane| (lane.task, (lane.partition, lane.epoch))).unzip();
     if timeout(drain, join_all(tasks.iter_mut())).await.is_err() {
         tracing::warn!("some batches were not finished in time; they will be done again");
         tasks.iter().for_each(JoinHandle::abort);
     }
+    let Some(works) = works else { return };
+    join_all(claims.iter().map(|(partition, epoch)| isolation::let_go(works, partition, *epoch))).await;
 }

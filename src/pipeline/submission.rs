@@ -9,7 +9,7 @@
 //! | dead | dead | an older version's goes | no | dead-letter topic |
 //! | record superseded | skipped, each task | stays | no | no |
 //! | record deletes | ok, each task | goes | no | event that says so |
-//! | record cannot be decoded | dead, each task | stays | no | dead-letter topic |
+//! | record cannot be decoded, or ends the process | dead, each task | stays | no | dead-letter topic |
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -118,6 +118,7 @@ impl Ledgering<'_> {
             dead_letters: Vec::new(),
             events: Vec::new(),
             file: None,
+            tolerance: None,
         };
         for (record, fate) in batch.records.iter().zip(fates) {
             match fate {
@@ -148,6 +149,7 @@ impl Ledgering<'_> {
                 }
             }
         }
+        submission.dead_letters.iter_mut().for_each(|letter| letter.attempts = batch.attempts);
         submission
     }
 
@@ -275,6 +277,8 @@ impl Ledgering<'_> {
             header_names: record.headers.iter().map(|h| h.name.clone()).collect(),
             header_values: record.headers.iter().map(|h| h.value.as_ref().map(|value| value.to_vec())).collect(),
             timestamp_ms: record.timestamp_ms,
+            attempts: 1,
+            replays: record.replays(),
         });
     }
 }

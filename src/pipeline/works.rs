@@ -1,6 +1,7 @@
 //! A pipeline made ready to run: task graph, evaluator and committer, put together once.
 
 use std::collections::HashMap;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -10,6 +11,7 @@ use super::committer::Committer;
 use super::definition::{Budget, Definition};
 use super::evaluator::Evaluator;
 use super::graph::Graph;
+use super::isolation::Isolation;
 use crate::engine::Engine;
 use crate::health::Health;
 use crate::sink::Dataset;
@@ -28,6 +30,12 @@ pub struct Works {
     pub health: Health,
     /// How long one evaluation may take before the model host counts as wedged.
     pub watchdog: Duration,
+    /// Shared by all pipelines of the process.
+    pub isolation: Isolation,
+    /// The model host.
+    pub engine: Engine,
+    /// Set once anything of the process is wedged; shared by all its pipelines.
+    pub wedged: Arc<AtomicBool>,
 }
 
 /// What a pipeline is made ready with.
@@ -45,6 +53,10 @@ pub struct Materials {
     pub health: Health,
     /// How long one evaluation may take.
     pub watchdog: Duration,
+    /// What the pipelines of the process share about records that are tried alone.
+    pub isolation: Isolation,
+    /// Set once anything of the process is wedged.
+    pub wedged: Arc<AtomicBool>,
 }
 
 impl Works {
@@ -53,7 +65,7 @@ impl Works {
     /// # Errors
     /// Where a model, a template or the source does not fit.
     pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Arc<Self>> {
-        let Materials { engine, store, registry, dataset, health, watchdog } = materials;
+        let Materials { engine, store, registry, dataset, health, watchdog, isolation, wedged } = materials;
         let graph = Graph::build(definition, &engine).await?;
         let evaluator = Evaluator::new(definition, graph, store.clone())?.with_registry(registry);
         let committer = Committer {
@@ -67,8 +79,11 @@ impl Works {
             results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),
             dead_letter_topic: definition.sinks.dead_letters.as_ref().map(|topic| topic.name.clone()),
             health: health.clone(),
+            tolerance: definition.tolerance,
+            wary: AtomicBool::new(true),
             embedding_sets: Mutex::new(HashMap::new()),
         };
-        Ok(Arc::new(Self { evaluator, committer, budget: definition.budget.clone(), health, watchdog }))
+        let budget = definition.budget.clone();
+        Ok(Arc::new(Self { evaluator, committer, budget, health, watchdog, isolation, engine, wedged }))
     }
 }

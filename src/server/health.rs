@@ -12,12 +12,14 @@ pub async fn alive() -> Json<Value> {
     Json(json!({ "status": "ok" }))
 }
 
-/// Ready, or what is not: `{"status":"unready","problems":{"broker":"connection refused"}}`.
+/// Ready, or what is not: `{"status":"unready","problems":{"broker":"connection refused","pipeline news":"stopped: …"}}`.
 pub async fn ready(State(service): State<Service>) -> (StatusCode, Json<Value>) {
-    let problems = service.health.problems();
+    let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), json!(reason)));
+    let stops = service.health.stops().into_iter();
+    let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), json!(format!("stopped: {reason}"))));
+    let problems: Map<_, _> = components.chain(stops).collect();
     if problems.is_empty() {
         return (StatusCode::OK, Json(json!({ "status": "ready" })));
     }
-    let problems: Map<_, _> = problems.into_iter().map(|(component, reason)| (component.to_string(), json!(reason))).collect();
     (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "problems": problems })))
 }

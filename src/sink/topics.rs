@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use futures::future::join_all;
-use rdkafka::error::KafkaError;
+use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 use rdkafka::message::{Header, OwnedHeaders};
 use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
@@ -26,6 +26,8 @@ const STANDBY: Duration = Duration::from_secs(2);
 const BACKOFF: Duration = Duration::from_secs(1);
 /// How long librdkafka itself tries to deliver an event before the relay is told that it could not.
 const DELIVERY_TIMEOUT_MS: &str = "10000";
+/// The largest record that the client itself lets through.
+const LARGEST: &str = "100000000";
 
 /// Publishes what the ledger has committed.
 pub struct Relay {
@@ -54,6 +56,8 @@ impl Relay {
     /// Where librdkafka refuses a setting.
     pub fn new(store: Store, access: &Access, health: Health) -> anyhow::Result<Self> {
         let mut client = ClientConfig::new();
+        // Whether a record is too large is the broker's to say: a dead letter may hold the largest that a topic ever took.
+        client.set("message.max.bytes", LARGEST);
         access.apply(&mut client);
         let refusal = Refusal::default();
         let producer = client
@@ -120,16 +124,14 @@ impl Relay {
     }
 
     async fn send(&self, event: &OutboxEvent) -> Result<(), Transient> {
-        let id = event.event_id.to_string();
-        let mut headers = OwnedHeaders::new().insert(Header { key: "event-id", value: Some(&id) });
-        for (key, value) in event.headers.as_object().into_iter().flatten() {
-            headers = headers.insert(Header { key, value: value.as_str() });
-        }
-        let mut record = FutureRecord::to(&event.topic).key(&event.key).headers(headers);
-        if let Some(payload) = &event.payload {
-            record = record.payload(payload);
-        }
-        match self.producer.send(record, Timeout::Never).await {
+        let sent = match self.producer.send(record(event, event.partition), Timeout::Never).await {
+            // The topic was made anew with fewer partitions since the record stood there: the key decides.
+            Err((error, _)) if event.partition.is_some() && is_unknown_partition(&error) => {
+                self.producer.send(record(event, None), Timeout::Never).await
+            }
+            sent => sent,
+        };
+        match sent {
             Ok(_) => Ok(()),
             Err((error, _)) => {
                 let why = self.refusal.sentence().unwrap_or_else(|| error.to_string());
@@ -137,6 +139,24 @@ impl Relay {
             }
         }
     }
+}
+
+fn record(event: &OutboxEvent, partition: Option<i32>) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
+    let headers = event.headers.iter().fold(OwnedHeaders::new_with_capacity(event.headers.len()), |headers, (key, value)| {
+        headers.insert(Header { key, value: value.as_ref() })
+    });
+    FutureRecord {
+        topic: &event.topic,
+        partition,
+        payload: event.payload.as_ref(),
+        key: event.key.as_ref(),
+        timestamp: event.timestamp_ms,
+        headers: Some(headers),
+    }
+}
+
+fn is_unknown_partition(error: &KafkaError) -> bool {
+    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition))
 }
 
 impl Drop for Relay {

@@ -53,6 +53,20 @@ const CHECKS: &[&str] = &[
      FROM dead_letters l JOIN batches b ON b.id = l.batch_id
      WHERE (l.pipeline, l.topic, l.partition) <> (b.pipeline, b.topic, b.partition)
         OR l.record_offset < b.from_offset OR l.record_offset >= b.to_offset",
+    // Faults are counted where records died, and stay when letters go.
+    "SELECT format('batch %s counts %s records of class %s among %s units that died', b.id, f.records, f.class, b.units_dead)
+     FROM faults f JOIN batches b ON b.id = f.batch_id WHERE f.records < 1 OR f.records > b.units_dead OR f.records > b.records",
+    "SELECT format('batch %s has letters of %s records of class %s, and counts %s', l.batch_id, l.records, l.class, f.records)
+     FROM (SELECT batch_id, class, count(DISTINCT record_offset) AS records FROM dead_letters GROUP BY batch_id, class) l
+     JOIN faults f USING (batch_id, class) WHERE l.records > f.records",
+    // What is noted as begun was begun under a claim, and attempts are of records that the position has not passed.
+    "SELECT format('%s %s[%s]: work was begun under epoch %s, but %s', u.pipeline, u.topic, u.partition, u.epoch,
+                   coalesce('the latest is ' || p.epoch, 'there is no position'))
+     FROM under_way u LEFT JOIN positions p USING (pipeline, topic, partition) WHERE p.epoch IS NULL OR u.epoch > p.epoch",
+    "SELECT format('%s %s[%s]: offset %s is still attempted, but the position is %s', a.pipeline, a.topic, a.partition,
+                   a.record_offset, p.next_offset)
+     FROM attempts a LEFT JOIN positions p USING (pipeline, topic, partition)
+     WHERE p.next_offset IS NULL OR a.record_offset < p.next_offset",
 ];
 
 impl Store {

@@ -2,12 +2,13 @@
 //!
 //! | step | statement | when it fails |
 //! |---|---|---|
-//! | 1 | compare and set the position under the epoch | fenced: someone else owns the partition; drop the batch |
+//! | 1 | compare and set the position under the epoch, unless the pipeline is stopped | fenced: someone else owns the partition; drop the batch. Stopped: likewise |
 //! | 2 | insert the batch and its usage | |
 //! | 3 | upsert documents, the greater version winning | those that lose take their results along |
 //! | 4 | check that what was called unchanged still is | stale: evaluate the batch again |
 //! | 5 | results, vectors, dead letters, outbox | |
 //! | 6 | make the staged file live | swept: stage it again |
+//! | 7 | look whether too many of the last records died | the batch commits, and is the last: the pipeline is stopped |
 //!
 //! A row's order within each statement is by document id, so that commits of two partitions never wait for each other in a ring.
 
@@ -17,15 +18,20 @@ use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
+use super::stops::{self, Look, Stop};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
 use super::{StagedFile, Store, copy, unavailable};
 use crate::failure::Transient;
 
 /// A commit that went through.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ledgered {
     /// Documents of the batch that a newer version, committed meanwhile, kept out.
     pub superseded: usize,
+    /// Whether any of the pipeline's last records died, so that the next commit has to count again.
+    pub faults: bool,
+    /// Why the pipeline was stopped with this batch, where it was.
+    pub stop: Option<Stop>,
 }
 
 /// Why a batch was not committed. Nothing of it is visible in any case.
@@ -34,6 +40,9 @@ pub enum CommitError {
     /// Another claim on the partition came later, or the position is not where the batch starts.
     #[error("another worker owns the partition by now")]
     Fenced,
+    /// The pipeline is stopped; the position stays until it is resumed.
+    #[error("the pipeline is stopped")]
+    Stopped,
     /// A result that was to be kept has changed since it was looked up.
     #[error("a result changed between look-up and commit")]
     Stale,
@@ -55,6 +64,10 @@ impl Store {
         let mut transaction = connection.begin().await.map_err(unavailable)?;
         advance(&mut transaction, &submission.batch).await?;
         let superseded = write(&mut transaction, submission).await?;
+        let look = match submission.tolerance {
+            Some(tolerance) => stops::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
+            None => Look::default(),
+        };
         fail::fail_point!("commit-before-commit", |_| std::process::abort());
         transaction.commit().await.map_err(unavailable)?;
         fail::fail_point!("commit-after-commit", |_| std::process::abort());
@@ -62,7 +75,7 @@ impl Store {
             let reason = "the reply to the commit was lost".to_owned();
             Err(CommitError::Unavailable(Transient { component: crate::failure::Component::Database, reason }))
         });
-        Ok(Ledgered { superseded })
+        Ok(Ledgered { superseded, faults: look.faults, stop: look.stop })
     }
 
     /// Whether the batch went through, when the reply to its commit was lost.
@@ -80,8 +93,12 @@ impl Store {
 pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {
     let delta = &batch.delta;
     let advanced = sqlx::query!(
-        "UPDATE positions SET next_offset = $6, updated_at = now()
-         WHERE pipeline = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5",
+        "WITH finished AS (
+             DELETE FROM attempts WHERE pipeline = $1 AND topic = $2 AND partition = $3 AND record_offset < $6
+         )
+         UPDATE positions SET next_offset = $6, updated_at = now()
+         WHERE pipeline = $1 AND topic = $2 AND partition = $3 AND epoch = $4 AND next_offset = $5
+           AND NOT EXISTS (SELECT FROM pipeline_states s WHERE s.pipeline = $1 AND s.state = 'stopped')",
         batch.pipeline,
         &delta.partition.topic,
         delta.partition.number,
@@ -89,11 +106,15 @@ pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> 
         delta.from,
         delta.to
     )
-    .execute(connection)
+    .execute(&mut *connection)
     .await
     .map_err(unavailable)?;
     fail::fail_point!("commit-after-position", |_| std::process::abort());
-    if advanced.rows_affected() == 1 { Ok(()) } else { Err(CommitError::Fenced) }
+    match advanced.rows_affected() {
+        1 => Ok(()),
+        _ if stops::is_stopped(connection, &batch.pipeline).await.map_err(unavailable)? => Err(CommitError::Stopped),
+        _ => Err(CommitError::Fenced),
+    }
 }
 
 pub(super) async fn write(connection: &mut PgConnection, submission: &Submission) -> Result<usize, CommitError> {
@@ -325,8 +346,9 @@ async fn insert_dead_letters(connection: &mut PgConnection, submission: &Submiss
     for letter in &submission.dead_letters {
         sqlx::query!(
             "INSERT INTO dead_letters (pipeline, topic, partition, record_offset, task, document_id, class, reason,
-                                       record_key, payload, header_names, header_values, timestamp_ms, batch_id)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
+                                       record_key, payload, header_names, header_values, timestamp_ms, batch_id, attempts,
+                                       replays)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)",
             batch.pipeline,
             &partition.topic,
             partition.number,
@@ -340,10 +362,15 @@ async fn insert_dead_letters(connection: &mut PgConnection, submission: &Submiss
             &letter.header_names,
             &letter.header_values as &[Option<Vec<u8>>],
             letter.timestamp_ms,
-            batch.id
+            batch.id,
+            letter.attempts,
+            letter.replays
         )
         .execute(&mut *connection)
         .await?;
+    }
+    if !submission.dead_letters.is_empty() {
+        stops::count_faults(connection, submission).await?;
     }
     Ok(())
 }

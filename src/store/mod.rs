@@ -3,9 +3,11 @@
 mod audit;
 mod commit;
 mod copy;
+mod dead_letters;
 mod documents;
 mod embedding_sets;
 mod files;
+mod isolation;
 mod jobs;
 mod known;
 mod outbox;
@@ -13,6 +15,7 @@ mod positions;
 mod prompts;
 mod search;
 mod statistics;
+mod stops;
 mod submission;
 
 use std::path::Path;
@@ -26,8 +29,10 @@ use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
 
 pub use commit::{CommitError, Ledgered};
+pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
 pub use documents::DocumentSource;
 pub use files::StagedFile;
+pub use isolation::{Attempts, Doubt};
 pub use jobs::{
     ForemanLease, JobFilter, JobProgress, JobRow, JobState, NewJob, NewUnit, Submitted, UnitEnd, UnitFault, UnitRow, ledger_topic,
 };
@@ -35,6 +40,7 @@ pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
 pub use statistics::{DocumentGlance, PipelineStatistics};
+pub use stops::{PipelineState, Stop};
 pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
 
 /// A handle to the ledger's database. Cheap to clone.

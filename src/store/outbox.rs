@@ -17,11 +17,15 @@ pub struct OutboxEvent {
     /// The topic to publish to.
     pub topic: String,
     /// The record's key.
-    pub key: Vec<u8>,
+    pub key: Option<Vec<u8>>,
     /// The record's payload.
     pub payload: Option<Vec<u8>>,
-    /// The record's headers, an object of strings.
-    pub headers: Value,
+    /// The record's headers, in order.
+    pub headers: Vec<(String, Option<Vec<u8>>)>,
+    /// The record's timestamp; `None` for the time at which it is published.
+    pub timestamp_ms: Option<i64>,
+    /// The partition; `None` where the key decides.
+    pub partition: Option<i32>,
 }
 
 /// The right to publish: at most one process of a fleet holds it, so that events keep their order. Dropping it ends it.
@@ -49,16 +53,44 @@ impl Store {
     }
 }
 
+/// An event's own headers, the id first. A record that is sent again has those that it came with, and names its letter.
+fn event_headers(id: Uuid, headers: &Value) -> Vec<(String, Option<Vec<u8>>)> {
+    let own = headers.as_object().into_iter().flatten();
+    let own = own.map(|(name, value)| (name.clone(), value.as_str().map(|text| text.as_bytes().to_vec())));
+    std::iter::once(("event-id".to_owned(), Some(id.to_string().into_bytes()))).chain(own).collect()
+}
+
 impl RelayLease {
     /// The oldest `limit` events.
     ///
     /// # Errors
     /// Where the database is unavailable; the lease is gone then.
     pub async fn events(&mut self, limit: i64) -> Result<Vec<OutboxEvent>, Transient> {
-        sqlx::query_as!(OutboxEvent, "SELECT id, event_id, topic, key, payload, headers FROM outbox ORDER BY id LIMIT $1", limit)
-            .fetch_all(&mut self.connection)
-            .await
-            .map_err(unavailable)
+        let rows = sqlx::query!(
+            r#"SELECT id, event_id, topic, key, keyless, payload, headers, header_names,
+                      header_values AS "header_values: Vec<Option<Vec<u8>>>", timestamp_ms, partition
+               FROM outbox ORDER BY id LIMIT $1"#,
+            limit
+        )
+        .fetch_all(&mut self.connection)
+        .await
+        .map_err(unavailable)?;
+        Ok(rows
+            .into_iter()
+            .map(|row| OutboxEvent {
+                id: row.id,
+                event_id: row.event_id,
+                topic: row.topic,
+                key: (!row.keyless).then_some(row.key),
+                payload: row.payload,
+                headers: match row.header_names {
+                    Some(names) => names.into_iter().zip(row.header_values.unwrap_or_default()).collect(),
+                    None => event_headers(row.event_id, &row.headers),
+                },
+                timestamp_ms: row.timestamp_ms,
+                partition: row.partition,
+            })
+            .collect())
     }
 
     /// Strikes out what the broker has acknowledged.

@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::StagedFile;
 use crate::checkpoint::CheckpointDelta;
+use crate::failure::Tolerance;
 use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Lineage};
 
 /// Everything that one micro-batch makes true.
@@ -28,6 +29,8 @@ pub struct Submission {
     pub events: Vec<Event>,
     /// The file staged for the batch.
     pub file: Option<StagedFile>,
+    /// How many dead letters the pipeline bears, where the commit is to count those of the last records.
+    pub tolerance: Option<Tolerance>,
 }
 
 /// A row of `batches`.
@@ -140,6 +143,10 @@ pub struct DeadLetterRow {
     pub header_values: Vec<Option<Vec<u8>>>,
     /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
+    /// How often the record was tried.
+    pub attempts: i32,
+    /// How often it had been sent again before.
+    pub replays: i32,
 }
 
 /// An event for the outbox.

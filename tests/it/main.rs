@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod bucket;
+mod dead_letters;
 mod demo;
 mod deploy;
 mod engine;
@@ -17,6 +18,7 @@ mod faults;
 mod floors;
 mod formats;
 mod harness;
+mod isolation;
 mod jobs;
 mod ledger;
 mod models;
@@ -27,6 +29,7 @@ mod remote;
 mod search;
 mod secured;
 mod smoke;
+mod stops;
 mod world;
 mod writer;
 
@@ -60,6 +63,9 @@ fn main() -> ExitCode {
         demo::trials(),
         deploy::trials(),
         bad_input::trials(),
+        dead_letters::trials(),
+        isolation::trials(),
+        stops::trials(),
         readme::trials(),
         remote::trials(),
         formats::trials(),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::time::Duration;
 
 use parquet::file::reader::{FileReader, SerializedFileReader};
@@ -68,6 +69,27 @@ impl World {
              sinks:\n  postgres: {{}}\n  parquet: {{ dataset: results }}\n  topic: {{ name: {results} }}\n\
              budget: {{ max_wait: 50ms, max_records: 50 }}\n"
         )
+    }
+
+    /// Puts another pipeline file into the place of the first.
+    pub fn write_pipeline(&self, text: &str) {
+        std::fs::write(self.path("pipelines").join("echo.yaml"), text).unwrap();
+    }
+
+    /// What another command says on stdout.
+    pub fn command(&self, arguments: &[&str]) -> String {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        program.args(arguments).args(["--config", "tidemill.toml"]).current_dir(self.folder.path());
+        let output = program.env("TIDEMILL_DATABASE__URL", &self.database_url).output().unwrap();
+        let (said, told) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "tidemill {} ends with {}:\n{said}\n{told}", arguments.join(" "), output.status);
+        said.into_owned()
+    }
+
+    /// The JSON object at the end of what another command says.
+    pub fn answer(&self, arguments: &[&str]) -> Value {
+        let said = self.command(&[arguments, &["--json"]].concat());
+        serde_json::from_str(said.lines().last().unwrap()).unwrap_or_else(|e| panic!("{said} is no JSON: {e}"))
     }
 
     /// Writes the configuration, with the dataset in `data`.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::document::Format;
-use crate::failure::FailureClass;
+use crate::failure::{FailureClass, Tolerance};
 use crate::pipeline::example::{Expect, ExpectTask};
 
 const HEAD: &str = "version: 1\nname: test\nsource: { topic: docs }\n";
@@ -46,6 +46,7 @@ sinks:
   topic: { name: results.products }
   dead_letters: { name: dead.products }
 budget: { max_wait: 250ms, max_tokens: 1000, max_records: 10 }
+stop_at: { dead_share: 0.05, window: 500 }
 examples:
   - name: a good one
     document: { sku: 1, title: a }
@@ -60,6 +61,7 @@ examples:
     assert_eq!(definition.source.document.format, Format::Json);
     assert_eq!(definition.source.document.metadata, ["brand", "price"]);
     assert_eq!(definition.budget, Budget { max_wait: Duration::from_millis(250), max_tokens: 1000, max_records: 10 });
+    assert_eq!(definition.tolerance, Tolerance { share: 0.05, window: 500 });
     assert_eq!(definition.models(), ["minilm"]);
     let levels: Vec<(&str, usize)> = definition.tasks.iter().map(|task| (&*task.name, task.level)).collect();
     assert_eq!(levels, [("vector", 0), ("short", 2), ("note", 1)]);
@@ -101,6 +103,20 @@ fn a_wrong_type_or_value_is_named_with_its_place() {
     refused("version: 1\nname: x\nname: y\n", "p.yaml:3:1: the key `name` stands twice");
     refused("version: 1\nname: [", "p.yaml:");
     refused("", "");
+}
+
+#[test]
+fn what_stops_a_pipeline_is_bounded() {
+    let with = |stop_at: &str| format!("{HEAD}stop_at: {stop_at}\ntasks: {{ a: {{ render: {{ template: x }} }} }}");
+    let tolerance = |stop_at: &str| parse(&with(stop_at)).unwrap().tolerance;
+    assert_eq!(tolerance("{}"), Tolerance { share: 0.2, window: 1000 });
+    assert_eq!(tolerance("{ dead_share: 1 }"), Tolerance { share: 1.0, window: 1000 });
+    for share in ["0", "-0.1", "1.01", ".nan"] {
+        refused(&with(&format!("{{ dead_share: {share} }}")), "p.yaml:4:10: `stop_at.dead_share` is");
+    }
+    refused(&with("{ window: 0 }"), "p.yaml:4:10: `stop_at.window` is 0");
+    refused(&with("{ window: 1000000 }"), "`stop_at.window` is 1000000");
+    refused(&with("{ dead_shar: 0.1 }"), "unknown key `dead_shar`; did you mean `dead_share`?");
 }
 
 #[test]

@@ -19,6 +19,8 @@ use crate::record::Partition;
 
 /// How long a rebalance may wait for batches under way.
 const DRAIN: Duration = Duration::from_secs(5);
+/// How much longer it waits for the ledger to be told that the partitions are let go of.
+const LET_GO: Duration = Duration::from_secs(1);
 /// How long one look at the broker may take.
 const LOOK: Duration = Duration::from_secs(10);
 /// Pause between attempts to claim while the ledger or the broker does not answer.
@@ -157,7 +159,7 @@ impl Shared {
         let (done, finished) = blocking::sync_channel(0);
         if self.events.send(SourceEvent::Revoked { partitions, drain, done }).is_ok() && !drain.is_zero() {
             // Ends by disconnection once drained, or by the time limit.
-            let _ = finished.recv_timeout(drain);
+            let _ = finished.recv_timeout(drain + LET_GO);
         }
         consumer.incremental_unassign(list)
     }

@@ -1,0 +1,49 @@
+//! `tidemill dead-letters`.
+
+mod filter;
+mod list;
+mod purge;
+mod replay;
+mod show;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+use super::ledger::{Ledger, time};
+use crate::config::Config;
+
+/// What can be done with dead letters.
+#[derive(Debug, Subcommand)]
+pub enum DeadLettersCommand {
+    /// The latest letters, and how many there are of each class
+    List(list::ListArgs),
+    /// Everything about one letter
+    Show(show::ShowArgs),
+    /// Send the records of letters to the topic that their pipeline reads, each once
+    Replay(replay::ReplayArgs),
+    /// Throw letters away
+    Purge(purge::PurgeArgs),
+}
+
+/// Runs the command.
+pub async fn run(mut config: Config, command: DeadLettersCommand) -> Result<()> {
+    let ledger = Ledger::open(&mut config).await?;
+    let done = match command {
+        DeadLettersCommand::List(args) => list::run(&ledger.store, args).await,
+        DeadLettersCommand::Show(args) => show::run(&ledger.store, args).await,
+        DeadLettersCommand::Replay(args) => replay::run(&config, &ledger.store, args).await,
+        DeadLettersCommand::Purge(args) => purge::run(&ledger.store, args).await,
+    };
+    ledger.close().await?;
+    done
+}
+
+/// Text from outside as a terminal may be shown it: line breaks and tabs stay, other control characters are spelt out.
+fn plain(text: &str) -> String {
+    let shown = |c: char| match c {
+        '\n' | '\t' => c.to_string(),
+        c if c.is_control() => c.escape_default().to_string(),
+        c => c.to_string(),
+    };
+    text.chars().map(shown).collect()
+}

@@ -1,0 +1,64 @@
+//! `tidemill dead-letters replay`.
+
+use std::collections::HashMap;
+
+use anyhow::Result;
+use clap::Args;
+use jiff::Timestamp;
+use serde_json::json;
+
+use super::filter::{FilterArgs, require};
+use crate::config::Config;
+use crate::pipeline::definition::Definition;
+use crate::store::Store;
+
+/// Which letters to replay.
+#[derive(Debug, Args)]
+pub struct ReplayArgs {
+    /// These letters, as `list` numbers them
+    #[arg(value_name = "ID")]
+    ids: Vec<i64>,
+    #[command(flatten)]
+    filter: FilterArgs,
+    /// Every letter
+    #[arg(long)]
+    all: bool,
+    /// Leave records that were sent again this often already
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(i32).range(1..))]
+    max_replays: i32,
+    /// Only say what would be done
+    #[arg(long)]
+    dry_run: bool,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Puts the records into the outbox, from which a running worker publishes them.
+pub async fn run(config: &Config, store: &Store, args: ReplayArgs) -> Result<()> {
+    let filter = args.filter.filter(&args.ids, Timestamp::now())?;
+    require(&filter, args.all)?;
+    let names: Vec<String> = args.filter.pipeline().map(str::to_owned).into_iter().collect();
+    let definitions = Definition::load_all(&config.pipelines, &names)?;
+    let topics: HashMap<String, String> =
+        definitions.into_iter().map(|definition| (definition.name.to_string(), definition.source.topic)).collect();
+    let replayed = store.replay(&filter, &topics, args.max_replays, args.dry_run).await?;
+    if args.json {
+        let value = json!({
+            "dry_run": args.dry_run, "records": replayed.records, "letters": replayed.letters,
+            "exhausted": replayed.exhausted, "unknown": replayed.unknown,
+        });
+        println!("{value}");
+        return Ok(());
+    }
+    let would = if args.dry_run { "would send" } else { "sends" };
+    println!("{would} {} records again, of {} letters", replayed.records, replayed.letters);
+    if replayed.exhausted > 0 {
+        let (left, most) = (replayed.exhausted, args.max_replays);
+        println!("leaves {left} letters whose records were sent again {most} times already; --max-replays allows more");
+    }
+    for (pipeline, letters) in &replayed.unknown {
+        println!("leaves {letters} letters of pipeline {pipeline}, which is not in {}", config.pipelines.display());
+    }
+    Ok(())
+}

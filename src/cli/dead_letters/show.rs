@@ -1,0 +1,134 @@
+//! `tidemill dead-letters show`.
+
+use anyhow::Result;
+use clap::Args;
+use serde_json::{Value, json};
+
+use super::list::object;
+use super::{plain, time};
+use crate::config::ConfigError;
+use crate::store::Store;
+
+/// Which letter to show, and how much of it.
+#[derive(Debug, Args)]
+pub struct ShowArgs {
+    /// The letter, as `list` numbers it
+    id: i64,
+    /// Most bytes of the payload
+    #[arg(long, value_name = "N", default_value_t = 4096, value_parser = clap::value_parser!(i32).range(0..))]
+    bytes: i32,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// Bytes from outside: text where they are some, hexadecimal otherwise.
+#[derive(Debug, PartialEq, Eq)]
+enum Shown<'a> {
+    Text(&'a str),
+    Hex(String),
+}
+
+/// Shows the letter.
+pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
+    let Some(letter) = store.dead_letter(args.id, args.bytes).await? else {
+        let message = format!("there is no dead letter {}; `tidemill dead-letters list` shows those there are", args.id);
+        return Err(ConfigError(message).into());
+    };
+    let is_whole = letter.payload.as_ref().is_none_or(|payload| payload.len() as i64 == letter.payload_bytes);
+    let payload = letter.payload.as_deref().map(|payload| shown(payload, is_whole));
+    let key = letter.key.as_deref().map(|key| shown(key, true));
+    if args.json {
+        let mut value = object(&letter.glance);
+        let headers = letter.headers.iter();
+        let headers: Vec<Value> = headers
+            .map(|(name, value)| json!({ "name": name, "value": value.as_deref().map(|value| shown(value, true).object()) }))
+            .collect();
+        value["timestamp"] = json!(letter.timestamp_ms.map(time));
+        value["batch_id"] = json!(letter.batch_id);
+        value["key"] = json!(key.map(|key| key.object()));
+        value["headers"] = json!(headers);
+        value["payload"] = json!(payload.map(|payload| payload.object()));
+        value["payload_bytes"] = json!(letter.payload_bytes);
+        println!("{value}");
+        return Ok(());
+    }
+    let line = |name: &str, text: String| println!("{name:<10} {}", plain(&text));
+    let glance = &letter.glance;
+    line("letter", glance.id.to_string());
+    line("written", time(glance.created_ms));
+    line("pipeline", glance.pipeline.clone());
+    line("record", format!("{}[{}]@{}", glance.topic, glance.partition, glance.record_offset));
+    line("timestamp", letter.timestamp_ms.map(time).unwrap_or_else(|| "none".into()));
+    if !glance.task.is_empty() {
+        line("task", glance.task.clone());
+    }
+    if let Some(document) = &glance.document_id {
+        line("document", document.clone());
+    }
+    line("class", glance.class.clone());
+    line("reason", glance.reason.clone());
+    line("attempts", glance.attempts.to_string());
+    line("replays", glance.replays.to_string());
+    line("replayed", glance.replayed_ms.map(time).unwrap_or_else(|| "no".into()));
+    line("batch", letter.batch_id.to_string());
+    line("key", key.map_or_else(|| "none".into(), |key| key.line()));
+    for (name, value) in &letter.headers {
+        let value = value.as_deref().map_or_else(|| "null".into(), |value| shown(value, true).line());
+        line("header", format!("{name}: {value}"));
+    }
+    match payload {
+        None => line("payload", "none: the record deletes".into()),
+        Some(payload) => {
+            let cut = if is_whole { String::new() } else { format!(", the first {} shown", args.bytes) };
+            line("payload", format!("{} bytes{cut}", letter.payload_bytes));
+            println!("{}", plain(&payload.line()));
+        }
+    }
+    Ok(())
+}
+
+/// A beginning of text may end within a character, which is left out then.
+fn shown(bytes: &[u8], is_whole: bool) -> Shown<'_> {
+    match std::str::from_utf8(bytes) {
+        Ok(text) => Shown::Text(text),
+        Err(fault) if !is_whole && fault.error_len().is_none() => {
+            Shown::Text(std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default())
+        }
+        Err(_) => Shown::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+    }
+}
+
+impl Shown<'_> {
+    fn line(&self) -> String {
+        match self {
+            Self::Text(text) => (*text).to_owned(),
+            Self::Hex(digits) => format!("0x{digits}"),
+        }
+    }
+
+    fn object(&self) -> Value {
+        match self {
+            Self::Text(text) => json!({ "text": text }),
+            Self::Hex(digits) => json!({ "hex": digits }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_are_text_where_they_can_be() {
+        assert_eq!(shown("größe".as_bytes(), true), Shown::Text("größe"));
+        assert_eq!(shown(b"a\xff", true), Shown::Hex("61ff".into()));
+        assert_eq!(shown(&"aß".as_bytes()[..2], false), Shown::Text("a"), "the cut went through a character");
+        assert_eq!(shown(&"aß".as_bytes()[..2], true), Shown::Hex("61c3".into()));
+    }
+
+    #[test]
+    fn a_terminal_gets_no_control_characters() {
+        assert_eq!(plain("a\u{1b}[2J\nb\tc\u{9b}"), "a\\u{1b}[2J\nb\tc\\u{9b}");
+    }
+}

@@ -1,0 +1,161 @@
+//! `tidemill pipelines`.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use nix::unistd::{Uid, User};
+use serde_json::{Value, json};
+
+use super::ledger::{Ledger, time};
+use crate::config::{Config, ConfigError};
+use crate::nearest::suggestion;
+use crate::pipeline::definition::Definition;
+use crate::store::{PipelineState, Store};
+
+/// What can be done with pipelines.
+#[derive(Debug, Subcommand)]
+pub enum PipelinesCommand {
+    /// Which pipelines there are, and which are stopped, and why
+    List(ListArgs),
+    /// Stop a pipeline on every worker, until it is resumed; what is under way is dropped and done again then
+    Stop(StopArgs),
+    /// Let a stopped pipeline go on where it stands
+    Resume(ResumeArgs),
+}
+
+/// How to list.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to stop.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// The pipeline
+    name: String,
+    /// Why; `/readyz` and `list` show it
+    #[arg(long, value_name = "TEXT", default_value = "stopped by hand")]
+    reason: String,
+}
+
+/// What to resume.
+#[derive(Debug, Args)]
+pub struct ResumeArgs {
+    /// The pipeline
+    name: String,
+}
+
+/// Runs the command.
+pub async fn run(mut config: Config, command: PipelinesCommand) -> Result<()> {
+    let ledger = Ledger::open(&mut config).await?;
+    let done = carry_out(&config, &ledger.store, command).await;
+    ledger.close().await?;
+    done
+}
+
+async fn carry_out(config: &Config, store: &Store, command: PipelinesCommand) -> Result<()> {
+    let pipelines = pipelines(config, store).await?;
+    match command {
+        PipelinesCommand::List(args) => list(&pipelines, args.json),
+        PipelinesCommand::Stop(StopArgs { name, reason }) => {
+            require(&pipelines, &name)?;
+            let reason = format!("{}; go on with `tidemill pipelines resume {name}`", reason.replace('\0', ""));
+            match store.stop_pipeline(&name, &reason, &caller()).await? {
+                true => println!("{name} is stopped"),
+                false => println!("{name} was stopped already"),
+            }
+        }
+        PipelinesCommand::Resume(ResumeArgs { name }) => {
+            require(&pipelines, &name)?;
+            match store.resume_pipeline(&name, &caller()).await? {
+                true => println!("{name} goes on; running workers take it up within seconds"),
+                false => println!("{name} was not stopped"),
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The pipelines of the ledger and those of the folder, by name. A folder with faults must not keep anyone from stopping what runs.
+async fn pipelines(config: &Config, store: &Store) -> Result<BTreeMap<String, Option<PipelineState>>> {
+    let states = store.pipeline_states().await?.into_iter().map(|state| (state.pipeline.clone(), Some(state)));
+    let definitions = Definition::load_all(&config.pipelines, &[]).unwrap_or_else(|error| {
+        tracing::warn!(%error, "only pipelines that have run are known");
+        Vec::new()
+    });
+    let mut pipelines: BTreeMap<String, Option<PipelineState>> =
+        definitions.into_iter().map(|definition| (definition.name.to_string(), None)).collect();
+    pipelines.extend(states);
+    Ok(pipelines)
+}
+
+fn require(pipelines: &BTreeMap<String, Option<PipelineState>>, name: &str) -> Result<()> {
+    if pipelines.contains_key(name) {
+        return Ok(());
+    }
+    let near = suggestion(name, pipelines.keys().map(String::as_str));
+    Err(ConfigError(format!("no pipeline is named `{name}`; {near}")).into())
+}
+
+fn list(pipelines: &BTreeMap<String, Option<PipelineState>>, as_json: bool) {
+    if as_json {
+        let pipelines: Vec<Value> = pipelines
+            .iter()
+            .map(|(name, state)| {
+                let stop = state.as_ref().and_then(|state| state.stop.as_ref());
+                json!({
+                    "name": name,
+                    "state": word(state.as_ref()),
+                    "class": stop.and_then(|stop| stop.class.as_ref()),
+                    "reason": stop.map(|stop| &stop.reason),
+                    "since": state.as_ref().and_then(|state| state.since_ms).map(time),
+                    "by": state.as_ref().and_then(|state| state.by.as_ref()),
+                    "records": state.as_ref().map_or(0, |state| state.records),
+                    "dead_letters": state.as_ref().map_or(0, |state| state.dead_letters),
+                })
+            })
+            .collect();
+        println!("{}", json!({ "pipelines": pipelines }));
+        return;
+    }
+    let mut table = Table::new();
+    table.set_header(["pipeline", "state", "since", "by", "records", "dead letters"]);
+    for (name, state) in pipelines {
+        let of = |text: fn(&PipelineState) -> Option<String>| state.as_ref().and_then(text).unwrap_or_default();
+        table.add_row([
+            name.clone(),
+            word(state.as_ref()).to_owned(),
+            of(|state| state.since_ms.map(time)),
+            of(|state| state.by.clone()),
+            of(|state| Some(state.records.to_string())),
+            of(|state| Some(state.dead_letters.to_string())),
+        ]);
+    }
+    println!("{table}");
+    for (name, state) in pipelines {
+        if let Some(stop) = state.as_ref().and_then(|state| state.stop.as_ref()) {
+            println!("{name} is stopped: {}", stop.reason);
+        }
+    }
+}
+
+/// Whether workers run it right now is theirs to say; the ledger says whether they may.
+fn word(state: Option<&PipelineState>) -> &'static str {
+    match state {
+        None => "new",
+        Some(PipelineState { stop: Some(_), .. }) => "stopped",
+        Some(_) => "open",
+    }
+}
+
+/// Who gives the order, for others to ask.
+fn caller() -> String {
+    let user = User::from_uid(Uid::effective()).ok().flatten().map_or_else(|| "someone".to_owned(), |user| user.name);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}", host.trim())
+}

@@ -1,0 +1,214 @@
+//! A record that ends the process: found by what was under way when the process ended, and dead-lettered.
+//!
+//! Before a batch is evaluated the ledger is told of it; whoever lets go of a partition in good order takes that back. An owner
+//! that finds such a note of another's, beyond the position, takes the partition up with care, until it is past what was noted:
+//!
+//! | what was under way | what comes next |
+//! |---|---|
+//! | several batches side by side, of more than [`FEW`] offsets | batches of at most [`FEW`] records, one at a time |
+//! | one such batch, or few records | one record at a time, each attempt noted before it |
+//! | a record that [`ATTEMPTS`] such attempts did not finish | a dead letter, without another attempt |
+//!
+//! The first step keeps a kill from outside cheap: thousands of records that are blameless pass in dozens of batches.
+//! Of all records that a process tries alone, one at a time is under way, so that no two of them can blame each other.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
+
+use super::batcher::{Care, MicroBatch};
+use super::committer::Backoff;
+use super::works::Works;
+use crate::checkpoint::Claim;
+use crate::failure::{FailureClass, Poison, Transient};
+use crate::metrics::METRICS;
+use crate::record::{Partition, Place};
+use crate::store::{Attempts, Doubt, Store};
+
+/// Records of a batch that is under way by itself.
+pub const FEW: usize = 32;
+/// How often a record may be begun alone without being finished.
+pub const ATTEMPTS: i32 = 3;
+/// How long letting go of a partition may take; a note that stays costs the next owner some care, and nothing else.
+const LET_GO: Duration = Duration::from_secs(2);
+
+/// What all pipelines of a process share about records that are tried alone.
+#[derive(Debug, Clone)]
+pub struct Isolation {
+    turn: Arc<Semaphore>,
+    noted: Arc<Mutex<Noted>>,
+}
+
+/// The record under way alone in each partition of each pipeline.
+type Noted = HashMap<(Arc<str>, Partition), Place>;
+
+/// What is to be done with a batch.
+pub(super) enum Verdict {
+    /// Evaluate it.
+    Evaluate,
+    /// Its only record was tried often enough.
+    Condemned(Poison),
+    /// Someone else owns the partition.
+    Fenced,
+}
+
+/// Counts the partition as one taken up with care for as long as it lives.
+pub(super) struct Isolated {
+    pipeline: Arc<str>,
+    partition: Partition,
+}
+
+impl Default for Isolation {
+    fn default() -> Self {
+        Self { turn: Arc::new(Semaphore::new(1)), noted: Arc::default() }
+    }
+}
+
+impl Isolation {
+    /// The right to have a record under way alone.
+    async fn turn(&self) -> Option<OwnedSemaphorePermit> {
+        // Nobody closes it.
+        self.turn.clone().acquire_owned().await.ok()
+    }
+
+    fn noted(&self) -> MutexGuard<'_, Noted> {
+        self.noted.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The record is no longer under way, for it is committed.
+    pub(super) fn finished(&self, pipeline: &Arc<str>, partition: &Partition) {
+        self.noted().remove(&(pipeline.clone(), partition.clone()));
+    }
+
+    /// Takes the attempt under way in the partition back, if there is one: this process lives.
+    pub(super) async fn withdraw(&self, store: &Store, pipeline: &Arc<str>, partition: &Partition) -> Result<(), Transient> {
+        let noted = self.noted().remove(&(pipeline.clone(), partition.clone()));
+        match noted {
+            Some(place) => store.withdraw_attempt(pipeline, &place).await,
+            None => Ok(()),
+        }
+    }
+}
+
+/// What is in doubt of the partition, asked for as long as the ledger takes to answer.
+pub(super) async fn doubt(works: &Works, claim: &Claim) -> Option<(Doubt, Isolated)> {
+    let committer = &works.committer;
+    let mut backoff = Backoff::default();
+    loop {
+        match committer.store.doubt(&committer.pipeline, claim).await {
+            Ok(doubt) => {
+                return doubt
+                    .map(|doubt| (doubt, Isolated::new(&committer.pipeline, &claim.partition, claim.next_offset, doubt)));
+            }
+            Err(failure) => backoff.after(&failure, &works.health).await,
+        }
+    }
+}
+
+/// How the offsets in doubt are taken up.
+pub(super) fn care(doubt: Doubt, next_offset: i64) -> Care {
+    match doubt.narrowed || doubt.to - next_offset <= FEW as i64 {
+        true => Care::Alone,
+        false => Care::Narrow,
+    }
+}
+
+/// Notes that the batch is about to be evaluated.
+pub(super) async fn note(works: &Works, batch: &mut MicroBatch) -> Result<Verdict, Transient> {
+    let (pipeline, store, isolation) = (&works.committer.pipeline, &works.committer.store, &works.isolation);
+    let record = match batch.care {
+        Care::None | Care::Narrow => {
+            store.note_begun(pipeline, &batch.delta, batch.care == Care::Narrow).await?;
+            return Ok(Verdict::Evaluate);
+        }
+        Care::Alone => &batch.records[0],
+    };
+    if batch.turn.is_none() {
+        batch.turn = isolation.turn().await;
+    }
+    // What an earlier call could not take back.
+    isolation.withdraw(store, pipeline, &batch.delta.partition).await?;
+    let Some(attempts) = store.attempt(pipeline, &record.place, batch.delta.epoch, ATTEMPTS).await? else {
+        return Ok(Verdict::Fenced);
+    };
+    batch.attempts = attempts.earlier.max(1);
+    if attempts.earlier >= ATTEMPTS {
+        let poison = Poison { class: FailureClass::KilledProcess, reason: reason(attempts) };
+        tracing::error!(%pipeline, place = %record.place, reason = poison.reason, "the record is given up");
+        return Ok(Verdict::Condemned(poison));
+    }
+    if attempts.earlier > 0 {
+        tracing::warn!(%pipeline, place = %record.place, earlier = attempts.earlier, "trying a record that was not finished before");
+    }
+    isolation.noted().insert((pipeline.clone(), batch.delta.partition.clone()), record.place.clone());
+    Ok(Verdict::Evaluate)
+}
+
+fn reason(attempts: Attempts) -> String {
+    let time = |ms| Timestamp::from_millisecond(ms).map_or_else(|_| "?".to_owned(), |time| format!("{time:.0}"));
+    format!(
+        "the process ended {} times while this record alone was under way, first in the attempt of {}, last in that of {}; \
+         look for its crash or its lack of memory in the logs of those times, and replay the letter once that is mended",
+        attempts.earlier,
+        time(attempts.first_ms),
+        time(attempts.last_ms)
+    )
+}
+
+/// Tells the ledger that what is under way in the partition is no longer, and that the process lives. Where it cannot vouch for
+/// that, it says nothing: what was under way may do the same to the next owner, who is to take it up with care.
+pub async fn let_go(works: &Works, partition: &Partition, epoch: i64) {
+    if !works.is_sound() {
+        return;
+    }
+    let (pipeline, store) = (&works.committer.pipeline, &works.committer.store);
+    let told = timeout(LET_GO, async {
+        works.isolation.withdraw(store, pipeline, partition).await?;
+        store.let_go(pipeline, partition, epoch).await
+    });
+    match told.await {
+        Ok(Ok(())) => {}
+        Ok(Err(failure)) => tracing::warn!(%pipeline, %partition, %failure, "the next owner takes the partition up with care"),
+        Err(_) => tracing::warn!(%pipeline, %partition, "the ledger is slow: the next owner takes the partition up with care"),
+    }
+}
+
+impl Isolated {
+    fn new(pipeline: &Arc<str>, partition: &Partition, next_offset: i64, doubt: Doubt) -> Self {
+        tracing::warn!(%pipeline, %partition, from = next_offset, to = doubt.to, care = ?care(doubt, next_offset),
+                       "the last owner of the partition ended without letting go: what it had begun is taken up with care");
+        METRICS.isolated.with_label_values(&[pipeline]).inc();
+        Self { pipeline: pipeline.clone(), partition: partition.clone() }
+    }
+}
+
+impl Drop for Isolated {
+    fn drop(&mut self) {
+        tracing::info!(pipeline = %self.pipeline, partition = %self.partition, "care for the partition ends");
+        METRICS.isolated.with_label_values(&[&self.pipeline]).dec();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn many_offsets_in_doubt_are_first_made_few() {
+        let doubt = |to, narrowed| care(Doubt { to, narrowed }, 100);
+        assert_eq!(doubt(100 + FEW as i64, false), Care::Alone);
+        assert_eq!(doubt(101 + FEW as i64, false), Care::Narrow);
+        assert_eq!(doubt(5_000, true), Care::Alone, "a small batch may span many offsets of a compacted topic");
+    }
+
+    #[test]
+    fn a_reason_says_how_often_and_when() {
+        let reason = reason(Attempts { earlier: 3, first_ms: 0, last_ms: 60_000 });
+        assert!(reason.contains("ended 3 times"), "{reason}");
+        assert!(reason.contains("1970-01-01T00:00:00Z") && reason.contains("1970-01-01T00:01:00Z"), "{reason}");
+    }
+}

@@ -1,0 +1,156 @@
+//! Dead letters go back to where their records came from: as they were, once, and not for ever.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::message::{Header, Headers, Message, OwnedHeaders, OwnedMessage};
+use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
+use serde_json::json;
+use tokio::task::spawn_blocking;
+
+use crate::harness::trial::{Needs, trial};
+use crate::harness::{kafka, postgres};
+use crate::world::{PIPELINE, World};
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    let long = Needs::KAFKA.within(Duration::from_secs(240));
+    vec![
+        trial("dead_letters::a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended", long, replay),
+        trial("dead_letters::one_record_is_sent_once_for_all_its_letters", long, one_record_several_letters),
+    ]
+}
+
+const TIMESTAMP: i64 = 1_700_000_000_000;
+
+/// No topic sinks: the relay must run all the same.
+fn pipeline(topic: &str, text: &str) -> String {
+    format!(
+        "version: 1\nname: {PIPELINE}\nsource: {{ topic: {topic}, id: id, text: \"{{{{ {text} }}}}\" }}\n\
+         tasks: {{ first: {{ render: {{ template: \"{{{{ document.text }}}}!\" }} }} }}\n\
+         budget: {{ max_wait: 50ms, max_records: 50 }}\n"
+    )
+}
+
+async fn letters(world: &World, condition: &str) -> i64 {
+    postgres::count(&world.database_url, &format!("SELECT count(*) FROM dead_letters WHERE {condition}")).await
+}
+
+async fn replay() {
+    let world = World::new(kafka::shared().await, 3).await;
+    world.write_pipeline(&pipeline(&world.topic, "text"));
+    let (config, topic) = (world.client.config(), world.topic.clone());
+    spawn_blocking(move || produce(config, &topic)).await.unwrap();
+    let mut worker = world.worker("");
+    world.drained(2, Duration::from_secs(60)).await;
+
+    let listed = world.answer(&["dead-letters", "list", "--class", "missing_field", "--since", "1h"]);
+    assert_eq!(listed["counts"], json!([{ "pipeline": PIPELINE, "class": "missing_field", "letters": 2 }]), "{listed}");
+    let id = listed["letters"][1]["id"].as_i64().unwrap().to_string();
+    let shown = world.answer(&["dead-letters", "show", &id]);
+    assert_eq!(shown["payload"], json!({ "text": payload() }), "{shown}");
+    assert_eq!(shown["headers"][1], json!({ "name": "bytes", "value": { "hex": "ff00" } }), "{shown}");
+    assert!(world.command(&["dead-letters", "show", &id]).contains("0xff00"), "the header is shown");
+
+    let replay = |more: &[&str]| world.answer(&[&["dead-letters", "replay", "--pipeline", PIPELINE], more].concat());
+    let dry = replay(&["--dry-run"]);
+    assert_eq!((&dry["records"], &dry["letters"]), (&json!(2), &json!(2)), "{dry}");
+    assert_eq!(letters(&world, "replayed_at IS NULL").await, 2, "a dry run changed something");
+    assert_eq!(replay(&[])["records"], 2);
+    assert_eq!(replay(&[])["records"], 0, "a letter was replayed twice");
+    world.drained(4, Duration::from_secs(60)).await;
+    assert_eq!(letters(&world, "replays = 1 AND replayed_at IS NULL").await, 2, "unmended, the records died again");
+    assert_eq!(letters(&world, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
+    let refused = replay(&["--max-replays", "1"]);
+    assert_eq!((&refused["records"], &refused["exhausted"]), (&json!(0), &json!(2)), "{refused}");
+
+    worker.kill();
+    world.write_pipeline(&pipeline(&world.topic, "title"));
+    let _mended = world.worker("");
+    assert_eq!(replay(&[])["records"], 2);
+    world.drained(6, Duration::from_secs(60)).await;
+    world.audit("after two rounds").await;
+    assert_eq!(letters(&world, "true").await, 4, "the mended pipeline refused a record");
+    let results = "SELECT count(*) FROM results WHERE text = 'a title!'";
+    assert_eq!(postgres::count(&world.database_url, results).await, 1, "the mended pipeline has no result");
+    let version = "SELECT version FROM documents WHERE id = 'keyless'";
+    assert_eq!(postgres::count(&world.database_url, version).await, TIMESTAMP, "a replay is no newer version");
+
+    let (config, topic) = (world.client.config(), world.topic.clone());
+    let records = spawn_blocking(move || read(config, &topic, 1)).await.unwrap();
+    let [first, _, again, _, third, _] = records.as_slice() else { panic!("{} records are in the topic", records.len()) };
+    for (count, record) in [("1", again), ("2", third)] {
+        assert_eq!((record.key(), record.payload()), (first.key(), first.payload()), "replay {count} has other bytes");
+        assert_eq!(record.timestamp().to_millis(), Some(TIMESTAMP), "replay {count} has another time");
+        let headers: Vec<(&str, Option<&[u8]>)> = record.headers().unwrap().iter().map(|h| (h.key, h.value)).collect();
+        let [null, bytes, counted, of] = headers.as_slice() else { panic!("replay {count} has the headers {headers:?}") };
+        assert_eq!((*null, *bytes), (("null", None), ("bytes", Some([0xff, 0x00].as_slice()))), "replay {count}");
+        assert_eq!(*counted, ("tidemill-replay-count", Some(count.as_bytes())));
+        assert_eq!(of.0, "tidemill-replay-of");
+    }
+
+    let purge = |more: &[&str]| world.answer(&[&["dead-letters", "purge"], more].concat())["letters"].clone();
+    assert_eq!(purge(&["--replayed", "--dry-run"]), 4);
+    assert_eq!(purge(&["--class", "too_deep"]), 0);
+    assert_eq!(purge(&["--replayed"]), 4);
+    assert_eq!(letters(&world, "true").await, 0);
+    world.audit("after the purge").await;
+}
+
+async fn one_record_several_letters() {
+    let world = World::new(kafka::shared().await, 1).await;
+    let tasks = |with: &str| {
+        format!(
+            "version: 1\nname: {PIPELINE}\nsource: {{ topic: {}, id: id, text: \"{{{{ text }}}}\" }}\n\
+             tasks:\n  one: {{ render: {{ template: \"{with}\" }} }}\n  two: {{ render: {{ template: \"{with}?\" }} }}\n\
+             budget: {{ max_wait: 50ms, max_records: 50 }}\n",
+            world.topic
+        )
+    };
+    world.write_pipeline(&tasks("{{ document.text / 2 }}"));
+    let mut worker = world.worker("");
+    world.send(0..3).await;
+    world.drained(3, Duration::from_secs(60)).await;
+    assert_eq!(letters(&world, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
+    worker.kill();
+    world.write_pipeline(&tasks("{{ document.text }}"));
+    let _mended = world.worker("");
+    let replayed = world.answer(&["dead-letters", "replay", "--task", "one"]);
+    assert_eq!((&replayed["records"], &replayed["letters"]), (&json!(3), &json!(6)), "{replayed}");
+    assert_eq!(world.answer(&["dead-letters", "replay", "--all"])["records"], 0, "the other letters went with them");
+    world.drained(6, Duration::from_secs(60)).await;
+    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM results").await, 6, "both tasks have results now");
+    assert_eq!(letters(&world, "true").await, 6, "something died again");
+    world.audit("at the end").await;
+}
+
+fn payload() -> &'static str {
+    r#"{"id":"keyless","title":"a title"}"#
+}
+
+/// A record without a key, with headers that are no text; and one that deletes what it names.
+fn produce(config: ClientConfig, topic: &str) {
+    let producer: BaseProducer = config.create().unwrap();
+    let headers = OwnedHeaders::new()
+        .insert(Header { key: "null", value: None::<&[u8]> })
+        .insert(Header { key: "bytes", value: Some(&[0xff, 0x00]) });
+    let keyless: BaseRecord<'_, [u8], str> =
+        BaseRecord { key: None, ..BaseRecord::to(topic).partition(1).payload(payload()).timestamp(TIMESTAMP).headers(headers) };
+    producer.send(keyless).map_err(|(error, _)| error).unwrap();
+    let keyed: BaseRecord<'_, [u8], str> =
+        BaseRecord::to(topic).partition(1).key(b"k\xff".as_slice()).payload(r#"{"id":"keyed","title":"another"}"#);
+    producer.send(keyed).map_err(|(error, _)| error).unwrap();
+    producer.flush(Duration::from_secs(60)).unwrap();
+}
+
+/// Reads the partition from its start to its end.
+fn read(mut config: ClientConfig, topic: &str, partition: i32) -> Vec<OwnedMessage> {
+    let consumer: BaseConsumer = config.set("group.id", "none").create().unwrap();
+    let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(20)).unwrap();
+    let mut list = TopicPartitionList::new();
+    list.add_partition_offset(topic, partition, Offset::Offset(low)).unwrap();
+    consumer.assign(&list).unwrap();
+    (low..high).map(|_| consumer.poll(Duration::from_secs(20)).expect("the topic ends early").unwrap().detach()).collect()
+}

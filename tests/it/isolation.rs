@@ -1,0 +1,169 @@
+//! A record that ends the process is found and put aside; workers that end in good order put nobody in doubt.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use tidemill::checkpoint::CheckpointDelta;
+use tidemill::record::{Partition, Place};
+use tidemill::store::Doubt;
+use tokio::time::{Instant, sleep};
+
+use crate::harness::kafka::{self, Sent};
+use crate::harness::trial::{Needs, trial};
+use crate::harness::{eventually, postgres};
+use crate::world::{PIPELINE, TASKS, World};
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    // Each death of a worker takes the length of a session.
+    let deaths = Needs::KAFKA.within(Duration::from_secs(300));
+    vec![
+        trial(
+            "isolation::a_record_that_kills_the_process_is_dead_lettered_after_three_attempts",
+            deaths,
+            killer_is_dead_lettered,
+        ),
+        trial("isolation::workers_that_end_in_good_order_leave_nothing_in_doubt", deaths, good_order_leaves_no_doubt),
+        trial("isolation::a_worker_killed_from_outside_costs_its_successor_a_moment", deaths, killed_from_outside),
+        trial("isolation::attempts_are_fenced_bounded_and_taken_back", Needs::NOTHING, attempts_are_kept),
+        trial("isolation::what_is_in_doubt_is_what_the_last_owner_had_begun", Needs::NOTHING, doubt_is_what_was_begun),
+    ]
+}
+
+const LETHAL: i64 = 100;
+
+async fn killer_is_dead_lettered() {
+    const RECORDS: i64 = 200;
+    let world = World::new(kafka::shared().await, 1).await;
+    let record = |n: i64| Sent {
+        partition: Some(0),
+        key: if n == LETHAL { b"lethal".to_vec() } else { format!("d{n}").into_bytes() },
+        payload: Some(format!(r#"{{"id":"d{n}","text":"text {n}"}}"#).into_bytes()),
+    };
+    world.client.send(&world.topic, (0..RECORDS).map(record).collect()).await;
+    let mut deaths = 0;
+    let deadline = Instant::now() + Duration::from_secs(240);
+    let mut worker = world.worker("evaluate-lethal=return");
+    while world.committed().await < RECORDS {
+        assert!(Instant::now() < deadline, "the stream does not get past the record; the worker says:\n{}", worker.log());
+        if let Some(status) = worker.ended() {
+            assert!(!status.success(), "a worker ended by itself");
+            deaths += 1;
+            world.audit(&format!("after death {deaths}")).await;
+            worker = world.worker("evaluate-lethal=return");
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    assert!(worker.ended().is_none(), "the worker that put the record aside does not live");
+    // One in company, perhaps one in a small batch, three alone.
+    assert!((4..=5).contains(&deaths), "{deaths} workers died of the record");
+    world.drained(RECORDS, Duration::from_secs(30)).await;
+    world.audit("at the end").await;
+    let letters = format!(
+        "SELECT count(*) FROM dead_letters WHERE class = 'killed_process' AND record_offset = {LETHAL} AND attempts = 3
+         AND task = '' AND reason LIKE 'the process ended 3 times while this record alone was under way%'"
+    );
+    assert_eq!(postgres::count(&world.database_url, &letters).await, 1, "the record is a dead letter that says why");
+    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM dead_letters").await, 1, "and the only one");
+    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM documents").await, RECORDS - 1, "all others are there");
+    let results = "SELECT count(*) FROM results";
+    assert_eq!(postgres::count(&world.database_url, results).await, (RECORDS - 1) * TASKS, "with their results");
+    let ok = "SELECT sum(units_ok)::bigint FROM batches";
+    assert_eq!(postgres::count(&world.database_url, ok).await, (RECORDS - 1) * TASKS, "each computed once");
+    assert_eq!(world.events().await.len() as i64, (RECORDS - 1) * TASKS, "and told once");
+    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+}
+
+async fn good_order_leaves_no_doubt() {
+    let world = World::new(kafka::shared().await, 2).await;
+    world.send(0..400).await;
+    let mut worker = world.worker("commit-before-stage=sleep(100)");
+    eventually("something is committed", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    assert!(postgres::count(&world.database_url, "SELECT count(*) FROM under_way").await > 0, "what is begun is noted");
+    worker.signal(Signal::SIGTERM);
+    assert!(worker.wait(Duration::from_secs(30)).success(), "the worker did not end in good order:\n{}", worker.log());
+    let noted = postgres::count(&world.database_url, "SELECT count(*) FROM under_way").await;
+    assert_eq!(noted, 0, "a worker that ended in good order left its partitions in doubt");
+    let next = world.worker("");
+    world.drained(400, Duration::from_secs(60)).await;
+    assert!(!next.log().contains("taken up with care"), "the next worker was careful without need:\n{}", next.log());
+    world.assert_exactly_once(400, 0).await;
+}
+
+async fn killed_from_outside() {
+    const RECORDS: i64 = 3_000;
+    let world = World::new(kafka::shared().await, 1).await;
+    let pipeline = std::fs::read_to_string(world.path("pipelines/echo.yaml")).unwrap();
+    world.write_pipeline(&pipeline.replace("max_wait: 50ms, max_records: 50", "max_wait: 2s, max_records: 600"));
+    world.send(0..RECORDS as usize).await;
+    let mut worker = world.worker("commit-before-stage=sleep(60000)");
+    eventually("batches are under way side by side", Duration::from_secs(60), || async {
+        postgres::count(&world.database_url, "SELECT coalesce(max(begun_to), 0)::bigint FROM under_way").await >= 1_500
+    })
+    .await;
+    worker.kill();
+    let next = world.worker("");
+    eventually("the successor is careful", Duration::from_secs(60), || async { next.log().contains("taken up with care") }).await;
+    let careful = Instant::now();
+    eventually("care ends", Duration::from_secs(60), || async { next.log().contains("care for the partition ends") }).await;
+    assert!(careful.elapsed() < Duration::from_secs(20), "care took {:?} for records that were blameless", careful.elapsed());
+    world.drained(RECORDS, Duration::from_secs(60)).await;
+    world.assert_exactly_once(RECORDS, 0).await;
+    let batches = postgres::count(&world.database_url, "SELECT count(*) FROM batches").await;
+    assert!(batches < 150, "{batches} batches for {RECORDS} records");
+}
+
+fn partition() -> Partition {
+    Partition { topic: "documents".into(), number: 0 }
+}
+
+async fn attempts_are_kept() {
+    let (database, partition) = (postgres::database().await, partition());
+    let store = &database.store;
+    let epoch = store.claim(PIPELINE, &partition, "one").await.unwrap().epoch;
+    let place = Place { partition: partition.clone(), offset: 7 };
+    let attempt = |epoch| {
+        let (store, place) = (store.clone(), place.clone());
+        async move { store.attempt(PIPELINE, &place, epoch, 3).await.unwrap().map(|attempts| attempts.earlier) }
+    };
+    assert_eq!(attempt(epoch).await, Some(0));
+    assert_eq!(attempt(epoch).await, Some(1), "the first was not finished");
+    store.withdraw_attempt(PIPELINE, &place).await.unwrap();
+    assert_eq!(attempt(epoch).await, Some(1), "one was taken back");
+    let next = store.claim(PIPELINE, &partition, "another").await.unwrap().epoch;
+    assert_eq!(attempt(epoch).await, None, "the old owner notes nothing any more");
+    assert_eq!(attempt(next).await, Some(2));
+    assert_eq!(attempt(next).await, Some(3), "three were not finished");
+    assert_eq!(attempt(next).await, Some(3), "looking does not count");
+    assert_eq!(store.audit().await.unwrap(), [""; 0]);
+}
+
+async fn doubt_is_what_was_begun() {
+    let (database, partition) = (postgres::database().await, partition());
+    let store = &database.store;
+    let claim = || async { store.claim(PIPELINE, &partition, "someone").await.unwrap() };
+    let begun = |epoch, to, narrowed| {
+        let delta = CheckpointDelta { partition: partition.clone(), epoch, from: 0, to };
+        async move { store.note_begun(PIPELINE, &delta, narrowed).await.unwrap() }
+    };
+    let first = claim().await;
+    assert_eq!(store.doubt(PIPELINE, &first).await.unwrap(), None, "nobody was there before");
+    begun(first.epoch, 100, false).await;
+    begun(first.epoch, 50, false).await;
+    let second = claim().await;
+    assert_eq!(store.doubt(PIPELINE, &second).await.unwrap(), Some(Doubt { to: 100, narrowed: false }), "the furthest counts");
+    store.let_go(PIPELINE, &partition, first.epoch).await.unwrap();
+    assert!(store.doubt(PIPELINE, &second).await.unwrap().is_some(), "a zombie cannot vouch for what it left");
+    store.let_go(PIPELINE, &partition, second.epoch).await.unwrap();
+    assert!(store.doubt(PIPELINE, &second).await.unwrap().is_some(), "nor can an owner that did not get past it");
+    begun(second.epoch, 10, true).await;
+    let third = claim().await;
+    assert_eq!(store.doubt(PIPELINE, &third).await.unwrap(), Some(Doubt { to: 10, narrowed: true }), "the doubt is narrower");
+    begun(second.epoch, 90, false).await;
+    begun(third.epoch, 10, true).await;
+    store.let_go(PIPELINE, &partition, third.epoch).await.unwrap();
+    let fourth = claim().await;
+    assert_eq!(store.doubt(PIPELINE, &fourth).await.unwrap(), None, "the third owner let go in good order");
+    assert_eq!(store.audit().await.unwrap(), [""; 0]);
+}
