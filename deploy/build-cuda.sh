@@ -34,7 +34,7 @@ readonly CUTLASS_COMMIT="7d49e6c7e2f8896c47f586706e67e1fb215529dc"
 
 # The heads of the models that we run have 64 or 128 components, and weights on GPUs are bf16. Each file of the others would cost as
 # much again.
-readonly FLASH_KERNELS='flash_fwd_(splitkv_)?hdim(64|128)_bf16(_causal)?_sm80\.cu$'
+readonly FLASH_KERNELS='flash_fwd_(hdim(32|64|128)_bf16|splitkv_hdim(64|128)_bf16(_causal)?)_sm80\.cu$'
 
 readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly TARGET="$ROOT/target/cuda"

@@ -72,7 +72,7 @@ impl Decode for FakeDecoder {
                 values.extend(logits_after((0..=last).map(read)));
             }
         }
-        Ok(Logits::new(values, TOKENS as usize))
+        Ok(Logits::new(values, TOKENS as usize, Vec::new()))
     }
 }
 
