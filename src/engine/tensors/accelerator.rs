@@ -46,22 +46,23 @@ impl Accelerator {
         Self { device: Device::Cpu, dtype, name: "candle".into() }
     }
 
+    /// The same device in other numbers.
+    #[cfg(all(test, feature = "cuda"))]
+    pub(super) fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
     /// The device as metrics and messages name it.
     pub(in crate::engine) fn name(&self) -> &str {
         &self.name
     }
 
     /// Memory that is free on the device, where it says.
-    #[cfg(feature = "cuda")]
     pub(in crate::engine) fn free_bytes(&self) -> Option<usize> {
-        let device = self.device.as_cuda_device().ok()?;
-        device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free)
-    }
-
-    /// Memory that is free on the device, where it says.
-    #[cfg(not(feature = "cuda"))]
-    #[expect(clippy::unused_self, reason = "as with the feature")]
-    pub(in crate::engine) fn free_bytes(&self) -> Option<usize> {
+        #[cfg(feature = "cuda")]
+        if let Ok(device) = self.device.as_cuda_device() {
+            return device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free);
+        }
         None
     }
 

@@ -14,7 +14,7 @@ use crate::engine::tensors::Accelerator;
 fn gpu(dtype: DType) -> Accelerator {
     let opened = Accelerator::open(ComputeDevice::Cuda(0));
     let place = opened.unwrap_or_else(|e| panic!("these tests need a GPU: {e}")).expect("a GPU is an accelerator");
-    Accelerator { dtype, ..place }
+    place.with_dtype(dtype)
 }
 
 #[test]
