@@ -1,6 +1,6 @@
 //! The forward pass of the Llama, Mistral, Qwen2 and Qwen3 families in candle's tensors.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -178,13 +178,9 @@ impl TensorDecoder {
             Span { first: first - count, count, keys, past: Some(row.past) }
         };
         let spans: Vec<Span> = rows.iter().map(span).collect();
-        let mut plans = BTreeMap::new();
-        for layer in &self.layers {
-            if !plans.contains_key(&layer.window) {
-                plans.insert(layer.window, Plan::new(&self.place, self.heads(), &spans, layer.window)?);
-            }
-        }
-        Ok(Attention::Grouped(plans))
+        let windows: BTreeSet<Option<usize>> = self.layers.iter().map(|layer| layer.window).collect();
+        let plan = |window| Plan::new(&self.place, self.heads(), &spans, window).map(|plan| (window, plan));
+        windows.into_iter().map(plan).collect::<Result<_>>().map(Attention::Grouped)
     }
 
     fn attention(&self, layer: &Layer, store: &Store, step: &Step, normed: &Tensor) -> Result<Tensor> {
