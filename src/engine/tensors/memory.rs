@@ -12,6 +12,8 @@ use std::ops::Range;
 
 use candle_core::{Error, Result};
 
+use crate::engine::error::first_line;
+
 /// What came of some of the rows.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece<T> {
@@ -31,7 +33,7 @@ pub(super) fn within_memory<R, T>(
     let mut attempt = |range: Range<usize>| match compute(&rows[range]) {
         Ok(done) => Ok(Some(done)),
         Err(error) if is_out_of_memory(&error) => {
-            tracing::warn!(error = crate::engine::error::first_line(&error), "the device is out of memory");
+            tracing::warn!(error = first_line(&error), "the device is out of memory");
             tidy().map(|()| None)
         }
         Err(error) => Err(error),

@@ -1,5 +1,7 @@
 //! Decoders: as transformers, as plain loops, and the same however tokens are cut and whoever is read beside them.
 
+use std::sync::Arc;
+
 use candle_core::DType;
 
 use super::fixture::{assert_golden, assert_near_golden, cpu, golden, greedy, random, read, read_at_once};
@@ -116,7 +118,7 @@ fn rows_that_share_a_prefix_agree_with_full_reading() {
 }
 
 /// A decoder with a cache that can be looked into.
-fn with_cache(family: &str, blocks: usize) -> (std::sync::Arc<TensorDecoder>, TensorCache) {
+fn with_cache(family: &str, blocks: usize) -> (Arc<TensorDecoder>, TensorCache) {
     let decoder = random(&of_family(family), &cpu());
     let cache = TensorCache::new(&decoder.place, decoder.shape(), blocks).unwrap();
     (decoder, cache)

@@ -1,6 +1,7 @@
 //! Encoders: the same rows as from the CPU's own kernels.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use candle_core::DType;
 use tokio::sync::Semaphore;
@@ -19,7 +20,7 @@ use crate::engine::weights::Weights;
 /// Sequences of every length up to `longest`, and some of them more than once.
 pub(super) fn batch(longest: usize, vocabulary: u32) -> TokenBatch {
     let (reply, _) = unbounded_channel();
-    let room = std::sync::Arc::new(std::sync::Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
+    let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
     let lengths = (1..=longest).chain([3, 3, longest, 17.min(longest)]);
     let waiting = lengths.enumerate().map(|(index, length)| {
         let ids = (0..length).map(|i| ((i * 31 + index * 17 + 7) as u32) % vocabulary).collect();

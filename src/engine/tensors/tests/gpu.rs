@@ -10,6 +10,7 @@ use crate::engine::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids
 use crate::engine::decoder::tests::golden::{Golden, PROMPTS, cosine};
 use crate::engine::generation::HostedDecoder;
 use crate::engine::tensors::Accelerator;
+use crate::engine::tensors::memory::within_memory;
 
 fn gpu(dtype: DType) -> Accelerator {
     let opened = Accelerator::open(ComputeDevice::Cuda(0));
@@ -90,7 +91,7 @@ fn memory_that_runs_out_is_told_from_other_failures() {
     let place = gpu(DType::F32);
     let free = place.free_bytes().expect("a GPU says what is free");
     let error = Tensor::zeros(free, DType::F32, &place.device).expect_err("four times the memory that is free");
-    let pieces = crate::engine::tensors::memory::within_memory(
+    let pieces = within_memory(
         &[0],
         || place.tidy(),
         |_| -> candle_core::Result<Tensor> { Tensor::zeros(free, DType::F32, &place.device) },
