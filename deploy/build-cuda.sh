@@ -1,9 +1,8 @@
 #!/usr/bin/env bash
-# Builds tidemill with candle's kernels for NVIDIA GPUs on a machine that needs neither a GPU nor an installed CUDA toolkit.
-# The model host does not compute with them yet: this is where that work starts.
+# Builds tidemill for NVIDIA GPUs (`engine.device = "cuda"`) on a machine that needs neither a GPU nor an installed CUDA toolkit.
 #
 #   deploy/build-cuda.sh                  target/cuda/release/tidemill, feature `cuda`; ten minutes on two cores
-#   deploy/build-cuda.sh --flash-attn     with flash attention, too; five minutes more for each of its nine kernel files and core
+#   deploy/build-cuda.sh --flash-attn     with flash attention, too; five minutes more for each of its seven kernel files and core
 #   deploy/build-cuda.sh --check          only whether the code compiles with the feature: no kernels, nothing downloaded
 #   deploy/build-cuda.sh --kafka-tls      with TLS towards Kafka, too
 #   deploy/build-cuda.sh --auditable      with the list of its crates inside the binary, by cargo-auditable, which must be installed
@@ -11,8 +10,9 @@
 # The compiler and the libraries come as Python packages, pinned below by version and hash: about 700 MB, fetched once and kept in
 # $TIDEMILL_CACHE_DIR, else $XDG_CACHE_HOME/tidemill, else ~/.cache/tidemill.
 #
-# The binary runs where the driver is of series 580 or later and libcublas, libcublasLt, libcurand, libnvrtc and libcudart of
-# CUDA 13 can be found, as in NVIDIA's own runtime images. CUDA_COMPUTE_CAP names the GPUs to compile for: 90 (Hopper) unless told.
+# The binary starts where the driver is of series 580 or later and libcublas, libcublasLt, libcurand, libnvrtc and libcudart of
+# CUDA 13 can be found, as in NVIDIA's own runtime images; elsewhere the loader names the library that is missing, and the usual
+# binary is the one to run. CUDA_COMPUTE_CAP names the GPUs to compile for: 90 (Hopper) unless told.
 
 set -euo pipefail
 
@@ -34,9 +34,9 @@ nvidia-curand==10.4.0.35 --hash=sha256:1aee33a5da6e1db083fe2b90082def8915f30f324
 readonly CUTLASS_PACKAGE="nvidia-cutlass==3.5.0.0 --hash=sha256:4ec3ab4820dd4ae3ebc2c5ddf23352b0dc90f779435284e7dce822006adc51f6"
 readonly CUTLASS_COMMIT="7d49e6c7e2f8896c47f586706e67e1fb215529dc"
 
-# The heads of the models that we run have 64 or 128 components, and weights on GPUs are bf16. Each file of the others would cost as
-# much again.
-readonly FLASH_KERNELS='flash_fwd_(splitkv_)?hdim(64|128)_bf16(_causal)?_sm80\.cu$'
+# The widths and kinds that src/engine/tensors/flash.rs asks for: encoders see whole sequences, decoders the blocks of their cache, and
+# weights on GPUs are bf16. Each file of the others would cost as much again.
+readonly FLASH_KERNELS='flash_fwd_(hdim(32|64|128)_bf16|splitkv_hdim(64|128)_bf16(_causal)?)_sm80\.cu$'
 
 readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly TARGET="$ROOT/target/cuda"

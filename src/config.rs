@@ -1,6 +1,7 @@
 //! The operator's configuration: `tidemill.toml`, then `TIDEMILL_*` variables, then flags.
 
 mod address;
+mod device;
 mod kafka;
 mod load;
 mod model;
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 
 use serde::Deserialize;
 
+pub use device::ComputeDevice;
 pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
 pub use load::{ConfigError, Flag};
 pub use model::{ModelConfig, ModelPlace, ServerPlace};
@@ -73,13 +75,15 @@ pub struct ServerConfig {
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
+    /// Where models compute: `cpu`, `cuda`, or `cuda:1` for the second GPU.
+    pub device: ComputeDevice,
     /// Threads of the CPU device; all cores unless told.
     pub threads: Option<usize>,
-    /// Tokens of one batch on a device.
+    /// Tokens of one batch of an encoder; 2048 a core or 32768 on a GPU unless told.
     pub batch_tokens: Option<usize>,
-    /// Memory for the KV cache of each generator, in MiB; 1024 unless told.
+    /// Memory for the KV cache of each generator, in MiB; unless told, 1024, or half of what a GPU has free once models are loaded.
     pub kv_cache_mib: Option<usize>,
-    /// Tokens of one step of a generator: rows that write, and pieces of prompts.
+    /// Tokens of one step of a generator, rows that write and pieces of prompts; 512, or 2048 on a GPU, unless told.
     pub step_tokens: Option<usize>,
 }
 

@@ -43,6 +43,11 @@ impl TokenBatch {
         self.ids.len()
     }
 
+    /// The token ids of each sequence.
+    pub(super) fn sequences(&self) -> impl Iterator<Item = &[u32]> {
+        self.cu_seqlens.windows(2).map(|pair| &self.ids[pair[0]..pair[1]])
+    }
+
     /// Cuts the batch into parts of whole sequences, each of about `tokens` tokens.
     pub(super) fn parts(&self, tokens: usize) -> Vec<Packed<'_>> {
         let mut parts = Vec::new();

@@ -1,30 +1,20 @@
-//! The device thread: the only one that computes, together with the cores it was given.
+//! The device thread: the only one that computes, together with the cores it was given, or that tells a GPU what to compute.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
-
 use crossbeam_channel::{Receiver, TryRecvError, select};
 
-use super::batch::{Packed, Row, TokenBatch};
-use super::encoder::Workspace;
+use super::batch::{Row, TokenBatch};
 use super::error::EngineError;
 use super::generation::{Counts, GeneratorHost, Job};
 use super::model::{Host, Model};
 use super::queue::Queue;
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
-
-/// The label of the CPU in metrics.
-const DEVICE: &str = "cpu";
-
-/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would leave cores
-/// idle at the end of a batch.
-const PART_TOKENS: usize = 512;
 
 /// The state of the device that callers may look at.
 #[derive(Default)]
@@ -38,6 +28,7 @@ pub(super) struct DeviceState {
     generated_tokens: AtomicU64,
     prefix_tokens_saved: AtomicU64,
     preemptions: AtomicU64,
+    name: String,
 }
 
 /// What the device has done since the engine started.
@@ -64,6 +55,11 @@ pub struct EngineStats {
 }
 
 impl DeviceState {
+    /// The state of the device that metrics call `name`.
+    pub(super) fn new(name: String) -> Self {
+        Self { name, ..Self::default() }
+    }
+
     /// Why the device is out of order, where it is.
     pub(super) fn health(&self) -> Result<(), Transient> {
         match self.failure.get() {
@@ -98,7 +94,7 @@ impl DeviceState {
         add(&self.prefix_tokens_saved, counts.prefix_tokens_saved);
         add(&self.preemptions, counts.preemptions);
         add(&self.busy_nanos, busy.as_nanos() as u64);
-        METRICS.device_busy.with_label_values(&[DEVICE]).inc_by(busy.as_secs_f64());
+        METRICS.device_busy.with_label_values(&[&*self.name]).inc_by(busy.as_secs_f64());
     }
 }
 
@@ -130,7 +126,7 @@ impl Device {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(self.threads)
-            .thread_name(|i| format!("device-cpu-{i}"))
+            .thread_name(|i| format!("device-{i}"))
             .build()
             .map_err(|e| no_threads(&e))?;
         // Handing over without a buffer means that exactly one batch is ready while another is computed.
@@ -145,11 +141,10 @@ impl Device {
         };
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
         let compute = move || {
-            let workspaces: Vec<Mutex<Workspace>> = (0..self.threads).map(|_| Mutex::default()).collect();
             loop {
                 // Held out here, so that a panic does not drop it before the reason is known.
                 let mut next = self.next(&batches);
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next, &pool, &workspaces)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next, &pool)));
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false)) => return,
@@ -161,7 +156,7 @@ impl Device {
                 return;
             }
         };
-        thread::Builder::new().name("device-cpu".into()).spawn(compute).map_err(|e| no_threads(&e))?;
+        thread::Builder::new().name("device".into()).spawn(compute).map_err(|e| no_threads(&e))?;
         Ok(())
     }
 
@@ -182,9 +177,9 @@ impl Device {
 
     /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
     /// the engine is gone.
-    fn turn(&mut self, next: &mut Next, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) -> Result<bool, EngineError> {
+    fn turn(&mut self, next: &mut Next, pool: &rayon::ThreadPool) -> Result<bool, EngineError> {
         match next {
-            Next::Batch(batch) => self.compute(batch, pool, workspaces),
+            Next::Batch(batch) => self.compute(batch, pool)?,
             Next::Job(..) => {
                 if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
                     self.submit(index, job);
@@ -210,26 +205,21 @@ impl Device {
         }
     }
 
-    fn compute(&self, batch: &TokenBatch, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) {
+    fn compute(&self, batch: &TokenBatch, pool: &rayon::ThreadPool) -> Result<(), EngineError> {
         let model = &self.models[batch.model];
         let Host::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
         let start = Instant::now();
-        let even = batch.tokens().div_ceil(self.threads);
-        let parts = batch.parts(even.clamp(1, PART_TOKENS));
-        let run = |part: &Packed<'_>| {
-            let worker = rayon::current_thread_index().unwrap_or(0);
-            let mut workspace = workspaces[worker].lock().unwrap_or_else(PoisonError::into_inner);
-            hosted.encoder.run(part, &mut workspace)
-        };
-        let rows: Vec<Vec<Vec<f32>>> = pool.install(|| parts.par_iter().with_max_len(1).map(run).collect());
+        let rows = pool.install(|| hosted.encoder.encode(batch))?;
         let busy = start.elapsed();
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens() as f64;
-        for (waiting, values) in batch.waiting.iter().zip(rows.into_iter().flatten()) {
+        for (waiting, values) in batch.waiting.iter().zip(rows) {
             let device_micros = (micros_per_token * waiting.ids.len() as f64).round() as u64;
+            let row = values.map(|values| Row { values: values.into(), device_micros });
             // A caller that has gone away needs no answer.
-            let _ = waiting.reply.send((waiting.index, Row { values: values.into(), device_micros }));
+            let _ = waiting.reply.send((waiting.index, row));
         }
+        Ok(())
     }
 
     fn account(&self, model: &Model, tokens: usize, busy: Duration) {
@@ -238,14 +228,14 @@ impl Device {
         self.state.busy_nanos.fetch_add(busy.as_nanos() as u64, Ordering::Relaxed);
         METRICS.tokens.with_label_values(&[&*model.info.name]).inc_by(tokens as u64);
         METRICS.padding.with_label_values(&[&*model.info.name]).inc_by(0);
-        METRICS.device_busy.with_label_values(&[DEVICE]).inc_by(busy.as_secs_f64());
+        METRICS.device_busy.with_label_values(&[&*self.state.name]).inc_by(busy.as_secs_f64());
         METRICS.engine_seconds.observe(busy.as_secs_f64());
     }
 
     /// Takes the device out of service. Everyone who waits sees the channel close and finds the reason here.
     fn fail(&self, reason: &str) {
         let reason = format!("the device thread stopped: {reason}; restart the process");
-        tracing::error!(device = DEVICE, reason, "device out of order");
+        tracing::error!(device = self.state.name, reason, "device out of order");
         let _ = self.state.failure.set(reason);
         self.queue.close();
     }

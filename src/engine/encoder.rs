@@ -3,11 +3,30 @@
 //! All rows of a slice of the batch go through a linear layer together, whatever sequences they belong to; only attention and pooling look at
 //! where sequences begin. Nothing is padded.
 
-use super::batch::Packed;
+use std::cell::RefCell;
+
+use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
+
+use super::batch::{Packed, TokenBatch};
 use super::error::EngineError;
 use super::folder::{Family, ModelShape, Pooling};
 use super::kernels::{AttentionShape, LayerNorm, Linear, attend, gelu, normalize, tanh};
 use super::weights::Weights;
+use crate::failure::Poison;
+
+/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would leave cores
+/// idle at the end of a batch.
+const PART_TOKENS: usize = 512;
+
+/// What the host needs of an encoder, wherever it computes.
+pub(super) trait Encode: Send + Sync {
+    /// Components of a sequence's row: of its vector, or one a class.
+    fn dimension(&self) -> usize;
+
+    /// One row a sequence, in the order of the batch: its vector of length 1, or its logits; or why it has none. Runs on the threads of
+    /// the current pool.
+    fn encode(&self, batch: &TokenBatch) -> Result<Vec<Result<Vec<f32>, Poison>>, EngineError>;
+}
 
 /// An encoder of the BERT family, with what it makes of the last layer.
 pub(super) struct Encoder {
@@ -38,9 +57,13 @@ enum Output {
     Logits { dense: Linear, classes: Linear },
 }
 
+thread_local! {
+    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+}
+
 /// Buffers of one thread, kept between batches.
 #[derive(Default)]
-pub(super) struct Workspace {
+struct Workspace {
     rows: Vec<f32>,
     wide: Vec<f32>,
     context: Vec<f32>,
@@ -83,16 +106,8 @@ impl Encoder {
         })
     }
 
-    /// Components of a row that [`Encoder::run`] gives: of the vector, or one a class.
-    pub(super) fn dimension(&self) -> usize {
-        match &self.output {
-            Output::Pooled(_) => self.hidden,
-            Output::Logits { classes, .. } => classes.bias().len(),
-        }
-    }
-
     /// One row a sequence: its vector of length 1, or its logits.
-    pub(super) fn run(&self, batch: &Packed<'_>, workspace: &mut Workspace) -> Vec<Vec<f32>> {
+    fn run(&self, batch: &Packed<'_>, workspace: &mut Workspace) -> Vec<Vec<f32>> {
         let (hidden, tokens) = (self.hidden, batch.tokens());
         let Workspace { rows, wide, context, product, scratch } = workspace;
         let rows = sized(rows, tokens * hidden);
@@ -131,6 +146,23 @@ impl Encoder {
                 self.norm.apply(row);
             }
         }
+    }
+}
+
+impl Encode for Encoder {
+    fn dimension(&self) -> usize {
+        match &self.output {
+            Output::Pooled(_) => self.hidden,
+            Output::Logits { classes, .. } => classes.bias().len(),
+        }
+    }
+
+    fn encode(&self, batch: &TokenBatch) -> Result<Vec<Result<Vec<f32>, Poison>>, EngineError> {
+        let even = batch.tokens().div_ceil(rayon::current_num_threads());
+        let parts = batch.parts(even.clamp(1, PART_TOKENS));
+        let run = |part: &Packed<'_>| WORKSPACE.with_borrow_mut(|workspace| self.run(part, workspace));
+        let rows: Vec<Vec<Vec<f32>>> = parts.par_iter().with_max_len(1).map(run).collect();
+        Ok(rows.into_iter().flatten().map(Ok).collect())
     }
 }
 

@@ -42,6 +42,14 @@ pub enum EngineError {
     /// A setting that cannot be used.
     #[error(transparent)]
     Setting(#[from] ConfigError),
+    /// A device that cannot be used, or that failed.
+    #[error("{device}: {reason}")]
+    Device {
+        /// The device as the configuration names it.
+        device: String,
+        /// What is wrong, and the mend.
+        reason: String,
+    },
     /// The operating system gives no thread.
     #[error("cannot start the engine's threads: {0}; lower engine.threads or raise the process limit")]
     NoThreads(String),

@@ -7,8 +7,9 @@
 //!   └──────────────────────── answers in the order of the requests ◀───── rows, completions, scores ─────┴─────────┘
 //! ```
 //!
-//! Async code never touches a model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`; to add a decoder: one
-//! arm in `decoder/config.rs`, and what is new about it in the forward pass.
+//! Models compute on the cores of this machine with the arithmetic of `kernels`, or with candle's tensors on a GPU: `tensors` has the same
+//! forward passes for that. Async code never touches a model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`;
+//! to add a decoder: one arm in `decoder/config.rs`, and what is new about it in the two forward passes.
 
 mod batch;
 mod decoder;
@@ -27,6 +28,7 @@ mod queue;
 mod remote;
 mod request;
 mod schema;
+mod tensors;
 mod tokens;
 mod weights;
 
@@ -49,7 +51,7 @@ pub use request::{
 pub use schema::Schema;
 
 use crate::config::{EngineConfig, ModelConfig};
-use crate::failure::{Component, Failure, FailureClass, Transient};
+use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
 use crate::outcome::Span;
 use batch::Row;
 use device::{Device, DeviceState};
@@ -57,10 +59,14 @@ use generation::{GeneratorHost, Job, Prepared};
 use model::{Host, Model};
 use plan::{Plan, Results};
 use queue::{Part, Queue, Waiting};
+use tensors::Accelerator;
 
 /// Tokens of a batch for each core: several parts of the size that a core takes at once, and under a second of work, so that a
 /// search query never waits long behind a backlog.
 const BATCH_TOKENS_PER_CORE: usize = 2048;
+
+/// Tokens of a batch for a GPU: enough that its products are large, and a tenth of a second of work.
+const BATCH_TOKENS_OF_GPU: usize = 32 << 10;
 
 /// Batches' worth of tokens that may wait. Enough that the device never runs dry, few enough that nobody waits long.
 const QUEUED_BATCHES: usize = 4;
@@ -119,15 +125,27 @@ impl Room {
 impl Engine {
     /// Loads every model and starts the threads. Reads gigabytes where models are large: call it where blocking is fine.
     pub fn start(config: &EngineConfig, models: &BTreeMap<String, ModelConfig>) -> Result<Self, EngineError> {
+        Self::start_on(Accelerator::open(config.device)?, config, models)
+    }
+
+    /// Starts the models on an accelerator, or on the cores of this machine where there is none.
+    fn start_on(
+        accelerator: Option<Accelerator>,
+        config: &EngineConfig,
+        models: &BTreeMap<String, ModelConfig>,
+    ) -> Result<Self, EngineError> {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(cores).max(1);
-        let batch_tokens = config.batch_tokens.unwrap_or(threads * BATCH_TOKENS_PER_CORE).max(1);
-        let models: Arc<[Model]> = models.iter().map(|(name, config)| Model::load(name, config)).collect::<Result<_, _>>()?;
-        let (queue, state) = (Arc::new(Queue::default()), Arc::new(DeviceState::default()));
+        let usual = if accelerator.is_some() { BATCH_TOKENS_OF_GPU } else { threads * BATCH_TOKENS_PER_CORE };
+        let batch_tokens = config.batch_tokens.unwrap_or(usual).max(1);
+        let load = |(name, config): (&String, &ModelConfig)| Model::load(name, config, accelerator.as_ref());
+        let models: Arc<[Model]> = models.iter().map(load).collect::<Result<_, _>>()?;
+        let name = accelerator.as_ref().map_or("cpu", Accelerator::name).to_owned();
+        let (queue, state) = (Arc::new(Queue::default()), Arc::new(DeviceState::new(name)));
         let (jobs, received) = crossbeam_channel::unbounded();
         let mut hosts = Vec::new();
         for index in 0..models.len() {
-            hosts.extend(GeneratorHost::new(&models, index, config)?.map(|host| (index, host)));
+            hosts.extend(GeneratorHost::new(&models, index, config, accelerator.as_ref())?.map(|host| (index, host)));
         }
         let device = Device {
             models: models.clone(),
@@ -243,7 +261,7 @@ impl Engine {
     }
 
     /// Queues the sequences and waits for their rows.
-    async fn rows(&self, sequences: &[(usize, Arc<[u32]>)]) -> Result<Vec<Row>, Transient> {
+    async fn rows(&self, sequences: &[(usize, Arc<[u32]>)]) -> Result<Vec<Result<Row, Poison>>, Transient> {
         let inner = &*self.inner;
         let (reply, mut replies) = mpsc::unbounded_channel();
         let mut indexed: Vec<usize> = (0..sequences.len()).collect();
@@ -269,12 +287,12 @@ impl Engine {
             rest = &rest[count..];
         }
         drop(reply);
-        let mut rows: Vec<Option<Row>> = vec![None; sequences.len()];
+        let mut rows: Vec<Option<Result<Row, Poison>>> = vec![None; sequences.len()];
         while let Some((index, row)) = replies.recv().await {
             rows[index] = Some(row);
         }
         // A batch that was dropped on the way leaves holes: the device has stopped.
-        rows.into_iter().collect::<Option<Vec<Row>>>().ok_or_else(|| self.stopped())
+        rows.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
     }
 
     fn stopped(&self) -> Transient {

@@ -3,13 +3,15 @@
 use std::sync::Arc;
 
 use super::decoder::{Decoder, is_decoder};
-use super::encoder::Encoder;
+use super::encoder::{Encode, Encoder};
 use super::error::EngineError;
 use super::folder::Folder;
+use super::generation::HostedDecoder;
 use super::prompt::{ChatTokenizer, Limits};
 use super::remote::RemoteModel;
 use super::request::Chunking;
 use super::schema::Schema;
+use super::tensors::{Accelerator, TensorDecoder, TensorEncoder};
 use super::tokens::TextTokenizer;
 use super::weights::Weights;
 use crate::config::{ModelConfig, ModelPlace};
@@ -78,18 +80,18 @@ pub(super) enum Host {
 /// An encoder with its tokenizer.
 pub(super) struct HostedEncoder {
     pub(super) tokenizer: TextTokenizer,
-    pub(super) encoder: Encoder,
+    pub(super) encoder: Box<dyn Encode>,
 }
 
 /// A decoder with its tokenizer and chat template.
 pub(super) struct Generator {
     pub(super) tokenizer: ChatTokenizer,
-    pub(super) decoder: Decoder,
+    pub(super) decoder: Arc<dyn HostedDecoder>,
 }
 
 impl Model {
-    /// Loads the model that pipelines call `name`, or prepares for its server.
-    pub(super) fn load(name: &str, config: &ModelConfig) -> Result<Self, EngineError> {
+    /// Loads the model that pipelines call `name` onto the accelerator, or into memory where there is none; or prepares for its server.
+    pub(super) fn load(name: &str, config: &ModelConfig, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let path = match config.place(name)? {
             ModelPlace::Local(path) => path,
             ModelPlace::Server(_) => {
@@ -99,17 +101,26 @@ impl Model {
         };
         let mut folder = Folder::open(name, path)?;
         if folder.is_gguf() || folder.model_type().is_some_and(|kind| is_decoder(&kind)) {
-            return Self::generator(name, &mut folder, config);
+            return Self::generator(name, &mut folder, config, accelerator);
         }
         if let Some(adapter) = &config.adapter {
             let reason = format!("is an adapter, and `models.{name}` is an encoder; merge it before, or remove the setting");
             return Err(EngineError::invalid(adapter, reason));
         }
-        Self::encoder(name, &mut folder)
+        Self::encoder(name, &mut folder, accelerator)
     }
 
-    fn generator(name: &str, folder: &mut Folder, config: &ModelConfig) -> Result<Self, EngineError> {
-        let decoder = Decoder::load(folder, config.adapter.as_deref())?;
+    fn generator(
+        name: &str,
+        folder: &mut Folder,
+        config: &ModelConfig,
+        accelerator: Option<&Accelerator>,
+    ) -> Result<Self, EngineError> {
+        let adapter = config.adapter.as_deref();
+        let decoder: Arc<dyn HostedDecoder> = match accelerator {
+            Some(accelerator) => Arc::new(TensorDecoder::load(folder, adapter, accelerator)?),
+            None => Arc::new(Decoder::load(folder, adapter)?),
+        };
         let shape = decoder.shape();
         let max_tokens = shape.context.min(config.context.unwrap_or(usize::MAX));
         let limits = Limits { vocabulary: shape.vocabulary, context: max_tokens };
@@ -132,7 +143,7 @@ impl Model {
         Ok(Self { info, host: Host::Generator(Box::new(Generator { tokenizer, decoder })) })
     }
 
-    fn encoder(name: &str, folder: &mut Folder) -> Result<Self, EngineError> {
+    fn encoder(name: &str, folder: &mut Folder, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let (shape, family) = folder.shape()?;
         let positions = shape.max_position_embeddings.saturating_sub(shape.first_position(family));
         let max_tokens = folder.max_tokens(positions)?;
@@ -143,7 +154,10 @@ impl Model {
             ModelKind::Classifier | ModelKind::Generator => None,
         };
         let mut weights = Weights::read(folder)?;
-        let encoder = Encoder::load(&shape, family, pooling, &mut weights)?;
+        let encoder: Box<dyn Encode> = match accelerator {
+            Some(accelerator) => Box::new(TensorEncoder::load(&shape, family, pooling, &mut weights, accelerator)?),
+            None => Box::new(Encoder::load(&shape, family, pooling, &mut weights)?),
+        };
         let info = ModelInfo {
             name: name.into(),
             origin: folder.path().display().to_string(),

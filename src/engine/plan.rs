@@ -10,7 +10,7 @@ use super::generation::Prepared;
 use super::model::{Generator, Host, HostedEncoder, Model, ModelKind};
 use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, Work};
 use super::tokens::TextChunk;
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, FailureClass, Poison};
 
 /// The distinct work of a call and how its answers are put together from what comes of it.
 #[derive(Default)]
@@ -122,7 +122,7 @@ impl Plan {
 
 /// What came of a plan's work, in its order.
 pub(super) struct Results {
-    pub(super) rows: Vec<Row>,
+    pub(super) rows: Vec<Result<Row, Poison>>,
     pub(super) generated: Vec<Result<Answer, Failure>>,
     pub(super) remote: Vec<Result<Answer, Failure>>,
 }
@@ -160,13 +160,13 @@ impl Whole {
 }
 
 impl PlannedAnswer {
-    fn finish(self, rows: &[Row]) -> Result<Answer, Failure> {
+    fn finish(self, rows: &[Result<Row, Poison>]) -> Result<Answer, Failure> {
         let (mut tokens, mut device_micros) = (0, 0);
         let mut texts = Vec::with_capacity(self.texts.len());
         for text in self.texts {
             let mut chunks = Vec::with_capacity(text.len());
             for PlannedChunk { chunk, sequence, pays } in text {
-                let row = &rows[sequence];
+                let row = rows[sequence].as_ref().map_err(Poison::clone)?;
                 if !row.values.iter().all(|value| value.is_finite()) {
                     return Err(Failure::poison(FailureClass::Model, "the model's answer holds a value that is no number"));
                 }

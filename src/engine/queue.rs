@@ -8,16 +8,18 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::batch::{Row, TokenBatch};
 use super::request::Priority;
+use crate::failure::Poison;
 use crate::metrics::METRICS;
 
 /// A sequence and who waits for its row.
+#[cfg_attr(test, derive(Clone))]
 pub(super) struct Waiting {
     /// Token ids, special tokens included.
     pub(super) ids: Arc<[u32]>,
     /// The sequence's place in its call.
     pub(super) index: usize,
-    /// Where the row goes.
-    pub(super) reply: UnboundedSender<(usize, Row)>,
+    /// Where the row goes, or why there is none.
+    pub(super) reply: UnboundedSender<(usize, Result<Row, Poison>)>,
     /// Room in the queue, given back when the last sequence of a [`Part`] is done.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) room: Arc<OwnedSemaphorePermit>,

@@ -39,6 +39,7 @@ const KEPT_IN: &[(&str, &[&str])] = &[
     ("rdkafka", &["broker.rs", "source/kafka", "sink/topics", "demo/"]),
     ("candle_core", &["engine/", "engine.rs"]),
     ("candle_nn", &["engine/", "engine.rs"]),
+    ("candle_flash_attn", &["engine/tensors/flash"]),
     ("candle_transformers", &["engine/", "engine.rs"]),
     ("object_store", &["source/archive"]),
     ("cronexpr", &["jobs/"]),

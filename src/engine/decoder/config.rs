@@ -44,21 +44,21 @@ pub(in crate::engine) struct DecoderShape {
     /// Keys that a query sees, itself included, in the layers that have a window; none where no layer has one.
     pub(in crate::engine) sliding_window: Option<usize>,
     /// The window of each layer.
-    pub(super) windows: Vec<Option<usize>>,
+    pub(in crate::engine) windows: Vec<Option<usize>>,
     /// Added to the mean square before its root is taken.
-    pub(super) epsilon: f32,
+    pub(in crate::engine) epsilon: f32,
     /// How positions turn queries and keys.
-    pub(super) rotation: Rotation,
+    pub(in crate::engine) rotation: Rotation,
     /// Whether the output layer is the embedding table.
-    pub(super) tied: bool,
+    pub(in crate::engine) tied: bool,
     /// Whether query, key and value products have a bias.
-    pub(super) qkv_bias: bool,
+    pub(in crate::engine) qkv_bias: bool,
     /// Whether the product after attention has a bias.
-    pub(super) output_bias: bool,
+    pub(in crate::engine) output_bias: bool,
     /// Whether the feed-forward products have a bias.
-    pub(super) inner_bias: bool,
+    pub(in crate::engine) inner_bias: bool,
     /// Whether each head's query and key are normalized.
-    pub(super) head_norm: bool,
+    pub(in crate::engine) head_norm: bool,
 }
 
 #[derive(Deserialize)]

@@ -56,11 +56,7 @@ impl Decoder {
     fn plan<'a>(&self, cache: &KvCache, rows: &[StepRow<'a>]) -> Step<'a> {
         let (mut sequences, mut tokens) = (Vec::with_capacity(rows.len()), 0);
         for row in rows {
-            let end = row.past + row.ids.len();
-            assert!(!row.ids.is_empty(), "a row without tokens");
-            assert!(end <= row.blocks.len() * BLOCK_TOKENS, "{end} tokens in {} blocks", row.blocks.len());
-            assert!(row.blocks.iter().all(|block| (*block as usize) < cache.blocks()), "a block of another cache");
-            assert!(row.ids.iter().all(|id| (*id as usize) < self.shape.vocabulary), "a token id beyond the vocabulary");
+            row.check(self.shape.vocabulary, cache.blocks());
             sequences.push(NewTokens { first: tokens, count: row.ids.len(), past: row.past, blocks: row.blocks });
             tokens += row.ids.len();
         }
@@ -126,7 +122,7 @@ impl Decoder {
         let vocabulary = self.shape.vocabulary;
         let mut values = vec![0.0; states.len() / self.shape.hidden * vocabulary];
         self.head.apply(states, &mut values, Onto::Nothing);
-        Logits { values, vocabulary }
+        Logits::new(values, vocabulary, Vec::new())
     }
 
     /// Those of the vectors after the last layer whose logits are wanted, normalized.

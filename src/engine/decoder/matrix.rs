@@ -3,7 +3,7 @@
 use crate::engine::kernels::{Bytes, Packed};
 
 /// A matrix as its file stores it, a row an output.
-pub(super) enum Matrix {
+pub(in crate::engine) enum Matrix {
     /// In f32, or what f32 alone holds without loss.
     Wide {
         /// The rows, side by side.
@@ -24,7 +24,7 @@ pub(super) enum Matrix {
 
 impl Matrix {
     /// The values in f32.
-    pub(super) fn into_wide(self) -> Vec<f32> {
+    pub(in crate::engine) fn into_wide(self) -> Vec<f32> {
         match self {
             Self::Wide { rows, .. } => rows,
             Self::Half { rows, .. } => rows.into_iter().map(|half| f32::from_bits(u32::from(half) << 16)).collect(),

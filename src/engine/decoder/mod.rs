@@ -22,19 +22,20 @@ mod rope;
 mod weights;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::engine) mod tests;
 
 use std::path::Path;
 
 pub(in crate::engine) use cache::{BLOCK_TOKENS, KvCache};
 pub(in crate::engine) use config::{DecoderShape, is_decoder};
+pub(in crate::engine) use matrix::Matrix;
+pub(in crate::engine) use weights::Tensors;
 
 use self::gguf::GgufTensors;
 use self::layer::Layer;
 use self::linear::Linear;
 use self::lora::Adapter;
-use self::matrix::Matrix;
-use self::weights::{Checkpoint, Tensors};
+use self::weights::Checkpoint;
 use super::error::EngineError;
 use super::folder::Folder;
 use super::kernels::{HeadCache, Packed, RmsNorm};
@@ -76,29 +77,40 @@ pub(in crate::engine) enum Wanted {
 pub(in crate::engine) struct Logits {
     values: Vec<f32>,
     vocabulary: usize,
+    refused: Vec<usize>,
+}
+
+/// Reads the decoder of a Hugging Face folder or GGUF file, with the weights of a PEFT LoRA folder merged into it, and gives its shape and
+/// tensors to `build`, which must take every tensor.
+pub(in crate::engine) fn read<D>(
+    folder: &mut Folder,
+    adapter: Option<&Path>,
+    build: impl FnOnce(DecoderShape, &mut dyn Tensors) -> Result<D, EngineError>,
+) -> Result<D, EngineError> {
+    if folder.is_gguf() {
+        if let Some(adapter) = adapter {
+            let reason = "an adapter cannot be merged into a GGUF file; use the model's safetensors folder, or a GGUF file of the merged model";
+            return Err(EngineError::invalid(adapter, reason));
+        }
+        let (shape, mut tensors) = GgufTensors::open(folder)?;
+        return build(shape, &mut tensors);
+    }
+    let json = folder.read("config.json", "config.json names the architecture")?;
+    let shape = DecoderShape::parse(&json, &folder.join("config.json"))?;
+    let adapter = adapter.map(|path| Adapter::open(folder, path)).transpose()?;
+    let mut tensors = Checkpoint::open(folder, adapter)?;
+    let decoder = build(shape, &mut tensors)?;
+    tensors.finish()?;
+    Ok(decoder)
 }
 
 impl Decoder {
-    /// Loads the decoder of a Hugging Face folder or GGUF file, with the weights of a PEFT LoRA folder merged into it.
+    /// Loads the decoder of a folder or file: see [`read`].
     pub(in crate::engine) fn load(folder: &mut Folder, adapter: Option<&Path>) -> Result<Self, EngineError> {
-        if folder.is_gguf() {
-            if let Some(adapter) = adapter {
-                let reason = "an adapter cannot be merged into a GGUF file; use the model's safetensors folder, or a GGUF file of the merged model";
-                return Err(EngineError::invalid(adapter, reason));
-            }
-            let (shape, mut tensors) = GgufTensors::open(folder)?;
-            return Self::build(shape, &mut tensors);
-        }
-        let json = folder.read("config.json", "config.json names the architecture")?;
-        let shape = DecoderShape::parse(&json, &folder.join("config.json"))?;
-        let adapter = adapter.map(|path| Adapter::open(folder, path)).transpose()?;
-        let mut tensors = Checkpoint::open(folder, adapter)?;
-        let decoder = Self::build(shape, &mut tensors)?;
-        tensors.finish()?;
-        Ok(decoder)
+        read(folder, adapter, Self::build)
     }
 
-    fn build(shape: DecoderShape, tensors: &mut impl Tensors) -> Result<Self, EngineError> {
+    fn build(shape: DecoderShape, tensors: &mut dyn Tensors) -> Result<Self, EngineError> {
         let table = tensors.matrix("model.embed_tokens.weight", shape.vocabulary, shape.hidden)?;
         let (embeddings, head) = if shape.tied {
             (None, table.pack())
@@ -148,11 +160,35 @@ impl Decoder {
     }
 }
 
+impl StepRow<'_> {
+    /// Panics where the row is not what [`Decoder::forward`] asks for: a decoder of `vocabulary` tokens, a cache of `blocks` blocks.
+    pub(in crate::engine) fn check(&self, vocabulary: usize, blocks: usize) {
+        let end = self.past + self.ids.len();
+        assert!(!self.ids.is_empty(), "a row without tokens");
+        assert!(end <= self.blocks.len() * BLOCK_TOKENS, "{end} tokens in {} blocks", self.blocks.len());
+        assert!(self.blocks.iter().all(|block| (*block as usize) < blocks), "a block of another cache");
+        assert!(self.ids.iter().all(|id| (*id as usize) < vocabulary), "a token id beyond the vocabulary");
+    }
+
+    /// How many of its tokens logits are wanted of.
+    pub(in crate::engine) fn wanted_tokens(&self) -> usize {
+        match self.wanted {
+            Wanted::None => 0,
+            Wanted::Last => 1,
+            Wanted::All => self.ids.len(),
+        }
+    }
+}
+
 impl Logits {
-    /// Rows of `vocabulary` logits.
-    #[cfg(test)]
-    pub(in crate::engine) fn new(values: Vec<f32>, vocabulary: usize) -> Self {
-        Self { values, vocabulary }
+    /// Rows of `vocabulary` logits, those of the step's rows `refused` being no numbers.
+    pub(in crate::engine) fn new(values: Vec<f32>, vocabulary: usize, refused: Vec<usize>) -> Self {
+        Self { values, vocabulary, refused }
+    }
+
+    /// The step's rows for which the device had too little memory, even alone.
+    pub(in crate::engine) fn refused(&self) -> &[usize] {
+        &self.refused
     }
 
     /// Rows there are.

@@ -20,7 +20,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const HEADER_BYTES: u64 = 100 << 20;
 
 /// Where the tensors of a decoder come from.
-pub(super) trait Tensors {
+pub(in crate::engine) trait Tensors {
     /// Takes the matrix `name` of `outputs` rows of `inputs`.
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, EngineError>;
 

@@ -3,33 +3,40 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use super::ports::{BLOCK_TOKENS, Decode, Logits, StepRow, Vocabulary};
+use super::ports::{BLOCK_TOKENS, Decode, HostedDecoder, Logits, StepRow, Vocabulary};
 use super::scheduler::{Counts, Limits, Scheduler};
 use super::sequence::Job;
 use crate::config::EngineConfig;
-use crate::engine::decoder::KvCache;
+use crate::engine::decoder::{Decoder, DecoderShape, KvCache};
 use crate::engine::error::EngineError;
 use crate::engine::model::{Generator, Host, Model};
+use crate::engine::tensors::Accelerator;
 use crate::metrics::METRICS;
 
 /// Sequences of a generator on the device. Beyond this a step's products are so large that more rows gain nothing, and each takes longer.
 const ROWS: usize = 64;
 
+/// On a GPU, which reads all weights for a step however few its rows are: until products and not reading take the time.
+const ROWS_OF_GPU: usize = 128;
+
 /// Tokens of a step. Fewer would read the weights too often for each token of a prompt; more would keep those that write waiting.
 const STEP_TOKENS: usize = 512;
 
-/// Memory for keys and values, in MiB.
+/// On a GPU, for the same reasons.
+const STEP_TOKENS_OF_GPU: usize = 2048;
+
+/// Memory for keys and values, in MiB, where the device does not say what it has.
 const KV_CACHE_MIB: usize = 1024;
 
 /// A generator with everything that changes while it works.
 pub(in crate::engine) struct GeneratorHost {
-    scheduler: Scheduler<Resident>,
+    scheduler: Scheduler<Box<dyn Decode>>,
     name: Arc<str>,
 }
 
-/// A decoder with its cache.
+/// A decoder on the cores of this machine, with its cache.
 struct Resident {
-    place: Place,
+    decoder: Arc<Decoder>,
     cache: KvCache,
 }
 
@@ -55,15 +62,22 @@ impl GeneratorHost {
         models: &Arc<[Model]>,
         index: usize,
         config: &EngineConfig,
+        accelerator: Option<&Accelerator>,
     ) -> Result<Option<Self>, EngineError> {
         let model = &models[index];
         let Host::Generator(generator) = &model.host else { return Ok(None) };
-        let budget = config.kv_cache_mib.unwrap_or(KV_CACHE_MIB) << 20;
+        let (rows, step_tokens) = match accelerator {
+            Some(_) => (ROWS_OF_GPU, STEP_TOKENS_OF_GPU),
+            None => (ROWS, STEP_TOKENS),
+        };
+        // The other half is for what a step computes, and for the next generator.
+        let usual = accelerator.and_then(Accelerator::free_bytes).map_or(KV_CACHE_MIB << 20, |free| free / 2);
+        let budget = config.kv_cache_mib.map_or(usual, |mib| mib << 20);
         let affordable = budget / generator.decoder.block_bytes().max(1);
         // One more a row, for the copy of a block that a prefix ends in.
-        let usable = ROWS * (model.info.max_tokens.div_ceil(BLOCK_TOKENS) + 1);
+        let usable = rows * (model.info.max_tokens.div_ceil(BLOCK_TOKENS) + 1);
         let blocks = affordable.clamp(1, usable);
-        let cache = generator.decoder.cache(blocks)?;
+        let decoder = generator.decoder.clone().open(blocks)?;
         tracing::info!(
             model = &*model.info.name,
             weight_bytes = generator.decoder.bytes(),
@@ -71,8 +85,8 @@ impl GeneratorHost {
             "generator loaded"
         );
         let place = Place { models: models.clone(), index };
-        let limits = Limits { rows: ROWS, step_tokens: config.step_tokens.unwrap_or(STEP_TOKENS) };
-        let scheduler = Scheduler::new(Resident { place: place.clone(), cache }, Arc::new(place), limits);
+        let limits = Limits { rows, step_tokens: config.step_tokens.unwrap_or(step_tokens) };
+        let scheduler = Scheduler::new(decoder, Arc::new(place), limits);
         Ok(Some(Self { scheduler, name: model.info.name.clone() }))
     }
 
@@ -115,7 +129,26 @@ impl Decode for Resident {
     }
 
     fn forward(&mut self, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
-        self.place.generator().decoder.forward(&mut self.cache, rows)
+        self.decoder.forward(&mut self.cache, rows)
+    }
+}
+
+impl HostedDecoder for Decoder {
+    fn shape(&self) -> &DecoderShape {
+        self.shape()
+    }
+
+    fn bytes(&self) -> usize {
+        self.bytes()
+    }
+
+    fn block_bytes(&self) -> usize {
+        self.block_bytes()
+    }
+
+    fn open(self: Arc<Self>, blocks: usize) -> Result<Box<dyn Decode>, EngineError> {
+        let cache = self.cache(blocks)?;
+        Ok(Box::new(Resident { decoder: self, cache }))
     }
 }
 

@@ -26,6 +26,7 @@ mod waiting;
 mod tests;
 
 pub(super) use host::GeneratorHost;
+pub(super) use ports::{Decode, HostedDecoder};
 pub(super) use prepare::Prepared;
 pub(super) use scheduler::Counts;
 pub(super) use sequence::Job;

@@ -1,6 +1,6 @@
 //! Continuous batching: in every step whoever writes takes a token further, prompts are read in pieces, and whoever is done makes room.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Instant;
@@ -181,16 +181,18 @@ impl<D: Decode> Scheduler<D> {
     pub(in crate::engine) fn step(&mut self) -> Result<(), EngineError> {
         self.drop_abandoned();
         self.admit();
-        let parts = self.plan();
+        let mut parts = self.plan();
         if parts.is_empty() {
             return Ok(());
         }
         let start = Instant::now();
         let (logits, mut masks) = self.forward(&parts)?;
+        let refused = refused(&parts, &logits);
         let before = self.known(&parts);
-        let outcomes = self.advance(&parts, &logits, &mut masks);
+        let outcomes = self.advance(&parts, &refused, &logits, &mut masks);
         self.counts.generated += self.known(&parts) - before;
         let nanos = start.elapsed().as_nanos() as f64;
+        refused.iter().for_each(|key| self.refuse(*key, parts.remove(key)));
         self.settle(parts, nanos);
         for (key, outcome) in outcomes {
             if let Some(sequence) = self.leave(key) {
@@ -243,8 +245,14 @@ impl<D: Decode> Scheduler<D> {
         Ok((logits?, masks.into_iter().collect()))
     }
 
-    /// Lets every sequence take its logits, each on one thread; gives those that are done.
-    fn advance(&mut self, parts: &BTreeMap<u64, Part>, logits: &Logits, masks: &mut Masks) -> Vec<(u64, Result<Finish, Poison>)> {
+    /// Lets every sequence that has logits take them, each on one thread; gives those that are done.
+    fn advance(
+        &mut self,
+        parts: &BTreeMap<u64, Part>,
+        refused: &BTreeSet<u64>,
+        logits: &Logits,
+        masks: &mut Masks,
+    ) -> Vec<(u64, Result<Finish, Poison>)> {
         let mut row = 0;
         let mut turns = Vec::new();
         for (key, sequence) in &mut self.running {
@@ -254,13 +262,27 @@ impl<D: Decode> Scheduler<D> {
                 Part::Read { wanted, .. } => usize::from(*wanted),
                 Part::Weigh(branches) => sequence.tokens_of(branches),
             };
-            if row > first {
+            if row > first && !refused.contains(key) {
                 turns.push(Turn { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
             }
         }
         debug_assert_eq!(row, logits.rows(), "rows of logits");
         let vocabulary = &*self.vocabulary;
         turns.into_par_iter().filter_map(|turn| turn.take(logits, vocabulary)).collect()
+    }
+
+    /// Ends a sequence for which the device has too little memory.
+    fn refuse(&mut self, key: u64, part: Option<Part>) {
+        if let Some(Part::Weigh(branches)) = part {
+            branches.into_iter().for_each(|branch| self.release(branch));
+        }
+        if let Some(sequence) = self.leave(key) {
+            let reason = format!(
+                "the device has too little memory for a step of this request alone, which has {} tokens; lower engine.step_tokens or engine.kv_cache_mib, or shorten the prompt",
+                sequence.tokens.len()
+            );
+            sequence.close(Err(Poison { class: FailureClass::Model, reason }));
+        }
     }
 
     /// Writes down what the step has done.
@@ -314,6 +336,22 @@ impl<D: Decode> Scheduler<D> {
             self.leave(key);
         }
     }
+}
+
+/// The sequences of which a row was refused.
+fn refused(parts: &BTreeMap<u64, Part>, logits: &Logits) -> BTreeSet<u64> {
+    if logits.refused().is_empty() {
+        return BTreeSet::new();
+    }
+    let rows = parts.iter().flat_map(|(key, part)| {
+        let count = match part {
+            Part::Read { .. } => 1,
+            Part::Weigh(branches) => branches.len(),
+        };
+        std::iter::repeat_n(*key, count)
+    });
+    let owners: Vec<u64> = rows.collect();
+    logits.refused().iter().map(|row| owners[*row]).collect()
 }
 
 /// Runs what is not ours (grammars): what it cannot digest must not stop the device.

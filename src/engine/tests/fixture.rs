@@ -15,30 +15,30 @@ use crate::engine::{Answer, Chunking, Engine, EngineError, Prediction, Request, 
 use crate::failure::Failure;
 
 /// The name under which tests load a tiny model.
-pub(super) const NAME: &str = "tiny";
+pub(in crate::engine) const NAME: &str = "tiny";
 
 /// What a tiny model is like.
 #[derive(Clone)]
-pub(super) struct Tiny {
-    pub(super) model_type: &'static str,
-    pub(super) hidden: usize,
-    pub(super) heads: usize,
-    pub(super) classes: Option<usize>,
-    pub(super) shards: usize,
-    pub(super) dtype: DType,
-    pub(super) prefix: &'static str,
-    pub(super) pooling: &'static str,
+pub(in crate::engine) struct Tiny {
+    pub(in crate::engine) model_type: &'static str,
+    pub(in crate::engine) hidden: usize,
+    pub(in crate::engine) heads: usize,
+    pub(in crate::engine) classes: Option<usize>,
+    pub(in crate::engine) shards: usize,
+    pub(in crate::engine) dtype: DType,
+    pub(in crate::engine) prefix: &'static str,
+    pub(in crate::engine) pooling: &'static str,
 }
 
-pub(super) const INNER: usize = 72;
-pub(super) const LAYERS: usize = 2;
-pub(super) const POSITIONS: usize = 66;
+pub(in crate::engine) const INNER: usize = 72;
+pub(in crate::engine) const LAYERS: usize = 2;
+pub(in crate::engine) const POSITIONS: usize = 66;
 
-pub(super) fn bert() -> Tiny {
+pub(in crate::engine) fn bert() -> Tiny {
     Tiny { model_type: "bert", hidden: 32, heads: 4, classes: None, shards: 1, dtype: DType::F32, prefix: "", pooling: "mean" }
 }
 
-pub(super) fn xlm_roberta() -> Tiny {
+pub(in crate::engine) fn xlm_roberta() -> Tiny {
     Tiny { model_type: "xlm-roberta", pooling: "cls", ..bert() }
 }
 
@@ -47,7 +47,7 @@ impl Tiny {
         self.model_type == "bert"
     }
 
-    pub(super) fn vocabulary(&self) -> Vec<String> {
+    pub(in crate::engine) fn vocabulary(&self) -> Vec<String> {
         let mut words: Vec<String> =
             if self.is_bert() { vec!["[PAD]", "[UNK]", "[CLS]", "[SEP]"] } else { vec!["<s>", "<pad>", "</s>", "<unk>", "▁"] }
                 .into_iter()
@@ -102,7 +102,7 @@ impl Tiny {
         })
     }
 
-    pub(super) fn config(&self) -> Value {
+    pub(in crate::engine) fn config(&self) -> Value {
         let head = if self.classes.is_some() { "ForSequenceClassification" } else { "Model" };
         let class = if self.is_bert() { "Bert" } else { "XLMRoberta" };
         let labels: BTreeMap<String, String> =
@@ -117,7 +117,7 @@ impl Tiny {
     }
 
     /// The weights by name, the same for the same model.
-    pub(super) fn weights(&self) -> HashMap<String, Tensor> {
+    pub(in crate::engine) fn weights(&self) -> HashMap<String, Tensor> {
         let mut rng = StdRng::seed_from_u64(7);
         let mut tensors = HashMap::new();
         let (hidden, prefix) = (self.hidden, self.prefix);
@@ -161,7 +161,7 @@ impl Tiny {
     }
 
     /// Writes the model folder.
-    pub(super) fn write(&self) -> TempDir {
+    pub(in crate::engine) fn write(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         self.write_to(folder.path());
         folder
@@ -192,38 +192,38 @@ impl Tiny {
     }
 
     /// Writes the model and starts an engine on it.
-    pub(super) fn engine(&self) -> Engine {
+    pub(in crate::engine) fn engine(&self) -> Engine {
         start(self.write().path()).unwrap()
     }
 }
 
-pub(super) fn shard_name(shard: usize) -> String {
+pub(in crate::engine) fn shard_name(shard: usize) -> String {
     format!("model-{shard:05}.safetensors")
 }
 
-pub(super) fn write_json(path: &Path, value: &Value) {
+pub(in crate::engine) fn write_json(path: &Path, value: &Value) {
     std::fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
 }
 
 /// Starts an engine on the model in `folder`.
-pub(super) fn start(folder: &Path) -> Result<Engine, EngineError> {
+pub(in crate::engine) fn start(folder: &Path) -> Result<Engine, EngineError> {
     start_with(folder, EngineConfig { threads: Some(2), ..EngineConfig::default() })
 }
 
-pub(super) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, EngineError> {
+pub(in crate::engine) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, EngineError> {
     Engine::start(&config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]))
 }
 
-pub(super) fn encode(texts: &[&str], chunking: Chunking) -> Request {
+pub(in crate::engine) fn encode(texts: &[&str], chunking: Chunking) -> Request {
     Request { model: NAME.into(), work: Work::Encode { texts: texts.iter().map(|text| Arc::from(*text)).collect(), chunking } }
 }
 
-pub(super) fn classify(text: &str) -> Request {
+pub(in crate::engine) fn classify(text: &str) -> Request {
     Request { model: NAME.into(), work: Work::Classify { text: text.into() } }
 }
 
 /// The vector of the only chunk of the only text.
-pub(super) fn vector(answer: &Result<Answer, Failure>) -> Vec<f32> {
+pub(in crate::engine) fn vector(answer: &Result<Answer, Failure>) -> Vec<f32> {
     match &answer.as_ref().unwrap().prediction {
         Prediction::Vectors(texts) => texts[0].chunks[0].vector.to_vec(),
         other => panic!("expected vectors, got {other:?}"),
@@ -231,14 +231,14 @@ pub(super) fn vector(answer: &Result<Answer, Failure>) -> Vec<f32> {
 }
 
 /// Fails where two rows differ by more than rounding.
-pub(super) fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+pub(in crate::engine) fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(got.len(), expected.len(), "{what}: components");
     let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst <= tolerance, "{what}: expected at most {tolerance:e} between the vectors, found {worst:e}");
 }
 
 /// Texts of many lengths in several scripts.
-pub(super) fn texts() -> Vec<String> {
+pub(in crate::engine) fn texts() -> Vec<String> {
     let mut texts: Vec<String> =
         (1..40).map(|i| format!("the mill{} grinds, {}!", "e".repeat(i % 5), "corn ".repeat(i % 17))).collect();
     texts.extend(

@@ -1,7 +1,7 @@
 //! Tests of the model host on tiny random models.
 
 mod chunking;
-mod fixture;
+pub(super) mod fixture;
 mod generating;
 mod loading;
 mod reference;

@@ -15,14 +15,14 @@ use crate::engine::folder::Folder;
 
 /// What a random decoder is like.
 #[derive(Clone)]
-pub(super) struct Random {
-    pub(super) config: Value,
-    pub(super) dtype: DType,
-    pub(super) shards: usize,
+pub(in crate::engine) struct Random {
+    pub(in crate::engine) config: Value,
+    pub(in crate::engine) dtype: DType,
+    pub(in crate::engine) shards: usize,
 }
 
 /// A decoder of a family, with the peculiarities that tell the families apart.
-pub(super) fn random(family: &str) -> Random {
+pub(in crate::engine) fn random(family: &str) -> Random {
     let mut config = json!({
         "model_type": family, "vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6,
         "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 70, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
@@ -42,7 +42,7 @@ pub(super) fn random(family: &str) -> Random {
     Random { config, dtype: DType::F32, shards: 1 }
 }
 
-pub(super) const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+pub(in crate::engine) const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 impl Random {
     /// The names and shapes of the weights.
@@ -98,7 +98,7 @@ impl Random {
     }
 
     /// Writes the model folder.
-    pub(super) fn write(&self) -> TempDir {
+    pub(in crate::engine) fn write(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         write_json(&folder, "config.json", &self.config);
         let tensor = |(name, (shape, values)): (String, (Vec<usize>, Vec<f32>))| {
@@ -128,7 +128,7 @@ impl Random {
     }
 
     /// The logits of plain loops after each token.
-    pub(super) fn plain(&self, ids: &[u32]) -> Vec<Vec<f64>> {
+    pub(in crate::engine) fn plain(&self, ids: &[u32]) -> Vec<Vec<f64>> {
         Plain { config: &self.config, weights: &self.weights() }.logits(ids)
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn load(path: &std::path::Path, adapter: Option<&std::path::Path>) ->
 }
 
 /// Token ids below `vocabulary`.
-pub(super) fn ids(count: usize, seed: u64, vocabulary: u32) -> Vec<u32> {
+pub(in crate::engine) fn ids(count: usize, seed: u64, vocabulary: u32) -> Vec<u32> {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..count).map(|_| rng.random_range(0..vocabulary)).collect()
 }
@@ -167,7 +167,7 @@ pub(super) fn read_at_once(decoder: &Decoder, ids: &[u32]) -> Vec<Vec<f32>> {
 
 /// Fails where logits differ by more than `tolerance` of the largest.
 #[track_caller]
-pub(super) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], tolerance: f64) {
+pub(in crate::engine) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{what}: rows of logits");
     let largest = expected.iter().flatten().fold(0.0, |most: f64, x| most.max(x.abs()));
     for (row, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -183,6 +183,6 @@ pub(super) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], 
 }
 
 /// The logits of f32 as the expectation of others.
-pub(super) fn widened(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
+pub(in crate::engine) fn widened(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
     logits.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
 }

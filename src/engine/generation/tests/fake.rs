@@ -21,6 +21,8 @@ type Slot = Option<(u32, usize)>;
 
 pub(super) struct FakeDecoder {
     pub(super) slots: Vec<[Slot; BLOCK_TOKENS]>,
+    /// The longest sequence that there is memory to read on.
+    pub(super) longest: usize,
 }
 
 /// The logits after some tokens.
@@ -55,8 +57,14 @@ impl Decode for FakeDecoder {
                 self.slots[block as usize][position % BLOCK_TOKENS] = Some((*id, position));
             }
         }
-        for row in rows {
+        let mut refused = Vec::new();
+        for (index, row) in rows.iter().enumerate() {
             let end = row.past + row.ids.len();
+            if end > self.longest {
+                refused.push(index);
+                values.extend(std::iter::repeat_n(f32::NAN, row.wanted_tokens() * TOKENS as usize));
+                continue;
+            }
             let read = |position: usize| {
                 let slot = self.slots[row.blocks[position / BLOCK_TOKENS] as usize][position % BLOCK_TOKENS];
                 let (id, at) = slot.unwrap_or_else(|| panic!("position {position} was never written"));
@@ -72,7 +80,7 @@ impl Decode for FakeDecoder {
                 values.extend(logits_after((0..=last).map(read)));
             }
         }
-        Ok(Logits::new(values, TOKENS as usize))
+        Ok(Logits::new(values, TOKENS as usize, refused))
     }
 }
 
@@ -252,7 +260,7 @@ impl Ask {
 
 /// A scheduler over so many blocks.
 pub(super) fn scheduler(blocks: usize, rows: usize, step_tokens: usize) -> Scheduler<FakeDecoder> {
-    let decoder = FakeDecoder { slots: vec![[None; BLOCK_TOKENS]; blocks] };
+    let decoder = FakeDecoder { slots: vec![[None; BLOCK_TOKENS]; blocks], longest: usize::MAX };
     Scheduler::new(decoder, Arc::new(Letters), Limits { rows, step_tokens })
 }
 

@@ -93,6 +93,37 @@ fn what_can_never_fit_is_told_so_at_once() {
 }
 
 #[test]
+fn what_the_device_has_no_memory_for_fails_alone() {
+    let mut scheduler = scheduler(60, 8, 40);
+    scheduler.decoder.longest = 100;
+    let prefix = tokens(1, 50);
+    let fits = |seed: u32| write("a", [prefix.clone(), tokens(seed, 7)].concat(), 30);
+    let first = Ask { what: What::Weigh(vec![tokens(9, 8), tokens(8, 3)]), ..write("a", prefix.clone(), 0) };
+    // One while its prompt is read, one while it writes, and one while its longer answer is weighed.
+    let read = write("a", [prefix.clone(), tokens(2, 70)].concat(), 5);
+    let written = write("a", [prefix.clone(), tokens(3, 40)].concat(), 45);
+    let weighed = Ask { what: What::Weigh(vec![tokens(4, 3), tokens(5, 90)]), ..write("a", prefix.clone(), 0) };
+    let mut refused: Vec<_> = [&read, &written, &weighed].map(|job| job.submit(&mut scheduler)).into();
+    let jobs = [fits(4), first, fits(5)];
+    let mut others: Vec<_> = jobs.iter().map(|job| job.submit(&mut scheduler)).collect();
+    run(&mut scheduler);
+    for answers in &mut refused {
+        let Failure::Poison(poison) = answers.try_recv().unwrap().1.unwrap_err() else { panic!("expected poison") };
+        assert_eq!(poison.class, FailureClass::Model);
+        assert!(
+            poison.reason.contains("too little memory") && poison.reason.contains("engine.kv_cache_mib"),
+            "{}",
+            poison.reason
+        );
+    }
+    for (job, answers) in jobs.iter().zip(&mut others) {
+        assert_eq!(answer(answers).prediction, job.expected());
+    }
+    while scheduler.prefixes.evict(&mut scheduler.blocks, |_| false) {}
+    assert_eq!(scheduler.blocks_used(), 0, "blocks of those that were refused are still held");
+}
+
+#[test]
 fn prefixes_give_way_before_sequences_do() {
     let mut scheduler = scheduler(12, 8, 512);
     for group in ["a", "b", "c"] {
