@@ -25,6 +25,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
+use crate::jobs::schedules::Schedule;
 use crate::jobs::{Crew, Station, Workshop};
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
@@ -46,6 +47,7 @@ pub struct App {
     definitions: Vec<Definition>,
     works: Vec<Arc<Works>>,
     stations: BTreeMap<Arc<str>, Arc<Station>>,
+    schedules: Vec<Schedule>,
     datasets: Vec<Dataset>,
 }
 
@@ -69,6 +71,7 @@ impl App {
         if !problems.is_empty() {
             return Err(DefinitionError { problems }.into());
         }
+        let schedules = schedules(&config, &definitions)?;
         let health = Health::new();
         let store = Store::connect(&config.database)?;
         store.migrate().await?;
@@ -89,6 +92,7 @@ impl App {
             definitions: Vec::new(),
             works: Vec::new(),
             stations: BTreeMap::new(),
+            schedules,
             datasets: Vec::new(),
         };
         for definition in definitions {
@@ -182,7 +186,7 @@ impl App {
             for run in crew.start(&kafka, [end(), end()], Duration::from_secs(self.config.limits.drain_seconds))? {
                 runners.push(essential(run, stop.clone()).boxed());
             }
-            helpers.spawn(crew.foreman().run());
+            helpers.spawn(crew.foreman(self.schedules.clone()).run());
         }
         let broken = tokio::spawn(broken(self.engine.clone(), stop.clone()));
         let results = join_all(runners).await;
@@ -240,6 +244,18 @@ impl App {
             in_flight_bytes: self.config.limits.in_flight_bytes,
         }
     }
+}
+
+/// What the foreman asks for by the clock. A process that takes no part in jobs has none, and need not know what they name.
+fn schedules(config: &Config, definitions: &[Definition]) -> Result<Vec<Schedule>, DefinitionError> {
+    if config.jobs.enabled {
+        return Schedule::all(config, definitions);
+    }
+    let count = config.schedules.len() + definitions.iter().map(|definition| definition.schedules.len()).sum::<usize>();
+    if count > 0 {
+        tracing::info!(schedules = count, "schedules do not fire here: jobs.enabled is not set");
+    }
+    Ok(Vec::new())
 }
 
 /// One that cannot go on takes the process with it, for a supervisor to start anew; the others drain.

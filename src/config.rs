@@ -2,6 +2,7 @@
 
 mod load;
 mod model;
+mod schedule;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -10,6 +11,7 @@ use serde::Deserialize;
 
 pub use load::{ConfigError, Flag};
 pub use model::{ModelConfig, ModelPlace, ServerPlace};
+pub use schedule::{Overlap, ScheduleConfig};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -33,6 +35,8 @@ pub struct Config {
     pub datasets: BTreeMap<String, DatasetConfig>,
     /// Jobs: backfills and other work that somebody asks for.
     pub jobs: JobsConfig,
+    /// Schedules by name, besides those of pipeline files.
+    pub schedules: BTreeMap<String, ScheduleConfig>,
     /// Bounds on what is held in memory and waited for.
     pub limits: LimitsConfig,
 }
@@ -171,6 +175,7 @@ impl Default for Config {
             models: BTreeMap::new(),
             datasets: BTreeMap::new(),
             jobs: JobsConfig::default(),
+            schedules: BTreeMap::new(),
             limits: LimitsConfig::default(),
         }
     }

@@ -13,6 +13,7 @@
 //! | `errands.rs` | the two topics |
 //! | `work.rs` | one unit, from claim to end |
 //! | `source.rs` | what a unit reads |
+//! | `schedules.rs` | jobs that are asked for by the clock |
 //! | `crew.rs` | all of it in one process |
 //! | `station.rs` | a pipeline as jobs use it |
 
@@ -20,6 +21,7 @@ mod crew;
 mod errands;
 mod foreman;
 mod plan;
+pub mod schedules;
 mod source;
 pub mod spec;
 mod station;
