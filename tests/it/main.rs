@@ -20,6 +20,7 @@ mod pipelines;
 mod queries;
 mod readme;
 mod remote;
+mod schedules;
 mod search;
 mod smoke;
 mod world;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         models::trials(),
         pipelines::trials(),
+        schedules::trials(),
         search::trials(),
         writer::trials(),
         faults::trials(),
