@@ -215,7 +215,7 @@ impl Schedule {
     /// # Errors
     /// A sentence where it is none.
     pub fn job_now(&self, now: Timestamp) -> Result<JobSpec, String> {
-        // The end of such an id is random; its beginning is the same for all of a minute.
+        // Its end is random, and enough of it.
         let random = Uuid::now_v7().simple().to_string();
         self.job(format!("{}@now-{}", self.id, &random[20..]), now)
     }

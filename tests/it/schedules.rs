@@ -60,7 +60,7 @@ async fn foreman(store: &Store, owner: &str, jobs_at_a_time: usize, schedules: &
         in_flight_bytes: 1 << 20,
     };
     let errands = Errands { workshop, places: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
-    let config = JobsConfig { jobs_at_a_time, ..JobsConfig::default() };
+    let config = JobsConfig { jobs_at_a_time, events_topic: errands.events_topic.clone(), ..JobsConfig::default() };
     Foreman { errands: Arc::new(errands), config, hands_out: false, schedules }
 }
 
@@ -170,7 +170,7 @@ async fn a_pause_is_caught_up() {
 async fn refused_and_others() {
     let database = postgres::database().await;
     let text = "  broken: { cron: '* * * * *', job: { kind: backfill, dataset: archive, prefix: '{date}/' } }
-  sound: { cron: '* * * * *', job: { kind: rerun } }\n";
+  sound: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
     let mut foreman = foreman(&database.store, "foreman", 4, text).await;
     foreman.look_at(minute(0)).await.unwrap();
     Arc::get_mut(&mut foreman.errands).unwrap().workshop.datasets.clear();

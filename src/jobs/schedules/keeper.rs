@@ -61,7 +61,7 @@ impl Foreman {
             cancel: &cancel,
         };
         let written = store.decide_firings(&firings, &self.config.events_topic).await?;
-        written.iter().for_each(|firing| tell(schedule, firing));
+        tell(schedule, &written);
         Ok(())
     }
 
@@ -89,16 +89,23 @@ fn firing(decision: &Decision) -> Firing {
     Firing { time_ms: decision.time.as_millisecond(), outcome, reason }
 }
 
-fn tell(schedule: &Schedule, firing: &Firing) {
-    let (outcome, reason) = (firing.outcome.as_str(), firing.reason.as_deref());
-    METRICS.schedule_firings.with_label_values(&[schedule.id.as_str(), outcome]).inc();
-    let time = Timestamp::from_millisecond(firing.time_ms).map(|time| time.to_string()).unwrap_or_default();
-    match firing.outcome {
-        FiringOutcome::Missed | FiringOutcome::Refused => {
-            tracing::warn!(schedule = schedule.id, time, outcome, reason, "a time of a schedule has no job");
+/// One line for each time, save that what was missed in a long absence is one.
+fn tell(schedule: &Schedule, written: &[Firing]) {
+    let shown = |firing: &Firing| Timestamp::from_millisecond(firing.time_ms).map(|time| time.to_string()).unwrap_or_default();
+    let schedule = schedule.id.as_str();
+    for firing in written {
+        METRICS.schedule_firings.with_label_values(&[schedule, firing.outcome.as_str()]).inc();
+        let (time, outcome, reason) = (shown(firing), firing.outcome.as_str(), firing.reason.as_deref());
+        match firing.outcome {
+            FiringOutcome::Missed => {}
+            FiringOutcome::Refused => tracing::warn!(schedule, time, reason, "a time of a schedule is refused its job"),
+            FiringOutcome::Fired | FiringOutcome::Skipped => {
+                tracing::info!(schedule, time, outcome, reason, "a time of a schedule");
+            }
         }
-        FiringOutcome::Fired | FiringOutcome::Skipped => {
-            tracing::info!(schedule = schedule.id, time, outcome, reason, "a time of a schedule");
-        }
+    }
+    let missed: Vec<&Firing> = written.iter().filter(|firing| firing.outcome == FiringOutcome::Missed).collect();
+    if let [first, ..] = missed[..] {
+        tracing::warn!(schedule, times = missed.len(), first = shown(first), "times of a schedule were missed");
     }
 }
