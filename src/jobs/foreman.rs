@@ -101,7 +101,7 @@ impl Foreman {
     }
 
     async fn take_up(&self, job: &JobRow) -> Result<bool, Transient> {
-        let now = Timestamp::now().as_millisecond();
+        let now = jiff::Timestamp::now().as_millisecond();
         if job.deadline_ms.is_some_and(|deadline| deadline <= now) {
             return self.fail(job, JobState::Queued, "its deadline passed before it could begin").await;
         }
@@ -151,7 +151,7 @@ impl Foreman {
             self.move_on(job, &[JobState::Running], (state, reason.as_deref())).await?;
             return Ok(());
         }
-        if let Some(reason) = limit_reached(job, &progress, Timestamp::now().as_millisecond()) {
+        if let Some(reason) = limit_reached(job, &progress, jiff::Timestamp::now().as_millisecond()) {
             if store.stop_job(&job.id, &reason, &self.config.events_topic).await? {
                 tracing::info!(job = job.id, reason, "the job stops");
             }
