@@ -28,6 +28,7 @@ use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
+use crate::jobs::schedules::Schedule;
 use crate::jobs::{Crew, Station, Workshop};
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
@@ -52,6 +53,7 @@ pub struct App {
     definitions: Vec<Definition>,
     works: Vec<Arc<Works>>,
     stations: BTreeMap<Arc<str>, Arc<Station>>,
+    schedules: Vec<Schedule>,
     datasets: Vec<Dataset>,
     isolation: Isolation,
     wedged: Arc<AtomicBool>,
@@ -77,6 +79,7 @@ impl App {
         if !problems.is_empty() {
             return Err(DefinitionError { problems }.into());
         }
+        let schedules = schedules(&config, &definitions)?;
         let health = Health::new();
         let access = Access::new(&config.kafka)?;
         let registry = Registry::new(&config.schema_registry, health.clone())?;
@@ -102,6 +105,7 @@ impl App {
             definitions: Vec::new(),
             works: Vec::new(),
             stations: BTreeMap::new(),
+            schedules,
             datasets: Vec::new(),
             isolation: Isolation::default(),
             wedged: Arc::default(),
@@ -199,7 +203,7 @@ impl App {
             for run in crew.start(&kafka, [end(), end()], Duration::from_secs(self.config.limits.drain_seconds))? {
                 runners.push(essential(run, stop.clone()).boxed());
             }
-            helpers.spawn(crew.foreman().run());
+            helpers.spawn(crew.foreman(self.schedules.clone()).run());
         }
         let broken = tokio::spawn(broken(self.engine.clone(), stop.clone()));
         let results = join_all(runners).await;
@@ -256,6 +260,18 @@ impl App {
             in_flight_bytes: self.config.limits.in_flight_bytes,
         }
     }
+}
+
+/// What the foreman asks for by the clock. A process that takes no part in jobs has none, and need not know what they name.
+fn schedules(config: &Config, definitions: &[Definition]) -> Result<Vec<Schedule>, DefinitionError> {
+    if config.jobs.enabled {
+        return Schedule::all(config, definitions);
+    }
+    let count = config.schedules.len() + definitions.iter().map(|definition| definition.schedules.len()).sum::<usize>();
+    if count > 0 {
+        tracing::info!(schedules = count, "schedules do not fire here: jobs.enabled is not set");
+    }
+    Ok(Vec::new())
 }
 
 /// One that cannot go on takes the process with it, for a supervisor to start anew; the others drain.

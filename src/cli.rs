@@ -17,6 +17,7 @@ mod migrate;
 mod models;
 mod pipelines;
 mod run;
+mod schedule;
 mod search;
 mod train_head;
 
@@ -86,6 +87,9 @@ enum Command {
     TrainHead(train_head::TrainHeadArgs),
     /// Measure the model host alone and the whole pipeline on the same documents
     Bench(bench::BenchArgs),
+    /// Jobs that are asked for by the clock
+    #[command(subcommand)]
+    Schedule(schedule::ScheduleCommand),
     /// What models there are
     #[command(subcommand)]
     Models(models::ModelsCommand),
@@ -116,6 +120,7 @@ impl Cli {
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,
+                Command::Schedule(command) => schedule::run(global.load(&[])?, command).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,

@@ -6,6 +6,7 @@ mod kafka;
 mod load;
 mod model;
 mod registry;
+mod schedule;
 mod secret;
 
 use std::collections::BTreeMap;
@@ -18,6 +19,7 @@ pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtoco
 pub use load::{ConfigError, Flag};
 pub use model::{ModelConfig, ModelPlace, ServerPlace};
 pub use registry::{RegistryPlace, SchemaRegistryConfig};
+pub use schedule::{Overlap, ScheduleConfig};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -43,6 +45,8 @@ pub struct Config {
     pub datasets: BTreeMap<String, DatasetConfig>,
     /// Jobs: backfills and other work that somebody asks for.
     pub jobs: JobsConfig,
+    /// Schedules by name, besides those of pipeline files.
+    pub schedules: BTreeMap<String, ScheduleConfig>,
     /// Bounds on what is held in memory and waited for.
     pub limits: LimitsConfig,
 }
@@ -174,6 +178,7 @@ impl Default for Config {
             models: BTreeMap::new(),
             datasets: BTreeMap::new(),
             jobs: JobsConfig::default(),
+            schedules: BTreeMap::new(),
             limits: LimitsConfig::default(),
         }
     }

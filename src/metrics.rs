@@ -102,6 +102,7 @@ metrics! {
     peak_memory: Gauge = "tidemill_peak_resident_memory_bytes", "Largest resident memory of the process so far.";
     jobs: IntGaugeVec = "tidemill_jobs", "Jobs that are not at their end, by state, as the foreman of the fleet sees them.", ["state"];
     units_ended: IntCounterVec = "tidemill_job_units_total", "Units of jobs that this process ended, by how: done, failed or stopped.", ["pipeline", "end"];
+    schedule_firings: IntCounterVec = "tidemill_schedule_firings_total", "Times of schedules that this process decided, by outcome: fired, skipped, missed or refused.", ["schedule", "outcome"];
     searches: IntCounter = "tidemill_searches_total", "Searches answered, over HTTP or on the command line.";
     loading: IntGauge = "tidemill_loading", "Whether the process still loads its models and takes no records: 1 or 0.";
     memory_limit: Gauge = "tidemill_memory_limit_bytes", "Memory that the process may use: what its control group allows, or else what the machine has.";

@@ -9,6 +9,7 @@ use serde_json::json;
 use super::engine;
 use crate::config::{Config, DatasetConfig};
 use crate::demo::environment::with_models;
+use crate::jobs::schedules::Schedule;
 use crate::pipeline::check::check;
 use crate::pipeline::definition::Definition;
 use crate::pipeline::problem::{DefinitionError, Problem};
@@ -38,7 +39,14 @@ pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
             Err(error) => problems.extend(error.problems),
         }
     }
-    let assumed = with_assumed_datasets(&config, &definitions);
+    let mut assumed = with_assumed_datasets(&config, &definitions);
+    if !args.files.is_empty() {
+        // Those of the configuration may name any pipeline of its folder.
+        assumed.schedules.clear();
+    }
+    if let Err(error) = Schedule::all(&assumed, &definitions) {
+        problems.extend(error.problems);
+    }
     let mut sound = Vec::new();
     for definition in definitions {
         let mut unfit = definition.validate(&assumed);
@@ -70,8 +78,12 @@ pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
 fn with_assumed_datasets(config: &Config, definitions: &[Definition]) -> Config {
     let mut assumed = config.clone();
     if assumed.datasets.is_empty() {
-        let names = definitions.iter().filter_map(|definition| definition.sinks.parquet.as_ref()).map(|sink| &sink.dataset.value);
-        let datasets = names.map(|name| (name.clone(), DatasetConfig::local(config.data_dir.join("parquet").join(name))));
+        let sinks =
+            definitions.iter().filter_map(|definition| definition.sinks.parquet.as_ref()).map(|sink| sink.dataset.value.as_str());
+        let schedules = definitions.iter().flat_map(|definition| &definition.schedules);
+        let read = schedules.filter_map(|schedule| schedule.written.job.get("dataset")?.as_str());
+        let datasets =
+            sinks.chain(read).map(|name| (name.to_owned(), DatasetConfig::local(config.data_dir.join("parquet").join(name))));
         assumed.datasets = datasets.collect();
     }
     assumed

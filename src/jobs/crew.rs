@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 
 use super::errands::{Errands, JOBS, Topic, UNITS, serve};
 use super::foreman::Foreman;
+use super::schedules::Schedule;
 use super::work::Workshop;
 use crate::config::JobsConfig;
 use crate::pipeline::drive;
@@ -32,9 +33,9 @@ impl Crew {
         Self { errands, config: config.clone() }
     }
 
-    /// The foreman, who also hands units out on their topic.
-    pub fn foreman(&self) -> Foreman {
-        Foreman { errands: self.errands.clone(), config: self.config.clone(), hands_out: true }
+    /// The foreman, who also hands units out on their topic and keeps the schedules.
+    pub fn foreman(&self, schedules: Vec<Schedule>) -> Foreman {
+        Foreman { errands: self.errands.clone(), config: self.config.clone(), hands_out: true, schedules }
     }
 
     /// Consumes the jobs topic and the units topic, each until its own one of `ends` resolves. `kafka` says how to reach them.

@@ -1,15 +1,19 @@
-//! The one of a fleet who moves jobs on: takes queued ones up, watches limits, and tells when one has come to its end.
+//! The one of a fleet who moves jobs on: takes queued ones up, watches limits, tells when one has come to its end, and asks for
+//! those that schedules ask for.
 //!
 //! Whoever holds the lease is the foreman; if it dies, another one goes on from what the ledger says.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use tokio::time::sleep;
 
 use super::errands::Errands;
 use super::evaluate;
 use super::plan::{PlanError, Planner};
+use super::schedules::Schedule;
 use super::spec::JobSpec;
 use crate::config::JobsConfig;
 use crate::failure::Transient;
@@ -25,6 +29,8 @@ pub struct Foreman {
     pub config: JobsConfig,
     /// Whether units go out on their topic; otherwise somebody takes them from the ledger.
     pub hands_out: bool,
+    /// Asked for by the clock.
+    pub schedules: Vec<Schedule>,
 }
 
 /// How often a foreman looks at the jobs.
@@ -60,15 +66,29 @@ impl Foreman {
     /// # Errors
     /// Where the ledger is unavailable.
     pub async fn look(&self) -> Result<(), Transient> {
+        self.look_at(Timestamp::now()).await
+    }
+
+    /// [`Foreman::look`] at a given time.
+    ///
+    /// # Errors
+    /// As [`Foreman::look`].
+    pub async fn look_at(&self, now: Timestamp) -> Result<(), Transient> {
         let jobs = self.errands.workshop.store.open_jobs().await?;
+        self.keep_schedules(now, &jobs).await;
         for state in JobState::ALL {
             let count = jobs.iter().filter(|job| job.state == state).count();
             METRICS.jobs.with_label_values(&[state.as_str()]).set(count as i64);
         }
         let mut running = jobs.iter().filter(|job| job.state == JobState::Running).count();
+        let mut under_way: BTreeSet<&str> =
+            jobs.iter().filter(|job| job.state != JobState::Queued).filter_map(|job| job.schedule.as_deref()).collect();
         for job in &jobs {
             match job.state {
+                // Of the jobs of one schedule, one is under way at a time.
+                JobState::Queued if job.schedule.as_deref().is_some_and(|schedule| under_way.contains(schedule)) => {}
                 JobState::Queued if running < self.config.jobs_at_a_time => {
+                    under_way.extend(job.schedule.as_deref());
                     running += usize::from(self.take_up(job).await?);
                 }
                 // A foreman died over it.

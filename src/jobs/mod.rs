@@ -14,6 +14,7 @@
 //! | `work.rs` | one unit, from claim to end |
 //! | `evaluate.rs` | how often a task is right |
 //! | `source.rs` | what a unit reads |
+//! | `schedules.rs` | jobs that are asked for by the clock |
 //! | `crew.rs` | all of it in one process |
 //! | `station.rs` | a pipeline as jobs use it |
 
@@ -22,6 +23,7 @@ mod errands;
 mod evaluate;
 mod foreman;
 mod plan;
+pub mod schedules;
 mod source;
 pub mod spec;
 mod station;

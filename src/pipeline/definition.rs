@@ -10,7 +10,7 @@ use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
 use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
-use crate::config::Config;
+use crate::config::{Config, ScheduleConfig};
 use crate::document::{Decoder, DocumentSpec, Format};
 use crate::failure::Tolerance;
 use crate::task::TaskSpec;
@@ -36,6 +36,8 @@ pub struct Definition {
     pub backfill: Backfill,
     /// How many dead letters the pipeline bears before it stops.
     pub tolerance: Tolerance,
+    /// Jobs that are asked for again and again. What they say is checked where jobs are known.
+    pub schedules: Vec<ScheduleDefinition>,
     /// Documents with what must become of them.
     pub examples: Vec<Example>,
     /// Searches that show what the results are good for; the demo runs them.
@@ -51,6 +53,17 @@ pub struct SourceSpec {
     pub start: Start,
     /// How records become documents.
     pub document: DocumentSpec,
+}
+
+/// A schedule as the pipeline's file says it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ScheduleDefinition {
+    /// Its name within the pipeline.
+    pub name: String,
+    /// What stands under the name.
+    pub written: ScheduleConfig,
+    /// Line and column in the file.
+    pub place: Option<(u64, u64)>,
 }
 
 /// One task of a pipeline.
@@ -182,6 +195,11 @@ impl Definition {
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
+        let schedule = |(name, entry): (String, Spanned<ScheduleConfig>)| ScheduleDefinition {
+            name,
+            place: place(&entry),
+            written: entry.value,
+        };
         Ok(Self {
             name: file.name.value.into(),
             path: path.to_owned(),
@@ -191,6 +209,7 @@ impl Definition {
             budget,
             backfill: file.backfill,
             tolerance,
+            schedules: file.schedules.into_iter().map(schedule).collect(),
             searches: file.searches,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })

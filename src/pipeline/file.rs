@@ -1,5 +1,6 @@
 //! The pipeline file as it is written: the keys, and the sentence for every key or type that is not.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 
@@ -11,6 +12,7 @@ use serde_saphyr::Spanned;
 use super::definition::Budget;
 use super::example::Example;
 use super::problem::Problem;
+use crate::config::ScheduleConfig;
 use crate::document::{DocumentSpec, Format};
 use crate::failure::Tolerance;
 use crate::task::{TaskEntry, TaskSpec};
@@ -31,6 +33,8 @@ pub(super) struct PipelineFile {
     pub stop_at: Spanned<StopFile>,
     #[serde(default)]
     pub backfill: Backfill,
+    #[serde(default)]
+    pub schedules: BTreeMap<String, Spanned<ScheduleConfig>>,
     #[serde(default)]
     pub examples: Vec<Spanned<Example>>,
     #[serde(default)]

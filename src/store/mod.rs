@@ -13,6 +13,7 @@ mod known;
 mod outbox;
 mod positions;
 mod prompts;
+mod schedules;
 mod search;
 mod statistics;
 mod stops;
@@ -38,6 +39,7 @@ pub use jobs::{
 };
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
+pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
 pub use statistics::{DocumentGlance, PipelineStatistics};
 pub use stops::{PipelineState, Stop};

@@ -26,6 +26,7 @@ mod pipelines;
 mod queries;
 mod readme;
 mod remote;
+mod schedules;
 mod search;
 mod secured;
 mod smoke;
@@ -55,6 +56,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         models::trials(),
         pipelines::trials(),
+        schedules::trials(),
         search::trials(),
         writer::trials(),
         faults::trials(),

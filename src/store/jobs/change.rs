@@ -94,16 +94,8 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn cancel_job(&self, id: &str, events: &str) -> Result<bool, Transient> {
-        const OPEN: [JobState; 3] = [JobState::Queued, JobState::Planning, JobState::Running];
         let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let moved = shift(&mut transaction, id, &OPEN, (JobState::Cancelling, None), events).await.map_err(unavailable)?;
-        if moved {
-            sqlx::query!("UPDATE jobs SET stopping = true WHERE id = $1", id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(unavailable)?;
-            stop_units(&mut transaction, id, "the job was cancelled").await.map_err(unavailable)?;
-        }
+        let moved = cancel(&mut transaction, id, events).await.map_err(unavailable)?;
         transaction.commit().await.map_err(unavailable)?;
         Ok(moved)
     }
@@ -156,7 +148,7 @@ impl Store {
     }
 }
 
-async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<Submitted> {
+pub(in crate::store) async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<Submitted> {
     let inserted = sqlx::query!(
         "INSERT INTO jobs (id, kind, pipeline, spec, state, priority, deadline, budget_micros, schedule)
          VALUES ($1, $2, $3, $4, 'queued', $5, to_timestamp($6::double precision / 1000), $7, $8) ON CONFLICT (id) DO NOTHING",
@@ -180,6 +172,17 @@ async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sq
         .fetch_one(connection)
         .await?;
     Ok(if same { Submitted::Known } else { Submitted::Conflict })
+}
+
+/// Calls the job off; false where it has ended, or is being called off already.
+pub(in crate::store) async fn cancel(connection: &mut PgConnection, id: &str, events: &str) -> sqlx::Result<bool> {
+    const OPEN: [JobState; 3] = [JobState::Queued, JobState::Planning, JobState::Running];
+    let moved = shift(connection, id, &OPEN, (JobState::Cancelling, None), events).await?;
+    if moved {
+        sqlx::query!("UPDATE jobs SET stopping = true WHERE id = $1", id).execute(&mut *connection).await?;
+        stop_units(connection, id, "the job was cancelled").await?;
+    }
+    Ok(moved)
 }
 
 /// Changes the state and announces it; false where the job is in none of the states `from`.

@@ -19,6 +19,7 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+pub(super) use change::{cancel, submit};
 pub use read::{ForemanLease, JobFilter};
 pub use units::{NewUnit, UnitEnd, UnitFault, UnitRow};
 

@@ -38,6 +38,11 @@ impl Worker {
         Self { child, id, log, _folder: logs }
     }
 
+    /// Its process id.
+    pub fn process(&self) -> i32 {
+        self.id.as_raw()
+    }
+
     /// Sends the process a signal. One that has ended gets none.
     pub fn signal(&self, signal: Signal) {
         kill(self.id, signal).ok();

@@ -1,0 +1,278 @@
+//! Schedules: jobs that are asked for again and again, by the clocks of a zone.
+//!
+//! | file | job |
+//! |---|---|
+//! | `schedules.rs` | what a schedule says, and the job of one of its times |
+//! | `clock.rs` | when the times are |
+//! | `decision.rs` | what becomes of each |
+//! | `keeper.rs` | the foreman decides, in one transaction a time |
+//!
+//! A schedule of a pipeline's file is known as `<pipeline>.<name>`, one of the configuration as `<name>`. The job of a time is
+//! `<schedule>@20261121T030000Z`: the same time is the same job, whoever asks for it.
+//!
+//! In `prefix`, the job can speak of its time, as the schedule's zone shows it:
+//!
+//! | written | becomes |
+//! |---|---|
+//! | `{date}`, `{yesterday}` | `2026-11-21`, `2026-11-20` |
+//! | `{year}`, `{month}`, `{day}`, `{hour}` | `2026`, `11`, `21`, `03` |
+
+mod clock;
+mod decision;
+mod keeper;
+
+use std::path::Path;
+
+use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use self::clock::Clock;
+use super::spec::{JobKind, JobSpec};
+use crate::config::{Config, Overlap, ScheduleConfig};
+use crate::nearest::suggestion;
+use crate::pipeline::definition::Definition;
+use crate::pipeline::problem::{DefinitionError, Problem};
+
+/// A schedule, whole and free of contradictions.
+#[derive(Debug, Clone)]
+pub struct Schedule {
+    /// Its name in the fleet.
+    pub id: String,
+    /// The pipeline that its jobs concern.
+    pub pipeline: String,
+    /// When, as it is written.
+    pub cron: String,
+    /// The zone whose clocks `cron` speaks of.
+    pub time_zone: String,
+    /// What becomes of a time at which the job of an earlier one is still open.
+    pub overlap: Overlap,
+    /// How late a job may still start.
+    pub catch_up: SignedDuration,
+    /// Starts are spread over so long.
+    pub jitter: SignedDuration,
+    /// Whether it fires at all.
+    pub enabled: bool,
+    job: Map<String, Value>,
+    clock: Clock,
+}
+
+/// How late a job may still start unless told.
+const CATCH_UP: SignedDuration = SignedDuration::from_hours(1);
+/// A fleet may need so long to find a new foreman.
+const LEAST_CATCH_UP: SignedDuration = SignedDuration::from_mins(1);
+/// With the longest name of a pipeline and a time, it is just an id of a job.
+const NAME_CHARACTERS: usize = 39;
+
+/// Keys of a job that a schedule gives itself, or that fit one time only.
+const NOT_OF_A_SCHEDULE: [(&str, &str); 4] = [
+    ("version", "it is the schedule's file that has one"),
+    ("id", "each time gives it one"),
+    ("pipeline", "the schedule says it"),
+    ("deadline", "all but one of its jobs would come too late or too early; `budget` bounds each"),
+];
+
+const PLACEHOLDERS: [&str; 6] = ["date", "yesterday", "year", "month", "day", "hour"];
+
+impl Schedule {
+    /// Every schedule of the pipelines and of the configuration, in order of their names.
+    ///
+    /// # Errors
+    /// Every fault of every schedule, with its place.
+    pub fn all(config: &Config, definitions: &[Definition]) -> Result<Vec<Self>, DefinitionError> {
+        let (mut schedules, mut problems) = (Vec::new(), Vec::new());
+        for definition in definitions {
+            for schedule in &definition.schedules {
+                let read = match &schedule.written.pipeline {
+                    Some(_) => Err("`pipeline` is this file's; remove the key".to_owned()),
+                    None => {
+                        let id = format!("{}.{}", definition.name, schedule.name);
+                        Self::read(id, &schedule.name, (&schedule.written, definition), config)
+                    }
+                };
+                match read {
+                    Ok(schedule) => schedules.push(schedule),
+                    Err(fault) => {
+                        let message = format!("schedule `{}`: {fault}", schedule.name);
+                        problems.push(Problem::new(&definition.path, schedule.place, message));
+                    }
+                }
+            }
+        }
+        for (name, written) in &config.schedules {
+            match Self::of_operator(name, written, config, definitions) {
+                Ok(schedule) => schedules.push(schedule),
+                Err(fault) => {
+                    problems.push(Problem::new(Path::new("configuration"), None, format!("`schedules.{name}`: {fault}")))
+                }
+            }
+        }
+        schedules.sort_by(|a, b| a.id.cmp(&b.id));
+        if problems.is_empty() { Ok(schedules) } else { Err(DefinitionError { problems }) }
+    }
+
+    fn of_operator(name: &str, written: &ScheduleConfig, config: &Config, definitions: &[Definition]) -> Result<Self, String> {
+        let pipeline = written.pipeline.as_deref().ok_or("`pipeline` is missing; name the pipeline of its job")?;
+        let definition = definitions.iter().find(|definition| *definition.name == *pipeline).ok_or_else(|| {
+            let near = suggestion(pipeline, definitions.iter().map(|definition| &*definition.name));
+            format!("no pipeline is named `{pipeline}` here; {near}")
+        })?;
+        Self::read(name.to_owned(), name, (written, definition), config)
+    }
+
+    fn read(
+        id: String,
+        name: &str,
+        (written, definition): (&ScheduleConfig, &Definition),
+        config: &Config,
+    ) -> Result<Self, String> {
+        let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-' || c == '_';
+        if name.len() > NAME_CHARACTERS || !name.starts_with(|c: char| c.is_ascii_lowercase()) || !name.chars().all(rest) {
+            return Err(format!(
+                "`{name}` is no name of a schedule; use lower-case letters, digits, `-` and `_`, a letter first, at most \
+                 {NAME_CHARACTERS} of them"
+            ));
+        }
+        let time_zone = written.time_zone.clone().unwrap_or_else(|| "UTC".to_owned());
+        let catch_up = duration("catch_up", written.catch_up.as_deref())?.unwrap_or(CATCH_UP);
+        if catch_up < LEAST_CATCH_UP {
+            return Err(
+                "`catch_up` is less than a minute, which it can take to notice that a process died; write 1m or more".into()
+            );
+        }
+        let schedule = Self {
+            id,
+            pipeline: definition.name.to_string(),
+            cron: written.cron.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
+            overlap: written.overlap,
+            catch_up,
+            jitter: duration("jitter", written.jitter.as_deref())?.unwrap_or_default(),
+            enabled: written.enabled.unwrap_or(true),
+            job: written.job.clone(),
+            clock: Clock::new(&written.cron, &time_zone)?,
+            time_zone,
+        };
+        let Some(first) = schedule.next_after(Timestamp::now()) else {
+            return Err(format!("`cron` is `{}`, which never comes; write a day that there is", schedule.cron));
+        };
+        schedule.check_job(&schedule.job_at(first)?, config, definition).map(|()| schedule)
+    }
+
+    fn check_job(&self, job: &JobSpec, config: &Config, definition: &Definition) -> Result<(), String> {
+        if let Some(rows) = job.kind.rows()
+            && !config.datasets.contains_key(&rows.dataset)
+        {
+            let near = suggestion(&rows.dataset, config.datasets.keys().map(String::as_str));
+            return Err(format!("its job reads dataset `{}`, which the configuration does not name; {near}", rows.dataset));
+        }
+        let tasks = match &job.kind {
+            JobKind::Rerun { tasks } => tasks.as_slice(),
+            JobKind::Evaluate { task, .. } => std::slice::from_ref(task),
+            JobKind::Backfill(_) | JobKind::Reembed | JobKind::Delete { .. } => &[],
+        };
+        let known = || definition.tasks.iter().map(|task| &*task.name);
+        if let Some(task) = tasks.iter().find(|task| !known().any(|known| known == task.as_str())) {
+            let near = suggestion(task, known().collect::<Vec<_>>());
+            return Err(format!("its job names task `{task}`, which pipeline `{}` does not have; {near}", self.pipeline));
+        }
+        job.to_new(config.jobs.price_per_device_hour, Some(&self.id)).map(drop).map_err(|error| format!("its job: {error}"))
+    }
+
+    /// The first time after `time`.
+    pub fn next_after(&self, time: Timestamp) -> Option<Timestamp> {
+        self.clock.next_after(time)
+    }
+
+    /// When the job of the time is to start: later by a part of the jitter that schedule and time decide, and before the next time.
+    pub fn start_of(&self, time: Timestamp) -> Timestamp {
+        let until_next = self.next_after(time).map_or(self.jitter, |next| next.duration_since(time));
+        let spread = self.jitter.min(until_next).as_millis() as u64;
+        if spread == 0 {
+            return time;
+        }
+        let hash = blake3::hash(format!("{}@{}", self.id, time.as_second()).as_bytes());
+        let mut number = [0; 8];
+        number.copy_from_slice(&hash.as_bytes()[..8]);
+        time + SignedDuration::from_millis((u64::from_le_bytes(number) % spread) as i64)
+    }
+
+    /// The time as the schedule's zone shows it.
+    pub fn local(&self, time: Timestamp) -> Zoned {
+        time.to_zoned(self.clock.zone().clone())
+    }
+
+    /// The job of the time.
+    ///
+    /// # Errors
+    /// A sentence where it is none.
+    pub fn job_at(&self, time: Timestamp) -> Result<JobSpec, String> {
+        let id = format!("{}@{}", self.id, time.strftime("%Y%m%dT%H%M%SZ"));
+        self.job(id, time)
+    }
+
+    /// The job of somebody who does not wait for a time.
+    ///
+    /// # Errors
+    /// A sentence where it is none.
+    pub fn job_now(&self, now: Timestamp) -> Result<JobSpec, String> {
+        // Its end is random, and enough of it.
+        let random = Uuid::now_v7().simple().to_string();
+        self.job(format!("{}@now-{}", self.id, &random[20..]), now)
+    }
+
+    fn job(&self, id: String, time: Timestamp) -> Result<JobSpec, String> {
+        if let Some((key, why)) = NOT_OF_A_SCHEDULE.iter().find(|(key, _)| self.job.contains_key(*key)) {
+            return Err(format!("its job has `{key}`; remove it: {why}"));
+        }
+        let mut job = self.job.clone();
+        if let Some(Value::String(prefix)) = job.get_mut("prefix") {
+            *prefix = filled(prefix, &self.local(time))?;
+        }
+        job.insert("version".to_owned(), 1.into());
+        job.insert("pipeline".to_owned(), self.pipeline.clone().into());
+        JobSpec::of_object(job, Some(&id)).map_err(|error| format!("its job: {error}"))
+    }
+
+    /// The hash of what decides its times.
+    fn timing(&self) -> String {
+        let words = format!("{}\n{}\n{}", self.cron, self.time_zone, self.enabled);
+        blake3::hash(words.as_bytes()).to_hex()[..32].to_owned()
+    }
+}
+
+/// The prefix with every placeholder replaced.
+fn filled(prefix: &str, time: &Zoned) -> Result<String, String> {
+    let (mut whole, mut rest) = (String::new(), prefix);
+    while let Some((before, after)) = rest.split_once('{') {
+        let Some((word, after)) = after.split_once('}') else {
+            return Err(format!("its job's `prefix` is `{prefix}`, in which a `{{` is not closed"));
+        };
+        let format = match word {
+            "date" => "%Y-%m-%d",
+            "yesterday" => "%Y-%m-%d",
+            "year" => "%Y",
+            "month" => "%m",
+            "day" => "%d",
+            "hour" => "%H",
+            _ => return Err(format!("its job's `prefix` says `{{{word}}}`; {}", suggestion(word, PLACEHOLDERS))),
+        };
+        let meant =
+            if word == "yesterday" { time.date().saturating_sub(1.day()).to_datetime(time.time()) } else { time.datetime() };
+        whole.push_str(before);
+        whole.push_str(&meant.strftime(format).to_string());
+        rest = after;
+    }
+    whole.push_str(rest);
+    Ok(whole)
+}
+
+fn duration(key: &str, text: Option<&str>) -> Result<Option<SignedDuration>, String> {
+    let Some(text) = text else { return Ok(None) };
+    match text.parse::<SignedDuration>() {
+        Ok(duration) if !duration.is_negative() => Ok(Some(duration)),
+        _ => Err(format!("`{key}` is `{text}`; write a duration such as `2m` or `6h`")),
+    }
+}
+
+#[cfg(test)]
+mod tests;
