@@ -261,7 +261,8 @@ impl Desk {
     pub async fn retry(&self, id: &str) -> Result<Details, DeskError> {
         let job = self.job(id).await?;
         if job.kind == LOCAL {
-            let message = format!("job `{id}` belongs to one process alone; run the same `tidemill backfill` again to go on with it");
+            let message =
+                format!("job `{id}` belongs to one process alone; run the same `tidemill backfill` again to go on with it");
             return Err(DeskError::Conflict(message));
         }
         let (units, events) = (&self.config.units_topic, &self.config.events_topic);

@@ -161,7 +161,7 @@ impl Foreman {
 }
 
 /// How a job ends of which no unit waits any more, and why.
-fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
+pub(super) fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
     let JobProgress { units, units_done, units_failed, units_stopped, rows, rows_done, .. } = *progress;
     if units == units_done {
         let nothing = (units == 0).then(|| "there was nothing to do".to_owned());

@@ -42,7 +42,9 @@ impl Input {
                 keys.extend(key(&path, &folder)?);
             }
             if keys.len() == before {
-                return Err(ConfigError(format!("no file matches --input {pattern:?}; the shell may have to leave it in quotes")));
+                return Err(ConfigError(format!(
+                    "no file matches --input {pattern:?}; the shell may have to leave it in quotes"
+                )));
             }
         }
         keys.sort();

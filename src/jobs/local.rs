@@ -107,12 +107,7 @@ impl Local {
     ///
     /// # Errors
     /// Where another process works on the job, the input cannot be read, or the process is of no use any more.
-    pub async fn run(
-        &self,
-        input: &Input,
-        stop: watch::Receiver<bool>,
-        tell: impl FnMut(&JobProgress),
-    ) -> Result<LocalReport> {
+    pub async fn run(&self, input: &Input, stop: watch::Receiver<bool>, tell: impl FnMut(&JobProgress)) -> Result<LocalReport> {
         let lease = self.lease().await?;
         self.sweep().await?;
         self.open(input).await?;
@@ -278,7 +273,11 @@ mod tests {
         let id = |pipeline, input: &Input, output| local_job(pipeline, input, Path::new(output)).id;
         let first = input(&["/data/*.parquet"], &["a.parquet"]);
         let base = id("p", &first, "/out");
-        assert_eq!(base, id("p", &input(&["/data/*.parquet"], &["a.parquet", "b.parquet"]), "/out"), "a new file is the same job");
+        assert_eq!(
+            base,
+            id("p", &input(&["/data/*.parquet"], &["a.parquet", "b.parquet"]), "/out"),
+            "a new file is the same job"
+        );
         for other in [id("q", &first, "/out"), id("p", &first, "/out2"), id("p", &input(&["/data/a.parquet"], &[]), "/out")] {
             assert_ne!(base, other);
         }

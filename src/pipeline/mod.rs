@@ -16,6 +16,7 @@ mod tasks;
 pub mod train;
 mod works;
 
+pub use batcher::{Batcher, MicroBatch};
 pub use committer::{Backoff, Committer};
 pub use evaluator::{Evaluator, Fate};
 pub use lane::{AHEAD, Notice, run as run_lane};

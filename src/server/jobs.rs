@@ -81,7 +81,7 @@ impl From<DeskError> for ApiError {
                 return Self { status: StatusCode::NOT_FOUND, code: "unknown_job", message };
             }
             DeskError::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            DeskError::Unavailable(transient) => return super::search::out_of_order(&transient),
+            DeskError::Unavailable(transient) => return Self::unavailable(&transient),
         };
         Self { status, code, message }
     }

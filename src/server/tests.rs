@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{DatabaseConfig, EngineConfig};
+use crate::config::{DatabaseConfig, EngineConfig, JobsConfig};
 use crate::engine::Engine;
 use crate::failure::Component;
+use crate::jobs::Names;
 use crate::pipeline::definition::Definition;
 use crate::store::Store;
 
@@ -27,20 +28,26 @@ async fn running(token: Option<&str>) -> Running {
     let listener = bind(&config).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service { health: health.clone(), searcher: searcher(), token: token.map(Arc::from) };
+    let names = Names { pipelines: vec!["notes".into()], datasets: vec!["archive".into()] };
+    let desk = Desk::new(store(), &JobsConfig::default(), names);
+    let service = Service { health: health.clone(), searcher: searcher(), desk, token: token.map(Arc::from) };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: Client::new(), stop, served }
 }
 
-/// Over a database that nobody listens for, and one pipeline without vectors.
-fn searcher() -> Searcher {
+/// A database that nobody listens for.
+fn store() -> Store {
     let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
-    let store = Store::connect(&database).unwrap();
+    Store::connect(&database).unwrap()
+}
+
+/// One pipeline without vectors.
+fn searcher() -> Searcher {
     let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
     let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
     let definition = Definition::parse(Path::new("notes.yaml"), pipeline).unwrap();
-    Searcher::new(store, engine, [&definition])
+    Searcher::new(store(), engine, [&definition])
 }
 
 impl Running {
@@ -127,6 +134,28 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
     let large = server.client.post(format!("{}/v1/search", server.url)).body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(large.json::<Value>().await.unwrap()["error"]["code"], "too_large");
+}
+
+#[tokio::test]
+async fn a_job_that_cannot_be_is_refused_and_one_that_cannot_be_queued_says_why() {
+    let server = running(None).await;
+    let job = |pipeline: &str, dataset: &str| json!({ "version": 1, "id": "j", "kind": "backfill", "pipeline": pipeline, "dataset": dataset });
+    let cases = [
+        (json!({ "version": 1, "kind": "reembed", "pipeline": "notes" }), 400, "`id` is missing; give the job a name of its own"),
+        (job("note", "archive"), 400, "no pipeline is named `note`; did you mean `notes`?"),
+        (job("notes", "archiv"), 400, "the configuration names no dataset `archiv`; did you mean `archive`?"),
+        (job("notes", "archive"), 503, "the database is out of order; try again later"),
+    ];
+    for (body, status, message) in cases {
+        let response = server.client.post(format!("{}/v1/jobs", server.url)).json(&body).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "for {body}");
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], message, "for {body}");
+    }
+    for (path, status) in [("/v1/jobs?limit=101", 400), ("/v1/jobs?status=queued", 400), ("/v1/jobs", 503), ("/v1/jobs/j", 503)] {
+        assert_eq!(server.get(path).await.status().as_u16(), status, "for {path}");
+    }
+    let text = server.get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("tidemill_http_requests_total{route=\"/v1/jobs/{id}\",status=\"503\"}"), "{text}");
 }
 
 #[tokio::test]
