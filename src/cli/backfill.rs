@@ -60,7 +60,9 @@ pub async fn run(mut config: Config, args: BackfillArgs) -> Result<()> {
     let definition = without_topics(definition);
     let input = Input::find(&args.input)?;
     let output = made(&args.output, &input)?;
-    with_models(&mut config).await?;
+    if !definition.models().is_empty() {
+        with_models(&mut config).await?;
+    }
     fits(&config, &definition, Some(&output))?;
     let postgres = with_database(&mut config).await?;
     let local = local(&config, definition, &input, &output).await?;
@@ -86,7 +88,10 @@ pub async fn run(mut config: Config, args: BackfillArgs) -> Result<()> {
     }
     match report.state {
         JobState::Succeeded => Ok(()),
-        state => bail!("backfill {} ended as {state}: {}", report.job, report.reason.as_deref().unwrap_or("nobody said why")),
+        state => match report.reason {
+            Some(reason) => bail!("backfill {} ended as {state}: {reason}", report.job),
+            None => bail!("backfill {} ended as {state}", report.job),
+        },
     }
 }
 

@@ -41,6 +41,9 @@ pub struct PlanArgs {
 /// The id of a job that has none yet: nothing is submitted here.
 const NAMELESS: &str = "plan";
 
+/// Beyond this the sample tells hardly more, and is held in memory.
+const MOST_SAMPLED: usize = 10_000;
+
 impl PlanArgs {
     /// What the command line says of the configuration.
     pub fn flags(&self) -> Vec<Flag> {
@@ -54,8 +57,8 @@ pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
     let shown = args.job.display();
     let text = std::fs::read(&args.job).map_err(|e| ConfigError(format!("cannot read the job file {shown}: {e}")))?;
     let spec = JobSpec::parse(&text, Some(NAMELESS)).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
-    if args.sample == 0 {
-        return Err(ConfigError("--sample is 0; write at least 1".into()).into());
+    if !(1..=MOST_SAMPLED).contains(&args.sample) {
+        return Err(ConfigError(format!("--sample is {}; write 1 to {MOST_SAMPLED}", args.sample)).into());
     }
     let known = definitions(&config, None)?;
     let names = Names {
@@ -82,7 +85,9 @@ pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
 
 async fn estimate(mut config: Config, store: &Store, spec: &JobSpec, sampling: Sampling) -> Result<Estimate> {
     let definition = definitions(&config, Some(&spec.pipeline))?.pop().context("a pipeline that was found is gone")?;
-    with_models(&mut config).await?;
+    if !definition.models().is_empty() {
+        with_models(&mut config).await?;
+    }
     fits(&config, &definition, None)?;
     let (price_per_device_hour, unit_seconds) = (config.jobs.price_per_device_hour, config.jobs.unit_seconds);
     let dataset = spec.kind.rows().and_then(|rows| Some((&rows.dataset, config.datasets.get(&rows.dataset)?)));

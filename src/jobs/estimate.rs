@@ -24,20 +24,19 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use super::facts::{Content, Contents, Evaluated, device_micros, facts};
 use super::interval::{Bootstrap, Predicted, Range};
 use super::plan::{PlanError, Planner, choose, take_below};
 use super::source::{Outlet, UnitSource, deliver};
 use super::spec::{JobKind, JobSpec};
 use super::station::Station;
 use crate::checkpoint::Claim;
-use crate::document::{Decoded, Decoder, Document};
+use crate::document::{Decoded, Decoder};
 use crate::metrics::METRICS;
-use crate::outcome::{Cost, Outcome};
-use crate::pipeline::{Batcher, Fate};
+use crate::pipeline::Batcher;
 use crate::record::Partition;
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{NewUnit, Store, UnitFault, UnitRow};
-use crate::template::Condition;
 
 /// Predicts what jobs of one pipeline will take.
 pub struct Estimator<'a> {
@@ -123,29 +122,6 @@ pub const READ: i64 = 200_000;
 /// Bytes of rows that are read ahead.
 const AHEAD: usize = 8 << 20;
 
-/// What one sampled row came to, and is expected to take.
-#[derive(Debug, Clone, Default)]
-struct Facts {
-    /// Whether it is a record at all: rows of another time are none.
-    counts: f64,
-    document: f64,
-    cost: [f64; 3],
-    wall: f64,
-    reused: f64,
-    dead: f64,
-    letters: BTreeMap<&'static str, f64>,
-}
-
-/// A sampled row after its evaluation.
-struct Evaluated {
-    unit: usize,
-    fate: Fate,
-    wall: f64,
-}
-
-/// Names what a document's outputs depend on.
-type Content = [u8; 32];
-
 impl Estimator<'_> {
     /// Runs the sample and predicts the rest.
     ///
@@ -176,8 +152,9 @@ impl Estimator<'_> {
         let sampled = chosen.len();
         let parts = spread(&readable, &counts, chosen)?;
         let evaluated = self.run(&readable, parts, &mut faults).await?;
-        let (copies, read_share) = self.copies(&readable, &counts, &evaluated, sampling.seed).await?;
-        let facts = self.facts(&evaluated, &copies, sampled);
+        let contents = Contents::new(&self.station.definition);
+        let (copies, read_share) = self.copies((&readable, &counts), (&evaluated, &contents), sampling.seed).await?;
+        let facts = facts(&evaluated, &copies, &contents, sampled);
         let say = Bootstrap::new(sampled, rows, sampling.seed);
         let column = |figure: fn(&Facts) -> f64| facts.iter().map(figure).collect::<Vec<_>>();
         let weights = column(|f| f.counts);
@@ -289,14 +266,12 @@ impl Estimator<'_> {
     /// How many rows of the job bring the content of each sampled document, and the share of the rows that was read for it.
     async fn copies(
         &self,
-        units: &[UnitRow],
-        counts: &[i64],
-        evaluated: &[Evaluated],
+        (units, counts): (&[UnitRow], &[i64]),
+        (evaluated, contents): (&[Evaluated], &Contents),
         seed: u64,
     ) -> Result<(HashMap<Content, f64>, f64), PlanError> {
         let decoder = Decoder::new(&self.station.definition.source.document);
         let decoder = decoder.map_err(|e| PlanError::Refused(format!("{e:#}")))?;
-        let whole = self.reads_fields();
         let mut order: Vec<usize> = (0..units.len()).collect();
         order.shuffle(&mut StdRng::seed_from_u64(seed));
         let (mut read, mut rows) = (vec![false; units.len()], 0);
@@ -306,11 +281,11 @@ impl Estimator<'_> {
                 rows += counts[unit];
             }
         }
-        let documents = || evaluated.iter().filter_map(|row| Some((row.unit, document(&row.fate)?)));
-        let mut found: HashMap<Content, u64> = documents().map(|(_, document)| (content(document, whole), 0)).collect();
+        let documents = || evaluated.iter().filter_map(|row| Some((row.unit, row.document()?)));
+        let mut found: HashMap<Content, u64> = documents().map(|(_, document)| (contents.of(document), 0)).collect();
         for (unit, _) in units.iter().zip(&read).filter(|(_, read)| **read) {
             let (sender, receiver) = unbounded_channel();
-            let count = count(receiver, &decoder, whole, &mut found);
+            let count = count(receiver, &decoder, contents, &mut found);
             match join(self.read(unit, sender, AHEAD), count).await.0 {
                 // What is wrong with the rest of a file is told when it is run.
                 Ok(()) | Err(ArchiveError::Fault(UnitFault { .. })) => {}
@@ -321,53 +296,11 @@ impl Estimator<'_> {
         let share = if total == 0 { 1.0 } else { (rows as f64 / total as f64).min(1.0) };
         let mut copies = HashMap::new();
         for (unit, document) in documents() {
-            let content = content(document, whole);
+            let content = contents.of(document);
             let others = found.get(&content).copied().unwrap_or(0).saturating_sub(u64::from(read[unit])) as f64;
             copies.entry(content).or_insert(1.0 + others / share);
         }
         Ok((copies, share))
-    }
-
-    /// Whether outputs depend on more of a document than its text.
-    fn reads_fields(&self) -> bool {
-        let definition = &self.station.definition;
-        let of_text = ["document.text", "document.tokens", "document.characters"];
-        let is_more = |path: &String| (path == "document" || path.starts_with("document.")) && !of_text.contains(&path.as_str());
-        definition.tasks.iter().any(|task| {
-            let condition = task.when.as_deref().and_then(|when| Condition::new(when).ok());
-            let paths = condition.iter().flat_map(|condition| condition.variables());
-            paths.chain(&task.spec.reads(definition.base_dir())).any(is_more)
-        })
-    }
-
-    /// What each sampled row is expected to take. Rows that are no records take nothing.
-    fn facts(&self, evaluated: &[Evaluated], copies: &HashMap<Content, f64>, sampled: usize) -> Vec<Facts> {
-        let whole = self.reads_fields();
-        // Of rows that bring the same, the first one in the sample was computed, and the others took it over.
-        let mut leaders: HashMap<Content, &Evaluated> = HashMap::new();
-        for row in evaluated {
-            if let Some(document) = document(&row.fate) {
-                leaders.entry(content(document, whole)).or_insert(row);
-            }
-        }
-        let facts = evaluated.iter().map(|row| match document(&row.fate) {
-            Some(document) => {
-                let content = content(document, whole);
-                let leader = leaders.get(&content).copied().unwrap_or(row);
-                facts_of_document(leader, copies.get(&content).copied().unwrap_or(1.0))
-            }
-            None => {
-                let mut facts = Facts { counts: 1.0, wall: row.wall, ..Facts::default() };
-                if let Fate::Dead(poison) = &row.fate {
-                    facts.dead = 1.0;
-                    facts.letters.insert(poison.class.as_str(), 1.0);
-                }
-                facts
-            }
-        });
-        let mut facts: Vec<Facts> = facts.collect();
-        facts.resize(sampled.max(facts.len()), Facts::default());
-        facts
     }
 }
 
@@ -414,58 +347,10 @@ fn spread(units: &[UnitRow], counts: &[i64], mut chosen: Vec<i64>) -> Result<Vec
 async fn count(mut records: UnboundedReceiver<Delivery>, decoder: &Decoder, whole: bool, found: &mut HashMap<Content, u64>) {
     while let Some(Delivery { record, hold }) = records.recv().await {
         if let Ok(Decoded::Document(document)) = decoder.decode(&record)
-            && let Some(count) = found.get_mut(&content(&document, whole))
+            && let Some(count) = found.get_mut(&contents.of(&document))
         {
             *count += 1;
         }
         drop(hold);
     }
-}
-
-fn facts_of_document(leader: &Evaluated, copies: f64) -> Facts {
-    let mut facts = Facts { counts: 1.0, document: 1.0, wall: leader.wall / copies, ..Facts::default() };
-    let Fate::Document(_, outcomes) = &leader.fate else { return facts };
-    let share = 1.0 / outcomes.len().max(1) as f64;
-    for outcome in outcomes {
-        match outcome {
-            Outcome::Computed(product) => {
-                let Cost { tokens, generated, device_micros } = product.cost;
-                let amounts = [f64::from(tokens), f64::from(generated), device_micros as f64];
-                facts.cost.iter_mut().zip(amounts).for_each(|(sum, amount)| *sum += amount / copies);
-                facts.reused += share * (1.0 - 1.0 / copies);
-            }
-            Outcome::Reused(_) => facts.reused += share,
-            Outcome::Skipped(_) => {}
-            Outcome::Dead(poison) => {
-                facts.dead += share;
-                *facts.letters.entry(poison.class.as_str()).or_default() += 1.0;
-            }
-        }
-    }
-    facts
-}
-
-fn document(fate: &Fate) -> Option<&Document> {
-    match fate {
-        Fate::Document(document, _) => Some(document),
-        _ => None,
-    }
-}
-
-fn device_micros(fate: &Fate) -> f64 {
-    let Fate::Document(_, outcomes) = fate else { return 0.0 };
-    let of = |outcome: &Outcome| if let Outcome::Computed(product) = outcome { product.cost.device_micros as f64 } else { 0.0 };
-    outcomes.iter().map(of).sum()
-}
-
-/// Equal where outputs are: of the text, and where tasks read more than that, of all that the document came with.
-fn content(document: &Document, whole: bool) -> Content {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(document.text.len() as u64).to_le_bytes());
-    hasher.update(document.text.as_bytes());
-    if whole {
-        hasher.update(document.id.as_bytes());
-        hasher.update(serde_json::to_string(&document.fields).unwrap_or_default().as_bytes());
-    }
-    *hasher.finalize().as_bytes()
 }

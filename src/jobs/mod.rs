@@ -16,13 +16,14 @@
 //! | `crew.rs` | all of it in one process |
 //! | `station.rs` | a pipeline as jobs use it |
 //! | `desk.rs` | what people and programs ask about jobs |
-//! | `estimate.rs`, `interval.rs` | what a job will take, from a sample, and how sure that is |
+//! | `estimate.rs`, `facts.rs`, `interval.rs` | what a job will take, from a sample, and how sure that is |
 //! | `local.rs`, `input.rs` | a backfill of one process, without Kafka, and the files that it reads |
 
 mod crew;
 mod desk;
 mod errands;
 mod estimate;
+mod facts;
 mod foreman;
 mod input;
 mod interval;

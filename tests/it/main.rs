@@ -8,8 +8,10 @@
     reason = "a test ends where something is not as it should be; clippy takes only `#[test]` for one"
 )]
 
+mod backfill;
 mod bad_input;
 mod demo;
+mod desk;
 mod engine;
 mod faults;
 mod floors;
@@ -51,7 +53,9 @@ fn main() -> ExitCode {
         writer::trials(),
         faults::trials(),
         demo::trials(),
+        backfill::trials(),
         bad_input::trials(),
+        desk::trials(),
         readme::trials(),
         remote::trials(),
         queries::trials(),

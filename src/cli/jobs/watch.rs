@@ -33,7 +33,10 @@ pub async fn follow(desk: &Desk, id: &str, json: bool) -> Result<()> {
     }
     match details.summary.state {
         JobState::Succeeded => Ok(()),
-        state => bail!("job {id} ended as {state}: {}", details.summary.reason.as_deref().unwrap_or("nobody said why")),
+        state => match details.summary.reason {
+            Some(reason) => bail!("job {id} ended as {state}: {reason}"),
+            None => bail!("job {id} ended as {state}"),
+        },
     }
 }
 
