@@ -24,7 +24,7 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::facts::{Content, Contents, Evaluated, device_micros, facts};
+use super::facts::{Content, Contents, Evaluated, Facts, device_micros, facts};
 use super::interval::{Bootstrap, Predicted, Range};
 use super::plan::{PlanError, Planner, choose, take_below};
 use super::source::{Outlet, UnitSource, deliver};
@@ -344,7 +344,12 @@ fn spread(units: &[UnitRow], counts: &[i64], mut chosen: Vec<i64>) -> Result<Vec
     Ok(parts)
 }
 
-async fn count(mut records: UnboundedReceiver<Delivery>, decoder: &Decoder, whole: bool, found: &mut HashMap<Content, u64>) {
+async fn count(
+    mut records: UnboundedReceiver<Delivery>,
+    decoder: &Decoder,
+    contents: &Contents,
+    found: &mut HashMap<Content, u64>,
+) {
     while let Some(Delivery { record, hold }) = records.recv().await {
         if let Ok(Decoded::Document(document)) = decoder.decode(&record)
             && let Some(count) = found.get_mut(&contents.of(&document))

@@ -65,7 +65,7 @@ fn cut(pattern: &str) -> Result<Cut, ConfigError> {
     let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
     let end = parts.iter().position(is_pattern).unwrap_or(parts.len() - 1);
     let (base, rest) = parts.split_at(end);
-    if rest.iter().any(|part| *part == Component::ParentDir) {
+    if rest.contains(&Component::ParentDir) {
         return Err(fault(&"`..` stands behind a wildcard; write the pattern without it"));
     }
     let base: PathBuf = base.iter().collect();
