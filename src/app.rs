@@ -29,7 +29,7 @@ use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::jobs::schedules::Schedule;
-use crate::jobs::{Crew, Station, Workshop};
+use crate::jobs::{Crew, Desk, Names, Station, Workshop};
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
@@ -224,9 +224,14 @@ impl App {
     }
 
     fn service(&self) -> Service {
+        let names = Names {
+            pipelines: self.definitions.iter().map(|definition| definition.name.to_string()).collect(),
+            datasets: self.config.datasets.keys().cloned().collect(),
+        };
         Service {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
+            desk: Desk::new(self.store.clone(), &self.config.jobs, names),
             token: self.config.server.token.as_deref().map(Arc::from),
         }
     }

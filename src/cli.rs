@@ -8,22 +8,27 @@
 //! | 1 | failed |
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
+mod backfill;
 mod bench;
 mod check;
 mod dead_letters;
 mod health;
+mod jobs;
 mod ledger;
 mod migrate;
 mod models;
 mod pipelines;
+mod plan;
+mod progress;
 mod run;
 mod schedule;
 mod search;
+mod submit;
 mod train_head;
 
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -31,7 +36,7 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::{Config, ConfigError, Flag};
+use crate::config::{Config, ConfigError, DatasetConfig, Flag};
 use crate::demo;
 use crate::engine::{Engine, EngineError};
 use crate::pipeline::definition::Definition;
@@ -87,6 +92,14 @@ enum Command {
     TrainHead(train_head::TrainHeadArgs),
     /// Measure the model host alone and the whole pipeline on the same documents
     Bench(bench::BenchArgs),
+    /// Run a pipeline over Parquet files, without Kafka; run it again to go on
+    Backfill(backfill::BackfillArgs),
+    /// Predict what a job will take, from a sample that is run for real
+    Plan(plan::PlanArgs),
+    /// Queue a job for the running fleet
+    Submit(submit::SubmitArgs),
+    /// What jobs there are, and what becomes of them
+    Jobs(jobs::JobsArgs),
     /// Jobs that are asked for by the clock
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
@@ -120,6 +133,10 @@ impl Cli {
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,
+                Command::Backfill(args) => backfill::run(global.load(&args.flags())?, args).await,
+                Command::Plan(args) => plan::run(global.load(&args.flags())?, args).await,
+                Command::Submit(args) => submit::run(global.load(&[])?, args).await,
+                Command::Jobs(args) => jobs::run(global.load(&args.flags())?, args).await,
                 Command::Schedule(command) => schedule::run(global.load(&[])?, command).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
@@ -162,6 +179,16 @@ fn definitions(config: &Config, pipeline: Option<&str>) -> Result<Vec<Definition
         Some(file) if file.ends_with(".yaml") || file.ends_with(".yml") => Ok(vec![Definition::load(file)?]),
         pipeline => Ok(Definition::load_all(&config.pipelines, &pipeline.map(str::to_owned).into_iter().collect::<Vec<_>>())?),
     }
+}
+
+/// What the pipeline names must be configured, save its dataset where nothing or something else is written in its place.
+fn fits(config: &Config, definition: &Definition, output: Option<&Path>) -> Result<(), DefinitionError> {
+    let mut assumed = config.clone();
+    if let Some(sink) = &definition.sinks.parquet {
+        assumed.datasets.insert(sink.dataset.value.clone(), DatasetConfig::local(output.unwrap_or(Path::new(""))));
+    }
+    let problems = definition.validate(&assumed);
+    if problems.is_empty() { Ok(()) } else { Err(DefinitionError { problems }) }
 }
 
 /// What the process says to its caller about an error.

@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use super::desk::Names;
 use super::spec::JobSpec;
 use super::work::{Left, Workshop, told};
 use crate::checkpoint::{CheckpointDelta, Claim};
@@ -145,14 +146,11 @@ impl Errands {
     fn read(&self, record: &Record) -> Result<NewJob, String> {
         let payload = record.payload.as_deref().ok_or("the record has no payload, which must be a job")?;
         let spec = JobSpec::parse(payload, None).map_err(|error| error.0)?;
-        if !self.workshop.stations.contains_key(spec.pipeline.as_str()) {
-            return Err(format!("no pipeline is named `{}`", spec.pipeline));
-        }
-        if let Some(rows) = spec.kind.rows()
-            && !self.workshop.datasets.contains_key(&rows.dataset)
-        {
-            return Err(format!("the configuration names no dataset `{}`", rows.dataset));
-        }
+        let names = Names {
+            pipelines: self.workshop.stations.keys().map(ToString::to_string).collect(),
+            datasets: self.workshop.datasets.keys().cloned().collect(),
+        };
+        names.check(&spec).map_err(|error| error.0)?;
         spec.to_new(self.price_per_device_hour, None).map_err(|error| error.0)
     }
 

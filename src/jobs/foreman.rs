@@ -160,10 +160,10 @@ impl Foreman {
             Some(_) => store.job_progress(job).await?.device_micros,
             None => 0,
         };
-        if let Some(reason) = limit_reached(job, spent, jiff::Timestamp::now().as_millisecond()) {
-            if store.stop_job(&job.id, &reason, &self.config.events_topic).await? {
-                tracing::info!(job = job.id, reason, "the job stops");
-            }
+        if let Some(reason) = limit_reached(job, spent, jiff::Timestamp::now().as_millisecond())
+            && store.stop_job(&job.id, &reason, &self.config.events_topic).await?
+        {
+            tracing::info!(job = job.id, reason, "the job stops");
         }
         Ok(())
     }
@@ -189,7 +189,7 @@ impl Foreman {
 }
 
 /// How a job ends of which no unit waits any more, and why.
-fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
+pub(super) fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<String>) {
     let JobProgress { units, units_done, units_failed, units_stopped, rows, rows_done, .. } = *progress;
     if units == units_done {
         let nothing = (units == 0).then(|| "there was nothing to do".to_owned());

@@ -17,11 +17,20 @@
 //! | `schedules.rs` | jobs that are asked for by the clock |
 //! | `crew.rs` | all of it in one process |
 //! | `station.rs` | a pipeline as jobs use it |
+//! | `desk.rs` | what people and programs ask about jobs |
+//! | `estimate.rs`, `facts.rs`, `interval.rs` | what a job will take, from a sample, and how sure that is |
+//! | `local.rs`, `input.rs` | a backfill of one process, without Kafka, and the files that it reads |
 
 mod crew;
+mod desk;
 mod errands;
+mod estimate;
 mod evaluate;
+mod facts;
 mod foreman;
+mod input;
+mod interval;
+mod local;
 mod plan;
 pub mod schedules;
 mod source;
@@ -30,7 +39,13 @@ mod station;
 mod work;
 
 pub use crew::Crew;
+pub use desk::{ClassCount, Desk, DeskError, Details, Fault, LISTED, Letter, Letters, MOST_LISTED, Names, Summary};
 pub use errands::{Errands, JOBS, UNITS};
+pub use estimate::{Estimate, Estimator, Limit, Sampling};
 pub use foreman::Foreman;
+pub use input::Input;
+pub use interval::Predicted;
+pub use local::{INPUT, Local, LocalReport, local_job};
+pub use plan::PlanError;
 pub use station::Station;
 pub use work::{Left, Workshop};

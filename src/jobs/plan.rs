@@ -12,7 +12,7 @@ use crate::document::Format;
 use crate::failure::Transient;
 use crate::outcome::Lineage;
 use crate::source::{Archive, ArchiveError, ArchiveFile};
-use crate::store::{NewUnit, Store};
+use crate::store::{NewUnit, Store, UnitFault};
 use crate::task::TaskSpec;
 
 /// Why a job has no plan.
@@ -46,31 +46,46 @@ pub(super) struct Planner<'a> {
     pub asked_ms: i64,
 }
 
+/// What a job is to do.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    pub units: Vec<NewUnit>,
+    /// Units that are bound to fail, and why: their files cannot even be opened.
+    pub faults: Vec<(String, UnitFault)>,
+}
+
 impl Planner<'_> {
     /// The units of the job. There may be none, where there is nothing to do.
     pub(super) async fn units(&self, spec: &JobSpec) -> Result<Vec<NewUnit>, PlanError> {
-        match &spec.kind {
-            JobKind::Backfill(rows) => self.rows(&spec.id, rows, None).await,
+        self.plan(spec).await.map(|plan| plan.units)
+    }
+
+    /// What the job is to do.
+    pub(super) async fn plan(&self, spec: &JobSpec) -> Result<Plan, PlanError> {
+        let units = match &spec.kind {
+            JobKind::Backfill(rows) => return self.rows(&spec.id, rows, None).await,
             JobKind::Evaluate { rows, task, expected } => {
                 let name = &self.station.definition.name;
                 if !self.station.definition.tasks.iter().any(|known| *known.name == **task) {
                     return Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`")));
                 }
-                self.rows(&spec.id, rows, Some(Measured { task: task.clone(), expected: expected.clone() })).await
+                let measured = Measured { task: task.clone(), expected: expected.clone() };
+                return self.rows(&spec.id, rows, Some(measured)).await;
             }
             JobKind::Rerun { tasks } => {
-                self.outdated(&spec.id, |task, _| tasks.is_empty() || tasks.iter().any(|t| t == task)).await
+                self.outdated(&spec.id, |task, _| tasks.is_empty() || tasks.iter().any(|t| t == task)).await?
             }
-            JobKind::Reembed => self.outdated(&spec.id, |_, spec| matches!(spec, TaskSpec::Embed(_))).await,
+            JobKind::Reembed => self.outdated(&spec.id, |_, spec| matches!(spec, TaskSpec::Embed(_))).await?,
             JobKind::Delete { documents } => {
                 let units =
                     documents.chunks(IDS).map(|ids| UnitSource::Deletes { documents: ids.to_vec(), at_ms: self.asked_ms });
-                Ok(units.zip(0..).map(|(source, number)| whole(&spec.id, source, number)).collect())
+                units.zip(0..).map(|(source, number)| whole(&spec.id, source, number)).collect()
             }
-        }
+        };
+        Ok(Plan { units, faults: Vec::new() })
     }
 
-    async fn rows(&self, job: &str, rows: &Rows, measured: Option<Measured>) -> Result<Vec<NewUnit>, PlanError> {
+    async fn rows(&self, job: &str, rows: &Rows, measured: Option<Measured>) -> Result<Plan, PlanError> {
         let Some(archive) = self.archive else {
             return Err(PlanError::Refused(format!("the configuration names no dataset `{}`", rows.dataset)));
         };
@@ -85,6 +100,16 @@ impl Planner<'_> {
             let message = format!("dataset `{}` has no Parquet file whose key begins with `{}`", rows.dataset, rows.prefix);
             return Err(PlanError::Refused(message));
         }
+        self.of_files(job, (rows, measured.as_ref()), (archive, files)).await
+    }
+
+    /// Units for the wanted rows of the files, and what is measured on them, if anything.
+    pub(super) async fn of_files(
+        &self,
+        job: &str,
+        (rows, measured): (&Rows, Option<&Measured>),
+        (archive, files): (&Archive, Vec<ArchiveFile>),
+    ) -> Result<Plan, PlanError> {
         let has_versions = self.station.definition.source.document.version.is_some();
         let (since, until) = (rows.since.map(|t| t.as_microsecond()), rows.until.map(|t| t.as_microsecond()));
         let by_file = |file: &ArchiveFile| {
@@ -92,13 +117,14 @@ impl Planner<'_> {
             has_versions || (since.is_none_or(|since| time >= since) && until.is_none_or(|until| time < until))
         };
         let most = self.rows_of_a_unit().await?;
-        let mut ranges = Vec::new();
+        let (mut ranges, mut faults) = (Vec::new(), Vec::new());
         for file in files.into_iter().filter(by_file) {
             match archive.shape(&file, &self.station.needs).await {
                 Ok(shape) => ranges.extend(cut(&shape.row_groups, most).into_iter().map(|range| (file.clone(), range))),
                 // It is a unit that will fail, so that the job tells of it as of any other.
                 Err(ArchiveError::Fault(fault)) => {
                     tracing::warn!(job, key = file.key, %fault, "a file cannot be planned");
+                    faults.push((unit_id(job, &[&file.key, &file.version], (0, 1)), fault));
                     ranges.push((file, (0, 1)));
                 }
                 Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
@@ -122,11 +148,11 @@ impl Planner<'_> {
                 wanted,
                 since: window.0,
                 until: window.1,
-                measured: measured.clone(),
+                measured: measured.cloned(),
             };
             units.push(NewUnit { id, source: source.to_json(), from_row: from, to_row: to, rows: count });
         }
-        Ok(units)
+        Ok(Plan { units, faults })
     }
 
     /// By what the pipeline has taken of late.
@@ -207,7 +233,7 @@ fn cut(groups: &[i64], most: i64) -> Vec<(i64, i64)> {
 }
 
 /// `size` of the numbers below `total`, the same for the same seed, the greatest first.
-fn choose(total: i64, size: usize, seed: u64) -> Vec<i64> {
+pub(super) fn choose(total: i64, size: usize, seed: u64) -> Vec<i64> {
     let total = total.max(0) as usize;
     let chosen = sample(&mut StdRng::seed_from_u64(seed), total, size.min(total));
     let mut chosen: Vec<i64> = chosen.into_iter().map(|row| row as i64).collect();
@@ -216,7 +242,7 @@ fn choose(total: i64, size: usize, seed: u64) -> Vec<i64> {
 }
 
 /// Takes those below `limit` off the end, as numbers of rows in their file.
-fn take_below(chosen: &mut Vec<i64>, limit: i64, offset: i64) -> Vec<i64> {
+pub(super) fn take_below(chosen: &mut Vec<i64>, limit: i64, offset: i64) -> Vec<i64> {
     let mut taken = Vec::new();
     while chosen.last().is_some_and(|row| *row < limit) {
         taken.extend(chosen.pop().map(|row| row - offset));

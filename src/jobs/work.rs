@@ -91,7 +91,7 @@ impl Workshop {
                 Ok(Some(claim)) => {
                     let walked = match &measured {
                         Some(measured) => self.measure(unit, station, (archive.clone(), measured), stop.clone()).await,
-                        None => Ok(self.walk(unit, station, archive.clone(), claim, stop.clone()).await),
+                        None => Ok(self.walk(unit, station, (archive.clone(), claim), stop.clone()).await),
                     };
                     match walked {
                         Ok(Walked::Left(left)) => return left,
@@ -178,8 +178,7 @@ impl Workshop {
         &self,
         unit: &UnitRow,
         station: &Arc<Station>,
-        archive: Option<Archive>,
-        claim: Claim,
+        (archive, claim): (Option<Archive>, Claim),
         mut stop: watch::Receiver<bool>,
     ) -> Walked {
         let (reader, receiver) = self.read(unit, station, archive, claim.next_offset);

@@ -18,6 +18,7 @@ pub mod train;
 mod valve;
 mod works;
 
+pub use batcher::{Batcher, MicroBatch};
 pub use committer::{Backoff, Committer};
 pub use evaluator::{Evaluator, Fate};
 pub use isolation::{Isolation, let_go};

@@ -59,6 +59,14 @@ pub struct Materials {
     pub wedged: Arc<AtomicBool>,
 }
 
+impl Materials {
+    /// What a process has that runs one pipeline and no service: no registry, no dataset, and nobody who looks at its health.
+    pub fn alone(engine: Engine, store: Store, watchdog: Duration) -> Self {
+        let (health, isolation, wedged) = (Health::new(), Isolation::default(), Arc::default());
+        Self { engine, store, registry: None, dataset: None, health, watchdog, isolation, wedged }
+    }
+}
+
 impl Works {
     /// Makes the pipeline ready.
     ///

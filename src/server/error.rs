@@ -5,6 +5,8 @@ use axum::http::{Method, StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use serde_json::json;
 
+use crate::failure::Transient;
+
 /// A refusal or failure, as callers see it.
 #[derive(Debug)]
 pub struct ApiError {
@@ -16,12 +18,17 @@ pub struct ApiError {
     pub message: String,
 }
 
-impl ApiError {}
-
 impl ApiError {
     /// The request is at fault.
     pub fn invalid(message: impl Into<String>) -> Self {
         Self { status: StatusCode::BAD_REQUEST, code: "invalid_request", message: message.into() }
+    }
+
+    /// A part of the world is out of order. Which is said, why is logged: it may name what callers need not know.
+    pub fn unavailable(transient: &Transient) -> Self {
+        tracing::warn!(component = %transient.component, reason = transient.reason, "cannot answer a request");
+        let message = format!("the {} is out of order; try again later", transient.component);
+        Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "unavailable", message }
     }
 }
 

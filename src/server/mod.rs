@@ -6,6 +6,9 @@
 //! | `GET /readyz` | all | 200, or 503 with what is out of order and why |
 //! | `GET /metrics` | the token | Prometheus text |
 //! | `POST /v1/search` | the token | the documents that answer a question |
+//! | `POST /v1/jobs` | the token | the job, queued or known already |
+//! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | the token | jobs and how far they are |
+//! | `POST /v1/jobs/{id}/cancel`, `…/retry` | the token | the job, as it then is |
 //!
 //! While models are loaded, [`meanwhile`] answers the first three; the rest is unavailable.
 
@@ -13,6 +16,7 @@ mod auth;
 mod error;
 mod guard;
 mod health;
+mod jobs;
 mod metrics;
 mod search;
 mod starting;
@@ -33,6 +37,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{ConfigError, ServerConfig};
 use crate::health::Health;
+use crate::jobs::Desk;
 use crate::search::Searcher;
 
 /// The largest request body: far above the longest query, far below what hurts.
@@ -48,6 +53,8 @@ pub struct Service {
     pub health: Health,
     /// Answers `/v1/search`.
     pub searcher: Searcher,
+    /// Answers `/v1/jobs`, whether or not this process works on jobs.
+    pub desk: Desk,
     /// The bearer token that callers must carry, where there is one.
     pub token: Option<Arc<str>>,
 }
@@ -57,6 +64,10 @@ fn router(service: Service) -> Router {
     let guarded = Router::new()
         .route("/metrics", measured("/metrics", get(metrics::render)))
         .route("/v1/search", measured("/v1/search", post(search::answer)))
+        .route("/v1/jobs", measured("/v1/jobs", get(jobs::list).post(jobs::submit)))
+        .route("/v1/jobs/{id}", measured("/v1/jobs/{id}", get(jobs::show)))
+        .route("/v1/jobs/{id}/cancel", measured("/v1/jobs/{id}/cancel", post(jobs::cancel)))
+        .route("/v1/jobs/{id}/retry", measured("/v1/jobs/{id}/retry", post(jobs::retry)))
         .route_layer(from_fn_with_state(service.token.clone(), auth::require));
     let open = Router::new()
         .route("/healthz", measured("/healthz", get(health::alive)))

@@ -80,11 +80,7 @@ impl From<SearchError> for ApiError {
     fn from(error: SearchError) -> Self {
         match error {
             SearchError::Invalid(message) => Self::invalid(message),
-            SearchError::Unavailable(transient) => {
-                tracing::warn!(component = %transient.component, reason = transient.reason, "cannot answer a search");
-                let message = format!("the {} is out of order; try again later", transient.component);
-                Self { status: StatusCode::SERVICE_UNAVAILABLE, code: "unavailable", message }
-            }
+            SearchError::Unavailable(transient) => Self::unavailable(&transient),
         }
     }
 }

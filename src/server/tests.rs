@@ -8,9 +8,10 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{DatabaseConfig, EngineConfig};
+use crate::config::{DatabaseConfig, EngineConfig, JobsConfig};
 use crate::engine::Engine;
 use crate::failure::Component;
+use crate::jobs::Names;
 use crate::pipeline::definition::Definition;
 use crate::store::Store;
 
@@ -27,20 +28,30 @@ async fn running(token: Option<&str>) -> Running {
     let listener = bind(&config).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service { health: health.clone(), searcher: searcher(), token: token.map(Arc::from) };
+    let service = Service { health: health.clone(), searcher: searcher(), desk: desk(), token: token.map(Arc::from) };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: Client::new(), stop, served }
 }
 
-/// Over a database that nobody listens for, and one pipeline without vectors.
-fn searcher() -> Searcher {
+/// A desk of one pipeline and one dataset.
+fn desk() -> Desk {
+    let names = Names { pipelines: vec!["notes".into()], datasets: vec!["archive".into()] };
+    Desk::new(store(), &JobsConfig::default(), names)
+}
+
+/// A database that nobody listens for.
+fn store() -> Store {
     let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
-    let store = Store::connect(&database).unwrap();
+    Store::connect(&database).unwrap()
+}
+
+/// One pipeline without vectors.
+fn searcher() -> Searcher {
     let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
     let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
     let definition = Definition::parse(Path::new("notes.yaml"), pipeline).unwrap();
-    Searcher::new(store, engine, [&definition])
+    Searcher::new(store(), engine, [&definition])
 }
 
 impl Running {
@@ -130,6 +141,28 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
 }
 
 #[tokio::test]
+async fn a_job_that_cannot_be_is_refused_and_one_that_cannot_be_queued_says_why() {
+    let server = running(None).await;
+    let job = |pipeline: &str, dataset: &str| json!({ "version": 1, "id": "j", "kind": "backfill", "pipeline": pipeline, "dataset": dataset });
+    let cases = [
+        (json!({ "version": 1, "kind": "reembed", "pipeline": "notes" }), 400, "`id` is missing; give the job a name of its own"),
+        (job("note", "archive"), 400, "no pipeline is named `note`; did you mean `notes`?"),
+        (job("notes", "archiv"), 400, "the configuration names no dataset `archiv`; did you mean `archive`?"),
+        (job("notes", "archive"), 503, "the database is out of order; try again later"),
+    ];
+    for (body, status, message) in cases {
+        let response = server.client.post(format!("{}/v1/jobs", server.url)).json(&body).send().await.unwrap();
+        assert_eq!(response.status().as_u16(), status, "for {body}");
+        assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], message, "for {body}");
+    }
+    for (path, status) in [("/v1/jobs?limit=101", 400), ("/v1/jobs?status=queued", 400), ("/v1/jobs", 503), ("/v1/jobs/j", 503)] {
+        assert_eq!(server.get(path).await.status().as_u16(), status, "for {path}");
+    }
+    let text = server.get("/metrics").await.text().await.unwrap();
+    assert!(text.contains("tidemill_http_requests_total{route=\"/v1/jobs/{id}\",status=\"503\"}"), "{text}");
+}
+
+#[tokio::test]
 async fn a_shutdown_ends_the_server_whatever_callers_do() {
     let server = running(None).await;
     server.get("/healthz").await;
@@ -156,7 +189,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
     // It waits in the socket's queue until the service itself is there.
     tokio::task::yield_now().await;
-    let service = Service { health: Health::new(), searcher: searcher(), token: None };
+    let service = Service { health: Health::new(), searcher: searcher(), desk: desk(), token: None };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));
     assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");

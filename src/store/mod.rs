@@ -35,7 +35,8 @@ pub use documents::DocumentSource;
 pub use files::StagedFile;
 pub use isolation::{Attempts, Doubt};
 pub use jobs::{
-    ForemanLease, JobFilter, JobProgress, JobRow, JobState, NewJob, NewUnit, Submitted, UnitEnd, UnitFault, UnitRow, ledger_topic,
+    ForemanLease, JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, LocalLease, NewJob, NewUnit, Submitted, UnitEnd,
+    UnitFault, UnitRow, ledger_topic,
 };
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};

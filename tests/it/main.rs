@@ -8,11 +8,13 @@
     reason = "a test ends where something is not as it should be; clippy takes only `#[test]` for one"
 )]
 
+mod backfill;
 mod bad_input;
 mod bucket;
 mod dead_letters;
 mod demo;
 mod deploy;
+mod desk;
 mod engine;
 mod faults;
 mod floors;
@@ -68,6 +70,8 @@ fn main() -> ExitCode {
         dead_letters::trials(),
         isolation::trials(),
         stops::trials(),
+        backfill::trials(),
+        desk::trials(),
         readme::trials(),
         remote::trials(),
         formats::trials(),

@@ -12,11 +12,10 @@ use serde_json::Value;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidemill::config::{Config, DatasetConfig, EngineConfig, JobsConfig};
 use tidemill::engine::Engine;
-use tidemill::health::Health;
 use tidemill::jobs::schedules::Schedule;
 use tidemill::jobs::{Errands, Foreman, Station, Workshop};
+use tidemill::pipeline::Materials;
 use tidemill::pipeline::definition::Definition;
-use tidemill::pipeline::{Materials, Works};
 use tidemill::store::{JobState, Store};
 use tokio::sync::Semaphore;
 
@@ -47,13 +46,12 @@ async fn foreman(store: &Store, owner: &str, jobs_at_a_time: usize, schedules: &
     let config = Config { datasets: datasets.clone(), ..Config::default() };
     let schedules = Schedule::all(&config, std::slice::from_ref(&definition)).unwrap();
     let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
-    let health = Health::new();
-    let watchdog = Duration::from_secs(60);
-    let materials = Materials { engine, store: store.clone(), dataset: None, health: health.clone(), watchdog };
-    let works = Works::new(&definition, materials).await.unwrap();
+    let materials = Materials::alone(engine, store.clone(), Duration::from_secs(60));
+    let health = materials.health.clone();
+    let station = Station::new(&definition, materials).await.unwrap();
     let workshop = Workshop {
         store: store.clone(),
-        stations: [(definition.name.clone(), Arc::new(Station::new(definition, works)))].into(),
+        stations: [(definition.name.clone(), Arc::new(station))].into(),
         datasets,
         health,
         owner: owner.to_owned(),

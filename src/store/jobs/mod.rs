@@ -10,7 +10,9 @@
 //! | `queued`, `planning`, `running` | `cancelling`, then `cancelled` | somebody called it off |
 //! | `failed`, `partial`, `cancelled` | `queued`, `running` | somebody wants it tried again |
 
+mod account;
 mod change;
+mod local;
 mod read;
 mod units;
 
@@ -19,7 +21,9 @@ use std::fmt;
 use serde::Serialize;
 use serde_json::Value;
 
+pub use account::JobLetter;
 pub(super) use change::{cancel, submit};
+pub use local::{LOCAL, LocalLease};
 pub use read::{ForemanLease, JobFilter};
 pub use units::{NewUnit, UnitEnd, UnitFault, UnitRow};
 

@@ -87,7 +87,7 @@ impl Store {
             .await
             .map_err(unavailable)?;
         if planned {
-            insert(&mut transaction, job, units).await.map_err(unavailable)?;
+            insert(&mut transaction, (&job.id, &job.pipeline), 0, units).await.map_err(unavailable)?;
             if let Some(topic) = units_topic {
                 let ids: Vec<String> = units.iter().map(|unit| unit.id.clone()).collect();
                 dispatch(&mut transaction, topic, &ids).await.map_err(unavailable)?;
@@ -246,16 +246,22 @@ impl Store {
     }
 }
 
-async fn insert(connection: &mut PgConnection, job: &JobRow, units: &[NewUnit]) -> sqlx::Result<()> {
-    let topic = ledger_topic(&job.id);
+/// Writes units of the job, numbered from `first` on.
+pub(super) async fn insert(
+    connection: &mut PgConnection,
+    (job, pipeline): (&str, &str),
+    first: i32,
+    units: &[NewUnit],
+) -> sqlx::Result<()> {
+    let topic = ledger_topic(job);
     let ids: Vec<&str> = units.iter().map(|unit| unit.id.as_str()).collect();
-    let ordinals: Vec<i32> = (0..units.len() as i32).collect();
+    let ordinals: Vec<i32> = (first..first + units.len() as i32).collect();
     let sources: Vec<Value> = units.iter().map(|unit| unit.source.clone()).collect();
     let column = |field: fn(&NewUnit) -> i64| units.iter().map(field).collect::<Vec<_>>();
     sqlx::query!(
         "INSERT INTO units (job_id, topic, id, ordinal, source, from_row, to_row, rows)
          SELECT $1, $2, * FROM unnest($3::text[], $4::integer[], $5::jsonb[], $6::bigint[], $7::bigint[], $8::bigint[])",
-        job.id,
+        job,
         topic,
         &ids as &[&str],
         &ordinals,
@@ -270,7 +276,7 @@ async fn insert(connection: &mut PgConnection, job: &JobRow, units: &[NewUnit]) 
         "INSERT INTO positions (pipeline, topic, partition, seed_offset, next_offset)
          SELECT $1, $2, ordinal, seed, seed FROM unnest($3::integer[], $4::bigint[]) AS s (ordinal, seed)
          ON CONFLICT DO NOTHING",
-        job.pipeline,
+        pipeline,
         topic,
         &ordinals,
         &column(|unit| unit.from_row)

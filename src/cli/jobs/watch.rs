@@ -1,0 +1,65 @@
+//! `tidemill jobs watch`, and `tidemill submit --wait`.
+
+use std::time::Duration;
+
+use anyhow::{Result, bail};
+use serde_json::json;
+use tokio::time::sleep;
+
+use super::{line, usage};
+use crate::cli::progress::{Progress, Reached};
+use crate::jobs::{Desk, DeskError, Details};
+use crate::store::JobState;
+
+/// How often to look.
+const LOOK: Duration = Duration::from_millis(500);
+
+/// Shows how far the job is until it has ended. Ctrl-C ends the watching alone.
+pub async fn follow(desk: &Desk, id: &str, json: bool) -> Result<()> {
+    let mut progress = Progress::new();
+    let details = tokio::select! {
+        details = end(desk, id, &mut progress) => details,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            progress.clear();
+            bail!("stopped watching; job {id} goes on, and `tidemill jobs watch {id}` watches it again");
+        }
+    };
+    progress.clear();
+    let details = details.map_err(usage)?;
+    match json {
+        true => println!("{}", json!(details)),
+        false => println!("{}", line(&details.summary)),
+    }
+    match details.summary.state {
+        JobState::Succeeded => Ok(()),
+        state => match details.summary.reason {
+            Some(reason) => bail!("job {id} ended as {state}: {reason}"),
+            None => bail!("job {id} ended as {state}"),
+        },
+    }
+}
+
+async fn end(desk: &Desk, id: &str, progress: &mut Progress) -> Result<Details, DeskError> {
+    loop {
+        match desk.show(id).await {
+            Ok(details) => {
+                let summary = &details.summary;
+                progress.show(&Reached {
+                    state: summary.state.as_str(),
+                    done: summary.progress.rows_done,
+                    rows: summary.progress.rows,
+                    rate: summary.rows_per_second,
+                    left: summary.seconds_left,
+                });
+                if summary.state.is_final() {
+                    return Ok(details);
+                }
+            }
+            // The job goes on without us, and so does the watching once the ledger is back.
+            Err(DeskError::Unavailable(failure)) => tracing::warn!(%failure, "cannot look at the job for now"),
+            Err(error) => return Err(error),
+        }
+        sleep(LOOK).await;
+    }
+}

@@ -1,0 +1,141 @@
+//! `tidemill plan`.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use clap::Args;
+use serde_json::json;
+
+use super::progress::span;
+use super::{definitions, engine, fits, store};
+use crate::config::{Config, ConfigError, Flag};
+use crate::demo::environment::{tell, with_database, with_models};
+use crate::jobs::spec::JobSpec;
+use crate::jobs::{Estimate, Estimator, Names, PlanError, Predicted, Sampling, Station};
+use crate::pipeline::Materials;
+use crate::source::Archive;
+use crate::store::Store;
+
+/// Which job to plan, and from how large a sample.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The job, a JSON file as for `submit`
+    #[arg(long, value_name = "FILE")]
+    job: PathBuf,
+    /// Documents that are run for real
+    #[arg(long, value_name = "N", default_value_t = 200)]
+    sample: usize,
+    /// Chooses which
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    seed: u64,
+    /// The folder of private data; its Postgres is used where no database is configured
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// The id of a job that has none yet: nothing is submitted here.
+const NAMELESS: &str = "plan";
+
+/// Beyond this the sample tells hardly more, and is held in memory.
+const MOST_SAMPLED: usize = 10_000;
+
+impl PlanArgs {
+    /// What the command line says of the configuration.
+    pub fn flags(&self) -> Vec<Flag> {
+        let folder = self.data_dir.as_ref().map(|folder| folder.to_string_lossy().into_owned());
+        folder.map(|value| Flag { name: "--data-dir", setting: "data_dir", value }).into_iter().collect()
+    }
+}
+
+/// Runs the sample and prints what the job will take. Nothing is committed.
+pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
+    let shown = args.job.display();
+    let text = std::fs::read(&args.job).map_err(|e| ConfigError(format!("cannot read the job file {shown}: {e}")))?;
+    let spec = JobSpec::parse(&text, Some(NAMELESS)).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+    if !(1..=MOST_SAMPLED).contains(&args.sample) {
+        return Err(ConfigError(format!("--sample is {}; write 1 to {MOST_SAMPLED}", args.sample)).into());
+    }
+    let known = definitions(&config, None)?;
+    let names = Names {
+        pipelines: known.iter().map(|definition| definition.name.to_string()).collect(),
+        datasets: config.datasets.keys().cloned().collect(),
+    };
+    names.check(&spec).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
+    let postgres = with_database(&mut config).await?;
+    let store = store(&config)?;
+    store.migrate().await?;
+    let sampling = Sampling { size: args.sample, seed: args.seed };
+    let estimated = estimate(config, &store, &spec, sampling).await;
+    store.close().await;
+    if let Some(postgres) = postgres {
+        tokio::task::spawn_blocking(move || postgres.stop()).await?;
+    }
+    let estimate = estimated?;
+    match args.json {
+        true => println!("{}", json!(estimate)),
+        false => print(&estimate),
+    }
+    Ok(())
+}
+
+async fn estimate(mut config: Config, store: &Store, spec: &JobSpec, sampling: Sampling) -> Result<Estimate> {
+    let definition = definitions(&config, Some(&spec.pipeline))?.pop().context("a pipeline that was found is gone")?;
+    if !definition.models().is_empty() {
+        with_models(&mut config).await?;
+    }
+    fits(&config, &definition, None)?;
+    let (price_per_device_hour, unit_seconds) = (config.jobs.price_per_device_hour, config.jobs.unit_seconds);
+    let dataset = spec.kind.rows().and_then(|rows| Some((&rows.dataset, config.datasets.get(&rows.dataset)?)));
+    let archive = dataset.map(|(name, config)| Archive::open(name, config)).transpose()?;
+    let watchdog = Duration::from_secs(config.limits.watchdog_seconds);
+    tell("loading the models");
+    let engine = engine(config, std::slice::from_ref(&definition)).await?;
+    // Without a dataset to write to: nothing is written.
+    let station = Station::new(&definition, Materials::alone(engine, store.clone(), watchdog)).await?;
+    let estimator = Estimator { store, station: &station, archive: archive.as_ref(), unit_seconds, price_per_device_hour };
+    estimator.estimate(spec, sampling).await.map_err(|error| match error {
+        PlanError::Refused(reason) => ConfigError(reason).into(),
+        PlanError::Unavailable(failure) => failure.into(),
+    })
+}
+
+fn print(estimate: &Estimate) {
+    let Estimate { job, pipeline, units, rows, sampled, .. } = estimate;
+    println!("{job} runs {pipeline} over {rows} rows in {units} units; {sampled} of them were run, and nothing was kept");
+    for fault in &estimate.faults {
+        println!("  cannot be read: {fault}");
+    }
+    let count = |p: Predicted| format!("{:.0} ({:.0} to {:.0})", p.expected, p.low, p.high);
+    let time = |p: Predicted| format!("{} ({} to {})", span(p.expected), span(p.low), span(p.high));
+    let percent = |p: Predicted| format!("{:.1} % ({:.1} to {:.1})", p.expected * 100.0, p.low * 100.0, p.high * 100.0);
+    println!("  documents:     {}", count(estimate.documents));
+    println!("  tokens read:   {}", count(estimate.tokens));
+    println!("  tokens written: {}", count(estimate.generated_tokens));
+    println!("  device time:   {}", time(estimate.device_seconds));
+    println!("  on this machine: {}", time(estimate.wall_seconds));
+    if let Some(cost) = estimate.cost {
+        println!("  cost:          {:.2} ({:.2} to {:.2})", cost.expected, cost.low, cost.high);
+    }
+    println!("  reused:        {} of rows and tasks", percent(estimate.reused_share));
+    println!("  dead:          {} of rows and tasks", percent(estimate.dead_share));
+    for (class, letters) in &estimate.dead_letters_by_class {
+        println!("    {class}: {}", count(*letters));
+    }
+    for limit in &estimate.limits {
+        let left = limit.documents_left;
+        let needs = time(limit.needs_seconds);
+        match left.high > 0.0 {
+            true => println!(
+                "  its {} of {} would leave {} documents undone: it needs {needs}",
+                limit.limit,
+                span(limit.allows_seconds),
+                count(left)
+            ),
+            false => println!("  its {} of {} suffices: it needs {needs}", limit.limit, span(limit.allows_seconds)),
+        }
+    }
+}

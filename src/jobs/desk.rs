@@ -1,0 +1,387 @@
+//! The desk: what people and programs ask about jobs, over HTTP or from the command line.
+//!
+//! It needs the ledger alone. What it changes, the foreman of the running fleet finds there.
+
+use jiff::Timestamp;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::source::UnitSource;
+use super::spec::{JobSpec, SpecError};
+use crate::config::JobsConfig;
+use crate::failure::Transient;
+use crate::nearest::suggestion;
+use crate::store::{JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, Store, Submitted};
+
+/// Answers for the jobs of one ledger. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Desk {
+    store: Store,
+    config: JobsConfig,
+    names: Names,
+}
+
+/// What jobs may name.
+#[derive(Debug, Clone, Default)]
+pub struct Names {
+    /// Pipelines.
+    pub pipelines: Vec<String>,
+    /// Datasets.
+    pub datasets: Vec<String>,
+}
+
+/// Why the desk refuses.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeskError {
+    /// What was asked can never be done.
+    #[error("{0}")]
+    Invalid(String),
+    /// There is no such job.
+    #[error("there is no job `{0}`; `tidemill jobs list` shows those that there are")]
+    Unknown(String),
+    /// The job is not in a state in which it could be done, or its id is taken.
+    #[error("{0}")]
+    Conflict(String),
+    /// It cannot be done for now.
+    #[error(transparent)]
+    Unavailable(#[from] Transient),
+}
+
+/// A job, and how far it is.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Summary {
+    /// Its id.
+    pub id: String,
+    /// The kind.
+    pub kind: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// The state.
+    pub state: JobState,
+    /// Why it is in that state, where there is more to say.
+    pub reason: Option<String>,
+    /// Greater goes first.
+    pub priority: i32,
+    /// The schedule that asked for it.
+    pub schedule: Option<String>,
+    /// When it was asked for.
+    pub created_at: Option<Timestamp>,
+    /// When its first unit could begin.
+    pub started_at: Option<Timestamp>,
+    /// When it ended.
+    pub finished_at: Option<Timestamp>,
+    /// When it is to stop.
+    pub deadline: Option<Timestamp>,
+    /// Device time after which it is to stop.
+    pub budget_device_seconds: Option<f64>,
+    /// Units, rows and what became of them.
+    pub progress: JobProgress,
+    /// Rows a second: of late while it runs, on average once it has ended.
+    pub rows_per_second: Option<f64>,
+    /// How long it will still take at that pace.
+    pub seconds_left: Option<f64>,
+    /// Device time spent.
+    pub device_seconds: f64,
+    /// What that cost, where an hour has a price.
+    pub cost: Option<f64>,
+}
+
+/// Everything that is known of a job.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Details {
+    /// The job.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// What was asked for.
+    pub spec: Value,
+    /// What it found out, where finding out is what it was for.
+    pub report: Option<Value>,
+    /// Units that failed, the first of them.
+    pub faults: Vec<Fault>,
+    /// Rows and tasks that could not be done.
+    pub dead_letters: Letters,
+}
+
+/// A unit that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Fault {
+    /// Its number.
+    pub unit: i32,
+    /// The file that it reads, where it reads one.
+    pub file: Option<String>,
+    /// The class of fault.
+    pub class: String,
+    /// The thing, the place and the mend.
+    pub reason: String,
+}
+
+/// Dead letters of a job.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Letters {
+    /// How many.
+    pub count: i64,
+    /// How many of each class, the most frequent first.
+    pub classes: Vec<ClassCount>,
+    /// The first of them.
+    pub first: Vec<Letter>,
+}
+
+/// Dead letters of one class.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct ClassCount {
+    /// The class.
+    pub class: String,
+    /// How many.
+    pub count: i64,
+}
+
+/// A dead letter, in short.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Letter {
+    /// The unit's number.
+    pub unit: i32,
+    /// The row of the unit's source.
+    pub row: i64,
+    /// The task, where the row as such is sound.
+    pub task: Option<String>,
+    /// The document, where the row names one.
+    pub document_id: Option<String>,
+    /// The class of fault.
+    pub class: String,
+    /// The thing, the place and the mend.
+    pub reason: String,
+}
+
+/// Faults and dead letters shown of a job.
+const SHOWN: i64 = 20;
+/// The most jobs of one list.
+pub const MOST_LISTED: i64 = 100;
+/// Jobs of a list where nobody says how many.
+pub const LISTED: i64 = 20;
+/// The span of which "of late" speaks.
+const OF_LATE_MS: i64 = 60_000;
+
+impl Names {
+    /// Refuses a job that names what there is not.
+    ///
+    /// # Errors
+    /// A sentence with the nearest name that there is.
+    pub fn check(&self, spec: &JobSpec) -> Result<(), SpecError> {
+        let known = |names: &[String], name: &str| names.iter().any(|known| known == name);
+        let near = |names: &[String], name: &str| suggestion(name, names.iter().map(String::as_str));
+        if !known(&self.pipelines, &spec.pipeline) {
+            let near = near(&self.pipelines, &spec.pipeline);
+            return Err(SpecError(format!("no pipeline is named `{}`; {near}", spec.pipeline)));
+        }
+        match spec.kind.rows() {
+            Some(rows) if !known(&self.datasets, &rows.dataset) => {
+                let near = near(&self.datasets, &rows.dataset);
+                Err(SpecError(format!("the configuration names no dataset `{}`; {near}", rows.dataset)))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Desk {
+    /// A desk for the ledger, where jobs may name `names`.
+    pub fn new(store: Store, config: &JobsConfig, names: Names) -> Self {
+        Self { store, config: config.clone(), names }
+    }
+
+    /// Queues the job. One whose id is known in the same words stays the job that it is.
+    ///
+    /// # Errors
+    /// Where it names what there is not, its id stands for another job, or the ledger is unavailable.
+    pub async fn submit(&self, spec: &JobSpec) -> Result<(Submitted, Details), DeskError> {
+        let invalid = |error: SpecError| DeskError::Invalid(error.0);
+        self.names.check(spec).map_err(invalid)?;
+        let job = spec.to_new(self.config.price_per_device_hour, None).map_err(invalid)?;
+        let submitted = self.store.submit_job(&job, &self.config.events_topic).await?;
+        if submitted == Submitted::Conflict {
+            let message = format!("the id `{}` stands for another job; give this one an id of its own", job.id);
+            return Err(DeskError::Conflict(message));
+        }
+        Ok((submitted, self.show(&job.id).await?))
+    }
+
+    /// The jobs that the filter lets through, the latest first.
+    ///
+    /// # Errors
+    /// Where more are asked for than one list holds, or the ledger is unavailable.
+    pub async fn list(&self, filter: &JobFilter) -> Result<Vec<Summary>, DeskError> {
+        if !(1..=MOST_LISTED).contains(&filter.limit) {
+            return Err(DeskError::Invalid(format!("`limit` is {}; ask for 1 to {MOST_LISTED} jobs", filter.limit)));
+        }
+        let mut summaries = Vec::new();
+        for job in self.store.jobs(filter).await? {
+            summaries.push(self.summary(job).await?);
+        }
+        Ok(summaries)
+    }
+
+    /// Everything that is known of the job.
+    ///
+    /// # Errors
+    /// Where there is none of that id, or the ledger is unavailable.
+    pub async fn show(&self, id: &str) -> Result<Details, DeskError> {
+        let job = self.job(id).await?;
+        let faults = self.store.unit_faults(id, SHOWN).await?.into_iter().map(fault).collect();
+        let (classes, first) = self.store.job_letters(&job, SHOWN).await?;
+        let dead_letters = Letters {
+            count: classes.iter().map(|(_, count)| count).sum(),
+            classes: classes.into_iter().map(|(class, count)| ClassCount { class, count }).collect(),
+            first: first.into_iter().map(letter).collect(),
+        };
+        // Whoever wrote it wrote JSON.
+        let spec = serde_json::from_str(&job.spec).unwrap_or_else(|_| Value::String(job.spec.clone()));
+        let report = job.report.clone();
+        Ok(Details { summary: self.summary(job).await?, spec, report, faults, dead_letters })
+    }
+
+    /// Calls the job off. One that is called off already stays so.
+    ///
+    /// # Errors
+    /// Where there is none of that id, it has ended, or the ledger is unavailable.
+    pub async fn cancel(&self, id: &str) -> Result<Details, DeskError> {
+        self.job(id).await?;
+        let moved = self.store.cancel_job(id, &self.config.events_topic).await?;
+        let details = self.show(id).await?;
+        match details.summary.state {
+            _ if moved => Ok(details),
+            JobState::Cancelling | JobState::Cancelled => Ok(details),
+            state => Err(DeskError::Conflict(format!("job `{id}` has ended as {state}; there is nothing left to cancel"))),
+        }
+    }
+
+    /// Opens an ended job again: units that failed or were stopped are tried anew, finished ones stay finished.
+    ///
+    /// # Errors
+    /// Where there is none of that id, there is nothing to try again, or the ledger is unavailable.
+    pub async fn retry(&self, id: &str) -> Result<Details, DeskError> {
+        let job = self.job(id).await?;
+        if job.kind == LOCAL {
+            let message =
+                format!("job `{id}` belongs to one process alone; run the same `tidemill backfill` again to go on with it");
+            return Err(DeskError::Conflict(message));
+        }
+        let (units, events) = (&self.config.units_topic, &self.config.events_topic);
+        if self.store.retry_job(id, Some(units), events).await? {
+            return self.show(id).await;
+        }
+        let message = match self.job(id).await?.state {
+            JobState::Succeeded => format!("job `{id}` has succeeded; there is nothing to try again"),
+            state => format!("job `{id}` is {state}; it can be tried again once it has ended"),
+        };
+        Err(DeskError::Conflict(message))
+    }
+
+    async fn job(&self, id: &str) -> Result<JobRow, DeskError> {
+        self.store.job(id).await?.ok_or_else(|| DeskError::Unknown(id.to_owned()))
+    }
+
+    async fn summary(&self, job: JobRow) -> Result<Summary, DeskError> {
+        let progress = self.store.job_progress(&job).await?;
+        let of_late = if job.state.is_final() { 0 } else { self.store.rows_of_late(&job).await? };
+        let (rows_per_second, seconds_left) = pace(&job, &progress, of_late, Timestamp::now().as_millisecond());
+        let device_seconds = progress.device_micros as f64 / 1e6;
+        let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
+        Ok(Summary {
+            id: job.id,
+            kind: job.kind,
+            pipeline: job.pipeline,
+            state: job.state,
+            reason: job.reason,
+            priority: job.priority,
+            schedule: job.schedule,
+            created_at: time(job.created_ms),
+            started_at: job.started_ms.and_then(time),
+            finished_at: job.finished_ms.and_then(time),
+            deadline: job.deadline_ms.and_then(time),
+            budget_device_seconds: job.budget_micros.map(|micros| micros as f64 / 1e6),
+            progress,
+            rows_per_second,
+            seconds_left,
+            device_seconds,
+            cost: self.config.price_per_device_hour.map(|price| device_seconds / 3600.0 * price),
+        })
+    }
+}
+
+/// Rows a second, and the seconds that the rest takes at that pace; nothing where there is no telling.
+fn pace(job: &JobRow, progress: &JobProgress, of_late: i64, now_ms: i64) -> (Option<f64>, Option<f64>) {
+    let Some(started) = job.started_ms else { return (None, None) };
+    if let Some(finished) = job.finished_ms {
+        let seconds = (finished - started) as f64 / 1e3;
+        return ((seconds > 0.0).then(|| progress.rows_done as f64 / seconds), None);
+    }
+    let seconds = (now_ms - started).clamp(1, OF_LATE_MS) as f64 / 1e3;
+    let rate = of_late as f64 / seconds;
+    let left = (progress.rows - progress.rows_done).max(0) as f64;
+    (Some(rate), (rate > 0.0).then(|| left / rate))
+}
+
+fn fault((unit, source, class, reason): (i32, Value, String, String)) -> Fault {
+    let file = match serde_json::from_value(source) {
+        Ok(UnitSource::Rows { file, .. }) => Some(file.key),
+        _ => None,
+    };
+    Fault { unit, file, class, reason }
+}
+
+fn letter(letter: JobLetter) -> Letter {
+    let JobLetter { unit, row, task, document_id, class, reason } = letter;
+    Letter { unit, row, task: Some(task).filter(|task| !task.is_empty()), document_id, class, reason }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn names() -> Names {
+        Names { pipelines: vec!["news".into()], datasets: vec!["archive".into()] }
+    }
+
+    fn spec(pipeline: &str, dataset: &str) -> JobSpec {
+        let text = format!(r#"{{"version":1,"id":"a","kind":"backfill","pipeline":"{pipeline}","dataset":"{dataset}"}}"#);
+        JobSpec::parse(text.as_bytes(), None).unwrap()
+    }
+
+    #[test]
+    fn a_job_that_names_what_there_is_not_hears_of_what_there_is() {
+        assert_eq!(names().check(&spec("news", "archive")), Ok(()));
+        let told = |pipeline, dataset| names().check(&spec(pipeline, dataset)).unwrap_err().0;
+        assert_eq!(told("new", "archive"), "no pipeline is named `new`; did you mean `news`?");
+        assert_eq!(told("news", "archives"), "the configuration names no dataset `archives`; did you mean `archive`?");
+        let none = Names { datasets: Vec::new(), ..names() };
+        assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "the configuration names no dataset `a`; there are none");
+    }
+
+    #[test]
+    fn the_pace_is_that_of_the_last_minute_while_a_job_runs_and_the_whole_once_it_has_ended() {
+        let running = JobRow {
+            id: "j".into(),
+            kind: "backfill".into(),
+            pipeline: "p".into(),
+            spec: "{}".into(),
+            state: JobState::Running,
+            reason: None,
+            priority: 0,
+            deadline_ms: None,
+            budget_micros: None,
+            schedule: None,
+            stopping: false,
+            report: None,
+            created_ms: 0,
+            started_ms: Some(0),
+            finished_ms: None,
+        };
+        let progress = JobProgress { rows: 1_000, rows_done: 400, ..JobProgress::default() };
+        assert_eq!(pace(&running, &progress, 120, 600_000), (Some(2.0), Some(300.0)));
+        assert_eq!(pace(&running, &progress, 120, 30_000), (Some(4.0), Some(150.0)), "it is younger than a minute");
+        assert_eq!(pace(&running, &progress, 0, 600_000), (Some(0.0), None), "no telling how long a job takes that stands still");
+        let ended = JobRow { finished_ms: Some(200_000), ..running.clone() };
+        assert_eq!(pace(&ended, &progress, 0, 900_000), (Some(2.0), None));
+        assert_eq!(pace(&JobRow { started_ms: None, ..running }, &progress, 0, 1), (None, None));
+    }
+}

@@ -1,0 +1,362 @@
+//! What a job will take, before it is paid for.
+//!
+//! Some rows of the job, chosen by a seed from all of its files, are run for real, models included, and nothing of it is committed. What
+//! they took is what the others will take; `interval.rs` says how sure that is.
+//!
+//! | of a row that brings a document which … | is taken |
+//! |---|---|
+//! | no other row of the job repeats | what it took |
+//! | `m` rows of the job bring alike | the `m`-th part, and the rest is reused: one of them is computed |
+//! | the ledger has the results of | nothing, it is reused |
+//!
+//! Copies cannot be told from a sample, so that the job's rows are read for them without asking a model: all of them up to
+//! [`READ`], of larger jobs some units, from which the number of copies is extrapolated. The time is that of evaluation on this machine,
+//! one batch after the other; writing results comes on top, and a fleet divides it.
+
+use std::collections::{BTreeMap, HashMap};
+use std::time::Instant;
+
+use futures::future::join;
+use jiff::Timestamp;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use rand::seq::SliceRandom;
+use serde::Serialize;
+use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
+
+use super::facts::{Content, Contents, Evaluated, Facts, device_micros, facts};
+use super::interval::{Bootstrap, Predicted, Range};
+use super::plan::{PlanError, Planner, choose, take_below};
+use super::source::{Outlet, UnitSource, deliver};
+use super::spec::{JobKind, JobSpec};
+use super::station::Station;
+use crate::checkpoint::Claim;
+use crate::document::avro::Schemas;
+use crate::document::{Decoded, Decoder};
+use crate::metrics::METRICS;
+use crate::pipeline::Batcher;
+use crate::record::Partition;
+use crate::source::{Archive, ArchiveError, Delivery, InFlight};
+use crate::store::{NewUnit, Store, UnitFault, UnitRow};
+
+/// Predicts what jobs of one pipeline will take.
+pub struct Estimator<'a> {
+    /// The ledger, which is only read.
+    pub store: &'a Store,
+    /// The pipeline.
+    pub station: &'a Station,
+    /// The job's dataset, where it has one.
+    pub archive: Option<&'a Archive>,
+    /// Seconds that a unit is to take.
+    pub unit_seconds: u64,
+    /// What an hour of a device costs.
+    pub price_per_device_hour: Option<f64>,
+}
+
+/// Which rows are run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sampling {
+    /// How many.
+    pub size: usize,
+    /// Chooses which, and draws the intervals.
+    pub seed: u64,
+}
+
+/// What a job will take.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Estimate {
+    /// The job.
+    pub job: String,
+    /// The pipeline.
+    pub pipeline: String,
+    /// Units.
+    pub units: usize,
+    /// Rows that it reads.
+    pub rows: i64,
+    /// Files that cannot be read, and why. They are no part of what is predicted.
+    pub faults: Vec<String>,
+    /// Rows that were run.
+    pub sampled: usize,
+    /// Chose them.
+    pub seed: u64,
+    /// The share of the rows that was read to find copies.
+    pub read_share: f64,
+    /// Rows that bring a document.
+    pub documents: Predicted,
+    /// Tokens that models read.
+    pub tokens: Predicted,
+    /// Tokens that they write.
+    pub generated_tokens: Predicted,
+    /// Device time.
+    pub device_seconds: Predicted,
+    /// How long the evaluation takes on this machine.
+    pub wall_seconds: Predicted,
+    /// What the device time costs, where an hour has a price.
+    pub cost: Option<Predicted>,
+    /// The share of rows and tasks that is reused.
+    pub reused_share: Predicted,
+    /// The share of rows and tasks that is dead.
+    pub dead_share: Predicted,
+    /// Dead letters.
+    pub dead_letters: Predicted,
+    /// Of each class that the sample holds.
+    pub dead_letters_by_class: BTreeMap<&'static str, Predicted>,
+    /// What the job's limits let through.
+    pub limits: Vec<Limit>,
+}
+
+/// A limit of the job, and what it cuts off.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Limit {
+    /// `budget` or `deadline`.
+    pub limit: &'static str,
+    /// Seconds that it allows: of device time for a budget, from now on for a deadline.
+    pub allows_seconds: f64,
+    /// Seconds that the job needs.
+    pub needs_seconds: Predicted,
+    /// Documents that are left to do when it is reached.
+    pub documents_left: Predicted,
+}
+
+/// Rows read to find copies of the sampled ones, about: a minute's worth.
+pub const READ: i64 = 200_000;
+/// Bytes of rows that are read ahead.
+const AHEAD: usize = 8 << 20;
+
+impl Estimator<'_> {
+    /// Runs the sample and predicts the rest.
+    ///
+    /// # Errors
+    /// Where the job has no plan, or the ledger, the dataset or a model is out of order.
+    pub async fn estimate(&self, spec: &JobSpec, sampling: Sampling) -> Result<Estimate, PlanError> {
+        if matches!(spec.kind, JobKind::Delete { .. }) {
+            return Err(PlanError::Refused("a job of kind delete asks no model; there is nothing to predict".into()));
+        }
+        let budget = spec.to_new(self.price_per_device_hour, None).map_err(|e| PlanError::Refused(e.0))?.budget_micros;
+        let now = Timestamp::now();
+        let planner = Planner {
+            store: self.store,
+            station: self.station,
+            archive: self.archive,
+            unit_seconds: self.unit_seconds,
+            asked_ms: now.as_millisecond(),
+        };
+        let plan = planner.plan(spec).await?;
+        let units = plan.units.len();
+        let sound = |unit: &NewUnit| !plan.faults.iter().any(|(id, _)| *id == unit.id);
+        let readable: Vec<UnitRow> =
+            plan.units.iter().filter(|unit| sound(unit)).zip(0..).map(|(unit, n)| self.row(spec, unit, n)).collect();
+        let counts: Vec<i64> = plan.units.iter().filter(|unit| sound(unit)).map(|unit| unit.rows).collect();
+        let mut faults: Vec<String> = plan.faults.iter().map(|(_, fault)| fault.to_string()).collect();
+        let rows: i64 = counts.iter().sum();
+        let chosen = choose(rows, sampling.size, sampling.seed);
+        let sampled = chosen.len();
+        let parts = spread(&readable, &counts, chosen)?;
+        let evaluated = self.run(&readable, parts, &mut faults).await?;
+        let contents = Contents::new(&self.station.definition);
+        let (copies, read_share) = self.copies((&readable, &counts), (&evaluated, &contents), sampling.seed).await?;
+        let facts = facts(&evaluated, &copies, &contents, sampled);
+        let say = Bootstrap::new(sampled, rows, sampling.seed);
+        let column = |figure: fn(&Facts) -> f64| facts.iter().map(figure).collect::<Vec<_>>();
+        let weights = column(|f| f.counts);
+        let documents = say.sum(&column(|f| f.document), Range::Share);
+        let device_seconds = say.sum(&column(|f| f.cost[2] / 1e6), Range::Amount);
+        let wall_seconds = say.sum(&column(|f| f.wall), Range::Amount);
+        let classes: Vec<&'static str> = facts.iter().flat_map(|f| f.letters.keys().copied()).collect();
+        let of_class = |class: &'static str| {
+            let figures: Vec<f64> = facts.iter().map(|f| f.letters.get(class).copied().unwrap_or(0.0)).collect();
+            (class, say.sum(&figures, Range::Amount))
+        };
+        let limit = |limit, allows: Option<f64>, needs: Predicted| Some(Limit::of(limit, allows?, needs, documents));
+        let until_deadline = spec.deadline.map(|end| (end.as_millisecond() - now.as_millisecond()).max(0) as f64 / 1e3);
+        let limits = [
+            limit("budget", budget.map(|micros| micros as f64 / 1e6), device_seconds),
+            limit("deadline", until_deadline, wall_seconds),
+        ];
+        Ok(Estimate {
+            job: spec.id.clone(),
+            pipeline: spec.pipeline.clone(),
+            units,
+            rows,
+            faults,
+            sampled,
+            seed: sampling.seed,
+            read_share,
+            documents,
+            tokens: say.sum(&column(|f| f.cost[0]), Range::Amount),
+            generated_tokens: say.sum(&column(|f| f.cost[1]), Range::Amount),
+            device_seconds,
+            wall_seconds,
+            cost: self.price_per_device_hour.map(|price| device_seconds.times(price / 3600.0)),
+            reused_share: say.ratio(&column(|f| f.reused), &weights, Range::Share),
+            dead_share: say.ratio(&column(|f| f.dead), &weights, Range::Share),
+            dead_letters: say.sum(&column(|f| f.letters.values().sum()), Range::Share),
+            dead_letters_by_class: classes.into_iter().map(of_class).collect(),
+            limits: limits.into_iter().flatten().collect(),
+        })
+    }
+
+    /// The planned unit as it would stand in the ledger.
+    fn row(&self, spec: &JobSpec, unit: &NewUnit, ordinal: i32) -> UnitRow {
+        UnitRow {
+            id: unit.id.clone(),
+            job_id: spec.id.clone(),
+            pipeline: spec.pipeline.clone(),
+            ordinal,
+            topic: "plan".into(),
+            source: unit.source.clone(),
+            from_row: unit.from_row,
+            to_row: unit.to_row,
+            waits: true,
+        }
+    }
+
+    /// Evaluates the chosen rows of each unit, in batches as the pipeline makes them. Those that are no records are missing.
+    async fn run(
+        &self,
+        units: &[UnitRow],
+        parts: Vec<(usize, UnitRow)>,
+        faults: &mut Vec<String>,
+    ) -> Result<Vec<Evaluated>, PlanError> {
+        let (records, receiver) = unbounded_channel();
+        let mut places = HashMap::new();
+        for (unit, part) in &parts {
+            places.insert(units[*unit].ordinal, *unit);
+            let (sender, mut delivered) = unbounded_channel();
+            // The sample is small enough to be held as a whole.
+            match self.read(part, sender, usize::MAX).await {
+                Ok(()) => {}
+                Err(ArchiveError::Fault(fault)) => faults.push(fault.to_string()),
+                Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
+            }
+            while let Ok(delivery) = delivered.try_recv() {
+                // The receiver lives in this function.
+                let _ = records.send(delivery);
+            }
+        }
+        drop(records);
+        let claim = Claim { partition: Partition { topic: "plan".into(), number: 0 }, epoch: 0, next_offset: 0 };
+        let mut batcher = Batcher::new(claim, receiver, self.station.definition.budget.clone(), None);
+        let mut evaluated = Vec::new();
+        while let Some(batch) = batcher.next().await {
+            let started = Instant::now();
+            let fates = self.station.works.evaluator.evaluate(&batch).await?;
+            let elapsed = started.elapsed().as_secs_f64();
+            // Every row takes a little, and those take most that a device worked on for long.
+            let shares: Vec<f64> = fates.iter().map(|fate| 1.0 + device_micros(fate)).collect();
+            let sum: f64 = shares.iter().sum();
+            for ((fate, share), record) in fates.into_iter().zip(shares).zip(&batch.records) {
+                let unit = places.get(&record.place.partition.number).copied().unwrap_or_default();
+                evaluated.push(Evaluated { unit, fate, wall: elapsed * share / sum });
+            }
+        }
+        Ok(evaluated)
+    }
+
+    async fn read(
+        &self,
+        unit: &UnitRow,
+        records: tokio::sync::mpsc::UnboundedSender<Delivery>,
+        ahead: usize,
+    ) -> Result<(), ArchiveError> {
+        let in_flight = InFlight::new(ahead, METRICS.in_flight_bytes.with_label_values(&["@plan"]));
+        let outlet = Outlet { records, in_flight, yields: &|| false };
+        deliver((self.store, self.archive), self.station, (unit, unit.from_row), outlet).await
+    }
+
+    /// How many rows of the job bring the content of each sampled document, and the share of the rows that was read for it.
+    async fn copies(
+        &self,
+        (units, counts): (&[UnitRow], &[i64]),
+        (evaluated, contents): (&[Evaluated], &Contents),
+        seed: u64,
+    ) -> Result<(HashMap<Content, f64>, f64), PlanError> {
+        let decoder = Decoder::new(&self.station.definition.source.document);
+        let decoder = decoder.map_err(|e| PlanError::Refused(format!("{e:#}")))?;
+        let mut order: Vec<usize> = (0..units.len()).collect();
+        order.shuffle(&mut StdRng::seed_from_u64(seed));
+        let (mut read, mut rows) = (vec![false; units.len()], 0);
+        for unit in order {
+            if rows < READ {
+                read[unit] = true;
+                rows += counts[unit];
+            }
+        }
+        let documents = || evaluated.iter().filter_map(|row| Some((row.unit, row.document()?)));
+        let mut found: HashMap<Content, u64> = documents().map(|(_, document)| (contents.of(document), 0)).collect();
+        for (unit, _) in units.iter().zip(&read).filter(|(_, read)| **read) {
+            let (sender, receiver) = unbounded_channel();
+            let count = count(receiver, &decoder, contents, &mut found);
+            match join(self.read(unit, sender, AHEAD), count).await.0 {
+                // What is wrong with the rest of a file is told when it is run.
+                Ok(()) | Err(ArchiveError::Fault(UnitFault { .. })) => {}
+                Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
+            }
+        }
+        let total: i64 = counts.iter().sum();
+        let share = if total == 0 { 1.0 } else { (rows as f64 / total as f64).min(1.0) };
+        let mut copies = HashMap::new();
+        for (unit, document) in documents() {
+            let content = contents.of(document);
+            let others = found.get(&content).copied().unwrap_or(0).saturating_sub(u64::from(read[unit])) as f64;
+            copies.entry(content).or_insert(1.0 + others / share);
+        }
+        Ok((copies, share))
+    }
+}
+
+impl Limit {
+    fn of(limit: &'static str, allows: f64, needs: Predicted, documents: Predicted) -> Self {
+        let left = |documents: f64, needs: f64| if needs > allows { documents * (1.0 - allows / needs) } else { 0.0 };
+        let documents_left = Predicted {
+            expected: left(documents.expected, needs.expected),
+            low: left(documents.low, needs.low),
+            high: left(documents.high, needs.high),
+        };
+        Self { limit, allows_seconds: allows, needs_seconds: needs, documents_left }
+    }
+}
+
+/// The chosen rows by their units, each a unit of its own: `chosen` counts through all of them, the greatest first.
+fn spread(units: &[UnitRow], counts: &[i64], mut chosen: Vec<i64>) -> Result<Vec<(usize, UnitRow)>, PlanError> {
+    let (mut parts, mut before) = (Vec::new(), 0);
+    for (index, (unit, count)) in units.iter().zip(counts).enumerate() {
+        let rows = take_below(&mut chosen, before + count, before);
+        before += count;
+        if rows.is_empty() {
+            continue;
+        }
+        let mut part = unit.clone();
+        let mut source = UnitSource::of(unit).map_err(|fault| PlanError::Refused(fault.reason))?;
+        match &mut source {
+            UnitSource::Rows { wanted, .. } => {
+                let of =
+                    |row: &i64| wanted.as_ref().map_or(Some(unit.from_row + row), |wanted| wanted.get(*row as usize).copied());
+                *wanted = Some(rows.iter().filter_map(of).collect());
+            }
+            UnitSource::Documents(documents) | UnitSource::Deletes { documents, .. } => {
+                *documents = rows.iter().filter_map(|row| documents.get(*row as usize).cloned()).collect();
+                part.to_row = documents.len() as i64;
+            }
+        }
+        part.source = source.to_json();
+        parts.push((index, part));
+    }
+    Ok(parts)
+}
+
+async fn count(
+    mut records: UnboundedReceiver<Delivery>,
+    decoder: &Decoder,
+    contents: &Contents,
+    found: &mut HashMap<Content, u64>,
+) {
+    while let Some(Delivery { record, hold }) = records.recv().await {
+        if let Ok(Decoded::Document(document)) = decoder.decode(&record, &Schemas::none())
+            && let Some(count) = found.get_mut(&contents.of(&document))
+        {
+            *count += 1;
+        }
+        drop(hold);
+    }
+}

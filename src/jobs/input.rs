@@ -1,0 +1,149 @@
+//! The files that a backfill without a configured dataset reads: those that patterns match, below one folder.
+
+use std::path::{Component, Path, PathBuf};
+
+use glob::Pattern;
+
+use crate::config::ConfigError;
+
+/// Files below a folder, which is opened as a dataset: no link and no `..` leads out of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Input {
+    /// The patterns, from the root of the file system on: the same ones name the same input wherever they are typed.
+    pub patterns: Vec<String>,
+    /// The folder that holds what any of them can match. It depends on the patterns alone, not on the files that are there today.
+    pub folder: PathBuf,
+    /// The keys of the files below it, in order.
+    pub keys: Vec<String>,
+}
+
+/// A pattern, cut before its first part that holds a wildcard.
+struct Cut {
+    base: PathBuf,
+    rest: String,
+}
+
+impl Input {
+    /// Finds what the patterns match; a path without a wildcard is one, too.
+    ///
+    /// # Errors
+    /// Where a pattern is none, matches nothing, or matches something else than Parquet files.
+    pub fn find(patterns: &[String]) -> Result<Self, ConfigError> {
+        let cuts = patterns.iter().map(|pattern| cut(pattern)).collect::<Result<Vec<_>, _>>()?;
+        let bases: Vec<&Path> = cuts.iter().map(|cut| cut.base.as_path()).collect();
+        let folder = common(&bases).ok_or_else(|| ConfigError("--input names no file; write a path or a pattern".into()))?;
+        let mut keys = Vec::new();
+        for (Cut { base, rest }, pattern) in cuts.iter().zip(patterns) {
+            let whole = format!("{}/{rest}", Pattern::escape(&base.to_string_lossy()));
+            let found = glob::glob(&whole).map_err(|e| ConfigError(format!("--input {pattern:?} is no pattern: {e}")))?;
+            let before = keys.len();
+            for path in found {
+                let path = path.map_err(|e| ConfigError(format!("--input {pattern:?}: {e}")))?;
+                keys.extend(key(&path, &folder)?);
+            }
+            if keys.len() == before {
+                return Err(ConfigError(format!(
+                    "no file matches --input {pattern:?}; the shell may have to leave it in quotes"
+                )));
+            }
+        }
+        keys.sort();
+        keys.dedup();
+        let mut patterns: Vec<String> = cuts.iter().map(|cut| format!("{}/{}", cut.base.display(), cut.rest)).collect();
+        patterns.sort();
+        Ok(Self { patterns, folder, keys })
+    }
+}
+
+fn cut(pattern: &str) -> Result<Cut, ConfigError> {
+    let fault = |what: &dyn std::fmt::Display| ConfigError(format!("--input {pattern:?}: {what}"));
+    let whole = std::path::absolute(pattern).map_err(|e| fault(&e))?;
+    if whole.is_dir() {
+        return Err(fault(&"it is a folder; write which of its files, as in `folder/*.parquet`"));
+    }
+    let parts: Vec<Component<'_>> = whole.components().collect();
+    let is_pattern = |part: &Component<'_>| part.as_os_str().to_string_lossy().contains(['*', '?', '[']);
+    let end = parts.iter().position(is_pattern).unwrap_or(parts.len() - 1);
+    let (base, rest) = parts.split_at(end);
+    if rest.contains(&Component::ParentDir) {
+        return Err(fault(&"`..` stands behind a wildcard; write the pattern without it"));
+    }
+    let base: PathBuf = base.iter().collect();
+    let base = base.canonicalize().map_err(|e| fault(&format!("cannot find the folder {}: {e}", base.display())))?;
+    let rest: PathBuf = rest.iter().collect();
+    Ok(Cut { base, rest: rest.to_string_lossy().into_owned() })
+}
+
+/// The folder that all of them lie in.
+fn common(folders: &[&Path]) -> Option<PathBuf> {
+    let mut folder = folders.first()?.to_path_buf();
+    while !folders.iter().all(|other| other.starts_with(&folder)) {
+        folder = folder.parent()?.to_path_buf();
+    }
+    Some(folder)
+}
+
+/// The key of a file; none where the path is a folder that a wildcard happens to match.
+fn key(path: &Path, folder: &Path) -> Result<Option<String>, ConfigError> {
+    if path.is_dir() {
+        return Ok(None);
+    }
+    let shown = path.display();
+    let key = path.strip_prefix(folder).ok().and_then(Path::to_str);
+    let key = key.ok_or_else(|| ConfigError(format!("the name of {shown} is not UTF-8; rename the file")))?;
+    if !key.ends_with(".parquet") {
+        return Err(ConfigError(format!("{shown} is no .parquet file; write a pattern that leaves it out")));
+    }
+    Ok(Some(key.to_owned()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn folder(files: &[&str]) -> tempfile::TempDir {
+        let folder = tempfile::tempdir().unwrap();
+        for file in files {
+            let path = folder.path().join(file);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, "").unwrap();
+        }
+        folder
+    }
+
+    fn find(folder: &tempfile::TempDir, patterns: &[&str]) -> Result<Input, String> {
+        let patterns: Vec<String> = patterns.iter().map(|pattern| format!("{}/{pattern}", folder.path().display())).collect();
+        Input::find(&patterns).map_err(|error| error.0)
+    }
+
+    #[test]
+    fn patterns_of_several_folders_are_read_below_the_one_that_holds_them() {
+        let files = folder(&["a/1.parquet", "a/2.parquet", "b/deep/3.parquet", "c/4.parquet"]);
+        let input = find(&files, &["a/*.parquet", "b/**/*.parquet", "a/1.parquet"]).unwrap();
+        assert_eq!(input.folder, files.path().canonicalize().unwrap());
+        assert_eq!(input.keys, ["a/1.parquet", "a/2.parquet", "b/deep/3.parquet"], "each once, and nothing else");
+        let one = find(&files, &["a/*.parquet"]).unwrap();
+        assert_eq!((one.folder.ends_with("a"), one.keys.len()), (true, 2));
+    }
+
+    #[test]
+    fn the_folder_does_not_depend_on_the_files_that_are_there() {
+        let files = folder(&["a/1.parquet"]);
+        let before = find(&files, &["*/*.parquet"]).unwrap();
+        std::fs::create_dir(files.path().join("b")).unwrap();
+        std::fs::write(files.path().join("b/2.parquet"), "").unwrap();
+        let after = find(&files, &["*/*.parquet"]).unwrap();
+        assert_eq!((&before.folder, &before.patterns), (&after.folder, &after.patterns));
+        assert_eq!((before.keys, after.keys), (vec!["a/1.parquet".into()], vec!["a/1.parquet".into(), "b/2.parquet".into()]));
+    }
+
+    #[test]
+    fn what_cannot_be_an_input_is_refused_in_a_sentence() {
+        let files = folder(&["a/1.parquet", "a/notes.txt"]);
+        assert!(find(&files, &["a"]).unwrap_err().contains("it is a folder; write which of its files"));
+        assert!(find(&files, &["b/*.parquet"]).unwrap_err().contains("cannot find the folder"));
+        assert!(find(&files, &["a/*.csv"]).unwrap_err().starts_with("no file matches"));
+        assert!(find(&files, &["a/*"]).unwrap_err().contains("notes.txt is no .parquet file"));
+        assert!(find(&files, &["*/../a/*.parquet"]).unwrap_err().contains("`..` stands behind a wildcard"));
+    }
+}

@@ -1,0 +1,69 @@
+//! What people ask about a job: how fast it goes, and what it could not do.
+
+use super::{JobRow, ledger_topic};
+use crate::failure::Transient;
+use crate::store::{Store, unavailable};
+
+/// A dead letter of a job, in short.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct JobLetter {
+    /// The unit's number.
+    pub unit: i32,
+    /// The row of the unit's source.
+    pub row: i64,
+    /// The task; empty where the row as a whole is at fault.
+    pub task: String,
+    /// The document, where the row names one.
+    pub document_id: Option<String>,
+    /// The class of fault.
+    pub class: String,
+    /// The thing, the place and the mend.
+    pub reason: String,
+}
+
+impl Store {
+    /// Rows that the job committed within the last minute.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn rows_of_late(&self, job: &JobRow) -> Result<i64, Transient> {
+        sqlx::query_scalar!(
+            r#"SELECT coalesce(sum(records), 0)::bigint AS "records!" FROM batches
+               WHERE pipeline = $1 AND topic = $2 AND committed_at > now() - interval '1 minute'"#,
+            job.pipeline,
+            ledger_topic(&job.id)
+        )
+        .fetch_one(&self.pool)
+        .await
+        .map_err(unavailable)
+    }
+
+    /// How many dead letters of each class the job has, the most frequent first, and the first `limit` of them.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn job_letters(&self, job: &JobRow, limit: i64) -> Result<(Vec<(String, i64)>, Vec<JobLetter>), Transient> {
+        let topic = ledger_topic(&job.id);
+        let classes = sqlx::query!(
+            r#"SELECT class, count(*) AS "count!" FROM dead_letters WHERE pipeline = $1 AND topic = $2
+               GROUP BY class ORDER BY count(*) DESC, class"#,
+            job.pipeline,
+            topic
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        let letters = sqlx::query_as!(
+            JobLetter,
+            r#"SELECT partition AS unit, record_offset AS row, task, document_id, class, reason FROM dead_letters
+               WHERE pipeline = $1 AND topic = $2 ORDER BY partition, record_offset, task LIMIT $3"#,
+            job.pipeline,
+            topic,
+            limit
+        )
+        .fetch_all(&self.pool)
+        .await
+        .map_err(unavailable)?;
+        Ok((classes.into_iter().map(|row| (row.class, row.count)).collect(), letters))
+    }
+}
