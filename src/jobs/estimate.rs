@@ -13,7 +13,7 @@
 //! [`READ`], of larger jobs some units, from which the number of copies is extrapolated. The time is that of evaluation on this machine,
 //! one batch after the other; writing results comes on top, and a fleet divides it.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Instant;
 
 use futures::future::join;
@@ -162,7 +162,7 @@ impl Estimator<'_> {
         let documents = say.sum(&column(|f| f.document), Range::Share);
         let device_seconds = say.sum(&column(|f| f.cost[2] / 1e6), Range::Amount);
         let wall_seconds = say.sum(&column(|f| f.wall), Range::Amount);
-        let classes: Vec<&'static str> = facts.iter().flat_map(|f| f.letters.keys().copied()).collect();
+        let classes: BTreeSet<&'static str> = facts.iter().flat_map(|f| f.letters.keys().copied()).collect();
         let of_class = |class: &'static str| {
             let figures: Vec<f64> = facts.iter().map(|f| f.letters.get(class).copied().unwrap_or(0.0)).collect();
             (class, say.sum(&figures, Range::Amount))
