@@ -8,6 +8,8 @@
 //! ```
 //! On shutdown the runners drain first; the rest ends when they have.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use self::stream::Stream;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
 use crate::failure::{Component, Transient};
@@ -28,11 +31,11 @@ use crate::health::Health;
 use crate::jobs::{Crew, Station, Workshop};
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{self, Materials, Works};
+use crate::pipeline::{Materials, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay, TopicsConfig};
-use crate::source::{KafkaSource, KafkaSourceConfig, StartAt};
+use crate::source::{KafkaSourceConfig, StartAt};
 use crate::store::Store;
 
 /// A Tidemill process.
@@ -165,11 +168,15 @@ impl App {
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
         let mut runners = Vec::new();
         for (definition, works) in self.definitions.iter().zip(&self.works) {
-            let (source, events) = KafkaSource::start(self.source(definition), self.store.clone(), self.health.clone())?;
-            let drain = Duration::from_secs(self.config.limits.drain_seconds);
+            let stream = Stream {
+                works: works.clone(),
+                source: self.source(definition),
+                store: self.store.clone(),
+                health: self.health.clone(),
+                drain: Duration::from_secs(self.config.limits.drain_seconds),
+            };
             let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
-            let run = pipeline::run(works.clone(), source, events, async { drop(select_all(ends).await) }, drain);
-            runners.push(essential(run, stop.clone()).boxed());
+            runners.push(essential(stream.run(async { drop(select_all(ends).await) }), stop.clone()).boxed());
         }
         if self.config.jobs.enabled {
             let crew = Crew::new(self.workshop(), &self.config.jobs);

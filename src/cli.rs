@@ -12,6 +12,7 @@ mod bench;
 mod check;
 mod migrate;
 mod models;
+mod positions;
 mod run;
 mod search;
 mod train_head;
@@ -79,6 +80,9 @@ enum Command {
     /// What models there are
     #[command(subcommand)]
     Models(models::ModelsCommand),
+    /// How far pipelines have come, and how to go on where records are gone
+    #[command(subcommand)]
+    Positions(positions::PositionsCommand),
 }
 
 impl Cli {
@@ -100,6 +104,7 @@ impl Cli {
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
+                Command::Positions(command) => positions::run(global.load(&[])?, command).await,
             }
         })
     }

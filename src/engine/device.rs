@@ -184,7 +184,10 @@ impl Device {
     /// the engine is gone.
     fn turn(&mut self, next: &mut Next, pool: &rayon::ThreadPool, workspaces: &[Mutex<Workspace>]) -> Result<bool, EngineError> {
         match next {
-            Next::Batch(batch) => self.compute(batch, pool, workspaces),
+            Next::Batch(batch) => {
+                fail::fail_point!("device-batch");
+                self.compute(batch, pool, workspaces);
+            }
             Next::Job(..) => {
                 if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
                     self.submit(index, job);

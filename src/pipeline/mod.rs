@@ -19,5 +19,5 @@ mod works;
 pub use committer::{Backoff, Committer};
 pub use evaluator::{Evaluator, Fate};
 pub use lane::{AHEAD, Notice, run as run_lane};
-pub use runner::{drive, run};
+pub use runner::{Halt, drive, run};
 pub use works::{Materials, Works};

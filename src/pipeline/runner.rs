@@ -21,6 +21,21 @@ use crate::source::{Delivery, KafkaSource, SourceEvent};
 /// How long the broker may take to let us go.
 const LEAVE: Duration = Duration::from_secs(5);
 
+/// A pipeline that can go on only where an operator says. A new process would find the same: none is needed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("pipeline {pipeline} is halted: {reason}")]
+pub struct Halt {
+    /// The pipeline.
+    pub pipeline: String,
+    /// What happened, and what the operator can do.
+    pub reason: String,
+}
+
+enum End {
+    Halted(Halt),
+    Broken(String),
+}
+
 struct Lane {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
@@ -29,7 +44,7 @@ struct Lane {
 /// Runs the pipeline until `shutdown` resolves, then drains for at most `drain`, and leaves the group.
 ///
 /// # Errors
-/// Where the source cannot go on without an operator, or the process is wedged.
+/// [`Halt`] where the source cannot go on without an operator; another where the process is wedged.
 pub async fn run(
     works: Arc<Works>,
     source: KafkaSource,
@@ -46,7 +61,7 @@ pub async fn run(
 /// and leaves the group.
 ///
 /// # Errors
-/// Where the source cannot go on without an operator, or a lane calls the process wedged.
+/// [`Halt`] where the source cannot go on without an operator; another where a lane calls the process wedged.
 pub async fn drive(
     pipeline: &str,
     (source, mut events): (KafkaSource, UnboundedReceiver<SourceEvent>),
@@ -77,7 +92,8 @@ pub async fn drive(
                         drop(done);
                     });
                 }
-                SourceEvent::Failed(reason) => break Err(reason),
+                SourceEvent::Lost(reason) => break Err(End::Halted(Halt { pipeline: pipeline.to_owned(), reason })),
+                SourceEvent::Failed(reason) => break Err(End::Broken(reason)),
             },
             Some(notice) = inbox.recv() => match notice {
                 Notice::Committed(partition, next_offset) => source.committed(&partition, next_offset),
@@ -85,7 +101,7 @@ pub async fn drive(
                     source.forget(&partition);
                     lanes.remove(&partition);
                 }
-                Notice::Wedged(reason) => break Err(reason),
+                Notice::Wedged(reason) => break Err(End::Broken(reason)),
             },
         }
     };
@@ -101,7 +117,8 @@ pub async fn drive(
     tracing::info!(%pipeline, "stopped");
     match result {
         Ok(()) => Ok(()),
-        Err(reason) => bail!("pipeline {pipeline} cannot go on: {reason}"),
+        Err(End::Halted(halt)) => Err(halt.into()),
+        Err(End::Broken(reason)) => bail!("pipeline {pipeline} cannot go on: {reason}"),
     }
 }
 

@@ -17,7 +17,7 @@ use crate::checkpoint::Claim;
 use crate::record::{Partition, Record};
 
 pub use archive::{Archive, ArchiveError, ArchiveFile, Needs, RowRange, Shape, Window, check_key};
-pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt};
+pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt, ends};
 
 /// What a source tells the runner.
 #[derive(Debug)]
@@ -33,7 +33,9 @@ pub enum SourceEvent {
         /// Dropped once nothing is under way any more.
         done: std::sync::mpsc::SyncSender<()>,
     },
-    /// Reading cannot go on without an operator.
+    /// The position is not in the topic any more: an operator must say where to go on.
+    Lost(String),
+    /// Reading cannot go on in this process.
     Failed(String),
 }
 

@@ -1,10 +1,12 @@
 //! Events that are committed and not yet published.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, unavailable};
+use super::{InTime, Store, unavailable};
 use crate::failure::Transient;
 
 /// One event to publish.
@@ -29,6 +31,7 @@ pub struct OutboxEvent {
 pub struct RelayLease {
     // Not of the pool: a session's lock must end with its connection and never return to another user of it.
     connection: PgConnection,
+    deadline: Duration,
 }
 
 /// Names the lease among advisory locks.
@@ -43,9 +46,9 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, RELAY_LOCK)
             .fetch_one(&mut connection)
-            .await
-            .map_err(unavailable)?;
-        Ok(got.then_some(RelayLease { connection }))
+            .in_time(self.deadline)
+            .await?;
+        Ok(got.then_some(RelayLease { connection, deadline: self.deadline }))
     }
 }
 
@@ -57,8 +60,8 @@ impl RelayLease {
     pub async fn events(&mut self, limit: i64) -> Result<Vec<OutboxEvent>, Transient> {
         sqlx::query_as!(OutboxEvent, "SELECT id, event_id, topic, key, payload, headers FROM outbox ORDER BY id LIMIT $1", limit)
             .fetch_all(&mut self.connection)
+            .in_time(self.deadline)
             .await
-            .map_err(unavailable)
     }
 
     /// Strikes out what the broker has acknowledged.
@@ -68,9 +71,9 @@ impl RelayLease {
     pub async fn published(&mut self, ids: &[i64]) -> Result<(), Transient> {
         sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", ids)
             .execute(&mut self.connection)
+            .in_time(self.deadline)
             .await
             .map(drop)
-            .map_err(unavailable)
     }
 
     /// How many events wait.
@@ -80,7 +83,7 @@ impl RelayLease {
     pub async fn waiting(&mut self) -> Result<i64, Transient> {
         sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM outbox"#)
             .fetch_one(&mut self.connection)
+            .in_time(self.deadline)
             .await
-            .map_err(unavailable)
     }
 }
