@@ -8,6 +8,8 @@
 //! ```
 //! On shutdown the runners drain first; the rest ends when they have.
 
+mod stream;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -23,6 +25,7 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
+use self::stream::Stream;
 use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
@@ -33,11 +36,11 @@ use crate::jobs::{Crew, Desk, Names, Station, Workshop};
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{self, Isolation, Materials, Valve, Works};
+use crate::pipeline::{Isolation, Materials, Works};
 use crate::search::Searcher;
 use crate::server::{self, Service};
 use crate::sink::{Dataset, Relay};
-use crate::source::{KafkaSource, KafkaSourceConfig, Registry, StartAt};
+use crate::source::{KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
 
 /// A Tidemill process.
@@ -187,10 +190,15 @@ impl App {
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
         let mut runners = Vec::new();
         for (definition, works) in self.definitions.iter().zip(&self.works) {
-            let drain = Duration::from_secs(self.config.limits.drain_seconds);
+            let stream = Stream {
+                works: works.clone(),
+                source: self.source(definition),
+                store: self.store.clone(),
+                health: self.health.clone(),
+                drain: Duration::from_secs(self.config.limits.drain_seconds),
+            };
             let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
-            let run = consume(works.clone(), self.source(definition), async { drop(select_all(ends).await) }, drain);
-            runners.push(essential(run, stop.clone()).boxed());
+            runners.push(essential(stream.run(async { drop(select_all(ends).await) }), stop.clone()).boxed());
         }
         if self.config.jobs.enabled {
             let crew = Crew::new(self.workshop(), &self.config.jobs);
@@ -300,33 +308,6 @@ pub async fn told_to_stop() -> Result<()> {
     }
     tracing::info!("told to stop");
     Ok(())
-}
-
-/// Runs a pipeline until `shutdown` resolves. While it is stopped, it is in no consumer group and everything else goes on.
-async fn consume(
-    works: Arc<Works>,
-    source: KafkaSourceConfig,
-    shutdown: impl Future<Output = ()>,
-    drain: Duration,
-) -> Result<()> {
-    let (store, health) = (&works.committer.store, &works.health);
-    let valve = Valve::new(source.pipeline.clone(), store.clone(), health.clone());
-    let shutdown = shutdown.shared();
-    loop {
-        tokio::select! {
-            biased;
-            () = shutdown.clone() => return Ok(()),
-            () = valve.opened() => {}
-        }
-        let (source, events) = KafkaSource::start(source.clone(), store.clone(), health.clone())?;
-        let end = async {
-            tokio::select! {
-                () = valve.closed() => {}
-                () = shutdown.clone() => {}
-            }
-        };
-        pipeline::run(works.clone(), source, events, end, drain).await?;
-    }
 }
 
 /// Resolves once the value is true, or nobody can set it any more.

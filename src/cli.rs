@@ -19,6 +19,7 @@ mod migrate;
 mod models;
 mod pipelines;
 mod plan;
+mod positions;
 mod progress;
 mod run;
 mod schedule;
@@ -112,6 +113,9 @@ enum Command {
     /// Which pipelines are stopped; stop and resume them
     #[command(subcommand)]
     Pipelines(pipelines::PipelinesCommand),
+    /// How far pipelines have come, and how to go on where records are gone
+    #[command(subcommand)]
+    Positions(positions::PositionsCommand),
 }
 
 impl Cli {
@@ -141,6 +145,7 @@ impl Cli {
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,
+                Command::Positions(command) => positions::run(global.load(&[])?, command).await,
             }
         });
         // A thread that still loads a model cannot be told to stop, and nothing waits for it any more.

@@ -61,6 +61,8 @@ pub struct DatabaseConfig {
     pub url_file: Option<PathBuf>,
     /// Connections of this process; 10 unless told.
     pub max_connections: Option<u32>,
+    /// Seconds that a statement or a transaction may take before the database counts as gone; 90 unless told.
+    pub deadline_seconds: Option<u64>,
 }
 
 /// The HTTP server.

@@ -10,6 +10,8 @@ use crate::metrics::METRICS;
 #[derive(Debug, Clone)]
 pub struct Health {
     components: Arc<Mutex<BTreeMap<Component, State>>>,
+    /// Why, by pipeline. Apart from the components: a broker that works for one pipeline says nothing of another's halt.
+    halted: Arc<Mutex<BTreeMap<String, String>>>,
     stops: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
@@ -22,7 +24,7 @@ enum State {
 impl Health {
     /// Every component is down as "starting" until someone vouches for it.
     pub fn new() -> Self {
-        let health = Self { components: Arc::default(), stops: Arc::default() };
+        let health = Self { components: Arc::default(), halted: Arc::default(), stops: Arc::default() };
         for component in Component::ALL {
             health.down(*component, "starting");
         }
@@ -69,6 +71,28 @@ impl Health {
                 State::Down(reason) => Some((*component, reason.clone())),
             })
             .collect()
+    }
+
+    /// The pipeline waits for an operator, for `reason`.
+    pub fn halt(&self, pipeline: &str, reason: &str) {
+        tracing::error!(pipeline, reason, "halted");
+        METRICS.halted.with_label_values(&[pipeline]).set(1);
+        self.lock_halted().insert(pipeline.to_owned(), reason.to_owned());
+    }
+
+    /// The pipeline runs.
+    pub fn runs(&self, pipeline: &str) {
+        METRICS.halted.with_label_values(&[pipeline]).set(0);
+        self.lock_halted().remove(pipeline);
+    }
+
+    /// The pipelines that wait for an operator, and why. They make the process unready, too.
+    pub fn halts(&self) -> BTreeMap<String, String> {
+        self.lock_halted().clone()
+    }
+
+    fn lock_halted(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.halted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A change is logged here once, so that those who report it every second need not.
@@ -118,6 +142,16 @@ mod tests {
         assert_eq!(health.stops(), BTreeMap::from([("news".to_owned(), "still too many".to_owned())]));
         health.running("news");
         assert!(health.stops().is_empty());
+    }
+
+    #[test]
+    fn a_halt_stays_whatever_its_broker_does() {
+        let health = Health::new();
+        health.halt("news", "its records are gone");
+        health.up(Component::Broker);
+        assert_eq!(health.halts(), BTreeMap::from([("news".to_owned(), "its records are gone".to_owned())]));
+        health.runs("news");
+        assert_eq!(health.halts(), BTreeMap::new());
     }
 
     #[test]

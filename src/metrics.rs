@@ -83,6 +83,7 @@ metrics! {
     outbox: IntGauge = "tidemill_outbox_rows", "Events committed and not yet published.";
     published: IntCounterVec = "tidemill_published_total", "Events published from the outbox, by topic.", ["topic"];
     retries: IntCounterVec = "tidemill_retries_total", "Attempts repeated because a part of the world was out of order.", ["component"];
+    halted: IntGaugeVec = "tidemill_halted", "Whether a pipeline waits for an operator: 1 or 0.", ["pipeline"];
     ready: IntGaugeVec = "tidemill_ready", "Whether a component is in order: 1 or 0.", ["component"];
     tokens: IntCounterVec = "tidemill_tokens_total", "Tokens run through a model.", ["model"];
     padding: IntCounterVec = "tidemill_padding_tokens_total", "Tokens run through a model that stand for nothing.", ["model"];

@@ -179,7 +179,10 @@ impl Device {
     /// the engine is gone.
     fn turn(&mut self, next: &mut Next, pool: &rayon::ThreadPool) -> Result<bool, EngineError> {
         match next {
-            Next::Batch(batch) => self.compute(batch, pool)?,
+            Next::Batch(batch) => {
+                fail::fail_point!("device-batch");
+                self.compute(batch, pool)?;
+            }
             Next::Job(..) => {
                 if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
                     self.submit(index, job);

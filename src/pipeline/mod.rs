@@ -23,6 +23,6 @@ pub use committer::{Backoff, Committer};
 pub use evaluator::{Evaluator, Fate};
 pub use isolation::{Isolation, let_go};
 pub use lane::{AHEAD, Notice, run as run_lane};
-pub use runner::{drive, run};
+pub use runner::{Halt, drive, run};
 pub use valve::Valve;
 pub use works::{Materials, Works};

@@ -25,6 +25,21 @@ use crate::source::{Delivery, KafkaSource, SourceEvent};
 /// How long the broker may take to let us go.
 const LEAVE: Duration = Duration::from_secs(5);
 
+/// A pipeline that can go on only where an operator says. A new process would find the same: none is needed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("pipeline {pipeline} is halted: {reason}")]
+pub struct Halt {
+    /// The pipeline.
+    pub pipeline: String,
+    /// What happened, and what the operator can do.
+    pub reason: String,
+}
+
+enum End {
+    Halted(Halt),
+    Broken(String),
+}
+
 struct Lane {
     partition: Partition,
     epoch: i64,
@@ -35,7 +50,7 @@ struct Lane {
 /// Runs the pipeline until `shutdown` resolves or the pipeline is stopped, then drains for at most `drain`, and leaves the group.
 ///
 /// # Errors
-/// Where the source cannot go on without an operator, or the process is wedged.
+/// [`Halt`] where the source cannot go on without an operator; another where the process is wedged.
 pub async fn run(
     works: Arc<Works>,
     source: KafkaSource,
@@ -53,7 +68,7 @@ pub async fn run(
 /// and leaves the group. Where the lanes walk for a pipeline, its works let go of what they walked on.
 ///
 /// # Errors
-/// Where the source cannot go on without an operator, or a lane calls the process wedged.
+/// [`Halt`] where the source cannot go on without an operator; another where a lane calls the process wedged.
 pub async fn drive(
     (pipeline, works): (&str, Option<Arc<Works>>),
     (source, mut events): (KafkaSource, UnboundedReceiver<SourceEvent>),
@@ -85,7 +100,8 @@ pub async fn drive(
                         drop(done);
                     });
                 }
-                SourceEvent::Failed(reason) => break Err(reason),
+                SourceEvent::Lost(reason) => break Err(End::Halted(Halt { pipeline: pipeline.to_owned(), reason })),
+                SourceEvent::Failed(reason) => break Err(End::Broken(reason)),
             },
             Some(notice) = inbox.recv() => match notice {
                 Notice::Committed(partition, next_offset) => source.committed(&partition, next_offset),
@@ -98,7 +114,7 @@ pub async fn drive(
                     if let Some(works) = &works {
                         works.wedged.store(true, Ordering::Relaxed);
                     }
-                    break Err(reason);
+                    break Err(End::Broken(reason));
                 }
             },
         }
@@ -115,7 +131,8 @@ pub async fn drive(
     tracing::info!(%pipeline, "stopped");
     match result {
         Ok(()) => Ok(()),
-        Err(reason) => bail!("pipeline {pipeline} cannot go on: {reason}"),
+        Err(End::Halted(halt)) => Err(halt.into()),
+        Err(End::Broken(reason)) => bail!("pipeline {pipeline} cannot go on: {reason}"),
     }
 }
 

@@ -10,8 +10,9 @@
 //! | lost (the session timed out) | drop at once: someone else owns them |
 //! | bytes in flight reach the cap | pause every partition and keep polling; resume at half |
 //! | the password, the certificate or the rights do not do | say so at `/readyz` and try again for ever: the mend is not here |
-//! | position no longer in the topic | tell the operator: a gap is never skipped silently |
+//! | position no longer in the topic | the pipeline halts and tells the operator: a gap is never skipped silently |
 
+mod lost;
 mod rebalance;
 
 use std::collections::HashMap;
@@ -38,6 +39,8 @@ use crate::health::Health;
 use crate::metrics::METRICS;
 use crate::record::{Header, Partition, Place, Record};
 use crate::store::Store;
+
+pub use self::lost::ends;
 
 /// What to read, and how.
 #[derive(Debug, Clone)]
@@ -213,7 +216,7 @@ impl Shared {
         loop {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => self.deliver(&message, &in_flight),
-                Some(Err(error)) => self.report(&error),
+                Some(Err(error)) => self.report(consumer, &error),
                 None => {}
             }
             loop {
@@ -268,15 +271,13 @@ impl Shared {
         let _ = lane.records.send(Delivery { record, hold });
     }
 
-    fn report(&self, error: &KafkaError) {
+    fn report(&self, consumer: &BaseConsumer<Context>, error: &KafkaError) {
         use RDKafkaErrorCode as Code;
         let topic = &self.config.topic;
         match error.rdkafka_error_code() {
-            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => self.fail(format!(
-                "the position of pipeline {} in topic {topic} no longer exists there: records were deleted before they were read, \
-                 or the topic was made anew ({error})",
-                self.config.pipeline
-            )),
+            Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
+                let _ = self.events.send(SourceEvent::Lost(lost::explain(&self.config, consumer, &self.positions())));
+            }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
             }
@@ -293,6 +294,10 @@ impl Shared {
     fn fail(&self, reason: String) {
         self.health.down(Component::Broker, reason.clone());
         let _ = self.events.send(SourceEvent::Failed(reason));
+    }
+
+    fn positions(&self) -> Vec<(i32, i64)> {
+        self.lanes().iter().map(|(partition, lane)| (partition.number, lane.position)).collect()
     }
 
     fn forget(&self, consumer: &BaseConsumer<Context>, partition: &Partition) {

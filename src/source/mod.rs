@@ -18,7 +18,7 @@ use crate::checkpoint::Claim;
 use crate::record::{Partition, Record};
 
 pub use archive::{Archive, ArchiveError, ArchiveFile, Needs, RowRange, Shape, Window, check_key};
-pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt};
+pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt, ends};
 pub use registry::Registry;
 
 /// What a source tells the runner.
@@ -35,7 +35,9 @@ pub enum SourceEvent {
         /// Dropped once nothing is under way any more.
         done: std::sync::mpsc::SyncSender<()>,
     },
-    /// Reading cannot go on without an operator.
+    /// The position is not in the topic any more: an operator must say where to go on.
+    Lost(String),
+    /// Reading cannot go on in this process.
     Failed(String),
 }
 

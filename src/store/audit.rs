@@ -7,21 +7,28 @@ use crate::failure::Transient;
 
 /// Each query returns one text column: a sentence for every violation.
 const CHECKS: &[&str] = &[
-    // Batches tile seed..next_offset without gap or overlap.
-    "SELECT format('%s %s[%s]: a batch starts at %s where the one before ended at %s', pipeline, topic, partition, from_offset, previous)
-     FROM (SELECT b.*, coalesce(lag(b.to_offset) OVER w, p.seed_offset) AS previous
-           FROM batches b JOIN positions p USING (pipeline, topic, partition)
-           WINDOW w AS (PARTITION BY b.pipeline, b.topic, b.partition ORDER BY b.from_offset)) t
+    // Batches, and the gaps that operators made, tile seed..next_offset.
+    "SELECT format('%s %s[%s]: a batch or a gap starts at %s where the one before ended at %s', pipeline, topic, partition, from_offset, previous)
+     FROM (SELECT t.*, coalesce(lag(t.to_offset) OVER w, p.seed_offset) AS previous
+           FROM (SELECT pipeline, topic, partition, from_offset, to_offset FROM batches
+                 UNION ALL SELECT pipeline, topic, partition, from_offset, to_offset FROM gaps) t
+           JOIN positions p USING (pipeline, topic, partition)
+           WINDOW w AS (PARTITION BY t.pipeline, t.topic, t.partition ORDER BY t.from_offset)) t
      WHERE from_offset <> previous",
-    "SELECT format('%s %s[%s]: the position is %s, but its batches end at %s', pipeline, topic, partition, next_offset, reached)
-     FROM (SELECT p.*, coalesce((SELECT max(to_offset) FROM batches b WHERE (b.pipeline, b.topic, b.partition) =
-                                 (p.pipeline, p.topic, p.partition)), p.seed_offset) AS reached FROM positions p) t
+    "SELECT format('%s %s[%s]: the position is %s, but its batches and gaps end at %s', pipeline, topic, partition, next_offset, reached)
+     FROM (SELECT p.*, greatest(p.seed_offset,
+                                (SELECT max(to_offset) FROM batches b WHERE (b.pipeline, b.topic, b.partition) =
+                                 (p.pipeline, p.topic, p.partition)),
+                                (SELECT max(to_offset) FROM gaps g WHERE (g.pipeline, g.topic, g.partition) =
+                                 (p.pipeline, p.topic, p.partition))) AS reached FROM positions p) t
      WHERE next_offset <> reached",
     "SELECT format('%s %s[%s]: batch %s has no position', pipeline, topic, partition, id)
      FROM batches b LEFT JOIN positions p USING (pipeline, topic, partition) WHERE p.epoch IS NULL",
     // Epochs never fall.
     "SELECT format('%s %s[%s]: the epoch falls from %s to %s at offset %s', pipeline, topic, partition, previous, epoch, from_offset)
-     FROM (SELECT *, lag(epoch) OVER (PARTITION BY pipeline, topic, partition ORDER BY from_offset) AS previous FROM batches) t
+     FROM (SELECT *, lag(epoch) OVER (PARTITION BY pipeline, topic, partition ORDER BY from_offset) AS previous
+           FROM (SELECT pipeline, topic, partition, from_offset, epoch FROM batches
+                 UNION ALL SELECT pipeline, topic, partition, from_offset, epoch FROM gaps) steps) t
      WHERE epoch < previous",
     // in = ok + reused + skipped + dead, task by task.
     "SELECT format('batch %s: task %s accounts for %s units of %s records', b.id, u.task, u.ok + u.reused + u.skipped + u.dead, b.records)

@@ -16,11 +16,12 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::stops::{self, Look, Stop};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
-use super::{StagedFile, Store, copy, unavailable};
+use super::{InTime, StagedFile, Store, copy, unavailable};
 use crate::failure::Transient;
 
 /// A commit that went through.
@@ -61,21 +62,15 @@ impl Store {
     /// See [`CommitError`]. After [`CommitError::Unavailable`], [`Store::is_committed`] tells what became of it.
     pub async fn commit(&self, submission: &Submission) -> Result<Ledgered, CommitError> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        let mut transaction = connection.begin().await.map_err(unavailable)?;
-        advance(&mut transaction, &submission.batch).await?;
-        let superseded = write(&mut transaction, submission).await?;
-        let look = match submission.tolerance {
-            Some(tolerance) => stops::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
-            None => Look::default(),
-        };
-        fail::fail_point!("commit-before-commit", |_| std::process::abort());
-        transaction.commit().await.map_err(unavailable)?;
-        fail::fail_point!("commit-after-commit", |_| std::process::abort());
-        fail::fail_point!("commit-reply-lost", |_| {
-            let reason = "the reply to the commit was lost".to_owned();
-            Err(CommitError::Unavailable(Transient { component: crate::failure::Component::Database, reason }))
-        });
-        Ok(Ledgered { superseded, faults: look.faults, stop: look.stop })
+        match timeout(self.deadline, commit(&mut connection, submission)).await {
+            Ok(outcome) => outcome,
+            // The transaction was given up halfway: its connection must not go back to the pool. What the server still does with
+            // it holds the position's row, so that the next attempt waits for its end or finds it done.
+            Err(_) => {
+                drop(connection.detach());
+                Err(self.silent().into())
+            }
+        }
     }
 
     /// Whether the batch went through, when the reply to its commit was lost.
@@ -85,9 +80,27 @@ impl Store {
     pub async fn is_committed(&self, batch_id: Uuid) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM batches WHERE id = $1) AS "committed!""#, batch_id)
             .fetch_one(&self.pool)
+            .in_time(self.deadline)
             .await
-            .map_err(unavailable)
     }
+}
+
+async fn commit(connection: &mut PgConnection, submission: &Submission) -> Result<Ledgered, CommitError> {
+    let mut transaction = connection.begin().await.map_err(unavailable)?;
+    advance(&mut transaction, &submission.batch).await?;
+    let superseded = write(&mut transaction, submission).await?;
+    let look = match submission.tolerance {
+        Some(tolerance) => stops::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
+        None => Look::default(),
+    };
+    fail::fail_point!("commit-before-commit", |_| std::process::abort());
+    transaction.commit().await.map_err(unavailable)?;
+    fail::fail_point!("commit-after-commit", |_| std::process::abort());
+    fail::fail_point!("commit-reply-lost", |_| {
+        let reason = "the reply to the commit was lost".to_owned();
+        Err(CommitError::Unavailable(Transient { component: crate::failure::Component::Database, reason }))
+    });
+    Ok(Ledgered { superseded, faults: look.faults, stop: look.stop })
 }
 
 pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {

@@ -2,7 +2,7 @@
 
 use sqlx::{AssertSqlSafe, Connection};
 
-use super::{Store, unavailable};
+use super::{InTime, Store, unavailable};
 use crate::failure::Transient;
 use crate::outcome::EmbeddingSet;
 
@@ -18,8 +18,8 @@ impl Store {
         let known =
             sqlx::query_scalar!("SELECT id FROM embedding_sets WHERE model = $1 AND revision = $2", set.model, set.revision)
                 .fetch_optional(&self.pool)
-                .await
-                .map_err(unavailable)?;
+                .in_time(self.deadline)
+                .await?;
         match known {
             Some(id) => Ok(id),
             None => self.create_embedding_set(set).await.map_err(unavailable),

@@ -2,7 +2,7 @@
 
 use uuid::Uuid;
 
-use super::{Store, unavailable};
+use super::{InTime, Store};
 use crate::failure::Transient;
 
 /// A file that is written and synced, and not yet part of its dataset.
@@ -32,9 +32,9 @@ impl Store {
             batch_id
         )
         .execute(&self.pool)
+        .in_time(self.deadline)
         .await
         .map(drop)
-        .map_err(unavailable)
     }
 
     /// Takes files that never went live, and are older than `seconds`, out of the reach of any commit, and names those of
@@ -50,8 +50,8 @@ impl Store {
             seconds
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Strikes deleted files off the list.
@@ -61,8 +61,8 @@ impl Store {
     pub async fn forget_files(&self, paths: &[String]) -> Result<(), Transient> {
         sqlx::query!("DELETE FROM parquet_files WHERE path = ANY($1) AND state = 'deleting'", paths)
             .execute(&self.pool)
+            .in_time(self.deadline)
             .await
             .map(drop)
-            .map_err(unavailable)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Store, unavailable};
+use super::{InTime, Store};
 use crate::failure::Transient;
 use crate::outcome::{EmbeddedChunk, Fingerprint, Output, Span};
 
@@ -25,8 +25,8 @@ impl Store {
     pub async fn versions(&self, pipeline: &str, ids: &[String]) -> Result<HashMap<String, KnownVersion>, Transient> {
         let rows = sqlx::query!("SELECT id, version, deleted FROM documents WHERE pipeline = $1 AND id = ANY($2)", pipeline, ids)
             .fetch_all(&self.pool)
-            .await
-            .map_err(unavailable)?;
+            .in_time(self.deadline)
+            .await?;
         Ok(rows.into_iter().map(|r| (r.id, KnownVersion { version: r.version, deleted: r.deleted })).collect())
     }
 
@@ -50,8 +50,8 @@ impl Store {
             &prints as &[&[u8]]
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Outputs with the given fingerprints, whichever pipeline or document they were made for, and the tokens each took.
@@ -72,8 +72,8 @@ impl Store {
             &wanted as &[&[u8]]
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         let mut found: HashMap<Fingerprint, Parts> = HashMap::new();
         for row in rows {
             let Ok(print) = <[u8; 32]>::try_from(row.fingerprint.as_slice()) else { continue };

@@ -23,8 +23,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use sqlx::PgPool;
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
@@ -40,6 +41,7 @@ pub use jobs::{
 };
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
+pub use positions::{Gap, PositionRow, Skip, SkipError};
 pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
 pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
 pub use statistics::{DocumentGlance, PipelineStatistics};
@@ -50,14 +52,22 @@ pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Even
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// How long a statement or a transaction may take before the database counts as gone.
+    deadline: Duration,
 }
 
 /// Connections of one process unless the configuration says otherwise: a handful of partitions commit at once.
 const DEFAULT_CONNECTIONS: u32 = 10;
 
-/// Longest a statement of the walk may run. Cancelling a transaction from outside can poison a pooled connection, so the
-/// server ends what takes too long.
-const STATEMENT_TIMEOUT: &str = "60s";
+/// Longest a statement of the walk may run by the server's clock: it ends what takes too long, and says so.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest that we wait for what the server should have ended by itself: one that is frozen, or behind a network that swallows
+/// everything, ends nothing, and its sockets stay open.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Longest that a sign of life may take. `/readyz` says within two of these that the database is gone.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
 impl Store {
     /// Prepares a pool; connections are made when first needed, so that a database that is down delays and does not kill.
@@ -73,16 +83,25 @@ impl Store {
         };
         let options: PgConnectOptions =
             url.parse().ok().context("the database URL is not of the form postgres://user:password@host:port/name")?;
+        let deadline = config.deadline_seconds.map_or(DEADLINE, Duration::from_secs);
+        let statement_timeout = format!("{}s", deadline.min(STATEMENT_TIMEOUT).as_secs());
         let options = options.application_name("tidemill").options([
-            ("statement_timeout", STATEMENT_TIMEOUT),
+            ("statement_timeout", statement_timeout.as_str()),
             ("lock_timeout", "20s"),
             ("idle_in_transaction_session_timeout", "60s"),
+            // A client that the network swallowed holds its locks until the server notices.
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "60000"),
         ]);
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.unwrap_or(DEFAULT_CONNECTIONS))
             .acquire_timeout(Duration::from_secs(5))
+            // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
+            .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
             .connect_lazy_with(options);
-        Ok(Self { pool })
+        Ok(Self { pool, deadline })
     }
 
     /// Brings the schema up to date. Safe to call from several processes at once.
@@ -98,12 +117,45 @@ impl Store {
     /// # Errors
     /// Where there is none.
     pub async fn ping(&self) -> Result<(), Transient> {
-        sqlx::query_scalar!("SELECT 1").fetch_one(&self.pool).await.map(drop).map_err(unavailable)
+        sqlx::query_scalar!("SELECT 1").fetch_one(&self.pool).in_time(SIGN_OF_LIFE.min(self.deadline)).await.map(drop)
     }
 
-    /// Closes every connection.
+    /// Closes every connection, as far as the database answers.
     pub async fn close(&self) {
-        self.pool.close().await;
+        if timeout(SIGN_OF_LIFE, self.pool.close()).await.is_err() {
+            tracing::debug!("the database did not let every connection go");
+        }
+    }
+
+    fn silent(&self) -> Transient {
+        silent(self.deadline)
+    }
+}
+
+/// Statements that are given up where the database does not answer. Not for one inside a transaction: there, the connection goes too.
+pub(super) trait InTime<T>: Future<Output = sqlx::Result<T>> + Send + Sized {
+    /// Waits for the answer for at most `deadline`.
+    fn in_time(self, deadline: Duration) -> impl Future<Output = Result<T, Transient>> + Send {
+        async move {
+            match timeout(deadline, self).await {
+                Ok(answer) => answer.map_err(unavailable),
+                Err(_) => Err(silent(deadline)),
+            }
+        }
+    }
+}
+
+impl<T, F: Future<Output = sqlx::Result<T>> + Send> InTime<T> for F {}
+
+fn silent(deadline: Duration) -> Transient {
+    Transient { component: Component::Database, reason: format!("no answer within {} s", deadline.as_secs()) }
+}
+
+/// An error makes the pool close the connection without a word to the server.
+async fn is_alive(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    match timeout(SIGN_OF_LIFE, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
     }
 }
 

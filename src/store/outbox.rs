@@ -1,10 +1,12 @@
 //! Events that are committed and not yet published.
 
+use std::time::Duration;
+
 use serde_json::Value;
 use sqlx::PgConnection;
 use uuid::Uuid;
 
-use super::{Store, unavailable};
+use super::{InTime, Store, unavailable};
 use crate::failure::Transient;
 
 /// One event to publish.
@@ -33,6 +35,7 @@ pub struct OutboxEvent {
 pub struct RelayLease {
     // Not of the pool: a session's lock must end with its connection and never return to another user of it.
     connection: PgConnection,
+    deadline: Duration,
 }
 
 /// Names the lease among advisory locks.
@@ -47,9 +50,9 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, RELAY_LOCK)
             .fetch_one(&mut connection)
-            .await
-            .map_err(unavailable)?;
-        Ok(got.then_some(RelayLease { connection }))
+            .in_time(self.deadline)
+            .await?;
+        Ok(got.then_some(RelayLease { connection, deadline: self.deadline }))
     }
 }
 
@@ -73,8 +76,8 @@ impl RelayLease {
             limit
         )
         .fetch_all(&mut self.connection)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(rows
             .into_iter()
             .map(|row| OutboxEvent {
@@ -100,9 +103,9 @@ impl RelayLease {
     pub async fn published(&mut self, ids: &[i64]) -> Result<(), Transient> {
         sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", ids)
             .execute(&mut self.connection)
+            .in_time(self.deadline)
             .await
             .map(drop)
-            .map_err(unavailable)
     }
 
     /// How many events wait.
@@ -112,7 +115,7 @@ impl RelayLease {
     pub async fn waiting(&mut self) -> Result<i64, Transient> {
         sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM outbox"#)
             .fetch_one(&mut self.connection)
+            .in_time(self.deadline)
             .await
-            .map_err(unavailable)
     }
 }

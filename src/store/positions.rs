@@ -1,9 +1,74 @@
 //! Positions and the right to advance them.
 
-use super::{Store, unavailable};
+use sqlx::Acquire;
+
+use super::{InTime, Store, unavailable};
 use crate::checkpoint::Claim;
 use crate::failure::Transient;
 use crate::record::Partition;
+
+/// A position as the ledger has it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PositionRow {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The topic.
+    pub topic: String,
+    /// The partition.
+    pub partition: i32,
+    /// Where the pipeline began to read.
+    pub seed_offset: i64,
+    /// The next offset to read.
+    pub next_offset: i64,
+    /// The fence.
+    pub epoch: i64,
+    /// The process that claimed it last; none where an operator moved it since.
+    pub owner: Option<String>,
+    /// When it last changed.
+    pub updated_at: String,
+    /// Offsets that operators gave up.
+    pub given_up: i64,
+}
+
+/// Offsets that an operator gives up.
+#[derive(Debug, Clone, Copy)]
+pub struct Skip<'a> {
+    /// The pipeline.
+    pub pipeline: &'a str,
+    /// The partition.
+    pub partition: &'a Partition,
+    /// Where to go on.
+    pub to: i64,
+    /// Why, for whoever reads the books later.
+    pub reason: &'a str,
+    /// Who.
+    pub by: &'a str,
+}
+
+/// Offsets that were given up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Gap {
+    /// The first of them.
+    pub from: i64,
+    /// The one behind the last of them.
+    pub to: i64,
+    /// The epoch that began with it.
+    pub epoch: i64,
+}
+
+/// Why nothing was skipped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SkipError {
+    /// The ledger has no such position.
+    #[error("the ledger has no such position: `tidemill positions list` shows those that it has")]
+    Unknown,
+    /// Positions never fall.
+    #[error("the position is {0} already: a skip goes forward only; a topic made anew under an old name needs another name")]
+    Behind(i64),
+    /// The database cannot be reached.
+    #[error(transparent)]
+    Unavailable(#[from] Transient),
+}
 
 impl Store {
     /// Whether the pipeline has a position in any partition of the topic.
@@ -17,8 +82,8 @@ impl Store {
             topic
         )
         .fetch_one(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Gives the topic's partitions their first positions, all at once; those that have one keep it.
@@ -37,9 +102,9 @@ impl Store {
             &seeds
         )
         .execute(&self.pool)
+        .in_time(self.deadline)
         .await
         .map(drop)
-        .map_err(unavailable)
     }
 
     /// Takes the partition over: every earlier claim on it can no longer commit. A partition that has no position, because it
@@ -60,8 +125,8 @@ impl Store {
             owner
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(Claim { partition: partition.clone(), epoch: row.epoch, next_offset: row.next_offset })
     }
 
@@ -76,8 +141,87 @@ impl Store {
             topic
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
+        .await?;
+        Ok(rows.into_iter().map(|r| (r.partition, r.next_offset)).collect())
+    }
+
+    /// Every position, or those of one pipeline.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn list_positions(&self, pipeline: Option<&str>) -> Result<Vec<PositionRow>, Transient> {
+        let rows = sqlx::query_as!(
+            PositionRow,
+            r#"SELECT p.pipeline, p.topic, p.partition, p.seed_offset, p.next_offset, p.epoch, p.owner,
+                      to_char(p.updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS"Z"') AS "updated_at!",
+                      coalesce((SELECT sum(g.to_offset - g.from_offset) FROM gaps g
+                                WHERE (g.pipeline, g.topic, g.partition) = (p.pipeline, p.topic, p.partition)), 0)::bigint
+                          AS "given_up!"
+               FROM positions p WHERE $1::text IS NULL OR p.pipeline = $1 ORDER BY p.pipeline, p.topic, p.partition"#,
+            pipeline
+        );
+        rows.fetch_all(&self.pool).in_time(self.deadline).await
+    }
+
+    /// How many gaps operators have made in the topic for the pipeline. A change tells whoever reads it to start anew.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn gaps(&self, pipeline: &str, topic: &str) -> Result<i64, Transient> {
+        let count =
+            sqlx::query_scalar!(r#"SELECT count(*) AS "gaps!" FROM gaps WHERE pipeline = $1 AND topic = $2"#, pipeline, topic);
+        count.fetch_one(&self.pool).in_time(self.deadline).await
+    }
+
+    /// Moves a position forward over records that nobody will read, keeps a record of it, and fences whoever owns the partition.
+    ///
+    /// # Errors
+    /// See [`SkipError`]. Nothing has changed then.
+    pub async fn skip(&self, skip: Skip<'_>) -> Result<Gap, SkipError> {
+        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
+        let mut transaction = connection.begin().await.map_err(unavailable)?;
+        let (topic, number) = (&*skip.partition.topic, skip.partition.number);
+        let from = sqlx::query_scalar!(
+            "SELECT next_offset FROM positions WHERE pipeline = $1 AND topic = $2 AND partition = $3 FOR UPDATE",
+            skip.pipeline,
+            topic,
+            number
+        )
+        .fetch_optional(&mut *transaction)
+        .await
+        .map_err(unavailable)?
+        .ok_or(SkipError::Unknown)?;
+        if skip.to <= from {
+            return Err(SkipError::Behind(from));
+        }
+        let epoch = sqlx::query_scalar!(
+            "UPDATE positions SET next_offset = $4, epoch = epoch + 1, owner = NULL, updated_at = now()
+             WHERE pipeline = $1 AND topic = $2 AND partition = $3 RETURNING epoch",
+            skip.pipeline,
+            topic,
+            number,
+            skip.to
+        )
+        .fetch_one(&mut *transaction)
         .await
         .map_err(unavailable)?;
-        Ok(rows.into_iter().map(|r| (r.partition, r.next_offset)).collect())
+        sqlx::query!(
+            "INSERT INTO gaps (pipeline, topic, partition, from_offset, to_offset, epoch, reason, made_by)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+            skip.pipeline,
+            topic,
+            number,
+            from,
+            skip.to,
+            epoch,
+            skip.reason,
+            skip.by
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(unavailable)?;
+        transaction.commit().await.map_err(unavailable)?;
+        Ok(Gap { from, to: skip.to, epoch })
     }
 }

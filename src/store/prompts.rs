@@ -1,6 +1,6 @@
 //! The wordings that results come from.
 
-use super::{Store, unavailable};
+use super::{InTime, Store};
 use crate::failure::Transient;
 use crate::prompt::PromptVersion;
 
@@ -22,8 +22,8 @@ impl Store {
                 prompt.schema.as_ref().map(|schema| schema.to_string())
             )
             .execute(&self.pool)
-            .await
-            .map_err(unavailable)?;
+            .in_time(self.deadline)
+            .await?;
         }
         Ok(())
     }

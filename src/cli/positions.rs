@@ -1,0 +1,166 @@
+//! `tidemill positions`.
+
+use anyhow::{Context, Result};
+use clap::{Args, Subcommand};
+use comfy_table::Table;
+use serde_json::json;
+
+use super::store;
+use crate::config::{Config, ConfigError};
+use crate::record::Partition;
+use crate::source;
+use crate::store::{PositionRow, Skip, SkipError};
+
+/// What can be done with positions.
+#[derive(Debug, Subcommand)]
+pub enum PositionsCommand {
+    /// Show how far pipelines have come, partition by partition
+    List(ListArgs),
+    /// Give up records that are not in the topic any more, and go on behind them; the ledger keeps a record of the gap
+    Skip(SkipArgs),
+}
+
+/// Which positions to show.
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Only those of this pipeline
+    #[arg(long, value_name = "NAME")]
+    pipeline: Option<String>,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+/// What to give up, and why.
+#[derive(Debug, Args)]
+pub struct SkipArgs {
+    /// The pipeline
+    #[arg(long, value_name = "NAME")]
+    pipeline: String,
+    /// The topic
+    #[arg(long)]
+    topic: String,
+    /// The partition
+    #[arg(long, value_name = "N")]
+    partition: i32,
+    /// Where to go on: an offset, or `earliest` for the oldest record that the broker still has
+    #[arg(long, value_name = "OFFSET")]
+    to: Target,
+    /// Why, for whoever reads the books later
+    #[arg(long)]
+    reason: String,
+    /// Who says so
+    #[arg(long, env = "USER", default_value = "operator")]
+    by: String,
+    /// One JSON object on the last line of stdout
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Target {
+    Earliest,
+    Offset(i64),
+}
+
+impl std::str::FromStr for Target {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match (text, text.parse()) {
+            ("earliest", _) => Ok(Self::Earliest),
+            (_, Ok(offset)) if offset >= 0 => Ok(Self::Offset(offset)),
+            _ => Err("neither an offset nor `earliest`".into()),
+        }
+    }
+}
+
+/// Runs the command.
+pub async fn run(config: Config, command: PositionsCommand) -> Result<()> {
+    match command {
+        PositionsCommand::List(args) => list(&config, args).await,
+        PositionsCommand::Skip(args) => skip(&config, args).await,
+    }
+}
+
+async fn list(config: &Config, args: ListArgs) -> Result<()> {
+    let store = store(config)?;
+    store.migrate().await?;
+    let rows = store.list_positions(args.pipeline.as_deref()).await?;
+    store.close().await;
+    if args.json {
+        let positions: Vec<_> = rows.iter().map(object).collect();
+        println!("{}", json!({ "positions": positions }));
+        return Ok(());
+    }
+    if rows.is_empty() {
+        println!("the ledger has no position yet");
+        return Ok(());
+    }
+    let mut table = Table::new();
+    table.set_header(["pipeline", "topic", "partition", "seed", "next", "given up", "epoch", "owner", "updated"]);
+    for row in rows {
+        let numbers = [row.seed_offset, row.next_offset, row.given_up, row.epoch].map(|number| number.to_string());
+        let mut cells = vec![row.pipeline, row.topic, row.partition.to_string()];
+        cells.extend(numbers);
+        cells.extend([row.owner.unwrap_or_else(|| "nobody".into()), row.updated_at]);
+        table.add_row(cells);
+    }
+    println!("{table}");
+    Ok(())
+}
+
+fn object(row: &PositionRow) -> serde_json::Value {
+    json!({
+        "pipeline": row.pipeline, "topic": row.topic, "partition": row.partition, "seed_offset": row.seed_offset,
+        "next_offset": row.next_offset, "given_up": row.given_up, "epoch": row.epoch, "owner": row.owner,
+        "updated_at": row.updated_at,
+    })
+}
+
+async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
+    if args.reason.trim().is_empty() {
+        return Err(ConfigError("--reason is empty: say why the records are given up".into()).into());
+    }
+    let store = store(config)?;
+    store.migrate().await?;
+    let partition = Partition { topic: args.topic.as_str().into(), number: args.partition };
+    let (kafka, looked_at) = (config.kafka.clone(), partition.clone());
+    let (low, high) = tokio::task::spawn_blocking(move || source::ends(&kafka, &looked_at))
+        .await?
+        .with_context(|| format!("cannot look up the ends of {partition}"))?;
+    let to = match args.to {
+        Target::Earliest => low,
+        Target::Offset(offset) if offset > high => {
+            return Err(ConfigError(format!("--to {offset} lies behind the end of {partition}, which is {high}")).into());
+        }
+        Target::Offset(offset) => offset,
+    };
+    let skip = Skip { pipeline: &args.pipeline, partition: &partition, to, reason: args.reason.trim(), by: &args.by };
+    let skipped = store.skip(skip).await;
+    store.close().await;
+    let gap = skipped.map_err(|error| match error {
+        SkipError::Unavailable(transient) => anyhow::Error::from(transient),
+        of_the_caller => ConfigError(format!("pipeline {}, {partition}: {of_the_caller}", args.pipeline)).into(),
+    })?;
+    if args.json {
+        println!("{}", json!({ "from_offset": gap.from, "to_offset": gap.to, "epoch": gap.epoch }));
+    } else {
+        println!("{partition}: {}..{} are given up; pipeline {} goes on at {to}", gap.from, gap.to, args.pipeline);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_target_is_an_offset_or_the_earliest() {
+        assert_eq!("earliest".parse(), Ok(Target::Earliest));
+        assert_eq!("17".parse(), Ok(Target::Offset(17)));
+        for wrong in ["", "-1", "latest", "1.5", "99999999999999999999"] {
+            assert!(wrong.parse::<Target>().is_err(), "{wrong} was taken for a target");
+        }
+    }
+}
