@@ -6,6 +6,7 @@ use comfy_table::Table;
 use serde_json::json;
 
 use super::store;
+use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::record::Partition;
 use crate::source;
@@ -125,8 +126,8 @@ async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
     let store = store(config)?;
     store.migrate().await?;
     let partition = Partition { topic: args.topic.as_str().into(), number: args.partition };
-    let (kafka, looked_at) = (config.kafka.clone(), partition.clone());
-    let (low, high) = tokio::task::spawn_blocking(move || source::ends(&kafka, &looked_at))
+    let (access, looked_at) = (Access::new(&config.kafka)?, partition.clone());
+    let (low, high) = tokio::task::spawn_blocking(move || source::ends(&access, &looked_at))
         .await?
         .with_context(|| format!("cannot look up the ends of {partition}"))?;
     let to = match args.to {

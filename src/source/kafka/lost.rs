@@ -8,7 +8,7 @@ use rdkafka::error::KafkaError;
 
 use super::KafkaSourceConfig;
 use super::rebalance::Context;
-use crate::config::KafkaConfig;
+use crate::broker::Access;
 use crate::record::Partition;
 
 /// How long one look at the broker may take.
@@ -18,12 +18,10 @@ const LOOK: Duration = Duration::from_secs(10);
 ///
 /// # Errors
 /// Where the broker cannot be reached or has no such partition.
-pub fn ends(kafka: &KafkaConfig, partition: &Partition) -> Result<(i64, i64), KafkaError> {
+pub fn ends(access: &Access, partition: &Partition) -> Result<(i64, i64), KafkaError> {
     let mut client = ClientConfig::new();
-    for (key, value) in &kafka.settings {
-        client.set(key, value);
-    }
-    let consumer: BaseConsumer = client.set("bootstrap.servers", &kafka.brokers).set("group.id", "tidemill").create()?;
+    access.apply(&mut client);
+    let consumer: BaseConsumer = client.set("group.id", "tidemill").create()?;
     consumer.fetch_watermarks(&partition.topic, partition.number, LOOK)
 }
 
