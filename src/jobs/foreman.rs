@@ -19,7 +19,7 @@ use crate::config::JobsConfig;
 use crate::failure::Transient;
 use crate::metrics::METRICS;
 use crate::source::Archive;
-use crate::store::{JobProgress, JobRow, JobState};
+use crate::store::{JobProgress, JobRow, JobState, LOCAL};
 
 /// Moves jobs on.
 pub struct Foreman {
@@ -74,7 +74,9 @@ impl Foreman {
     /// # Errors
     /// As [`Foreman::look`].
     pub async fn look_at(&self, now: Timestamp) -> Result<(), Transient> {
-        let jobs = self.errands.workshop.store.open_jobs().await?;
+        let mut jobs = self.errands.workshop.store.open_jobs().await?;
+        // Those are moved on by the process that was started for them.
+        jobs.retain(|job| job.kind != LOCAL);
         self.keep_schedules(now, &jobs).await;
         for state in JobState::ALL {
             let count = jobs.iter().filter(|job| job.state == state).count();
