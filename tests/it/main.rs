@@ -9,6 +9,7 @@
 )]
 
 mod bad_input;
+mod bench;
 mod demo;
 mod engine;
 mod faults;
@@ -18,11 +19,13 @@ mod jobs;
 mod ledger;
 mod models;
 mod pipelines;
+mod properties;
 mod queries;
 mod readme;
 mod remote;
 mod search;
 mod smoke;
+mod watch;
 mod world;
 mod writer;
 
@@ -48,6 +51,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         models::trials(),
         pipelines::trials(),
+        properties::trials(),
         search::trials(),
         writer::trials(),
         faults::trials(),
@@ -57,6 +61,7 @@ fn main() -> ExitCode {
         readme::trials(),
         remote::trials(),
         queries::trials(),
+        bench::trials(),
     ]
     .into_iter()
     .flatten()

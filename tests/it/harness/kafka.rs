@@ -8,11 +8,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tidemill::demo::account::Account;
 use tidemill::demo::download::cache_dir;
@@ -87,15 +87,20 @@ pub fn shut_down() {
 impl Broker {
     /// Starts a broker that nobody shares. Blocks.
     pub fn start() -> Self {
-        Self::try_start().unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
+        Self::try_start(None).unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
     }
 
-    fn try_start() -> Result<Self> {
+    /// Starts a broker that also listens on the port `behind`, and says there that it is to be reached at `proxy`. Blocks.
+    pub fn start_behind(behind: u16, proxy: u16) -> Self {
+        Self::try_start(Some((behind, proxy))).unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
+    }
+
+    fn try_start(proxy: Option<(u16, u16)>) -> Result<Self> {
         let jars = jars()?;
         let folder = super::open_folder();
         let (port, controller) = (free_port()?, free_port()?);
         let data = folder.path().join("data");
-        fs::write(folder.path().join("server.properties"), properties(port, controller, &data))?;
+        fs::write(folder.path().join("server.properties"), properties(port, controller, &data, proxy))?;
         fs::write(folder.path().join("log4j2.properties"), LOGGING)?;
         let mut broker = Self { port, folder, jars, running: None };
         let mut format = broker.java("kafka.tools.StorageTool");
@@ -170,11 +175,40 @@ impl Client {
     pub async fn topic(&self, stem: &str, partitions: i32) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{stem}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
         let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
-        let outcome = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        let outcome = self.admin().create_topics([&topic], &AdminOptions::new()).await.unwrap();
         outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
         name
+    }
+
+    /// Gives the topic more partitions.
+    pub async fn widen(&self, topic: &str, partitions: usize) {
+        let outcome =
+            self.admin().create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()).await.unwrap();
+        outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+    }
+
+    /// Deletes the partition's records before `offset`, as a retention that is too short does.
+    pub async fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        self.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    }
+
+    /// Deletes the topic and makes it anew under its name.
+    pub async fn recreate(&self, topic: &str, partitions: i32) {
+        let outcome = self.admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+        outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+        let anew = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        super::eventually("the topic is made anew", Duration::from_secs(20), || async {
+            let outcome = self.admin().create_topics([&anew], &AdminOptions::new()).await.unwrap();
+            outcome.into_iter().all(|topic| topic.is_ok())
+        })
+        .await;
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().unwrap()
     }
 
     /// Sends the records and waits until the broker has them all.
@@ -266,15 +300,21 @@ rootLogger.level = warn
 rootLogger.appenderRef.console.ref = console
 ";
 
-fn properties(port: u16, controller: u16, data: &Path) -> String {
+fn properties(port: u16, controller: u16, data: &Path, proxy: Option<(u16, u16)>) -> String {
+    let [listener, advertised, protocol] = match proxy {
+        Some((behind, proxy)) => {
+            [format!(",PROXIED://127.0.0.1:{behind}"), format!(",PROXIED://127.0.0.1:{proxy}"), ",PROXIED:PLAINTEXT".to_owned()]
+        }
+        None => [const { String::new() }; 3],
+    };
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listener}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocol}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

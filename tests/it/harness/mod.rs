@@ -2,6 +2,7 @@
 
 pub mod kafka;
 pub mod postgres;
+pub mod proxy;
 pub mod sacrifice;
 pub mod trial;
 pub mod worker;
