@@ -27,10 +27,13 @@ pub fn trials() -> Vec<Trial> {
     vec![trial("bucket::a_backfill_reads_signed_and_conditionally_and_outlives_an_outage", needs, backfill)]
 }
 
+/// An object's bytes, and the tag that names them.
+type Object = (Vec<u8>, String);
+
 /// Objects by key, and how often the next requests are refused.
 #[derive(Clone, Default)]
 struct Bucket {
-    objects: Arc<Mutex<BTreeMap<String, (Vec<u8>, String)>>>,
+    objects: Arc<Mutex<BTreeMap<String, Object>>>,
     refusals: Arc<AtomicUsize>,
     unsigned: Arc<AtomicUsize>,
 }

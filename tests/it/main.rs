@@ -10,6 +10,7 @@
 
 mod backfill;
 mod bad_input;
+mod bench;
 mod bucket;
 mod dead_letters;
 mod demo;
@@ -25,6 +26,7 @@ mod jobs;
 mod ledger;
 mod models;
 mod pipelines;
+mod properties;
 mod queries;
 mod readme;
 mod remote;
@@ -33,6 +35,7 @@ mod search;
 mod secured;
 mod smoke;
 mod stops;
+mod watch;
 mod world;
 mod writer;
 
@@ -58,6 +61,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         models::trials(),
         pipelines::trials(),
+        properties::trials(),
         schedules::trials(),
         search::trials(),
         writer::trials(),
@@ -77,6 +81,7 @@ fn main() -> ExitCode {
         formats::trials(),
         secured::trials(),
         queries::trials(),
+        bench::trials(),
     ]
     .into_iter()
     .flatten()

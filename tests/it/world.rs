@@ -1,6 +1,6 @@
 //! A small world to break: a topic, a database, a folder of configuration and worker processes, and the books that must balance.
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -15,8 +15,9 @@ use tempfile::TempDir;
 use tidemill::store::Store;
 
 use crate::harness::kafka::{Client, Sent};
-use crate::harness::worker::Worker;
+use crate::harness::worker::{OF_THE_TESTS, Worker};
 use crate::harness::{eventually, open_folder, postgres};
+use crate::watch::Watch;
 
 /// The pipeline that the worlds run: two tasks without a model, the second on the first.
 pub const PIPELINE: &str = "echo";
@@ -36,6 +37,14 @@ pub struct World {
     pub store: Store,
     /// Where it is.
     pub database_url: String,
+    /// What the workers are told of it: another address where a proxy stands between.
+    pub route_to_database: String,
+    /// What the workers are told of the broker.
+    pub route_to_broker: String,
+    /// Further lines of the configuration, sections and all.
+    pub settings: String,
+    /// Positions, looked at again and again.
+    pub watch: Watch,
     folder: TempDir,
 }
 
@@ -50,7 +59,18 @@ impl World {
     pub async fn on(client: Client, partitions: i32, (store, database_url): (Store, String)) -> Self {
         let topic = client.topic("documents", partitions).await;
         let results = client.topic("results", 1).await;
-        let world = Self { client, topic, results, store, database_url, folder: open_folder() };
+        let world = Self {
+            watch: Watch::start(store.clone()),
+            route_to_database: database_url.clone(),
+            route_to_broker: client.brokers.clone(),
+            settings: String::new(),
+            folder: open_folder(),
+            client,
+            topic,
+            results,
+            store,
+            database_url,
+        };
         let pipelines = world.path("pipelines");
         std::fs::create_dir(&pipelines).unwrap();
         std::fs::write(pipelines.join("echo.yaml"), world.pipeline()).unwrap();
@@ -96,10 +116,11 @@ impl World {
     pub fn configure(&self, data: &Path) {
         let config = format!(
             "pipelines = \"pipelines\"\n[kafka]\nbrokers = \"{}\"\n[kafka.settings]\n\
-             \"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n\
-             [datasets.results]\npath = \"{}\"\n",
-            self.client.brokers,
-            data.display()
+             \"session.timeout.ms\" = \"6000\"\n\"heartbeat.interval.ms\" = \"500\"\n\"topic.metadata.refresh.interval.ms\" = \"3000\"\n\
+             [datasets.results]\npath = \"{}\"\n{}",
+            self.route_to_broker,
+            data.display(),
+            self.settings
         );
         std::fs::write(self.path("tidemill.toml"), config).unwrap();
     }
@@ -122,7 +143,7 @@ impl World {
 
     /// Starts a worker whose HTTP address is known.
     pub fn worker_at(&self, listen: &str, failpoints: &str) -> Worker {
-        let environment = [("TIDEMILL_DATABASE__URL", self.database_url.as_str()), ("FAILPOINTS", failpoints)];
+        let environment = [("TIDEMILL_DATABASE__URL", self.route_to_database.as_str()), ("FAILPOINTS", failpoints)];
         Worker::start(self.folder.path(), &["run", "--config", "tidemill.toml", "--listen", listen], &environment)
     }
 
@@ -139,6 +160,23 @@ impl World {
     /// Records that the ledger has committed.
     pub async fn committed(&self) -> i64 {
         self.store.positions(PIPELINE, &self.topic).await.map(|p| p.iter().map(|(_, next)| next).sum()).unwrap_or(-1)
+    }
+
+    /// Claims on partitions, of all workers so far.
+    pub async fn claims(&self) -> i64 {
+        postgres::count(&self.database_url, "SELECT coalesce(sum(epoch), 0)::bigint FROM positions").await
+    }
+
+    /// Runs `tidemill` with the arguments to its end: whether it succeeded, and what it said.
+    pub async fn tidemill(&self, arguments: &[&str]) -> (bool, String) {
+        let mut program = tokio::process::Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        program.args(arguments).args(["--config", "tidemill.toml"]).current_dir(self.folder.path());
+        for name in OF_THE_TESTS {
+            program.env_remove(name);
+        }
+        let output = program.env("TIDEMILL_DATABASE__URL", &self.route_to_database).output().await.unwrap();
+        let said = [output.stderr, output.stdout].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
+        (output.status.success(), said)
     }
 
     /// Waits until the ledger has committed `records` and published its events.
@@ -160,6 +198,7 @@ impl World {
     pub async fn assert_exactly_once(&self, documents: i64, redelivered: i64) {
         let count = |query: &'static str| postgres::count(&self.database_url, query);
         self.audit("at the end").await;
+        self.watch.assert_nothing_fell();
         let units = count("SELECT coalesce(sum(units_in), 0)::bigint FROM batches").await;
         let parts =
             count("SELECT coalesce(sum(units_ok + units_reused + units_skipped + units_dead), 0)::bigint FROM batches").await;
@@ -174,6 +213,36 @@ impl World {
         assert_eq!(keys, (documents * TASKS) as usize, "live Parquet files hold every (document, task)");
         let events = self.events().await;
         assert_eq!(events.len(), ok as usize, "the results topic, deduplicated by event id = units computed");
+        assert_eq!(last_events(&events), self.results_kept().await, "the last event of each key = its row in Postgres");
+        self.assert_swept().await;
+    }
+
+    /// Document, task and fingerprint of every row.
+    async fn results_kept(&self) -> BTreeSet<[String; 3]> {
+        use sqlx::{Connection, PgConnection, Row};
+        let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
+        let rows = sqlx::query("SELECT document_id, task, encode(fingerprint, 'hex') FROM results");
+        let rows = rows.fetch_all(&mut connection).await.unwrap();
+        rows.iter().map(|row| [row.get(0), row.get(1), row.get(2)]).collect()
+    }
+
+    /// Sweeps as the caretaker does, but without its patience; then nothing is on the disk but live files, and nothing else listed.
+    async fn assert_swept(&self) {
+        let condemned = self.store.condemn_files("results", 0.0).await.unwrap();
+        for path in &condemned {
+            match std::fs::remove_file(path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => panic!("{path} cannot be deleted: {error}"),
+                _ => {}
+            }
+        }
+        self.store.forget_files(&condemned).await.unwrap();
+        let config: toml::Table = std::fs::read_to_string(self.path("tidemill.toml")).unwrap().parse().unwrap();
+        let mut on_disk = Vec::new();
+        files(Path::new(config["datasets"]["results"]["path"].as_str().unwrap()), &mut on_disk);
+        let mut live = paths_of_live_files(&self.database_url).await;
+        on_disk.sort();
+        live.sort();
+        assert_eq!(on_disk, live, "after the sweep, the files on the disk are the live ones");
     }
 
     /// Rows and distinct (document, task) pairs of the live files, read from the disk.
@@ -194,6 +263,25 @@ impl World {
     /// The events of the results topic by their ids.
     pub async fn events(&self) -> BTreeMap<String, Value> {
         read_topic(&self.client, &self.results).await
+    }
+}
+
+/// Document, task and fingerprint of the last event of each key; events are in the order of their ids.
+fn last_events(events: &BTreeMap<String, Value>) -> BTreeSet<[String; 3]> {
+    let word = |event: &Value, key: &str| event[key].as_str().unwrap_or_default().to_owned();
+    let last: BTreeMap<_, _> =
+        events.values().map(|e| ((word(e, "document_id"), word(e, "task")), word(e, "fingerprint"))).collect();
+    last.into_iter().map(|((document, task), fingerprint)| [document, task, fingerprint]).collect()
+}
+
+/// Every file under the folder.
+fn files(folder: &Path, found: &mut Vec<String>) {
+    for entry in std::fs::read_dir(folder).unwrap_or_else(|e| panic!("{}: {e}", folder.display())).flatten() {
+        match entry.path() {
+            path if path.is_dir() => files(&path, found),
+            path if path.extension().is_some_and(|extension| extension == "parquet") => found.push(path.display().to_string()),
+            _ => {}
+        }
     }
 }
 

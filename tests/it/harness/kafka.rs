@@ -8,11 +8,11 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::ClientConfig;
-use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
+use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tidemill::demo::account::Account;
 use tidemill::demo::download::cache_dir;
@@ -36,6 +36,8 @@ static SHARED: Mutex<Option<Broker>> = Mutex::new(None);
 pub struct Extras {
     /// Listeners by name, which is also their protocol, with their ports.
     pub listeners: Vec<(&'static str, u16)>,
+    /// A listener's port, and the port of the proxy before it, which the broker is told to be reached at.
+    pub proxied: Option<(u16, u16)>,
     /// Further properties, a line each.
     pub properties: String,
     /// Further arguments of the command that formats its storage.
@@ -104,6 +106,11 @@ impl Broker {
     /// Starts one with more than the open listener. Blocks.
     pub fn start_with(extras: &Extras) -> Self {
         Self::try_start(extras).unwrap_or_else(|e| panic!("Kafka cannot be started: {e:#}"))
+    }
+
+    /// Starts a broker that also listens on the port `behind`, and says there that it is to be reached at `proxy`. Blocks.
+    pub fn start_behind(behind: u16, proxy: u16) -> Self {
+        Self::start_with(&Extras { proxied: Some((behind, proxy)), ..Extras::default() })
     }
 
     fn try_start(extras: &Extras) -> Result<Self> {
@@ -189,11 +196,40 @@ impl Client {
     pub async fn topic(&self, stem: &str, partitions: i32) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
         let name = format!("{stem}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let admin: AdminClient<DefaultClientContext> = self.config().create().unwrap();
         let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
-        let outcome = admin.create_topics([&topic], &AdminOptions::new()).await.unwrap();
+        let outcome = self.admin().create_topics([&topic], &AdminOptions::new()).await.unwrap();
         outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
         name
+    }
+
+    /// Gives the topic more partitions.
+    pub async fn widen(&self, topic: &str, partitions: usize) {
+        let outcome =
+            self.admin().create_partitions([&NewPartitions::new(topic, partitions)], &AdminOptions::new()).await.unwrap();
+        outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+    }
+
+    /// Deletes the partition's records before `offset`, as a retention that is too short does.
+    pub async fn delete_before(&self, topic: &str, partition: i32, offset: i64) {
+        let mut list = TopicPartitionList::new();
+        list.add_partition_offset(topic, partition, Offset::Offset(offset)).unwrap();
+        self.admin().delete_records(&list, &AdminOptions::new()).await.unwrap();
+    }
+
+    /// Deletes the topic and makes it anew under its name.
+    pub async fn recreate(&self, topic: &str, partitions: i32) {
+        let outcome = self.admin().delete_topics(&[topic], &AdminOptions::new()).await.unwrap();
+        outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
+        let anew = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        super::eventually("the topic is made anew", Duration::from_secs(20), || async {
+            let outcome = self.admin().create_topics([&anew], &AdminOptions::new()).await.unwrap();
+            outcome.into_iter().all(|topic| topic.is_ok())
+        })
+        .await;
+    }
+
+    fn admin(&self) -> AdminClient<DefaultClientContext> {
+        self.config().create().unwrap()
     }
 
     /// Sends the records and waits until the broker has them all.
@@ -302,14 +338,18 @@ fn properties(port: u16, controller: u16, data: &Path, extras: &Extras) -> Strin
     let more = |part: fn(&str, u16) -> String| extras.listeners.iter().map(|(name, port)| part(name, *port)).collect::<String>();
     let listeners = more(|name, port| format!(",{name}://127.0.0.1:{port}"));
     let protocols = more(|name, _| format!(",{name}:{name}"));
+    let (proxied, advertised) = extras.proxied.map_or_else(Default::default, |(behind, proxy)| {
+        (format!(",PROXIED://127.0.0.1:{behind}"), format!(",PROXIED://127.0.0.1:{proxy}"))
+    });
+    let plain = if extras.proxied.is_some() { ",PROXIED:PLAINTEXT" } else { "" };
     format!(
         "process.roles=broker,controller
 node.id=1
 controller.quorum.voters=1@127.0.0.1:{controller}
 controller.listener.names=CONTROLLER
-listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}
-advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}
-listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}
+listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}{listeners}{proxied}
+advertised.listeners=PLAINTEXT://127.0.0.1:{port}{listeners}{advertised}
+listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT{protocols}{plain}
 log.dirs={}
 auto.create.topics.enable=false
 offsets.topic.replication.factor=1

@@ -2,6 +2,7 @@
 
 pub mod kafka;
 pub mod postgres;
+pub mod proxy;
 pub mod readiness;
 pub mod registry;
 pub mod sacrifice;

@@ -1,8 +1,11 @@
 //! Postgres for tests: one server, a database of its own for each test, copied from one that is migrated once.
 
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tempfile::TempDir;
 use tidemill::config::DatabaseConfig;
@@ -17,7 +20,7 @@ pub struct Server {
     running: Option<PrivatePostgres>,
     options: PostgresOptions,
     url: String,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 /// A migrated database that one test has for itself.
@@ -35,7 +38,7 @@ impl Server {
         let options = PostgresOptions { data_dir: folder.path().to_owned(), port: None, durable: false };
         let running = PrivatePostgres::start(&options, &|line| eprintln!("{line}")).unwrap_or_else(|e| panic!("{e:#}"));
         let options = PostgresOptions { port: Some(running.port()), ..options };
-        Self { url: running.url().to_owned(), running: Some(running), options, _folder: folder }
+        Self { url: running.url().to_owned(), running: Some(running), options, folder }
     }
 
     /// Ends it, keeping its files. Blocks.
@@ -52,6 +55,30 @@ impl Server {
     pub fn resume(&mut self) {
         let running = PrivatePostgres::start(&self.options, &|line| eprintln!("{line}")).unwrap_or_else(|e| panic!("{e:#}"));
         self.running = Some(running);
+    }
+
+    /// Freezes every process of the server, or lets it go on. Connections stay open and nothing answers.
+    pub fn signal(&self, signal: Signal) {
+        let list = std::fs::read_to_string(self.cluster().join("postmaster.pid")).expect("the server has said its process id");
+        let postmaster: i32 =
+            list.lines().next().and_then(|line| line.parse().ok()).expect("a process id stands in the first line");
+        let children = std::fs::read_to_string(format!("/proc/{postmaster}/task/{postmaster}/children")).unwrap_or_default();
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        // The postmaster first, so that it has no further children meanwhile.
+        for process in std::iter::once(postmaster).chain(children) {
+            kill(Pid::from_raw(process), signal).ok();
+        }
+    }
+
+    fn cluster(&self) -> PathBuf {
+        let folders = std::fs::read_dir(self.folder.path()).expect("the server's folder is there").flatten();
+        let cluster = folders.map(|entry| entry.path()).find(|path| path.join("postmaster.pid").exists());
+        cluster.expect("the server runs")
+    }
+
+    /// Its port.
+    pub fn port(&self) -> u16 {
+        self.options.port.expect("was set at the start")
     }
 
     /// The URL of the server's first database, which is empty.

@@ -39,6 +39,7 @@ impl SecuredBroker {
         }
         let [passwords, tls] = [free_port().unwrap(), free_port().unwrap()];
         let extras = Extras {
+            proxied: None,
             listeners: vec![("SASL_PLAINTEXT", passwords), ("SASL_SSL", tls)],
             properties: properties(folder.path()),
             format: [("SCRAM-SHA-256", USER), ("SCRAM-SHA-512", USER), ("SCRAM-SHA-256", VISITOR)]

@@ -20,6 +20,9 @@ pub struct Worker {
     _folder: TempDir,
 }
 
+/// Variables that tell the tests something: `tidemill` would take them for settings that it does not know.
+pub const OF_THE_TESTS: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH"];
+
 impl Worker {
     /// Starts `tidemill` with the arguments and environment, in `folder`.
     pub fn start<A: AsRef<OsStr>>(folder: &std::path::Path, arguments: &[A], environment: &[(&str, &str)]) -> Self {
@@ -27,6 +30,9 @@ impl Worker {
         let log = logs.path().join("log");
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         program.args(arguments).envs(environment.iter().copied()).current_dir(folder);
+        for name in OF_THE_TESTS {
+            program.env_remove(name);
+        }
         let mut child = Supervised::start(Supervision {
             program: &program,
             end_signal: "KILL",
@@ -69,6 +75,13 @@ impl Worker {
     /// How it ended, if it has. A signal N shows as exit code 128 + N.
     pub fn ended(&mut self) -> Option<ExitStatus> {
         self.child.ended().unwrap()
+    }
+
+    /// What the system says of its memory, in KiB: `VmRSS` is what it holds, `VmHWM` the most that it ever held.
+    pub fn memory(&self, field: &str) -> Option<u64> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.id)).ok()?;
+        let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':'))?;
+        line.split_whitespace().next()?.parse().ok()
     }
 
     /// The end of what it wrote.

@@ -1,0 +1,148 @@
+//! Processes are killed, frozen and replaced.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use rand::RngExt;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use tokio::time::{Instant, sleep};
+
+use super::ALONE;
+use crate::harness::trial::trial;
+use crate::harness::worker::Worker;
+use crate::harness::{eventually, kafka, postgres};
+use crate::world::World;
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    vec![
+        trial("faults::workers_killed_and_frozen_at_random_lose_and_repeat_nothing", ALONE, killed_and_frozen),
+        trial("faults::a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once", ALONE, zombie_in_mid_commit),
+        trial("faults::a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance", ALONE, rolling_restart),
+    ]
+}
+
+async fn killed_and_frozen() {
+    const RECORDS: usize = 20_000;
+    const KILLS: usize = 12;
+    const FREEZES: [usize; 2] = [4, 8];
+    /// Longer than the session timeout, so that the frozen worker comes back as a zombie.
+    const FROZEN: Duration = Duration::from_secs(9);
+
+    let seed = rand::rng().random();
+    eprintln!("killed_and_frozen: seed {seed}");
+    let mut random = StdRng::seed_from_u64(seed);
+    let world = World::new(kafka::shared().await, 6).await;
+    // Slow commits, so that a kill always finds something under way.
+    let start = || world.worker("commit-before-stage=sleep(120)");
+    let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
+    let mut thaws: Vec<(usize, Instant)> = Vec::new();
+    world.send(0..RECORDS / 4).await;
+    eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    for round in 0..KILLS {
+        let quarter = RECORDS / 4;
+        if round % 4 == 1 {
+            let sent = (round / 4 + 1) * quarter;
+            world.send(sent..sent + quarter).await;
+        }
+        if FREEZES.contains(&round) {
+            let frozen = thaws.len();
+            workers[frozen].signal(Signal::SIGSTOP);
+            thaws.push((frozen, Instant::now() + FROZEN));
+        }
+        sleep(Duration::from_millis(random.random_range(700..2500))).await;
+        thaw(&mut thaws, &workers);
+        let running: Vec<usize> = (0..workers.len()).filter(|w| thaws.iter().all(|(frozen, _)| frozen != w)).collect();
+        let victim = running[random.random_range(0..running.len())];
+        workers[victim].kill();
+        world.audit(&format!("after kill {round}")).await;
+        workers[victim] = start();
+    }
+    while !thaws.is_empty() {
+        sleep(Duration::from_millis(200)).await;
+        thaw(&mut thaws, &workers);
+    }
+    world.drained(RECORDS as i64, Duration::from_secs(150)).await;
+    world.assert_exactly_once(RECORDS as i64, 0).await;
+    let epochs = postgres::count(&world.database_url, "SELECT sum(epoch)::bigint FROM positions").await;
+    assert!(epochs > 6, "no partition ever changed hands: the kills did not bite");
+}
+
+fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
+    thaws.retain(|(worker, at)| {
+        let due = Instant::now() >= *at;
+        if due {
+            workers[*worker].signal(Signal::SIGCONT);
+        }
+        !due
+    });
+}
+
+/// Frozen between its statements and its COMMIT until long after it lost its partition: the row of the position stays locked, and
+/// the heir's claim waits for it.
+async fn zombie_in_mid_commit() {
+    const RECORDS: usize = 600;
+    let world = World::new(kafka::shared().await, 1).await;
+    world.send(0..RECORDS).await;
+    // Sleeps before the COMMIT of every batch, so that the freeze falls there.
+    let zombie = world.worker("commit-before-commit=sleep(400)");
+    eventually("something is committed", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
+    eventually("a commit is under way", Duration::from_secs(20), || async {
+        postgres::count(&world.database_url, open).await > 0
+    })
+    .await;
+    zombie.signal(Signal::SIGSTOP);
+    let frozen_at = world.committed().await;
+    let _heir = world.worker("");
+    // Past the session timeout of 6 s: the group gives the partition to the heir.
+    sleep(Duration::from_secs(9)).await;
+    zombie.signal(Signal::SIGCONT);
+    world.drained(RECORDS as i64, Duration::from_secs(90)).await;
+    assert!(frozen_at < RECORDS as i64, "the zombie had nothing left to do when it was frozen");
+    world.assert_exactly_once(RECORDS as i64, 0).await;
+    assert!(world.claims().await > 1, "the partition never changed hands");
+}
+
+async fn rolling_restart() {
+    /// A worker that is told to stop drains what is under way and leaves; the others take over at their next heartbeat. On a machine
+    /// that does nothing else this takes about a second.
+    const PAUSE: Duration = Duration::from_secs(8);
+    const PARTS: usize = 40;
+    const PART: usize = 150;
+    let world = World::new(kafka::shared().await, 6).await;
+    let start = || world.worker("commit-before-stage=sleep(20)");
+    let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
+    world.send(0..PART).await;
+    world.drained(PART as i64, Duration::from_secs(60)).await;
+    let began = std::time::Instant::now();
+    let load = async {
+        for part in 1..PARTS {
+            world.send(part * PART..(part + 1) * PART).await;
+            sleep(Duration::from_millis(400)).await;
+        }
+    };
+    let roll = async {
+        for worker in &mut workers {
+            sleep(Duration::from_secs(2)).await;
+            worker.signal(Signal::SIGTERM);
+            // Not by `wait`, which would keep the load waiting, too.
+            let status = loop {
+                match worker.ended() {
+                    Some(status) => break status,
+                    None => sleep(Duration::from_millis(20)).await,
+                }
+            };
+            assert!(status.success(), "told to stop, a worker ended with {status}:\n{}", worker.log());
+            *worker = start();
+        }
+    };
+    tokio::join!(load, roll);
+    let pause = world.watch.longest_pause(began);
+    eprintln!("rolling restart: the longest pause was {pause:?}");
+    world.drained((PARTS * PART) as i64, Duration::from_secs(60)).await;
+    assert!(pause < PAUSE, "the stream stood still for {pause:?} while its workers were replaced");
+    world.assert_exactly_once((PARTS * PART) as i64, 0).await;
+}
