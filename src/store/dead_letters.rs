@@ -15,7 +15,7 @@ use std::collections::{BTreeMap, HashMap};
 use sqlx::Acquire;
 use uuid::Uuid;
 
-use super::{Store, unavailable};
+use super::{InTime, Store, unavailable};
 use crate::failure::Transient;
 use crate::record::{REPLAY_COUNT, REPLAY_OF};
 
@@ -132,8 +132,8 @@ impl Store {
             limit
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// How many letters there are by pipeline and class, the most frequent first.
@@ -157,8 +157,8 @@ impl Store {
             filter.replayed
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(rows.into_iter().map(|row| (row.pipeline, row.class, row.letters)).collect())
     }
 
@@ -177,8 +177,8 @@ impl Store {
             bytes
         )
         .fetch_optional(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(row.map(|row| DeadLetter {
             glance,
             timestamp_ms: row.timestamp_ms,
@@ -299,8 +299,8 @@ impl Store {
             filter.replayed
         )
         .execute(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(purged.rows_affected() as i64)
     }
 }

@@ -4,7 +4,7 @@ use std::collections::HashMap;
 
 use serde_json::Value;
 
-use super::{Store, unavailable};
+use super::{InTime, Store};
 use crate::failure::Transient;
 use crate::outcome::Lineage;
 
@@ -31,8 +31,8 @@ impl Store {
             ids
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         let described = |(version, text, source)| DocumentSource { version, text, source };
         Ok(rows.into_iter().map(|row| (row.id, described((row.version, row.text, row.source)))).collect())
     }
@@ -66,7 +66,7 @@ impl Store {
             limit
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 }

@@ -5,7 +5,7 @@
 //! | `under_way` | before a batch is evaluated | when the owner lets go of the partition in good order |
 //! | `attempts` | before a record is evaluated alone | when the position moves past the record |
 
-use super::{Store, unavailable};
+use super::{InTime, Store};
 use crate::checkpoint::{CheckpointDelta, Claim};
 use crate::failure::Transient;
 use crate::record::{Partition, Place};
@@ -51,9 +51,9 @@ impl Store {
             narrowed
         )
         .execute(&self.pool)
+        .in_time(self.deadline)
         .await
         .map(drop)
-        .map_err(unavailable)
     }
 
     /// What an earlier owner of the partition had begun when it ended without letting go.
@@ -72,8 +72,8 @@ impl Store {
             claim.next_offset
         )
         .fetch_optional(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Lets go of the partition in good order: what was begun under this epoch and not finished is in no doubt. What an
@@ -92,9 +92,9 @@ impl Store {
             epoch
         )
         .execute(&self.pool)
+        .in_time(self.deadline)
         .await
         .map(drop)
-        .map_err(unavailable)
     }
 
     /// Notes that the record is about to be evaluated alone, unless it was `most` times before. `None` where someone else owns
@@ -120,8 +120,8 @@ impl Store {
             most
         )
         .fetch_optional(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Takes one attempt back: the record was begun, and the process lived to say that it was not finished.
@@ -138,8 +138,8 @@ impl Store {
             place.offset
         )
         .execute(&self.pool)
+        .in_time(self.deadline)
         .await
         .map(drop)
-        .map_err(unavailable)
     }
 }

@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use super::jobs::{cancel, submit};
-use super::{JobState, NewJob, Store, Submitted, unavailable};
+use super::{InTime, JobState, NewJob, Store, Submitted, unavailable};
 use crate::failure::Transient;
 
 /// What became of a time of a schedule.
@@ -99,8 +99,8 @@ impl Store {
             r#"SELECT name, timing, (extract(epoch FROM decided_to) * 1000)::bigint AS "decided_to_ms!" FROM schedules"#
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Remembers a schedule that is new or has other times than before: times up to `now_ms` are none of its own.
@@ -118,9 +118,9 @@ impl Store {
             now_ms as f64
         )
         .execute(&self.pool)
+        .in_time(self.deadline)
         .await
         .map(drop)
-        .map_err(unavailable)
     }
 
     /// Writes what becomes of the times, and asks for the job of the last of them where it fires. Gives back those that nobody else
@@ -197,8 +197,8 @@ impl Store {
                FROM firings f LEFT JOIN jobs j ON j.id = f.job_id ORDER BY f.schedule, f.fire_at DESC"#
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Jobs of the schedule that have not ended.
@@ -213,8 +213,8 @@ impl Store {
             &ended as &[&str]
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 }
 

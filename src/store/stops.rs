@@ -6,7 +6,7 @@
 use sqlx::PgConnection;
 
 use super::submission::Submission;
-use super::{Store, unavailable};
+use super::{InTime, Store, unavailable};
 use crate::failure::{Tolerance, Transient};
 
 /// Why a pipeline stands still.
@@ -59,8 +59,8 @@ impl Store {
             pipeline
         )
         .fetch_optional(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Stops the pipeline; false where it is stopped already.
@@ -86,8 +86,8 @@ impl Store {
             by
         )
         .execute(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(resumed.rows_affected() == 1)
     }
 
@@ -105,8 +105,8 @@ impl Store {
                LEFT JOIN pipeline_states s USING (pipeline) ORDER BY n.pipeline"#
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(rows
             .into_iter()
             .map(|row| PipelineState {

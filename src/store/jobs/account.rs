@@ -2,7 +2,7 @@
 
 use super::{JobRow, ledger_topic};
 use crate::failure::Transient;
-use crate::store::{Store, unavailable};
+use crate::store::{InTime, Store};
 
 /// A dead letter of a job, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,8 +34,8 @@ impl Store {
             ledger_topic(&job.id)
         )
         .fetch_one(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// How many dead letters of each class the job has, the most frequent first, and the first `limit` of them.
@@ -51,8 +51,8 @@ impl Store {
             topic
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         let letters = sqlx::query_as!(
             JobLetter,
             r#"SELECT partition AS unit, record_offset AS row, task, document_id, class, reason FROM dead_letters
@@ -62,8 +62,8 @@ impl Store {
             limit
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok((classes.into_iter().map(|row| (row.class, row.count)).collect(), letters))
     }
 }

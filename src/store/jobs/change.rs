@@ -2,12 +2,13 @@
 
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{JobState, NewJob, Submitted};
 use crate::failure::Transient;
 use crate::store::submission::Submission;
-use crate::store::{CommitError, Store, commit, unavailable};
+use crate::store::{CommitError, InTime, Store, commit, unavailable};
 
 impl Store {
     /// Queues the job and announces it on the topic `events`, unless its id is known.
@@ -33,19 +34,14 @@ impl Store {
         events: &str,
     ) -> Result<Option<Submitted>, CommitError> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        let mut transaction = connection.begin().await.map_err(unavailable)?;
-        commit::advance(&mut transaction, &submission.batch).await?;
-        commit::write(&mut transaction, submission).await?;
-        let submitted = match job {
-            Some(job) => Some(submit(&mut transaction, job, events).await.map_err(unavailable)?),
-            None => None,
-        };
-        if submitted == Some(Submitted::Conflict) {
-            transaction.rollback().await.map_err(unavailable)?;
-            return Ok(submitted);
+        match timeout(self.deadline, take_in(&mut connection, submission, job, events)).await {
+            Ok(submitted) => submitted,
+            // As with any commit that was given up halfway, its connection goes.
+            Err(_) => {
+                drop(connection.detach());
+                Err(self.silent().into())
+            }
         }
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(submitted)
     }
 
     /// Moves the job from one of the states `from` to `to`, and announces it. Tells whether it was in one of them.
@@ -142,10 +138,30 @@ impl Store {
     pub async fn report_job(&self, id: &str, report: &Value) -> Result<(), Transient> {
         sqlx::query!("UPDATE jobs SET report = $2, updated_at = now() WHERE id = $1", id, report)
             .execute(&self.pool)
+            .in_time(self.deadline)
             .await
             .map(drop)
-            .map_err(unavailable)
     }
+}
+
+async fn take_in(
+    connection: &mut PgConnection,
+    submission: &Submission,
+    job: Option<&NewJob>,
+    events: &str,
+) -> Result<Option<Submitted>, CommitError> {
+    let mut transaction = connection.begin().await.map_err(unavailable)?;
+    commit::advance(&mut transaction, &submission.batch).await?;
+    commit::write(&mut transaction, submission).await?;
+    let submitted = match job {
+        Some(job) => Some(submit(&mut transaction, job, events).await.map_err(unavailable)?),
+        None => None,
+    };
+    match submitted {
+        Some(Submitted::Conflict) => transaction.rollback().await.map_err(unavailable)?,
+        _ => transaction.commit().await.map_err(unavailable)?,
+    }
+    Ok(submitted)
 }
 
 pub(in crate::store) async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<Submitted> {

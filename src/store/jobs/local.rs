@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::{JobState, NewJob, NewUnit, UnitRow, units};
 use crate::failure::Transient;
-use crate::store::{Store, unavailable};
+use crate::store::{InTime, Store, unavailable};
 
 /// The kind of such jobs.
 pub const LOCAL: &str = "local";
@@ -43,8 +43,8 @@ impl Store {
             job
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Lets the job run, for the first time or again: units that `obsolete` names go, `added` ones come, and all that are not done

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
 use crate::failure::Transient;
-use crate::store::{Store, unavailable};
+use crate::store::{InTime, Store, unavailable};
 
 /// Which jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -91,8 +91,8 @@ impl Store {
             id
         )
         .fetch_optional(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(row.map(|row| job!(row)))
     }
 
@@ -118,8 +118,8 @@ impl Store {
             filter.limit
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(rows.into_iter().map(|row| job!(row)).collect())
     }
 
@@ -138,8 +138,8 @@ impl Store {
                ORDER BY priority DESC, created_at, id"#
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(rows.into_iter().map(|row| job!(row)).collect())
     }
 
@@ -156,8 +156,8 @@ impl Store {
             job.id
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         let topic = ledger_topic(&job.id);
         let records = sqlx::query_scalar!(
             r#"SELECT coalesce(sum(records), 0)::bigint AS "records!" FROM batches WHERE pipeline = $1 AND topic = $2"#,
@@ -165,8 +165,8 @@ impl Store {
             topic
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         let usage = sqlx::query!(
             r#"SELECT coalesce(sum(u.ok), 0)::bigint AS "ok!", coalesce(sum(u.reused), 0)::bigint AS "reused!",
                       coalesce(sum(u.skipped), 0)::bigint AS "skipped!", coalesce(sum(u.dead), 0)::bigint AS "dead!",
@@ -177,8 +177,8 @@ impl Store {
             topic
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(JobProgress {
             units: units.units,
             units_done: units.done,
@@ -208,8 +208,8 @@ impl Store {
             pipeline
         )
         .fetch_one(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok((row.records, row.micros))
     }
 }

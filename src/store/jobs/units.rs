@@ -2,13 +2,14 @@
 
 use serde_json::{Value, json};
 use sqlx::{Acquire, PgConnection};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::change::shift;
 use super::{JobRow, JobState, ledger_topic};
 use crate::failure::Transient;
 use crate::store::submission::Submission;
-use crate::store::{CommitError, Store, commit, unavailable};
+use crate::store::{CommitError, InTime, Store, commit, unavailable};
 
 /// A unit as it is planned.
 #[derive(Debug, Clone, PartialEq)]
@@ -109,8 +110,8 @@ impl Store {
             id
         )
         .fetch_optional(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Units of the job that are still to be worked off, in order.
@@ -125,8 +126,8 @@ impl Store {
             job
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Whether any unit of the job is still to be worked off.
@@ -136,8 +137,8 @@ impl Store {
     pub async fn has_waiting_units(&self, job: &str) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1 AND state = 'waiting') AS "waiting!""#, job)
             .fetch_one(&self.pool)
+            .in_time(self.deadline)
             .await
-            .map_err(unavailable)
     }
 
     /// What went wrong with units of the job: ordinal, source, class and reason of at most `limit` that failed.
@@ -152,8 +153,8 @@ impl Store {
             limit
         )
         .fetch_all(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(rows.into_iter().map(|row| (row.ordinal, row.source, row.class, row.reason)).collect())
     }
 
@@ -169,8 +170,8 @@ impl Store {
             owner
         )
         .execute(&self.pool)
-        .await
-        .map_err(unavailable)?;
+        .in_time(self.deadline)
+        .await?;
         Ok(begun.rows_affected() > 0)
     }
 
@@ -193,9 +194,9 @@ impl Store {
     pub async fn report_unit(&self, id: &str, report: &Value) -> Result<(), Transient> {
         sqlx::query!("UPDATE units SET report = $2 WHERE id = $1 AND state = 'waiting'", id, report)
             .execute(&self.pool)
+            .in_time(self.deadline)
             .await
             .map(drop)
-            .map_err(unavailable)
     }
 
     /// What the done units of the job have counted.
@@ -208,8 +209,8 @@ impl Store {
             job
         )
         .fetch_all(&self.pool)
+        .in_time(self.deadline)
         .await
-        .map_err(unavailable)
     }
 
     /// Ends the unit, and with it the record of the units topic that named it, where one did: `submission` is that record's.
@@ -218,32 +219,47 @@ impl Store {
     /// See [`CommitError`].
     pub async fn end_unit(&self, end: Option<(&str, &UnitEnd)>, submission: Option<&Submission>) -> Result<(), CommitError> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        let mut transaction = connection.begin().await.map_err(unavailable)?;
-        if let Some(submission) = submission {
-            commit::advance(&mut transaction, &submission.batch).await?;
-            commit::write(&mut transaction, submission).await?;
+        match timeout(self.deadline, end_unit(&mut connection, end, submission)).await {
+            Ok(ended) => ended,
+            // As with any commit that was given up halfway, its connection goes.
+            Err(_) => {
+                drop(connection.detach());
+                Err(self.silent().into())
+            }
         }
-        if let Some((id, end)) = end {
-            let (state, class, reason) = match end {
-                UnitEnd::Done => ("done", None, None),
-                UnitEnd::Failed(fault) => ("failed", Some(fault.class), Some(fault.reason.replace('\0', "\u{fffd}"))),
-                UnitEnd::Stopped => ("stopped", None, None),
-            };
-            sqlx::query!(
-                "UPDATE units SET state = $2, class = $3, reason = coalesce($4, reason), finished_at = now()
-                 WHERE id = $1 AND state = 'waiting'",
-                id,
-                state,
-                class,
-                reason
-            )
-            .execute(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
-        }
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(())
     }
+}
+
+async fn end_unit(
+    connection: &mut PgConnection,
+    end: Option<(&str, &UnitEnd)>,
+    submission: Option<&Submission>,
+) -> Result<(), CommitError> {
+    let mut transaction = connection.begin().await.map_err(unavailable)?;
+    if let Some(submission) = submission {
+        commit::advance(&mut transaction, &submission.batch).await?;
+        commit::write(&mut transaction, submission).await?;
+    }
+    if let Some((id, end)) = end {
+        let (state, class, reason) = match end {
+            UnitEnd::Done => ("done", None, None),
+            UnitEnd::Failed(fault) => ("failed", Some(fault.class), Some(fault.reason.replace('\0', "\u{fffd}"))),
+            UnitEnd::Stopped => ("stopped", None, None),
+        };
+        sqlx::query!(
+            "UPDATE units SET state = $2, class = $3, reason = coalesce($4, reason), finished_at = now()
+             WHERE id = $1 AND state = 'waiting'",
+            id,
+            state,
+            class,
+            reason
+        )
+        .execute(&mut *transaction)
+        .await
+        .map_err(unavailable)?;
+    }
+    transaction.commit().await.map_err(unavailable)?;
+    Ok(())
 }
 
 /// Writes units of the job, numbered from `first` on.
