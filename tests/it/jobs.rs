@@ -220,7 +220,7 @@ async fn deadline() {
     for file in 0..3 {
         office.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
     }
-    let worker = office.world.worker("commit-before-stage=sleep(200)");
+    let worker = office.world.worker("commit-before-stage=sleep(1000)");
     let committed = || office.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
     let mut job = backfill("short");
     job["deadline"] = json!((jiff::Timestamp::now() + jiff::SignedDuration::from_secs(20)).to_string());
