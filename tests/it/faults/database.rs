@@ -148,7 +148,7 @@ async fn connections_swallowed() {
         assert!(world.committed().await < RECORDS as i64, "there was nothing left to do when the network swallowed it");
         proxy.swallow();
     }
-    world.drained(RECORDS as i64, Duration::from_secs(90)).await;
+    world.drained(RECORDS as i64, Duration::from_secs(150)).await;
     assert!(worker.log().contains("no answer within 4 s"), "no connection was given up:\n{}", worker.log());
     world.assert_exactly_once(RECORDS as i64, 0).await;
 }
