@@ -336,6 +336,7 @@ fn letter(letter: JobLetter) -> Letter {
 
 #[cfg(test)]
 mod tests {
+    use super::super::foreman::running_job;
     use super::*;
 
     fn names() -> Names {
@@ -359,23 +360,7 @@ mod tests {
 
     #[test]
     fn the_pace_is_that_of_the_last_minute_while_a_job_runs_and_the_whole_once_it_has_ended() {
-        let running = JobRow {
-            id: "j".into(),
-            kind: "backfill".into(),
-            pipeline: "p".into(),
-            spec: "{}".into(),
-            state: JobState::Running,
-            reason: None,
-            priority: 0,
-            deadline_ms: None,
-            budget_micros: None,
-            schedule: None,
-            stopping: false,
-            report: None,
-            created_ms: 0,
-            started_ms: Some(0),
-            finished_ms: None,
-        };
+        let running = running_job(None, None);
         let progress = JobProgress { rows: 1_000, rows_done: 400, ..JobProgress::default() };
         assert_eq!(pace(&running, &progress, 120, 600_000), (Some(2.0), Some(300.0)));
         assert_eq!(pace(&running, &progress, 120, 30_000), (Some(4.0), Some(150.0)), "it is younger than a minute");

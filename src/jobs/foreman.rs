@@ -219,29 +219,31 @@ fn limit_reached(job: &JobRow, spent_micros: i64, now_ms: i64) -> Option<String>
     Some(format!("its budget of {:.1} s of device time is spent", budget as f64 / 1e6))
 }
 
+/// A job for tests: it runs since the beginning of time.
+#[cfg(test)]
+pub(super) fn running_job(deadline_ms: Option<i64>, budget_micros: Option<i64>) -> JobRow {
+    JobRow {
+        id: "j".into(),
+        kind: "backfill".into(),
+        pipeline: "p".into(),
+        spec: "{}".into(),
+        state: JobState::Running,
+        reason: None,
+        priority: 0,
+        deadline_ms,
+        budget_micros,
+        schedule: None,
+        stopping: false,
+        report: None,
+        created_ms: 0,
+        started_ms: Some(0),
+        finished_ms: None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn job(deadline_ms: Option<i64>, budget_micros: Option<i64>) -> JobRow {
-        JobRow {
-            id: "j".into(),
-            kind: "backfill".into(),
-            pipeline: "p".into(),
-            spec: "{}".into(),
-            state: JobState::Running,
-            reason: None,
-            priority: 0,
-            deadline_ms,
-            budget_micros,
-            schedule: None,
-            stopping: false,
-            report: None,
-            created_ms: 0,
-            started_ms: Some(0),
-            finished_ms: None,
-        }
-    }
 
     #[test]
     fn a_job_ends_as_its_units_did() {
@@ -254,7 +256,7 @@ mod tests {
             rows_done: 60,
             ..JobProgress::default()
         };
-        let job = job(None, None);
+        let job = running_job(None, None);
         assert_eq!(ending(&job, &progress(3, 0, 0)), (JobState::Succeeded, None));
         assert_eq!(ending(&job, &progress(0, 0, 0)).0, JobState::Succeeded);
         assert_eq!(ending(&job, &progress(0, 2, 0)).0, JobState::Failed);
@@ -266,8 +268,8 @@ mod tests {
 
     #[test]
     fn limits_are_reached_and_not_before() {
-        assert_eq!(limit_reached(&job(Some(10), Some(1_000_001)), 1_000_000, 9), None);
-        assert!(limit_reached(&job(Some(10), None), 0, 10).unwrap().contains("deadline"));
-        assert!(limit_reached(&job(None, Some(1_000_000)), 1_000_000, 0).unwrap().contains("budget of 1.0 s"));
+        assert_eq!(limit_reached(&running_job(Some(10), Some(1_000_001)), 1_000_000, 9), None);
+        assert!(limit_reached(&running_job(Some(10), None), 0, 10).unwrap().contains("deadline"));
+        assert!(limit_reached(&running_job(None, Some(1_000_000)), 1_000_000, 0).unwrap().contains("budget of 1.0 s"));
     }
 }
