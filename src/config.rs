@@ -194,7 +194,7 @@ impl Default for ServerConfig {
 
 impl Default for LimitsConfig {
     fn default() -> Self {
-        Self { in_flight_bytes: 4 << 20, drain_seconds: 20, watchdog_seconds: 600 }
+        Self { in_flight_bytes: 16 << 20, drain_seconds: 20, watchdog_seconds: 600 }
     }
 }
 

@@ -361,12 +361,16 @@ fn check_text(document: &Document) -> Result<(), Poison> {
     }
 }
 
-/// Whether a string of `value` holds U+0000, which Postgres cannot store.
-pub fn holds_nul(value: &Value) -> bool {
+/// Whether a name or a string of `fields` holds U+0000, which Postgres cannot store.
+pub fn hold_nul(fields: &Map<String, Value>) -> bool {
+    fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value))
+}
+
+fn holds_nul(value: &Value) -> bool {
     match value {
         Value::String(text) => text.contains('\0'),
         Value::Array(items) => items.iter().any(holds_nul),
-        Value::Object(fields) => fields.iter().any(|(name, value)| name.contains('\0') || holds_nul(value)),
+        Value::Object(fields) => hold_nul(fields),
         Value::Null | Value::Bool(_) | Value::Number(_) => false,
     }
 }

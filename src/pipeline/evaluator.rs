@@ -76,11 +76,8 @@ impl Evaluator {
         let decoded: Vec<Result<Decoded, Poison>> = batch.records.iter().map(decode).collect();
         let ids: Vec<String> = decoded.iter().flatten().map(|decoded| id(decoded).to_string()).collect();
         let known = self.store.versions(&self.pipeline, &ids).await?;
-        let mut fates = sort_out(decoded, &known);
-        let documents: Vec<Document> = fates.iter().filter_map(|fate| as_document(fate).cloned()).collect();
-        let ledger = Ledger { pipeline: &self.pipeline, store: &self.store };
-        fill_in(&mut fates, self.graph.evaluate(&documents, &ledger).await?);
-        Ok(fates)
+        let ledger = Ledger { pipeline: &self.pipeline, store: &self.store, known: &known };
+        self.run(sort_out(decoded, &known), &ledger).await
     }
 
     /// The fate of each record as if the ledger were empty: nothing is superseded, and nothing is taken over.
@@ -90,9 +87,16 @@ impl Evaluator {
     pub async fn evaluate_afresh(&self, records: &[Record]) -> Result<Vec<Fate>, Transient> {
         let schemas = self.schemas(records).await?;
         let decoded = records.iter().map(|record| self.decoder.decode(record, &schemas)).collect();
-        let mut fates = sort_out(decoded, &HashMap::new());
-        let documents: Vec<Document> = fates.iter().filter_map(|fate| as_document(fate).cloned()).collect();
-        fill_in(&mut fates, self.graph.evaluate(&documents, &NothingKnown).await?);
+        self.run(sort_out(decoded, &HashMap::new()), &NothingKnown).await
+    }
+
+    /// Gives each document among `fates` its outcomes.
+    async fn run(&self, mut fates: Vec<Fate>, known: &dyn Known) -> Result<Vec<Fate>, Transient> {
+        let (places, documents) = take_documents(&mut fates);
+        let outcomes = self.graph.evaluate(&documents, known).await?;
+        for ((place, document), outcomes) in places.into_iter().zip(documents).zip(outcomes) {
+            fates[place] = Fate::Document(document, outcomes);
+        }
         Ok(fates)
     }
 
@@ -109,27 +113,20 @@ impl Evaluator {
     }
 }
 
-/// Gives each document its outcomes, which are in the same order.
-fn fill_in(fates: &mut [Fate], outcomes: Vec<Vec<Outcome>>) {
-    let mut outcomes = outcomes.into_iter();
-    for fate in fates {
-        if let Fate::Document(_, slot) = fate {
-            *slot = outcomes.next().unwrap_or_default();
-        }
-    }
+/// The documents among `fates` and their places, which hold something else until they are back.
+fn take_documents(fates: &mut [Fate]) -> (Vec<usize>, Vec<Document>) {
+    let taken = fates.iter_mut().enumerate().filter(|(_, fate)| matches!(fate, Fate::Document(..)));
+    let taken = taken.filter_map(|(place, fate)| match std::mem::replace(fate, Fate::Superseded) {
+        Fate::Document(document, _) => Some((place, document)),
+        _ => None,
+    });
+    taken.unzip()
 }
 
 fn id(decoded: &Decoded) -> &Arc<str> {
     match decoded {
         Decoded::Document(document) => &document.id,
         Decoded::Tombstone { id, .. } => id,
-    }
-}
-
-fn as_document(fate: &Fate) -> Option<&Document> {
-    match fate {
-        Fate::Document(document, _) => Some(document),
-        _ => None,
     }
 }
 
@@ -173,6 +170,7 @@ fn sort_out(decoded: Vec<Result<Decoded, Poison>>, known: &HashMap<String, Known
 struct Ledger<'a> {
     pipeline: &'a str,
     store: &'a Store,
+    known: &'a HashMap<String, KnownVersion>,
 }
 
 impl Known for Ledger<'_> {
@@ -183,9 +181,8 @@ impl Known for Ledger<'_> {
 
 impl Ledger<'_> {
     async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Option<Reuse>>, Transient> {
-        let units: Vec<_> = wanted.iter().map(|w| (w.document_id.to_string(), w.task.to_string(), w.fingerprint)).collect();
-        let unchanged = self.store.unchanged(self.pipeline, &units).await?;
-        let missing = wanted.iter().zip(&unchanged).filter(|(w, unchanged)| w.output || !**unchanged);
+        let unchanged = self.unchanged(wanted).await?;
+        let missing = wanted.iter().zip(&unchanged).filter(|(w, unchanged)| !w.made && (w.output || !**unchanged));
         let fingerprints: Vec<Fingerprint> = missing.map(|(w, _)| w.fingerprint).collect();
         let outputs = match fingerprints.is_empty() {
             true => HashMap::new(),
@@ -196,7 +193,7 @@ impl Ledger<'_> {
             let found = outputs.get(&fingerprint);
             match (unchanged, found) {
                 // The row was there and is gone again, together with the output that a later task wants.
-                (true, None) if wanted.output => None,
+                (true, None) if wanted.output && !wanted.made => None,
                 (true, found) => Some(Reuse::Unchanged { fingerprint, output: found.map(|(output, _)| output.clone()) }),
                 (false, found) => found.map(|(output, tokens)| {
                     let cost = Cost { tokens: *tokens, ..Cost::default() };
@@ -205,6 +202,21 @@ impl Ledger<'_> {
             }
         };
         Ok(wanted.iter().zip(unchanged).map(answer).collect())
+    }
+
+    /// Whether the row of each of `wanted` holds it already. A document that the ledger does not know has no rows to ask for.
+    async fn unchanged(&self, wanted: &[Wanted]) -> Result<Vec<bool>, Transient> {
+        let has_rows = |wanted: &Wanted| self.known.get(&*wanted.document_id).is_some_and(|known| !known.deleted);
+        let units: Vec<_> = wanted
+            .iter()
+            .filter(|wanted| has_rows(wanted))
+            .map(|wanted| (wanted.document_id.to_string(), wanted.task.to_string(), wanted.fingerprint))
+            .collect();
+        if units.is_empty() {
+            return Ok(vec![false; wanted.len()]);
+        }
+        let mut answers = self.store.unchanged(self.pipeline, &units).await?.into_iter();
+        Ok(wanted.iter().map(|wanted| has_rows(wanted) && answers.next().unwrap_or(false)).collect())
     }
 }
 

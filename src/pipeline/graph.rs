@@ -60,6 +60,8 @@ pub struct Wanted {
     pub fingerprint: Fingerprint,
     /// Whether a later task reads the output, so that the answer must carry it.
     pub output: bool,
+    /// Whether the output is at hand, made without a model: only a row that holds it already saves anything then.
+    pub made: bool,
 }
 
 /// Knows nothing: everything is computed.
@@ -282,6 +284,7 @@ impl Graph {
                 task: self.nodes[unit.node].name.clone(),
                 fingerprint: unit.fingerprint,
                 output: self.nodes[unit.node].read,
+                made: matches!(unit.prepared, Prepared::Ready(_)),
             })
             .collect();
         let mut reuses = known.look_up(&wanted).await?;
@@ -289,9 +292,15 @@ impl Graph {
             let reason = format!("{} results were looked up, but {} answers came back", wanted.len(), reuses.len());
             return Err(Transient { component: Component::Database, reason });
         }
-        for (reuse, wanted) in reuses.iter_mut().zip(&wanted) {
+        for ((reuse, wanted), unit) in reuses.iter_mut().zip(&wanted).zip(units) {
+            if !wanted.output {
+                continue;
+            }
+            if let (Some(Reuse::Unchanged { output, .. }), Prepared::Ready(made)) = (&mut *reuse, &unit.prepared) {
+                output.get_or_insert_with(|| made.clone());
+            }
             // A task downstream would take the missing output for a skipped task.
-            if wanted.output && reuse.as_ref().is_some_and(|reuse| reuse.output().is_none()) {
+            if reuse.as_ref().is_some_and(|reuse| reuse.output().is_none()) {
                 *reuse = None;
             }
         }

@@ -14,12 +14,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::batcher::MicroBatch;
 use super::evaluator::Fate;
-use crate::document::{Document, holds_nul};
+use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
 use crate::outcome::{EmbeddingSet, Lineage, Outcome, Output, Product, Reuse};
 use crate::record::Record;
@@ -135,9 +135,9 @@ impl Ledgering<'_> {
                     }
                 }
                 Fate::Document(document, outcomes) => {
-                    let source = Some(Value::Object(document.fields.clone())).filter(|source| !holds_nul(source));
-                    let metadata = Value::Object(document.metadata.clone());
-                    let content = DocumentContent { text: document.text.to_string(), metadata, source };
+                    let source = (!hold_nul(&document.fields)).then(|| written_out(&document.fields));
+                    let metadata = written_out(&document.metadata);
+                    let content = DocumentContent { text: document.text.clone(), metadata, source };
                     submission.documents.push(DocumentRow {
                         id: document.id.to_string(),
                         version: Some(document.version),
@@ -191,6 +191,7 @@ impl Ledgering<'_> {
             Output::Embedding(embedding) => self.embedding_sets.get(&embedding.set).map(|set| (*set, embedding.chunks.clone())),
             _ => None,
         };
+        let fields = output.fields();
         let row = ResultRow {
             document_id: document.id.to_string(),
             task: self.tasks[task].to_string(),
@@ -199,7 +200,7 @@ impl Ledgering<'_> {
             label: output.label().map(str::to_owned),
             confidence: output.confidence(),
             text: output.text().map(str::to_owned),
-            fields: output.fields(),
+            fields: fields.to_string(),
             fingerprint: product.fingerprint,
             cost: product.cost,
             lineage: self.lineages[task].clone(),
@@ -215,7 +216,7 @@ impl Ledgering<'_> {
                 "label": row.label,
                 "confidence": row.confidence,
                 "text": row.text,
-                "fields": row.fields,
+                "fields": fields,
                 "fingerprint": blake3::Hash::from_bytes(row.fingerprint.0).to_hex().as_str(),
                 "tokens": row.cost.tokens,
                 "generated_tokens": row.cost.generated,
@@ -281,6 +282,11 @@ impl Ledgering<'_> {
             replays: record.replays(),
         });
     }
+}
+
+/// An object as JSON. Keys and values of JSON can always be written.
+fn written_out(object: &Map<String, Value>) -> String {
+    serde_json::to_string(object).unwrap_or_default()
 }
 
 /// Documents' events share a key per task, so that a compacted topic keeps the latest of each.

@@ -186,7 +186,9 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
         // bounds it holds a hundred thousand of them, and memory grows with the backlog.
         .set("queued.min.messages", "1000")
         .set("queued.max.messages.kbytes", "8192")
-        .set("fetch.message.max.bytes", "262144");
+        .set("fetch.message.max.bytes", "262144")
+        // A partition whose queue is at its bound would wait a second before it fetches again, long after the queue has run dry.
+        .set("fetch.queue.backoff.ms", "20");
     config.access.apply(&mut client);
     client
         .set("group.id", group(&config.pipeline))

@@ -204,15 +204,14 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
     let ids: Vec<&str> = documents.iter().map(|d| d.id.as_str()).collect();
     let versions: Vec<Option<i64>> = documents.iter().map(|d| d.version).collect();
     let deleted: Vec<bool> = documents.iter().map(|d| d.content.is_none()).collect();
-    let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| c.text.as_str())).collect();
-    let metadata: Vec<Value> =
-        documents.iter().map(|d| d.content.as_ref().map_or_else(|| serde_json::json!({}), |c| c.metadata.clone())).collect();
-    let sources: Vec<Option<Value>> = documents.iter().map(|d| d.content.as_ref()?.source.clone()).collect();
+    let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| &*c.text)).collect();
+    let metadata: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("{}", |c| c.metadata.as_str())).collect();
+    let sources: Vec<Option<&str>> = documents.iter().map(|d| d.content.as_ref()?.source.as_deref()).collect();
     // A delete without a version enters as the smallest one, below any that a later document brings.
     let accepted = sqlx::query_scalar!(
         "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, source, batch_id)
-         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata, source, $2
-         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::text[], $7::jsonb[], $8::jsonb[])
+         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata::jsonb, source::jsonb, $2
+         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::text[], $7::text[], $8::text[])
               AS n (id, version, deleted, text, metadata, source)
          ON CONFLICT (pipeline, id) DO UPDATE
          SET version = greatest(d.version, excluded.version), deleted = excluded.deleted, text = excluded.text,
@@ -225,8 +224,8 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
         &versions as &[Option<i64>],
         &deleted,
         &texts as &[&str],
-        &metadata,
-        &sources as &[Option<Value>]
+        &metadata as &[&str],
+        &sources as &[Option<&str>]
     )
     .fetch_all(connection)
     .await?;
@@ -248,8 +247,9 @@ async fn still_unchanged(
     sqlx::query_scalar!(
         r#"SELECT NOT EXISTS (
                SELECT FROM unnest($2::text[], $3::text[], $4::bytea[]) AS u (document_id, task, fingerprint)
-               LEFT JOIN results r ON r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task
-               WHERE r.fingerprint IS DISTINCT FROM u.fingerprint
+               WHERE u.fingerprint IS DISTINCT FROM (
+                   SELECT r.fingerprint FROM results r
+                   WHERE r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task)
            ) AS "unchanged!""#,
         submission.batch.pipeline,
         &ids as &[&str],
@@ -316,9 +316,12 @@ async fn upsert_results(connection: &mut PgConnection, submission: &Submission, 
         "INSERT INTO results (pipeline, batch_id, document_id, task, kind, version, label, confidence, text, fields,
                               fingerprint, tokens, device_micros, generated_tokens, model,
                               model_revision, prompt)
-         SELECT $1, $2, * FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::real[], $9::text[],
-                                      $10::jsonb[], $11::bytea[], $12::integer[], $13::bigint[], $14::integer[],
-                                      $15::text[], $16::text[], $17::text[])
+         SELECT $1, $2, document_id, task, kind, version, label, confidence, text, fields::jsonb, fingerprint, tokens,
+                device_micros, generated_tokens, model, model_revision, prompt
+         FROM unnest($3::text[], $4::text[], $5::text[], $6::bigint[], $7::text[], $8::real[], $9::text[], $10::text[],
+                     $11::bytea[], $12::integer[], $13::bigint[], $14::integer[], $15::text[], $16::text[], $17::text[])
+              AS n (document_id, task, kind, version, label, confidence, text, fields, fingerprint, tokens, device_micros,
+                    generated_tokens, model, model_revision, prompt)
          ON CONFLICT (pipeline, document_id, task) DO UPDATE
          SET batch_id = excluded.batch_id, kind = excluded.kind, version = excluded.version, label = excluded.label,
              confidence = excluded.confidence, text = excluded.text, fields = excluded.fields,
@@ -335,7 +338,7 @@ async fn upsert_results(connection: &mut PgConnection, submission: &Submission, 
         &column(results, |r| r.label.as_deref()) as &[Option<&str>],
         &column(results, |r| r.confidence) as &[Option<f32>],
         &column(results, |r| r.text.as_deref()) as &[Option<&str>],
-        &column(results, |r| r.fields.clone()),
+        &column(results, |r| r.fields.as_str()) as &[&str],
         &column(results, |r| r.fingerprint.0.as_slice()) as &[&[u8]],
         &column(results, |r| r.cost.tokens as i32),
         &column(results, |r| r.cost.device_micros as i64),

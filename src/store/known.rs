@@ -39,10 +39,9 @@ impl Store {
     pub async fn unchanged(&self, pipeline: &str, units: &[(String, String, Fingerprint)]) -> Result<Vec<bool>, Transient> {
         let (ids, tasks, prints) = columns(units);
         sqlx::query_scalar!(
-            r#"SELECT r.document_id IS NOT NULL AS "unchanged!"
+            r#"SELECT coalesce((SELECT r.fingerprint = u.fingerprint FROM results r
+                                WHERE r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task), false) AS "unchanged!"
                FROM unnest($2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS u (document_id, task, fingerprint, n)
-               LEFT JOIN results r ON r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task
-                                   AND r.fingerprint = u.fingerprint
                ORDER BY u.n"#,
             pipeline,
             &ids as &[&str],

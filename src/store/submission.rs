@@ -1,5 +1,7 @@
 //! The rows that one micro-batch brings to its commit.
 
+use std::sync::Arc;
+
 use serde_json::Value;
 use uuid::Uuid;
 
@@ -84,11 +86,11 @@ pub struct DocumentRow {
 #[derive(Debug, Clone)]
 pub struct DocumentContent {
     /// The text.
-    pub text: String,
-    /// The metadata object.
-    pub metadata: Value,
-    /// Every field of the source; `None` where the database cannot hold them.
-    pub source: Option<Value>,
+    pub text: Arc<str>,
+    /// The metadata, a JSON object.
+    pub metadata: String,
+    /// Every field of the source, a JSON object; `None` where the database cannot hold them.
+    pub source: Option<String>,
 }
 
 /// An output to write.
@@ -108,8 +110,8 @@ pub struct ResultRow {
     pub confidence: Option<f32>,
     /// The text output.
     pub text: Option<String>,
-    /// Everything else.
-    pub fields: Value,
+    /// Everything else, a JSON object.
+    pub fields: String,
     /// Identifies the computation.
     pub fingerprint: Fingerprint,
     /// What it took.

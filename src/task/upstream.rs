@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use minijinja::Value;
 use minijinja::value::Serde;
-use serde_json::json;
 
 use crate::document::Document;
 use crate::outcome::Output;
@@ -19,18 +18,16 @@ pub struct Upstream {
 impl Upstream {
     /// A view of `document`: `id`, `text`, `version`, `characters`, `metadata`, `fields`, and `tokens` where they were counted.
     pub fn of(document: &Document, tokens: Option<usize>) -> Self {
-        let mut view = json!({
-            "id": document.id,
-            "text": document.text,
-            "version": document.version,
-            "characters": document.text.chars().count(),
-            "metadata": document.metadata,
-            "fields": document.fields,
-        });
-        if let Some(tokens) = tokens {
-            view["tokens"] = tokens.into();
-        }
-        Self { values: BTreeMap::from([("document".into(), Value::from(Serde(&view)))]) }
+        let view = [
+            ("id", Value::from(document.id.clone())),
+            ("text", Value::from(document.text.clone())),
+            ("version", Value::from(document.version)),
+            ("characters", Value::from(document.text.chars().count())),
+            ("metadata", Value::from(Serde(&document.metadata))),
+            ("fields", Value::from(Serde(&document.fields))),
+        ];
+        let tokens = tokens.map(|tokens| ("tokens", Value::from(tokens)));
+        Self { values: BTreeMap::from([("document".into(), Value::from_pairs(view.into_iter().chain(tokens)))]) }
     }
 
     /// Adds the output of task `name`, as [`Output::view`] shows it.

@@ -26,7 +26,7 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
     assert_eq!(config.server.listen, "127.0.0.1:3", "the flag wins");
     assert_eq!(config.limits.drain_seconds, 8, "the variable wins over the file");
     assert_eq!(config.limits.watchdog_seconds, 7, "the file wins over the default");
-    assert_eq!(config.limits.in_flight_bytes, 4 << 20, "the default stays");
+    assert_eq!(config.limits.in_flight_bytes, 16 << 20, "the default stays");
 }
 
 #[test]

@@ -97,6 +97,24 @@ async fn every_task_of_the_generator_works_on_one_document() {
     assert_eq!(format!("{:?}", output(&again[0][0])), format!("{:?}", output(&rows[0][0])), "the same question, another answer");
 }
 
+/// Knows that every row is there, and no output.
+struct RowsOnly;
+
+impl Known for RowsOnly {
+    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
+        let answer = |wanted: &Wanted| Some(Reuse::Unchanged { fingerprint: wanted.fingerprint, output: None });
+        Box::pin(std::future::ready(Ok(wanted.iter().map(answer).collect())))
+    }
+}
+
+#[tokio::test]
+async fn a_known_row_without_the_output_that_others_read_is_computed_again() {
+    let graph = graph(TASKS, &[("facts.md", FACTS), ("line.md", LINE), ("gist.md", GIST), ("topic.md", TOPIC)]).await.unwrap();
+    let rows = graph.evaluate(&[document("1", "A small bowl of oak.")], &RowsOnly).await.unwrap();
+    assert!(matches!(output(&rows[0][0]), Output::Extraction(_)), "`lines` reads the facts");
+    assert!(matches!(&rows[0][3], Outcome::Reused(Reuse::Unchanged { output: None, .. })), "nobody reads the gist");
+}
+
 #[tokio::test]
 async fn results_name_their_model_and_their_prompt() {
     let files = [("facts.md", FACTS), ("line.md", LINE), ("gist.md", GIST), ("topic.md", TOPIC)];
