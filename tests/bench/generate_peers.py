@@ -5,12 +5,16 @@
     python make_shape.py /tmp/shape --gguf bf16
     python generate_peers.py /tmp/shape --only transformers
     python generate_peers.py /tmp/shape --only llama.cpp --gguf /tmp/shape/model-bf16.gguf
+    python generate_peers.py /tmp/shape --beside ../../target/release/tidemill
 
 Prompts are ids: `--prefix` of them shared by all rows, `--own` of each row's own. Rates at 1 row and at `--rows`:
 
 * prefill: ids of the prompts over the time to the first token, the shared ones counted once a row although a peer that
   can share them (llama.cpp) computes them once; `shared` says whether it does.
 * decode: tokens after the first, of all rows together, over the time beyond that.
+
+With `--beside`, ours is measured by `tidemill bench --generator` first, then each peer on prompts of the sizes that it uses (4 of 256
+ids to read; 1 and 32 short ones that write 32 tokens each), and `ratios` are ours over theirs.
 
 Each time is the best of `--repeat`. An end of text does not stop a row: all rows make `--new` tokens.
 """
@@ -19,6 +23,7 @@ import argparse
 import ctypes
 import json
 import random
+import subprocess
 import time
 
 
@@ -137,6 +142,23 @@ class LlamaCpp:
         return rates(options, rows, min(first), min(whole))
 
 
+def beside(options, peers):
+    """One line for ours and each peer, all on the same weights in the same run."""
+    command = [options.beside, "bench", "--generator", "--model", options.folder, "--json"]
+    report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
+    ours = json.loads(report.splitlines()[-1])
+    keys = {"prefill": "prefill_tokens_per_second", "decode_1": "decode_tokens_per_second_one_row", "decode_32": "decode_tokens_per_second"}
+    ours = {place: ours[key] for place, key in keys.items()}
+    print(json.dumps({"tidemill": {place: round(rate, 1) for place, rate in ours.items()}}), flush=True)
+    for name in peers:
+        peer, theirs = PEERS[name](options), {}
+        for place, own, new, rows in (("prefill", 256, 2, 4), ("decode_1", 16, 32, 1), ("decode_32", 16, 32, 32)):
+            options.prefix, options.own, options.new = 0, own, new
+            theirs[place] = peer.measure(rows)[f"{place.partition('_')[0]}_tokens_per_second"]
+        ratios = {place: round(ours[place] / rate, 2) for place, rate in theirs.items()}
+        print(json.dumps({"peer": name, "version": peer.version, **theirs, "ratios": ratios}), flush=True)
+
+
 PEERS = {"transformers": Transformers, "llama.cpp": LlamaCpp}
 
 
@@ -152,7 +174,10 @@ def main():
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=512)
     parser.add_argument("--repeat", type=int, default=1)
+    parser.add_argument("--beside", metavar="TIDEMILL")
     options = parser.parse_args()
+    if options.beside:
+        return beside(options, options.only or PEERS)
     for name in options.only or PEERS:
         peer = PEERS[name](options)
         line = {"peer": name, "version": peer.version, "shared": peer.shared, "prefix": options.prefix, "own": options.own, "new": options.new, "threads": options.threads}

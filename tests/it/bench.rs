@@ -11,8 +11,8 @@ use sqlx::{Connection, PgConnection};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use crate::harness::trial::{Needs, trial};
 use crate::harness::kafka::Sent;
+use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{kafka, postgres};
 use crate::world::World;
@@ -90,7 +90,11 @@ async fn scaling() {
 /// A text that the tiny vocabulary tells from every other one: what has the same tokens is computed only once.
 fn spelled(n: usize) -> Sent {
     let word: String = (0..5).map(|place| char::from(b'a' + (n >> (3 * place) & 7) as u8)).collect();
-    Sent { partition: None, key: word.clone().into_bytes(), payload: Some(json!({ "id": word, "text": word }).to_string().into_bytes()) }
+    Sent {
+        partition: None,
+        key: word.clone().into_bytes(),
+        payload: Some(json!({ "id": word, "text": word }).to_string().into_bytes()),
+    }
 }
 
 /// The same documents and results, by a consumer as one writes it by hand: it upserts them batch by batch and commits offsets
