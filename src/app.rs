@@ -38,7 +38,7 @@ use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::pipeline::{Isolation, Materials, Works};
 use crate::search::Searcher;
-use crate::server::{self, Service};
+use crate::server::{self, Gate, Service};
 use crate::sink::{Dataset, Relay};
 use crate::source::{KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
@@ -180,13 +180,13 @@ impl App {
     ///
     /// # Errors
     /// Where a pipeline cannot go on; the others have drained by then.
-    pub async fn run(self, listener: TcpListener, shutdown: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(self, listener: TcpListener, gate: Gate, shutdown: watch::Receiver<bool>) -> Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut helpers = JoinSet::new();
         let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
         helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
         helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
-        let service = self.service();
+        let service = self.service(gate);
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
         let mut runners = Vec::new();
         for (definition, works) in self.definitions.iter().zip(&self.works) {
@@ -231,16 +231,13 @@ impl App {
         }
     }
 
-    fn service(&self) -> Service {
-        let names = Names {
-            pipelines: self.definitions.iter().map(|definition| definition.name.to_string()).collect(),
-            datasets: self.config.datasets.keys().cloned().collect(),
-        };
+    fn service(&self, gate: Gate) -> Service {
+        let names = Names::new(&self.definitions, &self.config.datasets);
         Service {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
-            token: self.config.server.token.as_deref().map(Arc::from),
+            gate,
         }
     }
 

@@ -17,6 +17,7 @@ mod jobs;
 mod ledger;
 mod migrate;
 mod models;
+mod openapi;
 mod pipelines;
 mod plan;
 mod positions;
@@ -25,6 +26,7 @@ mod run;
 mod schedule;
 mod search;
 mod submit;
+mod tokens;
 mod train_head;
 
 use std::collections::BTreeSet;
@@ -116,6 +118,11 @@ enum Command {
     /// How far pipelines have come, and how to go on where records are gone
     #[command(subcommand)]
     Positions(positions::PositionsCommand),
+    /// Tokens of the HTTP API: make, list and revoke them
+    #[command(subcommand)]
+    Tokens(tokens::TokensCommand),
+    /// Print the description of the HTTP API, in OpenAPI 3.1
+    Openapi,
 }
 
 impl Cli {
@@ -146,6 +153,11 @@ impl Cli {
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,
                 Command::Positions(command) => positions::run(global.load(&[])?, command).await,
+                Command::Tokens(command) => tokens::run(global.load(&[])?, command).await,
+                Command::Openapi => {
+                    openapi::run();
+                    Ok(())
+                }
             }
         });
         // A thread that still loads a model cannot be told to stop, and nothing waits for it any more.

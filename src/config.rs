@@ -8,11 +8,14 @@ mod model;
 mod registry;
 mod schedule;
 mod secret;
+mod server;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use serde::Deserialize;
+
+use crate::access::DEFAULT_TENANT;
 
 pub use device::ComputeDevice;
 pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
@@ -20,6 +23,7 @@ pub use load::{ConfigError, Flag};
 pub use model::{ModelConfig, ModelPlace, ServerPlace};
 pub use registry::{RegistryPlace, SchemaRegistryConfig};
 pub use schedule::{Overlap, ScheduleConfig};
+pub use server::{ServerConfig, ServerLimitsConfig};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -65,18 +69,6 @@ pub struct DatabaseConfig {
     pub deadline_seconds: Option<u64>,
 }
 
-/// The HTTP server.
-#[derive(Clone, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct ServerConfig {
-    /// Address and port; loopback unless a token is set.
-    pub listen: String,
-    /// The bearer token that every `/v1` call and `/metrics` must carry. Never printed.
-    pub token: Option<String>,
-    /// A file that holds the token.
-    pub token_file: Option<PathBuf>,
-}
-
 /// The model host.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -109,12 +101,19 @@ pub struct DatasetConfig {
     pub access_key_env: Option<String>,
     /// The variable of the environment that holds the secret key.
     pub secret_key_env: Option<String>,
+    /// Whose it is: jobs that a token of another tenant asks for may not read it. `default` unless told.
+    pub tenant: Option<String>,
 }
 
 impl DatasetConfig {
     /// A folder on local disk.
     pub fn local(path: impl Into<PathBuf>) -> Self {
         Self { path: path.into(), ..Self::default() }
+    }
+
+    /// Whose it is.
+    pub fn tenant(&self) -> &str {
+        self.tenant.as_deref().unwrap_or(DEFAULT_TENANT)
     }
 }
 
@@ -186,12 +185,6 @@ impl Default for Config {
     }
 }
 
-impl Default for ServerConfig {
-    fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), token: None, token_file: None }
-    }
-}
-
 impl Default for LimitsConfig {
     fn default() -> Self {
         Self { in_flight_bytes: 16 << 20, drain_seconds: 20, watchdog_seconds: 600 }
@@ -202,12 +195,5 @@ impl std::fmt::Debug for DatabaseConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let url = self.url.as_ref().map(|_| "<secret>");
         f.debug_struct("DatabaseConfig").field("url", &url).field("url_file", &self.url_file).finish_non_exhaustive()
-    }
-}
-
-impl std::fmt::Debug for ServerConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let token = self.token.as_ref().map(|_| "<secret>");
-        f.debug_struct("ServerConfig").field("listen", &self.listen).field("token", &token).finish_non_exhaustive()
     }
 }

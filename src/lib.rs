@@ -28,7 +28,7 @@
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
 //! | 1 | [`engine`] the model host, [`store`] every line of SQL, [`broker`] the door to Kafka |
-//! | 0 | the words all share: [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`], [`yaml`] |
+//! | 0 | the words all share: [`access`], [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`], [`yaml`] |
 //!
 //! # To add, touch only
 //!
@@ -41,6 +41,7 @@
 //! | an endpoint | `server/<name>.rs`, one route, one query in `store/` |
 //! | a command | `cli/<name>.rs` and one variant in `cli.rs` |
 
+pub mod access;
 pub mod app;
 pub mod broker;
 pub mod checkpoint;

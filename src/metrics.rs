@@ -100,6 +100,9 @@ metrics! {
     generated_tokens: IntCounterVec = "tidemill_generated_tokens_total", "Tokens that generators wrote.", ["model"];
     http_requests: IntCounterVec = "tidemill_http_requests_total", "HTTP requests answered, by route and status.", ["route", "status"];
     http_seconds: HistogramVec = "tidemill_http_request_seconds", "Time to answer an HTTP request, by route.", ["route"];
+    http_connections: IntGauge = "tidemill_http_connections", "HTTP connections that are open.";
+    http_connections_refused: IntCounter = "tidemill_http_connections_refused_total", "HTTP connections turned away, because too many were open in all or from one address.";
+    http_limited: IntCounter = "tidemill_http_requests_limited_total", "HTTP requests refused, because a token or an address asked too often.";
     peak_memory: Gauge = "tidemill_peak_resident_memory_bytes", "Largest resident memory of the process so far.";
     jobs: IntGaugeVec = "tidemill_jobs", "Jobs that are not at their end, by state, as the foreman of the fleet sees them.", ["state"];
     units_ended: IntCounterVec = "tidemill_job_units_total", "Units of jobs that this process ended, by how: done, failed or stopped.", ["pipeline", "end"];

@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use utoipa::ToSchema;
 
 use crate::engine::{Chunking, Engine, Prediction, Request, Work};
 use crate::failure::{Component, Failure, Transient};
@@ -18,7 +19,7 @@ use crate::metrics::METRICS;
 use crate::nearest::suggestion;
 use crate::outcome::EmbeddingSet;
 use crate::pipeline::definition::Definition;
-use crate::store::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery, Store};
+use crate::store::{HitLabel, Passage, QueryVector, Ranks, Reader, SearchFilter, SearchHit, SearchQuery, Store};
 
 /// The longest query text: far beyond a question, and short enough that no query costs more than a document.
 const QUERY_BYTES: usize = 8 << 10;
@@ -30,7 +31,7 @@ pub const MAX_LIMIT: usize = 100;
 pub const DEFAULT_LIMIT: usize = 10;
 
 /// How documents are found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum Mode {
     /// By meaning.
@@ -71,7 +72,7 @@ impl Question {
 }
 
 /// What a caller gets.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Findings {
     /// The pipeline that was searched.
     pub pipeline: String,
@@ -82,7 +83,7 @@ pub struct Findings {
 }
 
 /// One document.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, ToSchema)]
 pub struct Finding {
     /// The document.
     pub document_id: String,
@@ -116,7 +117,7 @@ pub enum SearchError {
 /// Answers questions about the documents of some pipelines. Clones share everything.
 #[derive(Clone)]
 pub struct Searcher {
-    store: Store,
+    store: Reader,
     engine: Engine,
     pipelines: Arc<BTreeMap<String, Searchable>>,
 }
@@ -124,6 +125,7 @@ pub struct Searcher {
 /// What search must know of a pipeline.
 #[derive(Debug, Clone, Default)]
 struct Searchable {
+    tenant: String,
     /// The first embedding task and its model.
     embed: Option<(String, String)>,
     classify: Vec<String>,
@@ -134,7 +136,15 @@ impl Searcher {
     /// Answers for `definitions`, whose models `engine` has loaded.
     pub fn new<'a>(store: Store, engine: Engine, definitions: impl IntoIterator<Item = &'a Definition>) -> Self {
         let pipelines = definitions.into_iter().map(|d| (d.name.to_string(), Searchable::of(d))).collect();
-        Self { store, engine, pipelines: Arc::new(pipelines) }
+        Self { store: store.reader(None), engine, pipelines: Arc::new(pipelines) }
+    }
+
+    /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
+    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+        let Some(tenant) = tenant else { return self.clone() };
+        let theirs = self.pipelines.iter().filter(|(_, pipeline)| *pipeline.tenant == **tenant);
+        let pipelines = theirs.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect();
+        Self { store: self.store.of(tenant.clone()), engine: self.engine.clone(), pipelines: Arc::new(pipelines) }
     }
 
     /// The documents that answer the question.
@@ -207,7 +217,8 @@ impl Searchable {
         let of_kind = |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind);
         let embed = of_kind("embed").find_map(|task| Some((task.name.to_string(), task.spec.model()?.to_owned())));
         let classify = of_kind("classify").map(|task| task.name.to_string()).collect();
-        Self { embed, classify, metadata: definition.source.document.metadata.clone() }
+        let (tenant, metadata) = (definition.tenant.to_string(), definition.source.document.metadata.clone());
+        Self { tenant, embed, classify, metadata }
     }
 
     fn filter(&self, pipeline: &str, conditions: &[(String, String)]) -> Result<SearchFilter, SearchError> {
@@ -271,7 +282,7 @@ mod tests {
     use super::*;
 
     fn searchable() -> Searchable {
-        Searchable { embed: None, classify: vec!["topic".into()], metadata: vec!["brand".into(), "price".into()] }
+        Searchable { classify: vec!["topic".into()], metadata: vec!["brand".into(), "price".into()], ..Searchable::default() }
     }
 
     #[test]

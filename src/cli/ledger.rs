@@ -2,6 +2,7 @@
 
 use anyhow::Result;
 use jiff::Timestamp;
+use nix::unistd::{Uid, User};
 
 use super::store;
 use crate::config::Config;
@@ -47,4 +48,11 @@ impl Ledger {
 /// A time of the ledger, in Unix milliseconds, as people read it.
 pub fn time(milliseconds: i64) -> String {
     Timestamp::from_millisecond(milliseconds).map_or_else(|_| milliseconds.to_string(), |time| format!("{time:.0}"))
+}
+
+/// Who gives the order, for others to ask.
+pub fn caller() -> String {
+    let user = User::from_uid(Uid::effective()).ok().flatten().map_or_else(|| "someone".to_owned(), |user| user.name);
+    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("{user}@{}", host.trim())
 }

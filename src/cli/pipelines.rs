@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use anyhow::Result;
 use clap::{Args, Subcommand};
 use comfy_table::Table;
-use nix::unistd::{Uid, User};
 use serde_json::{Value, json};
 
-use super::ledger::{Ledger, time};
+use super::ledger::{Ledger, caller, time};
+use crate::access::is_tenant;
 use crate::config::{Config, ConfigError};
 use crate::nearest::suggestion;
 use crate::pipeline::definition::Definition;
@@ -23,6 +23,8 @@ pub enum PipelinesCommand {
     Stop(StopArgs),
     /// Let a stopped pipeline go on where it stands
     Resume(ResumeArgs),
+    /// Hand a pipeline, with everything that it has made, over to another tenant
+    Assign(AssignArgs),
 }
 
 /// How to list.
@@ -48,6 +50,16 @@ pub struct StopArgs {
 pub struct ResumeArgs {
     /// The pipeline
     name: String,
+}
+
+/// What to hand over, and to whom.
+#[derive(Debug, Args)]
+pub struct AssignArgs {
+    /// The pipeline
+    name: String,
+    /// The tenant
+    #[arg(long, value_name = "TENANT")]
+    tenant: String,
 }
 
 /// Runs the command.
@@ -76,6 +88,27 @@ async fn carry_out(config: &Config, store: &Store, command: PipelinesCommand) ->
                 true => println!("{name} goes on; running workers take it up within seconds"),
                 false => println!("{name} was not stopped"),
             }
+        }
+        PipelinesCommand::Assign(args) => assign(store, &args).await?,
+    }
+    Ok(())
+}
+
+async fn assign(store: &Store, AssignArgs { name, tenant }: &AssignArgs) -> Result<()> {
+    if !is_tenant(tenant) {
+        let message = format!("--tenant {tenant:?} is no tenant: use lower-case letters, digits and `-`, a letter first");
+        return Err(ConfigError(message).into());
+    }
+    let known = store.tenants().await?;
+    match known.iter().find(|(known, _)| known == name) {
+        Some((_, owner)) if owner == tenant => println!("{name} was tenant {tenant}'s already"),
+        Some(_) => {
+            let before = store.assign_pipeline(name, tenant).await?.unwrap_or_default();
+            println!("{name} is tenant {tenant}'s now, and was tenant {before}'s; its file must say so where it runs next");
+        }
+        None => {
+            let near = suggestion(name, known.iter().map(|(name, _)| name.as_str()));
+            return Err(ConfigError(format!("no pipeline named `{name}` has run; {near}")).into());
         }
     }
     Ok(())
@@ -151,11 +184,4 @@ fn word(state: Option<&PipelineState>) -> &'static str {
         Some(PipelineState { stop: Some(_), .. }) => "stopped",
         Some(_) => "open",
     }
-}
-
-/// Who gives the order, for others to ask.
-fn caller() -> String {
-    let user = User::from_uid(Uid::effective()).ok().flatten().map_or_else(|| "someone".to_owned(), |user| user.name);
-    let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-    format!("{user}@{}", host.trim())
 }

@@ -60,10 +60,7 @@ pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
         return Err(ConfigError(format!("--sample is {}; write 1 to {MOST_SAMPLED}", args.sample)).into());
     }
     let known = definitions(&config, None)?;
-    let names = Names {
-        pipelines: known.iter().map(|definition| definition.name.to_string()).collect(),
-        datasets: config.datasets.keys().cloned().collect(),
-    };
+    let names = Names::new(&known, &config.datasets);
     names.check(&spec).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
     let postgres = with_database(&mut config).await?;
     let store = store(&config)?;

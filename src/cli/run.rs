@@ -4,10 +4,11 @@ use anyhow::Result;
 use clap::Args;
 use tokio::sync::watch;
 
+use super::store;
 use crate::app::{App, told_to_stop};
 use crate::config::{Config, Flag};
 use crate::pipeline::definition::Definition;
-use crate::server;
+use crate::server::{self, Gate};
 
 /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C.
 #[derive(Debug, Args)]
@@ -31,7 +32,14 @@ impl RunArgs {
 /// Runs the service.
 pub async fn run(config: Config, args: RunArgs) -> Result<()> {
     let definitions = Definition::load_all(&config.pipelines, &args.pipelines)?;
-    let listener = server::bind(&config.server).await?;
+    let ledger = store(&config)?;
+    let has_tokens = async || {
+        // Before its first start the ledger has no table of them.
+        ledger.migrate().await?;
+        Ok(ledger.has_tokens().await?)
+    };
+    let listener = server::bind(&config.server, has_tokens).await?;
+    let gate = Gate::new(&config.server, Some(ledger));
     let (stop, stopped) = watch::channel(false);
     // From here on, for the first process of a container only gets the signals that it listens for.
     tokio::spawn(async move {
@@ -40,12 +48,11 @@ pub async fn run(config: Config, args: RunArgs) -> Result<()> {
         }
         stop.send_replace(true);
     });
-    let token = config.server.token.clone();
     let mut told = stopped.clone();
     let app = tokio::select! {
-        app = server::meanwhile(&listener, token.as_deref(), App::build(config, definitions)) => app??,
+        app = server::meanwhile(&listener, &gate, App::build(config, definitions)) => app??,
         // Nothing has been read yet, so there is nothing to drain.
         _ = told.wait_for(|told| *told) => return Ok(()),
     };
-    app.run(listener, stopped).await
+    app.run(listener, gate, stopped).await
 }

@@ -73,10 +73,7 @@ struct Backfill {
 pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
     let spec = args.spec()?;
     let definitions = Definition::load_all(&config.pipelines, &[])?;
-    let names = Names {
-        pipelines: definitions.iter().map(|definition| definition.name.to_string()).collect(),
-        datasets: config.datasets.keys().cloned().collect(),
-    };
+    let names = Names::new(&definitions, &config.datasets);
     let store = store(&config)?;
     store.migrate().await?;
     let desk = Desk::new(store, &config.jobs, names);

@@ -107,6 +107,9 @@ impl Config {
         }
         config.server.token =
             direct_or_filed("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
+        if let Some(fault) = config.server.limits.fault() {
+            return Err(ConfigError(fault));
+        }
         config.kafka.check()?;
         config.schema_registry.check()?;
         Ok(config)

@@ -20,7 +20,7 @@ use crate::app::{App, told_to_stop};
 use crate::config::{Config, ConfigError};
 use crate::pipeline::definition::Definition;
 use crate::search::{Mode, Question, Searcher};
-use crate::server;
+use crate::server::{self, Gate};
 use crate::store::Store;
 
 /// Run a pipeline over a file on embedded defaults: an in-process Kafka broker, a private PostgreSQL, a small model
@@ -110,13 +110,15 @@ impl Session {
         // Which asks nobody who is there.
         config.kafka.security = Default::default();
         let database_url = config.database.url.clone().unwrap_or_default();
-        let listener = server::bind(&config.server).await?;
+        // Its ledger is its own, and so is loopback.
+        let listener = server::bind(&config.server, async || Ok(false)).await?;
+        let gate = Gate::new(&config.server, None);
         let http = format!("http://{}", listener.local_addr()?);
         tell("loading the model");
         let app = App::build(config, vec![definition.clone()]).await?;
         let (store, engine) = (app.store().clone(), app.engine().clone());
         let (stop, stopped) = watch::channel(false);
-        let mut app = tokio::spawn(app.run(listener, stopped));
+        let mut app = tokio::spawn(app.run(listener, gate, stopped));
         let fed = feed(&store, &broker, &definition, input);
         let (sent, elapsed) = tokio::select! {
             fed = fed => fed?,

@@ -1,33 +1,38 @@
 //! The desk: what people and programs ask about jobs, over HTTP or from the command line.
 //!
-//! It needs the ledger alone. What it changes, the foreman of the running fleet finds there.
+//! It needs the ledger alone. What it changes, the foreman of the running fleet finds there. A desk for one tenant knows of no job but
+//! those of the tenant's pipelines, and takes none for others.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 use super::source::UnitSource;
 use super::spec::{JobSpec, SpecError};
-use crate::config::JobsConfig;
+use crate::config::{DatasetConfig, JobsConfig};
 use crate::failure::Transient;
 use crate::nearest::suggestion;
-use crate::store::{JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, Store, Submitted};
+use crate::pipeline::definition::Definition;
+use crate::store::{JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, Reader, Store, Submitted};
 
 /// Answers for the jobs of one ledger. Clones share it.
 #[derive(Debug, Clone)]
 pub struct Desk {
     store: Store,
+    reader: Reader,
     config: JobsConfig,
     names: Names,
 }
 
-/// What jobs may name.
+/// What jobs may name, and whose it is.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    /// Pipelines.
-    pub pipelines: Vec<String>,
-    /// Datasets.
-    pub datasets: Vec<String>,
+    pipelines: BTreeMap<String, String>,
+    datasets: BTreeMap<String, String>,
 }
 
 /// Why the desk refuses.
@@ -48,7 +53,7 @@ pub enum DeskError {
 }
 
 /// A job, and how far it is.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Summary {
     /// Its id.
     pub id: String,
@@ -87,7 +92,7 @@ pub struct Summary {
 }
 
 /// Everything that is known of a job.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Details {
     /// The job.
     #[serde(flatten)]
@@ -103,7 +108,7 @@ pub struct Details {
 }
 
 /// A unit that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Fault {
     /// Its number.
     pub unit: i32,
@@ -116,7 +121,7 @@ pub struct Fault {
 }
 
 /// Dead letters of a job.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Letters {
     /// How many.
     pub count: i64,
@@ -127,7 +132,7 @@ pub struct Letters {
 }
 
 /// Dead letters of one class.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct ClassCount {
     /// The class.
     pub class: String,
@@ -136,7 +141,7 @@ pub struct ClassCount {
 }
 
 /// A dead letter, in short.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Letter {
     /// The unit's number.
     pub unit: i32,
@@ -162,19 +167,32 @@ pub const LISTED: i64 = 20;
 const OF_LATE_MS: i64 = 60_000;
 
 impl Names {
+    /// The pipelines, and the datasets of the configuration.
+    pub fn new<'a>(definitions: impl IntoIterator<Item = &'a Definition>, datasets: &BTreeMap<String, DatasetConfig>) -> Self {
+        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), definition.tenant.to_string()));
+        let datasets = datasets.iter().map(|(name, dataset)| (name.clone(), dataset.tenant().to_owned()));
+        Self { pipelines: pipelines.collect(), datasets: datasets.collect() }
+    }
+
+    fn of(&self, tenant: &str) -> Self {
+        let mut theirs = self.clone();
+        theirs.pipelines.retain(|_, owner| owner == tenant);
+        theirs.datasets.retain(|_, owner| owner == tenant);
+        theirs
+    }
+
     /// Refuses a job that names what there is not.
     ///
     /// # Errors
     /// A sentence with the nearest name that there is.
     pub fn check(&self, spec: &JobSpec) -> Result<(), SpecError> {
-        let known = |names: &[String], name: &str| names.iter().any(|known| known == name);
-        let near = |names: &[String], name: &str| suggestion(name, names.iter().map(String::as_str));
-        if !known(&self.pipelines, &spec.pipeline) {
+        let near = |names: &BTreeMap<String, String>, name: &str| suggestion(name, names.keys().map(String::as_str));
+        if !self.pipelines.contains_key(&spec.pipeline) {
             let near = near(&self.pipelines, &spec.pipeline);
             return Err(SpecError(format!("no pipeline is named `{}`; {near}", spec.pipeline)));
         }
         match spec.kind.rows() {
-            Some(rows) if !known(&self.datasets, &rows.dataset) => {
+            Some(rows) if !self.datasets.contains_key(&rows.dataset) => {
                 let near = near(&self.datasets, &rows.dataset);
                 Err(SpecError(format!("the configuration names no dataset `{}`; {near}", rows.dataset)))
             }
@@ -186,7 +204,13 @@ impl Names {
 impl Desk {
     /// A desk for the ledger, where jobs may name `names`.
     pub fn new(store: Store, config: &JobsConfig, names: Names) -> Self {
-        Self { store, config: config.clone(), names }
+        Self { reader: store.reader(None), store, config: config.clone(), names }
+    }
+
+    /// The same desk for one tenant; for whoever sees all, where there is none.
+    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+        let Some(tenant) = tenant else { return self.clone() };
+        Self { reader: self.reader.of(tenant.clone()), names: self.names.of(tenant), ..self.clone() }
     }
 
     /// Queues the job. One whose id is known in the same words stays the job that it is.
@@ -213,8 +237,11 @@ impl Desk {
         if !(1..=MOST_LISTED).contains(&filter.limit) {
             return Err(DeskError::Invalid(format!("`limit` is {}; ask for 1 to {MOST_LISTED} jobs", filter.limit)));
         }
+        if filter.pipeline.as_deref().is_some_and(|name| name.contains('\0')) {
+            return Err(DeskError::Invalid("`pipeline` holds U+0000, which no name does; remove it".into()));
+        }
         let mut summaries = Vec::new();
-        for job in self.store.jobs(filter).await? {
+        for job in self.reader.jobs(filter).await? {
             summaries.push(self.summary(job).await?);
         }
         Ok(summaries)
@@ -226,8 +253,8 @@ impl Desk {
     /// Where there is none of that id, or the ledger is unavailable.
     pub async fn show(&self, id: &str) -> Result<Details, DeskError> {
         let job = self.job(id).await?;
-        let faults = self.store.unit_faults(id, SHOWN).await?.into_iter().map(fault).collect();
-        let (classes, first) = self.store.job_letters(&job, SHOWN).await?;
+        let faults = self.reader.unit_faults(id, SHOWN).await?.into_iter().map(fault).collect();
+        let (classes, first) = self.reader.job_letters(&job, SHOWN).await?;
         let dead_letters = Letters {
             count: classes.iter().map(|(_, count)| count).sum(),
             classes: classes.into_iter().map(|(class, count)| ClassCount { class, count }).collect(),
@@ -277,12 +304,17 @@ impl Desk {
     }
 
     async fn job(&self, id: &str) -> Result<JobRow, DeskError> {
-        self.store.job(id).await?.ok_or_else(|| DeskError::Unknown(id.to_owned()))
+        let known = match id.contains('\0') {
+            // No text of the ledger holds that character, and it would refuse the question.
+            true => None,
+            false => self.reader.job(id).await?,
+        };
+        known.ok_or_else(|| DeskError::Unknown(id.to_owned()))
     }
 
     async fn summary(&self, job: JobRow) -> Result<Summary, DeskError> {
-        let progress = self.store.job_progress(&job).await?;
-        let of_late = if job.state.is_final() { 0 } else { self.store.rows_of_late(&job).await? };
+        let progress = self.reader.job_progress(&job).await?;
+        let of_late = if job.state.is_final() { 0 } else { self.reader.rows_of_late(&job).await? };
         let (rows_per_second, seconds_left) = pace(&job, &progress, of_late, Timestamp::now().as_millisecond());
         let device_seconds = progress.device_micros as f64 / 1e6;
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
@@ -340,7 +372,8 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        Names { pipelines: vec!["news".into()], datasets: vec!["archive".into()] }
+        let named = |name: &str, tenant: &str| BTreeMap::from([(name.to_owned(), tenant.to_owned())]);
+        Names { pipelines: named("news", "acme"), datasets: named("archive", "acme") }
     }
 
     fn spec(pipeline: &str, dataset: &str) -> JobSpec {
@@ -354,8 +387,20 @@ mod tests {
         let told = |pipeline, dataset| names().check(&spec(pipeline, dataset)).unwrap_err().0;
         assert_eq!(told("new", "archive"), "no pipeline is named `new`; did you mean `news`?");
         assert_eq!(told("news", "archives"), "the configuration names no dataset `archives`; did you mean `archive`?");
-        let none = Names { datasets: Vec::new(), ..names() };
+        let none = Names { datasets: BTreeMap::new(), ..names() };
         assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "the configuration names no dataset `a`; there are none");
+    }
+
+    #[test]
+    fn a_tenant_names_what_is_its_own() {
+        assert_eq!(names().of("acme").check(&spec("news", "archive")), Ok(()));
+        assert_eq!(
+            names().of("globex").check(&spec("news", "archive")).unwrap_err().0,
+            "no pipeline is named `news`; there are none"
+        );
+        let borrowed = Names { datasets: [("archive".into(), "globex".into())].into(), ..names() }.of("acme");
+        let refused = borrowed.check(&spec("news", "archive")).unwrap_err().0;
+        assert_eq!(refused, "the configuration names no dataset `archive`; there are none");
     }
 
     #[test]

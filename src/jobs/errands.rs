@@ -146,10 +146,8 @@ impl Errands {
     fn read(&self, record: &Record) -> Result<NewJob, String> {
         let payload = record.payload.as_deref().ok_or("the record has no payload, which must be a job")?;
         let spec = JobSpec::parse(payload, None).map_err(|error| error.0)?;
-        let names = Names {
-            pipelines: self.workshop.stations.keys().map(ToString::to_string).collect(),
-            datasets: self.workshop.datasets.keys().cloned().collect(),
-        };
+        let definitions = self.workshop.stations.values().map(|station| &station.definition);
+        let names = Names::new(definitions, &self.workshop.datasets);
         names.check(&spec).map_err(|error| error.0)?;
         spec.to_new(self.price_per_device_hour, None).map_err(|error| error.0)
     }

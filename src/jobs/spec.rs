@@ -16,15 +16,20 @@
 //!
 //! Datasets and pipelines are named, never described: no job can bring a path, an address, a credential or a setting.
 
+mod file;
+
 use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::nearest::suggestion;
 use crate::source::check_key;
 use crate::store::NewJob;
+
+pub use file::JobFile;
 
 /// Why a job is refused: the key, what is wrong with it, and the mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -94,50 +99,13 @@ pub struct Rows {
 }
 
 /// What a job may cost.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, rename_all = "snake_case")]
 pub enum Budget {
     /// Seconds of device time.
     DeviceSeconds(f64),
     /// Money, at the configured price of a device hour.
     Cost(f64),
-}
-
-/// The object as it is written.
-#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default)]
-struct JobFile {
-    version: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    id: Option<String>,
-    kind: String,
-    pipeline: String,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    dataset: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    prefix: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    since: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    until: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    sample: Option<usize>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    seed: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    tasks: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    task: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    expected: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    documents: Option<Vec<String>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    priority: Option<i32>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    deadline: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    budget: Option<Budget>,
 }
 
 const KINDS: [&str; 5] = ["backfill", "rerun", "reembed", "evaluate", "delete"];

@@ -10,6 +10,7 @@ use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
 use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
+use crate::access::{DEFAULT_TENANT, is_tenant};
 use crate::config::{Config, ScheduleConfig};
 use crate::document::{Decoder, DocumentSpec, Format};
 use crate::failure::Tolerance;
@@ -22,6 +23,8 @@ pub use super::file::{Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSi
 pub struct Definition {
     /// The pipeline's name; the first part of every key in the database.
     pub name: Arc<str>,
+    /// Whose it is, with everything that it makes.
+    pub tenant: Arc<str>,
     /// The file it was read from.
     pub path: PathBuf,
     /// Where documents come from.
@@ -166,6 +169,15 @@ impl Definition {
             );
             report(place(&file.name), message);
         }
+        if let Some(tenant) = &file.tenant
+            && !is_tenant(&tenant.value)
+        {
+            let message = format!(
+                "`{}` is no tenant: use lower-case letters, digits and `-`, a letter first, at most 63 of them",
+                tenant.value
+            );
+            report(place(tenant), message);
+        }
         if file.source.value.topic.is_empty() {
             report(place(&file.source), "`source.topic` is empty: name the topic to read".into());
         }
@@ -202,6 +214,7 @@ impl Definition {
         };
         Ok(Self {
             name: file.name.value.into(),
+            tenant: file.tenant.map_or(DEFAULT_TENANT.into(), |tenant| tenant.value.into()),
             path: path.to_owned(),
             source,
             tasks,

@@ -23,6 +23,7 @@ use crate::yaml;
 pub(super) struct PipelineFile {
     pub version: Spanned<u32>,
     pub name: Spanned<String>,
+    pub tenant: Option<Spanned<String>>,
     pub source: Spanned<SourceFile>,
     pub tasks: Spanned<TaskList>,
     #[serde(default)]

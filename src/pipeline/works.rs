@@ -12,11 +12,12 @@ use super::definition::{Budget, Definition};
 use super::evaluator::Evaluator;
 use super::graph::Graph;
 use super::isolation::Isolation;
+use crate::config::ConfigError;
 use crate::engine::Engine;
 use crate::health::Health;
 use crate::sink::Dataset;
 use crate::source::Registry;
-use crate::store::Store;
+use crate::store::{Enrolled, Store};
 
 /// What the lanes of a pipeline share.
 pub struct Works {
@@ -71,9 +72,10 @@ impl Works {
     /// Makes the pipeline ready.
     ///
     /// # Errors
-    /// Where a model, a template or the source does not fit.
+    /// Where a model, a template or the source does not fit, or the ledger knows the pipeline as another tenant's.
     pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Arc<Self>> {
         let Materials { engine, store, registry, dataset, health, watchdog, isolation, wedged } = materials;
+        enroll(definition, &store).await?;
         let graph = Graph::build(definition, &engine).await?;
         let evaluator = Evaluator::new(definition, graph, store.clone())?.with_registry(registry);
         let committer = Committer {
@@ -93,5 +95,20 @@ impl Works {
         };
         let budget = definition.budget.clone();
         Ok(Arc::new(Self { evaluator, committer, budget, health, watchdog, isolation, engine, wedged }))
+    }
+}
+
+/// Says whose the pipeline is before it makes anything. Another tenant than before is refused: one wrong word in a file would show
+/// everything that was made for one tenant to another.
+async fn enroll(definition: &Definition, store: &Store) -> anyhow::Result<()> {
+    let (name, tenant) = (&definition.name, &definition.tenant);
+    match store.enroll_pipeline(name, tenant).await? {
+        Enrolled::Yes => Ok(()),
+        Enrolled::Another(known) => Err(ConfigError(format!(
+            "{}: the pipeline is tenant `{tenant}`'s here, and what it has made so far is tenant `{known}`'s; mend `tenant`, or hand all of it \
+             over with `tidemill pipelines assign {name} --tenant {tenant}`",
+            definition.path.display()
+        ))
+        .into()),
     }
 }

@@ -1,36 +1,51 @@
-//! What surrounds every endpoint: a deadline, a net under panics, and the request metrics.
+//! What surrounds every endpoint: a deadline, a net under panics, headers for browsers, and the request metrics.
 
 use std::any::Any;
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::StatusCode;
+use axum::http::{HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-use super::error::ApiError;
+use super::error::{ApiError, Code};
 use crate::metrics::METRICS;
 
-/// A search takes milliseconds; behind a busy model or database it may take seconds.
-const DEADLINE: Duration = Duration::from_secs(30);
+/// What browsers must not do with an answer: run or load what is not ours, guess a type, show it in a frame, or tell others of it.
+const HEADERS: [(HeaderName, &str); 4] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'self'; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (header::CACHE_CONTROL, "no-store"),
+];
 
 /// Ends a request that takes too long, however slowly its body arrives.
-pub async fn deadline(request: Request, next: Next) -> Response {
-    match tokio::time::timeout(DEADLINE, next.run(request)).await {
+pub async fn deadline(State(limit): State<Duration>, request: Request, next: Next) -> Response {
+    match tokio::time::timeout(limit, next.run(request)).await {
         Ok(response) => response,
         Err(_) => {
-            let message = format!("no answer within {} s; try again later", DEADLINE.as_secs());
-            ApiError { status: StatusCode::GATEWAY_TIMEOUT, code: "timeout", message }.into_response()
+            let message = format!("no answer within {} s; try again later", limit.as_secs());
+            ApiError::new(Code::Timeout, message).into_response()
         }
     }
+}
+
+/// Adds the headers that an answer does not have yet.
+pub async fn headers(mut response: Response) -> Response {
+    for (name, value) in HEADERS {
+        response.headers_mut().entry(name).or_insert(HeaderValue::from_static(value));
+    }
+    response
 }
 
 /// A bug in one request must not end the others.
 pub fn panicked(panic: Box<dyn Any + Send + 'static>) -> Response {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     tracing::error!(panic = text.unwrap_or("unknown"), "a request handler panicked");
-    let message = "this is a fault of the server; its log says more".to_owned();
-    ApiError { status: StatusCode::INTERNAL_SERVER_ERROR, code: "internal", message }.into_response()
+    ApiError::new(Code::Internal, "this is a fault of the server; its log says more").into_response()
 }
 
 /// Counts and times a request under its route.

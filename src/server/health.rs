@@ -1,26 +1,67 @@
 //! `/healthz` and `/readyz`: restart me, and send me traffic.
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use serde_json::{Map, Value, json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Service;
+use super::error::Problem;
 
-/// Alive: an outage of the database or the broker is no reason to restart the process.
-pub async fn alive() -> Json<Value> {
-    Json(json!({ "status": "ok" }))
+/// A sign of life.
+#[derive(Serialize, ToSchema)]
+pub struct Life {
+    /// `ok`.
+    status: &'static str,
 }
 
-/// Ready, or what is not: `{"status":"unready","problems":{"broker":"connection refused","pipeline news":"stopped: …"},"halted":{}}`.
-/// What is stopped or halted waits for an operator; what else is wrong mends itself once the world does.
-pub async fn ready(State(service): State<Service>) -> (StatusCode, Json<Value>) {
-    let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), json!(reason)));
-    let stops = service.health.stops().into_iter();
-    let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), json!(format!("stopped: {reason}"))));
-    let (problems, halted): (Map<_, _>, _) = (components.chain(stops).collect(), service.health.halts());
-    if problems.is_empty() && halted.is_empty() {
-        return (StatusCode::OK, Json(json!({ "status": "ready" })));
+/// Whether everything is in order.
+#[derive(Serialize, ToSchema)]
+pub struct Readiness {
+    /// `ready` or `unready`.
+    status: &'static str,
+    /// What is out of order, and why: a component, or a pipeline that is stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    problems: Option<BTreeMap<String, String>>,
+    /// Pipelines that wait for an operator, and why.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    halted: Option<BTreeMap<String, String>>,
+}
+
+impl Readiness {
+    /// Something is out of order.
+    pub fn unready(problems: BTreeMap<String, String>, halted: BTreeMap<String, String>) -> Self {
+        Self { status: "unready", problems: Some(problems), halted: Some(halted) }
     }
-    (StatusCode::SERVICE_UNAVAILABLE, Json(json!({ "status": "unready", "problems": problems, "halted": halted })))
+}
+
+/// Whether the process lives
+///
+/// An outage of the database or the broker is no reason to restart the process.
+#[utoipa::path(get, path = "/healthz", tag = "service",
+    responses((status = 200, description = "It does", body = Life),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn alive() -> Json<Life> {
+    Json(Life { status: "ok" })
+}
+
+/// Whether everything is in order
+///
+/// What is stopped or halted waits for an operator; what else is wrong mends itself once the world does.
+#[utoipa::path(get, path = "/readyz", tag = "service",
+    responses((status = 200, description = "It is", body = Readiness), (status = 503, description = "It is not", body = Readiness),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn ready(State(service): State<Service>) -> (StatusCode, Json<Readiness>) {
+    let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), reason));
+    let stops = service.health.stops().into_iter();
+    let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), format!("stopped: {reason}")));
+    let problems: BTreeMap<String, String> = components.chain(stops).collect();
+    let halted = service.health.halts();
+    if problems.is_empty() && halted.is_empty() {
+        return (StatusCode::OK, Json(Readiness { status: "ready", problems: None, halted: None }));
+    }
+    (StatusCode::SERVICE_UNAVAILABLE, Json(Readiness::unready(problems, halted)))
 }

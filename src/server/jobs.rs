@@ -2,17 +2,19 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::body::Bytes;
-use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
 use axum::extract::{Path, Query, State};
-use axum::http::StatusCode;
-use serde_json::{Value, json};
+use axum::http::{HeaderMap, StatusCode};
+use axum::{Extension, Json};
+use serde::Serialize;
+use utoipa::ToSchema;
 
 use super::Service;
-use super::error::ApiError;
-use crate::jobs::spec::JobSpec;
-use crate::jobs::{DeskError, Details, LISTED};
+use super::error::{ApiError, Code, Problem};
+use super::gate::Caller;
+use crate::jobs::spec::{JobFile, JobSpec};
+use crate::jobs::{Desk, DeskError, Details, LISTED, Summary};
 use crate::nearest::suggestion;
 use crate::store::{JobFilter, JobState, Submitted};
 
@@ -20,38 +22,109 @@ use crate::store::{JobFilter, JobState, Submitted};
 const KEYS: [&str; 3] = ["pipeline", "state", "limit"];
 
 type Parameters = Result<Query<BTreeMap<String, String>>, QueryRejection>;
+type Id = Result<Path<String>, PathRejection>;
 
-/// Queues a job: 201 where it is new, 200 where it is known in the same words.
+/// The header under which callers give a request a name of its own.
+const IDEMPOTENCY_KEY: &str = "idempotency-key";
+
+/// Jobs, the latest first.
+#[derive(Serialize, ToSchema)]
+pub struct Jobs {
+    /// The jobs.
+    jobs: Vec<Summary>,
+}
+
+/// What the caller may see of the desk.
+fn desk(service: &Service, caller: &Caller) -> Desk {
+    service.desk.seen_by(caller.tenant.as_ref())
+}
+
+/// Ask for a job
+///
+/// The job's `id` makes the request idempotent: the same id in the same words is one job, however often it is asked for. Where the
+/// body has no `id`, the header `Idempotency-Key` is the id.
+#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", security(("token" = ["submit"])), request_body = JobFile,
+    params(("Idempotency-Key" = Option<String>, Header, description = "The id of a job that has none in its body")),
+    responses((status = 201, description = "A new job, queued", body = Details), (status = 200, description = "A job that is known", body = Details),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn submit(
     State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<Details>), ApiError> {
-    let spec = JobSpec::parse(&body?, None).map_err(|error| ApiError::invalid(error.0))?;
-    let (submitted, details) = service.desk.submit(&spec).await?;
+    let key = idempotency_key(&headers)?;
+    let spec = JobSpec::parse(&body?, key).map_err(|error| ApiError::invalid(error.0))?;
+    if let Some(key) = key.filter(|key| *key != spec.id) {
+        let message = format!("the header `Idempotency-Key` is `{key}` and the job's `id` is `{}`; send one of them", spec.id);
+        return Err(ApiError::invalid(message));
+    }
+    let (submitted, details) = desk(&service, &caller).submit(&spec).await?;
     let status = if submitted == Submitted::New { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(details)))
 }
 
-/// The latest jobs.
-pub async fn list(State(service): State<Service>, parameters: Parameters) -> Result<Json<Value>, ApiError> {
-    let Query(parameters) = parameters.map_err(|e| ApiError::invalid(format!("the query cannot be read: {e}")))?;
-    let jobs = service.desk.list(&filter(&parameters)?).await?;
-    Ok(Json(json!({ "jobs": jobs })))
+/// The latest jobs
+#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", security(("token" = ["read"])),
+    params(("pipeline" = Option<String>, Query, description = "Only of this pipeline"),
+           ("state" = Option<String>, Query, description = "Only in these states: one, or several with commas between"),
+           ("limit" = Option<i64>, Query, description = "Most jobs; 20 unless told", minimum = 1, maximum = 100)),
+    responses((status = 200, description = "The jobs", body = Jobs), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    parameters: Parameters,
+) -> Result<Json<Jobs>, ApiError> {
+    let Query(parameters) = parameters?;
+    Ok(Json(Jobs { jobs: desk(&service, &caller).list(&filter(&parameters)?).await? }))
 }
 
-/// Everything that is known of a job.
-pub async fn show(State(service): State<Service>, Path(id): Path<String>) -> Result<Json<Details>, ApiError> {
-    Ok(Json(service.desk.show(&id).await?))
+/// Everything that is known of a job
+#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The job's id")),
+    responses((status = 200, description = "The job", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+) -> Result<Json<Details>, ApiError> {
+    Ok(Json(desk(&service, &caller).show(&id?).await?))
 }
 
-/// Calls a job off.
-pub async fn cancel(State(service): State<Service>, Path(id): Path<String>) -> Result<Json<Details>, ApiError> {
-    Ok(Json(service.desk.cancel(&id).await?))
+/// Call a job off
+///
+/// What is finished stays. One that is called off already stays so, so the request can be sent again.
+#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", security(("token" = ["submit"])),
+    params(("id" = String, Path, description = "The job's id")),
+    responses((status = 200, description = "The job, as it now is", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn cancel(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+) -> Result<Json<Details>, ApiError> {
+    Ok(Json(desk(&service, &caller).cancel(&id?).await?))
 }
 
-/// Tries again what of a job failed or was stopped.
-pub async fn retry(State(service): State<Service>, Path(id): Path<String>) -> Result<Json<Details>, ApiError> {
-    Ok(Json(service.desk.retry(&id).await?))
+/// Try again what of a job failed or was stopped
+///
+/// A job that is being tried again cannot be again before it has ended: a request that is sent twice does it once.
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", security(("token" = ["submit"])),
+    params(("id" = String, Path, description = "The job's id")),
+    responses((status = 200, description = "The job, as it now is", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn retry(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    id: Id,
+) -> Result<Json<Details>, ApiError> {
+    Ok(Json(desk(&service, &caller).retry(&id?).await?))
+}
+
+/// The key, with or without the quotation marks that the header's draft asks for.
+fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
+    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let key = value.to_str().map_err(|_| ApiError::invalid("the header `Idempotency-Key` is not ASCII; write a plain name"))?;
+    let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
+    Ok(Some(bare))
 }
 
 fn filter(parameters: &BTreeMap<String, String>) -> Result<JobFilter, ApiError> {
@@ -74,16 +147,12 @@ fn filter(parameters: &BTreeMap<String, String>) -> Result<JobFilter, ApiError> 
 impl From<DeskError> for ApiError {
     fn from(error: DeskError) -> Self {
         let message = error.to_string();
-        let (status, code) = match error {
-            DeskError::Invalid(_) => return Self::invalid(message),
-            DeskError::Unknown(id) => {
-                let message = format!("there is no job `{id}`");
-                return Self { status: StatusCode::NOT_FOUND, code: "unknown_job", message };
-            }
-            DeskError::Conflict(_) => (StatusCode::CONFLICT, "conflict"),
-            DeskError::Unavailable(transient) => return Self::unavailable(&transient),
-        };
-        Self { status, code, message }
+        match error {
+            DeskError::Invalid(_) => Self::invalid(message),
+            DeskError::Unknown(id) => Self::new(Code::UnknownJob, format!("there is no job `{id}`")),
+            DeskError::Conflict(_) => Self::new(Code::Conflict, message),
+            DeskError::Unavailable(transient) => Self::unavailable(&transient),
+        }
     }
 }
 

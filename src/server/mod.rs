@@ -1,50 +1,57 @@
 //! The HTTP server: a route a line, a file an endpoint.
 //!
-//! | route | open to | answers |
+//! | route | needs | answers |
 //! |---|---|---|
-//! | `GET /healthz` | all | 200 while the process lives |
-//! | `GET /readyz` | all | 200, or 503 with what is out of order and why |
-//! | `GET /metrics` | the token | Prometheus text |
-//! | `POST /v1/search` | the token | the documents that answer a question |
-//! | `POST /v1/jobs` | the token | the job, queued or known already |
-//! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | the token | jobs and how far they are |
-//! | `POST /v1/jobs/{id}/cancel`, `…/retry` | the token | the job, as it then is |
+//! | `GET /healthz` | nothing | 200 while the process lives |
+//! | `GET /readyz` | nothing | 200, or 503 with what is out of order and why |
+//! | `GET /openapi.json` | nothing | the description of all this |
+//! | `GET /metrics` | `read`, and no tenant | Prometheus text |
+//! | `POST /v1/search` | `read` | the documents that answer a question |
+//! | `POST /v1/jobs` | `submit` | the job, queued or known already |
+//! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | `read` | jobs and how far they are |
+//! | `POST /v1/jobs/{id}/cancel`, `…/retry` | `submit` | the job, as it then is |
 //!
-//! While models are loaded, [`meanwhile`] answers the first three; the rest is unavailable.
+//! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
+//! Refusals are `application/problem+json`; every reason stands in `error.rs`.
 
-mod auth;
+mod contents;
 mod error;
+mod gate;
 mod guard;
 mod health;
 mod jobs;
+mod listening;
 mod metrics;
+mod openapi;
+mod rate;
 mod search;
+mod stall;
 mod starting;
 
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsFd;
-use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
-use axum::routing::{MethodRouter, get, post};
+use axum::middleware::{from_fn_with_state, map_response};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
 
+use self::contents::Contents;
+use self::gate::Need;
+use crate::access::Scope::{Read, Submit};
 use crate::config::{ConfigError, ServerConfig};
 use crate::health::Health;
 use crate::jobs::Desk;
 use crate::search::Searcher;
 
+pub use self::gate::Gate;
+
 /// The largest request body: far above the longest query, far below what hurts.
 const BODY_BYTES: usize = 1 << 20;
-
-/// How long a shutdown waits for callers: a search takes milliseconds, and supervisors do not wait for ever.
-const GRACE: Duration = Duration::from_secs(3);
 
 /// What the endpoints serve from. Clones share it.
 #[derive(Clone)]
@@ -55,52 +62,59 @@ pub struct Service {
     pub searcher: Searcher,
     /// Answers `/v1/jobs`, whether or not this process works on jobs.
     pub desk: Desk,
-    /// The bearer token that callers must carry, where there is one.
-    pub token: Option<Arc<str>>,
+    /// Knows who asks.
+    pub gate: Gate,
 }
 
 /// The table of contents.
+fn contents(gate: &Gate) -> Contents<Service> {
+    use Need::{Nothing, Scope, Whole};
+    Contents::new(gate)
+        .get("/healthz", Nothing, health::alive)
+        .get("/readyz", Nothing, health::ready)
+        .get("/openapi.json", Nothing, openapi::describe)
+        .get("/metrics", Whole(Read), metrics::render)
+        .post("/v1/search", Scope(Read), search::answer)
+        .get("/v1/jobs", Scope(Read), jobs::list)
+        .post("/v1/jobs", Scope(Submit), jobs::submit)
+        .get("/v1/jobs/{id}", Scope(Read), jobs::show)
+        .post("/v1/jobs/{id}/cancel", Scope(Submit), jobs::cancel)
+        .post("/v1/jobs/{id}/retry", Scope(Submit), jobs::retry)
+}
+
 fn router(service: Service) -> Router {
-    let guarded = Router::new()
-        .route("/metrics", measured("/metrics", get(metrics::render)))
-        .route("/v1/search", measured("/v1/search", post(search::answer)))
-        .route("/v1/jobs", measured("/v1/jobs", get(jobs::list).post(jobs::submit)))
-        .route("/v1/jobs/{id}", measured("/v1/jobs/{id}", get(jobs::show)))
-        .route("/v1/jobs/{id}/cancel", measured("/v1/jobs/{id}/cancel", post(jobs::cancel)))
-        .route("/v1/jobs/{id}/retry", measured("/v1/jobs/{id}/retry", post(jobs::retry)))
-        .route_layer(from_fn_with_state(service.token.clone(), auth::require));
-    let open = Router::new()
-        .route("/healthz", measured("/healthz", get(health::alive)))
-        .route("/readyz", measured("/readyz", get(health::ready)));
-    guarded
-        .merge(open)
+    let routes = contents(&service.gate)
+        .into_router()
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
-        .layer(DefaultBodyLimit::max(BODY_BYTES))
-        .layer(from_fn(guard::deadline))
+        .layer(DefaultBodyLimit::max(BODY_BYTES));
+    surrounded(routes, &service.gate).with_state(service)
+}
+
+/// What every answer goes through.
+fn surrounded<S: Clone + Send + Sync + 'static>(routes: Router<S>, gate: &Gate) -> Router<S> {
+    let deadline = Duration::from_secs(gate.limits().request_seconds);
+    routes
+        .layer(from_fn_with_state(deadline, guard::deadline))
         .layer(CatchPanicLayer::custom(guard::panicked))
-        .with_state(service)
+        .layer(map_response(guard::headers))
 }
 
-/// The route's template is the metric's label: paths as callers send them would make a series each.
-fn measured(route: &'static str, methods: MethodRouter<Service>) -> MethodRouter<Service> {
-    methods.layer(from_fn_with_state(route, guard::measure))
-}
-
-/// Listens where the configuration says.
+/// Listens where the configuration says. `has_tokens` tells whether the ledger holds any, and is asked only where that decides.
 ///
 /// # Errors
-/// Where the address is no address, is taken, or is reachable by others while no token is set.
-pub async fn bind(config: &ServerConfig) -> anyhow::Result<TcpListener> {
+/// Where the address is no address, is taken, or is reachable by others while there is no token.
+pub async fn bind(config: &ServerConfig, has_tokens: impl AsyncFnOnce() -> anyhow::Result<bool>) -> anyhow::Result<TcpListener> {
     let listen = &config.listen;
     let addresses: Vec<SocketAddr> = tokio::net::lookup_host(listen)
         .await
         .map_err(|e| ConfigError(format!("`server.listen` is {listen:?}, which is no address: {e}; write host:port")))?
         .collect();
-    if config.token.is_none() && addresses.iter().any(|address| !address.ip().is_loopback()) {
+    let is_reachable = addresses.iter().any(|address| !address.ip().is_loopback());
+    if is_reachable && config.token.is_none() && !has_tokens().await? {
         let message = format!(
-            "`server.listen` is {listen:?}, which others can reach, and no token is set; \
-             set server.token_file (or TIDEMILL_SERVER__TOKEN), or listen on 127.0.0.1"
+            "`server.listen` is {listen:?}, which others can reach, and there is no token; set server.token_file (or \
+             TIDEMILL_SERVER__TOKEN), make one with `tidemill tokens create`, or listen on 127.0.0.1"
         );
         return Err(ConfigError(message).into());
     }
@@ -109,7 +123,12 @@ pub async fn bind(config: &ServerConfig) -> anyhow::Result<TcpListener> {
         .map_err(|e| anyhow::anyhow!("cannot listen on {listen}: {e}; free the port or set server.listen to another"))
 }
 
-/// Serves until `shutdown` resolves, then answers what has been asked and returns. A caller who dawdles is cut off after [`GRACE`].
+/// The description of the API, in OpenAPI 3.1.
+pub fn description() -> &'static str {
+    &openapi::TEXT
+}
+
+/// Serves until `shutdown` resolves, then answers what has been asked and returns. A caller who dawdles is cut off soon after.
 ///
 /// # Errors
 /// Where the listener fails for good.
@@ -118,7 +137,8 @@ pub async fn serve(
     service: Service,
     shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> io::Result<()> {
-    serve_routes(listener, router(service), shutdown).await
+    let gate = service.gate.clone();
+    listening::serve(listener, router(service), gate.limits(), shutdown).await
 }
 
 /// Answers probes and `/metrics` at the listener while `work` goes on, which may take minutes where models are large: whoever
@@ -127,40 +147,17 @@ pub async fn serve(
 ///
 /// # Errors
 /// Where the listener cannot be shared.
-pub async fn meanwhile<T>(listener: &TcpListener, token: Option<&str>, work: impl Future<Output = T>) -> io::Result<T> {
+pub async fn meanwhile<T>(listener: &TcpListener, gate: &Gate, work: impl Future<Output = T>) -> io::Result<T> {
     // The same socket by another handle: callers who come between the two servers wait in its queue.
     let shared = std::net::TcpListener::from(listener.as_fd().try_clone_to_owned()?);
     let shared = TcpListener::from_std(shared)?;
     let (done, told) = oneshot::channel::<()>();
-    let routes = starting::router(token.map(Arc::from));
-    let server = tokio::spawn(serve_routes(shared, routes, async move { drop(told.await) }));
+    let (routes, gate) = (surrounded(starting::router(gate), gate), gate.clone());
+    let server = tokio::spawn(async move { listening::serve(shared, routes, gate.limits(), async { drop(told.await) }).await });
     let outcome = work.await;
     drop(done);
     server.await.map_err(io::Error::other)??;
     Ok(outcome)
-}
-
-async fn serve_routes(
-    listener: TcpListener,
-    routes: Router,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> io::Result<()> {
-    let (tell, told) = oneshot::channel();
-    let shutdown = async move {
-        shutdown.await;
-        // Nobody listens any more where the server has ended by itself.
-        let _ = tell.send(());
-    };
-    let overdue = async move {
-        match told.await {
-            Ok(()) => tokio::time::sleep(GRACE).await,
-            Err(_) => std::future::pending().await,
-        }
-    };
-    tokio::select! {
-        served = axum::serve(listener, routes).with_graceful_shutdown(shutdown).into_future() => served,
-        () = overdue => Ok(()),
-    }
 }
 
 #[cfg(test)]

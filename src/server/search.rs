@@ -1,37 +1,48 @@
 //! `POST /v1/search`: `{"query","pipeline","mode","limit","filter"}` to `{"hits":[…]}`.
 
-use axum::Json;
+use std::collections::BTreeMap;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use axum::http::StatusCode;
+use axum::{Extension, Json};
 use serde::Deserialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use super::Service;
-use super::error::ApiError;
+use super::error::{ApiError, Problem};
+use super::gate::Caller;
 use crate::nearest::suggestion;
 use crate::search::{Findings, Mode, Question, SearchError};
 
 /// The keys of the body.
 const KEYS: [&str; 5] = ["query", "pipeline", "mode", "limit", "filter"];
 
-#[derive(Deserialize)]
-struct Body {
+/// A search.
+#[derive(Deserialize, ToSchema)]
+#[schema(as = Search)]
+pub struct Body {
+    /// What to look for.
+    #[schema(min_length = 1, max_length = 8192)]
     query: String,
+    /// Where; may be left out where there is one pipeline.
     pipeline: Option<String>,
+    /// How.
     #[serde(default)]
     mode: Mode,
+    /// Most hits; 10 unless told.
+    #[schema(minimum = 1, maximum = 100)]
     limit: Option<usize>,
     #[serde(default)]
     filter: Filter,
 }
 
-/// `{"topic":"Sports"}`, or as on the command line `["topic=Sports"]`.
-#[derive(Deserialize)]
+/// What every hit must fulfil: `{"topic":"Sports"}`, or as on the command line `["topic=Sports"]`.
+#[derive(Deserialize, ToSchema)]
 #[serde(untagged, expecting = "`filter` must be an object of texts, numbers and truth values, or a list of `key=value`")]
 enum Filter {
-    Pairs(Map<String, Value>),
+    Pairs(BTreeMap<String, Value>),
     Lines(Vec<String>),
 }
 
@@ -41,10 +52,19 @@ impl Default for Filter {
     }
 }
 
-/// Finds documents.
-pub async fn answer(State(service): State<Service>, body: Result<Bytes, BytesRejection>) -> Result<Json<Findings>, ApiError> {
+/// Find documents by meaning, by words or by both
+///
+/// It changes nothing, so it can be sent again.
+#[utoipa::path(post, path = "/v1/search", tag = "search", security(("token" = ["read"])), request_body = Body,
+    responses((status = 200, description = "The documents, the best first", body = Findings),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn answer(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<Findings>, ApiError> {
     let question = question(&body?)?;
-    Ok(Json(service.searcher.search(&question).await?))
+    Ok(Json(service.searcher.seen_by(caller.tenant.as_ref()).search(&question).await?))
 }
 
 fn question(body: &[u8]) -> Result<Question, ApiError> {
@@ -82,14 +102,6 @@ impl From<SearchError> for ApiError {
             SearchError::Invalid(message) => Self::invalid(message),
             SearchError::Unavailable(transient) => Self::unavailable(&transient),
         }
-    }
-}
-
-impl From<BytesRejection> for ApiError {
-    fn from(rejection: BytesRejection) -> Self {
-        let status = rejection.status();
-        let code = if status == StatusCode::PAYLOAD_TOO_LARGE { "too_large" } else { "invalid_request" };
-        Self { status, code, message: format!("the body cannot be read: {}", rejection.body_text().to_lowercase()) }
     }
 }
 

@@ -1,3 +1,6 @@
+mod crowd;
+mod described;
+
 use std::collections::BTreeMap;
 use std::path::Path;
 
@@ -8,7 +11,7 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::config::{DatabaseConfig, EngineConfig, JobsConfig};
+use crate::config::{DatabaseConfig, DatasetConfig, EngineConfig, JobsConfig, ServerLimitsConfig};
 use crate::engine::Engine;
 use crate::failure::Component;
 use crate::jobs::Names;
@@ -23,12 +26,29 @@ struct Running {
     served: JoinHandle<io::Result<()>>,
 }
 
+fn loopback() -> ServerConfig {
+    ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() }
+}
+
+async fn no_tokens() -> anyhow::Result<bool> {
+    Ok(false)
+}
+
 async fn running(token: Option<&str>) -> Running {
-    let config = ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() };
-    let listener = bind(&config).await.unwrap();
+    started(ServerConfig { token: token.map(str::to_owned), ..loopback() }).await
+}
+
+async fn limited(change: impl FnOnce(&mut ServerLimitsConfig)) -> Running {
+    let mut config = loopback();
+    change(&mut config.limits);
+    started(config).await
+}
+
+async fn started(config: ServerConfig) -> Running {
+    let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service { health: health.clone(), searcher: searcher(), desk: desk(), token: token.map(Arc::from) };
+    let service = Service { health: health.clone(), searcher: searcher(), desk: desk(), gate: Gate::new(&config, None) };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: Client::new(), stop, served }
@@ -36,8 +56,8 @@ async fn running(token: Option<&str>) -> Running {
 
 /// A desk of one pipeline and one dataset.
 fn desk() -> Desk {
-    let names = Names { pipelines: vec!["notes".into()], datasets: vec!["archive".into()] };
-    Desk::new(store(), &JobsConfig::default(), names)
+    let datasets = [("archive".to_owned(), DatasetConfig::local("archive"))].into();
+    Desk::new(store(), &JobsConfig::default(), Names::new([&notes()], &datasets))
 }
 
 /// A database that nobody listens for.
@@ -49,9 +69,12 @@ fn store() -> Store {
 /// One pipeline without vectors.
 fn searcher() -> Searcher {
     let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
+    Searcher::new(store(), engine, [&notes()])
+}
+
+fn notes() -> Definition {
     let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
-    let definition = Definition::parse(Path::new("notes.yaml"), pipeline).unwrap();
-    Searcher::new(store(), engine, [&definition])
+    Definition::parse(Path::new("notes.yaml"), pipeline).unwrap()
 }
 
 impl Running {
@@ -89,7 +112,7 @@ async fn the_token_guards_metrics_and_leaves_the_probes_open() {
     assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
     let refused = server.get("/metrics").await;
     assert_eq!(refused.status(), StatusCode::UNAUTHORIZED);
-    assert_eq!(refused.json::<Value>().await.unwrap()["error"]["code"], "unauthorized");
+    assert_eq!(refused.json::<Value>().await.unwrap()["code"], "unauthorized");
     for (carried, expected) in [("s3cre", StatusCode::UNAUTHORIZED), ("s3cret", StatusCode::OK), ("", StatusCode::UNAUTHORIZED)] {
         let request = server.client.get(format!("{}/metrics", server.url)).bearer_auth(carried);
         assert_eq!(request.send().await.unwrap().status(), expected, "for the token {carried:?}");
@@ -99,10 +122,12 @@ async fn the_token_guards_metrics_and_leaves_the_probes_open() {
 #[tokio::test]
 async fn an_address_that_others_reach_is_refused_without_a_token() {
     let mut config = ServerConfig { listen: "0.0.0.0:0".into(), ..ServerConfig::default() };
-    let error = bind(&config).await.unwrap_err();
-    assert!(error.is::<ConfigError>() && error.to_string().contains("no token is set"), "{error}");
+    let error = bind(&config, no_tokens).await.unwrap_err();
+    assert!(error.is::<ConfigError>() && error.to_string().contains("there is no token"), "{error}");
+    bind(&config, async || Ok(true)).await.expect("the ledger holds tokens");
+    bind(&config, async || anyhow::bail!("gone")).await.expect_err("nobody knows whether it does");
     config.token = Some("s3cret".into());
-    bind(&config).await.unwrap();
+    bind(&config, async || anyhow::bail!("gone")).await.expect("nobody need know");
 }
 
 #[tokio::test]
@@ -110,10 +135,10 @@ async fn unknown_paths_and_methods_are_answered_in_json() {
     let server = running(None).await;
     let response = server.get("/nothing").await;
     assert_eq!(response.status(), StatusCode::NOT_FOUND);
-    assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], "there is no /nothing");
+    assert_eq!(response.json::<Value>().await.unwrap()["detail"], "there is no /nothing");
     let response = server.client.post(format!("{}/healthz", server.url)).send().await.unwrap();
     assert_eq!(response.status(), StatusCode::METHOD_NOT_ALLOWED);
-    assert_eq!(response.json::<Value>().await.unwrap()["error"]["code"], "method_not_allowed");
+    assert_eq!(response.json::<Value>().await.unwrap()["code"], "method_not_allowed");
 }
 
 #[tokio::test]
@@ -133,11 +158,11 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
     for (body, status, message) in cases {
         let response = server.client.post(format!("{}/v1/search", server.url)).json(&body).send().await.unwrap();
         assert_eq!(response.status().as_u16(), status, "for {body}");
-        assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], message, "for {body}");
+        assert_eq!(response.json::<Value>().await.unwrap()["detail"], message, "for {body}");
     }
     let large = server.client.post(format!("{}/v1/search", server.url)).body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
-    assert_eq!(large.json::<Value>().await.unwrap()["error"]["code"], "too_large");
+    assert_eq!(large.json::<Value>().await.unwrap()["code"], "too_large");
 }
 
 #[tokio::test]
@@ -153,7 +178,7 @@ async fn a_job_that_cannot_be_is_refused_and_one_that_cannot_be_queued_says_why(
     for (body, status, message) in cases {
         let response = server.client.post(format!("{}/v1/jobs", server.url)).json(&body).send().await.unwrap();
         assert_eq!(response.status().as_u16(), status, "for {body}");
-        assert_eq!(response.json::<Value>().await.unwrap()["error"]["message"], message, "for {body}");
+        assert_eq!(response.json::<Value>().await.unwrap()["detail"], message, "for {body}");
     }
     for (path, status) in [("/v1/jobs?limit=101", 400), ("/v1/jobs?status=queued", 400), ("/v1/jobs", 503), ("/v1/jobs/j", 503)] {
         assert_eq!(server.get(path).await.status().as_u16(), status, "for {path}");
@@ -171,17 +196,17 @@ async fn a_shutdown_ends_the_server_whatever_callers_do() {
     // It is being served by the time that another request is answered.
     server.get("/healthz").await;
     server.stop.send(()).unwrap();
-    tokio::time::timeout(GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
+    tokio::time::timeout(listening::GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() {
-    let config = ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() };
-    let listener = bind(&config).await.unwrap();
+    let (config, gate) = (loopback(), Gate::new(&loopback(), None));
+    let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let client = Client::new();
     let status = async |path: &str| client.get(format!("{url}{path}")).send().await.unwrap().status();
-    let seen = meanwhile(&listener, None, async {
+    let seen = meanwhile(&listener, &gate, async {
         [status("/healthz").await, status("/readyz").await, status("/metrics").await, status("/v1/search").await]
     });
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
@@ -189,7 +214,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
     // It waits in the socket's queue until the service itself is there.
     tokio::task::yield_now().await;
-    let service = Service { health: Health::new(), searcher: searcher(), desk: desk(), token: None };
+    let service = Service { health: Health::new(), searcher: searcher(), desk: desk(), gate: gate.clone() };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));
     assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");

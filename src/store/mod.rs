@@ -18,6 +18,8 @@ mod search;
 mod statistics;
 mod stops;
 mod submission;
+mod tenants;
+mod tokens;
 
 use std::path::Path;
 use std::time::Duration;
@@ -47,6 +49,8 @@ pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit,
 pub use statistics::{DocumentGlance, PipelineStatistics};
 pub use stops::{PipelineState, Stop};
 pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
+pub use tenants::{Enrolled, Reader};
+pub use tokens::{NewToken, TokenRow};
 
 /// A handle to the ledger's database. Cheap to clone.
 #[derive(Debug, Clone)]

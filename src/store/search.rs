@@ -15,8 +15,9 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::types::Json;
 use sqlx::{Connection, PgConnection};
+use utoipa::ToSchema;
 
-use super::{Store, unavailable};
+use super::{Reader, Store, unavailable};
 use crate::failure::Transient;
 use crate::outcome::EmbeddingSet;
 use vectors::{Space, Spans};
@@ -77,7 +78,7 @@ pub struct SearchHit {
 }
 
 /// A part of a document's text.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Passage {
     /// The words.
     pub text: String,
@@ -88,7 +89,7 @@ pub struct Passage {
 }
 
 /// The labels that a task gave.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct HitLabel {
     /// The likeliest; a multi-label task may give none.
     pub label: Option<String>,
@@ -99,7 +100,7 @@ pub struct HitLabel {
 }
 
 /// Where a hit stood among the candidates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Ranks {
     /// By vector.
     pub vector: Option<usize>,
@@ -119,6 +120,16 @@ struct Candidate {
 }
 
 impl Store {
+    /// [`Reader::search`] for the service.
+    ///
+    /// # Errors
+    /// Where the database is unavailable or takes too long.
+    pub async fn search(&self, query: SearchQuery) -> Result<Vec<SearchHit>, Transient> {
+        self.reader(None).search(query).await
+    }
+}
+
+impl Reader {
     /// The documents that fit best, the best first.
     ///
     /// Runs to its end even if the caller goes away: a transaction that is dropped while it begins poisons its connection.
@@ -126,8 +137,8 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable or takes too long.
     pub async fn search(&self, query: SearchQuery) -> Result<Vec<SearchHit>, Transient> {
-        let store = self.clone();
-        let search = tokio::spawn(async move { store.search_to_the_end(&query).await.map_err(unavailable) });
+        let reader = self.clone();
+        let search = tokio::spawn(async move { reader.search_to_the_end(&query).await.map_err(unavailable) });
         search.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
             Err(error) => Err(unavailable(sqlx::Error::Io(std::io::Error::other(error)))),
@@ -135,7 +146,7 @@ impl Store {
     }
 
     async fn search_to_the_end(&self, query: &SearchQuery) -> sqlx::Result<Vec<SearchHit>> {
-        let mut connection = self.pool.acquire().await?;
+        let mut connection = self.store.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         // One snapshot for all statements; an index scan that goes on until the filters let enough through.
         sqlx::raw_sql(
@@ -159,6 +170,9 @@ impl Store {
             lists.push((false, by_words(words, query, &mut transaction).await?));
         }
         let ranked = fuse(lists, query.vector.is_some() && query.words.is_some(), query.limit);
+        // Candidates are ids and scores of the one pipeline that was asked for. Under a policy their indexes would be of no use, for no
+        // operator of full text may look at a row before the policy has. What leaves the database is read under it.
+        self.confine(&mut transaction).await?;
         let hits = describe(query, space.as_ref(), ranked, &mut transaction).await?;
         transaction.commit().await?;
         Ok(hits)

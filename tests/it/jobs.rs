@@ -171,7 +171,7 @@ async fn faulty_files() {
     let job = office.ended("mixed", &worker).await;
     assert_eq!(job.state, JobState::Partial);
     assert_eq!(job.reason.as_deref(), Some("3 of 5 units failed"));
-    let faults = office.world.store.unit_faults("mixed", 10).await.unwrap();
+    let faults = office.world.store.reader(None).unit_faults("mixed", 10).await.unwrap();
     let classes: Vec<&str> = faults.iter().map(|(_, _, class, _)| class.as_str()).collect();
     assert_eq!(classes, ["corrupt_file", "schema_mismatch", "corrupt_file"]);
     assert!(

@@ -1,8 +1,10 @@
 //! What people ask about a job: how fast it goes, and what it could not do.
 
+use serde_json::Value;
+
 use super::{JobRow, ledger_topic};
 use crate::failure::Transient;
-use crate::store::{InTime, Store};
+use crate::store::{InTime, Reader};
 
 /// A dead letter of a job, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,21 +23,24 @@ pub struct JobLetter {
     pub reason: String,
 }
 
-impl Store {
+impl Reader {
     /// Rows that the job committed within the last minute.
     ///
     /// # Errors
     /// Where the database is unavailable.
     pub async fn rows_of_late(&self, job: &JobRow) -> Result<i64, Transient> {
-        sqlx::query_scalar!(
+        let mut view = self.view().await?;
+        let records = sqlx::query_scalar!(
             r#"SELECT coalesce(sum(records), 0)::bigint AS "records!" FROM batches
                WHERE pipeline = $1 AND topic = $2 AND committed_at > now() - interval '1 minute'"#,
             job.pipeline,
             ledger_topic(&job.id)
         )
-        .fetch_one(&self.pool)
-        .in_time(self.deadline)
-        .await
+        .fetch_one(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(records)
     }
 
     /// How many dead letters of each class the job has, the most frequent first, and the first `limit` of them.
@@ -43,6 +48,7 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn job_letters(&self, job: &JobRow, limit: i64) -> Result<(Vec<(String, i64)>, Vec<JobLetter>), Transient> {
+        let mut view = self.view().await?;
         let topic = ledger_topic(&job.id);
         let classes = sqlx::query!(
             r#"SELECT class, count(*) AS "count!" FROM dead_letters WHERE pipeline = $1 AND topic = $2
@@ -50,8 +56,8 @@ impl Store {
             job.pipeline,
             topic
         )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
         .await?;
         let letters = sqlx::query_as!(
             JobLetter,
@@ -61,9 +67,29 @@ impl Store {
             topic,
             limit
         )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
         .await?;
+        view.end(self.deadline()).await?;
         Ok((classes.into_iter().map(|row| (row.class, row.count)).collect(), letters))
+    }
+
+    /// What went wrong with units of the job: ordinal, source, class and reason of at most `limit` that failed.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn unit_faults(&self, job: &str, limit: i64) -> Result<Vec<(i32, Value, String, String)>, Transient> {
+        let mut view = self.view().await?;
+        let rows = sqlx::query!(
+            r#"SELECT ordinal, source, class AS "class!", reason AS "reason!" FROM units
+               WHERE job_id = $1 AND state = 'failed' ORDER BY ordinal LIMIT $2"#,
+            job,
+            limit
+        )
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(rows.into_iter().map(|row| (row.ordinal, row.source, row.class, row.reason)).collect())
     }
 }

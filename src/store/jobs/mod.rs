@@ -20,6 +20,7 @@ use std::fmt;
 
 use serde::Serialize;
 use serde_json::Value;
+use utoipa::ToSchema;
 
 pub use account::JobLetter;
 pub(super) use change::{cancel, submit};
@@ -28,7 +29,7 @@ pub use read::{ForemanLease, JobFilter};
 pub use units::{NewUnit, UnitEnd, UnitFault, UnitRow};
 
 /// The state of a job.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum JobState {
     /// Asked for.
@@ -161,7 +162,7 @@ pub struct JobRow {
 }
 
 /// How far a job is, and what it has cost.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct JobProgress {
     /// Units.
     pub units: i64,

@@ -4,7 +4,7 @@ use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
 use crate::failure::Transient;
-use crate::store::{InTime, Store, unavailable};
+use crate::store::{InTime, Reader, Store, unavailable};
 
 /// Which jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -76,51 +76,12 @@ impl Store {
         Ok(got.then_some(ForemanLease { connection }))
     }
 
-    /// The job of that id.
+    /// [`Reader::job`] for the service.
     ///
     /// # Errors
     /// Where the database is unavailable.
     pub async fn job(&self, id: &str) -> Result<Option<JobRow>, Transient> {
-        let row = sqlx::query!(
-            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
-                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
-                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
-                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
-               FROM jobs WHERE id = $1"#,
-            id
-        )
-        .fetch_optional(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        Ok(row.map(|row| job!(row)))
-    }
-
-    /// The jobs that the filter lets through, the latest first.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, Transient> {
-        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
-        let rows = sqlx::query!(
-            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
-                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
-                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
-                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
-               FROM jobs
-               WHERE ($1::text IS NULL OR pipeline = $1) AND (cardinality($2::text[]) = 0 OR state = ANY($2))
-                 AND ($3::text IS NULL OR schedule = $3)
-               ORDER BY created_at DESC, id DESC LIMIT $4"#,
-            filter.pipeline,
-            &states as &[&str],
-            filter.schedule,
-            filter.limit
-        )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        Ok(rows.into_iter().map(|row| job!(row)).collect())
+        self.reader(None).job(id).await
     }
 
     /// The jobs that are not at their end, in the order in which they are to be taken up.
@@ -143,57 +104,12 @@ impl Store {
         Ok(rows.into_iter().map(|row| job!(row)).collect())
     }
 
-    /// How far the job is.
+    /// [`Reader::job_progress`] for the service.
     ///
     /// # Errors
     /// Where the database is unavailable.
     pub async fn job_progress(&self, job: &JobRow) -> Result<JobProgress, Transient> {
-        let units = sqlx::query!(
-            r#"SELECT count(*) AS "units!", count(*) FILTER (WHERE state = 'done') AS "done!",
-                      count(*) FILTER (WHERE state = 'failed') AS "failed!", count(*) FILTER (WHERE state = 'stopped') AS "stopped!",
-                      coalesce(sum(rows), 0)::bigint AS "rows!"
-               FROM units WHERE job_id = $1"#,
-            job.id
-        )
-        .fetch_one(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        let topic = ledger_topic(&job.id);
-        let records = sqlx::query_scalar!(
-            r#"SELECT coalesce(sum(records), 0)::bigint AS "records!" FROM batches WHERE pipeline = $1 AND topic = $2"#,
-            job.pipeline,
-            topic
-        )
-        .fetch_one(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        let usage = sqlx::query!(
-            r#"SELECT coalesce(sum(u.ok), 0)::bigint AS "ok!", coalesce(sum(u.reused), 0)::bigint AS "reused!",
-                      coalesce(sum(u.skipped), 0)::bigint AS "skipped!", coalesce(sum(u.dead), 0)::bigint AS "dead!",
-                      coalesce(sum(u.tokens), 0)::bigint AS "tokens!", coalesce(sum(u.generated_tokens), 0)::bigint AS "generated!",
-                      coalesce(sum(u.device_micros), 0)::bigint AS "device_micros!"
-               FROM usage u JOIN batches b ON b.id = u.batch_id WHERE b.pipeline = $1 AND b.topic = $2"#,
-            job.pipeline,
-            topic
-        )
-        .fetch_one(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        Ok(JobProgress {
-            units: units.units,
-            units_done: units.done,
-            units_failed: units.failed,
-            units_stopped: units.stopped,
-            rows: units.rows,
-            rows_done: records,
-            ok: usage.ok,
-            reused: usage.reused,
-            skipped: usage.skipped,
-            dead: usage.dead,
-            tokens: usage.tokens,
-            generated_tokens: usage.generated,
-            device_micros: usage.device_micros,
-        })
+        self.reader(None).job_progress(job).await
     }
 
     /// Device time and records that the pipeline has spent and committed of late, to tell how long further ones will take.
@@ -211,5 +127,113 @@ impl Store {
         .in_time(self.deadline)
         .await?;
         Ok((row.records, row.micros))
+    }
+}
+
+impl Reader {
+    /// The job of that id.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn job(&self, id: &str) -> Result<Option<JobRow>, Transient> {
+        let mut view = self.view().await?;
+        let row = sqlx::query!(
+            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
+                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
+                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
+                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
+                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
+               FROM jobs WHERE id = $1"#,
+            id
+        )
+        .fetch_optional(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(row.map(|row| job!(row)))
+    }
+
+    /// The jobs that the filter lets through, the latest first.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn jobs(&self, filter: &JobFilter) -> Result<Vec<JobRow>, Transient> {
+        let mut view = self.view().await?;
+        let states: Vec<&str> = filter.states.iter().map(|state| state.as_str()).collect();
+        let rows = sqlx::query!(
+            r#"SELECT id, kind, pipeline, spec, state, reason, priority, budget_micros, schedule, stopping, report,
+                      (extract(epoch FROM deadline) * 1000)::bigint AS deadline_ms,
+                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!",
+                      (extract(epoch FROM started_at) * 1000)::bigint AS started_ms,
+                      (extract(epoch FROM finished_at) * 1000)::bigint AS finished_ms
+               FROM jobs
+               WHERE ($1::text IS NULL OR pipeline = $1) AND (cardinality($2::text[]) = 0 OR state = ANY($2))
+                 AND ($3::text IS NULL OR schedule = $3)
+               ORDER BY created_at DESC, id DESC LIMIT $4"#,
+            filter.pipeline,
+            &states as &[&str],
+            filter.schedule,
+            filter.limit
+        )
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(rows.into_iter().map(|row| job!(row)).collect())
+    }
+
+    /// How far the job is.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn job_progress(&self, job: &JobRow) -> Result<JobProgress, Transient> {
+        let mut view = self.view().await?;
+        let units = sqlx::query!(
+            r#"SELECT count(*) AS "units!", count(*) FILTER (WHERE state = 'done') AS "done!",
+                      count(*) FILTER (WHERE state = 'failed') AS "failed!", count(*) FILTER (WHERE state = 'stopped') AS "stopped!",
+                      coalesce(sum(rows), 0)::bigint AS "rows!"
+               FROM units WHERE job_id = $1"#,
+            job.id
+        )
+        .fetch_one(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        let topic = ledger_topic(&job.id);
+        let records = sqlx::query_scalar!(
+            r#"SELECT coalesce(sum(records), 0)::bigint AS "records!" FROM batches WHERE pipeline = $1 AND topic = $2"#,
+            job.pipeline,
+            topic
+        )
+        .fetch_one(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        let usage = sqlx::query!(
+            r#"SELECT coalesce(sum(u.ok), 0)::bigint AS "ok!", coalesce(sum(u.reused), 0)::bigint AS "reused!",
+                      coalesce(sum(u.skipped), 0)::bigint AS "skipped!", coalesce(sum(u.dead), 0)::bigint AS "dead!",
+                      coalesce(sum(u.tokens), 0)::bigint AS "tokens!", coalesce(sum(u.generated_tokens), 0)::bigint AS "generated!",
+                      coalesce(sum(u.device_micros), 0)::bigint AS "device_micros!"
+               FROM usage u JOIN batches b ON b.id = u.batch_id WHERE b.pipeline = $1 AND b.topic = $2"#,
+            job.pipeline,
+            topic
+        )
+        .fetch_one(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(JobProgress {
+            units: units.units,
+            units_done: units.done,
+            units_failed: units.failed,
+            units_stopped: units.stopped,
+            rows: units.rows,
+            rows_done: records,
+            ok: usage.ok,
+            reused: usage.reused,
+            skipped: usage.skipped,
+            dead: usage.dead,
+            tokens: usage.tokens,
+            generated_tokens: usage.generated,
+            device_micros: usage.device_micros,
+        })
     }
 }

@@ -141,23 +141,6 @@ impl Store {
             .await
     }
 
-    /// What went wrong with units of the job: ordinal, source, class and reason of at most `limit` that failed.
-    ///
-    /// # Errors
-    /// Where the database is unavailable.
-    pub async fn unit_faults(&self, job: &str, limit: i64) -> Result<Vec<(i32, Value, String, String)>, Transient> {
-        let rows = sqlx::query!(
-            r#"SELECT ordinal, source, class AS "class!", reason AS "reason!" FROM units
-               WHERE job_id = $1 AND state = 'failed' ORDER BY ordinal LIMIT $2"#,
-            job,
-            limit
-        )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
-        .await?;
-        Ok(rows.into_iter().map(|row| (row.ordinal, row.source, row.class, row.reason)).collect())
-    }
-
     /// Notes that `owner` begins the unit. Tells whether it may: the unit waits, and its job runs and is not coming to a stop.
     ///
     /// # Errors

@@ -1,0 +1,8 @@
+//! `tidemill openapi`.
+
+use crate::server;
+
+/// Prints the description of the HTTP API, as `GET /openapi.json` serves it.
+pub fn run() {
+    println!("{}", server::description());
+}

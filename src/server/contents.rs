@@ -1,0 +1,58 @@
+//! Routes, each with what it needs of its callers and the metrics under its name.
+
+use axum::Router;
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{MethodRouter, get, post};
+
+use super::gate::{self, Gate, Need};
+use super::guard;
+
+/// A table of contents that becomes a router.
+pub struct Contents<S> {
+    gate: Gate,
+    router: Router<S>,
+    #[cfg_attr(not(test), expect(dead_code, reason = "what is served is compared with what is described"))]
+    entries: Vec<Entry>,
+}
+
+/// One line of it.
+pub type Entry = (Method, &'static str, Need);
+
+impl<S: Clone + Send + Sync + 'static> Contents<S> {
+    /// An empty one.
+    pub fn new(gate: &Gate) -> Self {
+        Self { gate: gate.clone(), router: Router::new(), entries: Vec::new() }
+    }
+
+    /// Something to look at.
+    pub fn get<T: 'static>(self, path: &'static str, need: Need, handler: impl Handler<T, S>) -> Self {
+        self.add(Method::GET, path, need, get(handler))
+    }
+
+    /// Something to do.
+    pub fn post<T: 'static>(self, path: &'static str, need: Need, handler: impl Handler<T, S>) -> Self {
+        self.add(Method::POST, path, need, post(handler))
+    }
+
+    fn add(mut self, method: Method, path: &'static str, need: Need, handler: MethodRouter<S>) -> Self {
+        let admitted = handler.route_layer(from_fn_with_state((self.gate.clone(), need), gate::admit));
+        // The route's template is the metric's label: paths as callers send them would make a series each.
+        let measured = admitted.route_layer(from_fn_with_state(path, guard::measure));
+        self.router = self.router.route(path, measured);
+        self.entries.push((method, path, need));
+        self
+    }
+
+    /// Every line.
+    #[cfg(test)]
+    pub fn entries(&self) -> &[Entry] {
+        &self.entries
+    }
+
+    /// The router.
+    pub fn into_router(self) -> Router<S> {
+        self.router
+    }
+}

@@ -1,0 +1,227 @@
+//! Who asks, whether they may, and how often.
+//!
+//! | carries | is | where the ledger holds no token and none is configured |
+//! |---|---|---|
+//! | the token of `server.token` | the operator | |
+//! | a token of the ledger, neither revoked nor expired | whom it was made for | |
+//! | nothing | nobody: 401 | whoever reaches loopback, who may do everything |
+//! | anything else | nobody: 401 | nobody: 401 |
+//!
+//! What the ledger says of a token is believed for [`BELIEVED`]; so long a revoked one still works at most.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use axum::extract::{Request, State};
+use axum::http::header;
+use axum::middleware::Next;
+use axum::response::Response;
+use blake3::Hash;
+use jiff::Timestamp;
+
+use super::error::{ApiError, Code};
+use super::listening::Peer;
+use super::rate::{Asker, Rate};
+use crate::access::{Scope, read_token};
+use crate::config::{ServerConfig, ServerLimitsConfig};
+use crate::metrics::METRICS;
+use crate::store::{Store, TokenRow};
+
+/// How long an answer of the ledger about tokens is believed.
+const BELIEVED: Duration = Duration::from_secs(5);
+/// Answers that are kept. Callers who try ids out are held up by their address's allowance long before.
+const KEPT: usize = 1_024;
+
+/// What an endpoint asks of its callers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Need {
+    /// Nothing: probes, and what is the same in every house.
+    Nothing,
+    /// A scope. Whoever belongs to a tenant sees that tenant's rows.
+    Scope(Scope),
+    /// A scope, and no tenant: what is shown concerns all of them.
+    Whole(Scope),
+}
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub struct Caller {
+    /// For logs and messages.
+    pub name: Arc<str>,
+    /// Whose rows it sees; everybody's where there is none.
+    pub tenant: Option<Arc<str>>,
+    scopes: Vec<Scope>,
+}
+
+/// Lets callers in. Clones share it.
+#[derive(Clone)]
+pub struct Gate {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    operator: Option<Hash>,
+    ledger: Option<Store>,
+    limits: ServerLimitsConfig,
+    rate: Rate,
+    tokens: Mutex<HashMap<String, (Option<Arc<TokenRow>>, Instant)>>,
+    /// Whether the ledger holds tokens, and since when that is believed.
+    guarded: Mutex<Option<(bool, Instant)>>,
+}
+
+impl Gate {
+    /// A gate as the configuration says, which also knows the tokens of the ledger where there is one.
+    pub fn new(config: &ServerConfig, ledger: Option<Store>) -> Self {
+        let operator = config.token.as_deref().map(|token| blake3::hash(token.as_bytes()));
+        let (limits, rate) = (config.limits.clone(), Rate::new(&config.limits));
+        let inner = Inner { operator, ledger, limits, rate, tokens: Mutex::default(), guarded: Mutex::default() };
+        Self { inner: Arc::new(inner) }
+    }
+
+    /// What callers may take of the server.
+    pub fn limits(&self) -> &ServerLimitsConfig {
+        &self.inner.limits
+    }
+
+    async fn identify(&self, carried: Option<&str>, from: IpAddr) -> Result<Caller, ApiError> {
+        let stranger = Asker::from(from);
+        let Some(carried) = carried else {
+            self.take(stranger)?;
+            return match self.is_guarded().await? {
+                true => Err(unauthorized()),
+                false => Ok(Caller { name: "anybody".into(), tenant: None, scopes: vec![Scope::Admin] }),
+            };
+        };
+        // Hashes compare in constant time, so that the time taken says nothing about how much of a guess was right.
+        if self.inner.operator.is_some_and(|operator| operator == blake3::hash(carried.as_bytes())) {
+            self.take(Asker::Token("".into()))?;
+            return Ok(Caller { name: "operator".into(), tenant: None, scopes: vec![Scope::Admin] });
+        }
+        let Some((id, hash)) = read_token(carried) else {
+            self.take(stranger)?;
+            return Err(unauthorized());
+        };
+        let known = match self.believed(id) {
+            Some(known) => known,
+            None => {
+                self.take(stranger.clone())?;
+                self.look_up(id).await?
+            }
+        };
+        match known {
+            Some(token) if is_the_one(&token, hash) => {
+                self.take(Asker::Token(token.id.as_str().into()))?;
+                let tenant = token.tenant.as_deref().map(Arc::from);
+                Ok(Caller { name: token.name.as_str().into(), tenant, scopes: token.scopes.clone() })
+            }
+            _ => {
+                self.take(stranger)?;
+                Err(unauthorized())
+            }
+        }
+    }
+
+    fn take(&self, asker: Asker) -> Result<(), ApiError> {
+        self.inner.rate.take(asker, Instant::now()).map_err(|wait| {
+            METRICS.http_limited.inc();
+            let seconds = wait.as_secs() + 1;
+            let message = format!("more requests than {} a second; try again in {seconds} s", self.limits().requests_per_second);
+            ApiError { retry_after: Some(seconds), ..ApiError::new(Code::TooManyRequests, message) }
+        })
+    }
+
+    fn believed(&self, id: &str) -> Option<Option<Arc<TokenRow>>> {
+        let tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(id).filter(|(_, since)| since.elapsed() < BELIEVED).map(|(token, _)| token.clone())
+    }
+
+    async fn look_up(&self, id: &str) -> Result<Option<Arc<TokenRow>>, ApiError> {
+        let Some(ledger) = &self.inner.ledger else { return Ok(None) };
+        let token = ledger.token(id).await.map_err(|error| ApiError::unavailable(&error))?.map(Arc::new);
+        if token.is_some() {
+            let (ledger, id) = (ledger.clone(), id.to_owned());
+            // Nobody waits for it, and an answer does not depend on it.
+            tokio::spawn(async move { drop(ledger.note_token(&id).await) });
+        }
+        let mut tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        if tokens.len() >= KEPT {
+            tokens.retain(|_, (_, since)| since.elapsed() < BELIEVED);
+        }
+        if tokens.len() < KEPT {
+            tokens.insert(id.to_owned(), (token.clone(), Instant::now()));
+        }
+        Ok(token)
+    }
+
+    /// Whether callers must carry a token. Where the ledger does not answer, what it said last holds; before its first word nobody
+    /// is let in.
+    async fn is_guarded(&self) -> Result<bool, ApiError> {
+        let Some(ledger) = self.inner.ledger.as_ref().filter(|_| self.inner.operator.is_none()) else {
+            return Ok(self.inner.operator.is_some());
+        };
+        let said = *self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((guarded, since)) = said
+            && since.elapsed() < BELIEVED
+        {
+            return Ok(guarded);
+        }
+        let guarded = match (ledger.has_tokens().await, said) {
+            (Ok(guarded), _) => guarded,
+            (Err(_), Some((guarded, _))) => guarded,
+            (Err(error), None) => return Err(ApiError::unavailable(&error)),
+        };
+        *self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner) = Some((guarded, Instant::now()));
+        Ok(guarded)
+    }
+}
+
+impl Caller {
+    fn may(&self, need: Need) -> Result<(), ApiError> {
+        let (scope, whole) = match need {
+            Need::Nothing => return Ok(()),
+            Need::Scope(scope) => (scope, false),
+            Need::Whole(scope) => (scope, true),
+        };
+        if !self.scopes.contains(&scope) && !self.scopes.contains(&Scope::Admin) {
+            let message = format!("the token `{}` has no scope `{scope}`; ask for one that has", self.name);
+            return Err(ApiError::new(Code::Forbidden, message));
+        }
+        if whole && self.tenant.is_some() {
+            let message = format!("this concerns all tenants, and the token `{}` is of one; ask for one of none", self.name);
+            return Err(ApiError::new(Code::Forbidden, message));
+        }
+        Ok(())
+    }
+}
+
+/// Constant in time: what is compared are hashes.
+fn is_the_one(token: &TokenRow, hash: Hash) -> bool {
+    let kept = <[u8; 32]>::try_from(token.hash.as_slice()).map(Hash::from_bytes);
+    kept.is_ok_and(|kept| kept == hash) && token.is_valid(Timestamp::now().as_millisecond())
+}
+
+fn unauthorized() -> ApiError {
+    ApiError::new(
+        Code::Unauthorized,
+        "this needs the header `Authorization: Bearer` with a valid token; `tidemill tokens create` makes one",
+    )
+}
+
+/// Lets a request pass whose caller has what the endpoint needs, and tells the endpoint who it is.
+pub async fn admit(State((gate, need)): State<(Gate, Need)>, mut request: Request, next: Next) -> Result<Response, ApiError> {
+    let from = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    if need == Need::Nothing {
+        gate.take(Asker::from(from))?;
+        return Ok(next.run(request).await);
+    }
+    let carried = request.headers().get(header::AUTHORIZATION).map(|value| {
+        let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
+        bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim()).to_owned()
+    });
+    let caller = gate.identify(carried.as_deref(), from).await?;
+    caller.may(need)?;
+    request.extensions_mut().insert(caller);
+    Ok(next.run(request).await)
+}
