@@ -26,6 +26,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use self::stream::Stream;
+use crate::board::Board;
 use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
@@ -237,6 +238,7 @@ impl App {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
+            board: Board::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
             gate,
         }
     }

@@ -24,7 +24,7 @@
 //! |---|---|
 //! | 6 | [`app`] builds and runs everything, [`cli`] a file a command, [`demo`] embedded broker and Postgres |
 //! | 5 | [`server`] HTTP, a file an endpoint |
-//! | 4 | [`search`] questions to hits |
+//! | 4 | [`board`] what people see of pipelines, [`jobs`] work beside the streams, [`search`] questions to hits |
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
 //! | 1 | [`engine`] the model host, [`store`] every line of SQL, [`broker`] the door to Kafka |
@@ -43,6 +43,7 @@
 
 pub mod access;
 pub mod app;
+pub mod board;
 pub mod broker;
 pub mod checkpoint;
 pub mod cli;

@@ -10,19 +10,26 @@
 //! | `POST /v1/jobs` | `submit` | the job, queued or known already |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | `read` | jobs and how far they are |
 //! | `POST /v1/jobs/{id}/cancel`, `…/retry` | `submit` | the job, as it then is |
+//! | `GET /v1/pipelines` | `read` | pipelines, their graphs and their last 24 hours |
+//! | `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}` | `read` | what could not be done, and why |
+//! | `POST /v1/dead-letters/replay` | `submit` | what is sent again |
+//! | `GET /`, `GET /console/{file}` | nothing | the console, whose pages ask the API |
 //!
 //! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
 //! Refusals are `application/problem+json`; every reason stands in `error.rs`.
 
+mod console;
 mod contents;
 mod error;
 mod gate;
 mod guard;
 mod health;
 mod jobs;
+mod letters;
 mod listening;
 mod metrics;
 mod openapi;
+mod pipelines;
 mod rate;
 mod search;
 mod stall;
@@ -36,6 +43,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
 use axum::middleware::{from_fn_with_state, map_response};
+use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -43,6 +51,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use self::contents::Contents;
 use self::gate::Need;
 use crate::access::Scope::{Read, Submit};
+use crate::board::Board;
 use crate::config::{ConfigError, ServerConfig};
 use crate::health::Health;
 use crate::jobs::Desk;
@@ -62,6 +71,8 @@ pub struct Service {
     pub searcher: Searcher,
     /// Answers `/v1/jobs`, whether or not this process works on jobs.
     pub desk: Desk,
+    /// Answers `/v1/pipelines` and `/v1/dead-letters`.
+    pub board: Board,
     /// Knows who asks.
     pub gate: Gate,
 }
@@ -80,11 +91,17 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .get("/v1/jobs/{id}", Scope(Read), jobs::show)
         .post("/v1/jobs/{id}/cancel", Scope(Submit), jobs::cancel)
         .post("/v1/jobs/{id}/retry", Scope(Submit), jobs::retry)
+        .get("/v1/pipelines", Scope(Read), pipelines::list)
+        .get("/v1/dead-letters", Scope(Read), letters::list)
+        .get("/v1/dead-letters/{id}", Scope(Read), letters::show)
+        .post("/v1/dead-letters/replay", Scope(Submit), letters::replay)
 }
 
 fn router(service: Service) -> Router {
     let routes = contents(&service.gate)
         .into_router()
+        .route("/", get(console::index))
+        .route("/console/{file}", get(console::file))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES));

@@ -8,19 +8,20 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{Code, Problem};
-use super::{health, jobs, metrics, search};
+use super::{health, jobs, letters, metrics, pipelines, search};
 
 /// The description. A test compares it with the router, line by line.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Tidemill",
-        description = "Search in what pipelines have made, and jobs beside the streams.",
+        description = "Search in what pipelines have made, jobs beside the streams, and what could not be done.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
         health::alive, health::ready, metrics::render, describe, search::answer,
-        jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry
+        jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
+        pipelines::list, letters::list, letters::show, letters::replay
     ),
     components(schemas(Problem, Code)),
     modifiers(&Additions)

@@ -12,10 +12,12 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use serde::Serialize;
 use sqlx::Acquire;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::{InTime, Store, unavailable};
+use super::{InTime, Reader, Store, unavailable};
 use crate::failure::Transient;
 use crate::record::{REPLAY_COUNT, REPLAY_OF};
 
@@ -37,7 +39,7 @@ pub struct LetterFilter {
 }
 
 /// A letter without its bytes.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct LetterGlance {
     /// The letter.
     pub id: i64,
@@ -87,7 +89,7 @@ pub struct DeadLetter {
 }
 
 /// What a replay did, or would do.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Replayed {
     /// Records sent again.
     pub records: usize,
@@ -106,13 +108,14 @@ impl LetterFilter {
     }
 }
 
-impl Store {
+impl Reader {
     /// The latest letters, at most `limit`.
     ///
     /// # Errors
     /// Where the database is unavailable.
     pub async fn dead_letters(&self, filter: &LetterFilter, limit: i64) -> Result<Vec<LetterGlance>, Transient> {
-        sqlx::query_as!(
+        let mut view = self.view().await?;
+        let letters = sqlx::query_as!(
             LetterGlance,
             r#"SELECT id, pipeline, topic, partition, record_offset, task, document_id, class, reason, attempts, replays,
                       (extract(epoch FROM replayed_at) * 1000)::bigint AS replayed_ms,
@@ -131,9 +134,11 @@ impl Store {
             filter.replayed,
             limit
         )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
-        .await
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(letters)
     }
 
     /// How many letters there are by pipeline and class, the most frequent first.
@@ -141,6 +146,7 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn dead_letter_counts(&self, filter: &LetterFilter) -> Result<Vec<(String, String, i64)>, Transient> {
+        let mut view = self.view().await?;
         let rows = sqlx::query!(
             r#"SELECT pipeline, class, count(*) AS "letters!"
                FROM dead_letters
@@ -156,9 +162,10 @@ impl Store {
             filter.since_ms,
             filter.replayed
         )
-        .fetch_all(&self.pool)
-        .in_time(self.deadline)
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
         .await?;
+        view.end(self.deadline()).await?;
         Ok(rows.into_iter().map(|row| (row.pipeline, row.class, row.letters)).collect())
     }
 
@@ -169,6 +176,7 @@ impl Store {
     pub async fn dead_letter(&self, id: i64, bytes: i32) -> Result<Option<DeadLetter>, Transient> {
         let filter = LetterFilter { ids: vec![id], ..LetterFilter::default() };
         let Some(glance) = self.dead_letters(&filter, 1).await?.pop() else { return Ok(None) };
+        let mut view = self.view().await?;
         let row = sqlx::query!(
             r#"SELECT timestamp_ms, batch_id, record_key, header_names, header_values AS "header_values: Vec<Option<Vec<u8>>>",
                       substring(payload FOR $2) AS payload, coalesce(octet_length(payload), 0)::bigint AS "payload_bytes!"
@@ -176,9 +184,10 @@ impl Store {
             id,
             bytes
         )
-        .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .fetch_optional(view.connection())
+        .in_time(self.deadline())
         .await?;
+        view.end(self.deadline()).await?;
         Ok(row.map(|row| DeadLetter {
             glance,
             timestamp_ms: row.timestamp_ms,
@@ -189,7 +198,9 @@ impl Store {
             payload_bytes: row.payload_bytes,
         }))
     }
+}
 
+impl Store {
     /// Sends the records of the letters again, each to the topic that `topics` has for its pipeline, unless they were sent again
     /// `most` times before. Letters that are replayed already are not meant. A dry run does all of it and takes it back.
     ///
@@ -283,7 +294,7 @@ impl Store {
     /// Where the database is unavailable.
     pub async fn purge_dead_letters(&self, filter: &LetterFilter, dry_run: bool) -> Result<i64, Transient> {
         if dry_run {
-            return Ok(self.dead_letter_counts(filter).await?.iter().map(|(_, _, letters)| letters).sum());
+            return Ok(self.reader(None).dead_letter_counts(filter).await?.iter().map(|(_, _, letters)| letters).sum());
         }
         let purged = sqlx::query!(
             "DELETE FROM dead_letters

@@ -6,6 +6,7 @@ mod copy;
 mod dead_letters;
 mod documents;
 mod embedding_sets;
+mod figures;
 mod files;
 mod isolation;
 mod jobs;
@@ -35,6 +36,7 @@ use crate::failure::{Component, Transient};
 pub use commit::{CommitError, Ledgered};
 pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
 pub use documents::DocumentSource;
+pub use figures::DayFigures;
 pub use files::StagedFile;
 pub use isolation::{Attempts, Doubt};
 pub use jobs::{

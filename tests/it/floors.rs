@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["broker", "engine", "store"],
     &["sink", "source", "task"],
     &["pipeline"],
-    &["jobs", "search"],
+    &["board", "jobs", "search"],
     &["server"],
     &["app", "cli", "demo", "lib", "main"],
 ];

@@ -12,6 +12,7 @@ mod backfill;
 mod bad_input;
 mod bench;
 mod bucket;
+mod console;
 mod dead_letters;
 mod demo;
 mod deploy;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         jobs::trials(),
         bucket::trials(),
         demo::trials(),
+        console::trials(),
         deploy::trials(),
         bad_input::trials(),
         dead_letters::trials(),

@@ -36,8 +36,8 @@ pub struct ListArgs {
 pub async fn run(store: &Store, args: ListArgs) -> Result<()> {
     let mut filter = args.filter.filter(&[], Timestamp::now())?;
     filter.replayed = (args.replayed || args.waiting).then_some(args.replayed);
-    let letters = store.dead_letters(&filter, args.limit.into()).await?;
-    let counts = store.dead_letter_counts(&filter).await?;
+    let letters = store.reader(None).dead_letters(&filter, args.limit.into()).await?;
+    let counts = store.reader(None).dead_letter_counts(&filter).await?;
     if args.json {
         let letters: Vec<Value> = letters.iter().map(object).collect();
         let counts: Vec<Value> = counts

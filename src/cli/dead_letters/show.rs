@@ -31,7 +31,7 @@ enum Shown<'a> {
 
 /// Shows the letter.
 pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
-    let Some(letter) = store.dead_letter(args.id, args.bytes).await? else {
+    let Some(letter) = store.reader(None).dead_letter(args.id, args.bytes).await? else {
         let message = format!("there is no dead letter {}; `tidemill dead-letters list` shows those there are", args.id);
         return Err(ConfigError(message).into());
     };

@@ -26,28 +26,49 @@ pub fn promtool() -> PathBuf {
         return "promtool".into();
     }
     let folder = fetched("prometheus-tools", |partial| {
-        let apt = |arguments: &[&str]| {
-            let mut apt = Command::new("apt-get");
-            // Lists of our own, which need neither root nor that somebody has updated those of the machine.
-            apt.arg("-o").arg(format!("Dir::State::lists={}", partial.join("lists").display()));
-            apt.arg("-o").arg(format!("Dir::Cache={}", partial.join("cache").display()));
-            apt.args(["-o", "APT::Sandbox::User=", "--quiet"]).args(arguments).current_dir(partial);
-            run(apt).context("promtool is not on the PATH and Debian's package cannot be fetched; install prometheus")
-        };
-        fs::create_dir_all(partial.join("lists/partial"))?;
-        fs::create_dir_all(partial.join("cache/archives/partial"))?;
-        apt(&["update"])?;
-        apt(&["download", "prometheus"])?;
-        let archive = with_extension(partial, "deb")?;
-        let mut unpack = Command::new("dpkg");
-        unpack.arg("--extract").arg(&archive).arg(partial);
-        run(unpack)?;
-        fs::remove_file(archive)?;
-        fs::remove_dir_all(partial.join("lists"))?;
-        fs::remove_dir_all(partial.join("cache"))?;
-        Ok(())
+        apt(partial, &["download", "prometheus"])
+            .context("promtool is not on the PATH and Debian's package cannot be fetched; install prometheus")
     });
     folder.join("usr/bin/promtool")
+}
+
+/// A browser of Debian's packages, with the libraries that this machine lacks: the program, and where those are.
+pub fn chromium() -> (PathBuf, Vec<PathBuf>) {
+    let folder = fetched("chromium", |partial| {
+        let wanted = ["install", "--yes", "--no-install-recommends", "--download-only", "chromium", "fonts-nanum"];
+        apt(partial, &wanted).context("Debian's package of Chromium (125 MB) cannot be fetched")
+    });
+    let libraries = folder.join("usr/lib/x86_64-linux-gnu");
+    (folder.join("usr/lib/chromium/chromium"), vec![libraries.join("pulseaudio"), libraries])
+}
+
+/// Has Debian's package manager download packages, and unpacks them into the folder. It verifies what it downloads.
+fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
+    let (lists, cache) = (folder.join("lists"), folder.join("cache"));
+    fs::create_dir_all(lists.join("partial"))?;
+    fs::create_dir_all(cache.join("archives/partial"))?;
+    let ask = |arguments: &[&str]| {
+        let mut apt = Command::new("apt-get");
+        // Lists of our own, which need neither root nor that somebody has updated those of the machine.
+        apt.arg("-o").arg(format!("Dir::State::lists={}", lists.display())).arg("-o").arg(format!("Dir::Cache={}", cache.display()));
+        apt.args(["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=true", "--quiet"]).args(arguments);
+        // What is downloaded alone goes to the current folder, what is to be installed to the cache.
+        apt.current_dir(cache.join("archives"));
+        run(apt).map(drop)
+    };
+    ask(&["update"])?;
+    ask(arguments)?;
+    for archive in fs::read_dir(cache.join("archives"))? {
+        let archive = archive?.path();
+        if archive.extension().is_some_and(|extension| extension == "deb") {
+            let mut unpack = Command::new("dpkg");
+            unpack.arg("--extract").arg(&archive).arg(folder);
+            run(unpack)?;
+        }
+    }
+    fs::remove_dir_all(lists)?;
+    fs::remove_dir_all(cache)?;
+    Ok(())
 }
 
 /// The strict schema of a kind in a version of Kubernetes, as in `1.34.0`; none where it is not Kubernetes' own.
@@ -92,7 +113,7 @@ fn with_extension(folder: &Path, extension: &str) -> Result<PathBuf> {
 }
 
 /// The folder of the cache that `fetch` fills where it is not there yet.
-fn fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> PathBuf {
+pub fn fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> PathBuf {
     try_fetched(name, fetch).unwrap_or_else(|error| panic!("{error:#}"))
 }
 

@@ -1,0 +1,57 @@
+//! The console: pages for people, which ask the API like anybody else. They lie in the binary and load nothing from elsewhere.
+
+use std::sync::LazyLock;
+
+use axum::extract::Path;
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+
+use super::error::{ApiError, Code};
+
+/// Name, type and content of each file.
+const FILES: [(&str, &str, &str); 11] = [
+    ("index.html", "text/html; charset=utf-8", include_str!("console/index.html")),
+    ("style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
+    ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
+    ("app.js", SCRIPT, include_str!("console/app.js")),
+    ("page.js", SCRIPT, include_str!("console/page.js")),
+    ("words.js", SCRIPT, include_str!("console/words.js")),
+    ("overview.js", SCRIPT, include_str!("console/overview.js")),
+    ("search.js", SCRIPT, include_str!("console/search.js")),
+    ("jobs.js", SCRIPT, include_str!("console/jobs.js")),
+    ("letters.js", SCRIPT, include_str!("console/letters.js")),
+    ("pipelines.js", SCRIPT, include_str!("console/pipelines.js")),
+];
+
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+
+/// What browsers compare before they fetch a file again.
+static TAG: LazyLock<String> = LazyLock::new(|| {
+    let mut hasher = blake3::Hasher::new();
+    for (_, _, content) in FILES {
+        hasher.update(content.as_bytes());
+    }
+    format!("\"{}\"", &hasher.finalize().to_hex()[..16])
+});
+
+/// The first page.
+pub async fn index(headers: HeaderMap) -> Result<Response, ApiError> {
+    serve("index.html", &headers)
+}
+
+/// A file that it loads.
+pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, ApiError> {
+    serve(&name, &headers)
+}
+
+fn serve(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
+    let Some((_, kind, content)) = FILES.iter().find(|(known, _, _)| *known == name) else {
+        return Err(ApiError::new(Code::NotFound, format!("the console has no file {name:?}")));
+    };
+    let known = headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == TAG.as_bytes());
+    let fresh = [(header::ETAG, TAG.as_str()), (header::CACHE_CONTROL, "no-cache")];
+    Ok(match known {
+        true => (StatusCode::NOT_MODIFIED, fresh).into_response(),
+        false => (fresh, [(header::CONTENT_TYPE, *kind)], *content).into_response(),
+    })
+}

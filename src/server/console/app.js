@@ -1,0 +1,76 @@
+// The shell: which page is shown, in which language and colours, and who is asking.
+
+import { announce, h } from "./page.js";
+import { choose, current, say } from "./words.js";
+import { overview } from "./overview.js";
+import { search } from "./search.js";
+import { jobs, job } from "./jobs.js";
+import { letters, letter } from "./letters.js";
+import { pipelines } from "./pipelines.js";
+
+const PAGES = [
+  ["", "overview", overview],
+  ["search", "search", search],
+  ["jobs", "jobs", jobs, job],
+  ["letters", "letters", letters, letter],
+  ["pipelines", "pipelines", pipelines],
+];
+
+const main = document.getElementById("main");
+let leave = new AbortController();
+
+function show() {
+  leave.abort();
+  leave = new AbortController();
+  const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
+  const [name, ...rest] = path.split("/").map(decodeURIComponent);
+  const [, title, list, one] = PAGES.find(([page]) => page === name) ?? PAGES[0];
+  document.documentElement.lang = current();
+  document.title = `${say(title)} · Tidemill`;
+  document.querySelector(".skip").textContent = say("skip");
+  document.getElementById("nav").replaceChildren(...PAGES.map(([page, word]) =>
+    h("li", {}, h("a", { href: `#/${page}`, "aria-current": page === name ? "page" : null }, say(word)))));
+  announce("");
+  const parameters = new URLSearchParams(query);
+  const content = rest[0] && one ? one(rest[0], leave.signal, parameters) : list(leave.signal, parameters);
+  main.replaceChildren(h("h1", {}, say(title)), ...[content].flat());
+}
+
+function signIn() {
+  const input = h("input", { type: "password", name: "token", autocomplete: "current-password", required: true });
+  const enter = (event) => {
+    event.preventDefault();
+    sessionStorage.setItem("token", input.value.trim());
+    show();
+  };
+  leave.abort();
+  main.replaceChildren(h("h1", {}, say("signIn")), h("form", { onsubmit: enter },
+    h("p", {}, say("tokenAsk")), h("label", {}, h("span", {}, say("token")), input), h("button", {}, say("signIn"))));
+  input.focus();
+}
+
+function paint() {
+  const dark = localStorage.getItem("theme") ?? (matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light");
+  document.documentElement.dataset.theme = dark;
+  document.getElementById("theme").textContent = say(dark === "dark" ? "light" : "dark");
+  const other = current() === "ko" ? ["en", "English"] : ["ko", "한국어"];
+  const button = document.getElementById("language");
+  [button.lang, button.textContent] = other;
+}
+
+document.getElementById("theme").addEventListener("click", () => {
+  localStorage.setItem("theme", document.documentElement.dataset.theme === "dark" ? "light" : "dark");
+  paint();
+});
+document.getElementById("language").addEventListener("click", (event) => {
+  choose(event.target.lang);
+  paint();
+  show();
+});
+window.addEventListener("hashchange", () => {
+  show();
+  main.focus();
+});
+window.addEventListener("unauthorized", signIn);
+paint();
+show();

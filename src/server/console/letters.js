@@ -1,0 +1,64 @@
+// Dead letters: what could not be done, why, and sending it again.
+
+import { announce, ask, attempt, choice, facts, field, h, json, table } from "./page.js";
+import { moment, number, say } from "./words.js";
+
+const place = (letter) => `${letter.topic}[${letter.partition}]@${letter.record_offset}`;
+
+async function replay(which, after) {
+  await attempt(async () => {
+    const { records } = await ask("/v1/dead-letters/replay", which);
+    announce(say("replayed", number(records)));
+    after();
+  });
+}
+
+export function letters(signal, parameters) {
+  const list = h("div", {}, say("loading"));
+  const [pipeline, kind] = [parameters.get("pipeline") ?? "", parameters.get("class") ?? ""];
+  const form = h("form", { class: "row" });
+  const refresh = () =>
+    attempt(async () => {
+      const query = new URLSearchParams(Object.entries({ pipeline, class: kind }).filter(([, value]) => value));
+      const { counts, letters: found } = await ask(`/v1/dead-letters?${query}`, undefined, signal);
+      const names = (key, chosen) => [["", say("all")], ...[...new Set([chosen, ...counts.map((each) => each[key])])].filter(Boolean).map((name) => [name])];
+      const moved = () => (location.hash = `#/letters?${new URLSearchParams(new FormData(form))}`);
+      form.replaceChildren(
+        field(say("pipeline"), choice("pipeline", names("pipeline", pipeline), pipeline)),
+        field(say("class"), choice("class", names("class", kind), kind)),
+        pipeline || kind ? h("button", { type: "button", onclick: () => replay(Object.fromEntries(query), refresh) }, say("replayAll")) : "");
+      form.onchange = moved;
+      list.replaceChildren(
+        table(say("class"), [say("pipeline"), say("class"), say("letters")], counts.map((each) => [each.pipeline, each.class, number(each.letters)])),
+        table(say("letters"), ["id", "time", "pipeline", "task", "class", "reason", ""].map((word) => word && say(word)),
+          found.map((letter) => [
+            h("a", { href: `#/letters/${letter.id}` }, String(letter.id)), moment(letter.created_ms), letter.pipeline,
+            letter.task || say("wholeRecord"), letter.class, letter.reason,
+            letter.replayed_ms == null
+              ? h("button", { type: "button", onclick: () => replay({ ids: [letter.id] }, refresh) }, say("replay"))
+              : say("sentAgain"),
+          ])));
+    });
+  refresh();
+  return [form, list];
+}
+
+export function letter(id, signal) {
+  const all = h("div", {}, say("loading"));
+  const refresh = () =>
+    attempt(async () => {
+      const found = await ask(`/v1/dead-letters/${encodeURIComponent(id)}`, undefined, signal);
+      all.replaceChildren(
+        facts([
+          [say("class"), found.class], [say("reason"), found.reason], [say("pipeline"), found.pipeline], [say("task"), found.task || say("wholeRecord")],
+          [say("document"), found.document_id], [say("place"), place(found)], [say("time"), moment(found.created_ms)],
+          [say("attempts"), number(found.attempts)], [say("key"), found.key],
+          [say("sentAgain"), found.replayed_ms == null ? null : moment(found.replayed_ms)],
+        ]),
+        found.replayed_ms == null ? h("button", { type: "button", onclick: () => replay({ ids: [found.id] }, refresh) }, say("replay")) : "",
+        h("h2", {}, say("headers")), json(found.headers),
+        h("h2", {}, say("payload")), json(found.payload ?? ""));
+    });
+  refresh();
+  return [h("p", {}, h("a", { href: "#/letters" }, say("back"))), all];
+}

@@ -1,0 +1,66 @@
+// Every word that the console says, in English and Korean.
+
+const WORDS = {
+  en: {
+    skip: "Skip to the content",
+    overview: "Overview", search: "Search", jobs: "Jobs", letters: "Dead letters", pipelines: "Pipelines", document: "Document",
+    dark: "Dark", light: "Light",
+    token: "Token", tokenAsk: "This service asks for a token.", signIn: "Sign in",
+    failed: "That did not work: {0}", loading: "Loading…", nothing: "Nothing here.",
+    ready: "Everything is in order.", unready: "Out of order",
+    recordsPerSecond: "Records per second", lag: "Records behind", busy: "Device busy", tokensPerSecond: "Tokens per second",
+    deadLately: "Dead letters since the start", costToday: "Cost of the last 24 hours", deviceToday: "Device time of the last 24 hours",
+    recordsToday: "Records of the last 24 hours", waiting: "waits for a second measurement", noPrice: "no price is configured",
+    query: "What are you looking for?", pipeline: "Pipeline", mode: "Mode", hybrid: "meaning and words", vector: "meaning", text: "words",
+    filter: "Filter", filterHint: "task=label or field=value, one a line", found: "{0} documents found",
+    summary: "Summary", score: "score {0}", byMeaning: "by meaning: {0}", byWords: "by words: {0}", notListed: "not listed",
+    id: "Id", kind: "Kind", state: "State", progress: "Progress", rate: "Rate", left: "Time left", cancel: "Cancel", retry: "Retry",
+    cancelled: "Job {0} is being cancelled.", retried: "Job {0} is tried again.", asked: "What was asked for", report: "Report",
+    faults: "Units that failed", dead: "Dead letters", units: "Units", cost: "Cost", deviceSeconds: "Device seconds", tokens: "Tokens",
+    class: "Class", reason: "Reason", place: "Place", time: "Time", task: "Task", replay: "Replay", replayed: "{0} records are sent again.",
+    replayAll: "Replay all of these", all: "all", wholeRecord: "whole record", payload: "Payload", headers: "Headers", key: "Key", attempts: "Attempts",
+    sentAgain: "sent again", source: "Source", sinks: "Sinks", stopped: "stopped", running: "running", graph: "The graph of {0}",
+    reads: "reads topic {0}", model: "Model", when: "when {0}", records: "Records", back: "Back",
+  },
+  ko: {
+    skip: "본문으로 건너뛰기",
+    overview: "현황", search: "검색", jobs: "작업", letters: "실패 레코드", pipelines: "파이프라인", document: "문서",
+    dark: "어둡게", light: "밝게",
+    token: "토큰", tokenAsk: "이 서비스는 토큰을 요구합니다.", signIn: "들어가기",
+    failed: "실패했습니다: {0}", loading: "불러오는 중…", nothing: "아무것도 없습니다.",
+    ready: "모두 정상입니다.", unready: "이상 있음",
+    recordsPerSecond: "초당 레코드", lag: "밀린 레코드", busy: "장치 가동률", tokensPerSecond: "초당 토큰",
+    deadLately: "시작 이후 실패 레코드", costToday: "최근 24시간 비용", deviceToday: "최근 24시간 장치 시간",
+    recordsToday: "최근 24시간 레코드", waiting: "두 번째 측정을 기다립니다", noPrice: "가격이 설정되지 않았습니다",
+    query: "무엇을 찾으십니까?", pipeline: "파이프라인", mode: "방식", hybrid: "뜻과 낱말", vector: "뜻", text: "낱말",
+    filter: "조건", filterHint: "작업=라벨 또는 필드=값, 한 줄에 하나씩", found: "문서 {0}건",
+    summary: "요약", score: "점수 {0}", byMeaning: "뜻으로: {0}", byWords: "낱말로: {0}", notListed: "목록에 없음",
+    id: "아이디", kind: "종류", state: "상태", progress: "진행", rate: "속도", left: "남은 시간", cancel: "취소", retry: "다시 시도",
+    cancelled: "작업 {0}을(를) 취소하고 있습니다.", retried: "작업 {0}을(를) 다시 시도합니다.", asked: "요청 내용", report: "보고",
+    faults: "실패한 단위", dead: "실패 레코드", units: "단위", cost: "비용", deviceSeconds: "장치 시간(초)", tokens: "토큰",
+    class: "분류", reason: "이유", place: "위치", time: "시각", task: "태스크", replay: "다시 보내기", replayed: "레코드 {0}건을 다시 보냅니다.",
+    replayAll: "모두 다시 보내기", all: "전체", wholeRecord: "레코드 전체", payload: "내용", headers: "헤더", key: "키", attempts: "시도",
+    sentAgain: "다시 보냄", source: "소스", sinks: "싱크", stopped: "멈춤", running: "실행 중", graph: "{0}의 그래프",
+    reads: "토픽 {0}을(를) 읽음", model: "모델", when: "조건: {0}", records: "레코드", back: "뒤로",
+  },
+};
+
+let language = localStorage.getItem("language") ?? (navigator.language.startsWith("ko") ? "ko" : "en");
+
+export const current = () => language;
+
+export function choose(chosen) {
+  language = chosen;
+  localStorage.setItem("language", chosen);
+}
+
+export function say(word, ...values) {
+  const text = WORDS[language][word] ?? WORDS.en[word] ?? word;
+  return values.reduce((text, value, place) => text.replaceAll(`{${place}}`, value), text);
+}
+
+export const number = (value, digits = 0) =>
+  new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
+
+export const moment = (milliseconds) =>
+  milliseconds == null ? "" : new Date(milliseconds).toLocaleString(language);

@@ -1,0 +1,74 @@
+//! What pipelines did of late, for people.
+
+use super::stops::Stop;
+use super::{InTime, Reader, Store};
+use crate::failure::Transient;
+
+/// What a pipeline committed in the last 24 hours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DayFigures {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Records.
+    pub records: i64,
+    /// (record, task) units computed.
+    pub ok: i64,
+    /// Taken over from earlier computations.
+    pub reused: i64,
+    /// Rightly not done.
+    pub skipped: i64,
+    /// Dead.
+    pub dead: i64,
+    /// Tokens read by models.
+    pub tokens: i64,
+    /// Tokens written by them.
+    pub generated_tokens: i64,
+    /// Device time.
+    pub device_micros: i64,
+}
+
+impl Reader {
+    /// What each pipeline committed in the last 24 hours, of those that committed anything.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn last_day(&self) -> Result<Vec<DayFigures>, Transient> {
+        let mut view = self.view().await?;
+        let figures = sqlx::query_as!(
+            DayFigures,
+            r#"WITH recent AS (
+                   SELECT id, pipeline, records, units_ok, units_reused, units_skipped, units_dead FROM batches
+                   WHERE committed_at > now() - interval '24 hours'
+               ), costs AS (
+                   SELECT r.pipeline, sum(u.tokens)::bigint AS tokens, sum(u.generated_tokens)::bigint AS generated_tokens,
+                          sum(u.device_micros)::bigint AS device_micros
+                   FROM recent r JOIN usage u ON u.batch_id = r.id GROUP BY r.pipeline
+               )
+               SELECT pipeline AS "pipeline!", sum(records) AS "records!", sum(units_ok) AS "ok!", sum(units_reused) AS "reused!",
+                      sum(units_skipped) AS "skipped!", sum(units_dead) AS "dead!", coalesce(max(tokens), 0) AS "tokens!",
+                      coalesce(max(generated_tokens), 0) AS "generated_tokens!", coalesce(max(device_micros), 0) AS "device_micros!"
+               FROM recent LEFT JOIN costs USING (pipeline) GROUP BY pipeline ORDER BY pipeline"#
+        )
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(figures)
+    }
+}
+
+impl Store {
+    /// The pipelines that are stopped, and why.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn stopped_pipelines(&self) -> Result<Vec<(String, Stop)>, Transient> {
+        let rows = sqlx::query!(
+            r#"SELECT pipeline, class, coalesce(reason, '') AS "reason!" FROM pipeline_states WHERE state = 'stopped' ORDER BY pipeline"#
+        )
+        .fetch_all(&self.pool)
+        .in_time(self.deadline)
+        .await?;
+        Ok(rows.into_iter().map(|row| (row.pipeline, Stop { class: row.class, reason: row.reason })).collect())
+    }
+}

@@ -1,0 +1,113 @@
+//! The console in a real browser, on what the demo leaves: every page, on a desk and on a phone, in both languages.
+
+use std::collections::BTreeSet;
+use std::future::ready;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
+use serde_json::{Value, json};
+use tokio::task::spawn_blocking;
+
+use crate::deploy::tools::{chromium, fetched, run};
+use crate::harness::trial::{Needs, trial};
+use crate::harness::worker::Worker;
+use crate::harness::{eventually, open_folder};
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    let alone = Needs::NOTHING.alone().within(Duration::from_secs(420));
+    vec![
+        trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
+        trial("console::every_word_is_said_in_both_languages", Needs::NOTHING, every_word),
+    ]
+}
+
+/// What drives the browser: a package without dependencies, pinned by hash.
+const DRIVER: &str = "playwright-core@1.65.1";
+const DRIVER_SHA256: &str = "6f5a60be62a4fddfbe7d10c448d8fbd54547da3358f2f8a04211440471ee863e";
+
+const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
+
+async fn every_page() {
+    let folder = open_folder();
+    let data = folder.path().join("data").display().to_string();
+    let arguments = ["demo", "--serve", "--json", "--data-dir", &data].map(str::to_owned);
+    let mut demo = Worker::start(Path::new(SOURCE), &arguments, &[]);
+    eventually("the demo serves", Duration::from_secs(240), || {
+        assert_eq!(demo.ended(), None, "the demo ended early:\n{}", demo.log());
+        ready(demo.log().contains("serving http"))
+    })
+    .await;
+    let log = demo.log();
+    let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
+    let address = report["http"].as_str().unwrap().to_owned();
+    // Nobody works on jobs in the demo, so that it waits to be called off.
+    let job = json!({ "version": 1, "id": "to-be-called-off", "kind": "rerun", "pipeline": "products" });
+    let submitted = reqwest::Client::new().post(format!("{address}/v1/jobs")).json(&job).send().await.unwrap();
+    assert!(submitted.status().is_success(), "{}", submitted.text().await.unwrap());
+
+    let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
+    let said = spawn_blocking(move || browse(&address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
+    eprintln!("{}", said.trim());
+    demo.signal(Signal::SIGINT);
+    let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
+    assert!(status.success(), "told to stop, the demo ended with {status}");
+}
+
+fn browse(address: &str, pictures: &Path) -> Result<String> {
+    std::fs::create_dir_all(pictures)?;
+    let (program, libraries) = chromium();
+    let driver = fetched(&DRIVER.replace('@', "-"), fetch_driver);
+    let mut node = Command::new("timeout");
+    node.args(["--kill-after=5", "150", "node"]).arg(Path::new(SOURCE).join("tests/it/console/pages.mjs"));
+    node.arg(driver.join("package/index.mjs")).arg(program).arg(address).arg(pictures);
+    let libraries: Vec<String> = libraries.iter().map(|folder| folder.display().to_string()).collect();
+    run({
+        node.env("BROWSER_LIBRARIES", libraries.join(":"));
+        node
+    })
+    .context("the console does not do what it should")
+}
+
+fn fetch_driver(partial: &Path) -> Result<()> {
+    let mut npm = Command::new("npm");
+    npm.args(["pack", "--silent", DRIVER]).current_dir(partial);
+    let name = run(npm).context("the browser's driver cannot be fetched; it needs Node 20 with npm")?;
+    let archive = partial.join(name.trim().lines().last().unwrap_or_default());
+    let mut sum = Command::new("sha256sum");
+    sum.arg(&archive);
+    let sum = run(sum)?;
+    ensure!(sum.starts_with(DRIVER_SHA256), "{DRIVER} is not what it was: {sum}");
+    let mut unpack = Command::new("tar");
+    unpack.arg("--extract").arg("--gzip").arg("--file").arg(&archive).arg("--directory").arg(partial);
+    run(unpack)?;
+    std::fs::remove_file(archive)?;
+    Ok(())
+}
+
+/// Both languages have the same words, and the pages use no others.
+async fn every_word() {
+    let folder = Path::new(SOURCE).join("src/server/console");
+    let words = std::fs::read_to_string(folder.join("words.js")).unwrap();
+    let (english, korean) = words.split_once("  ko: {").expect("the Korean words follow the English ones");
+    let names = |text: &str| -> BTreeSet<String> {
+        let lines = text.lines().filter(|line| line.starts_with("    ")).flat_map(|line| line.split("\", ").map(str::trim));
+        lines.filter_map(|word| Some(word.split_once(": \"")?.0.to_owned())).collect()
+    };
+    let known = names(english);
+    assert_eq!(known, names(korean), "left: English, right: Korean");
+    assert!(known.len() > 50, "the words were not read: {known:?}");
+    for file in std::fs::read_dir(&folder).unwrap() {
+        let path = file.unwrap().path();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert!(!text.contains("innerHTML") && !text.contains("outerHTML"), "{} makes HTML of text", path.display());
+        for (_, rest) in text.match_indices("say(\"").map(|(at, found)| text[at..].split_at(found.len())) {
+            let word = rest.split('"').next().unwrap();
+            assert!(known.contains(word), "{} says `{word}`, which words.js has not", path.display());
+        }
+    }
+}

@@ -1,0 +1,133 @@
+// node pages.mjs DRIVER BROWSER ADDRESS PICTURES: looks at every page of the console and uses it. Ends with 1 at the first thing that
+// is not as it should be; leaves a picture of each page.
+
+import assert from "node:assert/strict";
+
+const [driver, browser, address, pictures] = process.argv.slice(2);
+const { chromium } = await import(driver);
+
+const app = await chromium.launch({
+  executablePath: browser,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+  env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES },
+});
+const faults = [];
+
+/** A browser of somebody who comes for the first time. */
+async function visit(options, language = "en") {
+  const context = await app.newContext({ locale: language, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+  page.on("pageerror", (error) => faults.push(error.message));
+  page.on("request", (request) => request.url().startsWith(address) || faults.push(`asks ${request.url()}`));
+  return page;
+}
+
+async function open(page, hash) {
+  await page.goto(`${address}/${hash}`);
+  await page.waitForSelector("h1");
+}
+
+const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
+
+try {
+  const desk = await visit({ viewport: { width: 1280, height: 800 }, colorScheme: "light" });
+
+  // The first page: small, from here alone, forbidding scripts from elsewhere, and usable soon.
+  let bytes = 0;
+  desk.on("response", async (response) => {
+    if (/\/$|\/console\//.test(new URL(response.url()).pathname)) bytes += (await response.body().catch(() => "")).length;
+  });
+  const first = await desk.goto(`${address}/`);
+  const policy = first.headers()["content-security-policy"] ?? "";
+  assert.match(policy, /default-src 'self'/);
+  assert.doesNotMatch(policy, /unsafe-inline|unsafe-eval/);
+  await desk.getByText("Everything is in order.").waitFor();
+  const usable = await desk.evaluate(() => performance.now());
+  await desk.waitForFunction(() => [...document.querySelectorAll(".chart svg")].length === 4);
+  await desk.getByText("Records of the last 24 hours").waitFor();
+  assert.ok((await desk.locator(".figure").allInnerTexts()).every((text) => text !== "…"), "a figure is missing");
+  assert.ok(bytes > 10_000 && bytes < 200_000, `the first page takes ${bytes} bytes`);
+  await picture(desk, "overview");
+
+  // By keyboard alone: past the navigation, and to another page.
+  await desk.keyboard.press("Tab");
+  assert.equal(await desk.evaluate(() => document.activeElement.className), "skip");
+  await desk.getByRole("link", { name: "Search", exact: true }).focus();
+  await desk.keyboard.press("Enter");
+  await desk.waitForSelector("form[role=search]");
+
+  // Search finds.
+  await desk.getByLabel("What are you looking for?").fill("a gift for someone who loves to cook");
+  await desk.keyboard.press("Enter");
+  await desk.waitForSelector(".hits li h2");
+  const hits = await desk.locator(".hits > li").count();
+  assert.ok(hits >= 5, `${hits} documents were found`);
+  await picture(desk, "search");
+  await desk.getByLabel("Filter").fill("topic=kitchen");
+  await desk.getByRole("button", { name: "Search" }).click();
+  await desk.waitForURL(/filter=topic/);
+  await desk.waitForFunction(() => [...document.querySelectorAll(".hits > li")].length > 0
+    && [...document.querySelectorAll(".hits > li")].every((hit) => hit.innerText.includes("topic: kitchen")));
+
+  // A job is called off.
+  await open(desk, "#/jobs");
+  await desk.getByText("to-be-called-off").waitFor();
+  await picture(desk, "jobs");
+  await desk.getByRole("button", { name: "Cancel" }).click();
+  await desk.locator(".badge.cancelled, .badge.cancelling").waitFor();
+  assert.match(await desk.locator("#said").innerText(), /to-be-called-off/);
+  await desk.getByRole("link", { name: "to-be-called-off" }).click();
+  await desk.getByText("What was asked for").waitFor();
+  await picture(desk, "job");
+
+  // A dead letter is looked at and sent again.
+  await open(desk, "#/letters");
+  const before = await desk.getByRole("button", { name: "Replay", exact: true }).count();
+  assert.ok(before >= 3, `${before} dead letters can be sent again`);
+  await picture(desk, "letters");
+  await desk.getByLabel("Class").selectOption({ index: 1 });
+  await desk.waitForURL(/class=/);
+  await open(desk, "#/letters");
+  await desk.locator("tbody a[href^='#/letters/']").first().click();
+  await desk.getByText("Payload").waitFor();
+  await picture(desk, "letter");
+  await desk.getByRole("button", { name: "Replay", exact: true }).click();
+  await desk.getByText(/1 records are sent again/).waitFor();
+
+  // The graph is drawn.
+  await open(desk, "#/pipelines");
+  const names = await desk.locator("svg.graph .name").allInnerTexts().catch(() => []);
+  const drawn = names.length ? names : await desk.locator("svg.graph .name").allTextContents();
+  for (const name of ["documents.products", "topic", "facts", "seo", "results"]) {
+    assert.ok(drawn.includes(name), `the graph has no ${name}: ${drawn}`);
+  }
+  await picture(desk, "pipelines");
+
+  // Dark, and in Korean.
+  await desk.getByRole("button", { name: "Dark" }).click();
+  assert.equal(await desk.evaluate(() => document.documentElement.dataset.theme), "dark");
+  await desk.getByRole("button", { name: "한국어" }).click();
+  await desk.getByRole("heading", { name: "파이프라인", level: 1 }).waitFor();
+  assert.equal(await desk.evaluate(() => document.documentElement.lang), "ko");
+  await desk.reload();
+  await desk.getByRole("heading", { name: "파이프라인", level: 1 }).waitFor();
+  await picture(desk, "pipelines-dark-ko");
+
+  // On a phone nothing is wider than the page.
+  const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
+  const question = encodeURIComponent("좋은 만년필");
+  for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["jobs", "#/jobs"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
+    await open(phone, hash);
+    await phone.waitForFunction(() => !document.querySelector("main").innerText.includes("불러오는 중"));
+    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
+    await picture(phone, `phone-${name}`);
+  }
+
+  assert.deepEqual(faults, []);
+  console.log(`first page usable after ${Math.round(usable)} ms, ${bytes} bytes`);
+} finally {
+  await app.close();
+}
