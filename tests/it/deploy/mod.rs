@@ -7,7 +7,7 @@ mod loading;
 mod manifests;
 mod metrics;
 mod rules;
-mod tools;
+pub mod tools;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

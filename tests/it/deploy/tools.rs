@@ -92,7 +92,7 @@ fn with_extension(folder: &Path, extension: &str) -> Result<PathBuf> {
 }
 
 /// The folder of the cache that `fetch` fills where it is not there yet.
-fn fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> PathBuf {
+pub fn fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> PathBuf {
     try_fetched(name, fetch).unwrap_or_else(|error| panic!("{error:#}"))
 }
 
