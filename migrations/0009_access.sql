@@ -33,33 +33,42 @@ SELECT pipeline, 'default' FROM (SELECT pipeline FROM positions UNION SELECT pip
 DO $$
 DECLARE
     service CONSTANT text := current_user;
-    made    boolean := false;
+    joined  boolean := false;
 BEGIN
     IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = 'tidemill_reader') THEN
         BEGIN
             CREATE ROLE tidemill_reader NOLOGIN;
-            made := true;
         EXCEPTION
             WHEN duplicate_object OR unique_violation THEN NULL;
             WHEN insufficient_privilege THEN
-                RAISE EXCEPTION 'there is no role tidemill_reader and % may not make it', service
-                    USING HINT = format('let an administrator run once: CREATE ROLE tidemill_reader NOLOGIN; GRANT tidemill_reader TO %I;', service);
+                RAISE EXCEPTION 'there is no role tidemill_reader and % may not make it; let an administrator run once: '
+                    'CREATE ROLE tidemill_reader NOLOGIN; GRANT tidemill_reader TO %;', service, quote_ident(service);
         END;
     END IF;
     FOR attempt IN 1..10 LOOP
-        -- A superuser is in every role; whoever made this one may still have to let himself in.
-        EXIT WHEN NOT made AND pg_has_role(service, 'tidemill_reader', 'MEMBER');
+        BEGIN
+            -- What counts is whether it can be taken on; memberships say so in different words from version to version.
+            PERFORM set_config('role', 'tidemill_reader', true);
+            PERFORM set_config('role', 'none', true);
+            joined := true;
+        EXCEPTION
+            WHEN insufficient_privilege THEN NULL;
+        END;
+        EXIT WHEN joined;
         BEGIN
             EXECUTE format('GRANT tidemill_reader TO %I', service);
-            EXIT;
         EXCEPTION
             WHEN insufficient_privilege THEN
-                RAISE EXCEPTION '% is not in the role tidemill_reader and may not join it', service
-                    USING HINT = format('let an administrator run once: GRANT tidemill_reader TO %I;', service);
+                RAISE EXCEPTION '% is not in the role tidemill_reader and may not join it; let an administrator run once: '
+                    'GRANT tidemill_reader TO %;', service, quote_ident(service);
             -- Another database's migration has just written the same row of the server's catalogue.
             WHEN internal_error OR unique_violation THEN PERFORM pg_sleep(0.05 * attempt);
         END;
     END LOOP;
+    IF NOT joined THEN
+        RAISE EXCEPTION '% cannot take on the role tidemill_reader; start again, or let an administrator run once: '
+            'GRANT tidemill_reader TO %;', service, quote_ident(service);
+    END IF;
     EXECUTE format('GRANT USAGE ON SCHEMA %I TO tidemill_reader', current_schema());
 END
 $$;

@@ -4,11 +4,14 @@ use anyhow::Result;
 use clap::Args;
 use tokio::sync::watch;
 
-use super::store;
 use crate::app::{App, told_to_stop};
-use crate::config::{Config, Flag};
+use crate::config::{Config, DatabaseConfig, Flag};
 use crate::pipeline::definition::Definition;
 use crate::server::{self, Gate};
+use crate::store::Store;
+
+/// Connections for tokens. What is asked is kept for seconds, so that few are ever busy.
+const GATE_CONNECTIONS: u32 = 2;
 
 /// Consume every pipeline, or those named, until SIGTERM or Ctrl-C.
 #[derive(Debug, Args)]
@@ -32,7 +35,8 @@ impl RunArgs {
 /// Runs the service.
 pub async fn run(config: Config, args: RunArgs) -> Result<()> {
     let definitions = Definition::load_all(&config.pipelines, &args.pipelines)?;
-    let ledger = store(&config)?;
+    // Its own few connections: callers are to be known however busy those of the walk are.
+    let ledger = Store::connect(&DatabaseConfig { max_connections: Some(GATE_CONNECTIONS), ..config.database.clone() })?;
     let has_tokens = async || {
         // Before its first start the ledger has no table of them.
         ledger.migrate().await?;

@@ -180,7 +180,7 @@ impl JobSpec {
             kind: JobKind::of_file(&file, kind)?,
             pipeline: file.pipeline,
             priority: file.priority.unwrap_or(0),
-            deadline: file.deadline.as_deref().map(|text| time("deadline", text)).transpose()?,
+            deadline: file.deadline.as_deref().map(deadline).transpose()?,
             budget: file.budget,
         })
     }
@@ -326,6 +326,14 @@ fn check_id(id: &str) -> Result<(), SpecError> {
     )))
 }
 
+/// A deadline. The ledger's own times do not reach as far back as ours, and none is meant that lies before all jobs.
+fn deadline(text: &str) -> Result<Timestamp, SpecError> {
+    match time("deadline", text)? {
+        time if time >= Timestamp::UNIX_EPOCH => Ok(time),
+        _ => Err(refuse(format!("`deadline` is {text:?}, which is before 1970; write a time to come"))),
+    }
+}
+
 /// A time, or a date, which is its midnight in UTC.
 fn time(key: &str, text: &str) -> Result<Timestamp, SpecError> {
     let civil = || text.parse::<DateTime>().ok()?.to_zoned(TimeZone::UTC).ok().map(|time| time.timestamp());
@@ -380,6 +388,7 @@ mod tests {
             (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","prefix":"s3://b"}"#, "absolute"),
             (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","sample":0}"#, "`sample` is 0"),
             (r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","since":"soon"}"#, "`since` is \"soon\""),
+            (r#"{"version":1,"id":"a","kind":"rerun","pipeline":"p","deadline":"-009998-01-01"}"#, "which is before 1970"),
             (
                 r#"{"version":1,"id":"a","kind":"backfill","pipeline":"p","dataset":"d","since":"2025-02-01","until":"2025-01-01"}"#,
                 "not before",

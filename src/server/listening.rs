@@ -9,7 +9,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
-use std::io;
+use std::io::{self, Write};
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -42,7 +42,7 @@ const HEADER_BYTES: usize = 64 << 10;
 
 /// What a caller reads for whom there is no room. It did not say yet what it wants, so this fits whatever that is.
 const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: application/problem+json\r\nretry-after: 1\r\n\
-    connection: close\r\ncontent-length: 178\r\n\r\n\
+    connection: close\r\ncontent-length: 181\r\n\r\n\
     {\"type\":\"urn:tidemill:problem:unavailable\",\"title\":\"out of order for now\",\"status\":503,\
     \"detail\":\"too many connections are open; close some, or try again later\",\"code\":\"unavailable\"}";
 
@@ -78,7 +78,7 @@ pub async fn serve(
             }
         };
         let Some(place) = room.enter(address.ip()) else {
-            refuse(&stream);
+            refuse(stream);
             continue;
         };
         let routes = routes.clone();
@@ -112,10 +112,12 @@ fn is_of_the_caller(error: &io::Error) -> bool {
 }
 
 /// Says why, as far as the socket takes it at once, and closes.
-fn refuse(stream: &TcpStream) {
+fn refuse(stream: TcpStream) {
     METRICS.http_connections_refused.inc();
-    // Nobody waits for a caller that is turned away, and it may be gone.
-    let _ = stream.try_write(FULL);
+    // The runtime does not know yet that it can be written to; the system does. Nobody waits for a caller that is turned away.
+    if let Ok(mut stream) = stream.into_std() {
+        let _ = stream.write(FULL);
+    }
 }
 
 /// Places for connections.

@@ -1,6 +1,6 @@
 //! The tokens of the HTTP API.
 
-use super::{InTime, Store};
+use super::{InTime, SIGN_OF_LIFE, Store};
 use crate::access::Scope;
 use crate::failure::Transient;
 
@@ -113,7 +113,7 @@ impl Store {
             id
         )
         .fetch_optional(&self.pool)
-        .in_time(self.deadline)
+        .in_time(SIGN_OF_LIFE.min(self.deadline))
         .await?;
         Ok(row.map(|row| token!(row)))
     }
@@ -144,7 +144,7 @@ impl Store {
     pub async fn has_tokens(&self) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM tokens WHERE revoked_at IS NULL) AS "has!""#)
             .fetch_one(&self.pool)
-            .in_time(self.deadline)
+            .in_time(SIGN_OF_LIFE.min(self.deadline))
             .await
     }
 

@@ -119,9 +119,9 @@ async fn submitted_and_followed() {
     let mut other = job("first");
     other["sample"] = json!(10);
     let (status, conflict) = office.post("/v1/jobs", &other).await;
-    assert_eq!((status, &conflict["error"]["code"]), (StatusCode::CONFLICT, &json!("conflict")), "{conflict}");
+    assert_eq!((status, &conflict["code"]), (StatusCode::CONFLICT, &json!("conflict")), "{conflict}");
     let (status, unknown) = office.get("/v1/jobs/second").await;
-    assert_eq!((status, &unknown["error"]["code"]), (StatusCode::NOT_FOUND, &json!("unknown_job")), "{unknown}");
+    assert_eq!((status, &unknown["code"]), (StatusCode::NOT_FOUND, &json!("unknown_job")), "{unknown}");
 
     let ended = office.becomes("first", "succeeded").await;
     let progress = &ended["progress"];

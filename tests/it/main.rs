@@ -8,6 +8,7 @@
     reason = "a test ends where something is not as it should be; clippy takes only `#[test]` for one"
 )]
 
+mod access;
 mod backfill;
 mod bad_input;
 mod bench;
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     arguments.test_threads.get_or_insert(THREADS);
     let trials = [
         floors::trials(),
+        access::trials(),
         engine::trials(),
         smoke::trials(),
         ledger::trials(),

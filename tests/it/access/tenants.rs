@@ -1,0 +1,163 @@
+//! Tenants that try to cross.
+
+use serde_json::{Value, json};
+use tidemill::access::Scope;
+use tidemill::outcome::EmbeddingSet;
+use tidemill::store::{Enrolled, JobFilter, QueryVector, SearchFilter, SearchQuery};
+
+use super::house::{House, TENANTS, tenant};
+
+/// Tables with rows of tenants.
+const TABLES: [&str; 9] =
+    ["pipelines", "documents", "results", "embeddings", "dead_letters", "jobs", "units", "batches", "usage"];
+
+/// Nothing that tells of the other tenant's rows may stand in an answer. What the caller wrote himself may be repeated.
+fn assert_silent(answer: &Value, when: &str) {
+    let text = answer.to_string();
+    for word in ["plan of globex", "globex-1", "globex-archive", "reembed"] {
+        assert!(!text.contains(word), "{when}: the answer tells of {word}: {text}");
+    }
+}
+
+pub async fn cannot_cross_over_http() {
+    let house = House::new().await;
+    let acme = house.token(Some("acme"), &[Scope::Admin]).await;
+    let everybody = house.token(None, &[Scope::Admin]).await;
+    let search = |pipeline: &str| json!({ "query": "secret plan", "pipeline": pipeline });
+
+    let (status, found) = house.ask(Some(&acme), "/v1/search", Some(&json!({ "query": "secret plan" }))).await;
+    assert_eq!(
+        (status.as_u16(), &found["pipeline"], &found["hits"][0]["document_id"]),
+        (200, &json!("acme-notes"), &json!("acme-1"))
+    );
+    assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{found}");
+    let (status, there) = house.ask(Some(&acme), "/v1/search", Some(&search("globex-notes"))).await;
+    let (_, nowhere) = house.ask(Some(&acme), "/v1/search", Some(&search("globey-notes"))).await;
+    assert_eq!(status, 400, "{there}");
+    let same = there["detail"].as_str().unwrap().replace("globex", "globey");
+    assert_eq!(same, nowhere["detail"].as_str().unwrap(), "a pipeline of another tenant is as unknown as none at all");
+    assert_silent(&there, "a search in the other's pipeline");
+    let (_, found) = house.ask(Some(&everybody), "/v1/search", Some(&search("globex-notes"))).await;
+    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
+
+    let (_, list) = house.ask(Some(&acme), "/v1/jobs", None).await;
+    let ids = |list: &Value| list["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect::<Vec<_>>();
+    assert_eq!(ids(&list), ["acme-job"]);
+    assert_eq!(ids(&house.ask(Some(&acme), "/v1/jobs?pipeline=globex-notes", None).await.1), [""; 0]);
+    assert_eq!(ids(&house.ask(Some(&everybody), "/v1/jobs", None).await.1).len(), 2);
+    assert_eq!(house.ask(Some(&acme), "/v1/jobs/acme-job", None).await.0, 200);
+    for (path, body) in [("", None), ("/cancel", Some(json!({}))), ("/retry", Some(json!({})))] {
+        let (status, refused) = house.ask(Some(&acme), &format!("/v1/jobs/globex-job{path}"), body.as_ref()).await;
+        assert_eq!((status.as_u16(), &refused["code"]), (404, &json!("unknown_job")), "{path}: {refused}");
+        assert_silent(&refused, path);
+    }
+    assert_eq!(
+        house.count("SELECT count(*) FROM jobs WHERE id = 'globex-job' AND state = 'queued'").await,
+        1,
+        "nobody called it off"
+    );
+
+    let job = |id: &str, pipeline: &str, more: Value| {
+        let mut job = json!({ "version": 1, "id": id, "pipeline": pipeline });
+        job.as_object_mut().unwrap().extend(more.as_object().unwrap().clone());
+        job
+    };
+    let attempts = [
+        job("a", "globex-notes", json!({ "kind": "delete", "documents": ["globex-1"] })),
+        job("b", "globex-notes", json!({ "kind": "rerun" })),
+        job("c", "acme-notes", json!({ "kind": "backfill", "dataset": "globex-archive" })),
+        job("d", "acme-notes", json!({ "kind": "evaluate", "dataset": "globex-archive", "task": "copy", "expected": "x" })),
+    ];
+    for attempt in attempts {
+        let (status, refused) = house.ask(Some(&acme), "/v1/jobs", Some(&attempt)).await;
+        assert_eq!(status, 400, "{attempt}: {refused}");
+        let unknown = refused.to_string().replace("globex-archive", "").replace("did you mean", "");
+        assert_silent(&json!(unknown), "a job for the other tenant");
+    }
+    // The id of another tenant's job is taken, and that is all that is said of it.
+    let (status, refused) =
+        house.ask(Some(&acme), "/v1/jobs", Some(&job("globex-job", "acme-notes", json!({ "kind": "rerun" })))).await;
+    assert_eq!(status, 409, "{refused}");
+    assert_silent(&refused, "an id that is taken");
+    assert_eq!(house.count("SELECT count(*) FROM jobs").await, 2);
+    let own = job("own", "acme-notes", json!({ "kind": "backfill", "dataset": "acme-archive" }));
+    assert_eq!(house.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "what is its own it may");
+
+    let (status, refused) = house.ask(Some(&acme), "/metrics", None).await;
+    assert_eq!((status.as_u16(), &refused["code"]), (403, &json!("forbidden")), "metrics name everybody's pipelines");
+}
+
+pub async fn policies_hold() {
+    let house = House::new().await;
+    for table in TABLES {
+        let all = house.count(&format!("SELECT count(*) FROM {table}")).await;
+        let count = format!("SELECT count(*) FROM {table}");
+        assert_eq!(all, 2, "{table} holds a row of each tenant");
+        for name in TENANTS {
+            assert_eq!(house.as_reader(Some(name), &count).await, Ok(1), "{table} as {name}");
+        }
+        // A name is a value wherever it stands, and where none is set nobody is meant.
+        for name in [None, Some(""), Some("nobody"), Some("acme' OR '1'='1"), Some("acme'; RESET ROLE; --"), Some("%")] {
+            assert_eq!(house.as_reader(name, &count).await, Ok(0), "{table} as {name:?}");
+        }
+        for statement in [
+            format!("WITH gone AS (DELETE FROM {table} RETURNING 1) SELECT count(*) FROM gone"),
+            format!("WITH locked AS (SELECT FROM {table} FOR UPDATE) SELECT count(*) FROM locked"),
+        ] {
+            let refused = house.as_reader(Some("acme"), &statement).await.unwrap_err();
+            assert!(refused.contains("permission denied"), "{statement}: {refused}");
+        }
+    }
+    for closed in ["tokens", "positions", "outbox", "parquet_files", "prompts", "schedules"] {
+        let refused = house.as_reader(Some("acme"), &format!("SELECT count(*) FROM {closed}")).await.unwrap_err();
+        assert!(refused.contains("permission denied"), "{closed}: {refused}");
+    }
+    let join =
+        "SELECT count(*) FROM documents d JOIN results r ON r.document_id = d.id WHERE d.pipeline = 'globex-notes' OR true";
+    assert_eq!(house.as_reader(Some("acme"), join).await, Ok(1), "whatever a query asks for");
+
+    // As if the service knew of no tenants: each question names the other's rows outright.
+    let reader = house.store.reader(tenant("acme"));
+    let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
+    let vector = Some(QueryVector { set, task: "vector".into(), vector: vec![1.0, 0.0, 0.0] });
+    let query = |pipeline: &str| SearchQuery {
+        pipeline: pipeline.into(),
+        words: Some("plan".into()),
+        vector: vector.clone(),
+        limit: 10,
+        filter: SearchFilter::default(),
+    };
+    let hit = &reader.search(query("acme-notes")).await.unwrap()[0];
+    assert_eq!((hit.document_id.as_str(), hit.ranks.vector, hit.ranks.text), ("acme-1", Some(1), Some(1)));
+    assert!(reader.search(query("globex-notes")).await.unwrap().is_empty(), "the other's documents leave the database");
+    assert_eq!(house.store.search(query("globex-notes")).await.unwrap().len(), 1, "the service itself sees it");
+    let theirs = house.store.job("globex-job").await.unwrap().expect("the service sees every job");
+    assert_eq!(reader.job("globex-job").await.unwrap(), None);
+    assert_eq!(reader.job_progress(&theirs).await.unwrap().units, 0);
+    let filter = JobFilter { limit: 10, ..JobFilter::default() };
+    assert_eq!(reader.jobs(&filter).await.unwrap().len(), 1);
+
+    // Whoever goes away halfway leaves no connection behind that is confined, or not confined any more.
+    for _ in 0..40 {
+        let (reader, filter) = (reader.clone(), filter.clone());
+        let asked = tokio::spawn(async move { reader.jobs(&filter).await });
+        tokio::time::sleep(std::time::Duration::from_micros(300)).await;
+        asked.abort();
+    }
+    for _ in 0..20 {
+        assert_eq!(house.store.reader(None).jobs(&filter).await.unwrap().len(), 2);
+        assert_eq!(reader.jobs(&filter).await.unwrap().len(), 1);
+    }
+}
+
+pub async fn handed_over_by_order() {
+    let house = House::new().await;
+    assert_eq!(house.store.enroll_pipeline("acme-notes", "acme").await.unwrap(), Enrolled::Yes, "as before");
+    let refused = house.store.enroll_pipeline("acme-notes", "globex").await.unwrap();
+    assert_eq!(refused, Enrolled::Another("acme".into()), "a word in a file hands nothing over");
+    assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(1));
+    assert_eq!(house.store.assign_pipeline("acme-notes", "globex").await.unwrap().as_deref(), Some("acme"));
+    assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2), "an order does");
+    assert_eq!(house.as_reader(Some("acme"), "SELECT count(*) FROM documents").await, Ok(0));
+    assert_eq!(house.store.assign_pipeline("nothing", "globex").await.unwrap(), None);
+}

@@ -1,0 +1,128 @@
+//! Tokens: made, used, listed, ended.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tidemill::access::{NewSecret, Scope};
+use tokio::process::Command;
+
+use super::house::House;
+use crate::harness::{eventually, open_folder};
+
+pub async fn scopes_and_ends() {
+    let house = House::new().await;
+    assert_eq!(house.ask(None, "/v1/jobs", None).await.0, 200, "on loopback, where nobody made a token, everybody is let in");
+    let read = house.token(None, &[Scope::Read]).await;
+    eventually("callers must carry a token", Duration::from_secs(8), || async {
+        house.ask(None, "/v1/jobs", None).await.0 == 401
+    })
+    .await;
+
+    let submit = house.token(None, &[Scope::Submit]).await;
+    let review = house.token(None, &[Scope::Review]).await;
+    let admin = house.token(None, &[Scope::Admin]).await;
+    let both = house.token(None, &[Scope::Read, Scope::Submit]).await;
+    let search = json!({ "query": "plan", "pipeline": "acme-notes" });
+    let routes: [(&str, Option<&Value>, [u16; 5]); 5] = [
+        ("/v1/search", Some(&search), [200, 403, 403, 200, 200]),
+        ("/v1/jobs", None, [200, 403, 403, 200, 200]),
+        ("/v1/jobs/none", None, [404, 403, 403, 404, 404]),
+        ("/v1/jobs/none/cancel", Some(&search), [403, 404, 403, 404, 404]),
+        ("/metrics", None, [200, 403, 403, 200, 200]),
+    ];
+    for (path, body, expected) in routes {
+        for (token, expected) in [&read, &submit, &review, &admin, &both].into_iter().zip(expected) {
+            let (status, answer) = house.ask(Some(token), path, body).await;
+            assert_eq!(status, expected, "{path}: {answer}");
+        }
+    }
+    for open in ["/healthz", "/openapi.json"] {
+        assert_eq!(house.ask(None, open, None).await.0, 200, "{open} is open to all");
+    }
+
+    let (id, secret) = read.strip_prefix("tm_").and_then(|token| token.split_once('_')).unwrap();
+    let other = NewSecret::draw().unwrap().token;
+    let changed = format!("tm_{id}_{}{}", &secret[..63], if secret.ends_with('0') { '1' } else { '0' });
+    for wrong in
+        ["", "s3cret", &other, &changed, &secret.to_owned(), &format!("{read} "), &read.to_uppercase(), "tm_' OR true --_x"]
+    {
+        let (status, refused) = house.ask(Some(wrong), "/v1/jobs", None).await;
+        let expected = if wrong.trim() == read { 200 } else { 401 };
+        assert_eq!(status, expected, "{wrong:?}: {refused}");
+    }
+    let kept = format!("SELECT count(*) FROM tokens t WHERE t::text LIKE '%{secret}%'");
+    assert_eq!(house.count(&kept).await, 0, "the ledger knows the secret");
+    eventually("the use is noted", Duration::from_secs(5), || async {
+        house.count(&format!("SELECT count(*) FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL")).await == 1
+    })
+    .await;
+
+    let soon = Timestamp::now().as_millisecond() + 1_500;
+    let ending = house.token_until(None, &[Scope::Read], Some(soon)).await;
+    assert_eq!(house.ask(Some(&ending), "/v1/jobs", None).await.0, 200);
+    eventually("it ends by itself", Duration::from_secs(4), || async {
+        house.ask(Some(&ending), "/v1/jobs", None).await.0 == 401
+    })
+    .await;
+    assert!(house.store.revoke_token(id).await.unwrap() && !house.store.revoke_token(id).await.unwrap());
+    eventually("it is refused once it is revoked", Duration::from_secs(7), || async {
+        house.ask(Some(&read), "/v1/jobs", None).await.0 == 401
+    })
+    .await;
+    assert_eq!(house.ask(Some(&admin), "/v1/jobs", None).await.0, 200, "and no other");
+}
+
+pub async fn command_line() {
+    let house = House::with(|config| config.token = Some("of-the-operator".into())).await;
+    let folder = open_folder();
+    let run = async |arguments: &[&str]| {
+        let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
+        program.args(arguments).current_dir(folder.path()).env("TIDEMILL_DATABASE__URL", &house.database_url);
+        let output = program.output().await.unwrap();
+        let texts = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
+        (output.status.code().unwrap(), texts)
+    };
+    let (code, [token, told]) =
+        run(&["tokens", "create", "the shop", "--scope", "read", "--tenant", "acme", "--expires", "24h"]).await;
+    assert_eq!(code, 0, "{told}");
+    assert!(told.contains("shown this once"), "{told}");
+    let (status, list) = house.ask(Some(&token), "/v1/jobs", None).await;
+    assert_eq!((status.as_u16(), list["jobs"].as_array().map(Vec::len)), (200, Some(1)), "{list}");
+    assert_eq!(house.ask(Some("of-the-operator"), "/metrics", None).await.0, 200, "the configured token does everything");
+
+    let (_, [listed, _]) = run(&["tokens", "list", "--json"]).await;
+    let listed: Value = serde_json::from_str(&listed).unwrap();
+    let entry = &listed["tokens"][0];
+    assert_eq!(
+        (&entry["name"], &entry["scopes"], &entry["tenant"], &entry["state"]),
+        (&json!("the shop"), &json!(["read"]), &json!("acme"), &json!("valid")),
+        "{listed}"
+    );
+    assert!(!listed.to_string().contains(&token), "a token is shown once");
+    let id = entry["id"].as_str().unwrap();
+    let (code, [said, _]) = run(&["tokens", "revoke", id]).await;
+    assert_eq!((code, said.contains("is revoked")), (0, true), "{said}");
+    eventually("it is refused", Duration::from_secs(7), || async { house.ask(Some(&token), "/v1/jobs", None).await.0 == 401 })
+        .await;
+    assert!(run(&["tokens", "list"]).await.1[0].contains("revoked"));
+    for (arguments, expected, words) in [
+        (&["tokens", "revoke", "none"][..], 1, "there is no token none"),
+        (&["tokens", "create", "x"][..], 2, "--scope"),
+        (&["tokens", "create", "x", "--scope", "root"][..], 2, "root"),
+        (&["tokens", "create", "x", "--scope", "read", "--tenant", "a'; DROP TABLE tokens; --"][..], 2, "is no tenant"),
+        (&["tokens", "create", " ", "--scope", "read"][..], 2, "is no name of a token"),
+        (&["tokens", "create", "x", "--scope", "read", "--expires", "yesterday"][..], 2, "is no time"),
+    ] {
+        let (code, [_, told]) = run(arguments).await;
+        assert_eq!(code, expected, "{arguments:?}: {told}");
+        assert!(told.contains(words), "{arguments:?}: {told}");
+    }
+    assert_eq!(house.count("SELECT count(*) FROM tokens").await, 1);
+
+    let (code, [said, told]) = run(&["pipelines", "assign", "acme-notes", "--tenant", "globex"]).await;
+    assert_eq!((code, said.contains("was tenant acme's")), (0, true), "{said} {told}");
+    assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2));
+    let (_, [described, _]) = run(&["openapi"]).await;
+    assert_eq!(serde_json::from_str::<Value>(&described).unwrap(), house.ask(None, "/openapi.json", None).await.1);
+}
