@@ -179,7 +179,14 @@ async fn documents(
             let (key, payload) = match (is_text, document.source) {
                 (true, _) => (Some(id.clone().into()), document.text.into()),
                 (false, Some(source)) => (None, source.to_string().into()),
-                (false, None) => continue,
+                (false, None) => {
+                    tracing::warn!(
+                        unit = unit.id,
+                        document = id,
+                        "its fields were not kept, so that it cannot be run again; send it anew"
+                    );
+                    continue;
+                }
             };
             let place = Place { partition: partition(unit), offset };
             let record = Record { place, timestamp_ms: Some(document.version), key, payload: Some(payload), headers: Vec::new() };
@@ -199,6 +206,6 @@ async fn send(record: Record, outlet: &Outlet<'_>) -> bool {
         }
         sleep(WAIT).await;
     }
-    let hold = outlet.in_flight.hold(record.weight());
+    let hold = outlet.in_flight.hold(&record);
     outlet.records.send(Delivery { record, hold }).is_ok()
 }

@@ -17,7 +17,7 @@ use crate::config::DatasetConfig;
 use crate::failure::Transient;
 use crate::health::Health;
 use crate::metrics::METRICS;
-use crate::pipeline::{Backoff, Notice, let_go, run_lane};
+use crate::pipeline::{AHEAD, Backoff, Batcher, Notice, let_go, run_lane};
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{Store, UnitEnd, UnitFault, UnitRow};
 
@@ -90,7 +90,7 @@ impl Workshop {
                 Ok(None) => return self.ended(pipeline, UnitEnd::Stopped),
                 Ok(Some(claim)) => {
                     let walked = match &measured {
-                        Some(measured) => self.measure(unit, station, (archive.clone(), measured), stop.clone()).await,
+                        Some(measured) => self.measure(unit, station, (archive.clone(), claim, measured), stop.clone()).await,
                         None => Ok(self.walk(unit, station, (archive.clone(), claim), stop.clone()).await),
                     };
                     match walked {
@@ -132,7 +132,10 @@ impl Workshop {
     fn read(&self, unit: &UnitRow, station: &Arc<Station>, archive: Option<Archive>, from: i64) -> (Reader, Records) {
         let (records, receiver) = unbounded_channel();
         let (store, station, unit) = (self.store.clone(), station.clone(), unit.clone());
-        let in_flight = InFlight::new(self.in_flight_bytes, METRICS.in_flight_bytes.with_label_values(&["@units"]));
+        let gauge = METRICS.in_flight_bytes.with_label_values(&["@units"]);
+        // What is read is worked off, late or not: no more than the lane has under way, and the next batch.
+        let in_flight = InFlight::new(self.in_flight_bytes, gauge).and_at_most(station.works.budget.of(AHEAD + 1));
+        station.look();
         let reader = tokio::spawn(async move {
             let yields = || station.yields();
             let outlet = Outlet { records, in_flight, yields: &yields };
@@ -146,11 +149,12 @@ impl Workshop {
         &self,
         unit: &UnitRow,
         station: &Arc<Station>,
-        (archive, measured): (Option<Archive>, &Measured),
+        (archive, claim, measured): (Option<Archive>, Claim, &Measured),
         mut stop: watch::Receiver<bool>,
     ) -> Result<Walked, Transient> {
         let (reader, receiver) = self.read(unit, station, archive, unit.from_row);
-        let counting = measure(station, measured, receiver);
+        let batches = Batcher::new(claim, receiver, station.works.budget.clone(), None);
+        let counting = measure(station, measured, batches);
         tokio::pin!(counting);
         let mut look = interval_at(Instant::now() + LOOK, LOOK);
         let counts = loop {

@@ -13,7 +13,7 @@ use super::definition::Budget;
 use super::isolation;
 use crate::checkpoint::{CheckpointDelta, Claim};
 use crate::record::Record;
-use crate::source::{Delivery, Hold};
+use crate::source::{Delivery, Hold, Load};
 use crate::store::Doubt;
 
 /// Records that are worked on and committed together.
@@ -69,6 +69,12 @@ struct Open {
 const BYTES_PER_TOKEN: usize = 4;
 
 impl Budget {
+    /// What `batches` full batches hold.
+    pub fn of(&self, batches: usize) -> Load {
+        let bytes = self.max_tokens.saturating_mul(BYTES_PER_TOKEN);
+        Load { records: self.max_records.saturating_mul(batches), bytes: bytes.saturating_mul(batches) }
+    }
+
     /// Whether that many records with that many bytes of payload make a full batch.
     pub fn is_spent(&self, records: usize, bytes: usize) -> bool {
         records >= self.max_records || bytes / BYTES_PER_TOKEN >= self.max_tokens
@@ -151,7 +157,7 @@ mod tests {
         let payload = Some(vec![b'x'; bytes].into());
         let place = Place { partition, offset };
         let record = Record { place, timestamp_ms: None, key: None, payload, headers: Vec::new() };
-        Delivery { hold: in_flight.hold(record.weight()), record }
+        Delivery { hold: in_flight.hold(&record), record }
     }
 
     async fn cut(offsets: &[i64], bytes: usize, budget: Budget) -> Vec<(i64, i64, usize)> {

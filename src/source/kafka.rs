@@ -267,7 +267,7 @@ impl Shared {
             payload: message.payload().map(Bytes::copy_from_slice),
             headers: headers(message),
         };
-        let hold = in_flight.hold(record.weight());
+        let hold = in_flight.hold(&record);
         METRICS.records.with_label_values(&[&self.config.pipeline]).inc();
         // A lane that ended is fenced or draining: its records are read again by whoever owns the partition next.
         let _ = lane.records.send(Delivery { record, hold });

@@ -1,7 +1,7 @@
 //! Where records come from.
 //!
 //! A source gives out partitions and takes them back; between the two it delivers their records in order. What is read and not
-//! yet committed is counted in bytes ([`InFlight`]), and a source stops reading at the cap.
+//! yet committed is counted ([`InFlight`]), and a source stops reading at the cap.
 
 mod archive;
 mod kafka;
@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use bytes::Bytes;
 use prometheus::IntGauge;
 use tokio::sync::mpsc::UnboundedReceiver;
 
@@ -50,67 +51,120 @@ pub struct Delivery {
     pub hold: Hold,
 }
 
-/// Bytes read and not yet committed.
+/// What is read and not yet committed.
 #[derive(Debug, Clone)]
 pub struct InFlight {
-    bytes: Arc<AtomicUsize>,
+    held: Arc<Held>,
     gauge: IntGauge,
     cap: usize,
+    most: Load,
 }
 
-/// A share of the bytes in flight; dropping it gives it back.
+/// Records and the bytes of their payloads: what batches are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Load {
+    /// Records.
+    pub records: usize,
+    /// Bytes of their payloads.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct Held {
+    weight: AtomicUsize,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A record's share of what is in flight; dropping it gives it back.
 #[derive(Debug)]
 pub struct Hold {
     in_flight: InFlight,
     weight: usize,
+    bytes: usize,
 }
 
 impl InFlight {
-    /// Nothing in flight yet, and at most about `cap` bytes: one record more than fits is always taken.
+    /// Nothing in flight yet, and at most about `cap` bytes of memory: one record more than fits is always taken.
     pub fn new(cap: usize, gauge: IntGauge) -> Self {
-        Self { bytes: Arc::default(), gauge, cap }
+        Self { held: Arc::default(), gauge, cap, most: Load { records: usize::MAX, bytes: usize::MAX } }
     }
 
-    /// Counts `weight` bytes until the hold is dropped.
-    pub fn hold(&self, weight: usize) -> Hold {
-        self.change(|bytes| bytes.fetch_add(weight, Ordering::Relaxed));
-        Hold { in_flight: self.clone(), weight }
+    /// At most about `most` besides, however little memory that takes.
+    pub fn and_at_most(self, most: Load) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Counts the record until the hold is dropped.
+    pub fn hold(&self, record: &Record) -> Hold {
+        let (weight, bytes) = (record.weight(), record.payload.as_ref().map_or(0, Bytes::len));
+        self.held.weight.fetch_add(weight, Ordering::Relaxed);
+        self.held.records.fetch_add(1, Ordering::Relaxed);
+        self.held.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.tell();
+        Hold { in_flight: self.clone(), weight, bytes }
     }
 
     /// Whether reading should stop.
     pub fn is_full(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) >= self.cap
+        let Held { weight, records, bytes } = &*self.held;
+        let reaches = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) >= cap;
+        reaches(weight, self.cap) || reaches(records, self.most.records) || reaches(bytes, self.most.bytes)
     }
 
     /// Whether stopped reading should go on: at half the cap, so that it does not flutter.
     pub fn has_room(&self) -> bool {
-        self.bytes.load(Ordering::Relaxed) <= self.cap / 2
+        let Held { weight, records, bytes } = &*self.held;
+        let fits = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) <= cap / 2;
+        fits(weight, self.cap) && fits(records, self.most.records) && fits(bytes, self.most.bytes)
     }
 
-    fn change(&self, change: impl FnOnce(&AtomicUsize) -> usize) {
-        change(&self.bytes);
-        self.gauge.set(self.bytes.load(Ordering::Relaxed) as i64);
+    fn tell(&self) {
+        self.gauge.set(self.held.weight.load(Ordering::Relaxed) as i64);
     }
 }
 
 impl Drop for Hold {
     fn drop(&mut self) {
-        self.in_flight.change(|bytes| bytes.fetch_sub(self.weight, Ordering::Relaxed));
+        let held = &self.in_flight.held;
+        held.weight.fetch_sub(self.weight, Ordering::Relaxed);
+        held.records.fetch_sub(1, Ordering::Relaxed);
+        held.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.in_flight.tell();
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Place;
+
+    fn record(bytes: usize) -> Record {
+        let place = Place { partition: Partition { topic: "t".into(), number: 0 }, offset: 0 };
+        Record { place, timestamp_ms: None, key: None, payload: Some(vec![b'x'; bytes].into()), headers: Vec::new() }
+    }
 
     #[test]
     fn reading_stops_at_the_cap_and_resumes_at_half() {
-        let in_flight = InFlight::new(100, IntGauge::new("test", "test").unwrap());
-        let (first, second) = (in_flight.hold(60), in_flight.hold(60));
+        let record = record(60);
+        let in_flight = InFlight::new(record.weight() * 2 - 20, IntGauge::new("test", "test").unwrap());
+        let (first, second) = (in_flight.hold(&record), in_flight.hold(&record));
         assert!(in_flight.is_full() && !in_flight.has_room());
         drop(first);
-        assert!(!in_flight.is_full() && !in_flight.has_room(), "60 of 100 bytes are neither full nor half empty");
+        assert!(!in_flight.is_full() && !in_flight.has_room(), "a little more than half is neither full nor half empty");
         drop(second);
         assert!(in_flight.has_room());
+    }
+
+    #[test]
+    fn records_and_their_payloads_are_bounded_apart_from_memory() {
+        let in_flight = |most| InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap()).and_at_most(most);
+        let few = in_flight(Load { records: 2, bytes: 1_000 });
+        let holds = [few.hold(&record(1)), few.hold(&record(1))];
+        assert!(few.is_full() && !few.has_room(), "two of two records");
+        drop(holds);
+        assert!(!few.is_full() && few.has_room());
+        let _long = few.hold(&record(1_000));
+        assert!(few.is_full(), "1,000 of 1,000 bytes");
     }
 }

@@ -335,7 +335,7 @@ async fn send(
                 payload: Some(payload),
                 headers: Vec::new(),
             };
-            let hold = in_flight.hold(record.weight());
+            let hold = in_flight.hold(&record);
             if records.send(Delivery { record, hold }).is_err() {
                 return Ok(());
             }
