@@ -29,6 +29,7 @@ use self::stream::Stream;
 use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
+use crate::explain::Explainer;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::jobs::schedules::Schedule;
@@ -239,6 +240,11 @@ impl App {
         Service {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
+            explainer: Explainer::new(
+                self.store.clone(),
+                self.definitions.iter().map(|definition| &*definition.name),
+                self.config.jobs.price_per_device_hour,
+            ),
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
             token: self.config.server.token.as_deref().map(Arc::from),
         }

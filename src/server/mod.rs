@@ -6,13 +6,17 @@
 //! | `GET /readyz` | all | 200, or 503 with what is out of order and why |
 //! | `GET /metrics` | the token | Prometheus text |
 //! | `POST /v1/search` | the token | the documents that answer a question |
+//! | `POST /v1/answer` | the token | an answer from the documents, each sentence with its citations |
+//! | `GET /v1/documents/{id}` | the token | everything that is known of a document, and where it comes from |
 //! | `POST /v1/jobs` | the token | the job, queued or known already |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | the token | jobs and how far they are |
 //! | `POST /v1/jobs/{id}/cancel`, `…/retry` | the token | the job, as it then is |
 //!
 //! While models are loaded, [`meanwhile`] answers the first three; the rest is unavailable.
 
+mod answer;
 mod auth;
+mod documents;
 mod error;
 mod guard;
 mod health;
@@ -36,6 +40,7 @@ use tokio::sync::oneshot;
 use tower_http::catch_panic::CatchPanicLayer;
 
 use crate::config::{ConfigError, ServerConfig};
+use crate::explain::Explainer;
 use crate::health::Health;
 use crate::jobs::Desk;
 use crate::search::Searcher;
@@ -53,6 +58,8 @@ pub struct Service {
     pub health: Health,
     /// Answers `/v1/search`.
     pub searcher: Searcher,
+    /// Answers `/v1/documents`.
+    pub explainer: Explainer,
     /// Answers `/v1/jobs`, whether or not this process works on jobs.
     pub desk: Desk,
     /// The bearer token that callers must carry, where there is one.
@@ -64,6 +71,8 @@ fn router(service: Service) -> Router {
     let guarded = Router::new()
         .route("/metrics", measured("/metrics", get(metrics::render)))
         .route("/v1/search", measured("/v1/search", post(search::answer)))
+        .route("/v1/answer", measured("/v1/answer", post(answer::answer)))
+        .route("/v1/documents/{id}", measured("/v1/documents/{id}", get(documents::explain)))
         .route("/v1/jobs", measured("/v1/jobs", get(jobs::list).post(jobs::submit)))
         .route("/v1/jobs/{id}", measured("/v1/jobs/{id}", get(jobs::show)))
         .route("/v1/jobs/{id}/cancel", measured("/v1/jobs/{id}/cancel", post(jobs::cancel)))

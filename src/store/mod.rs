@@ -6,6 +6,7 @@ mod copy;
 mod dead_letters;
 mod documents;
 mod embedding_sets;
+mod explain;
 mod files;
 mod isolation;
 mod jobs;
@@ -33,6 +34,7 @@ use crate::failure::{Component, Transient};
 pub use commit::{CommitError, Ledgered};
 pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
 pub use documents::DocumentSource;
+pub use explain::{DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
 pub use files::StagedFile;
 pub use isolation::{Attempts, Doubt};
 pub use jobs::{
@@ -43,7 +45,10 @@ pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use positions::{Gap, PositionRow, Skip, SkipError};
 pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
-pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
+pub use search::{
+    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, HitLabel, Passage,
+    QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, Standing,
+};
 pub use statistics::{DocumentGlance, PipelineStatistics};
 pub use stops::{PipelineState, Stop};
 pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};

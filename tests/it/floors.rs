@@ -27,7 +27,7 @@ const FLOORS: &[&[&str]] = &[
     &["broker", "engine", "store"],
     &["sink", "source", "task"],
     &["pipeline"],
-    &["jobs", "search"],
+    &["explain", "jobs", "search"],
     &["server"],
     &["app", "cli", "demo", "lib", "main"],
 ];

@@ -8,6 +8,7 @@
     reason = "a test ends where something is not as it should be; clippy takes only `#[test]` for one"
 )]
 
+mod answers;
 mod backfill;
 mod bad_input;
 mod bench;
@@ -17,7 +18,9 @@ mod demo;
 mod deploy;
 mod desk;
 mod engine;
+mod explain;
 mod faults;
+mod figures;
 mod floors;
 mod formats;
 mod harness;
@@ -64,6 +67,9 @@ fn main() -> ExitCode {
         properties::trials(),
         schedules::trials(),
         search::trials(),
+        answers::trials(),
+        explain::trials(),
+        figures::trials(),
         writer::trials(),
         faults::trials(),
         jobs::trials(),
