@@ -112,7 +112,7 @@ fn may_hold(metadata: &parquet::file::metadata::ParquetMetaData, group: usize, d
     let ids = columns.iter().find(|column| column.column_path().string() == "document_id");
     match ids.and_then(|ids| ids.statistics()) {
         Some(Statistics::ByteArray(range)) => {
-            // A bound may be cut short: then a greater one is cut to a prefix that is made greater, a smaller one to a prefix.
+            // Bounds that are cut short hold still: the greatest is raised where it is cut.
             range.min_opt().is_none_or(|least| least.data() <= document.as_bytes())
                 && range.max_opt().is_none_or(|greatest| greatest.data() >= document.as_bytes())
         }
@@ -145,7 +145,7 @@ fn append(batch: &RecordBatch, path: &str, found: &mut Vec<Past>) -> Result<()> 
                 past.task == task.value(row) && past.offset == offset.value(row) && past.partition == partition.value(row)
             })
         {
-            first.tokens += tokens.value(row);
+            first.tokens = first.tokens.saturating_add(tokens.value(row));
             continue;
         }
         found.push(Past {

@@ -13,7 +13,7 @@
 //! list one item is enough. Dates and times are texts in ISO 8601; one without an offset is UTC.
 
 use jiff::Timestamp;
-use jiff::civil::{Date, DateTime};
+use jiff::civil::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
@@ -283,14 +283,20 @@ fn alternatives(value: &Value) -> Vec<Value> {
 }
 
 fn compared(comparison: Comparison, value: &Value) -> FilterTest {
-    match value {
-        Value::String(text) if is_time(text) => FilterTest::ComparedInTime(comparison, text.clone()),
-        value => FilterTest::Compared(comparison, value.clone()),
+    match value.as_str().and_then(moment) {
+        Some(moment) => FilterTest::ComparedInTime(comparison, moment),
+        None => FilterTest::Compared(comparison, value.clone()),
     }
 }
 
-fn is_time(text: &str) -> bool {
-    text.parse::<Timestamp>().is_ok() || text.parse::<DateTime>().is_ok() || text.parse::<Date>().is_ok()
+/// The date or time that a text is, in the one spelling that every database reads.
+fn moment(text: &str) -> Option<String> {
+    let moment = match text.parse::<Timestamp>() {
+        Ok(timestamp) => timestamp.to_string(),
+        Err(_) => text.parse::<DateTime>().ok()?.to_string(),
+    };
+    // Years before Christ are spelled otherwise there.
+    moment.starts_with(|c: char| c.is_ascii_digit()).then_some(moment)
 }
 
 #[cfg(test)]
@@ -358,7 +364,9 @@ mod tests {
     fn a_value_is_what_it_spells_and_a_date_is_compared_as_one() {
         assert_eq!(resolved("brand=12.5").unwrap().test, FilterTest::OneOf(vec![json!("12.5"), json!(12.5)]));
         let test = resolved("brand>=2025-03-01").unwrap().test;
-        assert_eq!(test, FilterTest::ComparedInTime(Comparison::AtLeast, "2025-03-01".into()));
+        assert_eq!(test, FilterTest::ComparedInTime(Comparison::AtLeast, "2025-03-01T00:00:00".into()));
+        let test = resolved("brand<2025-03-01T09:00:00+09:00").unwrap().test;
+        assert_eq!(test, FilterTest::ComparedInTime(Comparison::Less, "2025-03-01T00:00:00Z".into()));
         assert_eq!(resolved("brand<b").unwrap().test, FilterTest::Compared(Comparison::Less, json!("b")));
     }
 

@@ -30,6 +30,7 @@ use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
+use search::Crowds;
 
 pub use commit::{CommitError, Ledgered};
 pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
@@ -59,6 +60,7 @@ pub struct Store {
     pool: PgPool,
     /// How long a statement or a transaction may take before the database counts as gone.
     deadline: Duration,
+    crowds: Crowds,
 }
 
 /// Connections of one process unless the configuration says otherwise: a handful of partitions commit at once.
@@ -106,7 +108,7 @@ impl Store {
             // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
             .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
             .connect_lazy_with(options);
-        Ok(Self { pool, deadline })
+        Ok(Self { pool, deadline, crowds: Crowds::default() })
     }
 
     /// Brings the schema up to date. Safe to call from several processes at once.

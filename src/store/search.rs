@@ -24,6 +24,8 @@ use super::{Store, unavailable};
 use crate::failure::Transient;
 use crate::outcome::{EmbeddingSet, Span};
 use vectors::Space;
+
+pub(super) use vectors::Crowds;
 use words::Wording;
 
 pub use facets::{Facet, FacetCounts, FacetValue};
@@ -200,7 +202,7 @@ impl Store {
         let mut order: Vec<Ranked> = Vec::new();
         for depth in DEPTHS {
             let by_vector = match &space {
-                Some(space) => space.candidates(query, depth, &mut transaction).await?,
+                Some(space) => space.candidates(query, (depth, &self.crowds), &mut transaction).await?,
                 None => Vec::new(),
             };
             let by_words = match &wording {

@@ -117,26 +117,64 @@ impl FilterCondition {
         match &self.place {
             FilterPlace::Label(task) => in_result(sql, task, |sql| labels(sql, test)),
             FilterPlace::Confidence(task) => {
-                in_result(sql, task, |sql| json_test(sql, |sql| column(sql, "to_jsonb(r.confidence)"), test))
+                in_result(sql, task, |sql| Subject::Column("to_jsonb(r.confidence)").test(sql, test))
             }
-            FilterPlace::Text(task) => in_result(sql, task, |sql| json_test(sql, |sql| column(sql, "to_jsonb(r.text)"), test)),
-            FilterPlace::Output(task, path) => in_result(sql, task, |sql| {
-                json_test(sql, |sql| inside(sql, "r.fields", path), test);
-            }),
+            FilterPlace::Text(task) => in_result(sql, task, |sql| Subject::Column("to_jsonb(r.text)").test(sql, test)),
+            FilterPlace::Output(task, path) => in_result(sql, task, |sql| Subject::Inside("r.fields", path).test(sql, test)),
             FilterPlace::Metadata(path) => metadata(sql, path, test),
-            FilterPlace::Id => json_test(sql, |sql| column(sql, "to_jsonb(d.id)"), test),
-            FilterPlace::UpdatedAt => json_test(sql, |sql| column(sql, "to_jsonb(d.updated_at)"), test),
+            FilterPlace::Id => Subject::Column("to_jsonb(d.id)").test(sql, test),
+            FilterPlace::UpdatedAt => Subject::Column("to_jsonb(d.updated_at)").test(sql, test),
         }
         sql.push(if negated { ") IS NOT TRUE)" } else { ")" });
     }
 }
 
-fn column(sql: &mut QueryBuilder<Postgres>, expression: &'static str) {
-    sql.push(expression);
+/// The JSON that is tested.
+enum Subject<'a> {
+    /// An expression of this file.
+    Column(&'static str),
+    /// What lies at a path inside a column.
+    Inside(&'static str, &'a [String]),
 }
 
-fn inside(sql: &mut QueryBuilder<Postgres>, column: &'static str, path: &[String]) {
-    sql.push("(").push(column).push(" #> ").push_bind(path.to_vec()).push("::text[])");
+impl Subject<'_> {
+    fn push(&self, sql: &mut QueryBuilder<Postgres>) {
+        match self {
+            Self::Column(expression) => sql.push(expression),
+            Self::Inside(column, path) => sql.push("(").push(column).push(" #> ").push_bind(path.to_vec()).push("::text[])"),
+        };
+    }
+
+    /// A value of another kind than the one it is compared with fails the test and nothing else.
+    fn test(&self, sql: &mut QueryBuilder<Postgres>, test: &FilterTest) {
+        match test {
+            FilterTest::OneOf(values) => self.by_path(sql, "$[*] ? (@ == $values[*])", json!({ "values": values })),
+            FilterTest::Compared(comparison, operand) => {
+                self.by_path(sql, &format!("$[*] ? (@ {} $value)", comparison.sign()), json!({ "value": operand }));
+            }
+            FilterTest::Exists(true) => self.by_path(sql, "$ ? (@ != null)", json!({})),
+            FilterTest::ComparedInTime(comparison, moment) => self.in_time(sql, *comparison, moment),
+            FilterTest::NoneOf(_) | FilterTest::Exists(false) => unreachable!("what is negated is asked the other way round"),
+        }
+    }
+
+    fn by_path(&self, sql: &mut QueryBuilder<Postgres>, path: &str, given: Value) {
+        sql.push("jsonb_path_exists(");
+        self.push(sql);
+        sql.push(", '").push(path).push("', ").push_bind(Json(given)).push(")");
+    }
+
+    /// A cast that fails would end the search; what is no time is merely not later than one.
+    fn in_time(&self, sql: &mut QueryBuilder<Postgres>, comparison: Comparison, moment: &str) {
+        sql.push("EXISTS (SELECT FROM jsonb_path_query(");
+        self.push(sql);
+        sql.push(
+            ", '$[*]') AS item (value), LATERAL (SELECT item.value #>> '{}' AS spelled) AS s
+             WHERE CASE WHEN s.spelled ~ '^\\d{4}-\\d\\d-\\d\\d' AND pg_input_is_valid(s.spelled, 'timestamptz')
+                        THEN s.spelled::timestamptz ",
+        );
+        sql.push(comparison.sign()).push(" ").push_bind(moment.to_owned()).push("::text::timestamptz ELSE false END)");
+    }
 }
 
 fn in_result(sql: &mut QueryBuilder<Postgres>, task: &str, test: impl FnOnce(&mut QueryBuilder<Postgres>)) {
@@ -151,14 +189,14 @@ fn labels(sql: &mut QueryBuilder<Postgres>, test: &FilterTest) {
         let texts: Vec<String> = values.iter().map(as_text).collect();
         sql.push("(r.label = ANY(").push_bind(texts.clone()).push(") OR r.fields -> 'labels' ?| ").push_bind(texts).push(")");
     } else {
-        json_test(sql, |sql| column(sql, "coalesce(r.fields -> 'labels', to_jsonb(r.label))"), test);
+        Subject::Column("coalesce(r.fields -> 'labels', to_jsonb(r.label))").test(sql, test);
     }
 }
 
 /// Containment, where it can be asked: only that has an index.
 fn metadata(sql: &mut QueryBuilder<Postgres>, path: &[String], test: &FilterTest) {
     let FilterTest::OneOf(values) = test else {
-        return json_test(sql, |sql| inside(sql, "d.metadata", path), test);
+        return Subject::Inside("d.metadata", path).test(sql, test);
     };
     for (index, value) in values.iter().enumerate() {
         for (other, value) in [value.clone(), json!([value])].into_iter().enumerate() {
@@ -172,42 +210,6 @@ fn metadata(sql: &mut QueryBuilder<Postgres>, path: &[String], test: &FilterTest
 
 fn nested(path: &[String], value: Value) -> Value {
     path.iter().rev().fold(value, |inner, step| Value::Object(Map::from_iter([(step.clone(), inner)])))
-}
-
-/// Tests the JSON that `value` writes. A value of another kind than the one it is compared with fails the test and nothing else.
-fn json_test(sql: &mut QueryBuilder<Postgres>, value: impl FnOnce(&mut QueryBuilder<Postgres>), test: &FilterTest) {
-    let by_path =
-        |sql: &mut QueryBuilder<Postgres>, value: &mut dyn FnMut(&mut QueryBuilder<Postgres>), path: &str, given: Value| {
-            sql.push("jsonb_path_exists(");
-            value(sql);
-            sql.push(", '").push(path).push("', ").push_bind(Json(given)).push(")");
-        };
-    let mut value = Some(value);
-    let mut value = move |sql: &mut QueryBuilder<Postgres>| {
-        if let Some(write) = value.take() {
-            write(sql);
-        }
-    };
-    match test {
-        FilterTest::OneOf(values) => by_path(sql, &mut value, "$[*] ? (@ == $values[*])", json!({ "values": values })),
-        FilterTest::Compared(comparison, operand) => {
-            let path = format!("$[*] ? (@ {} $value)", comparison.sign());
-            by_path(sql, &mut value, &path, json!({ "value": operand }));
-        }
-        FilterTest::Exists(true) => by_path(sql, &mut value, "$ ? (@ != null)", json!({})),
-        FilterTest::ComparedInTime(comparison, moment) => {
-            sql.push("EXISTS (SELECT FROM jsonb_path_query(");
-            value(sql);
-            // A cast that fails would end the search; what is no time is merely not later than one.
-            sql.push(
-                ", '$[*]') AS item (value), LATERAL (SELECT item.value #>> '{}' AS spelled) AS s
-                 WHERE CASE WHEN s.spelled ~ '^\\d{4}-\\d\\d-\\d\\d' AND pg_input_is_valid(s.spelled, 'timestamptz')
-                            THEN s.spelled::timestamptz ",
-            );
-            sql.push(comparison.sign()).push(" ").push_bind(moment.clone()).push("::text::timestamptz ELSE false END)");
-        }
-        FilterTest::NoneOf(_) | FilterTest::Exists(false) => unreachable!("what is negated is asked the other way round"),
-    }
 }
 
 fn as_text(value: &Value) -> String {

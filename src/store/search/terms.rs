@@ -196,7 +196,11 @@ mod tests {
         assert!(!terms.exact);
         assert_eq!(Terms::new("물").all.trim(), "물");
         let short = Terms::new("물은");
-        assert_eq!((short.all.trim(), short.any.trim()), ("물은", "물은 물"), "one character is not enough to be asked for alone");
+        assert_eq!(
+            (short.all.trim(), short.any.trim()),
+            ("물은", "물은 물"),
+            "one character is not enough to be asked for alone"
+        );
     }
 
     #[test]

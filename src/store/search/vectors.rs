@@ -7,7 +7,8 @@
 //! | otherwise | the vector space's own HNSW index, read on until enough has come through | a document that lies far from all others |
 //! | that lets too little through | every vector is compared | nothing |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
@@ -31,6 +32,11 @@ pub(super) struct Space<'a> {
     id: i32,
     query: &'a QueryVector,
 }
+
+/// Pipelines and tasks that were seen with many chunks. They hardly ever have few again, and then nothing is missed: where the index
+/// lets too little through, every vector is compared.
+#[derive(Debug, Clone, Default)]
+pub(in crate::store) struct Crowds(Arc<Mutex<HashSet<(String, String)>>>);
 
 /// Which chunks are compared.
 enum Among {
@@ -59,7 +65,7 @@ impl<'a> Space<'a> {
     pub(super) async fn candidates(
         &self,
         query: &SearchQuery,
-        depth: usize,
+        (depth, crowds): (usize, &Crowds),
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
         if !query.filter.is_empty()
@@ -70,7 +76,7 @@ impl<'a> Space<'a> {
                 false => self.by_document(query, (&Among::Documents(ids), None), depth, connection).await,
             };
         }
-        if !self.is_small(&query.pipeline, &mut *connection).await? {
+        if self.is_crowded(&query.pipeline, crowds, &mut *connection).await? {
             for factor in CHUNKS_A_DOCUMENT {
                 let nearest = self.by_document(query, (&Among::All, Some(depth * factor)), depth, &mut *connection).await?;
                 if nearest.len() >= depth {
@@ -82,7 +88,12 @@ impl<'a> Space<'a> {
         self.by_document(query, (&Among::All, None), depth, connection).await
     }
 
-    async fn is_small(&self, pipeline: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
+    /// Whether there are too many chunks to compare them all. Counting them takes as long as a search, so what was seen is kept.
+    async fn is_crowded(&self, pipeline: &str, crowds: &Crowds, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let place = (pipeline.to_owned(), self.query.task.clone());
+        if crowds.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&place) {
+            return Ok(true);
+        }
         let chunks = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM (
                    SELECT FROM embeddings WHERE pipeline = $1 AND task = $2 LIMIT $3) AS counted"#,
@@ -90,7 +101,11 @@ impl<'a> Space<'a> {
             self.query.task,
             EXACT_UP_TO + 1
         );
-        Ok(chunks.fetch_one(connection).await? <= EXACT_UP_TO)
+        let is_crowded = chunks.fetch_one(connection).await? > EXACT_UP_TO;
+        if is_crowded {
+            crowds.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+        }
+        Ok(is_crowded)
     }
 
     /// The `depth` nearest documents of those among which is looked; of the nearest so many chunks only, where that is said.
