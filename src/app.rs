@@ -30,6 +30,7 @@ use crate::board::Board;
 use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::engine::{Engine, Priority};
+use crate::explain::Explainer;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::jobs::schedules::Schedule;
@@ -237,6 +238,7 @@ impl App {
         Service {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
+            explainer: Explainer::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
             board: Board::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
             gate,

@@ -12,6 +12,7 @@ mod backfill;
 mod bench;
 mod check;
 mod dead_letters;
+mod explain;
 mod health;
 mod jobs;
 mod ledger;
@@ -89,6 +90,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Find documents of a pipeline by meaning, by words or by both
     Search(search::SearchArgs),
+    /// Tell where everything that is said of a document comes from: model, prompt, record, tokens, device time, and what was before
+    Explain(explain::ExplainArgs),
     /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
     Check(check::CheckArgs),
     /// Train the linear head of a `classify` task from labelled rows
@@ -140,6 +143,7 @@ impl Cli {
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,
                 Command::Health(args) => health::run(global.load(&[])?, args).await,
+                Command::Explain(args) => explain::run(global.load(&args.flags())?, args).await,
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,

@@ -7,6 +7,7 @@ mod generated;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 use serde_json::{Map, Value, json};
 
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
@@ -147,7 +148,7 @@ pub struct Summary {
 }
 
 /// A half-open range of bytes in the document's text, on character boundaries.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Span {
     /// First byte.
     pub start: usize,

@@ -3,10 +3,16 @@
 //! | mode | finds | needs |
 //! |---|---|---|
 //! | `vector` | what means the same | an `embed` task |
-//! | `text` | the words, stemmed; where few documents hold them all, any of them | |
+//! | `text` | the words: English ones by their stems, Korean, Chinese and Japanese ones by pairs of characters; where few documents hold them all, any of them | |
 //! | `hybrid` | both lists, fused | an `embed` task; without one it is `text` |
 
+mod answer;
+mod cursor;
+mod filter;
+mod snippet;
+
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
@@ -17,12 +23,19 @@ use crate::engine::{Chunking, Engine, Prediction, Request, Work};
 use crate::failure::{Component, Failure, Transient};
 use crate::metrics::METRICS;
 use crate::nearest::suggestion;
-use crate::outcome::EmbeddingSet;
-use crate::pipeline::definition::Definition;
-use crate::store::{HitLabel, Passage, QueryVector, Ranks, Reader, SearchFilter, SearchHit, SearchQuery, Store};
+use crate::outcome::{EmbeddingSet, Span};
+use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
+use crate::store::{Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchHit, SearchQuery, Store};
+
+pub use answer::{Answered, Asked, Cited, Dropped, Sentence};
+pub use filter::{Condition, Test};
+pub use snippet::Snippet;
 
 /// The longest query text: far beyond a question, and short enough that no query costs more than a document.
 const QUERY_BYTES: usize = 8 << 10;
+
+/// Facets of one answer.
+const MOST_FACETS: usize = 16;
 
 /// Most hits of one answer.
 pub const MAX_LIMIT: usize = 100;
@@ -54,25 +67,16 @@ pub struct Question {
     pub mode: Mode,
     /// Most hits; 10 unless told.
     pub limit: Option<usize>,
-    /// A classification task and a label, or a metadata field and a value. All must hold.
-    pub filter: Vec<(String, String)>,
-}
-
-impl Question {
-    /// Reads one filter, `key=value`.
-    ///
-    /// # Errors
-    /// Where there is no `=`, or nothing before it.
-    pub fn condition(line: &str) -> Result<(String, String), SearchError> {
-        match line.split_once('=') {
-            Some((key, value)) if !key.trim().is_empty() => Ok((key.trim().to_owned(), value.to_owned())),
-            _ => Err(SearchError::Invalid(format!("the filter `{line}` is not of the form key=value"))),
-        }
-    }
+    /// What every hit must fulfil.
+    pub filter: Vec<Condition>,
+    /// Classification tasks and metadata fields to count the whole match by.
+    pub facets: Vec<String>,
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
 }
 
 /// What a caller gets.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Findings {
     /// The pipeline that was searched.
     pub pipeline: String,
@@ -80,10 +84,16 @@ pub struct Findings {
     pub mode: Mode,
     /// The documents, the best first.
     pub hits: Vec<Finding>,
+    /// Asks for the next page, where there is one. Pages over documents that do not change never repeat or skip one; documents that
+    /// change in between may move from one page to another.
+    pub next: Option<String>,
+    /// Documents of the whole match by label or value, as far as it was asked for: all that pass the filter and, where words count,
+    /// hold any of them.
+    pub facets: BTreeMap<String, FacetCounts>,
 }
 
 /// One document.
-#[derive(Debug, Clone, Serialize, ToSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Finding {
     /// The document.
     pub document_id: String,
@@ -91,6 +101,10 @@ pub struct Finding {
     pub score: f64,
     /// The passage that fits best, with its place in bytes of the document's text.
     pub chunk: Passage,
+    /// The part of it that shows best why.
+    pub snippet: Snippet,
+    /// The words of the query inside the passage, in bytes of the document's text.
+    pub highlights: Vec<Span>,
     /// The label that the pipeline's first classification task gave.
     pub label: Option<String>,
     /// What each classification task said.
@@ -99,8 +113,8 @@ pub struct Finding {
     pub summary: Option<String>,
     /// The document's metadata.
     pub metadata: Value,
-    /// The place among the candidates by vector and by words, from 1.
-    pub ranks: Ranks,
+    /// How the score came about, list by list.
+    pub explanation: Explanation,
 }
 
 /// Why there is no answer.
@@ -128,8 +142,22 @@ struct Searchable {
     tenant: String,
     /// The first embedding task and its model.
     embed: Option<(String, String)>,
+    /// The classification tasks, in the file's order.
     classify: Vec<String>,
+    tasks: BTreeMap<String, KnownTask>,
     metadata: Vec<String>,
+    /// How questions are answered, where the pipeline says it.
+    answers: Option<Answers>,
+    /// The folder that its paths start from.
+    base_dir: PathBuf,
+}
+
+/// What a filter must know of a task.
+#[derive(Debug, Clone)]
+struct KnownTask {
+    kind: &'static str,
+    /// The fields of its objects, where a schema names them.
+    fields: Vec<String>,
 }
 
 impl Searcher {
@@ -159,6 +187,7 @@ impl Searcher {
             return Err(SearchError::Invalid(format!("`limit` is {limit}; ask for 1 to {MAX_LIMIT} hits")));
         }
         let filter = pipeline.filter(name, &question.filter)?;
+        let facets = pipeline.facets(name, &question.facets)?;
         let mode = match (&pipeline.embed, question.mode) {
             (None, Mode::Vector) => {
                 let mend = "search with mode `text`, or add an `embed` task";
@@ -171,11 +200,20 @@ impl Searcher {
             Some((task, model)) if mode != Mode::Text => Some(self.encode(text, task, model).await?),
             _ => None,
         };
+        let space = vector.as_ref().map(|vector| (&vector.set.model, &vector.set.revision));
+        let identity = json!([name, mode, text, question.filter, space]).to_string();
+        let offset = match &question.cursor {
+            Some(cursor) => cursor::read(cursor, identity.as_bytes())?,
+            None => 0,
+        };
         let words = (mode != Mode::Vector).then(|| text.to_owned());
-        let hits = self.store.search(SearchQuery { pipeline: name.to_owned(), words, vector, limit, filter }).await?;
+        let query = SearchQuery { pipeline: name.to_owned(), words, vector, offset, limit, filter, facets };
+        let page = self.store.search(query).await?;
         METRICS.searches.inc();
-        let hits = hits.into_iter().map(|hit| pipeline.finding(hit)).collect();
-        Ok(Findings { pipeline: name.to_owned(), mode, hits })
+        let next = page.more.then(|| cursor::write(offset + limit, identity.as_bytes()));
+        let hits = page.hits.into_iter().map(|hit| pipeline.finding(hit)).collect();
+        let facets = question.facets.iter().cloned().zip(page.facets).collect();
+        Ok(Findings { pipeline: name.to_owned(), mode, hits, next, facets })
     }
 
     fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Searchable), SearchError> {
@@ -191,6 +229,10 @@ impl Searcher {
         self.pipelines.get_key_value(name).map(|(name, pipeline)| (name.as_str(), pipeline)).ok_or_else(unknown)
     }
 
+    fn silent(&self) -> Transient {
+        Transient { component: Component::Model, reason: "the model did not answer".into() }
+    }
+
     async fn encode(&self, text: &str, task: &str, model: &str) -> Result<QueryVector, SearchError> {
         let out_of_order = |reason: String| Transient { component: Component::Model, reason };
         let info = self.engine.model(model).ok_or_else(|| out_of_order(format!("model `{model}` is not loaded")))?;
@@ -201,7 +243,7 @@ impl Searcher {
             Some(Ok(answer)) => answer,
             Some(Err(Failure::Poison(poison))) => return Err(SearchError::Invalid(poison.reason)),
             Some(Err(Failure::Transient(transient))) => return Err(transient.into()),
-            None => return Err(out_of_order("the model did not answer".into()).into()),
+            None => return Err(self.silent().into()),
         };
         let vector = match answer.prediction {
             Prediction::Vectors(texts) => texts.into_iter().next().and_then(|text| text.chunks.into_iter().next()),
@@ -217,44 +259,39 @@ impl Searchable {
         let of_kind = |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind);
         let embed = of_kind("embed").find_map(|task| Some((task.name.to_string(), task.spec.model()?.to_owned())));
         let classify = of_kind("classify").map(|task| task.name.to_string()).collect();
-        let (tenant, metadata) = (definition.tenant.to_string(), definition.source.document.metadata.clone());
-        Self { tenant, embed, classify, metadata }
+        let known = |task: &TaskDefinition| KnownTask { kind: task.spec.kind(), fields: task.spec.fields(definition.base_dir()) };
+        let tasks = definition.tasks.iter().map(|task| (task.name.to_string(), known(task))).collect();
+        let metadata = definition.source.document.metadata.clone();
+        let (answers, base_dir) = (definition.answers.clone(), definition.base_dir().to_owned());
+        let tenant = definition.tenant.to_string();
+        Self { tenant, embed, classify, tasks, metadata, answers, base_dir }
     }
 
-    fn filter(&self, pipeline: &str, conditions: &[(String, String)]) -> Result<SearchFilter, SearchError> {
-        let mut filter = SearchFilter::default();
-        for (key, value) in conditions {
-            checked(&format!("the filter `{key}`"), value)?;
-            if self.classify.contains(key) {
-                filter.labels.push((key.clone(), value.clone()));
-            } else if self.metadata.contains(key) {
-                filter.metadata.push(alternatives(key, value));
-            } else {
-                let known = self.classify.iter().chain(&self.metadata).map(String::as_str);
-                let mend = suggestion(key, known);
-                return Err(SearchError::Invalid(format!(
-                    "pipeline `{pipeline}` has nothing named `{key}` to filter by; {mend}"
-                )));
-            }
+    fn facets(&self, pipeline: &str, names: &[String]) -> Result<Vec<Facet>, SearchError> {
+        if names.len() > MOST_FACETS {
+            let message = format!("`facets` names {}; {MOST_FACETS} are the most of one answer", names.len());
+            return Err(SearchError::Invalid(message));
         }
-        Ok(filter)
+        let facet = |name: &String| {
+            if self.classify.contains(name) {
+                return Ok(Facet::Label(name.clone()));
+            }
+            if self.metadata.contains(name) {
+                return Ok(Facet::Metadata(name.clone()));
+            }
+            let mend = suggestion(name, self.classify.iter().chain(&self.metadata).map(String::as_str));
+            Err(SearchError::Invalid(format!("pipeline `{pipeline}` has nothing named `{name}` to count by; {mend}")))
+        };
+        names.iter().map(facet).collect()
     }
 
     fn finding(&self, hit: SearchHit) -> Finding {
-        let SearchHit { document_id, score, chunk, labels, summary, metadata, ranks } = hit;
+        let SearchHit { document_id, score, chunk, labels, summary, metadata, highlights, explanation } = hit;
         let first = self.classify.iter().find_map(|task| labels.get(task));
         let label = first.and_then(|label| label.label.clone());
-        Finding { document_id, score, chunk, label, labels, summary, metadata, ranks }
+        let snippet = Snippet::of(&chunk, &highlights);
+        Finding { document_id, score, chunk, snippet, highlights, label, labels, summary, metadata, explanation }
     }
-}
-
-/// What metadata may say for `key=value` to hold: the text, the number or truth value it spells, or a list with one of them.
-fn alternatives(key: &str, value: &str) -> Vec<Value> {
-    let mut spelled = vec![json!(value)];
-    if let Ok(typed @ (Value::Number(_) | Value::Bool(_))) = serde_json::from_str(value) {
-        spelled.push(typed);
-    }
-    spelled.into_iter().flat_map(|value| [json!({ key: value }), json!({ key: [value] })]).collect()
 }
 
 fn checked_text(query: &str) -> Result<&str, SearchError> {
@@ -281,23 +318,13 @@ fn checked(what: &str, text: &str) -> Result<(), SearchError> {
 mod tests {
     use super::*;
 
-    fn searchable() -> Searchable {
-        Searchable { classify: vec!["topic".into()], metadata: vec!["brand".into(), "price".into()], ..Searchable::default() }
-    }
-
     #[test]
-    fn a_filter_is_a_label_where_a_task_has_the_name_and_metadata_otherwise() {
-        let conditions = [("topic".to_owned(), "Sports".to_owned()), ("price".to_owned(), "12.5".to_owned())];
-        let filter = searchable().filter("p", &conditions).unwrap();
-        assert_eq!(filter.labels, [("topic".to_owned(), "Sports".to_owned())]);
-        let expected = [json!({"price": "12.5"}), json!({"price": ["12.5"]}), json!({"price": 12.5}), json!({"price": [12.5]})];
-        assert_eq!(filter.metadata, [expected]);
-    }
-
-    #[test]
-    fn a_filter_that_names_nothing_suggests_the_nearest_name() {
-        let error = searchable().filter("p", &[("brnd".into(), "x".into())]).unwrap_err().to_string();
-        assert_eq!(error, "pipeline `p` has nothing named `brnd` to filter by; did you mean `brand`?");
+    fn a_facet_that_names_nothing_suggests_the_nearest_name() {
+        let pipeline = Searchable { classify: vec!["topic".into()], metadata: vec!["brand".into()], ..Searchable::default() };
+        let facets = pipeline.facets("p", &["topic".into(), "brand".into()]).unwrap();
+        assert_eq!(facets, [Facet::Label("topic".into()), Facet::Metadata("brand".into())]);
+        let error = pipeline.facets("p", &["brnd".into()]).unwrap_err().to_string();
+        assert_eq!(error, "pipeline `p` has nothing named `brnd` to count by; did you mean `brand`?");
     }
 
     #[test]

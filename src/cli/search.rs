@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{definitions, engine, store};
 use crate::config::{Config, ConfigError, Flag};
 use crate::demo::environment::{with_database, with_models};
-use crate::search::{DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
+use crate::search::{Condition, DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
 
 /// What to search for, and where.
 #[derive(Debug, Args)]
@@ -25,9 +25,15 @@ pub struct SearchArgs {
     /// Most hits, 1 to 100
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
-    /// Only documents with this label of a classification task, or with this value of a metadata field; all given must hold
-    #[arg(long, value_name = "KEY=VALUE")]
+    /// Only documents of which this holds: `topic=Sports`, `facts.price<50`, `brand in Acme,Umbra`, `brand missing`; all given must hold
+    #[arg(long, value_name = "CONDITION")]
     filter: Vec<String>,
+    /// Count the whole match by a classification task or a metadata field; may be given more than once
+    #[arg(long, value_name = "NAME")]
+    facet: Vec<String>,
+    /// The page behind the one that ended with this cursor
+    #[arg(long, value_name = "CURSOR")]
+    cursor: Option<String>,
     /// One JSON object on the last line of stdout
     #[arg(long)]
     json: bool,
@@ -46,11 +52,19 @@ impl SearchArgs {
 
 /// Searches and prints the hits.
 pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
-    let filter = args.filter.iter().map(|line| Question::condition(line)).collect::<Result<_, _>>().map_err(usage)?;
+    let filter = args.filter.iter().map(|line| Condition::line(line)).collect::<Result<_, _>>().map_err(usage)?;
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     // The name stands in the file where a file was given.
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let question = Question { query: args.query, pipeline: name, mode: args.mode, limit: Some(args.limit), filter };
+    let question = Question {
+        query: args.query,
+        pipeline: name,
+        mode: args.mode,
+        limit: Some(args.limit),
+        filter,
+        facets: args.facet,
+        cursor: args.cursor,
+    };
     let postgres = with_database(&mut config).await?;
     let store = store(&config)?;
     store.migrate().await?;
@@ -77,6 +91,16 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
     for (index, hit) in findings.hits.iter().enumerate() {
         print(index + 1, hit);
     }
+    for (name, counts) in &findings.facets {
+        let values: Vec<String> =
+            counts.values.iter().map(|value| format!("{} {}", one_line(&value.value), value.documents)).collect();
+        let more = if counts.more > 0 { format!(", and {} further", counts.more) } else { String::new() };
+        let without = if counts.without > 0 { format!("; {} without", counts.without) } else { String::new() };
+        println!("{name}: {}{more}{without}", values.join(", "));
+    }
+    if let Some(next) = &findings.next {
+        println!("further documents: --cursor {next}");
+    }
     Ok(())
 }
 
@@ -98,7 +122,7 @@ fn print(rank: usize, hit: &Finding) {
     if let Some(summary) = &hit.summary {
         println!("     {}", one_line(summary));
     }
-    println!("     bytes {}..{}: {}", hit.chunk.start, hit.chunk.end, one_line(&hit.chunk.text));
+    println!("     bytes {}..{}: {}", hit.chunk.start, hit.chunk.end, one_line(&hit.snippet.text));
 }
 
 /// At most as much as fits a line or two of a terminal, with control characters and line breaks gone.

@@ -203,7 +203,7 @@ async fn search(searcher: &Searcher, pipeline: &Arc<str>, queries: Vec<String>) 
             pipeline: Some(pipeline.to_string()),
             mode: Mode::Hybrid,
             limit: Some(HITS),
-            filter: Vec::new(),
+            ..Question::default()
         };
         let findings = searcher.search(&question).await.context("an example search failed")?;
         searches.push(Searched { query, hits: findings.hits });

@@ -16,7 +16,7 @@ use crate::document::{Decoder, DocumentSpec, Format};
 use crate::failure::Tolerance;
 use crate::task::TaskSpec;
 
-pub use super::file::{Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
+pub use super::file::{Answers, Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
 
 /// A pipeline, whole and free of contradictions.
 #[derive(Debug, Clone)]
@@ -45,6 +45,8 @@ pub struct Definition {
     pub examples: Vec<Example>,
     /// Searches that show what the results are good for; the demo runs them.
     pub searches: Vec<String>,
+    /// How questions about the documents are answered, where the file says it.
+    pub answers: Option<Answers>,
 }
 
 /// Where documents come from.
@@ -204,6 +206,11 @@ impl Definition {
                 report(place(example), problem);
             }
         }
+        if let Some(answers) = &file.answers {
+            for problem in answers.value.problems(path.parent().unwrap_or(Path::new(""))) {
+                problems.push(Problem::new(path, place(answers), problem));
+            }
+        }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
@@ -224,6 +231,7 @@ impl Definition {
             tolerance,
             schedules: file.schedules.into_iter().map(schedule).collect(),
             searches: file.searches,
+            answers: file.answers.map(|answers| answers.value),
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }
@@ -233,10 +241,11 @@ impl Definition {
         self.path.parent().unwrap_or(Path::new(""))
     }
 
-    /// The names of the models that the tasks ask, each once, in the file's order.
+    /// The names of the models that the tasks and the answers ask, each once, in the file's order.
     pub fn models(&self) -> Vec<&str> {
         let mut models: Vec<&str> = Vec::new();
-        for model in self.tasks.iter().filter_map(|task| task.spec.model()) {
+        let of_answers = self.answers.as_ref().map(|answers| answers.model.as_str());
+        for model in self.tasks.iter().filter_map(|task| task.spec.model()).chain(of_answers) {
             if !models.contains(&model) {
                 models.push(model);
             }
@@ -257,6 +266,13 @@ impl Definition {
                 let message = format!("task `{}` names model `{model}`, which the configuration does not{near}", task.name);
                 problems.push(Problem::new(&self.path, Some(task.place), message));
             }
+        }
+        if let Some(Answers { model, .. }) = &self.answers
+            && !config.models.contains_key(model)
+        {
+            let near = suggestion(model, config.models.keys().map(String::as_str));
+            let message = format!("`answers` names model `{model}`, which the configuration does not{near}");
+            problems.push(Problem::new(&self.path, None, message));
         }
         if let Some(parquet) = &self.sinks.parquet
             && !config.datasets.contains_key(&parquet.dataset.value)

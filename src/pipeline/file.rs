@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use jiff::SignedDuration;
 use serde::de::{MapAccess, Visitor};
@@ -15,7 +15,7 @@ use super::problem::Problem;
 use crate::config::ScheduleConfig;
 use crate::document::{DocumentSpec, Format};
 use crate::failure::Tolerance;
-use crate::task::{TaskEntry, TaskSpec};
+use crate::task::{Answering, MOST_PASSAGES, TaskEntry, TaskSpec};
 use crate::yaml;
 
 #[derive(Debug, Deserialize)]
@@ -40,6 +40,57 @@ pub(super) struct PipelineFile {
     pub examples: Vec<Spanned<Example>>,
     #[serde(default)]
     pub searches: Vec<String>,
+    pub answers: Option<Spanned<Answers>>,
+}
+
+/// How questions about the documents are answered.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Answers {
+    /// The generator's name in the configuration.
+    pub model: String,
+    /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
+    #[serde(default)]
+    pub prompt: Option<PathBuf>,
+    /// Passages that the model is given.
+    #[serde(default = "Answers::usual_passages")]
+    pub passages: usize,
+    /// The least similarity of a passage to the question, from 0 to 1, for there to be an answer; not asked of a document that holds
+    /// all words of the question.
+    #[serde(default = "Answers::usual_similarity")]
+    pub min_similarity: f64,
+}
+
+impl Answers {
+    /// The usual way, by that model.
+    pub fn by(model: &str) -> Self {
+        let (passages, min_similarity) = (Self::usual_passages(), Self::usual_similarity());
+        Self { model: model.to_owned(), prompt: None, passages, min_similarity }
+    }
+
+    fn usual_passages() -> usize {
+        6
+    }
+
+    fn usual_similarity() -> f64 {
+        0.3
+    }
+
+    /// What is wrong with them, a sentence each. Paths are relative to `base_dir`.
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
+        let mut problems = Vec::new();
+        if let Some(prompt) = &self.prompt {
+            problems
+                .extend(Answering::problems(&base_dir.join(prompt)).into_iter().map(|fault| format!("`answers` has {fault}")));
+        }
+        if !(1..=MOST_PASSAGES).contains(&self.passages) {
+            problems.push(format!("`answers.passages` is {}: write 1 to {MOST_PASSAGES}", self.passages));
+        }
+        if !(0.0..=1.0).contains(&self.min_similarity) {
+            problems.push(format!("`answers.min_similarity` is {}: write 0, which takes any passage, to 1", self.min_similarity));
+        }
+        problems
+    }
 }
 
 #[derive(Debug, Deserialize)]

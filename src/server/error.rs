@@ -23,6 +23,8 @@ pub enum Code {
     NotFound,
     /// There is no such job.
     UnknownJob,
+    /// There is no such document.
+    UnknownDocument,
     /// There is no such dead letter.
     UnknownLetter,
     /// The path is served, but not by this method.
@@ -43,12 +45,13 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
         Self::NotFound,
         Self::UnknownJob,
+        Self::UnknownDocument,
         Self::UnknownLetter,
         Self::MethodNotAllowed,
         Self::Conflict,
@@ -67,6 +70,7 @@ impl Code {
             Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "the token is not good for this"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "nothing is served here"),
             Self::UnknownJob => ("unknown_job", StatusCode::NOT_FOUND, "there is no such job"),
+            Self::UnknownDocument => ("unknown_document", StatusCode::NOT_FOUND, "there is no such document"),
             Self::UnknownLetter => ("unknown_letter", StatusCode::NOT_FOUND, "there is no such dead letter"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "another method is needed"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "it contradicts what is there"),

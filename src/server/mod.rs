@@ -7,6 +7,8 @@
 //! | `GET /openapi.json` | nothing | the description of all this |
 //! | `GET /metrics` | `read`, and no tenant | Prometheus text |
 //! | `POST /v1/search` | `read` | the documents that answer a question |
+//! | `POST /v1/answer` | `read` | an answer from the documents, each sentence with its citations |
+//! | `GET /v1/documents/{id}` | `read` | everything that is known of a document, and where it comes from |
 //! | `POST /v1/jobs` | `submit` | the job, queued or known already |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | `read` | jobs and how far they are |
 //! | `POST /v1/jobs/{id}/cancel`, `…/retry` | `submit` | the job, as it then is |
@@ -18,8 +20,10 @@
 //! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
 //! Refusals are `application/problem+json`; every reason stands in `error.rs`.
 
+mod answer;
 mod console;
 mod contents;
+mod documents;
 mod error;
 mod gate;
 mod guard;
@@ -53,6 +57,7 @@ use self::gate::Need;
 use crate::access::Scope::{Read, Submit};
 use crate::board::Board;
 use crate::config::{ConfigError, ServerConfig};
+use crate::explain::Explainer;
 use crate::health::Health;
 use crate::jobs::Desk;
 use crate::search::Searcher;
@@ -69,6 +74,8 @@ pub struct Service {
     pub health: Health,
     /// Answers `/v1/search`.
     pub searcher: Searcher,
+    /// Answers `/v1/documents`.
+    pub explainer: Explainer,
     /// Answers `/v1/jobs`, whether or not this process works on jobs.
     pub desk: Desk,
     /// Answers `/v1/pipelines` and `/v1/dead-letters`.
@@ -86,6 +93,8 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .get("/openapi.json", Nothing, openapi::describe)
         .get("/metrics", Whole(Read), metrics::render)
         .post("/v1/search", Scope(Read), search::answer)
+        .post("/v1/answer", Scope(Read), answer::answer)
+        .get("/v1/documents/{id}", Scope(Read), documents::explain)
         .get("/v1/jobs", Scope(Read), jobs::list)
         .post("/v1/jobs", Scope(Submit), jobs::submit)
         .get("/v1/jobs/{id}", Scope(Read), jobs::show)

@@ -8,7 +8,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{Code, Problem};
-use super::{health, jobs, letters, metrics, pipelines, search};
+use super::{answer, documents, health, jobs, letters, metrics, pipelines, search};
 
 /// The description. A test compares it with the router, line by line.
 #[derive(OpenApi)]
@@ -19,7 +19,7 @@ use super::{health, jobs, letters, metrics, pipelines, search};
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
-        health::alive, health::ready, metrics::render, describe, search::answer,
+        health::alive, health::ready, metrics::render, describe, search::answer, answer::answer, documents::explain,
         jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
         pipelines::list, letters::list, letters::show, letters::replay
     ),

@@ -1,4 +1,4 @@
-//! `POST /v1/search`: `{"query","pipeline","mode","limit","filter"}` to `{"hits":[…]}`.
+//! `POST /v1/search`: `{"query","pipeline","mode","limit","filter","facets","cursor"}` to `{"hits":[…],"next":…,"facets":{…}}`.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::{Extension, Json};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
@@ -14,35 +14,43 @@ use super::Service;
 use super::error::{ApiError, Problem};
 use super::gate::Caller;
 use crate::nearest::suggestion;
-use crate::search::{Findings, Mode, Question, SearchError};
+use crate::search::{Condition, Findings, Mode, Question, SearchError};
 
 /// The keys of the body.
-const KEYS: [&str; 5] = ["query", "pipeline", "mode", "limit", "filter"];
+const KEYS: [&str; 7] = ["query", "pipeline", "mode", "limit", "filter", "facets", "cursor"];
 
-/// A search.
-#[derive(Deserialize, ToSchema)]
+/// What is looked for.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
 #[schema(as = Search)]
 pub struct Body {
-    /// What to look for.
+    /// The question, in words.
     #[schema(min_length = 1, max_length = 8192)]
-    query: String,
-    /// Where; may be left out where there is one pipeline.
-    pipeline: Option<String>,
-    /// How.
+    pub query: String,
+    /// The pipeline whose documents are searched; may be left out where there is one.
+    pub pipeline: Option<String>,
+    /// By meaning, by words or by both.
     #[serde(default)]
-    mode: Mode,
-    /// Most hits; 10 unless told.
+    pub mode: Mode,
+    /// Most hits, 1 to 100; 10 unless told.
     #[schema(minimum = 1, maximum = 100)]
-    limit: Option<usize>,
+    pub limit: Option<usize>,
+    /// What every hit must fulfil.
     #[serde(default)]
-    filter: Filter,
+    pub filter: Filter,
+    /// Classification tasks and metadata fields to count the whole match by.
+    #[serde(default)]
+    pub facets: Vec<String>,
+    /// The `next` of the page before.
+    pub cursor: Option<String>,
 }
 
-/// What every hit must fulfil: `{"topic":"Sports"}`, or as on the command line `["topic=Sports"]`.
-#[derive(Deserialize, ToSchema)]
-#[serde(untagged, expecting = "`filter` must be an object of texts, numbers and truth values, or a list of `key=value`")]
-enum Filter {
-    Pairs(BTreeMap<String, Value>),
+/// `{"topic":"Sports","facts.price":{"lt":50}}`, or as on the command line `["topic=Sports","facts.price<50"]`.
+#[derive(Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "`filter` must be an object of names with values or operators, or a list of `key=value`")]
+pub enum Filter {
+    /// Names with values, or with operators and theirs.
+    Object(BTreeMap<String, Value>),
+    /// Lines of the command line.
     Lines(Vec<String>),
 }
 
@@ -75,25 +83,18 @@ fn question(body: &[u8]) -> Result<Question, ApiError> {
     }
     let body: Body = serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no search: {e}")))?;
     let filter = body.filter.conditions()?;
-    Ok(Question { query: body.query, pipeline: body.pipeline, mode: body.mode, limit: body.limit, filter })
+    let Body { query, pipeline, mode, limit, facets, cursor, .. } = body;
+    Ok(Question { query, pipeline, mode, limit, filter, facets, cursor })
 }
 
 impl Filter {
-    fn conditions(self) -> Result<Vec<(String, String)>, ApiError> {
+    /// The conditions that it is.
+    fn conditions(&self) -> Result<Vec<Condition>, SearchError> {
         match self {
-            Self::Pairs(pairs) => pairs.into_iter().map(condition).collect(),
-            Self::Lines(lines) => lines.iter().map(|line| Question::condition(line).map_err(ApiError::from)).collect(),
+            Self::Object(object) => Condition::object(object.clone().into_iter().collect()),
+            Self::Lines(lines) => lines.iter().map(|line| Condition::line(line)).collect(),
         }
     }
-}
-
-fn condition((key, value): (String, Value)) -> Result<(String, String), ApiError> {
-    let text = match value {
-        Value::String(text) => text,
-        Value::Number(_) | Value::Bool(_) => value.to_string(),
-        _ => return Err(ApiError::invalid(format!("the filter `{key}` must be a text, a number or a truth value"))),
-    };
-    Ok((key, text))
 }
 
 impl From<SearchError> for ApiError {
@@ -122,7 +123,7 @@ mod tests {
     fn both_spellings_of_a_filter_mean_the_same() {
         for filter in [r#"{"topic":"Sports"}"#, r#"["topic=Sports"]"#] {
             let question = question(format!(r#"{{"query":"x","filter":{filter}}}"#).as_bytes()).unwrap();
-            assert_eq!(question.filter, [("topic".to_owned(), "Sports".to_owned())], "for {filter}");
+            assert_eq!(question.filter, [Condition::line("topic=Sports").unwrap()], "for {filter}");
         }
     }
 
@@ -133,7 +134,7 @@ mod tests {
         assert!(error_of(r#"{"query":"x","mode":"fuzzy"}"#).contains("`vector`, `text`, `hybrid`"));
         assert!(error_of(r#"{"query":"x","limit":-1}"#).contains("expected usize"));
         assert!(error_of(r#"{"query":"x","filter":3}"#).contains("`filter` must be an object"));
-        assert!(error_of(r#"{"query":"x","filter":{"a":null}}"#).contains("the filter `a` must be"));
+        assert!(error_of(r#"{"query":"x","filter":{"a":{"lss":3}}}"#).contains("the filter `a` has no operator `lss`"));
         assert!(error_of(r#"{"query":"x","filter":["a"]}"#).contains("key=value"));
     }
 }

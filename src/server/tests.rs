@@ -49,7 +49,7 @@ async fn started(config: ServerConfig) -> Running {
     let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service { health: health.clone(), searcher: searcher(), desk: desk(), board: board(), gate: Gate::new(&config, None) };
+    let service = Service { health: health.clone(), searcher: searcher(), explainer: explainer(), desk: desk(), board: board(), gate: Gate::new(&config, None) };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: Client::new(), stop, served }
@@ -64,6 +64,10 @@ fn desk() -> Desk {
 /// A board of one pipeline.
 fn board() -> Board {
     Board::new(store(), &[notes()], None)
+}
+
+fn explainer() -> Explainer {
+    Explainer::new(store(), [&notes()], None)
 }
 
 /// A database that nobody listens for.
@@ -220,9 +224,39 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
     // It waits in the socket's queue until the service itself is there.
     tokio::task::yield_now().await;
-    let service = Service { health: Health::new(), searcher: searcher(), desk: desk(), board: board(), gate: gate.clone() };
+    let service = Service { health: Health::new(), searcher: searcher(), explainer: explainer(), desk: desk(), board: board(), gate: gate.clone() };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));
     assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");
     served.abort();
+}
+
+#[tokio::test]
+async fn documents_and_answers_are_refused_with_the_mend() {
+    let server = running(None).await;
+    let words = async |response: reqwest::Response| {
+        let status = response.status().as_u16();
+        (status, response.json::<Value>().await.unwrap().to_string())
+    };
+    for (path, status, message) in [
+        ("/v1/documents/x?pipeline=note", 400, "did you mean `notes`?"),
+        ("/v1/documents/x?pipelin=notes", 400, "pipelin"),
+        ("/v1/documents/x%00", 400, "U+0000"),
+        ("/v1/documents/x", 503, "the database is out of order"),
+    ] {
+        let (seen, said) = words(server.get(path).await).await;
+        assert_eq!(seen, status, "for {path}: {said}");
+        assert!(said.contains(message), "for {path}: {said}");
+    }
+    for (body, message) in [
+        (json!({ "question": "" }), "`question` is empty"),
+        (json!({ "question": "x", "pipeline": "note" }), "did you mean `notes`?"),
+        (json!({ "question": "x" }), "does not say who answers"),
+        (json!({ "question": "x", "model": "clerk" }), "there is no generator `clerk`"),
+        (json!({ "query": "x" }), "unknown key `query`"),
+    ] {
+        let response = server.client.post(format!("{}/v1/answer", server.url)).json(&body).send().await.unwrap();
+        let (status, said) = words(response).await;
+        assert!(status == 400 && said.contains(message), "for {body}: {status} {said}");
+    }
 }

@@ -7,6 +7,7 @@ mod dead_letters;
 mod documents;
 mod embedding_sets;
 mod figures;
+mod explain;
 mod files;
 mod isolation;
 mod jobs;
@@ -32,11 +33,13 @@ use tokio::time::timeout;
 
 use crate::config::DatabaseConfig;
 use crate::failure::{Component, Transient};
+use search::Crowds;
 
 pub use commit::{CommitError, Ledgered};
 pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
 pub use documents::DocumentSource;
 pub use figures::DayFigures;
+pub use explain::{DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
 pub use files::StagedFile;
 pub use isolation::{Attempts, Doubt};
 pub use jobs::{
@@ -47,7 +50,10 @@ pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use positions::{Gap, PositionRow, Skip, SkipError};
 pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
-pub use search::{HitLabel, Passage, QueryVector, Ranks, SearchFilter, SearchHit, SearchQuery};
+pub use search::{
+    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, HitLabel, Passage,
+    QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, Standing,
+};
 pub use statistics::{DocumentGlance, PipelineStatistics};
 pub use stops::{PipelineState, Stop};
 pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
@@ -60,6 +66,7 @@ pub struct Store {
     pool: PgPool,
     /// How long a statement or a transaction may take before the database counts as gone.
     deadline: Duration,
+    crowds: Crowds,
 }
 
 /// Connections of one process unless the configuration says otherwise: a handful of partitions commit at once.
@@ -107,7 +114,7 @@ impl Store {
             // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
             .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
             .connect_lazy_with(options);
-        Ok(Self { pool, deadline })
+        Ok(Self { pool, deadline, crowds: Crowds::default() })
     }
 
     /// Brings the schema up to date. Safe to call from several processes at once.

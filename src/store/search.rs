@@ -6,22 +6,31 @@
 //! | words | documents with all the words, then with any | `ts_rank`, below 1; plus 1 where all the words are there |
 //! | both | the union | reciprocal rank fusion: the sum of 1 / (60 + rank) |
 
+mod describe;
+mod facets;
+mod filter;
+mod marks;
+mod terms;
 mod vectors;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::types::Json;
-use sqlx::{Connection, PgConnection};
+use sqlx::Connection;
 use utoipa::ToSchema;
 
 use super::{Reader, Store, unavailable};
 use crate::failure::Transient;
-use crate::outcome::EmbeddingSet;
-use vectors::{Space, Spans};
-use words::{best_passage, by_words};
+use crate::outcome::{EmbeddingSet, Span};
+use vectors::Space;
+
+pub(super) use vectors::Crowds;
+use words::Wording;
+
+pub use facets::{Facet, FacetCounts, FacetValue};
+pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter};
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -32,10 +41,25 @@ pub struct SearchQuery {
     pub words: Option<String>,
     /// The vector, where meaning counts.
     pub vector: Option<QueryVector>,
+    /// Hits to pass over, which earlier pages had.
+    pub offset: usize,
     /// Most hits to return.
     pub limit: usize,
     /// What every hit must fulfil.
     pub filter: SearchFilter,
+    /// What to count the whole match by.
+    pub facets: Vec<Facet>,
+}
+
+/// A part of the answer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SearchPage {
+    /// The hits, the best first.
+    pub hits: Vec<SearchHit>,
+    /// Whether there are further ones.
+    pub more: bool,
+    /// The counts, in the order in which they were asked for.
+    pub facets: Vec<FacetCounts>,
 }
 
 /// A point in a vector space, and the task whose vectors are compared with it.
@@ -47,15 +71,6 @@ pub struct QueryVector {
     pub task: String,
     /// The components.
     pub vector: Vec<f32>,
-}
-
-/// Conditions that all must hold.
-#[derive(Debug, Clone, Default)]
-pub struct SearchFilter {
-    /// Classification task and a label it must have given.
-    pub labels: Vec<(String, String)>,
-    /// For each condition, the JSON objects of which the document's metadata must contain at least one.
-    pub metadata: Vec<Vec<Value>>,
 }
 
 /// One document found.
@@ -73,8 +88,10 @@ pub struct SearchHit {
     pub summary: Option<String>,
     /// The document's metadata.
     pub metadata: Value,
-    /// The place of the document in each list of candidates, from 1.
-    pub ranks: Ranks,
+    /// The words of the query inside the passage, in bytes of the document's text.
+    pub highlights: Vec<Span>,
+    /// How the score came about.
+    pub explanation: Explanation,
 }
 
 /// A part of a document's text.
@@ -99,17 +116,30 @@ pub struct HitLabel {
     pub labels: Vec<String>,
 }
 
-/// Where a hit stood among the candidates.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Ranks {
-    /// By vector.
-    pub vector: Option<usize>,
-    /// By words.
-    pub text: Option<usize>,
+/// How a hit's score came about: the sum of what each list gave it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Explanation {
+    /// The list by meaning, where it has the document.
+    pub vector: Option<Standing>,
+    /// The list by words, where it has the document.
+    pub text: Option<Standing>,
 }
 
-/// Candidates that each list contributes at least: fusion needs to look below the last hit.
-const DEPTH: usize = 100;
+/// Where a hit stood in one list.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Standing {
+    /// Its place, from 1.
+    pub rank: usize,
+    /// What decided the place: the cosine similarity, or the weight of the words.
+    pub score: f64,
+    /// What the list adds to the hit's score: 1 / (60 + rank) where two lists are fused, its own score otherwise.
+    pub adds: f64,
+    /// In the list by words, whether the document holds all of them.
+    pub all_words: Option<bool>,
+}
+
+/// Candidates of each list: the first pages come from the best of them, and only whoever turns many pages pays for more.
+const DEPTHS: [usize; 2] = [100, 1_000];
 
 /// The usual constant of reciprocal rank fusion: dampens the first ranks enough that both lists have a say.
 const FUSION: f64 = 60.0;
@@ -117,6 +147,14 @@ const FUSION: f64 = 60.0;
 struct Candidate {
     id: String,
     score: f64,
+    all_words: bool,
+}
+
+/// A document in the order of the answer.
+struct Ranked {
+    id: String,
+    score: f64,
+    explanation: Explanation,
 }
 
 impl Store {
@@ -124,7 +162,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable or takes too long.
-    pub async fn search(&self, query: SearchQuery) -> Result<Vec<SearchHit>, Transient> {
+    pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
         self.reader(None).search(query).await
     }
 }
@@ -132,11 +170,14 @@ impl Store {
 impl Reader {
     /// The documents that fit best, the best first.
     ///
+    /// The order does not depend on `offset` and `limit`: pages of one question over documents that do not change never repeat or
+    /// skip one, and of equals the smaller id comes first. Documents that change in between may move from one page to another.
+    ///
     /// Runs to its end even if the caller goes away: a transaction that is dropped while it begins poisons its connection.
     ///
     /// # Errors
     /// Where the database is unavailable or takes too long.
-    pub async fn search(&self, query: SearchQuery) -> Result<Vec<SearchHit>, Transient> {
+    pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
         let reader = self.clone();
         let search = tokio::spawn(async move { reader.search_to_the_end(&query).await.map_err(unavailable) });
         search.await.unwrap_or_else(|error| match error.try_into_panic() {
@@ -145,16 +186,18 @@ impl Reader {
         })
     }
 
-    async fn search_to_the_end(&self, query: &SearchQuery) -> sqlx::Result<Vec<SearchHit>> {
+    async fn search_to_the_end(&self, query: &SearchQuery) -> sqlx::Result<SearchPage> {
         let mut connection = self.store.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         // One snapshot for all statements; an index scan that goes on until the filters let enough through.
         sqlx::raw_sql(
             "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
              SET LOCAL statement_timeout = '15s';
-             SET LOCAL hnsw.ef_search = 100;
+             SET LOCAL TimeZone = 'UTC';
+             SET LOCAL hnsw.ef_search = 200;
              SET LOCAL hnsw.iterative_scan = relaxed_order;
-             SET LOCAL hnsw.max_scan_tuples = 100000",
+             SET LOCAL hnsw.max_scan_tuples = 100000;
+             SET LOCAL hnsw.scan_mem_multiplier = 4",
         )
         .execute(&mut *transaction)
         .await?;
@@ -162,92 +205,64 @@ impl Reader {
             Some(vector) => Space::find(vector, &mut transaction).await?,
             None => None,
         };
-        let mut lists = Vec::new();
-        if let Some(space) = &space {
-            lists.push((true, space.candidates(query, &mut transaction).await?));
+        let wording = match &query.words {
+            Some(words) => Some(Wording::parse(words, &mut transaction).await?),
+            None => None,
+        };
+        let wanted = query.offset + query.limit;
+        let mut order: Vec<Ranked> = Vec::new();
+        for depth in DEPTHS {
+            let by_vector = match &space {
+                Some(space) => space.candidates(query, (depth, &self.store.crowds), &mut transaction).await?,
+                None => Vec::new(),
+            };
+            let by_words = match &wording {
+                Some(wording) => wording.candidates(query, depth, &mut transaction).await?,
+                None => Vec::new(),
+            };
+            let exhausted = by_vector.len() < depth && by_words.len() < depth;
+            // What came from fewer candidates keeps its place, so that no page depends on how far others went.
+            let known: HashSet<String> = order.iter().map(|ranked| ranked.id.clone()).collect();
+            let ranked = fuse(by_vector, by_words, query.vector.is_some() && query.words.is_some());
+            order.extend(ranked.into_iter().filter(|ranked| !known.contains(&ranked.id)));
+            if order.len() > wanted || exhausted {
+                break;
+            }
         }
-        if let Some(words) = &query.words {
-            lists.push((false, by_words(words, query, &mut transaction).await?));
+        let more = order.len() > wanted;
+        let page: Vec<Ranked> = order.into_iter().skip(query.offset).take(query.limit).collect();
+        let mut facets = Vec::with_capacity(query.facets.len());
+        for facet in &query.facets {
+            facets.push(facets::count(query, wording.as_ref(), facet, &mut transaction).await?);
         }
-        let ranked = fuse(lists, query.vector.is_some() && query.words.is_some(), query.limit);
-        // Candidates are ids and scores of the one pipeline that was asked for. Under a policy their indexes would be of no use, for no
+        // Candidates and counts are of the one pipeline that was asked for. Under a policy their indexes would be of no use, for no
         // operator of full text may look at a row before the policy has. What leaves the database is read under it.
         self.confine(&mut transaction).await?;
-        let hits = describe(query, space.as_ref(), ranked, &mut transaction).await?;
+        let hits = describe::describe(query, (space.as_ref(), wording.as_ref()), page, &mut transaction).await?;
         transaction.commit().await?;
-        Ok(hits)
+        Ok(SearchPage { hits, more, facets })
     }
 }
 
-fn columns(pairs: &[(String, String)]) -> (Vec<&str>, Vec<&str>) {
-    pairs.iter().map(|(task, label)| (task.as_str(), label.as_str())).unzip()
-}
-
-/// The best `limit` of the lists' union. `fused`: by reciprocal ranks; otherwise there is one list and its scores stand.
-fn fuse(lists: Vec<(bool, Vec<Candidate>)>, fused: bool, limit: usize) -> Vec<(Candidate, Ranks)> {
-    let mut union: BTreeMap<String, (f64, Ranks)> = BTreeMap::new();
-    for (by_vector, list) in lists {
-        for (index, candidate) in list.into_iter().enumerate() {
+/// The lists' union, the best first. `fused`: by reciprocal ranks; otherwise there is one list and its scores stand.
+fn fuse(by_vector: Vec<Candidate>, by_words: Vec<Candidate>, fused: bool) -> Vec<Ranked> {
+    let mut union: BTreeMap<String, (f64, Explanation)> = BTreeMap::new();
+    for (is_vector, list) in [(true, by_vector), (false, by_words)] {
+        for (index, Candidate { id, score, all_words }) in list.into_iter().enumerate() {
             let rank = index + 1;
-            let (score, ranks) = union.entry(candidate.id).or_default();
-            *score += if fused { 1.0 / (FUSION + rank as f64) } else { candidate.score };
-            *(if by_vector { &mut ranks.vector } else { &mut ranks.text }) = Some(rank);
+            let adds = if fused { 1.0 / (FUSION + rank as f64) } else { score };
+            let (total, explanation) = union.entry(id).or_default();
+            *total += adds;
+            match is_vector {
+                true => explanation.vector = Some(Standing { rank, score, adds, all_words: None }),
+                false => explanation.text = Some(Standing { rank, score, adds, all_words: Some(all_words) }),
+            }
         }
     }
-    let mut ranked: Vec<_> = union.into_iter().map(|(id, (score, ranks))| (Candidate { id, score }, ranks)).collect();
+    let mut ranked: Vec<_> = union.into_iter().map(|(id, (score, explanation))| Ranked { id, score, explanation }).collect();
     // Stable: documents that tie stay in the order of their ids.
-    ranked.sort_by(|a, b| b.0.score.total_cmp(&a.0.score));
-    ranked.truncate(limit);
+    ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
     ranked
-}
-
-/// Adds to each candidate what people want to see of it.
-async fn describe(
-    query: &SearchQuery,
-    space: Option<&Space<'_>>,
-    ranked: Vec<(Candidate, Ranks)>,
-    connection: &mut PgConnection,
-) -> sqlx::Result<Vec<SearchHit>> {
-    let ids: Vec<String> = ranked.iter().map(|(candidate, _)| candidate.id.clone()).collect();
-    let spans = match space {
-        Some(space) => space.best_chunks(&query.pipeline, &ids, &mut *connection).await?,
-        None => Spans::new(),
-    };
-    // Where a chunk is known only its bytes travel; otherwise the part of the text that is indexed for words.
-    let starts: Vec<Option<i32>> = ids.iter().map(|id| spans.get(id).map(|span| span.start as i32)).collect();
-    let lengths: Vec<Option<i32>> = ids.iter().map(|id| spans.get(id).map(|span| (span.end - span.start) as i32)).collect();
-    let rows = sqlx::query!(
-        r#"SELECT d.id, d.metadata,
-                  coalesce(substring(convert_to(d.text, 'UTF8') FROM h.start + 1 FOR h.length),
-                           convert_to(left(d.text, 100000), 'UTF8')) AS "text!",
-                  (SELECT jsonb_object_agg(r.task, jsonb_build_object(
-                       'label', r.label, 'confidence', r.confidence, 'labels', coalesce(r.fields -> 'labels', '[]')))
-                   FROM results r WHERE r.pipeline = d.pipeline AND r.document_id = d.id AND r.kind = 'classify'
-                  ) AS "labels: Json<BTreeMap<String, HitLabel>>",
-                  (SELECT r.text FROM results r
-                   WHERE r.pipeline = d.pipeline AND r.document_id = d.id AND r.kind = 'summarize'
-                   ORDER BY r.task LIMIT 1) AS summary
-           FROM unnest($2::text[], $3::integer[], $4::integer[]) AS h (id, start, length)
-           JOIN documents d ON d.pipeline = $1 AND d.id = h.id"#,
-        query.pipeline,
-        &ids,
-        &starts as &[Option<i32>],
-        &lengths as &[Option<i32>]
-    )
-    .fetch_all(connection)
-    .await?;
-    let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
-    let found = ranked.into_iter().filter_map(|(candidate, ranks)| Some((rows.remove(&candidate.id)?, candidate.score, ranks)));
-    let hits = found.map(|(row, score, ranks)| {
-        let text = String::from_utf8_lossy(&row.text);
-        let chunk = match spans.get(&row.id) {
-            Some(span) => Passage { start: span.start, end: span.start + row.text.len(), text: text.into_owned() },
-            None => best_passage(&text, query.words.as_deref().unwrap_or_default()),
-        };
-        let labels = row.labels.map(|labels| labels.0).unwrap_or_default();
-        SearchHit { document_id: row.id, score, chunk, labels, summary: row.summary, metadata: row.metadata, ranks }
-    });
-    Ok(hits.collect())
 }
 
 #[cfg(test)]
@@ -255,15 +270,17 @@ mod tests {
     use super::*;
 
     fn list(ids: &[&str]) -> Vec<Candidate> {
-        ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5 }).collect()
+        ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5, all_words: false }).collect()
     }
 
     #[test]
     fn a_document_in_both_lists_beats_the_first_of_one() {
-        let ranked = fuse(vec![(true, list(&["a", "b"])), (false, list(&["c", "b"]))], true, 10);
-        let ids: Vec<_> = ranked.iter().map(|(candidate, _)| candidate.id.as_str()).collect();
+        let ranked = fuse(list(&["a", "b"]), list(&["c", "b"]), true);
+        let ids: Vec<_> = ranked.iter().map(|ranked| ranked.id.as_str()).collect();
         assert_eq!(ids, ["b", "a", "c"], "b is second in both lists, a and c tie");
-        assert_eq!(ranked[0].1, Ranks { vector: Some(2), text: Some(2) });
-        assert!((ranked[0].0.score - 2.0 / 62.0).abs() < 1e-12);
+        let Explanation { vector: Some(vector), text: Some(text) } = &ranked[0].explanation else { panic!("b is in both lists") };
+        assert_eq!((vector.rank, text.rank), (2, 2));
+        assert!((ranked[0].score - 2.0 / 62.0).abs() < 1e-12);
+        assert!((vector.adds + text.adds - ranked[0].score).abs() < 1e-12, "the explanation adds up");
     }
 }

@@ -112,7 +112,7 @@ impl ExtractSpec {
         Ok(Extract { signature, prompting, schema, strict: self.strict, each })
     }
 
-    fn read(&self, base_dir: &Path) -> Result<(PromptFile, Arc<Schema>), String> {
+    pub(super) fn read(&self, base_dir: &Path) -> Result<(PromptFile, Arc<Schema>), String> {
         let file = match &self.prompt {
             Some(prompt) => PromptFile::read(&base_dir.join(prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?,
             None => PromptFile {

@@ -3,6 +3,7 @@
 //! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
 
 mod abstractive;
+mod answering;
 mod answers;
 pub mod calibration;
 mod classify;
@@ -29,6 +30,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use answering::{Answering, Claim, MOST_PASSAGES};
 pub use classify::ClassifySpec;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
@@ -162,6 +164,20 @@ kinds! {
     extract: Extract(ExtractSpec),
     /// Text that a model writes after a prompt.
     write: Write(WriteSpec),
+}
+
+impl TaskSpec {
+    /// The fields that the task's objects may have by their schema, in its order; none where there is no schema. Paths are relative
+    /// to `base_dir`.
+    pub fn fields(&self, base_dir: &Path) -> Vec<String> {
+        let schema = match self {
+            Self::Extract(spec) => spec.read(base_dir).ok().map(|(_, schema)| schema),
+            Self::Write(spec) => spec.read(base_dir).ok().and_then(|file| file.schema),
+            _ => None,
+        };
+        let properties = schema.as_ref().and_then(|schema| schema.value().get("properties")?.as_object());
+        properties.into_iter().flat_map(|properties| properties.keys().cloned()).collect()
+    }
 }
 
 fn model<'a>(engine: &'a Engine, name: &str) -> anyhow::Result<&'a ModelInfo> {

@@ -89,7 +89,7 @@ impl PromptFile {
         Self::parse(path, &text)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, String> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, String> {
         let fault = |line: u64, message: &str| format!("{}:{line}: {message}", path.display());
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines = text.split_inclusive('\n');

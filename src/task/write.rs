@@ -80,7 +80,7 @@ impl WriteSpec {
         Ok(Write { signature, prompting, each })
     }
 
-    fn read(&self, base_dir: &Path) -> Result<PromptFile, String> {
+    pub(super) fn read(&self, base_dir: &Path) -> Result<PromptFile, String> {
         let file = PromptFile::read(&base_dir.join(&self.prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?;
         file.with_schema(self.schema.as_ref(), base_dir)
     }

@@ -9,6 +9,7 @@
 )]
 
 mod access;
+mod answers;
 mod backfill;
 mod bad_input;
 mod bench;
@@ -19,7 +20,9 @@ mod demo;
 mod deploy;
 mod desk;
 mod engine;
+mod explain;
 mod faults;
+mod figures;
 mod floors;
 mod formats;
 mod harness;
@@ -67,6 +70,9 @@ fn main() -> ExitCode {
         properties::trials(),
         schedules::trials(),
         search::trials(),
+        answers::trials(),
+        explain::trials(),
+        figures::trials(),
         writer::trials(),
         faults::trials(),
         jobs::trials(),

@@ -1,21 +1,49 @@
-//! Candidates by meaning: the vector space's own HNSW index, and every vector where that lets too little through.
+//! Candidates by meaning.
+//!
+//! | where | how | may miss |
+//! |---|---|---|
+//! | few chunks in all | every vector is compared | nothing |
+//! | few documents pass the filter | every vector of theirs is compared | nothing |
+//! | otherwise | the vector space's own HNSW index, read on until enough has come through | a document that lies far from all others |
+//! | that lets too little through | every vector is compared | nothing |
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, PoisonError};
 
-use sqlx::types::Json;
-use sqlx::{AssertSqlSafe, PgConnection, Row};
+use sqlx::postgres::PgArguments;
+use sqlx::{Arguments, AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
 
-use super::{Candidate, DEPTH, QueryVector, SearchQuery, columns};
+use super::{Candidate, QueryVector, SearchQuery};
 use crate::outcome::Span;
 
 /// Chunks up to which every vector is compared: that takes some 20 ms and misses nothing, while an index may miss a document
 /// that lies far from all others.
 const EXACT_UP_TO: i64 = 10_000;
 
+/// Documents that pass a filter up to which all of theirs are compared. Reading the index until so rare a document comes through
+/// takes longer and misses some.
+const SELECTIVE_UP_TO: usize = 5_000;
+
+/// Chunks to read for each document wanted: two are enough where documents are short. More are tried before every vector is.
+const CHUNKS_A_DOCUMENT: [usize; 2] = [2, 16];
+
 /// The vector space that the query lives in, once it holds vectors.
 pub(super) struct Space<'a> {
     id: i32,
     query: &'a QueryVector,
+}
+
+/// Pipelines and tasks that were seen with many chunks. They hardly ever have few again, and then nothing is missed: where the index
+/// lets too little through, every vector is compared.
+#[derive(Debug, Clone, Default)]
+pub(in crate::store) struct Crowds(Arc<Mutex<HashSet<(String, String)>>>);
+
+/// Which chunks are compared.
+enum Among {
+    /// The few documents that pass the filter.
+    Documents(Vec<String>),
+    /// All, and each document must pass the filter.
+    All,
 }
 
 impl<'a> Space<'a> {
@@ -34,35 +62,38 @@ impl<'a> Space<'a> {
     }
 
     /// The documents by their nearest chunk, as far as the filters let them through.
-    pub(super) async fn candidates(&self, query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<Vec<Candidate>> {
-        let depth = query.limit.max(DEPTH);
-        let (id, distance) = (self.id, self.distance());
-        let mut conditions = String::new();
-        if !query.filter.labels.is_empty() {
-            conditions.push_str(LABELS_OF_CHUNK);
+    pub(super) async fn candidates(
+        &self,
+        query: &SearchQuery,
+        (depth, crowds): (usize, &Crowds),
+        connection: &mut PgConnection,
+    ) -> sqlx::Result<Vec<Candidate>> {
+        if !query.filter.is_empty()
+            && let Some(ids) = passing(query, &mut *connection).await?
+        {
+            return match ids.is_empty() {
+                true => Ok(Vec::new()),
+                false => self.by_document(query, (&Among::Documents(ids), None), depth, connection).await,
+            };
         }
-        if !query.filter.metadata.is_empty() {
-            conditions.push_str(METADATA_OF_CHUNK);
+        if self.is_crowded(&query.pipeline, crowds, &mut *connection).await? {
+            for factor in CHUNKS_A_DOCUMENT {
+                let nearest = self.by_document(query, (&Among::All, Some(depth * factor)), depth, &mut *connection).await?;
+                if nearest.len() >= depth {
+                    return Ok(nearest);
+                }
+            }
         }
-        let matching = format!(
-            "SELECT e.document_id, {distance} AS distance FROM embeddings e
-             WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3
-               AND cardinality($4::text[]) = cardinality($5::text[]) AND $6::jsonb IS NOT NULL {conditions}"
-        );
-        if self.is_small(&query.pipeline, &mut *connection).await? {
-            return self.by_document(&matching, depth, query, connection).await;
-        }
-        // A document may have several chunks among the nearest: four a document is enough nearly always.
-        let nearest = format!("{matching} ORDER BY {distance} LIMIT {}", depth * 4);
-        let approximate = self.by_document(&nearest, depth, query, &mut *connection).await?;
-        if approximate.len() >= query.limit {
-            return Ok(approximate);
-        }
-        // Too little came through: the filters are narrow, or few documents have all the near chunks. Compare every vector.
-        self.by_document(&matching, depth, query, connection).await
+        // Few vectors; or too little came through, because few documents have all the near chunks.
+        self.by_document(query, (&Among::All, None), depth, connection).await
     }
 
-    async fn is_small(&self, pipeline: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
+    /// Whether there are too many chunks to compare them all. Counting them takes as long as a search, so what was seen is kept.
+    async fn is_crowded(&self, pipeline: &str, crowds: &Crowds, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let place = (pipeline.to_owned(), self.query.task.clone());
+        if crowds.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&place) {
+            return Ok(true);
+        }
         let chunks = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM (
                    SELECT FROM embeddings WHERE pipeline = $1 AND task = $2 LIMIT $3) AS counted"#,
@@ -70,34 +101,59 @@ impl<'a> Space<'a> {
             self.query.task,
             EXACT_UP_TO + 1
         );
-        Ok(chunks.fetch_one(connection).await? <= EXACT_UP_TO)
+        let is_crowded = chunks.fetch_one(connection).await? > EXACT_UP_TO;
+        if is_crowded {
+            crowds.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+        }
+        Ok(is_crowded)
     }
 
+    /// The `depth` nearest documents of those among which is looked; of the nearest so many chunks only, where that is said.
     async fn by_document(
         &self,
-        chunks: &str,
-        depth: usize,
         query: &SearchQuery,
+        (among, chunks): (&Among, Option<usize>),
+        depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
-        let sql = format!(
-            "WITH chunks AS MATERIALIZED ({chunks})
-             SELECT document_id, min(distance) AS distance FROM chunks
-             GROUP BY document_id ORDER BY min(distance), document_id LIMIT {depth}"
-        );
-        let (tasks, labels) = columns(&query.filter.labels);
+        let distance = self.distance();
+        let mut bound = PgArguments::default();
+        bound.add(&self.query.vector).map_err(sqlx::Error::Encode)?;
+        bound.add(&query.pipeline).map_err(sqlx::Error::Encode)?;
+        bound.add(&self.query.task).map_err(sqlx::Error::Encode)?;
         // Only integers are written into the text; everything that a caller typed is bound.
-        let rows = sqlx::query(AssertSqlSafe(sql))
-            .bind(&self.query.vector)
-            .bind(&query.pipeline)
-            .bind(&self.query.task)
-            .bind(tasks)
-            .bind(labels)
-            .bind(Json(&query.filter.metadata))
-            .persistent(false)
-            .fetch_all(connection)
-            .await?;
-        rows.iter().map(|row| Ok(Candidate { id: row.try_get(0)?, score: 1.0 - row.try_get::<f64, _>(1)? })).collect()
+        let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments(
+            format!(
+                "WITH chunks AS MATERIALIZED (
+                     SELECT e.document_id, {distance} AS distance FROM embeddings e
+                     WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3",
+                id = self.id
+            ),
+            bound,
+        );
+        match among {
+            Among::Documents(ids) => {
+                sql.push(" AND e.document_id = ANY(").push_bind(ids.clone()).push(")");
+            }
+            Among::All if query.filter.is_empty() => {}
+            Among::All => {
+                sql.push(" AND EXISTS (SELECT FROM documents d WHERE d.pipeline = e.pipeline AND d.id = e.document_id");
+                query.filter.push(&mut sql);
+                sql.push(")");
+            }
+        }
+        if let Some(chunks) = chunks {
+            sql.push(format!(" ORDER BY {distance} LIMIT {chunks}"));
+        }
+        sql.push(format!(
+            ") SELECT document_id, min(distance) FROM chunks
+               GROUP BY document_id ORDER BY min(distance), document_id LIMIT {depth}"
+        ));
+        let rows = sql.build().persistent(false).fetch_all(connection).await?;
+        let candidate = |row: &sqlx::postgres::PgRow| -> sqlx::Result<Candidate> {
+            Ok(Candidate { id: row.try_get(0)?, score: 1.0 - row.try_get::<f64, _>(1)?, all_words: false })
+        };
+        rows.iter().map(candidate).collect()
     }
 
     /// For each document the chunk that is nearest.
@@ -124,22 +180,15 @@ impl<'a> Space<'a> {
 
 pub(super) type Spans = HashMap<String, Span>;
 
-/// No wanted label is missing. `$4` and `$5` hold tasks and labels, pair by pair.
-const LABELS_OF_CHUNK: &str = "
-    AND NOT EXISTS (
-        SELECT FROM unnest($4::text[], $5::text[]) AS wanted (task, label)
-        WHERE NOT EXISTS (
-            SELECT FROM results r
-            WHERE r.pipeline = e.pipeline AND r.document_id = e.document_id AND r.task = wanted.task
-              AND (r.label = wanted.label OR r.fields -> 'labels' ? wanted.label)))";
-
-/// Of each condition in `$6`, the metadata contains one of the alternatives.
-const METADATA_OF_CHUNK: &str = "
-    AND EXISTS (
-        SELECT FROM documents d
-        WHERE d.pipeline = e.pipeline AND d.id = e.document_id
-          AND NOT EXISTS (
-              SELECT FROM jsonb_array_elements($6::jsonb) AS wanted (alternatives)
-              WHERE NOT EXISTS (
-                  SELECT FROM jsonb_array_elements(wanted.alternatives) AS alternative (contained)
-                  WHERE d.metadata @> alternative.contained)))";
+/// The documents that pass the filter, where they are few.
+async fn passing(query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<Option<Vec<String>>> {
+    let mut sql: QueryBuilder<Postgres> = QueryBuilder::new("SELECT d.id FROM documents d WHERE NOT d.deleted AND d.pipeline = ");
+    sql.push_bind(query.pipeline.clone());
+    query.filter.push(&mut sql);
+    sql.push(" LIMIT ").push_bind(SELECTIVE_UP_TO as i64 + 1);
+    let rows = sql.build().persistent(false).fetch_all(connection).await?;
+    if rows.len() > SELECTIVE_UP_TO {
+        return Ok(None);
+    }
+    rows.iter().map(|row| row.try_get(0)).collect::<sqlx::Result<_>>().map(Some)
+}

@@ -8,8 +8,10 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidemill::access::{NewSecret, Scope};
+use tidemill::board::Board;
 use tidemill::config::{DatasetConfig, EngineConfig, JobsConfig, ServerConfig};
 use tidemill::engine::Engine;
+use tidemill::explain::Explainer;
 use tidemill::health::Health;
 use tidemill::jobs::spec::JobSpec;
 use tidemill::jobs::{Desk, Names};
@@ -63,7 +65,9 @@ impl House {
         let service = Service {
             health: Health::new(),
             searcher: Searcher::new(database.store.clone(), engine, &definitions),
+            explainer: Explainer::new(database.store.clone(), &definitions, None),
             desk: Desk::new(database.store.clone(), &JobsConfig::default(), Names::new(&definitions, &datasets)),
+            board: Board::new(database.store.clone(), &definitions, None),
             gate: Gate::new(&config, Some(database.store.clone())),
         };
         let listener = server::bind(&config, async || Ok(false)).await.unwrap();

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidemill::access::Scope;
 use tidemill::outcome::EmbeddingSet;
-use tidemill::store::{Enrolled, JobFilter, QueryVector, SearchFilter, SearchQuery};
+use tidemill::store::{Enrolled, JobFilter, QueryVector, SearchFilter, SearchQuery, Standing};
 
 use super::house::{House, TENANTS, tenant};
 
@@ -87,6 +87,49 @@ pub async fn cannot_cross_over_http() {
     assert_eq!((status.as_u16(), &refused["code"]), (403, &json!("forbidden")), "metrics name everybody's pipelines");
 }
 
+pub async fn see_their_own_board_and_documents() {
+    let house = House::new().await;
+    let acme = house.token(Some("acme"), &[Scope::Read, Scope::Submit]).await;
+    let everybody = house.token(None, &[Scope::Read]).await;
+    let ask = async |path: &str| house.ask(Some(&acme), path, None).await;
+
+    let (_, shown) = ask("/v1/pipelines").await;
+    assert_eq!(shown["pipelines"].as_array().map(Vec::len), Some(1), "{shown}");
+    assert_eq!((&shown["pipelines"][0]["name"], &shown["pipelines"][0]["today"]["records"]), (&json!("acme-notes"), &json!(1)));
+    assert_silent(&shown, "the pipelines");
+    let (_, all) = house.ask(Some(&everybody), "/v1/pipelines", None).await;
+    assert_eq!(all["pipelines"].as_array().map(Vec::len), Some(2), "{all}");
+
+    let (_, letters) = ask("/v1/dead-letters").await;
+    assert_eq!(letters["counts"], json!([{ "pipeline": "acme-notes", "class": "poison", "letters": 1 }]));
+    assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1), "{letters}");
+    let (_, all) = house.ask(Some(&everybody), "/v1/dead-letters?pipeline=globex-notes", None).await;
+    let other = all["letters"][0]["id"].as_i64().expect("the other tenant has a letter, too");
+    let (status, refused) = ask(&format!("/v1/dead-letters/{other}")).await;
+    assert_eq!((status.as_u16(), &refused["code"]), (404, &json!("unknown_letter")), "{refused}");
+    for which in [json!({ "ids": [other] }), json!({ "pipeline": "globex-notes" })] {
+        let (status, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&which)).await;
+        assert_eq!((status.as_u16(), &sent["records"], &sent["unknown"]), (200, &json!(0), &json!({})), "{which}: {sent}");
+    }
+    let (_, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "class": "poison" }))).await;
+    assert_eq!(sent["code"], "invalid_request", "no class of ours is called that: {sent}");
+    let own = letters["letters"][0]["id"].clone();
+    let (_, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "ids": [own, other] }))).await;
+    assert_eq!(sent["records"], 1, "one of the two is its own: {sent}");
+    assert_eq!(house.count("SELECT count(*) FROM outbox").await, 1);
+
+    let (status, explained) = ask("/v1/documents/acme-1").await;
+    assert_eq!((status.as_u16(), &explained["outputs"][0]["task"]), (200, &json!("copy")), "{explained}");
+    for path in ["/v1/documents/globex-1", "/v1/documents/globex-1?pipeline=acme-notes", "/v1/documents/globex-1?pipeline=globex-notes"] {
+        let (status, refused) = ask(path).await;
+        assert!(status.is_client_error() && refused["outputs"].is_null(), "{path}: {refused}");
+    }
+    let question = json!({ "question": "What is the plan?", "pipeline": "globex-notes" });
+    let (status, refused) = house.ask(Some(&acme), "/v1/answer", Some(&question)).await;
+    assert_eq!(status, 400, "{refused}");
+    assert_silent(&refused, "an answer from the other's documents");
+}
+
 pub async fn policies_hold() {
     let house = House::new().await;
     for table in TABLES {
@@ -124,13 +167,17 @@ pub async fn policies_hold() {
         pipeline: pipeline.into(),
         words: Some("plan".into()),
         vector: vector.clone(),
+        offset: 0,
         limit: 10,
         filter: SearchFilter::default(),
+        facets: Vec::new(),
     };
-    let hit = &reader.search(query("acme-notes")).await.unwrap()[0];
-    assert_eq!((hit.document_id.as_str(), hit.ranks.vector, hit.ranks.text), ("acme-1", Some(1), Some(1)));
-    assert!(reader.search(query("globex-notes")).await.unwrap().is_empty(), "the other's documents leave the database");
-    assert_eq!(house.store.search(query("globex-notes")).await.unwrap().len(), 1, "the service itself sees it");
+    let hit = &reader.search(query("acme-notes")).await.unwrap().hits[0];
+    let rank = |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.rank);
+    let ranks = (rank(&hit.explanation.vector), rank(&hit.explanation.text));
+    assert_eq!((hit.document_id.as_str(), ranks), ("acme-1", (Some(1), Some(1))));
+    assert!(reader.search(query("globex-notes")).await.unwrap().hits.is_empty(), "the other's documents leave the database");
+    assert_eq!(house.store.search(query("globex-notes")).await.unwrap().hits.len(), 1, "the service itself sees it");
     let theirs = house.store.job("globex-job").await.unwrap().expect("the service sees every job");
     assert_eq!(reader.job("globex-job").await.unwrap(), None);
     assert_eq!(reader.job_progress(&theirs).await.unwrap().units, 0);

@@ -1,0 +1,308 @@
+//! Questions answered from the documents, and from nothing else.
+//!
+//! | step | and where it fails |
+//! |---|---|
+//! | the passages nearest to the question, by both lists | nothing near enough: not found, and no model is asked |
+//! | a generator writes sentences, each with the passages that say it | it finds none: not found |
+//! | each sentence is held against the passages that it names | a citation that does not hold is dropped, and with the last one the sentence |
+
+use std::collections::BTreeSet;
+
+use serde::{Deserialize, Serialize};
+use unicode_segmentation::UnicodeSegmentation;
+use utoipa::ToSchema;
+
+use super::{Finding, Mode, Question, SearchError, Searcher, checked_text};
+use crate::engine::ModelKind;
+use crate::failure::Failure;
+use crate::nearest::suggestion;
+use crate::pipeline::definition::Answers;
+use crate::task::{Answering, Claim};
+
+/// The share of a sentence's words that a passage must have to count as saying it. A sentence says things in other words, too.
+const SHARE: f64 = 0.4;
+
+/// A question about a pipeline's documents.
+#[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Asked {
+    /// What is asked.
+    pub question: String,
+    /// The pipeline; may be left out where there is one.
+    pub pipeline: Option<String>,
+    /// A generator of the configuration, instead of the one that the pipeline names.
+    pub model: Option<String>,
+}
+
+/// The answer.
+#[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
+pub struct Answered {
+    /// The pipeline that was asked.
+    pub pipeline: String,
+    /// The question.
+    pub question: String,
+    /// Whether the documents answer it.
+    pub found: bool,
+    /// The answer, sentence by sentence.
+    pub sentences: Vec<Sentence>,
+    /// What the model said and no passage does.
+    pub dropped: Vec<Dropped>,
+    /// Why there is no answer, where there is none.
+    pub reason: Option<String>,
+    /// The passages that were found, by their numbers.
+    pub passages: Vec<Cited>,
+    /// The model that was asked, where one was.
+    pub model: Option<String>,
+    /// The version of the prompt.
+    pub prompt_version: Option<String>,
+    /// Tokens that the model read.
+    pub tokens: u32,
+    /// Tokens that it wrote.
+    pub generated_tokens: u32,
+    /// Device time in milliseconds.
+    pub device_milliseconds: f64,
+}
+
+/// A sentence that the documents say.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Sentence {
+    /// The sentence.
+    pub text: String,
+    /// Where they say it: numbers of passages.
+    pub citations: Vec<usize>,
+}
+
+/// A sentence, or a citation of one, that did not hold.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Dropped {
+    /// The sentence.
+    pub text: String,
+    /// The number that it named, where only the citation was dropped or was the reason.
+    pub citation: Option<usize>,
+    /// Why.
+    pub reason: String,
+}
+
+/// A passage that was found.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct Cited {
+    /// Its number, from 1.
+    pub number: usize,
+    /// The document.
+    pub document_id: String,
+    /// The passage's first byte in the document's text.
+    pub start: usize,
+    /// One past its last byte.
+    pub end: usize,
+    /// What it says.
+    pub text: String,
+    /// The cosine of the angle between it and the question, where vectors were compared.
+    pub similarity: Option<f64>,
+}
+
+impl Searcher {
+    /// Answers the question from the documents.
+    ///
+    /// # Errors
+    /// Where the question cannot be understood, or the database or a model is out of order.
+    pub async fn answer(&self, asked: &Asked) -> Result<Answered, SearchError> {
+        let (name, pipeline) = self.pipeline(asked.pipeline.as_deref())?;
+        let text = checked_text(&asked.question).map_err(|error| match error {
+            SearchError::Invalid(message) => SearchError::Invalid(message.replace("`query`", "`question`")),
+            other => other,
+        })?;
+        let answers = self.way(name, pipeline.answers.as_ref(), asked.model.as_deref())?;
+        let prompt = answers.prompt.as_ref().map(|prompt| pipeline.base_dir.join(prompt));
+        let answering = Answering::new(&self.engine, &answers.model, prompt.as_deref())
+            .map_err(|e| SearchError::Invalid(format!("{e:#}")))?;
+        let question = Question {
+            query: text.to_owned(),
+            pipeline: Some(name.to_owned()),
+            mode: Mode::Hybrid,
+            limit: Some(answers.passages),
+            ..Question::default()
+        };
+        let hits = self.search(&question).await?.hits;
+        let passages: Vec<Cited> = hits.iter().enumerate().map(|(index, hit)| Cited::of(index + 1, hit)).collect();
+        let mut answered = Answered {
+            pipeline: name.to_owned(),
+            question: text.to_owned(),
+            found: false,
+            sentences: Vec::new(),
+            dropped: Vec::new(),
+            reason: weakness(&hits, answers.min_similarity),
+            passages,
+            model: None,
+            prompt_version: None,
+            tokens: 0,
+            generated_tokens: 0,
+            device_milliseconds: 0.0,
+        };
+        if answered.reason.is_some() {
+            return Ok(answered);
+        }
+        let texts: Vec<&str> = answered.passages.iter().map(|passage| passage.text.as_str()).collect();
+        let request = answering.request(text, &texts).map_err(|poison| SearchError::Invalid(poison.reason))?;
+        let failed = |failure: Failure| match failure {
+            Failure::Poison(poison) => {
+                SearchError::Invalid(format!("model `{}` cannot answer: {}", answers.model, poison.reason))
+            }
+            Failure::Transient(transient) => transient.into(),
+        };
+        let answer = self.engine.run(vec![request]).await?.pop().ok_or_else(|| self.silent())?.map_err(failed)?;
+        answered.model = Some(answers.model.clone());
+        answered.prompt_version = Some(answering.version().version());
+        (answered.tokens, answered.generated_tokens) = (answer.tokens, answer.generated);
+        answered.device_milliseconds = answer.device_micros as f64 / 1_000.0;
+        let claims = answering.interpret(answer.prediction).map_err(failed)?;
+        let nothing_said = claims.is_empty();
+        for claim in claims {
+            hold(claim, &texts, &mut answered.sentences, &mut answered.dropped);
+        }
+        answered.found = !answered.sentences.is_empty();
+        if !answered.found {
+            let reason = if nothing_said { "the passages do not answer it" } else { "no passage says what the model said" };
+            answered.reason = Some(format!("not found in the documents: {reason}"));
+        }
+        Ok(answered)
+    }
+
+    /// By which model and prompt.
+    fn way(&self, pipeline: &str, written: Option<&Answers>, model: Option<&str>) -> Result<Answers, SearchError> {
+        let generators = || self.engine.models().filter(|info| info.kind == ModelKind::Generator).map(|info| &*info.name);
+        match (written, model) {
+            (_, Some(model)) if !generators().any(|name| name == model) => {
+                let known: Vec<&str> = generators().collect();
+                let mend = suggestion(model, known);
+                Err(SearchError::Invalid(format!("there is no generator `{model}`; {mend}")))
+            }
+            (Some(written), model) => Ok(Answers { model: model.unwrap_or(&written.model).to_owned(), ..written.clone() }),
+            (None, Some(model)) => Ok(Answers::by(model)),
+            (None, None) => Err(SearchError::Invalid(format!(
+                "pipeline `{pipeline}` does not say who answers; name a `model`, or write `answers: {{ model: … }}` into its file"
+            ))),
+        }
+    }
+}
+
+impl Cited {
+    fn of(number: usize, hit: &Finding) -> Self {
+        let similarity = hit.explanation.vector.as_ref().map(|standing| standing.score);
+        let Finding { document_id, chunk, .. } = hit;
+        Self {
+            number,
+            document_id: document_id.clone(),
+            start: chunk.start,
+            end: chunk.end,
+            text: chunk.text.clone(),
+            similarity,
+        }
+    }
+}
+
+/// Why the passages are too far from the question for anybody to answer it, where they are.
+fn weakness(hits: &[Finding], least: f64) -> Option<String> {
+    if hits.is_empty() {
+        return Some("not found in the documents: none holds a word of the question".into());
+    }
+    let standing = |hit: &Finding| hit.explanation.clone();
+    let has_all_words = hits.iter().any(|hit| standing(hit).text.is_some_and(|text| text.all_words == Some(true)));
+    let nearest = hits.iter().filter_map(|hit| standing(hit).vector).map(|vector| vector.score).reduce(f64::max);
+    match nearest {
+        _ if has_all_words => None,
+        Some(nearest) if nearest >= least => None,
+        Some(nearest) => Some(format!(
+            "not found in the documents: the nearest passage has a similarity of {nearest:.2}, and {least:.2} is the least"
+        )),
+        None => {
+            Some("not found in the documents: none holds all words of the question, and there are no vectors to compare".into())
+        }
+    }
+}
+
+/// Keeps of the claim what the passages say.
+fn hold(claim: Claim, passages: &[&str], sentences: &mut Vec<Sentence>, dropped: &mut Vec<Dropped>) {
+    let said = content(&claim.text);
+    let mut citations = Vec::new();
+    let mut lost = Vec::new();
+    for number in claim.passages {
+        let drop = |reason: String| Dropped { text: claim.text.clone(), citation: Some(number), reason };
+        let Some(passage) = number.checked_sub(1).and_then(|index| passages.get(index)) else {
+            lost.push(drop(format!("there is no passage {number}")));
+            continue;
+        };
+        let there = content(passage);
+        let shared = said.iter().filter(|word| there.contains(*word)).count();
+        match shared > 0 && shared as f64 >= said.len() as f64 * SHARE {
+            true if citations.contains(&number) => {}
+            true => citations.push(number),
+            false => lost.push(drop(format!("passage {number} has {shared} of its {} words", said.len()))),
+        }
+    }
+    if citations.is_empty() && lost.is_empty() {
+        lost.push(Dropped { text: claim.text.clone(), citation: None, reason: "it names no passage".into() });
+    }
+    dropped.extend(lost);
+    if !citations.is_empty() {
+        sentences.push(Sentence { text: claim.text, citations });
+    }
+}
+
+/// The words that carry meaning, as far as their length tells; of scripts without spaces the pairs of characters. Words are cut to
+/// their first letters, so that endings do not tell them apart.
+fn content(text: &str) -> BTreeSet<String> {
+    const LETTERS: usize = 5;
+    let lower = text.to_lowercase();
+    let mut found = BTreeSet::new();
+    for word in lower.unicode_words() {
+        let characters: Vec<char> = word.chars().collect();
+        let is_spaced = word.is_ascii() || characters.iter().all(|c| !is_syllable(*c));
+        match (is_spaced, characters.len()) {
+            (true, 0..=3) if !word.chars().any(|c| c.is_ascii_digit()) => {}
+            (true, _) => drop(found.insert(characters.iter().take(LETTERS).collect())),
+            (false, 1) => drop(found.insert(word.to_owned())),
+            (false, _) => found.extend(characters.windows(2).map(String::from_iter)),
+        }
+    }
+    found
+}
+
+/// Hangul, Chinese characters and Kana.
+fn is_syllable(c: char) -> bool {
+    matches!(c, '\u{1100}'..='\u{11FF}' | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn held(text: &str, passages: &[usize]) -> (Vec<Sentence>, Vec<Dropped>) {
+        let known = ["The kettle boils water in two minutes and switches itself off.", "토마토는 햇빛이 많이 필요하다."];
+        let (mut sentences, mut dropped) = (Vec::new(), Vec::new());
+        hold(Claim { text: text.into(), passages: passages.to_vec() }, &known, &mut sentences, &mut dropped);
+        (sentences, dropped)
+    }
+
+    #[test]
+    fn a_sentence_stays_with_the_citations_that_hold() {
+        let (sentences, dropped) = held("The kettle boils its water within minutes.", &[1, 2, 7, 1]);
+        assert_eq!(sentences, [Sentence { text: "The kettle boils its water within minutes.".into(), citations: vec![1] }]);
+        assert_eq!(dropped.iter().map(|d| d.citation).collect::<Vec<_>>(), [Some(2), Some(7)]);
+        assert_eq!(dropped[1].reason, "there is no passage 7");
+        let (sentences, _) = held("토마토에는 햇빛이 필요해요.", &[2]);
+        assert_eq!(sentences.len(), 1, "particles and endings do not matter");
+    }
+
+    #[test]
+    fn what_no_passage_says_is_dropped_and_said() {
+        for (text, passages) in [
+            ("Elephants remember everything forever.", vec![1]),
+            ("The kettle boils water.", vec![]),
+            ("", vec![1]),
+            ("The kettle boils.", vec![0]),
+        ] {
+            let (sentences, dropped) = held(text, &passages);
+            assert_eq!((sentences.len(), dropped.len()), (0, 1), "{text} {passages:?}");
+        }
+    }
+}

@@ -1,0 +1,47 @@
+//! `GET /v1/documents/{id}?pipeline=`: everything that is known of a document, and where it comes from.
+
+use axum::extract::rejection::{PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::{Extension, Json};
+use serde::Deserialize;
+
+use super::Service;
+use super::error::{ApiError, Code, Problem};
+use super::gate::Caller;
+use crate::explain::{ExplainError, Explained};
+
+/// Which of the documents with that id.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    /// The pipeline; may be left out where there is one.
+    pub pipeline: Option<String>,
+}
+
+/// Everything that is known of a document, and where it comes from
+#[utoipa::path(get, path = "/v1/documents/{id}", tag = "documents", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The document's id"),
+           ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one")),
+    responses((status = 200, description = "The document", body = Explained),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn explain(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    id: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<Explained>, ApiError> {
+    let (Path(id), Query(Parameters { pipeline })) = (id?, parameters?);
+    let explainer = service.explainer.seen_by(caller.tenant.as_ref());
+    Ok(Json(explainer.explain(pipeline.as_deref(), &id).await?))
+}
+
+impl From<ExplainError> for ApiError {
+    fn from(error: ExplainError) -> Self {
+        let message = error.to_string();
+        match error {
+            ExplainError::Invalid(_) => Self::invalid(message),
+            ExplainError::Unknown { .. } => Self::new(Code::UnknownDocument, message),
+            ExplainError::Unavailable(transient) => Self::unavailable(&transient),
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The words of a query, as the index knows words.
+//!
+//! | written | asked for |
+//! |---|---|
+//! | a word with spaces around it | its stem |
+//! | a run of Hangul, Chinese characters or Kana | all its pairs of neighbours; without a Korean particle at its end |
+//! | one such character | the character where a run begins or ends |
+//! | `"…"`, `-…`, `or` | as in a web search |
+//!
+//! `migrations/0008_search.sql` makes the same pairs of the documents.
+
+use unicode_normalization::UnicodeNormalization;
+
+/// Korean particles that end a noun, the longest first: they differ between a question and its document.
+const PARTICLES: [&str; 46] = [
+    "으로부터",
+    "에서부터",
+    "이라는",
+    "에서는",
+    "에게서",
+    "으로는",
+    "으로도",
+    "이라고",
+    "까지는",
+    "부터는",
+    "에게는",
+    "에서",
+    "에게",
+    "으로",
+    "까지",
+    "부터",
+    "처럼",
+    "보다",
+    "이나",
+    "라는",
+    "라고",
+    "에는",
+    "에도",
+    "이란",
+    "마다",
+    "조차",
+    "밖에",
+    "하고",
+    "들은",
+    "들이",
+    "들을",
+    "은",
+    "는",
+    "이",
+    "가",
+    "을",
+    "를",
+    "의",
+    "에",
+    "와",
+    "과",
+    "로",
+    "도",
+    "만",
+    "나",
+    "란",
+];
+
+/// A query's words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Terms {
+    /// In the language of `websearch_to_tsquery`: what a document must hold.
+    pub all: String,
+    /// What counts for its rank, and is enough where few documents hold everything.
+    pub any: String,
+    /// Whether the caller wrote operators, and so means exactly what is written.
+    pub exact: bool,
+    /// Runs of characters without spaces, without their particles: what highlights look for.
+    pub runs: Vec<String>,
+    /// The other words, in lower case.
+    pub spaced: Vec<String>,
+}
+
+impl Terms {
+    /// Reads a query.
+    pub(super) fn new(query: &str) -> Self {
+        let query: String = query.nfkc().collect();
+        let exact = has_operators(&query);
+        let (mut all, mut any, mut runs, mut spaced) = (String::new(), String::new(), Vec::new(), Vec::new());
+        let mut quoted = false;
+        let pieces = pieces(&query);
+        for (index, piece) in pieces.iter().enumerate() {
+            let run = match *piece {
+                Piece::Run(run) => run,
+                Piece::Other(text) => {
+                    quoted ^= text.matches('"').count() % 2 == 1;
+                    let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
+                    spaced.extend(words.map(str::to_lowercase));
+                    all.push_str(text);
+                    any.push_str(text);
+                    continue;
+                }
+            };
+            let bare = if quoted { run } else { without_particle(run) };
+            runs.push(bare.to_owned());
+            any.push_str(&format!(" {} ", pairs(bare)));
+            // A noun of one character may be all that question and document share: 물은, 물을.
+            any.extend(one_character(run).into_iter().flat_map(|noun| [noun, " "]));
+            let next_is_quote = matches!(pieces.get(index + 1), Some(Piece::Other(text)) if text.starts_with('"'));
+            // A run that is ruled out is ruled out as a whole.
+            let part = match (quoted, ends_with_minus(&all)) {
+                (true, _) => within_phrase(run, (all.ends_with('"'), next_is_quote)),
+                (false, true) => format!("\"{}\" ", pairs(run)),
+                (false, false) => format!(" {} ", pairs(bare)),
+            };
+            all.push_str(&part);
+        }
+        Self { all, any, exact, runs, spaced }
+    }
+}
+
+enum Piece<'a> {
+    Run(&'a str),
+    Other(&'a str),
+}
+
+/// Runs of characters that have no spaces between words, and what stands between them.
+fn pieces(text: &str) -> Vec<Piece<'_>> {
+    let mut found = Vec::new();
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let kind = is_unspaced(first);
+        let end = rest.find(|c| is_unspaced(c) != kind).unwrap_or(rest.len());
+        found.push(if kind { Piece::Run(&rest[..end]) } else { Piece::Other(&rest[..end]) });
+        rest = &rest[end..];
+    }
+    found
+}
+
+/// The characters that the migration takes apart.
+pub(super) fn is_unspaced(c: char) -> bool {
+    matches!(c,
+        '\u{1100}'..='\u{11FF}' | '\u{3005}' | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{4DBF}' | '\u{4E00}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}' | '\u{F900}'..='\u{FAFF}'
+        | '\u{FF66}'..='\u{FFDC}' | '\u{20000}'..='\u{3FFFF}')
+}
+
+/// The pairs of neighbours in a run; one character stands for itself.
+fn pairs(run: &str) -> String {
+    let characters: Vec<char> = run.chars().collect();
+    match characters.len() {
+        0 | 1 => run.to_owned(),
+        _ => characters.windows(2).map(String::from_iter).collect::<Vec<_>>().join(" "),
+    }
+}
+
+/// The run inside a phrase: towards its neighbours there the index has the single characters at its ends.
+fn within_phrase(run: &str, (begins, ends): (bool, bool)) -> String {
+    let mut words = Vec::new();
+    words.extend(run.chars().next().filter(|_| !begins).map(String::from));
+    if run.chars().count() > 1 || (begins && ends) {
+        words.push(pairs(run));
+    }
+    words.extend(run.chars().next_back().filter(|_| !ends).map(String::from));
+    format!(" {} ", words.join(" "))
+}
+
+fn without_particle(run: &str) -> &str {
+    let is_hangul = |c: char| ('\u{AC00}'..='\u{D7A3}').contains(&c);
+    if !run.chars().all(is_hangul) {
+        return run;
+    }
+    let stem = PARTICLES.iter().find_map(|particle| run.strip_suffix(particle).filter(|stem| stem.chars().count() >= 2));
+    stem.unwrap_or(run)
+}
+
+/// The first character of two, where the second is a particle.
+fn one_character(run: &str) -> Option<&str> {
+    let noun = PARTICLES.iter().find_map(|particle| run.strip_suffix(particle))?;
+    (noun.chars().count() == 1).then_some(noun)
+}
+
+fn ends_with_minus(text: &str) -> bool {
+    text.ends_with('-') && text[..text.len() - 1].chars().next_back().is_none_or(char::is_whitespace)
+}
+
+fn has_operators(words: &str) -> bool {
+    let negated = words.split_whitespace().any(|word| word.len() > 1 && word.starts_with('-'));
+    negated || words.matches('"').count() > 1
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_run_becomes_pairs_and_loses_its_particle() {
+        let terms = Terms::new("토마토는 water");
+        assert_eq!(terms.all.split_whitespace().collect::<Vec<_>>(), ["토마", "마토", "water"]);
+        assert_eq!(terms.any.split_whitespace().collect::<Vec<_>>(), ["토마", "마토", "water"], "a particle finds nothing");
+        assert_eq!((terms.runs, terms.spaced), (vec!["토마토".to_owned()], vec!["water".to_owned()]));
+        assert!(!terms.exact);
+        assert_eq!(Terms::new("물").all.trim(), "물");
+        let short = Terms::new("물은");
+        assert_eq!(
+            (short.all.trim(), short.any.trim()),
+            ("물은", "물은 물"),
+            "one character is not enough to be asked for alone"
+        );
+    }
+
+    #[test]
+    fn decomposed_and_half_width_forms_are_one_with_the_usual() {
+        assert_eq!(Terms::new("\u{1110}\u{1169}\u{1106}\u{1161}\u{1110}\u{1169}").runs, ["토마토"]);
+        assert_eq!(Terms::new("ﾃｽﾄ").all.split_whitespace().collect::<Vec<_>>(), ["テス", "スト"]);
+    }
+
+    #[test]
+    fn phrases_and_what_is_ruled_out_stay_whole() {
+        let words = |query| Terms::new(query).all.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(words("\"햇빛을 받은\""), "\" 햇빛 빛을 을 받 받은 \"", "as the index has them");
+        assert_eq!(words("\"물 한 잔\""), "\" 물 한 한 잔 \"");
+        assert_eq!(words("물 -주전자"), "물 -\"주전 전자\"");
+        assert!(Terms::new("물 -주전자").exact);
+    }
+
+    #[test]
+    fn operators_are_told_from_plain_words() {
+        assert!(has_operators("rust -oxide") && has_operators("\"rust belt\""));
+        assert!(!has_operators("state-of-the-art 5\" pipe") && !has_operators("a - b"));
+    }
+}

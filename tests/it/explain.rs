@@ -1,0 +1,80 @@
+//! Where what is said of a document comes from, over HTTP and from the command line.
+
+use std::time::Duration;
+
+use libtest_mimic::Trial;
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+use tidemill::demo::postgres::free_port;
+
+use crate::harness::kafka::Sent;
+use crate::harness::trial::{Needs, trial};
+use crate::harness::{eventually, kafka};
+use crate::world::World;
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    vec![trial("explain::every_output_names_its_record_and_history_goes_back_to_the_first_version", Needs::KAFKA, explained)]
+}
+
+async fn explained() {
+    let mut world = World::new(kafka::shared().await, 1).await;
+    world.settings = "[jobs]\nprice_per_device_hour = 2.5\n".to_owned();
+    world.configure(&world.path("data"));
+    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    let _worker = world.worker_at(&address, "");
+    world.send(0..3).await;
+    world.drained(3, Duration::from_secs(60)).await;
+    let changed = Sent { partition: None, key: b"d1".to_vec(), payload: Some(br#"{"id":"d1","text":"another text"}"#.to_vec()) };
+    world.client.send(&world.topic, vec![changed]).await;
+    world.drained(4, Duration::from_secs(60)).await;
+
+    let explained = world.answer(&["explain", "d1", "--pipeline", "echo"]);
+    assert_eq!((&explained["pipeline"], &explained["document_id"]), (&json!("echo"), &json!("d1")));
+    assert_eq!(explained["document"]["text_bytes"], json!("another text".len()));
+    assert_eq!(explained["document"]["source"]["to_offset"], 4);
+    let outputs = explained["outputs"].as_array().unwrap();
+    let said: Vec<&Value> = outputs.iter().map(|output| &output["text"]).collect();
+    assert_eq!(said, [&json!("another text!"), &json!("another text!?")]);
+    for output in outputs {
+        assert_eq!(output["record"], json!({"topic": world.topic, "partition": 0, "offset": 3}), "{output}");
+        assert_eq!(
+            (&output["reused"], &output["cost"]),
+            (&Value::Null, &json!(0.0)),
+            "no model was asked, and that cost nothing"
+        );
+        assert_eq!(output["fingerprint"].as_str().map(str::len), Some(64));
+    }
+    let history = explained["history"]["outputs"].as_array().unwrap();
+    let past: Vec<(&str, i64)> =
+        history.iter().map(|past| (past["text"].as_str().unwrap(), past["offset"].as_i64().unwrap())).collect();
+    assert_eq!(past.len(), 4, "{past:?}");
+    assert!(past[..2].iter().all(|(_, offset)| *offset == 3) && past[2..].iter().all(|(_, offset)| *offset == 1), "{past:?}");
+    assert!(past[2..].contains(&("text 1!", 1)), "{past:?}");
+    assert_eq!(explained["history"]["files_read"], explained["history"]["files"]);
+
+    let client = reqwest::Client::new();
+    let get = async |path: &str| {
+        let response = client.get(format!("http://{address}{path}")).send().await.unwrap();
+        (response.status(), response.json::<Value>().await.unwrap())
+    };
+    eventually("the worker serves", Duration::from_secs(30), || async {
+        client.get(format!("http://{address}/healthz")).send().await.is_ok()
+    })
+    .await;
+    assert_eq!(get("/v1/documents/d1").await, (StatusCode::OK, explained.clone()), "both doors say the same");
+    let (status, refused) = get("/v1/documents/none?pipeline=echo").await;
+    assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
+    let (status, refused) = get("/v1/documents/d1?pipeline=ecko").await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    assert!(refused.to_string().contains("did you mean `echo`?"), "{refused}");
+    assert_eq!(get("/v1/documents/d1?pipelin=echo").await.0, StatusCode::BAD_REQUEST);
+
+    std::fs::rename(world.path("data"), world.path("elsewhere")).unwrap();
+    let explained = world.answer(&["explain", "d1"]);
+    assert_eq!((&explained["outputs"].as_array().unwrap().len(), &explained["outputs"][0]["record"]), (&2, &Value::Null));
+    assert_eq!(explained["history"]["files_unreadable"], explained["history"]["files"]);
+    assert!(explained["history"]["unknown"].to_string().contains("cannot be read from here"), "{explained}");
+    let told = world.command(&["explain", "d1"]);
+    assert!(told.contains("one of the offsets") && told.contains("cannot be read from here"), "{told}");
+}
