@@ -209,6 +209,11 @@ impl Device {
     }
 
     fn compute(&self, batch: &TokenBatch, pool: &rayon::ThreadPool) -> Result<(), EngineError> {
+        fail::fail_point!(
+            "device-stutter",
+            batch.sequences().any(|ids| ids.windows(8).any(|eight| eight.iter().all(|id| *id == eight[0]))),
+            |_| std::process::abort()
+        );
         let model = &self.models[batch.model];
         let Host::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
         let start = Instant::now();

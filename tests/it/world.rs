@@ -196,17 +196,22 @@ impl World {
 
     /// Checks that `documents` sent once each, and `redelivered` more that changed nothing, ended exactly once everywhere.
     pub async fn assert_exactly_once(&self, documents: i64, redelivered: i64) {
+        self.assert_exactly_once_save(documents, redelivered, 0).await;
+    }
+
+    /// The same, where `dead` records besides are at fault as a whole.
+    pub async fn assert_exactly_once_save(&self, documents: i64, redelivered: i64, dead: i64) {
         let count = |query: &'static str| postgres::count(&self.database_url, query);
         self.audit("at the end").await;
         self.watch.assert_nothing_fell();
         let units = count("SELECT coalesce(sum(units_in), 0)::bigint FROM batches").await;
         let parts =
             count("SELECT coalesce(sum(units_ok + units_reused + units_skipped + units_dead), 0)::bigint FROM batches").await;
-        let expected = (documents + redelivered) * TASKS;
+        let expected = (documents + redelivered + dead) * TASKS;
         assert_eq!((units, parts), (expected, expected), "produced × tasks = in = ok + reused + skipped + dead");
         assert_eq!(count("SELECT count(*) FROM results").await, documents * TASKS, "distinct keys = rows");
         assert_eq!(count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
-        assert_eq!(count("SELECT count(*) FROM dead_letters").await, 0, "nothing was at fault but the world");
+        assert_eq!(count("SELECT count(*) FROM dead_letters").await, dead, "nothing else was at fault but the world");
         let ok = count("SELECT sum(units_ok)::bigint FROM batches").await;
         let (rows, keys) = self.parquet().await;
         assert_eq!(rows, ok as usize, "live Parquet rows = units computed");

@@ -4,10 +4,12 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use tokio::task::block_in_place;
+use tokio::time::{Instant, sleep};
 
 use super::ALONE;
+use crate::harness::kafka::Sent;
 use crate::harness::trial::trial;
-use crate::harness::{eventually, kafka};
+use crate::harness::{eventually, kafka, postgres};
 use crate::world::World;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-bert-classifier");
@@ -22,20 +24,26 @@ pub fn trials() -> Vec<Trial> {
         trial("faults::a_model_that_panics_ends_the_process_and_the_next_goes_on", ALONE, || {
             falls_out("device-batch=3*off->panic(the model panics)", "the device thread stopped")
         }),
+        trial("faults::a_document_that_makes_a_model_abort_is_put_aside_and_no_other", ALONE, aborts),
     ]
+}
+
+/// A world whose second task asks a model.
+async fn with_a_model(limits: &str) -> World {
+    let mut world = World::new(kafka::shared().await, 2).await;
+    world.settings = format!("[models.tiny]\npath = \"{MODEL}\"\n{limits}");
+    world.configure(&world.path("data"));
+    let second = "second: { render: { template: \"{{ first.text }}?\" } }";
+    world.amend("pipelines/echo.yaml", |text| {
+        assert!(text.contains(second), "the world's second task is another by now:\n{text}");
+        text.replace(second, "second: { classify: { model: tiny } }")
+    });
+    world
 }
 
 async fn falls_out(failpoint: &str, says: &str) {
     const RECORDS: usize = 1000;
-    let mut world = World::new(kafka::shared().await, 2).await;
-    world.settings = format!("[models.tiny]\npath = \"{MODEL}\"\n[limits]\nwatchdog_seconds = 3\ndrain_seconds = 2\n");
-    world.configure(&world.path("data"));
-    let echo = world.path("pipelines/echo.yaml");
-    let second = "second: { render: { template: \"{{ first.text }}?\" } }";
-    let text = std::fs::read_to_string(&echo).unwrap();
-    assert!(text.contains(second), "the world's second task is another by now:\n{text}");
-    std::fs::write(&echo, text.replace(second, "second: { classify: { model: tiny } }")).unwrap();
-
+    let world = with_a_model("[limits]\nwatchdog_seconds = 3\ndrain_seconds = 2\n").await;
     world.send(0..RECORDS).await;
     let mut doomed = world.worker(failpoint);
     let status = block_in_place(|| doomed.wait(Duration::from_secs(60)));
@@ -47,4 +55,37 @@ async fn falls_out(failpoint: &str, says: &str) {
     eventually("the next goes on", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
     world.drained(RECORDS as i64, Duration::from_secs(60)).await;
     world.assert_exactly_once(RECORDS as i64, 0).await;
+}
+
+/// On the device, texts of both partitions share a batch: who is to blame shows only one document at a time.
+async fn aborts() {
+    const RECORDS: usize = 400;
+    let world = with_a_model("").await;
+    world.send(0..RECORDS / 2).await;
+    let stutter = format!(r#"{{"id":"stutter","text":"{}"}}"#, "mill ".repeat(20));
+    world
+        .client
+        .send(&world.topic, vec![Sent { partition: Some(1), key: b"stutter".to_vec(), payload: Some(stutter.into()) }])
+        .await;
+    world.send(RECORDS / 2..RECORDS).await;
+    let start = || world.worker("device-stutter=return");
+    let (mut worker, mut deaths, deadline) = (start(), 0, Instant::now() + Duration::from_secs(240));
+    while world.committed().await <= RECORDS as i64 {
+        assert!(Instant::now() < deadline, "the stream does not get past the document; the worker says:\n{}", worker.log());
+        if let Some(status) = worker.ended() {
+            assert!(!status.success(), "a worker ended by itself");
+            deaths += 1;
+            world.audit(&format!("after death {deaths}")).await;
+            worker = start();
+        }
+        sleep(Duration::from_millis(50)).await;
+    }
+    // One in company, perhaps one in a small batch, three alone.
+    assert!((4..=5).contains(&deaths), "{deaths} workers died of the document");
+    world.drained(RECORDS as i64 + 1, Duration::from_secs(60)).await;
+    assert!(worker.ended().is_none(), "the worker that put the document aside does not live");
+    let letters = "SELECT count(*) FROM dead_letters WHERE class = 'killed_process' AND record_key = 'stutter' AND attempts = 3";
+    assert_eq!(postgres::count(&world.database_url, letters).await, 1, "the document is a dead letter that says why");
+    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+    world.assert_exactly_once_save(RECORDS as i64, 0, 1).await;
 }
