@@ -9,6 +9,8 @@
 //! | `m` rows of the job bring alike | the `m`-th part, and the rest is reused: one of them is computed |
 //! | the ledger has the results of | nothing, it is reused |
 //!
+//! An evaluation takes nothing over, neither from the ledger nor from its other rows: each takes what it took.
+//!
 //! Copies cannot be told from a sample, so that the job's rows are read for them without asking a model: all of them up to
 //! [`READ`], of larger jobs some units, from which the number of copies is extrapolated. The time is that of evaluation on this machine,
 //! one batch after the other; writing results comes on top, and a fleet divides it.
@@ -152,9 +154,13 @@ impl Estimator<'_> {
         let chosen = choose(rows, sampling.size, sampling.seed);
         let sampled = chosen.len();
         let parts = spread(&readable, &counts, chosen)?;
-        let evaluated = self.run(&readable, parts, &mut faults).await?;
+        let afresh = matches!(spec.kind, JobKind::Evaluate { .. });
+        let evaluated = self.run(&readable, parts, afresh, &mut faults).await?;
         let contents = Contents::new(&self.station.definition);
-        let (copies, read_share) = self.copies((&readable, &counts), (&evaluated, &contents), sampling.seed).await?;
+        let (copies, read_share) = match afresh {
+            true => (HashMap::new(), 0.0),
+            false => self.copies((&readable, &counts), (&evaluated, &contents), sampling.seed).await?,
+        };
         let facts = facts(&evaluated, &copies, &contents, sampled);
         let say = Bootstrap::new(sampled, rows, sampling.seed);
         let column = |figure: fn(&Facts) -> f64| facts.iter().map(figure).collect::<Vec<_>>();
@@ -216,6 +222,7 @@ impl Estimator<'_> {
         &self,
         units: &[UnitRow],
         parts: Vec<(usize, UnitRow)>,
+        afresh: bool,
         faults: &mut Vec<String>,
     ) -> Result<Vec<Evaluated>, PlanError> {
         let (records, receiver) = unbounded_channel();
@@ -240,7 +247,11 @@ impl Estimator<'_> {
         let mut evaluated = Vec::new();
         while let Some(batch) = batcher.next().await {
             let started = Instant::now();
-            let fates = self.station.works.evaluator.evaluate(&batch).await?;
+            let evaluator = &self.station.works.evaluator;
+            let fates = match afresh {
+                true => evaluator.evaluate_afresh(&batch.records).await?,
+                false => evaluator.evaluate(&batch).await?,
+            };
             let elapsed = started.elapsed().as_secs_f64();
             // Every row takes a little, and those take most that a device worked on for long.
             let shares: Vec<f64> = fates.iter().map(|fate| 1.0 + device_micros(fate)).collect();

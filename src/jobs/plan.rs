@@ -10,6 +10,7 @@ use super::spec::{JobKind, JobSpec, Rows};
 use super::station::Station;
 use crate::document::Format;
 use crate::failure::Transient;
+use crate::nearest::suggestion;
 use crate::outcome::Lineage;
 use crate::source::{Archive, ArchiveError, ArchiveFile};
 use crate::store::{NewUnit, Store, UnitFault};
@@ -65,14 +66,14 @@ impl Planner<'_> {
         let units = match &spec.kind {
             JobKind::Backfill(rows) => return self.rows(&spec.id, rows, None).await,
             JobKind::Evaluate { rows, task, expected } => {
-                let name = &self.station.definition.name;
-                if !self.station.definition.tasks.iter().any(|known| *known.name == **task) {
-                    return Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`")));
-                }
+                self.check_task(task)?;
                 let measured = Measured { task: task.clone(), expected: expected.clone() };
                 return self.rows(&spec.id, rows, Some(measured)).await;
             }
             JobKind::Rerun { tasks } => {
+                for task in tasks {
+                    self.check_task(task)?;
+                }
                 self.outdated(&spec.id, |task, _| tasks.is_empty() || tasks.iter().any(|t| t == task)).await?
             }
             JobKind::Reembed => self.outdated(&spec.id, |_, spec| matches!(spec, TaskSpec::Embed(_))).await?,
@@ -83,6 +84,15 @@ impl Planner<'_> {
             }
         };
         Ok(Plan { units, faults: Vec::new() })
+    }
+
+    fn check_task(&self, task: &str) -> Result<(), PlanError> {
+        let known = || self.station.definition.tasks.iter().map(|task| &*task.name);
+        if known().any(|known| known == task) {
+            return Ok(());
+        }
+        let (name, near) = (&self.station.definition.name, suggestion(task, known()));
+        Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`; {near}")))
     }
 
     async fn rows(&self, job: &str, rows: &Rows, measured: Option<Measured>) -> Result<Plan, PlanError> {
@@ -177,7 +187,7 @@ impl Planner<'_> {
             }
         }
         if tasks.is_empty() {
-            return Err(PlanError::Refused(format!("pipeline `{}` has no such task", self.station.definition.name)));
+            return Err(PlanError::Refused(format!("pipeline `{}` makes no vectors", self.station.definition.name)));
         }
         let (mut units, mut after) = (Vec::new(), String::new());
         loop {

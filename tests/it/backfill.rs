@@ -1,6 +1,5 @@
-//! Backfills without Kafka, and plans: the built command over Parquet files and a real Postgres.
+//! Backfills without Kafka: the built command over Parquet files and a real Postgres.
 
-use std::collections::BTreeMap;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -30,8 +29,6 @@ pub fn trials() -> Vec<Trial> {
         trial("backfill::interrupted_or_killed_it_goes_on_where_it_was", long, goes_on),
         trial("backfill::a_corrupt_file_among_good_ones_leaves_it_partial", long, corrupt_file),
         trial("backfill::a_model_sees_every_row_once", long, with_a_model),
-        trial("plan::what_is_predicted_is_what_there_is", long, predictions),
-        trial("plan::a_budget_says_what_it_leaves_undone", long, budget),
     ]
 }
 
@@ -45,13 +42,14 @@ const VECTORS: &str = "version: 1\nname: vectors\nsource: { topic: t, id: id, te
      vector: { embed: { model: minilm } }\n";
 
 /// A folder with pipelines and data, and a ledger.
-struct Place {
+pub struct Place {
     folder: TempDir,
     database: Database,
 }
 
 impl Place {
-    async fn new() -> Self {
+    /// One without data.
+    pub async fn new() -> Self {
         let place = Self { folder: open_folder(), database: postgres::database().await };
         for folder in ["pipelines", "data/deep"] {
             std::fs::create_dir_all(place.path(folder)).unwrap();
@@ -66,19 +64,26 @@ impl Place {
         place
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    /// A path in the folder.
+    pub fn path(&self, name: &str) -> PathBuf {
         self.folder.path().join(name)
     }
 
+    /// Where its ledger is.
+    pub fn database_url(&self) -> &str {
+        &self.database.url
+    }
+
     /// Runs the command to its end, which `timeout` enforces.
-    async fn run(&self, arguments: &[&str]) -> Output {
+    pub async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", "200", env!("CARGO_BIN_EXE_tidemill")]).args(arguments);
         command.env("TIDEMILL_DATABASE__URL", &self.database.url).current_dir(self.folder.path());
         spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
-    async fn backfill(&self, pipeline: &str) -> (Option<i32>, Value, String) {
+    /// Backfills the pipeline to the end: the exit code, the report, and what it told.
+    pub async fn backfill(&self, pipeline: &str) -> (Option<i32>, Value, String) {
         let arguments = ["backfill", "--pipeline", pipeline, "--input", "data/**/*.parquet", "--output", "out", "--json"];
         let output = self.run(&arguments).await;
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -92,7 +97,8 @@ impl Place {
         Worker::start(self.folder.path(), &arguments, &environment)
     }
 
-    async fn count(&self, query: &str) -> i64 {
+    /// The number that the ledger answers.
+    pub async fn count(&self, query: &str) -> i64 {
         postgres::count(&self.database.url, query).await
     }
 
@@ -114,7 +120,8 @@ impl Place {
     }
 }
 
-fn last_line(output: &Output) -> Value {
+/// The JSON object at the end of what a command says.
+pub fn last_line(output: &Output) -> Value {
     let said = String::from_utf8_lossy(&output.stdout);
     let last = said.lines().last().unwrap_or_default();
     serde_json::from_str(last)
@@ -122,7 +129,7 @@ fn last_line(output: &Output) -> Value {
 }
 
 /// Writes rows of id and text, a row group every `group` rows.
-fn write(path: &Path, rows: &[(String, String)], group: usize) {
+pub fn write(path: &Path, rows: &[(String, String)], group: usize) {
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.0)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1)));
     let batch = RecordBatch::try_from_iter([("id", ids), ("text", texts)]).unwrap();
@@ -132,7 +139,8 @@ fn write(path: &Path, rows: &[(String, String)], group: usize) {
     writer.close().unwrap();
 }
 
-fn documents(range: std::ops::Range<usize>) -> Vec<(String, String)> {
+/// Rows for [`write`].
+pub fn documents(range: std::ops::Range<usize>) -> Vec<(String, String)> {
     range.map(|n| (format!("d{n}"), format!("text {n}"))).collect()
 }
 
@@ -278,82 +286,4 @@ async fn with_a_model() {
     assert_eq!(shown["dead_letters"]["classes"], json!([{ "class": "empty_text", "count": 1 }]), "{shown}");
     let (cost, seconds) = (shown["cost"].as_f64().unwrap(), shown["device_seconds"].as_f64().unwrap());
     assert!((cost - seconds).abs() < 1e-6, "an hour has a price of 3600, and a second of 1: {shown}");
-}
-
-/// A dataset of known make-up: of 3,000 rows, 105 have no text, and 900 repeat what one of 300 others says, three each.
-fn known_rows() -> Vec<(String, String)> {
-    let text = |n: usize| if n % 20 == 7 { String::new() } else { format!("text {n}") };
-    let mut rows: Vec<(String, String)> = (0..2_100).map(|n| (format!("d{n}"), text(n))).collect();
-    let sources: Vec<String> = rows.iter().filter(|row| !row.1.is_empty()).take(300).map(|row| row.1.clone()).collect();
-    for (n, text) in sources.iter().cycle().take(900).enumerate() {
-        rows.push((format!("r{n}"), text.clone()));
-    }
-    rows
-}
-
-async fn predictions() {
-    const SEEDS: usize = 10;
-    let place = Place::new().await;
-    let rows = known_rows();
-    write(&place.path("data/a.parquet"), &rows[..1_000], 300);
-    write(&place.path("data/b.parquet"), &rows[1_000..], 300);
-    std::fs::write(place.path("job.json"), r#"{"version":1,"id":"p","kind":"backfill","pipeline":"echo","dataset":"archive"}"#)
-        .unwrap();
-    let dead = rows.iter().filter(|row| row.1.is_empty()).count();
-    let truths = [
-        ("documents", (rows.len() - dead) as f64),
-        ("dead_letters", dead as f64),
-        ("dead_share", dead as f64 / rows.len() as f64),
-        ("reused_share", 900.0 / rows.len() as f64),
-    ];
-    let mut misses: BTreeMap<&str, Vec<String>> = BTreeMap::new();
-    for seed in 0..SEEDS {
-        let output = place.run(&["plan", "--job", "job.json", "--seed", &seed.to_string(), "--json"]).await;
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let plan = last_line(&output);
-        assert_eq!((&plan["rows"], &plan["sampled"], &plan["read_share"]), (&json!(3_000), &json!(200), &json!(1.0)), "{plan}");
-        for (name, truth) in truths {
-            let (low, high) = (plan[name]["low"].as_f64().unwrap(), plan[name]["high"].as_f64().unwrap());
-            assert!(low < high, "{name} of seed {seed} has no interval: {plan}");
-            if !(low..=high).contains(&truth) {
-                misses.entry(name).or_default().push(format!("seed {seed}: {name} is {truth}, not within {low}..{high}"));
-            }
-        }
-    }
-    // Of ten intervals of 95 %, one may well miss, and three or more do in one of a hundred cases.
-    for misses in misses.values() {
-        assert!(misses.len() <= 2, "{} of {SEEDS} intervals miss:\n{}", misses.len(), misses.join("\n"));
-    }
-    let kept = "SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM results) + (SELECT count(*) FROM batches)
-                     + (SELECT count(*) FROM positions) + (SELECT count(*) FROM jobs) + (SELECT count(*) FROM units)
-                     + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM parquet_files) + (SELECT count(*) FROM dead_letters)";
-    assert_eq!(place.count(kept).await, 0, "a plan left something behind");
-
-    let (code, report, told) = place.backfill("echo").await;
-    assert_eq!(code, Some(0), "{told}");
-    assert_eq!((&report["rows_done"], &report["dead"]), (&json!(3_000), &json!(2 * dead)), "{report}");
-    let plan = last_line(&place.run(&["plan", "--job", "job.json", "--json"]).await);
-    assert!(plan["reused_share"]["expected"].as_f64() > Some(0.9), "the ledger has it all now: {plan}");
-}
-
-async fn budget() {
-    let place = Place::new().await;
-    let rows: Vec<(String, String)> =
-        (0..400).map(|n| (format!("d{n}"), format!("note {n}: the mill turns, and the kettle boils {n} times"))).collect();
-    write(&place.path("data/a.parquet"), &rows, 100);
-    let job = |budget: f64| {
-        json!({ "version": 1, "id": "p", "kind": "backfill", "pipeline": "vectors", "dataset": "archive",
-                "budget": { "cost": budget }, "deadline": "2100-01-01" })
-    };
-    std::fs::write(place.path("job.json"), job(0.001).to_string()).unwrap();
-    let tight = last_line(&place.run(&["plan", "--job", "job.json", "--sample", "50", "--json"]).await);
-    let limits = tight["limits"].as_array().unwrap();
-    assert_eq!((&limits[0]["limit"], &limits[1]["limit"]), (&json!("budget"), &json!("deadline")), "{tight}");
-    assert!(limits[0]["documents_left"]["low"].as_f64() > Some(0.0), "a budget of a millisecond suffices: {tight}");
-    assert_eq!(limits[1]["documents_left"]["high"], 0.0, "the deadline is generations away: {tight}");
-    assert!(tight["tokens"]["low"].as_f64() > Some(4_000.0) && tight["cost"]["low"].as_f64() > Some(0.0), "{tight}");
-    std::fs::write(place.path("job.json"), job(1e6).to_string()).unwrap();
-    let ample = last_line(&place.run(&["plan", "--job", "job.json", "--sample", "50", "--json"]).await);
-    assert_eq!(ample["limits"][0]["documents_left"]["high"], 0.0, "{ample}");
-    assert_eq!(tight["documents"], ample["documents"], "the same seed chooses the same rows");
 }
