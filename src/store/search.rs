@@ -5,11 +5,15 @@
 //! | vector | documents by the nearest of their chunks | cosine similarity, -1 to 1 |
 //! | words | documents with all the words, then with any | `ts_rank`, below 1; plus 1 where all the words are there |
 //! | both | the union | reciprocal rank fusion: the sum of 1 / (60 + rank) |
+//!
+//! A vector is compared with those of its own space only. While documents move from one space to another, those that have not yet are
+//! found by words: where only vectors were asked for, too, and then the two lists are fused; where both were, their place among the
+//! words counts twice, because among the vectors they cannot have one.
 
 mod vectors;
 mod words;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -19,7 +23,7 @@ use sqlx::{Connection, PgConnection};
 use super::{Store, unavailable};
 use crate::failure::Transient;
 use crate::outcome::EmbeddingSet;
-use vectors::{Space, Spans};
+use vectors::{Space, Spans, of_other_spaces};
 use words::{best_passage, by_words};
 
 /// What to look for.
@@ -46,6 +50,8 @@ pub struct QueryVector {
     pub task: String,
     /// The components.
     pub vector: Vec<f32>,
+    /// What it means in words, for documents whose vectors are of another space.
+    pub words: String,
 }
 
 /// Conditions that all must hold.
@@ -118,6 +124,19 @@ struct Candidate {
     score: f64,
 }
 
+/// The candidates of one way to look.
+struct List {
+    by_vector: bool,
+    candidates: Vec<Candidate>,
+}
+
+impl SearchQuery {
+    /// The words to look for where a vector cannot tell.
+    fn any_words(&self) -> Option<&str> {
+        self.words.as_deref().or(self.vector.as_ref().map(|vector| vector.words.as_str()))
+    }
+}
+
 impl Store {
     /// The documents that fit best, the best first.
     ///
@@ -153,30 +172,59 @@ impl Store {
         };
         let mut lists = Vec::new();
         if let Some(space) = &space {
-            lists.push((true, space.candidates(query, &mut transaction).await?));
+            lists.push(List { by_vector: true, candidates: space.candidates(query, &mut transaction).await? });
         }
-        if let Some(words) = &query.words {
-            lists.push((false, by_words(words, query, &mut transaction).await?));
+        let (by_words, elsewhere) = by_words_too(query, space.as_ref(), &mut transaction).await?;
+        let both = query.vector.is_some() && query.words.is_some();
+        let fused = both || (space.is_some() && !by_words.is_empty());
+        if !by_words.is_empty() {
+            lists.push(List { by_vector: false, candidates: by_words });
         }
-        let ranked = fuse(lists, query.vector.is_some() && query.words.is_some(), query.limit);
+        let twice = if both { elsewhere } else { HashSet::new() };
+        let ranked = fuse(lists, fused, &twice, query.limit);
         let hits = describe(query, space.as_ref(), ranked, &mut transaction).await?;
         transaction.commit().await?;
         Ok(hits)
     }
 }
 
+/// Candidates by words, and which of them have vectors of another space. Where only vectors were asked for, there are no others.
+async fn by_words_too(
+    query: &SearchQuery,
+    space: Option<&Space<'_>>,
+    connection: &mut PgConnection,
+) -> sqlx::Result<(Vec<Candidate>, HashSet<String>)> {
+    let moves = match &query.vector {
+        Some(vector) => Space::has_others(vector, &mut *connection).await?,
+        None => false,
+    };
+    let Some(words) = query.any_words().filter(|_| moves || query.words.is_some()) else {
+        return Ok((Vec::new(), HashSet::new()));
+    };
+    let mut found = by_words(words, query, &mut *connection).await?;
+    let Some(vector) = query.vector.as_ref().filter(|_| moves) else { return Ok((found, HashSet::new())) };
+    let ids: Vec<String> = found.iter().map(|candidate| candidate.id.clone()).collect();
+    let elsewhere = of_other_spaces(&query.pipeline, (vector, space), &ids, connection).await?;
+    if query.words.is_none() {
+        found.retain(|candidate| elsewhere.contains(&candidate.id));
+    }
+    Ok((found, elsewhere))
+}
+
 fn columns(pairs: &[(String, String)]) -> (Vec<&str>, Vec<&str>) {
     pairs.iter().map(|(task, label)| (task.as_str(), label.as_str())).unzip()
 }
 
-/// The best `limit` of the lists' union. `fused`: by reciprocal ranks; otherwise there is one list and its scores stand.
-fn fuse(lists: Vec<(bool, Vec<Candidate>)>, fused: bool, limit: usize) -> Vec<(Candidate, Ranks)> {
+/// The best `limit` of the lists' union. `fused`: by reciprocal ranks, among words `twice` for some; otherwise there is one list and
+/// its scores stand.
+fn fuse(lists: Vec<List>, fused: bool, twice: &HashSet<String>, limit: usize) -> Vec<(Candidate, Ranks)> {
     let mut union: BTreeMap<String, (f64, Ranks)> = BTreeMap::new();
-    for (by_vector, list) in lists {
-        for (index, candidate) in list.into_iter().enumerate() {
+    for List { by_vector, candidates } in lists {
+        for (index, candidate) in candidates.into_iter().enumerate() {
             let rank = index + 1;
+            let times = if !by_vector && twice.contains(&candidate.id) { 2.0 } else { 1.0 };
             let (score, ranks) = union.entry(candidate.id).or_default();
-            *score += if fused { 1.0 / (FUSION + rank as f64) } else { candidate.score };
+            *score += if fused { times / (FUSION + rank as f64) } else { candidate.score };
             *(if by_vector { &mut ranks.vector } else { &mut ranks.text }) = Some(rank);
         }
     }
@@ -228,7 +276,7 @@ async fn describe(
         let text = String::from_utf8_lossy(&row.text);
         let chunk = match spans.get(&row.id) {
             Some(span) => Passage { start: span.start, end: span.start + row.text.len(), text: text.into_owned() },
-            None => best_passage(&text, query.words.as_deref().unwrap_or_default()),
+            None => best_passage(&text, query.any_words().unwrap_or_default()),
         };
         let labels = row.labels.map(|labels| labels.0).unwrap_or_default();
         SearchHit { document_id: row.id, score, chunk, labels, summary: row.summary, metadata: row.metadata, ranks }
@@ -240,16 +288,28 @@ async fn describe(
 mod tests {
     use super::*;
 
-    fn list(ids: &[&str]) -> Vec<Candidate> {
-        ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5 }).collect()
+    fn lists(by_vector: &[&str], by_words: &[&str]) -> Vec<List> {
+        let candidates = |ids: &[&str]| ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5 }).collect();
+        [(true, by_vector), (false, by_words)].map(|(by_vector, ids)| List { by_vector, candidates: candidates(ids) }).into()
+    }
+
+    fn ids(ranked: &[(Candidate, Ranks)]) -> Vec<&str> {
+        ranked.iter().map(|(candidate, _)| candidate.id.as_str()).collect()
     }
 
     #[test]
     fn a_document_in_both_lists_beats_the_first_of_one() {
-        let ranked = fuse(vec![(true, list(&["a", "b"])), (false, list(&["c", "b"]))], true, 10);
-        let ids: Vec<_> = ranked.iter().map(|(candidate, _)| candidate.id.as_str()).collect();
-        assert_eq!(ids, ["b", "a", "c"], "b is second in both lists, a and c tie");
+        let ranked = fuse(lists(&["a", "b"], &["c", "b"]), true, &HashSet::new(), 10);
+        assert_eq!(ids(&ranked), ["b", "a", "c"], "b is second in both lists, a and c tie");
         assert_eq!(ranked[0].1, Ranks { vector: Some(2), text: Some(2) });
         assert!((ranked[0].0.score - 2.0 / 62.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_document_of_another_space_is_not_beaten_for_having_no_place_among_the_vectors() {
+        let twice = HashSet::from(["old".to_owned()]);
+        let lists = || lists(&["a", "b"], &["old", "a", "b"]);
+        assert_eq!(ids(&fuse(lists(), true, &twice, 10)), ["old", "a", "b"]);
+        assert_eq!(ids(&fuse(lists(), true, &HashSet::new(), 10)), ["a", "b", "old"], "without that it would be");
     }
 }

@@ -116,7 +116,12 @@ async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &st
 
 impl Library {
     async fn hits(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> Vec<SearchHit> {
-        let vector = vector.map(|v| QueryVector { set: self.set.clone(), task: "vector".into(), vector: v.to_vec() });
+        let vector = vector.map(|v| QueryVector {
+            set: self.set.clone(),
+            task: "vector".into(),
+            vector: v.to_vec(),
+            words: String::new(),
+        });
         let query = SearchQuery { pipeline: "notes".into(), words: words.map(str::to_owned), vector, limit, filter };
         self.store.search(query).await.unwrap()
     }
