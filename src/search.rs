@@ -5,6 +5,9 @@
 //! | `vector` | what means the same | an `embed` task |
 //! | `text` | the words: English ones by their stems, Korean, Chinese and Japanese ones by pairs of characters; where few documents hold them all, any of them | |
 //! | `hybrid` | both lists, fused | an `embed` task; without one it is `text` |
+//!
+//! A document whose vectors come from another model than the pipeline has now is found by its words, in every mode, until its vectors
+//! are made anew (`reembed`): vectors of two models are never compared.
 
 mod answer;
 mod cursor;
@@ -250,7 +253,7 @@ impl Searcher {
             _ => None,
         };
         let vector = vector.ok_or_else(|| out_of_order("the model did not answer with a vector".into()))?;
-        Ok(QueryVector { set, task: task.to_owned(), vector: vector.vector.to_vec() })
+        Ok(QueryVector { set, task: task.to_owned(), vector: vector.vector.to_vec(), words: text.to_owned() })
     }
 }
 

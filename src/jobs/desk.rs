@@ -281,7 +281,8 @@ impl Desk {
         }
     }
 
-    /// Opens an ended job again: units that failed or were stopped are tried anew, finished ones stay finished.
+    /// Opens an ended job again: units that failed or were stopped are tried anew, finished ones stay finished. It is granted its
+    /// budget once more, and a deadline that has passed no longer counts.
     ///
     /// # Errors
     /// Where there is none of that id, there is nothing to try again, or the ledger is unavailable.
@@ -292,8 +293,11 @@ impl Desk {
                 format!("job `{id}` belongs to one process alone; run the same `tidemill backfill` again to go on with it");
             return Err(DeskError::Conflict(message));
         }
+        let invalid = |error: SpecError| DeskError::Invalid(error.0);
+        let spec = JobSpec::parse(job.spec.as_bytes(), None).map_err(invalid)?;
+        let budget = spec.to_new(self.config.price_per_device_hour, None).map_err(invalid)?.budget_micros;
         let (units, events) = (&self.config.units_topic, &self.config.events_topic);
-        if self.store.retry_job(id, Some(units), events).await? {
+        if self.store.retry_job(id, budget, units, events).await? {
             return self.show(id).await;
         }
         let message = match self.job(id).await?.state {

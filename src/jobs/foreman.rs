@@ -216,7 +216,7 @@ fn limit_reached(job: &JobRow, spent_micros: i64, now_ms: i64) -> Option<String>
         return Some("its deadline has come".into());
     }
     let budget = job.budget_micros.filter(|budget| spent_micros >= *budget)?;
-    Some(format!("its budget of {:.1} s of device time is spent", budget as f64 / 1e6))
+    Some(format!("its budget of {:?} of device time is spent", Duration::from_micros(budget.unsigned_abs())))
 }
 
 /// A job for tests: it runs since the beginning of time.
@@ -270,6 +270,6 @@ mod tests {
     fn limits_are_reached_and_not_before() {
         assert_eq!(limit_reached(&running_job(Some(10), Some(1_000_001)), 1_000_000, 9), None);
         assert!(limit_reached(&running_job(Some(10), None), 0, 10).unwrap().contains("deadline"));
-        assert!(limit_reached(&running_job(None, Some(1_000_000)), 1_000_000, 0).unwrap().contains("budget of 1.0 s"));
+        assert!(limit_reached(&running_job(None, Some(1_000_000)), 1_000_000, 0).unwrap().contains("budget of 1s of"));
     }
 }

@@ -49,7 +49,14 @@ async fn started(config: ServerConfig) -> Running {
     let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service { health: health.clone(), searcher: searcher(), explainer: explainer(), desk: desk(), board: board(), gate: Gate::new(&config, None) };
+    let service = Service {
+        health: health.clone(),
+        searcher: searcher(),
+        explainer: explainer(),
+        desk: desk(),
+        board: board(),
+        gate: Gate::new(&config, None),
+    };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: Client::new(), stop, served }
@@ -224,7 +231,14 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
     // It waits in the socket's queue until the service itself is there.
     tokio::task::yield_now().await;
-    let service = Service { health: Health::new(), searcher: searcher(), explainer: explainer(), desk: desk(), board: board(), gate: gate.clone() };
+    let service = Service {
+        health: Health::new(),
+        searcher: searcher(),
+        explainer: explainer(),
+        desk: desk(),
+        board: board(),
+        gate: gate.clone(),
+    };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));
     assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");

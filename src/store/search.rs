@@ -5,6 +5,10 @@
 //! | vector | documents by the nearest of their chunks | cosine similarity, -1 to 1 |
 //! | words | documents with all the words, then with any | `ts_rank`, below 1; plus 1 where all the words are there |
 //! | both | the union | reciprocal rank fusion: the sum of 1 / (60 + rank) |
+//!
+//! A vector is compared with those of its own space only. While documents move from one space to another, those that have not yet are
+//! found by words: where only vectors were asked for, too, and then the two lists are fused; where both were, their place among the
+//! words counts twice, because among the vectors they cannot have one.
 
 mod describe;
 mod facets;
@@ -24,7 +28,7 @@ use utoipa::ToSchema;
 use super::{Reader, Store, unavailable};
 use crate::failure::Transient;
 use crate::outcome::{EmbeddingSet, Span};
-use vectors::Space;
+use vectors::{Space, of_other_spaces};
 
 pub(super) use vectors::Crowds;
 use words::Wording;
@@ -71,6 +75,8 @@ pub struct QueryVector {
     pub task: String,
     /// The components.
     pub vector: Vec<f32>,
+    /// What it means in words, for documents whose vectors are of another space.
+    pub words: String,
 }
 
 /// One document found.
@@ -132,7 +138,8 @@ pub struct Standing {
     pub rank: usize,
     /// What decided the place: the cosine similarity, or the weight of the words.
     pub score: f64,
-    /// What the list adds to the hit's score: 1 / (60 + rank) where two lists are fused, its own score otherwise.
+    /// What the list adds to the hit's score: 1 / (60 + rank) where two lists are fused, twice that where the document's vectors are
+    /// of another space, its own score otherwise.
     pub adds: f64,
     /// In the list by words, whether the document holds all of them.
     pub all_words: Option<bool>,
@@ -205,10 +212,17 @@ impl Reader {
             Some(vector) => Space::find(vector, &mut transaction).await?,
             None => None,
         };
-        let wording = match &query.words {
+        // Documents whose vectors are of another space have nothing but their words to be found by.
+        let moves = match &query.vector {
+            Some(vector) => Space::has_others(vector, &mut transaction).await?,
+            None => false,
+        };
+        let unspoken = query.vector.as_ref().filter(|_| moves).map(|vector| &vector.words);
+        let wording = match query.words.as_ref().or(unspoken) {
             Some(words) => Some(Wording::parse(words, &mut transaction).await?),
             None => None,
         };
+        let both = query.vector.is_some() && query.words.is_some();
         let wanted = query.offset + query.limit;
         let mut order: Vec<Ranked> = Vec::new();
         for depth in DEPTHS {
@@ -216,14 +230,24 @@ impl Reader {
                 Some(space) => space.candidates(query, (depth, &self.store.crowds), &mut transaction).await?,
                 None => Vec::new(),
             };
-            let by_words = match &wording {
+            let mut by_words = match &wording {
                 Some(wording) => wording.candidates(query, depth, &mut transaction).await?,
                 None => Vec::new(),
             };
             let exhausted = by_vector.len() < depth && by_words.len() < depth;
+            let mut twice = HashSet::new();
+            if let Some(vector) = query.vector.as_ref().filter(|_| moves) {
+                let ids: Vec<&str> = by_words.iter().map(|candidate| candidate.id.as_str()).collect();
+                let elsewhere = of_other_spaces(&query.pipeline, (vector, space.as_ref()), &ids, &mut transaction).await?;
+                match both {
+                    true => twice = elsewhere,
+                    false => by_words.retain(|candidate| elsewhere.contains(&candidate.id)),
+                }
+            }
+            let fused = both || (space.is_some() && !by_words.is_empty());
             // What came from fewer candidates keeps its place, so that no page depends on how far others went.
             let known: HashSet<String> = order.iter().map(|ranked| ranked.id.clone()).collect();
-            let ranked = fuse(by_vector, by_words, query.vector.is_some() && query.words.is_some());
+            let ranked = fuse(by_vector, by_words, fused, &twice);
             order.extend(ranked.into_iter().filter(|ranked| !known.contains(&ranked.id)));
             if order.len() > wanted || exhausted {
                 break;
@@ -233,7 +257,8 @@ impl Reader {
         let page: Vec<Ranked> = order.into_iter().skip(query.offset).take(query.limit).collect();
         let mut facets = Vec::with_capacity(query.facets.len());
         for facet in &query.facets {
-            facets.push(facets::count(query, wording.as_ref(), facet, &mut transaction).await?);
+            let asked = wording.as_ref().filter(|_| query.words.is_some());
+            facets.push(facets::count(query, asked, facet, &mut transaction).await?);
         }
         // Candidates and counts are of the one pipeline that was asked for. Under a policy their indexes would be of no use, for no
         // operator of full text may look at a row before the policy has. What leaves the database is read under it.
@@ -244,13 +269,15 @@ impl Reader {
     }
 }
 
-/// The lists' union, the best first. `fused`: by reciprocal ranks; otherwise there is one list and its scores stand.
-fn fuse(by_vector: Vec<Candidate>, by_words: Vec<Candidate>, fused: bool) -> Vec<Ranked> {
+/// The lists' union, the best first. `fused`: by reciprocal ranks, among words `twice` for some; otherwise there is one list and its
+/// scores stand.
+fn fuse(by_vector: Vec<Candidate>, by_words: Vec<Candidate>, fused: bool, twice: &HashSet<String>) -> Vec<Ranked> {
     let mut union: BTreeMap<String, (f64, Explanation)> = BTreeMap::new();
     for (is_vector, list) in [(true, by_vector), (false, by_words)] {
         for (index, Candidate { id, score, all_words }) in list.into_iter().enumerate() {
             let rank = index + 1;
-            let adds = if fused { 1.0 / (FUSION + rank as f64) } else { score };
+            let times = if !is_vector && twice.contains(&id) { 2.0 } else { 1.0 };
+            let adds = if fused { times / (FUSION + rank as f64) } else { score };
             let (total, explanation) = union.entry(id).or_default();
             *total += adds;
             match is_vector {
@@ -275,12 +302,21 @@ mod tests {
 
     #[test]
     fn a_document_in_both_lists_beats_the_first_of_one() {
-        let ranked = fuse(list(&["a", "b"]), list(&["c", "b"]), true);
+        let ranked = fuse(list(&["a", "b"]), list(&["c", "b"]), true, &HashSet::new());
         let ids: Vec<_> = ranked.iter().map(|ranked| ranked.id.as_str()).collect();
         assert_eq!(ids, ["b", "a", "c"], "b is second in both lists, a and c tie");
         let Explanation { vector: Some(vector), text: Some(text) } = &ranked[0].explanation else { panic!("b is in both lists") };
         assert_eq!((vector.rank, text.rank), (2, 2));
         assert!((ranked[0].score - 2.0 / 62.0).abs() < 1e-12);
         assert!((vector.adds + text.adds - ranked[0].score).abs() < 1e-12, "the explanation adds up");
+    }
+
+    #[test]
+    fn a_document_of_another_space_is_not_beaten_for_having_no_place_among_the_vectors() {
+        let ids = |twice: &HashSet<String>| -> Vec<String> {
+            fuse(list(&["a", "b"]), list(&["old", "a", "b"]), true, twice).into_iter().map(|ranked| ranked.id).collect()
+        };
+        assert_eq!(ids(&HashSet::from(["old".to_owned()])), ["old", "a", "b"]);
+        assert_eq!(ids(&HashSet::new()), ["a", "b", "old"], "without that it would be");
     }
 }

@@ -235,7 +235,7 @@ async fn index() {
 }
 
 fn query(set: &EmbeddingSet, vector: &[f32]) -> SearchQuery {
-    let vector = Some(QueryVector { set: set.clone(), task: "vector".into(), vector: vector.to_vec() });
+    let vector = Some(QueryVector { set: set.clone(), task: "vector".into(), vector: vector.to_vec(), words: String::new() });
     let (filter, facets) = (SearchFilter::default(), Vec::new());
     SearchQuery { pipeline: "library".into(), words: None, vector, offset: 0, limit: 10, filter, facets }
 }

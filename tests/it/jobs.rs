@@ -80,6 +80,11 @@ impl Office {
         self.world.client.send(&self.jobs, vec![Sent { partition: None, key: Vec::new(), payload }]).await;
     }
 
+    /// The topic that tells of jobs.
+    pub fn events(&self) -> &str {
+        &self.events
+    }
+
     /// Waits until the job is at its end.
     pub async fn ended(&self, id: &str, worker: &Worker) -> JobRow {
         let what = format!("job {id} ends; the worker says:\n{}", worker.log());
@@ -117,7 +122,8 @@ pub fn write_parquet(path: PathBuf, columns: Vec<(&str, ArrayRef)>) {
     writer.close().unwrap();
 }
 
-fn backfill(id: &str) -> Value {
+/// A job that reads the whole dataset.
+pub fn backfill(id: &str) -> Value {
     json!({ "version": 1, "id": id, "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive" })
 }
 
@@ -209,7 +215,7 @@ async fn cancelled() {
     drop(worker);
     let units = fs::read_to_string(office.world.path("tidemill.toml")).unwrap();
     let units = units.lines().find_map(|line| line.strip_prefix("units_topic = ")).unwrap().trim_matches('"').to_owned();
-    assert!(office.world.store.retry_job("long", Some(&units), &office.events).await.unwrap());
+    assert!(office.world.store.retry_job("long", None, &units, &office.events).await.unwrap());
     let worker = office.world.worker("");
     assert_eq!(office.ended("long", &worker).await.state, JobState::Succeeded);
     office.assert_once(6_000).await;

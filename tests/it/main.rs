@@ -29,11 +29,14 @@ mod harness;
 mod isolation;
 mod jobs;
 mod ledger;
+mod limits;
 mod models;
 mod pipelines;
+mod plan;
 mod properties;
 mod queries;
 mod readme;
+mod reembed;
 mod remote;
 mod schedules;
 mod search;
@@ -76,6 +79,8 @@ fn main() -> ExitCode {
         writer::trials(),
         faults::trials(),
         jobs::trials(),
+        limits::trials(),
+        reembed::trials(),
         bucket::trials(),
         demo::trials(),
         console::trials(),
@@ -85,6 +90,7 @@ fn main() -> ExitCode {
         isolation::trials(),
         stops::trials(),
         backfill::trials(),
+        plan::trials(),
         desk::trials(),
         readme::trials(),
         remote::trials(),

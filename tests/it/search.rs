@@ -127,7 +127,8 @@ async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &st
 
 impl Library {
     fn question(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> SearchQuery {
-        let vector = vector.map(|v| QueryVector { set: self.set.clone(), task: "vector".into(), vector: v.to_vec() });
+        let (set, task) = (self.set.clone(), "vector".to_owned());
+        let vector = vector.map(|v| QueryVector { set, task, vector: v.to_vec(), words: String::new() });
         let words = words.map(str::to_owned);
         SearchQuery { pipeline: "notes".into(), words, vector, offset: 0, limit, filter, facets: Vec::new() }
     }

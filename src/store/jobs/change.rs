@@ -5,7 +5,7 @@ use sqlx::{Acquire, PgConnection};
 use tokio::time::timeout;
 use uuid::Uuid;
 
-use super::{JobState, NewJob, Submitted};
+use super::{JobState, NewJob, Submitted, ledger_topic};
 use crate::failure::Transient;
 use crate::store::submission::Submission;
 use crate::store::{CommitError, InTime, Store, commit, unavailable};
@@ -97,11 +97,18 @@ impl Store {
     }
 
     /// Opens an ended job again: units that failed or were stopped wait anew and go out to `units_topic`, finished ones stay
-    /// finished. One that never had units is queued. Tells whether there was anything to try again.
+    /// finished. One that never had units is queued. It is granted `budget_micros` on top of what it has spent, and a deadline
+    /// that has passed no longer counts: either would stop it again at once. Tells whether there was anything to try again.
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn retry_job(&self, id: &str, units_topic: Option<&str>, events: &str) -> Result<bool, Transient> {
+    pub async fn retry_job(
+        &self,
+        id: &str,
+        budget_micros: Option<i64>,
+        units_topic: &str,
+        events: &str,
+    ) -> Result<bool, Transient> {
         const ENDED: [JobState; 3] = [JobState::Failed, JobState::Partial, JobState::Cancelled];
         let mut transaction = self.pool.begin().await.map_err(unavailable)?;
         let planned = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1) AS "planned!""#, id)
@@ -111,10 +118,22 @@ impl Store {
         let to = if planned { JobState::Running } else { JobState::Queued };
         let moved = shift(&mut transaction, id, &ENDED, (to, None), events).await.map_err(unavailable)?;
         if moved {
-            sqlx::query!("UPDATE jobs SET stopping = false, reason = NULL, finished_at = NULL WHERE id = $1", id)
-                .execute(&mut *transaction)
-                .await
-                .map_err(unavailable)?;
+            sqlx::query!(
+                "UPDATE jobs j SET stopping = false, reason = NULL, finished_at = NULL,
+                                   deadline = CASE WHEN deadline > now() THEN deadline END,
+                                   budget_micros = $2
+                                       + (SELECT coalesce(sum(u.device_micros), 0)::bigint FROM usage u
+                                          JOIN batches b ON b.id = u.batch_id WHERE b.pipeline = j.pipeline AND b.topic = $3)
+                                       + (SELECT coalesce(sum((report ->> 'device_micros')::bigint), 0)::bigint FROM units
+                                          WHERE job_id = j.id)
+                 WHERE id = $1",
+                id,
+                budget_micros,
+                ledger_topic(id)
+            )
+            .execute(&mut *transaction)
+            .await
+            .map_err(unavailable)?;
             let again = sqlx::query_scalar!(
                 "UPDATE units SET state = 'waiting', class = NULL, reason = NULL, owner = NULL, started_at = NULL, finished_at = NULL
                  WHERE job_id = $1 AND state IN ('failed', 'stopped') RETURNING id",
@@ -123,9 +142,7 @@ impl Store {
             .fetch_all(&mut *transaction)
             .await
             .map_err(unavailable)?;
-            if let Some(topic) = units_topic {
-                super::units::dispatch(&mut transaction, topic, &again).await.map_err(unavailable)?;
-            }
+            super::units::dispatch(&mut transaction, units_topic, &again).await.map_err(unavailable)?;
         }
         transaction.commit().await.map_err(unavailable)?;
         Ok(moved)

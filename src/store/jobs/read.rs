@@ -191,7 +191,9 @@ impl Reader {
         let units = sqlx::query!(
             r#"SELECT count(*) AS "units!", count(*) FILTER (WHERE state = 'done') AS "done!",
                       count(*) FILTER (WHERE state = 'failed') AS "failed!", count(*) FILTER (WHERE state = 'stopped') AS "stopped!",
-                      coalesce(sum(rows), 0)::bigint AS "rows!"
+                      coalesce(sum(rows), 0)::bigint AS "rows!",
+                      coalesce(sum((report ->> 'rows')::bigint), 0)::bigint AS "measured!",
+                      coalesce(sum((report ->> 'device_micros')::bigint), 0)::bigint AS "device_micros!"
                FROM units WHERE job_id = $1"#,
             job.id
         )
@@ -226,14 +228,15 @@ impl Reader {
             units_failed: units.failed,
             units_stopped: units.stopped,
             rows: units.rows,
-            rows_done: records,
+            // A unit that only measures commits nothing, and counts by itself.
+            rows_done: records + units.measured,
             ok: usage.ok,
             reused: usage.reused,
             skipped: usage.skipped,
             dead: usage.dead,
             tokens: usage.tokens,
             generated_tokens: usage.generated,
-            device_micros: usage.device_micros,
+            device_micros: usage.device_micros + units.device_micros,
         })
     }
 }

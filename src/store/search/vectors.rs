@@ -55,6 +55,18 @@ impl<'a> Space<'a> {
         Ok(id.map(|id| Self { id, query }))
     }
 
+    /// Whether there are other spaces, from which documents may be on their way.
+    pub(super) async fn has_others(query: &QueryVector, connection: &mut PgConnection) -> sqlx::Result<bool> {
+        let (model, revision) = (&query.set.model, &query.set.revision);
+        sqlx::query_scalar!(
+            r#"SELECT EXISTS (SELECT FROM embedding_sets WHERE model <> $1 OR revision <> $2) AS "others!""#,
+            model,
+            revision
+        )
+        .fetch_one(connection)
+        .await
+    }
+
     /// The cosine distance in the very words of the space's index, or the planner would not use it.
     fn distance(&self) -> String {
         let dimension = self.query.set.dimension;
@@ -176,6 +188,25 @@ impl<'a> Space<'a> {
         let span = |start: i32, end: i32| Span { start: start.max(0) as usize, end: end.max(0) as usize };
         rows.iter().map(|row| Ok((row.try_get(0)?, span(row.try_get(1)?, row.try_get(2)?)))).collect()
     }
+}
+
+/// Those of the documents whose vectors are of another space. A commit replaces all that a document has of a task, so that it never
+/// has some of each.
+pub(super) async fn of_other_spaces(
+    pipeline: &str,
+    (query, space): (&QueryVector, Option<&Space<'_>>),
+    ids: &[&str],
+    connection: &mut PgConnection,
+) -> sqlx::Result<HashSet<String>> {
+    let found = sqlx::query_scalar!(
+        "SELECT DISTINCT document_id FROM embeddings
+         WHERE pipeline = $1 AND task = $2 AND document_id = ANY($3) AND set_id IS DISTINCT FROM $4",
+        pipeline,
+        query.task,
+        ids as &[&str],
+        space.map(|space| space.id)
+    );
+    Ok(found.fetch_all(connection).await?.into_iter().collect())
 }
 
 pub(super) type Spans = HashMap<String, Span>;

@@ -120,7 +120,9 @@ pub async fn see_their_own_board_and_documents() {
 
     let (status, explained) = ask("/v1/documents/acme-1").await;
     assert_eq!((status.as_u16(), &explained["outputs"][0]["task"]), (200, &json!("copy")), "{explained}");
-    for path in ["/v1/documents/globex-1", "/v1/documents/globex-1?pipeline=acme-notes", "/v1/documents/globex-1?pipeline=globex-notes"] {
+    for path in
+        ["/v1/documents/globex-1", "/v1/documents/globex-1?pipeline=acme-notes", "/v1/documents/globex-1?pipeline=globex-notes"]
+    {
         let (status, refused) = ask(path).await;
         assert!(status.is_client_error() && refused["outputs"].is_null(), "{path}: {refused}");
     }
@@ -162,7 +164,7 @@ pub async fn policies_hold() {
     // As if the service knew of no tenants: each question names the other's rows outright.
     let reader = house.store.reader(tenant("acme"));
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
-    let vector = Some(QueryVector { set, task: "vector".into(), vector: vec![1.0, 0.0, 0.0] });
+    let vector = Some(QueryVector { set, task: "vector".into(), vector: vec![1.0, 0.0, 0.0], words: String::new() });
     let query = |pipeline: &str| SearchQuery {
         pipeline: pipeline.into(),
         words: Some("plan".into()),

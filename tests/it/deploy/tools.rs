@@ -50,7 +50,10 @@ fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
     let ask = |arguments: &[&str]| {
         let mut apt = Command::new("apt-get");
         // Lists of our own, which need neither root nor that somebody has updated those of the machine.
-        apt.arg("-o").arg(format!("Dir::State::lists={}", lists.display())).arg("-o").arg(format!("Dir::Cache={}", cache.display()));
+        apt.arg("-o")
+            .arg(format!("Dir::State::lists={}", lists.display()))
+            .arg("-o")
+            .arg(format!("Dir::Cache={}", cache.display()));
         apt.args(["-o", "APT::Sandbox::User=", "-o", "Debug::NoLocking=true", "--quiet"]).args(arguments);
         // What is downloaded alone goes to the current folder, what is to be installed to the cache.
         apt.current_dir(cache.join("archives"));

@@ -1,0 +1,184 @@
+//! Vectors of another model, from the plan to the last document: what search answers meanwhile.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arrow::array::StringArray;
+use libtest_mimic::Trial;
+use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection, Row};
+use tidemill::store::JobState;
+
+use crate::harness::eventually;
+use crate::harness::readiness::{assert_ready, listen};
+use crate::harness::trial::{Needs, trial};
+use crate::jobs::{Office, backfill, write_parquet};
+use crate::world::PIPELINE;
+
+const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-xlm-roberta");
+const POOLING: &str = "1_Pooling/config.json";
+const DOCUMENTS: usize = 400;
+
+/// The tests, for main.
+pub fn trials() -> Vec<Trial> {
+    let needs = Needs::KAFKA.within(Duration::from_secs(300));
+    vec![trial("reembed::search_finds_every_document_while_vectors_move_and_compares_none_of_two_models", needs, half_way)]
+}
+
+/// An office whose pipeline makes vectors, of a model that can be changed.
+async fn office() -> Office {
+    let office = Office::new().await;
+    let world = &office.world;
+    let model = world.path("model");
+    fs::create_dir_all(model.join("1_Pooling")).unwrap();
+    for entry in fs::read_dir(MODEL).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file()) {
+        fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
+    }
+    fs::copy(format!("{MODEL}/{POOLING}"), model.join(POOLING)).unwrap();
+    world.amend("tidemill.toml", |text| text + &format!("[models.minilm]\npath = \"{}\"\n", model.display()));
+    world.amend("pipelines/echo.yaml", |text| {
+        let second = "second: { render: { template: \"{{ first.text }}?\" } }";
+        assert!(text.contains(second), "the world's second task is another by now:\n{text}");
+        text.replace(second, "second: { embed: { model: minilm } }")
+    });
+    let ids = StringArray::from_iter_values((0..DOCUMENTS).map(|n| format!("d{n}")));
+    let texts = StringArray::from_iter_values((0..DOCUMENTS).map(text));
+    write_parquet(office.file("all.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts))]);
+    office
+}
+
+/// A text that no other document has, neither to the model, which does not know every digit, nor in words.
+fn text(number: usize) -> String {
+    const WORDS: [&str; 8] = ["mill", "water", "bread", "honey", "clock", "rain", "model", "table"];
+    let [first, second, third] = [number / 64, number / 8, number].map(|at| WORDS[at % 8]);
+    format!("{first} {second} {third} {number}")
+}
+
+fn text_of(document: &str) -> String {
+    text(document[1..].parse().unwrap())
+}
+
+/// What search answers: document and place in each list, the best first.
+async fn search(address: &str, query: &str, mode: &str) -> Vec<Value> {
+    let question = json!({ "query": query, "pipeline": PIPELINE, "mode": mode, "limit": 100 });
+    let answer = reqwest::Client::new().post(format!("http://{address}/v1/search")).json(&question).send().await.unwrap();
+    let answer: Value = answer.json().await.unwrap();
+    answer["hits"].as_array().unwrap_or_else(|| panic!("{answer}")).clone()
+}
+
+fn found<'a>(hits: &'a [Value], document: &str) -> Option<&'a Value> {
+    hits.iter().find(|hit| hit["document_id"] == document)
+}
+
+/// The space of each document's vectors.
+async fn spaces(office: &Office) -> BTreeMap<String, i32> {
+    let mut connection = PgConnection::connect(&office.world.database_url).await.unwrap();
+    let rows = sqlx::query("SELECT DISTINCT document_id, set_id FROM embeddings").fetch_all(&mut connection).await.unwrap();
+    let spaces: BTreeMap<String, i32> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!((rows.len(), spaces.len()), (DOCUMENTS, DOCUMENTS), "a document has vectors of two spaces, or none");
+    spaces
+}
+
+/// Hits by vector are of the space alone; nothing else stands among the vectors.
+fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
+    for hit in hits {
+        let is_of_it = spaces[hit["document_id"].as_str().unwrap()] == space;
+        assert!(is_of_it || hit["ranks"]["vector"].is_null(), "a vector of another model was compared: {hit}");
+    }
+}
+
+async fn half_way() {
+    let office = office().await;
+    let world = &office.world;
+    let address = listen();
+    let worker = world.worker_at(&address, "");
+    assert_ready(&address, &worker).await;
+    office.ask(backfill("first")).await;
+    assert_eq!(office.ended("first", &worker).await.state, JobState::Succeeded);
+    let old = *spaces(&office).await.values().next().unwrap();
+    let hits = search(&address, &text(7), "vector").await;
+    assert_eq!(hits.len(), 100);
+    assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "one space, and words are asked for: {hits:?}");
+    drop(worker);
+
+    // Another model under the same name, before anything is moved.
+    world.amend(&format!("model/{POOLING}"), |text| {
+        text.replace("\"pooling_mode_cls_token\": false", "\"pooling_mode_cls_token\": true")
+            .replace("\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false")
+    });
+    let job = json!({ "version": 1, "id": "move", "kind": "reembed", "pipeline": PIPELINE });
+    fs::write(world.path("job.json"), job.to_string()).unwrap();
+    let plan = world.answer(&["plan", "--job", "job.json", "--sample", "100"]);
+    assert_eq!((&plan["rows"], &plan["units"], &plan["sampled"]), (&json!(DOCUMENTS), &json!(1), &json!(100)), "{plan}");
+    assert_eq!(spaces(&office).await.values().filter(|space| **space != old).count(), 0, "a plan moved something");
+    let worker = world.worker_at(&address, "commit-before-stage=sleep(500)");
+    assert_ready(&address, &worker).await;
+    for mode in ["vector", "hybrid"] {
+        let hits = search(&address, "17", mode).await;
+        assert_eq!(
+            (&hits[0]["document_id"], &hits[0]["explanation"]["vector"]),
+            (&json!("d17"), &Value::Null),
+            "{mode}: {hits:?}"
+        );
+        assert_eq!(hits[0]["chunk"]["text"], json!(text(17)), "{mode}: {hits:?}");
+    }
+
+    // Half-way, where it is held.
+    office.ask(job).await;
+    eventually("some have moved", Duration::from_secs(60), || async {
+        spaces(&office).await.values().any(|space| *space != old)
+    })
+    .await;
+    world.command(&["jobs", "cancel", "move"]);
+    assert_eq!(office.ended("move", &worker).await.state, JobState::Cancelled);
+    let now = spaces(&office).await;
+    let new = *now.values().find(|space| **space != old).unwrap();
+    let (moved, left): (Vec<&String>, Vec<&String>) = now.keys().partition(|document| now[*document] == new);
+    assert!(!moved.is_empty() && !left.is_empty(), "{} have moved, {} have not", moved.len(), left.len());
+    for mode in ["vector", "hybrid"] {
+        for document in [&left[0], &left[left.len() - 1]] {
+            let hits = search(&address, &document[1..], mode).await;
+            assert_unmixed(&hits, &now, new);
+            let hit = found(&hits, document).unwrap_or_else(|| panic!("{mode}: {document} is not found: {hits:?}"));
+            assert_eq!((&hit["ranks"]["vector"], &hit["ranks"]["text"]), (&Value::Null, &json!(1)), "{mode}: {hit}");
+            assert!(hits.iter().position(|hit| hit["document_id"] == **document) < Some(2), "{mode}: {document} is far down");
+        }
+        let hits = search(&address, &text_of(moved[0]), mode).await;
+        assert_unmixed(&hits, &now, new);
+        let hit = found(&hits, moved[0]).unwrap_or_else(|| panic!("{mode}: {} is not found: {hits:?}", moved[0]));
+        assert_eq!(hit["ranks"]["vector"], 1, "{mode}: a text is nearest to itself: {hit}");
+    }
+    drop(worker);
+
+    // At its end there is one space again, and it took what the plan said.
+    let worker = world.worker_at(&address, "");
+    assert_ready(&address, &worker).await;
+    world.command(&["jobs", "retry", "move"]);
+    let job = office.ended("move", &worker).await;
+    assert_eq!((job.state, job.reason.as_deref()), (JobState::Succeeded, None));
+    let now = spaces(&office).await;
+    assert!(now.values().all(|space| *space == new), "some have not moved");
+    let hits = search(&address, &text_of(left[0]), "vector").await;
+    let hit = found(&hits, left[0]).unwrap();
+    assert_eq!((&hit["ranks"]["vector"], &hit["ranks"]["text"]), (&json!(1), &Value::Null), "{hit}");
+    let progress = world.store.job_progress(&job).await.unwrap();
+    let rows = DOCUMENTS as i64;
+    assert_eq!(
+        (progress.rows_done, progress.ok, progress.reused),
+        (rows, rows, rows),
+        "only vectors are made anew: {progress:?}"
+    );
+    let holds = |figure: &str, truth: f64| {
+        let (low, high) = (plan[figure]["low"].as_f64().unwrap(), plan[figure]["high"].as_f64().unwrap());
+        assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{figure} was {truth}, and said to be {low} to {high}: {plan}");
+    };
+    holds("tokens", progress.tokens as f64);
+    holds("documents", rows as f64);
+    holds("reused_share", 0.5);
+    holds("dead_letters", 0.0);
+    let idle = world.answer(&["plan", "--job", "job.json"]);
+    assert_eq!(idle["rows"], 0, "nothing is left to move: {idle}");
+    world.audit("at the end").await;
+}
