@@ -189,9 +189,9 @@ async fn asked_by_name() {
         ..Question::default()
     };
     let first = ask(base.clone()).await.unwrap();
-    assert_eq!(first.hits[0].snippet.marks.len(), 1, "{first:?}");
-    let mark = first.hits[0].snippet.marks[0];
-    assert_eq!(first.hits[0].snippet.text[mark.start..mark.end].to_lowercase(), "kettle");
+    let snippet = &first.hits[0].snippet;
+    assert!(!snippet.marks.is_empty(), "{first:?}");
+    assert!(snippet.marks.iter().all(|mark| snippet.text[mark.start..mark.end].to_lowercase() == "kettle"), "{first:?}");
     let shelves: Vec<_> = first.facets["shelf"].values.iter().map(|shelf| (shelf.value.as_str(), shelf.documents)).collect();
     assert_eq!(shelves, [("k", 1), ("o", 1)]);
     let second = ask(Question { cursor: first.next.clone(), ..base.clone() }).await.unwrap();
