@@ -4,6 +4,7 @@ import { announce, h } from "./page.js";
 import { choose, current, say } from "./words.js";
 import { overview } from "./overview.js";
 import { search } from "./search.js";
+import { document as one } from "./document.js";
 import { jobs, job } from "./jobs.js";
 import { letters, letter } from "./letters.js";
 import { pipelines } from "./pipelines.js";
@@ -11,6 +12,7 @@ import { pipelines } from "./pipelines.js";
 const PAGES = [
   ["", "overview", overview],
   ["search", "search", search],
+  ["documents", "document", null, one],
   ["jobs", "jobs", jobs, job],
   ["letters", "letters", letters, letter],
   ["pipelines", "pipelines", pipelines],
@@ -24,15 +26,15 @@ function show() {
   leave = new AbortController();
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
   const [name, ...rest] = path.split("/").map(decodeURIComponent);
-  const [, title, list, one] = PAGES.find(([page]) => page === name) ?? PAGES[0];
+  const [, title, list, each] = PAGES.find(([page, , list]) => page === name && (list || rest[0])) ?? PAGES[0];
   document.documentElement.lang = current();
   document.title = `${say(title)} · Tidemill`;
   document.querySelector(".skip").textContent = say("skip");
-  document.getElementById("nav").replaceChildren(...PAGES.map(([page, word]) =>
+  document.getElementById("nav").replaceChildren(...PAGES.filter(([, , list]) => list).map(([page, word]) =>
     h("li", {}, h("a", { href: `#/${page}`, "aria-current": page === name ? "page" : null }, say(word)))));
   announce("");
   const parameters = new URLSearchParams(query);
-  const content = rest[0] && one ? one(rest[0], leave.signal, parameters) : list(leave.signal, parameters);
+  const content = rest[0] && each ? each(rest[0], leave.signal, parameters) : list(leave.signal, parameters);
   main.replaceChildren(h("h1", {}, say(title)), ...[content].flat());
 }
 

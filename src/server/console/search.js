@@ -3,15 +3,28 @@
 import { ask, attempt, choice, field, h } from "./page.js";
 import { number, say } from "./words.js";
 
-function hit(found) {
-  const place = (rank) => (rank == null ? say("notListed") : number(rank));
+/** The snippet with the words that were asked for. Marks are bytes of its UTF-8. */
+function marked({ text, marks }) {
+  const [bytes, decoder] = [new TextEncoder().encode(text), new TextDecoder()];
+  const parts = [];
+  let at = 0;
+  for (const { start, end } of marks) {
+    parts.push(decoder.decode(bytes.subarray(at, start)), h("mark", {}, decoder.decode(bytes.subarray(start, end))));
+    at = end;
+  }
+  return [...parts, decoder.decode(bytes.subarray(at))];
+}
+
+function hit(found, pipeline) {
+  const place = (standing) => (standing == null ? say("notListed") : number(standing.rank));
   const labels = Object.entries(found.labels ?? {}).map(([task, { label, confidence }]) =>
     h("li", {}, `${task}: ${label}`, confidence == null ? "" : ` (${number(100 * confidence)} %)`));
   return h("li", { class: "card" },
-    h("h2", {}, found.metadata?.title ?? found.document_id),
+    h("h2", {}, h("a", { href: `#/documents/${encodeURIComponent(found.document_id)}?${new URLSearchParams({ pipeline })}` },
+      String(found.metadata?.title ?? found.document_id))),
     h("p", { class: "quiet" }, found.document_id, " · ", say("score", number(found.score, 4)), " · ",
-      say("byMeaning", place(found.ranks?.vector)), " · ", say("byWords", place(found.ranks?.text))),
-    h("p", {}, found.chunk?.text ?? ""),
+      say("byMeaning", place(found.explanation.vector)), " · ", say("byWords", place(found.explanation.text))),
+    h("p", {}, marked(found.snippet)),
     found.summary && h("p", {}, h("strong", {}, `${say("summary")}: `), found.summary),
     h("ul", { class: "labels" }, labels));
 }
@@ -42,7 +55,7 @@ export function search(signal, parameters) {
       results.replaceChildren(h("p", { class: "bad" }, error.message));
       throw error;
     });
-    results.replaceChildren(h("p", { role: "status" }, say("found", number(hits.length))), h("ol", { class: "hits" }, hits.map(hit)));
+    results.replaceChildren(h("p", { role: "status" }, say("found", number(hits.length))), h("ol", { class: "hits" }, hits.map((each) => hit(each, body.pipeline))));
   });
   return [form, results];
 }

@@ -20,6 +20,7 @@ const WORDS = {
     class: "Class", reason: "Reason", place: "Place", time: "Time", task: "Task", replay: "Replay", replayed: "{0} records are sent again.",
     replayAll: "Replay all of these", all: "all", wholeRecord: "whole record", payload: "Payload", headers: "Headers", key: "Key", attempts: "Attempts",
     sentAgain: "sent again", source: "Source", sinks: "Sinks", stopped: "stopped", running: "running", graph: "The graph of {0}",
+    version: "Version", outputs: "Outputs", history: "History", label: "Label", prompt: "Prompt", reused: "taken over", deleted: "deleted", yes: "yes", no: "no",
     reads: "reads topic {0}", model: "Model", when: "when {0}", records: "Records", back: "Back",
   },
   ko: {
@@ -41,6 +42,7 @@ const WORDS = {
     class: "분류", reason: "이유", place: "위치", time: "시각", task: "태스크", replay: "다시 보내기", replayed: "레코드 {0}건을 다시 보냅니다.",
     replayAll: "모두 다시 보내기", all: "전체", wholeRecord: "레코드 전체", payload: "내용", headers: "헤더", key: "키", attempts: "시도",
     sentAgain: "다시 보냄", source: "소스", sinks: "싱크", stopped: "멈춤", running: "실행 중", graph: "{0}의 그래프",
+    version: "버전", outputs: "결과", history: "이력", label: "라벨", prompt: "프롬프트", reused: "재사용", deleted: "삭제됨", yes: "예", no: "아니요",
     reads: "토픽 {0}을(를) 읽음", model: "모델", when: "조건: {0}", records: "레코드", back: "뒤로",
   },
 };

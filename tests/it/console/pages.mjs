@@ -71,6 +71,13 @@ try {
   await desk.waitForFunction(() => [...document.querySelectorAll(".hits > li")].length > 0
     && [...document.querySelectorAll(".hits > li")].every((hit) => hit.innerText.includes("topic: kitchen")));
 
+  // A document tells where each of its outputs comes from.
+  await desk.locator(".hits h2 a").first().click();
+  await desk.getByRole("heading", { name: "Outputs" }).waitFor();
+  const told = await desk.locator("main").innerText();
+  for (const word of ["minilm", "documents.products", "topic", "vector"]) assert.ok(told.includes(word), `the document does not say ${word}: ${told}`);
+  await picture(desk, "document");
+
   // A job is called off.
   await open(desk, "#/jobs");
   await desk.getByText("to-be-called-off").waitFor();
