@@ -66,9 +66,21 @@ struct Inner {
     ledger: Option<Store>,
     limits: ServerLimitsConfig,
     rate: Rate,
-    tokens: Mutex<HashMap<String, (Option<Arc<TokenRow>>, Instant)>>,
+    tokens: Mutex<HashMap<String, Answer>>,
     /// Whether the ledger holds tokens, and since when that is believed.
     guarded: Mutex<Option<(bool, Instant)>>,
+}
+
+/// What the ledger said of an id: a token or none.
+struct Answer {
+    token: Option<Arc<TokenRow>>,
+    since: Instant,
+}
+
+impl Answer {
+    fn is_believed(&self) -> bool {
+        self.since.elapsed() < BELIEVED
+    }
 }
 
 impl Gate {
@@ -134,7 +146,7 @@ impl Gate {
 
     fn believed(&self, id: &str) -> Option<Option<Arc<TokenRow>>> {
         let tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
-        tokens.get(id).filter(|(_, since)| since.elapsed() < BELIEVED).map(|(token, _)| token.clone())
+        tokens.get(id).filter(|answer| answer.is_believed()).map(|answer| answer.token.clone())
     }
 
     async fn look_up(&self, id: &str) -> Result<Option<Arc<TokenRow>>, ApiError> {
@@ -147,10 +159,10 @@ impl Gate {
         }
         let mut tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= KEPT {
-            tokens.retain(|_, (_, since)| since.elapsed() < BELIEVED);
+            tokens.retain(|_, answer| answer.is_believed());
         }
         if tokens.len() < KEPT {
-            tokens.insert(id.to_owned(), (token.clone(), Instant::now()));
+            tokens.insert(id.to_owned(), Answer { token: token.clone(), since: Instant::now() });
         }
         Ok(token)
     }
