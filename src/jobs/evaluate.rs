@@ -5,14 +5,16 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use tokio::sync::mpsc::UnboundedReceiver;
 
 use super::source::Measured;
 use super::station::Station;
 use crate::document::{Document, look_up};
 use crate::failure::Transient;
 use crate::outcome::{Outcome, Output};
-use crate::pipeline::{Batcher, Fate};
+use crate::pipeline::Fate;
 use crate::record::Record;
+use crate::source::Delivery;
 
 /// What a unit has counted. Counts of units add up to those of their job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -89,16 +91,32 @@ pub(super) fn sum(reports: Vec<Value>) -> Counts {
     sum
 }
 
-/// Evaluates the batches of the unit as they come, and counts.
+/// Evaluates the unit's records as they come, and counts.
 ///
 /// # Errors
 /// Where the model host or the ledger is unavailable.
-pub(super) async fn measure(station: &Station, measured: &Measured, mut batches: Batcher) -> Result<Counts, Transient> {
+pub(super) async fn measure(
+    station: &Station,
+    measured: &Measured,
+    mut records: UnboundedReceiver<Delivery>,
+) -> Result<Counts, Transient> {
     let mut counts = Counts::default();
-    while let Some(batch) = batches.next().await {
-        counts.add(evaluate(station, measured, &batch.records).await?);
+    loop {
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        // The holds end with the batch, as anywhere: reading goes on while it is evaluated only as far as fits.
+        let mut holds = Vec::new();
+        while !station.works.budget.is_spent(batch.len(), bytes) {
+            let Some(Delivery { record, hold }) = records.recv().await else { break };
+            bytes += record.payload.as_ref().map_or(0, |payload| payload.len());
+            batch.push(record);
+            holds.push(hold);
+        }
+        if batch.is_empty() {
+            return Ok(counts);
+        }
+        counts.add(evaluate(station, measured, &batch).await?);
     }
-    Ok(counts)
 }
 
 async fn evaluate(station: &Station, measured: &Measured, records: &[Record]) -> Result<Counts, Transient> {

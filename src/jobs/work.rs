@@ -17,7 +17,7 @@ use crate::config::DatasetConfig;
 use crate::failure::Transient;
 use crate::health::Health;
 use crate::metrics::METRICS;
-use crate::pipeline::{AHEAD, Backoff, Batcher, Notice, let_go, run_lane};
+use crate::pipeline::{AHEAD, Backoff, Notice, let_go, run_lane};
 use crate::source::{Archive, ArchiveError, Delivery, InFlight};
 use crate::store::{Store, UnitEnd, UnitFault, UnitRow};
 
@@ -90,7 +90,7 @@ impl Workshop {
                 Ok(None) => return self.ended(pipeline, UnitEnd::Stopped),
                 Ok(Some(claim)) => {
                     let walked = match &measured {
-                        Some(measured) => self.measure(unit, station, (archive.clone(), claim, measured), stop.clone()).await,
+                        Some(measured) => self.measure(unit, station, (archive.clone(), measured), stop.clone()).await,
                         None => Ok(self.walk(unit, station, (archive.clone(), claim), stop.clone()).await),
                     };
                     match walked {
@@ -149,12 +149,11 @@ impl Workshop {
         &self,
         unit: &UnitRow,
         station: &Arc<Station>,
-        (archive, claim, measured): (Option<Archive>, Claim, &Measured),
+        (archive, measured): (Option<Archive>, &Measured),
         mut stop: watch::Receiver<bool>,
     ) -> Result<Walked, Transient> {
         let (reader, receiver) = self.read(unit, station, archive, unit.from_row);
-        let batches = Batcher::new(claim, receiver, station.works.budget.clone(), None);
-        let counting = measure(station, measured, batches);
+        let counting = measure(station, measured, receiver);
         tokio::pin!(counting);
         let mut look = interval_at(Instant::now() + LOOK, LOOK);
         let counts = loop {
