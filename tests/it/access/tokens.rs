@@ -44,9 +44,7 @@ pub async fn scopes_and_ends() {
     let (id, secret) = read.strip_prefix("tm_").and_then(|token| token.split_once('_')).unwrap();
     let other = NewSecret::draw().unwrap().token;
     let changed = format!("tm_{id}_{}{}", &secret[..63], if secret.ends_with('0') { '1' } else { '0' });
-    for wrong in
-        ["", "s3cret", &other, &changed, &secret.to_owned(), &format!("{read} "), &read.to_uppercase(), "tm_' OR true --_x"]
-    {
+    for wrong in ["", "s3cret", &other, &changed, secret, &format!("{read} "), &read.to_uppercase(), "tm_' OR true --_x"] {
         let (status, refused) = house.ask(Some(wrong), "/v1/jobs", None).await;
         let expected = if wrong.trim() == read { 200 } else { 401 };
         assert_eq!(status, expected, "{wrong:?}: {refused}");
