@@ -13,7 +13,6 @@ use super::guard;
 pub struct Contents<S> {
     gate: Gate,
     router: Router<S>,
-    #[cfg_attr(not(test), expect(dead_code, reason = "what is served is compared with what is described"))]
     entries: Vec<Entry>,
 }
 
