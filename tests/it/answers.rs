@@ -24,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("answers::sentences_cite_what_says_them_and_others_are_dropped", Needs::NOTHING, cited),
         trial("answers::a_model_in_memory_is_held_to_the_same_form", Needs::NOTHING, in_memory),
+        trial("answers::what_a_pipeline_says_of_answers_is_checked_with_its_place", Needs::NOTHING, checked),
         trial("answers::a_question_of_search_is_filtered_counted_and_turned_over_by_name", Needs::NOTHING, asked_by_name),
     ]
 }
@@ -176,6 +177,24 @@ async fn in_memory() {
         Err(error) => assert!(error.to_string().starts_with("model `writer` cannot answer: "), "{error}"),
     }
     assert!(desk.asked.lock().unwrap().is_empty(), "nobody else was asked");
+}
+
+async fn checked() {
+    let folder = open_folder();
+    std::fs::write(folder.path().join("mine.md"), "---\nname: mine\n---\n{{ question }} {{ passages }} {{ document.text }}")
+        .unwrap();
+    let refused = |answers: &str| {
+        let file = format!(
+            "version: 1\nname: p\nsource: {{ topic: t }}\ntasks: {{ copy: {{ render: {{ template: x }} }} }}\n{answers}\n"
+        );
+        Definition::parse(&folder.path().join("p.yaml"), &file).unwrap_err().to_string()
+    };
+    let numbers = refused("answers: { model: m, passages: 99, min_similarity: 2 }");
+    assert!(numbers.contains("p.yaml:5:10: `answers.passages` is 99: write 1 to 16"), "{numbers}");
+    assert!(numbers.contains("`answers.min_similarity` is 2"), "{numbers}");
+    let prompt = refused("answers: { model: m, prompt: mine.md }");
+    assert!(prompt.contains("the prompt reads `document.text`, which answers do not have"), "{prompt}");
+    assert!(refused("answers: { model: m, promt: mine.md }").contains("did you mean `prompt`?"));
 }
 
 async fn asked_by_name() {

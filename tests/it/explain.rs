@@ -70,6 +70,23 @@ async fn explained() {
     assert!(refused.to_string().contains("did you mean `echo`?"), "{refused}");
     assert_eq!(get("/v1/documents/d1?pipelin=echo").await.0, StatusCode::BAD_REQUEST);
 
+    let post = async |path: &str, body: Value| {
+        let response = client.post(format!("http://{address}{path}")).json(&body).send().await.unwrap();
+        (response.status(), response.json::<Value>().await.unwrap())
+    };
+    let (status, found) =
+        post("/v1/search", json!({"query": "text", "filter": {"document.id": {"in": ["d1", "d2"]}}, "limit": 1})).await;
+    assert_eq!(status, StatusCode::OK, "{found}");
+    assert_eq!((found["hits"].as_array().map(Vec::len), found["mode"].as_str()), (Some(1), Some("text")), "{found}");
+    let (_, rest) =
+        post("/v1/search", json!({"query": "text", "filter": ["document.id in d1,d2"], "limit": 1, "cursor": found["next"]}))
+            .await;
+    assert_ne!(rest["hits"][0]["document_id"], found["hits"][0]["document_id"], "both ways to write a filter are one question");
+    assert_eq!(rest["next"], Value::Null, "{rest}");
+    let (status, refused) = post("/v1/answer", json!({"question": "what does it say?"})).await;
+    assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
+    assert!(refused.to_string().contains("does not say who answers"), "{refused}");
+
     std::fs::rename(world.path("data"), world.path("elsewhere")).unwrap();
     let explained = world.answer(&["explain", "d1"]);
     assert_eq!((&explained["outputs"].as_array().unwrap().len(), &explained["outputs"][0]["record"]), (&2, &Value::Null));
