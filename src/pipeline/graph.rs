@@ -293,15 +293,11 @@ impl Graph {
             return Err(Transient { component: Component::Database, reason });
         }
         for ((reuse, wanted), unit) in reuses.iter_mut().zip(&wanted).zip(units) {
-            if !wanted.output {
-                continue;
-            }
-            if let (Some(Reuse::Unchanged { output, .. }), Prepared::Ready(made)) = (&mut *reuse, &unit.prepared) {
-                output.get_or_insert_with(|| made.clone());
-            }
-            // A task downstream would take the missing output for a skipped task.
-            if reuse.as_ref().is_some_and(|reuse| reuse.output().is_none()) {
-                *reuse = None;
+            match (&mut *reuse, &unit.prepared) {
+                (Some(Reuse::Unchanged { output, .. }), Prepared::Ready(made)) if wanted.output => *output = Some(made.clone()),
+                // A task downstream would take the missing output for a skipped task.
+                (Some(known), _) if wanted.output && known.output().is_none() => *reuse = None,
+                _ => {}
             }
         }
         Ok(reuses)

@@ -25,6 +25,7 @@ const LISTED: i64 = 50;
 
 /// Dead letters, the latest first.
 #[derive(Serialize, ToSchema)]
+#[schema(as = DeadLetters)]
 pub struct Letters {
     /// How many there are by pipeline and class, the most frequent first.
     counts: Vec<LetterCount>,

@@ -12,6 +12,7 @@ use tidemill::board::Board;
 use tidemill::config::{DatasetConfig, EngineConfig, JobsConfig, ServerConfig};
 use tidemill::engine::Engine;
 use tidemill::explain::Explainer;
+use tidemill::failure::Component;
 use tidemill::health::Health;
 use tidemill::jobs::spec::JobSpec;
 use tidemill::jobs::{Desk, Names};
@@ -62,8 +63,10 @@ impl House {
         let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
         let mut config = ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() };
         change(&mut config);
+        let health = Health::new();
+        Component::ALL.iter().for_each(|component| health.up(*component));
         let service = Service {
-            health: Health::new(),
+            health,
             searcher: Searcher::new(database.store.clone(), engine, &definitions),
             explainer: Explainer::new(database.store.clone(), &definitions, None),
             desk: Desk::new(database.store.clone(), &JobsConfig::default(), Names::new(&definitions, &datasets)),
