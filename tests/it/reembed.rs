@@ -85,7 +85,7 @@ async fn spaces(office: &Office) -> BTreeMap<String, i32> {
 fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
     for hit in hits {
         let is_of_it = spaces[hit["document_id"].as_str().unwrap()] == space;
-        assert!(is_of_it || hit["ranks"]["vector"].is_null(), "a vector of another model was compared: {hit}");
+        assert!(is_of_it || hit["explanation"]["vector"]["rank"].is_null(), "a vector of another model was compared: {hit}");
     }
 }
 
@@ -142,13 +142,17 @@ async fn half_way() {
             let hits = search(&address, &document[1..], mode).await;
             assert_unmixed(&hits, &now, new);
             let hit = found(&hits, document).unwrap_or_else(|| panic!("{mode}: {document} is not found: {hits:?}"));
-            assert_eq!((&hit["ranks"]["vector"], &hit["ranks"]["text"]), (&Value::Null, &json!(1)), "{mode}: {hit}");
+            assert_eq!(
+                (&hit["explanation"]["vector"]["rank"], &hit["explanation"]["text"]["rank"]),
+                (&Value::Null, &json!(1)),
+                "{mode}: {hit}"
+            );
             assert!(hits.iter().position(|hit| hit["document_id"] == **document) < Some(2), "{mode}: {document} is far down");
         }
         let hits = search(&address, &text_of(moved[0]), mode).await;
         assert_unmixed(&hits, &now, new);
         let hit = found(&hits, moved[0]).unwrap_or_else(|| panic!("{mode}: {} is not found: {hits:?}", moved[0]));
-        assert_eq!(hit["ranks"]["vector"], 1, "{mode}: a text is nearest to itself: {hit}");
+        assert_eq!(hit["explanation"]["vector"]["rank"], 1, "{mode}: a text is nearest to itself: {hit}");
     }
     drop(worker);
 
@@ -162,7 +166,7 @@ async fn half_way() {
     assert!(now.values().all(|space| *space == new), "some have not moved");
     let hits = search(&address, &text_of(left[0]), "vector").await;
     let hit = found(&hits, left[0]).unwrap();
-    assert_eq!((&hit["ranks"]["vector"], &hit["ranks"]["text"]), (&json!(1), &Value::Null), "{hit}");
+    assert_eq!((&hit["explanation"]["vector"]["rank"], &hit["explanation"]["text"]["rank"]), (&json!(1), &Value::Null), "{hit}");
     let progress = world.store.job_progress(&job).await.unwrap();
     let rows = DOCUMENTS as i64;
     assert_eq!(

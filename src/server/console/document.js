@@ -1,6 +1,6 @@
 // A document: what is said of it, by which model and prompt, from which record, and what that took.
 
-import { ask, attempt, facts, h, json, table } from "./page.js";
+import { ask, attempt, facts, fill, h, json, table } from "./page.js";
 import { moment, number, say } from "./words.js";
 
 const from = (place) => (place ? `${place.topic}[${place.partition}]@${place.offset ?? `${place.from_offset}…${place.to_offset}`}` : "");
@@ -24,11 +24,11 @@ export function document(id, signal, parameters) {
   const all = h("div", {}, say("loading"));
   attempt(async () => {
     const found = await ask(`/v1/documents/${encodeURIComponent(id)}?${parameters}`, undefined, signal).catch((error) => {
-      all.replaceChildren(h("p", { class: "bad" }, error.message));
+      fill(all, h("p", { class: "bad" }, error.message));
       throw error;
     });
     const { document, history } = found;
-    all.replaceChildren(
+    fill(all,
       h("h2", {}, String(document?.metadata?.title ?? found.document_id)),
       facts([
         [say("id"), found.document_id], [say("pipeline"), found.pipeline], [say("version"), document && String(document.version)],

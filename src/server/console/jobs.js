@@ -1,6 +1,6 @@
 // Jobs: how far they are, and calling them off.
 
-import { announce, ask, attempt, every, facts, h, json, table } from "./page.js";
+import { announce, ask, attempt, every, facts, fill, h, json, table } from "./page.js";
 import { moment, number, say } from "./words.js";
 
 const ENDED = ["succeeded", "partial", "failed", "cancelled"];
@@ -31,7 +31,7 @@ export function jobs(signal) {
   const refresh = async () => {
     const { jobs: found } = await ask("/v1/jobs?limit=50", undefined, signal);
     const focused = document.activeElement?.closest("[data-job]")?.dataset.job;
-    list.replaceChildren(table(say("jobs"),
+    fill(list, table(say("jobs"),
       ["id", "kind", "pipeline", "state", "progress", "rate", "left", ""].map((word) => word && say(word)),
       found.map((each) => [
         h("a", { href: `#/jobs/${encodeURIComponent(each.id)}` }, each.id), each.kind, each.pipeline, badge(each.state), share(each),
@@ -48,7 +48,7 @@ export function job(id, signal) {
   const all = h("div", {}, say("loading"));
   const refresh = async () => {
     const found = await ask(`/v1/jobs/${encodeURIComponent(id)}`, undefined, signal);
-    all.replaceChildren(
+    fill(all,
       h("p", {}, badge(found.state), " ", share(found), " ", actions(found, () => attempt(refresh))),
       facts([
         [say("id"), found.id], [say("kind"), found.kind], [say("pipeline"), found.pipeline], [say("reason"), found.reason],

@@ -1,6 +1,6 @@
 // Dead letters: what could not be done, why, and sending it again.
 
-import { announce, ask, attempt, choice, facts, field, h, json, table } from "./page.js";
+import { announce, ask, attempt, choice, facts, field, fill, h, json, table } from "./page.js";
 import { moment, number, say } from "./words.js";
 
 const place = (letter) => `${letter.topic}[${letter.partition}]@${letter.record_offset}`;
@@ -23,12 +23,12 @@ export function letters(signal, parameters) {
       const { counts, letters: found } = await ask(`/v1/dead-letters?${query}`, undefined, signal);
       const names = (key, chosen) => [["", say("all")], ...[...new Set([chosen, ...counts.map((each) => each[key])])].filter(Boolean).map((name) => [name])];
       const moved = () => (location.hash = `#/letters?${new URLSearchParams(new FormData(form))}`);
-      form.replaceChildren(
+      fill(form,
         field(say("pipeline"), choice("pipeline", names("pipeline", pipeline), pipeline)),
         field(say("class"), choice("class", names("class", kind), kind)),
         pipeline || kind ? h("button", { type: "button", onclick: () => replay(Object.fromEntries(query), refresh) }, say("replayAll")) : "");
       form.onchange = moved;
-      list.replaceChildren(
+      fill(list,
         table(say("class"), [say("pipeline"), say("class"), say("letters")], counts.map((each) => [each.pipeline, each.class, number(each.letters)])),
         table(say("letters"), ["id", "time", "pipeline", "task", "class", "reason", ""].map((word) => word && say(word)),
           found.map((letter) => [
@@ -48,7 +48,7 @@ export function letter(id, signal) {
   const refresh = () =>
     attempt(async () => {
       const found = await ask(`/v1/dead-letters/${encodeURIComponent(id)}`, undefined, signal);
-      all.replaceChildren(
+      fill(all,
         facts([
           [say("class"), found.class], [say("reason"), found.reason], [say("pipeline"), found.pipeline], [say("task"), found.task || say("wholeRecord")],
           [say("document"), found.document_id], [say("place"), place(found)], [say("time"), moment(found.created_ms)],

@@ -1,6 +1,6 @@
 // How the service does now: charts over successive readings of its metrics.
 
-import { ask, every, h, svg } from "./page.js";
+import { ask, every, fill, h, svg } from "./page.js";
 import { number, say } from "./words.js";
 
 const SECONDS = 2;
@@ -53,14 +53,14 @@ export function overview(signal) {
     const reading = { at: performance.now(), samples: readMetrics(text) };
     const problems = Object.entries(health.problems ?? {});
     status.className = `status ${problems.length ? "bad" : "good"}`;
-    status.replaceChildren(problems.length ? `${say("unready")}: ` : say("ready"), problems.map(([what, why]) => `${what}: ${why}`).join("; "));
+    fill(status, problems.length ? `${say("unready")}: ` : say("ready"), problems.map(([what, why]) => `${what}: ${why}`).join("; "));
     if (last) {
       CHARTS.forEach(({ of, unit, most }, place) => {
         const value = Math.max(0, of(reading.samples, last.samples, (reading.at - last.at) / 1000));
         values[place] = [...values[place], value].slice(-KEPT);
         const [, figure, chart] = charts[place].children;
         figure.textContent = `${number(value, value < 10 ? 1 : 0)}${unit ?? ""}`;
-        chart.replaceChildren(line(values[place], most));
+        fill(chart, line(values[place], most));
       });
     } else {
       charts.forEach((card) => (card.children[1].textContent = say("waiting")));
@@ -71,7 +71,7 @@ export function overview(signal) {
     const { pipelines, price_per_device_hour: price } = await ask("/v1/pipelines", undefined, signal);
     const total = (key) => pipelines.reduce((sum, pipeline) => sum + pipeline.today[key], 0);
     const card = (word, value) => h("section", { class: "card" }, h("h2", {}, say(word)), h("p", { class: "figure" }, value));
-    totals.replaceChildren(
+    fill(totals,
       card("recordsToday", number(total("records"))),
       card("dead", number(total("dead_letters"))),
       card("deviceToday", `${number(total("device_seconds"), 1)} s`),

@@ -17,6 +17,12 @@ function put(node, attributes, children) {
 export const h = (tag, attributes, ...children) => put(document.createElement(tag), attributes, children);
 export const svg = (tag, attributes, ...children) => put(document.createElementNS(SVG, tag), attributes, children);
 
+/** Puts these in place of what the node has; lists are flattened, and what is nothing is left out. */
+export function fill(node, ...children) {
+  node.replaceChildren();
+  put(node, {}, children);
+}
+
 /** What the service refuses, with its sentence and its code. */
 export class Refusal extends Error {
   constructor(status, problem) {

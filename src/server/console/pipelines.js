@@ -1,6 +1,6 @@
 // Pipelines, each with its graph drawn: source, tasks by level, sinks.
 
-import { ask, every, h, svg } from "./page.js";
+import { ask, every, fill, h, svg } from "./page.js";
 import { number, say } from "./words.js";
 
 const [WIDTH, HEIGHT, GAP_X, GAP_Y] = [150, 44, 60, 16];
@@ -50,7 +50,7 @@ export function pipelines(signal) {
   const list = h("div", {}, say("loading"));
   every(10, signal, async () => {
     const { pipelines: found } = await ask("/v1/pipelines", undefined, signal);
-    list.replaceChildren(...found.map((pipeline) =>
+    fill(list, ...found.map((pipeline) =>
       h("section", { class: "card" },
         h("h2", {}, pipeline.name, " ", h("span", { class: `badge ${pipeline.stopped ? "failed" : "running"}` }, say(pipeline.stopped ? "stopped" : "running"))),
         pipeline.reason && h("p", { class: "bad" }, pipeline.reason),

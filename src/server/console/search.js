@@ -1,6 +1,6 @@
 // Questions to documents.
 
-import { ask, attempt, choice, field, h } from "./page.js";
+import { ask, attempt, choice, field, fill, h } from "./page.js";
 import { number, say } from "./words.js";
 
 /** The snippet with the words that were asked for. Marks are bytes of its UTF-8. */
@@ -45,17 +45,17 @@ export function search(signal, parameters) {
   });
   attempt(async () => {
     const { pipelines: known } = await ask("/v1/pipelines", undefined, signal);
-    pipelines.replaceChildren(...known.map(({ name }) => h("option", { value: name, selected: name === given("pipeline") }, name)));
+    fill(pipelines, ...known.map(({ name }) => h("option", { value: name, selected: name === given("pipeline") }, name)));
     if (!given("query")) return;
-    results.replaceChildren(h("p", { class: "quiet" }, say("loading")));
+    fill(results, h("p", { class: "quiet" }, say("loading")));
     const body = { query: given("query"), pipeline: given("pipeline") || known[0]?.name, mode: given("mode") || "hybrid", limit: 20 };
     const filter = given("filter").split("\n").map((line) => line.trim()).filter(Boolean);
     if (filter.length) body.filter = filter;
     const { hits } = await ask("/v1/search", body, signal).catch((error) => {
-      results.replaceChildren(h("p", { class: "bad" }, error.message));
+      fill(results, h("p", { class: "bad" }, error.message));
       throw error;
     });
-    results.replaceChildren(h("p", { role: "status" }, say("found", number(hits.length))), h("ol", { class: "hits" }, hits.map((each) => hit(each, body.pipeline))));
+    fill(results, h("p", { role: "status" }, say("found", number(hits.length))), h("ol", { class: "hits" }, hits.map((each) => hit(each, body.pipeline))));
   });
   return [form, results];
 }
