@@ -18,7 +18,7 @@ const KEYS: [&str; 3] = ["question", "pipeline", "model"];
 /// Answer a question from the documents alone
 ///
 /// Each sentence names the passages that say it. It changes nothing, so it can be sent again.
-#[utoipa::path(post, path = "/v1/answer", tag = "search", security(("token" = ["read"])), request_body = Asked,
+#[utoipa::path(post, path = "/v1/answer", operation_id = "answer", tag = "search", security(("token" = ["read"])), request_body = Asked,
     responses((status = 200, description = "The answer, or why there is none", body = Answered),
               (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn answer(

@@ -19,7 +19,7 @@ pub struct Parameters {
 }
 
 /// Everything that is known of a document, and where it comes from
-#[utoipa::path(get, path = "/v1/documents/{id}", tag = "documents", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/documents/{id}", operation_id = "explain_document", tag = "documents", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one")),
     responses((status = 200, description = "The document", body = Explained),

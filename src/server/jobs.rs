@@ -43,7 +43,7 @@ fn desk(service: &Service, caller: &Caller) -> Desk {
 ///
 /// The job's `id` makes the request idempotent: the same id in the same words is one job, however often it is asked for. Where the
 /// body has no `id`, the header `Idempotency-Key` is the id.
-#[utoipa::path(post, path = "/v1/jobs", tag = "jobs", security(("token" = ["submit"])), request_body = JobFile,
+#[utoipa::path(post, path = "/v1/jobs", operation_id = "submit_job", tag = "jobs", security(("token" = ["submit"])), request_body = JobFile,
     params(("Idempotency-Key" = Option<String>, Header, description = "The id of a job that has none in its body")),
     responses((status = 201, description = "A new job, queued", body = Details), (status = 200, description = "A job that is known", body = Details),
               (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
@@ -65,7 +65,7 @@ pub async fn submit(
 }
 
 /// The latest jobs
-#[utoipa::path(get, path = "/v1/jobs", tag = "jobs", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/jobs", operation_id = "list_jobs", tag = "jobs", security(("token" = ["read"])),
     params(("pipeline" = Option<String>, Query, description = "Only of this pipeline"),
            ("state" = Option<String>, Query, description = "Only in these states: one, or several with commas between"),
            ("limit" = Option<i64>, Query, description = "Most jobs; 20 unless told", minimum = 1, maximum = 100)),
@@ -80,7 +80,7 @@ pub async fn list(
 }
 
 /// Everything that is known of a job
-#[utoipa::path(get, path = "/v1/jobs/{id}", tag = "jobs", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "show_job", tag = "jobs", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The job", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(
@@ -94,7 +94,7 @@ pub async fn show(
 /// Call a job off
 ///
 /// What is finished stays. One that is called off already stays so, so the request can be sent again.
-#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", tag = "jobs", security(("token" = ["submit"])),
+#[utoipa::path(post, path = "/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs", security(("token" = ["submit"])),
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The job, as it now is", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn cancel(
@@ -108,7 +108,7 @@ pub async fn cancel(
 /// Try again what of a job failed or was stopped
 ///
 /// A job that is being tried again cannot be again before it has ended: a request that is sent twice does it once.
-#[utoipa::path(post, path = "/v1/jobs/{id}/retry", tag = "jobs", security(("token" = ["submit"])),
+#[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "retry_job", tag = "jobs", security(("token" = ["submit"])),
     params(("id" = String, Path, description = "The job's id")),
     responses((status = 200, description = "The job, as it now is", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn retry(

@@ -50,7 +50,7 @@ fn board(service: &Service, caller: &Caller) -> Board {
 }
 
 /// The latest dead letters
-#[utoipa::path(get, path = "/v1/dead-letters", tag = "dead letters", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters", security(("token" = ["read"])),
     params(("pipeline" = Option<String>, Query, description = "Only of this pipeline"),
            ("class" = Option<String>, Query, description = "Only of this class of fault"),
            ("task" = Option<String>, Query, description = "Only of this task; empty for those of whole records"),
@@ -78,7 +78,7 @@ pub async fn list(
 }
 
 /// Everything about one dead letter
-#[utoipa::path(get, path = "/v1/dead-letters/{id}", tag = "dead letters", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/dead-letters/{id}", operation_id = "show_dead_letter", tag = "dead letters", security(("token" = ["read"])),
     params(("id" = i64, Path, description = "The letter's number")),
     responses((status = 200, description = "The letter", body = LetterView), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn show(
@@ -94,7 +94,7 @@ pub async fn show(
 /// Send the records of dead letters again
 ///
 /// Each letter's record is sent once, however often this is asked for; one that dies again is another letter. At most 1,000 at a time.
-#[utoipa::path(post, path = "/v1/dead-letters/replay", tag = "dead letters", security(("token" = ["submit"])), request_body = Replay,
+#[utoipa::path(post, path = "/v1/dead-letters/replay", operation_id = "replay_dead_letters", tag = "dead letters", security(("token" = ["submit"])), request_body = Replay,
     responses((status = 200, description = "What is sent", body = Replayed), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn replay(
     State(service): State<Service>,

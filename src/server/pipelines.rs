@@ -20,7 +20,7 @@ pub struct Pipelines {
 }
 
 /// The pipelines, their graphs and their last 24 hours
-#[utoipa::path(get, path = "/v1/pipelines", tag = "pipelines", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/pipelines", operation_id = "list_pipelines", tag = "pipelines", security(("token" = ["read"])),
     responses((status = 200, description = "The pipelines", body = Pipelines),
               (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn list(State(service): State<Service>, Extension(caller): Extension<Caller>) -> Result<Json<Pipelines>, ApiError> {

@@ -63,7 +63,7 @@ impl Default for Filter {
 /// Find documents by meaning, by words or by both
 ///
 /// It changes nothing, so it can be sent again.
-#[utoipa::path(post, path = "/v1/search", tag = "search", security(("token" = ["read"])), request_body = Body,
+#[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search", security(("token" = ["read"])), request_body = Body,
     responses((status = 200, description = "The documents, the best first", body = Findings),
               (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
 pub async fn answer(

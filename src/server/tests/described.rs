@@ -44,7 +44,9 @@ fn what_is_served_is_described_with_its_scope_and_the_other_way_round() {
     let described = operations.iter().map(|(key, operation)| (key.clone(), operation["security"].clone())).collect();
     assert_eq!(served, described, "left: the router, right: the description");
     assert!(contents.entries().iter().any(|(method, _, _)| method == Method::POST));
-    for (key, operation) in operations {
+    let names: BTreeSet<&str> = operations.values().filter_map(|operation| operation["operationId"].as_str()).collect();
+    assert_eq!(names.len(), operations.len(), "generated clients call an operation by its name: {names:?}");
+    for (key, operation) in &operations {
         let refusal = &operation["responses"]["default"]["content"]["application/problem+json"]["schema"]["$ref"];
         assert_eq!(refusal, "#/components/schemas/Problem", "{key:?} does not say what a refusal looks like");
         assert!(operation["summary"].as_str().is_some_and(|text| !text.is_empty()), "{key:?} does not say what it is for");

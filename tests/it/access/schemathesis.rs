@@ -48,7 +48,8 @@ pub async fn finds_no_fault() {
     .await
     .unwrap();
     assert!(!said.contains("No test cases"), "it tried nothing:\n{said}");
-    let operations = tidemill::server::description().matches("operationId").count();
+    // It does not ask for the description again that it has just read.
+    let operations = tidemill::server::description().matches("operationId").count() - 1;
     assert!(said.contains(&format!("Tested: {operations}\n")), "it left operations out:\n{said}");
     // What it sent was more than text nowhere: the tables are there and the documents untouched.
     assert_eq!(house.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
