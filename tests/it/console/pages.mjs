@@ -131,7 +131,7 @@ try {
   for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["jobs", "#/jobs"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
     await open(phone, hash);
     await phone.waitForFunction(() => !document.querySelector("main").innerText.includes("불러오는 중"));
-    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, innerWidth]);
+    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
     assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
     await picture(phone, `phone-${name}`);
   }
