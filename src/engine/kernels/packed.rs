@@ -13,7 +13,7 @@ use super::tiles::{self, BLOCK_ROWS, STEP, Sums, TILE_ROWS, Tiles};
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
 const CACHED_INPUTS: usize = 128 << 10;
 
-/// Rows of a task in tiles: 64 steps of them take half a mebibyte, which a second cache holds beside the panel.
+/// Rows of a task in tiles: 32 steps of their terms take half a mebibyte, which a second cache holds beside the panel.
 const TILED_ROWS: usize = 128;
 
 /// Tasks for each thread, so that one that is late holds up little.
@@ -91,9 +91,9 @@ impl<'a> Activations<'a> {
             let mut tiles = Tiles::new(self.rows(), self.inputs);
             let groups = tiles.groups().zip(self.values.chunks(TILE_ROWS * self.inputs));
             if self.rows() <= BLOCK_ROWS {
-                groups.for_each(|(group, rows)| tiles::round(rows, self.inputs, group));
+                groups.for_each(|(group, rows)| tiles::split(rows, self.inputs, group));
             } else {
-                groups.collect::<Vec<_>>().into_par_iter().for_each(|(group, rows)| tiles::round(rows, self.inputs, group));
+                groups.collect::<Vec<_>>().into_par_iter().for_each(|(group, rows)| tiles::split(rows, self.inputs, group));
             }
             tiles
         })
@@ -338,15 +338,10 @@ mod tests {
             for kind in ["wide", "half", "bytes"] {
                 let mut weights: Vec<f32> = (0..inputs * outputs).map(number).collect();
                 let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
-                // What the product is of: tiles round their inputs.
-                let mut read = input.clone();
                 let halves: Vec<u16> = weights.iter().map(|w| (w.to_bits() >> 16) as u16).collect();
                 let packed = match kind {
                     "half" => {
                         weights.iter_mut().zip(&halves).for_each(|(w, half)| *w = f32::from_bits(u32::from(*half) << 16));
-                        if tiles::available() {
-                            read.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(tiles::nearest(*x)) << 16));
-                        }
                         Packed::from_half(&halves, inputs)
                     }
                     "bytes" => {
@@ -366,7 +361,7 @@ mod tests {
                     for (i, got) in output.iter().enumerate() {
                         let (row, column) = (i / width, i % width);
                         let expected = if (2..2 + outputs).contains(&column) {
-                            let product = |k: usize| f64::from(read[row * inputs + k] * weights[(column - 2) * inputs + k]);
+                            let product = |k: usize| f64::from(input[row * inputs + k] * weights[(column - 2) * inputs + k]);
                             before + (0..inputs).map(product).sum::<f64>()
                         } else {
                             2.0
