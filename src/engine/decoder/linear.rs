@@ -1,6 +1,6 @@
 //! Linear layers: one weight or several that read the same input, with their biases.
 
-use crate::engine::kernels::{Activations, Onto, Packed, Target, add_bias};
+use crate::engine::kernels::{Activations, Hands, Onto, Packed, Target, add_bias};
 
 /// `x · Wᵀ + b` of one or more matrices, the results side by side.
 pub(super) struct Linear {
@@ -33,7 +33,7 @@ impl Linear {
 
     /// Writes the layer's results for every row of `input` to the rows of `output`, or adds them there.
     pub(super) fn apply(&self, input: &[f32], output: &mut [f32], onto: Onto) {
-        let input = Activations::new(input, self.parts[0].inputs());
+        let input = Activations::new(input, self.parts[0].inputs(), Hands::Pool);
         let mut column = 0;
         for part in &self.parts {
             part.multiply(&input, Target { values: output, width: self.outputs, column, onto });

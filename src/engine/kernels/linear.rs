@@ -2,14 +2,25 @@
 
 use multiversion::multiversion;
 
+use super::packed::{Activations, Hands, Onto, Packed, Target};
 use super::product::{Matrix, Rows, multiply};
+use super::tiles;
+
+/// The inputs from which on bf16 pays: below, rounding and padding cost what it saves.
+const LEAST_INPUTS: usize = 128;
 
 /// `x · Wᵀ + b`, the addition left to whoever reads the product, who passes over it anyway.
 pub(in crate::engine) struct Linear {
-    /// A row an input, so that the widest loads run along the outputs and nothing is repacked at each call.
-    weight: Vec<f32>,
+    weight: Weight,
     bias: Vec<f32>,
     inputs: usize,
+}
+
+enum Weight {
+    /// A row an input, so that the widest loads run along the outputs and nothing is repacked at each call.
+    Wide(Vec<f32>),
+    /// In bf16, for processors that multiply it by themselves.
+    Half(Packed),
 }
 
 impl Linear {
@@ -18,13 +29,16 @@ impl Linear {
         let outputs = bias.len();
         assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "{} weights are no matrix of {outputs} rows", weight.len());
         let inputs = weight.len() / outputs;
+        if inputs >= LEAST_INPUTS && tiles::available() {
+            return Self { weight: Weight::Half(Packed::from_rounded(weight, inputs)), bias, inputs };
+        }
         let mut transposed = vec![0.0; weight.len()];
         for (output, row) in weight.chunks_exact(inputs).enumerate() {
             for (input, value) in row.iter().enumerate() {
                 transposed[input * outputs + output] = *value;
             }
         }
-        Self { weight: transposed, bias, inputs }
+        Self { weight: Weight::Wide(transposed), bias, inputs }
     }
 
     /// One value an output, not yet added by [`Linear::product`].
@@ -41,9 +55,17 @@ impl Linear {
             "whole rows of {} to {outputs}",
             self.inputs
         );
-        let input = Matrix::rows(input, rows, self.inputs, self.inputs);
-        let weight = Matrix::rows(&self.weight, self.inputs, outputs, outputs);
-        multiply(input, weight, 1.0, Rows { values: output, row_step: outputs });
+        match &self.weight {
+            Weight::Wide(weight) => {
+                let input = Matrix::rows(input, rows, self.inputs, self.inputs);
+                let weight = Matrix::rows(weight, self.inputs, outputs, outputs);
+                multiply(input, weight, 1.0, Rows { values: output, row_step: outputs });
+            }
+            Weight::Half(weight) => {
+                let target = Target { values: output, width: outputs, column: 0, onto: Onto::Nothing };
+                weight.multiply(&Activations::new(input, self.inputs, Hands::Own), target);
+            }
+        }
     }
 
     /// Writes `x · Wᵀ + b` for every row `x` of `input` to the rows of `output`.

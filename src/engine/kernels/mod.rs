@@ -23,7 +23,7 @@ pub(super) use attention::{AttentionShape, attend};
 pub(super) use gated::gate;
 pub(super) use linear::{Linear, add_bias};
 pub(super) use norm::{LayerNorm, normalize};
-pub(super) use packed::{Activations, Bytes, Onto, Packed, Target};
+pub(super) use packed::{Activations, Bytes, Hands, Onto, Packed, Target};
 pub(super) use paged::{BLOCK_TOKENS, HeadCache, NewTokens, PagedShape, attend_paged};
 pub(super) use rms::RmsNorm;
 pub(super) use rotary::rotate;

@@ -13,7 +13,7 @@ use super::tiles::{self, BLOCK_ROWS, STEP, Sums, TILE_ROWS, Tiles};
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
 const CACHED_INPUTS: usize = 128 << 10;
 
-/// Rows of a task in tiles: 32 steps of their terms take half a mebibyte, which a second cache holds beside the panel.
+/// Rows of a task in tiles: 64 steps of them take half a mebibyte, which a second cache holds beside the panel.
 const TILED_ROWS: usize = 128;
 
 /// Tasks for each thread, so that one that is late holds up little.
@@ -67,18 +67,28 @@ pub(in crate::engine) struct Target<'a> {
     pub(in crate::engine) onto: Onto,
 }
 
+/// Who works on a product.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::engine) enum Hands {
+    /// The threads of the current pool together.
+    Pool,
+    /// The calling thread, which never waits for another and takes up nothing else meanwhile.
+    Own,
+}
+
 /// Rows that several matrices are multiplied with.
 pub(in crate::engine) struct Activations<'a> {
     values: &'a [f32],
     inputs: usize,
+    hands: Hands,
     tiles: OnceLock<Tiles>,
 }
 
 impl<'a> Activations<'a> {
-    /// Rows of `inputs` values.
-    pub(in crate::engine) fn new(values: &'a [f32], inputs: usize) -> Self {
+    /// Rows of `inputs` values, for products that `hands` work on.
+    pub(in crate::engine) fn new(values: &'a [f32], inputs: usize, hands: Hands) -> Self {
         assert!(values.len().is_multiple_of(inputs), "whole rows of {inputs} inputs");
-        Self { values, inputs, tiles: OnceLock::new() }
+        Self { values, inputs, hands, tiles: OnceLock::new() }
     }
 
     fn rows(&self) -> usize {
@@ -90,10 +100,10 @@ impl<'a> Activations<'a> {
         self.tiles.get_or_init(|| {
             let mut tiles = Tiles::new(self.rows(), self.inputs);
             let groups = tiles.groups().zip(self.values.chunks(TILE_ROWS * self.inputs));
-            if self.rows() <= BLOCK_ROWS {
-                groups.for_each(|(group, rows)| tiles::split(rows, self.inputs, group));
+            if self.hands == Hands::Own || self.rows() <= BLOCK_ROWS {
+                groups.for_each(|(group, rows)| tiles::round(rows, self.inputs, group));
             } else {
-                groups.collect::<Vec<_>>().into_par_iter().for_each(|(group, rows)| tiles::split(rows, self.inputs, group));
+                groups.collect::<Vec<_>>().into_par_iter().for_each(|(group, rows)| tiles::round(rows, self.inputs, group));
             }
             tiles
         })
@@ -132,6 +142,12 @@ impl Packed {
             }
         });
         Self { inputs, outputs, weights: Weights::Half(weights) }
+    }
+
+    /// Takes weights of f32 as the nearest bf16.
+    pub(in crate::engine) fn from_rounded(rows: &[f32], inputs: usize) -> Self {
+        let halves: Vec<u16> = rows.iter().map(|weight| tiles::nearest(*weight)).collect();
+        Self::from_half(&halves, inputs)
     }
 
     /// Inputs of a row.
@@ -192,7 +208,7 @@ impl Packed {
     }
 
     fn multiply_in_vectors(&self, input: &Activations<'_>, target: Target<'_>) {
-        let grid = Grid::new(input.rows(), (CACHED_INPUTS / self.inputs).clamp(8, 128), self.outputs);
+        let grid = Grid::new(input, (CACHED_INPUTS / self.inputs).clamp(8, 128), self.outputs);
         let (onto, column) = (target.onto, target.column);
         let output = Shared::new(target.values, target.width);
         grid.run(|rows, panels| {
@@ -213,7 +229,7 @@ impl Packed {
 
     fn multiply_in_tiles(&self, weights: &[u16], input: &Activations<'_>, target: Target<'_>) {
         let size = PANEL * self.inputs.next_multiple_of(STEP);
-        let (tiles, grid) = (input.tiles(), Grid::new(input.rows(), TILED_ROWS, self.outputs));
+        let (tiles, grid) = (input.tiles(), Grid::new(input, TILED_ROWS, self.outputs));
         let (onto, column) = (target.onto, target.column);
         let output = Shared::new(target.values, target.width);
         grid.run(|rows, panels| {
@@ -287,6 +303,7 @@ fn widen_bytes(values: &[i8], scales: &[f32], offsets: &[f32], wide: &mut [f32])
 
 /// How a product is cut into tasks: blocks of rows times shares of panels.
 struct Grid {
+    hands: Hands,
     rows: usize,
     block: usize,
     panels: usize,
@@ -295,19 +312,27 @@ struct Grid {
 
 impl Grid {
     /// Blocks of at most `block` rows, and as few panels a task as keep all threads busy.
-    fn new(rows: usize, block: usize, outputs: usize) -> Self {
-        let panels = outputs.div_ceil(PANEL);
-        let shares = (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(rows.div_ceil(block).max(1));
-        Self { rows, block, panels, share: panels.div_ceil(shares.clamp(1, panels.max(1))).max(1) }
+    fn new(input: &Activations<'_>, block: usize, outputs: usize) -> Self {
+        let (rows, hands, panels) = (input.rows(), input.hands, outputs.div_ceil(PANEL));
+        let shares = match hands {
+            Hands::Pool => (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(rows.div_ceil(block).max(1)),
+            Hands::Own => 1,
+        };
+        Self { hands, rows, block, panels, share: panels.div_ceil(shares.clamp(1, panels.max(1))).max(1) }
     }
 
     /// Calls `task` with the rows and the panels of each task.
     fn run(&self, task: impl Fn(Range<usize>, Range<usize>) + Sync) {
         let shares = self.panels.div_ceil(self.share);
-        (0..self.rows.div_ceil(self.block) * shares).into_par_iter().with_max_len(1).for_each(|index| {
+        let tasks = 0..self.rows.div_ceil(self.block) * shares;
+        let run = |index| {
             let (first, panel) = (index / shares * self.block, index % shares * self.share);
             task(first..self.rows.min(first + self.block), panel..self.panels.min(panel + self.share));
-        });
+        };
+        match self.hands {
+            Hands::Pool => tasks.into_par_iter().with_max_len(1).for_each(run),
+            Hands::Own => tasks.for_each(run),
+        }
     }
 }
 
@@ -338,10 +363,15 @@ mod tests {
             for kind in ["wide", "half", "bytes"] {
                 let mut weights: Vec<f32> = (0..inputs * outputs).map(number).collect();
                 let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
+                // What the product is of: tiles round their inputs.
+                let mut read = input.clone();
                 let halves: Vec<u16> = weights.iter().map(|w| (w.to_bits() >> 16) as u16).collect();
                 let packed = match kind {
                     "half" => {
                         weights.iter_mut().zip(&halves).for_each(|(w, half)| *w = f32::from_bits(u32::from(*half) << 16));
+                        if tiles::available() {
+                            read.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(tiles::nearest(*x)) << 16));
+                        }
                         Packed::from_half(&halves, inputs)
                     }
                     "bytes" => {
@@ -357,11 +387,13 @@ mod tests {
                 let width = outputs + 3;
                 for (onto, before) in [(Onto::Nothing, 0.0), (Onto::Present, 2.0)] {
                     let mut output = vec![2.0; rows * width];
-                    packed.multiply(&Activations::new(&input, inputs), Target { values: &mut output, width, column: 2, onto });
+                    let hands = if onto == Onto::Nothing { Hands::Pool } else { Hands::Own };
+                    let target = Target { values: &mut output, width, column: 2, onto };
+                    packed.multiply(&Activations::new(&input, inputs, hands), target);
                     for (i, got) in output.iter().enumerate() {
                         let (row, column) = (i / width, i % width);
                         let expected = if (2..2 + outputs).contains(&column) {
-                            let product = |k: usize| f64::from(input[row * inputs + k] * weights[(column - 2) * inputs + k]);
+                            let product = |k: usize| f64::from(read[row * inputs + k] * weights[(column - 2) * inputs + k]);
                             before + (0..inputs).map(product).sum::<f64>()
                         } else {
                             2.0
@@ -376,6 +408,27 @@ mod tests {
                 let mut row = vec![0.0; inputs];
                 packed.row(outputs - 1, &mut row);
                 assert_eq!(row, weights[(outputs - 1) * inputs..], "the last output's weights");
+            }
+        }
+    }
+
+    #[test]
+    fn a_row_comes_to_the_same_bits_whatever_rows_are_beside_it() {
+        let (rows, inputs, outputs) = (37, 200, 70);
+        let weights: Vec<f32> = (0..inputs * outputs).map(number).collect();
+        let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
+        for packed in [Packed::from_wide(&weights, inputs), Packed::from_rounded(&weights, inputs)] {
+            let product = |input: &[f32]| {
+                let mut values = vec![0.0; input.len() / inputs * outputs];
+                let target = Target { values: &mut values, width: outputs, column: 0, onto: Onto::Nothing };
+                packed.multiply(&Activations::new(input, inputs, Hands::Pool), target);
+                values
+            };
+            let together = product(&input);
+            for (row, input) in input.chunks_exact(inputs).enumerate() {
+                let alone: Vec<u32> = product(input).into_iter().map(f32::to_bits).collect();
+                let beside: Vec<u32> = together[row * outputs..][..outputs].iter().map(|value| value.to_bits()).collect();
+                assert_eq!(alone, beside, "row {row}");
             }
         }
     }

@@ -6,8 +6,8 @@ use super::fixture::{FAMILIES, Random, assert_close, ids, random, read_at_once};
 
 fn assert_agrees(what: &str, model: &Random) {
     let ids = ids(75, 3, 90);
-    // Where the processor multiplies bf16 in tiles, inputs are held to 17 bits.
-    let tolerance = if model.dtype == DType::BF16 { 5e-5 } else { 1e-5 };
+    // Where the processor multiplies bf16 in tiles, inputs are rounded to bf16, too.
+    let tolerance = if model.dtype == DType::BF16 { 2e-2 } else { 1e-5 };
     assert_close(what, &read_at_once(&model.decoder(), &ids), &model.plain(&ids), tolerance);
 }
 
