@@ -1,5 +1,7 @@
 //! What is known of jobs.
 
+use std::time::Duration;
+
 use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
@@ -24,6 +26,7 @@ pub struct JobFilter {
 pub struct ForemanLease {
     // Not of the pool: a session's lock must end with its connection and never return to another user of it.
     connection: PgConnection,
+    deadline: Duration,
 }
 
 /// Names the lease among advisory locks.
@@ -35,7 +38,7 @@ impl ForemanLease {
     /// # Errors
     /// Where the database is unavailable; the lease is gone then.
     pub async fn check(&mut self) -> Result<(), Transient> {
-        sqlx::query_scalar!("SELECT 1").fetch_one(&mut self.connection).await.map(drop).map_err(unavailable)
+        sqlx::query_scalar!("SELECT 1").fetch_one(&mut self.connection).in_time(self.deadline).await.map(drop)
     }
 }
 
@@ -71,9 +74,9 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, FOREMAN_LOCK)
             .fetch_one(&mut connection)
-            .await
-            .map_err(unavailable)?;
-        Ok(got.then_some(ForemanLease { connection }))
+            .in_time(self.deadline)
+            .await?;
+        Ok(got.then_some(ForemanLease { connection, deadline: self.deadline }))
     }
 
     /// [`Reader::job`] for the service.

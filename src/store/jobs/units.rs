@@ -165,9 +165,9 @@ impl Store {
     pub async fn is_job_stopping(&self, job: &str) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT stopping OR state <> 'running' AS "stopping!" FROM jobs WHERE id = $1"#, job)
             .fetch_optional(&self.pool)
+            .in_time(self.deadline)
             .await
             .map(|stopping| stopping.unwrap_or(true))
-            .map_err(unavailable)
     }
 
     /// Keeps what the unit has counted.
