@@ -38,7 +38,7 @@ use crate::jobs::{Crew, Desk, Names, Station, Workshop};
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{Isolation, Materials, Works};
+use crate::pipeline::{Isolation, Materials, Works, library};
 use crate::search::Searcher;
 use crate::server::{self, Gate, Service};
 use crate::sink::{Dataset, Relay};
@@ -80,7 +80,8 @@ impl App {
         if definitions.is_empty() {
             return Err(ConfigError(format!("no pipeline in {}: put a pipeline file there", config.pipelines.display())).into());
         }
-        let problems: Vec<Problem> = definitions.iter().flat_map(|definition| definition.validate(&config)).collect();
+        let mut problems: Vec<Problem> = definitions.iter().flat_map(|definition| definition.validate(&config)).collect();
+        problems.extend(library::problems(&definitions));
         if !problems.is_empty() {
             return Err(DefinitionError { problems }.into());
         }

@@ -8,6 +8,7 @@
 //! | 1 | failed |
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
+mod answer;
 mod backfill;
 mod bench;
 mod check;
@@ -90,6 +91,8 @@ enum Command {
     Health(health::HealthArgs),
     /// Find documents of a pipeline by meaning, by words or by both
     Search(search::SearchArgs),
+    /// Answer a question from the documents, sentence by sentence with what says it
+    Answer(answer::AnswerArgs),
     /// Tell where everything that is said of a document comes from: model, prompt, record, tokens, device time, and what was before
     Explain(explain::ExplainArgs),
     /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
@@ -145,6 +148,7 @@ impl Cli {
                 Command::Health(args) => health::run(global.load(&[])?, args).await,
                 Command::Explain(args) => explain::run(global.load(&args.flags())?, args).await,
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
+                Command::Answer(args) => answer::run(global.load(&args.flags())?, args).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,

@@ -3,6 +3,7 @@
 //! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
 
 mod generated;
+mod passages;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
+pub use passages::Retrieved;
 
 use crate::failure::Poison;
 
@@ -114,6 +116,8 @@ pub enum Output {
     Written(Written),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
+    /// Passages of other documents, the nearest first.
+    Passages(Vec<Retrieved>),
 }
 
 /// Labels with calibrated probabilities.
@@ -198,6 +202,7 @@ impl Output {
             Self::Extraction(_) => "extract",
             Self::Written(_) => "write",
             Self::Items(_) => "items",
+            Self::Passages(_) => "retrieve",
         }
     }
 
@@ -223,7 +228,7 @@ impl Output {
             Self::Extraction(e) => e.confidence(),
             Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::Passages(_) => None,
         }
     }
 
@@ -233,7 +238,7 @@ impl Output {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
             Self::Written(w) => Some(&w.text),
-            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) => None,
+            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) | Self::Passages(_) => None,
         }
     }
 
@@ -242,7 +247,12 @@ impl Output {
         match self {
             Self::Extraction(e) => Some(&e.fields),
             Self::Written(w) => w.fields.as_ref(),
-            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) | Self::Items(_) => None,
+            Self::Classification(_)
+            | Self::Summary(_)
+            | Self::Embedding(_)
+            | Self::Text(_)
+            | Self::Items(_)
+            | Self::Passages(_) => None,
         }
     }
 
@@ -259,6 +269,7 @@ impl Output {
             Self::Extraction(e) => json!(e),
             Self::Written(w) => w.stored(),
             Self::Items(items) => generated::store_items(items),
+            Self::Passages(passages) => json!({ "passages": passages }),
         }
     }
 
@@ -273,6 +284,7 @@ impl Output {
     /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
     /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
     /// | items | `items` (as above), `count`, `confidence` |
+    /// | passages | `passages` (each with `number`, `document_id`, `start`, `end`, `text`, `similarity`), `count` |
     pub fn view(&self) -> Value {
         match self {
             Self::Classification(c) => {
@@ -291,6 +303,7 @@ impl Output {
                 let views: Vec<Value> = items.iter().map(Self::view).collect();
                 json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
             }
+            Self::Passages(passages) => passages::view(passages),
         }
     }
 }
@@ -329,6 +342,7 @@ impl Output {
             "render" => text.map(Self::Text),
             "extract" => serde_json::from_value(fields).ok().map(Self::Extraction),
             "write" => Written::restore(text?, fields).map(Self::Written),
+            "retrieve" => passages::restore(fields).map(Self::Passages),
             "items" => generated::restore_items(fields).map(Self::Items),
             _ => None,
         }

@@ -30,7 +30,7 @@ use crate::outcome::{EmbeddingSet, Span};
 use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
 use crate::store::{Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchHit, SearchQuery, Store};
 
-pub use answer::{Answered, Asked, Cited, Dropped, Sentence};
+pub use answer::{Answered, Asked, Cited};
 pub use filter::{Condition, Test};
 pub use snippet::Snippet;
 

@@ -12,6 +12,7 @@ use crate::demo::environment::with_models;
 use crate::jobs::schedules::Schedule;
 use crate::pipeline::check::check;
 use crate::pipeline::definition::Definition;
+use crate::pipeline::library;
 use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::sink::Dataset;
 
@@ -46,6 +47,10 @@ pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
     }
     if let Err(error) = Schedule::all(&assumed, &definitions) {
         problems.extend(error.problems);
+    }
+    if args.files.is_empty() {
+        // Files that are named may leave out those that they look for passages in.
+        problems.extend(library::problems(&definitions));
     }
     let mut sound = Vec::new();
     for definition in definitions {

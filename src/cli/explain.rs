@@ -64,7 +64,8 @@ fn print(explained: &Explained) {
             let written = time(document.updated_at_ms);
             println!(
                 "{document_id} of {pipeline} is {state}: version {}, {} bytes, written {written}",
-                document.version, document.text_bytes
+                document.version,
+                document.text.len()
             );
             if let Some(source) = &document.source {
                 println!("  from {}", origin(source));

@@ -105,7 +105,7 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
 }
 
 /// A question at fault is the caller's to mend.
-fn usage(error: SearchError) -> anyhow::Error {
+pub fn usage(error: SearchError) -> anyhow::Error {
     match error {
         SearchError::Invalid(message) => ConfigError(message).into(),
         SearchError::Unavailable(transient) => transient.into(),
@@ -126,7 +126,7 @@ fn print(rank: usize, hit: &Finding) {
 }
 
 /// At most as much as fits a line or two of a terminal, with control characters and line breaks gone.
-fn one_line(text: &str) -> String {
+pub fn one_line(text: &str) -> String {
     const CHARACTERS: usize = 160;
     let flat: String = text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(CHARACTERS).collect();
     let end = if text.chars().count() > CHARACTERS { "…" } else { "" };

@@ -3,33 +3,34 @@
 //! Tasks run level by level. Within a level, all that is left to ask after conditions, earlier results and equal requests goes
 //! to the model host in one call, so that a text that several tasks want encoded is encoded once.
 
+mod rounds;
+
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 
 use super::definition::{Definition, TaskDefinition};
+use super::library::{Found, Library, NothingThere};
 use super::problem::Problem;
 use super::tasks::reads_tokens;
 use crate::document::Document;
 use crate::engine::{Answer, Engine, Request};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
-use crate::outcome::{Cost, Fingerprint, Lineage, Outcome, Product, Reuse, Skip};
+use crate::outcome::{Cost, Fingerprint, Lineage, Outcome, Output, Product, Reuse, Skip};
 use crate::prompt::PromptVersion;
-use crate::task::{self, Prepared, Task, Upstream};
+use crate::task::{self, Prepared, Seek, Task, Upstream};
 use crate::template::{Condition, ConditionError};
 
 /// A pipeline's tasks, ready for documents.
 pub struct Graph {
     engine: Engine,
+    library: Arc<dyn Library>,
     nodes: Vec<Node>,
     levels: Vec<Vec<usize>>,
     /// The model whose tokens `document.tokens` counts: the first that the pipeline names. Absent where nobody reads it.
     counter: Option<Arc<str>>,
 }
-
-/// Rounds of requests that one output may take: a document of a thousand contexts is summarized in fewer.
-const MOST_ROUNDS: usize = 12;
 
 struct Node {
     name: Arc<str>,
@@ -41,6 +42,8 @@ struct Node {
     counts: bool,
     /// Whether a later task reads the output.
     read: bool,
+    /// Whether a condition or a template of the node reads anything.
+    looks: bool,
 }
 
 /// Finds results that were computed before.
@@ -90,11 +93,18 @@ struct Asking {
 }
 
 /// One document and task of a level, past its condition.
-struct Unit {
+struct Waiting {
     document: usize,
     node: usize,
-    fingerprint: Fingerprint,
     prepared: Prepared,
+    /// What it has cost so far.
+    cost: Cost,
+}
+
+/// The same, with all that decides its output.
+struct Unit {
+    fingerprint: Fingerprint,
+    waiting: Waiting,
 }
 
 impl Graph {
@@ -113,7 +123,12 @@ impl Graph {
             levels[task.level].push(index);
         }
         let counter = nodes.iter().any(|node| node.counts).then(|| definition.models().first().copied().map(Arc::from)).flatten();
-        Ok(Self { engine: engine.clone(), nodes, levels, counter })
+        Ok(Self { engine: engine.clone(), library: Arc::new(NothingThere), nodes, levels, counter })
+    }
+
+    /// With documents to find passages in; without, none are found.
+    pub fn with_library(self, library: Arc<dyn Library>) -> Self {
+        Self { library, ..self }
     }
 
     /// The names of the tasks, in the order of [`evaluate`](Self::evaluate)'s outcomes.
@@ -144,7 +159,7 @@ impl Graph {
     }
 
     async fn open(&self, documents: &[Document]) -> Result<Vec<Sheet>, Transient> {
-        let looked_at = self.nodes.iter().any(Node::looks);
+        let looked_at = self.nodes.iter().any(|node| node.looks);
         let counts = match &self.counter {
             Some(model) => self.count(model, documents).await?,
             None => Vec::new(),
@@ -189,38 +204,42 @@ impl Graph {
         sheets: &mut [Sheet],
         known: &dyn Known,
     ) -> Result<(), Transient> {
-        let mut units = Vec::new();
+        let mut waiting = Vec::new();
         for (index, document) in documents.iter().enumerate() {
             for &node in level {
                 match self.prepare(node, document, &sheets[index])? {
-                    Ok((fingerprint, prepared)) => units.push(Unit { document: index, node, fingerprint, prepared }),
+                    Ok(prepared) => waiting.push(Waiting { document: index, node, prepared, cost: Cost::default() }),
                     Err(outcome) => sheets[index].outcomes[node] = Some(outcome),
                 }
             }
         }
+        let whole = |waiting: Waiting| {
+            let fingerprint = self.nodes[waiting.node].fingerprint(&documents[waiting.document], &waiting.prepared);
+            Unit { fingerprint, waiting }
+        };
+        let units: Vec<Unit> = self.find(waiting, sheets).await?.into_iter().map(whole).collect();
         let reuses = self.look_up(&units, documents, known).await?;
         let mut firsts: HashMap<Fingerprint, (usize, usize)> = HashMap::new();
         let mut asks = Vec::new();
         let mut copies = Vec::new();
-        for (unit, reuse) in units.into_iter().zip(reuses) {
-            let at = (unit.document, unit.node);
+        for (Unit { fingerprint, waiting }, reuse) in units.into_iter().zip(reuses) {
+            let Waiting { document, node, prepared, cost } = waiting;
+            let at = (document, node);
             if let Some(reuse) = reuse {
                 self.finish(at, Outcome::Reused(reuse), sheets);
                 continue;
             }
-            if let Some(&first) = firsts.get(&unit.fingerprint) {
+            if let Some(&first) = firsts.get(&fingerprint) {
                 copies.push((at, first));
                 continue;
             }
-            firsts.insert(unit.fingerprint, at);
-            match unit.prepared {
-                Prepared::Ask(requests) => {
-                    asks.push(Asking { at, fingerprint: unit.fingerprint, requests, cost: Cost::default() })
-                }
+            firsts.insert(fingerprint, at);
+            match prepared {
+                Prepared::Ask(requests) => asks.push(Asking { at, fingerprint, requests, cost }),
                 Prepared::Ready(output) => {
-                    let product = Product { output, fingerprint: unit.fingerprint, cost: Cost::default() };
-                    self.finish(at, Outcome::Computed(product), sheets);
+                    self.finish(at, Outcome::Computed(Product { output, fingerprint, cost }), sheets);
                 }
+                Prepared::Find(_) => return Err(broken("a task waits for passages that were looked for")),
             }
         }
         self.answer(asks, documents, sheets).await?;
@@ -237,12 +256,7 @@ impl Graph {
         Ok(())
     }
 
-    fn prepare(
-        &self,
-        node: usize,
-        document: &Document,
-        sheet: &Sheet,
-    ) -> Result<Result<(Fingerprint, Prepared), Outcome>, Transient> {
+    fn prepare(&self, node: usize, document: &Document, sheet: &Sheet) -> Result<Result<Prepared, Outcome>, Transient> {
         let node = &self.nodes[node];
         let has_output = |index: &usize| matches!(sheet.outcomes[*index], Some(Outcome::Computed(_) | Outcome::Reused(_)));
         if !node.needs.iter().all(has_output) {
@@ -267,7 +281,7 @@ impl Graph {
             }
         }
         match node.task.prepare(document, &sheet.upstream) {
-            Ok(prepared) => Ok(Ok((node.fingerprint(document, &prepared), prepared))),
+            Ok(prepared) => Ok(Ok(prepared)),
             Err(Failure::Poison(poison)) => Ok(Err(Outcome::Dead(poison))),
             Err(Failure::Transient(transient)) => Err(transient),
         }
@@ -280,11 +294,11 @@ impl Graph {
         let wanted: Vec<Wanted> = units
             .iter()
             .map(|unit| Wanted {
-                document_id: documents[unit.document].id.clone(),
-                task: self.nodes[unit.node].name.clone(),
+                document_id: documents[unit.waiting.document].id.clone(),
+                task: self.nodes[unit.waiting.node].name.clone(),
                 fingerprint: unit.fingerprint,
-                output: self.nodes[unit.node].read,
-                made: matches!(unit.prepared, Prepared::Ready(_)),
+                output: self.nodes[unit.waiting.node].read,
+                made: matches!(unit.waiting.prepared, Prepared::Ready(_)),
             })
             .collect();
         let mut reuses = known.look_up(&wanted).await?;
@@ -293,7 +307,7 @@ impl Graph {
             return Err(Transient { component: Component::Database, reason });
         }
         for ((reuse, wanted), unit) in reuses.iter_mut().zip(&wanted).zip(units) {
-            match (&mut *reuse, &unit.prepared) {
+            match (&mut *reuse, &unit.waiting.prepared) {
                 (Some(Reuse::Unchanged { output, .. }), Prepared::Ready(made)) if wanted.output => *output = Some(made.clone()),
                 // A task downstream would take the missing output for a skipped task.
                 (Some(known), _) if wanted.output && known.output().is_none() => *reuse = None,
@@ -301,73 +315,6 @@ impl Graph {
             }
         }
         Ok(reuses)
-    }
-
-    /// Asks the model host for what is `asked`, round by round, as long as tasks have further requests.
-    async fn answer(&self, mut asked: Vec<Asking>, documents: &[Document], sheets: &mut [Sheet]) -> Result<(), Transient> {
-        for _ in 0..MOST_ROUNDS {
-            if asked.is_empty() {
-                return Ok(());
-            }
-            let counts: Vec<usize> = asked.iter().map(|asking| asking.requests.len()).collect();
-            let requests: Vec<Request> = asked.iter_mut().flat_map(|asking| std::mem::take(&mut asking.requests)).collect();
-            let expected = requests.len();
-            let mut answers = self.engine.run(requests).await?;
-            if answers.len() != expected {
-                return Err(broken(&format!("the model host was asked {expected} times, but gave {} answers", answers.len())));
-            }
-            let mut again = Vec::new();
-            for (mut asking, count) in asked.into_iter().zip(counts) {
-                let rest = answers.split_off(count);
-                let answers = std::mem::replace(&mut answers, rest);
-                let document = &documents[asking.at.0];
-                let upstream = &sheets[asking.at.0].upstream;
-                match self.interpret(&mut asking, document, upstream, answers) {
-                    Ok(Prepared::Ready(output)) => {
-                        let product = Product { output, fingerprint: asking.fingerprint, cost: asking.cost };
-                        self.finish(asking.at, Outcome::Computed(product), sheets);
-                    }
-                    Ok(Prepared::Ask(requests)) => again.push(Asking { requests, ..asking }),
-                    Err(Failure::Poison(poison)) => self.finish(asking.at, Outcome::Dead(poison), sheets),
-                    Err(Failure::Transient(transient)) => return Err(transient),
-                }
-            }
-            asked = again;
-        }
-        for asking in asked {
-            let reason =
-                format!("the task asked the model {MOST_ROUNDS} times in a row and came to no output; shorten the document");
-            self.finish(asking.at, Outcome::Dead(Poison { class: FailureClass::Model, reason }), sheets);
-        }
-        Ok(())
-    }
-
-    fn interpret(
-        &self,
-        asking: &mut Asking,
-        document: &Document,
-        upstream: &Upstream,
-        answers: Vec<Result<Answer, Failure>>,
-    ) -> Result<Prepared, Failure> {
-        let mut predictions = Vec::with_capacity(answers.len());
-        let mut failure = None;
-        for answer in answers {
-            match answer {
-                Ok(Answer { prediction, tokens, generated, device_micros }) => {
-                    asking.cost += Cost { tokens, generated, device_micros };
-                    predictions.push(prediction);
-                }
-                // An outage counts more than a fault of the document: everything is tried again then.
-                Err(Failure::Transient(transient)) => return Err(transient.into()),
-                Err(poison) => {
-                    failure.get_or_insert(poison);
-                }
-            }
-        }
-        match failure {
-            Some(failure) => Err(failure),
-            None => self.nodes[asking.at.1].task.interpret(document, upstream, predictions),
-        }
     }
 
     fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [Sheet]) {
@@ -401,6 +348,7 @@ impl Node {
                 revision: model.map(|model| model.revision.as_str().into()),
                 prompt: built.prompt().map(|prompt| prompt.version().into()),
             },
+            looks: condition.is_some() || !reads.is_empty() || built.prompt().is_some() || model.is_none(),
             task: built,
             counts: paths.any(|path| reads_tokens(path)),
             condition,
@@ -408,11 +356,6 @@ impl Node {
             watches: task.watches.iter().filter_map(position).collect(),
             read: definition.tasks.iter().any(|later| later.needs.contains(&task.name) || later.watches.contains(&task.name)),
         })
-    }
-
-    /// Whether a condition or a template of the node reads anything.
-    fn looks(&self) -> bool {
-        self.condition.is_some() || self.lineage.model.is_none() || self.lineage.prompt.is_some()
     }
 
     /// Everything that decides the output. The text is part of it even where the request holds only pieces of it, because
@@ -427,6 +370,8 @@ impl Node {
                 let works: Vec<_> = requests.iter().map(|request| &request.work).collect();
                 serde_json::to_vec(&works)
             }
+            // What is found decides, not what is looked for.
+            Prepared::Find(_) => Ok(Vec::new()),
             Prepared::Ready(output) => serde_json::to_vec(&(output.kind(), output.text(), output.fields())),
         };
         // A request is made of texts and numbers only, which can always be written.

@@ -12,6 +12,7 @@ use super::definition::{Budget, Definition};
 use super::evaluator::Evaluator;
 use super::graph::Graph;
 use super::isolation::Isolation;
+use super::library::Documents;
 use crate::config::ConfigError;
 use crate::engine::Engine;
 use crate::health::Health;
@@ -76,7 +77,8 @@ impl Works {
     pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Arc<Self>> {
         let Materials { engine, store, registry, dataset, health, watchdog, isolation, wedged } = materials;
         enroll(definition, &store).await?;
-        let graph = Graph::build(definition, &engine).await?;
+        let documents = Documents::new(store.reader(Some(definition.tenant.clone())), engine.clone());
+        let graph = Graph::build(definition, &engine).await?.with_library(Arc::new(documents));
         let evaluator = Evaluator::new(definition, graph, store.clone())?.with_registry(registry);
         let committer = Committer {
             pipeline: definition.name.clone(),

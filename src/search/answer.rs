@@ -6,10 +6,7 @@
 //! | a generator writes sentences, each with the passages that say it | it finds none: not found |
 //! | each sentence is held against the passages that it names | a citation that does not hold is dropped, and with the last one the sentence |
 
-use std::collections::BTreeSet;
-
 use serde::{Deserialize, Serialize};
-use unicode_segmentation::UnicodeSegmentation;
 use utoipa::ToSchema;
 
 use super::{Finding, Mode, Question, SearchError, Searcher, checked_text};
@@ -17,10 +14,7 @@ use crate::engine::ModelKind;
 use crate::failure::Failure;
 use crate::nearest::suggestion;
 use crate::pipeline::definition::Answers;
-use crate::task::{Answering, Claim};
-
-/// The share of a sentence's words that a passage must have to count as saying it. A sentence says things in other words, too.
-const SHARE: f64 = 0.4;
+use crate::task::{Answering, Dropped, Held, Sentence};
 
 /// A question about a pipeline's documents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
@@ -61,26 +55,6 @@ pub struct Answered {
     pub generated_tokens: u32,
     /// Device time in milliseconds.
     pub device_milliseconds: f64,
-}
-
-/// A sentence that the documents say.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Sentence {
-    /// The sentence.
-    pub text: String,
-    /// Where they say it: numbers of passages.
-    pub citations: Vec<usize>,
-}
-
-/// A sentence, or a citation of one, that did not hold.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Dropped {
-    /// The sentence.
-    pub text: String,
-    /// The number that it named, where only the citation was dropped or was the reason.
-    pub citation: Option<usize>,
-    /// Why.
-    pub reason: String,
 }
 
 /// A passage that was found.
@@ -154,16 +128,11 @@ impl Searcher {
         answered.prompt_version = Some(answering.version().version());
         (answered.tokens, answered.generated_tokens) = (answer.tokens, answer.generated);
         answered.device_milliseconds = answer.device_micros as f64 / 1_000.0;
-        let claims = answering.interpret(answer.prediction).map_err(failed)?;
-        let nothing_said = claims.is_empty();
-        for claim in claims {
-            hold(claim, &texts, &mut answered.sentences, &mut answered.dropped);
-        }
-        answered.found = !answered.sentences.is_empty();
-        if !answered.found {
-            let reason = if nothing_said { "the passages do not answer it" } else { "no passage says what the model said" };
-            answered.reason = Some(format!("not found in the documents: {reason}"));
-        }
+        let (claims, _) = answering.interpret(answer.prediction).map_err(failed)?;
+        let held = Held::of(claims, &texts);
+        answered.found = !held.sentences.is_empty();
+        answered.reason = held.emptiness().map(str::to_owned);
+        (answered.sentences, answered.dropped) = (held.sentences, held.dropped);
         Ok(answered)
     }
 
@@ -216,93 +185,6 @@ fn weakness(hits: &[Finding], least: f64) -> Option<String> {
         )),
         None => {
             Some("not found in the documents: none holds all words of the question, and there are no vectors to compare".into())
-        }
-    }
-}
-
-/// Keeps of the claim what the passages say.
-fn hold(claim: Claim, passages: &[&str], sentences: &mut Vec<Sentence>, dropped: &mut Vec<Dropped>) {
-    let said = content(&claim.text);
-    let mut citations = Vec::new();
-    let mut lost = Vec::new();
-    for number in claim.passages {
-        let drop = |reason: String| Dropped { text: claim.text.clone(), citation: Some(number), reason };
-        let Some(passage) = number.checked_sub(1).and_then(|index| passages.get(index)) else {
-            lost.push(drop(format!("there is no passage {number}")));
-            continue;
-        };
-        let there = content(passage);
-        let shared = said.iter().filter(|word| there.contains(*word)).count();
-        match shared > 0 && shared as f64 >= said.len() as f64 * SHARE {
-            true if citations.contains(&number) => {}
-            true => citations.push(number),
-            false => lost.push(drop(format!("passage {number} has {shared} of its {} words", said.len()))),
-        }
-    }
-    if citations.is_empty() && lost.is_empty() {
-        lost.push(Dropped { text: claim.text.clone(), citation: None, reason: "it names no passage".into() });
-    }
-    dropped.extend(lost);
-    if !citations.is_empty() {
-        sentences.push(Sentence { text: claim.text, citations });
-    }
-}
-
-/// The words that carry meaning, as far as their length tells; of scripts without spaces the pairs of characters. Words are cut to
-/// their first letters, so that endings do not tell them apart.
-fn content(text: &str) -> BTreeSet<String> {
-    const LETTERS: usize = 5;
-    let lower = text.to_lowercase();
-    let mut found = BTreeSet::new();
-    for word in lower.unicode_words() {
-        let characters: Vec<char> = word.chars().collect();
-        let is_spaced = word.is_ascii() || characters.iter().all(|c| !is_syllable(*c));
-        match (is_spaced, characters.len()) {
-            (true, 0..=3) if !word.chars().any(|c| c.is_ascii_digit()) => {}
-            (true, _) => drop(found.insert(characters.iter().take(LETTERS).collect())),
-            (false, 1) => drop(found.insert(word.to_owned())),
-            (false, _) => found.extend(characters.windows(2).map(String::from_iter)),
-        }
-    }
-    found
-}
-
-/// Hangul, Chinese characters and Kana.
-fn is_syllable(c: char) -> bool {
-    matches!(c, '\u{1100}'..='\u{11FF}' | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn held(text: &str, passages: &[usize]) -> (Vec<Sentence>, Vec<Dropped>) {
-        let known = ["The kettle boils water in two minutes and switches itself off.", "토마토는 햇빛이 많이 필요하다."];
-        let (mut sentences, mut dropped) = (Vec::new(), Vec::new());
-        hold(Claim { text: text.into(), passages: passages.to_vec() }, &known, &mut sentences, &mut dropped);
-        (sentences, dropped)
-    }
-
-    #[test]
-    fn a_sentence_stays_with_the_citations_that_hold() {
-        let (sentences, dropped) = held("The kettle boils its water within minutes.", &[1, 2, 7, 1]);
-        assert_eq!(sentences, [Sentence { text: "The kettle boils its water within minutes.".into(), citations: vec![1] }]);
-        assert_eq!(dropped.iter().map(|d| d.citation).collect::<Vec<_>>(), [Some(2), Some(7)]);
-        assert_eq!(dropped[1].reason, "there is no passage 7");
-        let (sentences, _) = held("토마토에는 햇빛이 필요해요.", &[2]);
-        assert_eq!(sentences.len(), 1, "particles and endings do not matter");
-    }
-
-    #[test]
-    fn what_no_passage_says_is_dropped_and_said() {
-        for (text, passages) in [
-            ("Elephants remember everything forever.", vec![1]),
-            ("The kettle boils water.", vec![]),
-            ("", vec![1]),
-            ("The kettle boils.", vec![0]),
-        ] {
-            let (sentences, dropped) = held(text, &passages);
-            assert_eq!((sentences.len(), dropped.len()), (0, 1), "{text} {passages:?}");
         }
     }
 }

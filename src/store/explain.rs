@@ -17,8 +17,8 @@ pub struct DocumentFacts {
     pub version: i64,
     /// Whether the latest version is a delete.
     pub deleted: bool,
-    /// Bytes of its text.
-    pub text_bytes: i32,
+    /// Its text, whose bytes the places in outputs count.
+    pub text: String,
     /// Its metadata.
     pub metadata: Value,
     /// When it was last written, in Unix milliseconds.
@@ -129,7 +129,7 @@ impl Reader {
     pub async fn document_facts(&self, pipeline: &str, id: &str) -> Result<Option<DocumentFacts>, Transient> {
         let mut view = self.view().await?;
         let row = sqlx::query!(
-            r#"SELECT d.version, d.deleted, octet_length(d.text) AS "text_bytes!", d.metadata,
+            r#"SELECT d.version, d.deleted, d.text, d.metadata,
                       (extract(epoch FROM d.updated_at) * 1000)::bigint AS "updated_at_ms!", d.batch_id,
                       b.topic AS "topic?", b.partition AS "partition?", b.from_offset AS "from_offset?", b.to_offset AS "to_offset?",
                       (extract(epoch FROM b.committed_at) * 1000)::bigint AS "committed_at_ms?"
@@ -145,7 +145,7 @@ impl Reader {
         Ok(row.map(|row| DocumentFacts {
             version: row.version,
             deleted: row.deleted,
-            text_bytes: row.text_bytes,
+            text: row.text,
             metadata: row.metadata,
             updated_at_ms: row.updated_at_ms,
             source: origin(

@@ -16,6 +16,7 @@ use super::prompting::{Prompting, Setting, generator, names_read};
 use super::write::refuse_nul;
 use crate::engine::{Engine, Prediction, Request, Schema};
 use crate::failure::{Failure, FailureClass, Poison};
+use crate::outcome::Confidence;
 use crate::prompt::PromptVersion;
 
 /// The prompt of pipelines that name none.
@@ -101,20 +102,21 @@ impl Answering {
         Ok(self.prompting.request(self.prompting.prompt(&super::Upstream::default(), scope)?))
     }
 
-    /// The sentences of the answer; none where the model found none in the passages.
+    /// The sentences of the answer, none where the model found none in the passages, and how sure it was.
     ///
     /// # Errors
     /// Where the answer is none.
-    pub fn interpret(&self, prediction: Prediction) -> Result<Vec<Claim>, Failure> {
+    pub fn interpret(&self, prediction: Prediction) -> Result<(Vec<Claim>, Option<Confidence>), Failure> {
         let completion = completion(prediction)?;
-        let Some(schema) = &self.prompting.schema else { return Ok(Vec::new()) };
+        let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
+        let Some(schema) = &self.prompting.schema else { return Ok((Vec::new(), confidence)) };
         let judged = schema.judge(&completion, self.prompting.max_tokens)?;
         let claims: Claims =
             serde_json::from_value(judged).map_err(|error| Failure::poison(FailureClass::Schema, error.to_string()))?;
         for claim in &claims.sentences {
             refuse_nul("the sentence", &claim.text)?;
         }
-        Ok(if claims.found { claims.sentences } else { Vec::new() })
+        Ok((if claims.found { claims.sentences } else { Vec::new() }, confidence))
     }
 }
 

@@ -3,6 +3,7 @@
 //! To add a kind: a file here with its parameters and its [`Task`], and one line in `kinds!`.
 
 mod abstractive;
+mod answer;
 mod answering;
 mod answers;
 pub mod calibration;
@@ -13,11 +14,13 @@ mod embed;
 mod evidence;
 mod extract;
 pub mod head;
+mod held;
 mod labels;
 mod leaves;
 mod prompt_file;
 mod prompting;
 mod render;
+mod retrieve;
 mod room;
 mod sentences;
 mod summarize;
@@ -30,13 +33,16 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+pub use answer::AnswerSpec;
 pub use answering::{Answering, Claim, MOST_PASSAGES};
 pub use classify::ClassifySpec;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
+pub use held::{Dropped, Held, Sentence};
 pub use labels::Labels;
 pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
+pub use retrieve::RetrieveSpec;
 pub use room::Splitter;
 pub use summarize::SummarizeSpec;
 pub use upstream::Upstream;
@@ -73,8 +79,25 @@ pub trait Task: Send + Sync {
 pub enum Prepared {
     /// The answers of a model, at least one.
     Ask(Vec<Request>),
+    /// Passages of stored documents, which are the output.
+    Find(Seek),
     /// Nothing more.
     Ready(Output),
+}
+
+/// Passages to look for among stored documents.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Seek {
+    /// The pipeline whose documents they are of.
+    pub pipeline: String,
+    /// What they should be about.
+    pub query: String,
+    /// The embedding task whose vectors are compared, and its model; only words are where there is none.
+    pub embedding: Option<(String, String)>,
+    /// Most passages.
+    pub limit: usize,
+    /// The least similarity of a passage that does not have all words of the query.
+    pub min_similarity: Option<f64>,
 }
 
 /// The only prediction, for tasks that ask once.
@@ -164,6 +187,10 @@ kinds! {
     extract: Extract(ExtractSpec),
     /// Text that a model writes after a prompt.
     write: Write(WriteSpec),
+    /// Passages of other documents.
+    retrieve: Retrieve(RetrieveSpec),
+    /// A question answered from such passages.
+    answer: Answer(AnswerSpec),
 }
 
 impl TaskSpec {

@@ -40,6 +40,11 @@ impl Upstream {
         self.values.contains_key(name)
     }
 
+    /// The value of `name`, as templates see it.
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        self.values.get(name)
+    }
+
     /// The values as templates take them.
     pub fn context(&self) -> Value {
         self.context_with([])

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use axum::routing::post;
 use axum::{Json, Router};
@@ -11,8 +12,10 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tidemill::config::{EngineConfig, ModelConfig};
 use tidemill::engine::{Chunking, Engine, Prediction, Request, Work};
-use tidemill::outcome::EmbeddingSet;
+use tidemill::outcome::{EmbeddingSet, Outcome, Product};
 use tidemill::pipeline::definition::Definition;
+use tidemill::pipeline::{Fate, Materials, Works};
+use tidemill::record::{Partition, Place, Record};
 use tidemill::search::{Asked, Condition, Mode, Question, Searcher};
 use tokio::net::TcpListener;
 
@@ -23,6 +26,7 @@ use crate::harness::{open_folder, postgres};
 pub fn trials() -> Vec<Trial> {
     vec![
         trial("answers::sentences_cite_what_says_them_and_others_are_dropped", Needs::NOTHING, cited),
+        trial("answers::questions_that_arrive_as_records_are_answered_from_another_pipelines_documents", Needs::NOTHING, batch),
         trial("answers::a_model_in_memory_is_held_to_the_same_form", Needs::NOTHING, in_memory),
         trial("answers::what_a_pipeline_says_of_answers_is_checked_with_its_place", Needs::NOTHING, checked),
         trial("answers::a_question_of_search_is_filtered_counted_and_turned_over_by_name", Needs::NOTHING, asked_by_name),
@@ -38,9 +42,10 @@ const NOTES: [(&str, &str); 3] = [
 
 struct Desk {
     searcher: Searcher,
+    engine: Engine,
     asked: Arc<Mutex<Vec<Value>>>,
-    _folder: tempfile::TempDir,
-    _database: postgres::Database,
+    folder: tempfile::TempDir,
+    database: postgres::Database,
 }
 
 /// A pipeline over the notes with an encoder and a generator; the server answers with `content`.
@@ -80,8 +85,8 @@ async fn desk(content: &'static str, answers: &str) -> Desk {
     let definition = Definition::parse(&folder.path().join("notes.yaml"), &file).unwrap();
     let database = postgres::database().await;
     fill(&database, &engine).await;
-    let searcher = Searcher::new(database.store.clone(), engine, [&definition]);
-    Desk { searcher, asked, _folder: folder, _database: database }
+    let searcher = Searcher::new(database.store.clone(), engine.clone(), [&definition]);
+    Desk { searcher, engine, asked, folder, database }
 }
 
 /// Stores the notes with the encoder's own vectors.
@@ -162,6 +167,68 @@ async fn cited() {
         (answered.found, answered.reason.as_deref()),
         (false, Some("not found in the documents: the passages do not answer it"))
     );
+}
+
+/// The same claims by way of the tasks: what was found is kept, what no passage says is gone, and nobody is asked where nothing is near.
+async fn batch() {
+    let desk = desk(CLAIMS, "").await;
+    let file = "version: 1
+name: questions
+source: { topic: questions }
+tasks:
+  passages: { retrieve: { pipeline: notes, query: '{{ document.text }}', vector: vector, model: encoder, limit: 3, min_similarity: 1.0 } }
+  wordy: { retrieve: { pipeline: notes, query: '{{ document.text }}' } }
+  answer: { answer: { model: clerk, question: '{{ document.text }}', from: passages } }
+  lines: { render: { template: '{% for p in wordy.passages %}{{ p.number }}={{ p.document_id }} {% endfor %}' } }
+";
+    let definition = Definition::parse(&desk.folder.path().join("questions.yaml"), file).unwrap();
+    let materials = Materials::alone(desk.engine.clone(), desk.database.store.clone(), Duration::from_secs(30));
+    // The notes were put into the tables by hand, so that nobody has said yet whose they are.
+    desk.database.store.enroll_pipeline("notes", "default").await.unwrap();
+    let works = Works::new(&definition, materials.clone()).await.unwrap();
+    let record = |offset: i64, question: &str| {
+        let body = json!({ "id": format!("q-{offset}"), "text": question }).to_string();
+        let place = Place { partition: Partition { topic: "questions".into(), number: 0 }, offset };
+        Record { place, timestamp_ms: Some(0), key: None, payload: Some(body.into()), headers: Vec::new() }
+    };
+    let records = [record(0, "kettle boils water"), record(1, "zeppelin")];
+    let fates = works.evaluator.evaluate_afresh(&records).await.unwrap();
+    let outputs: Vec<Vec<(&str, Value, Option<&str>)>> = fates.iter().map(outputs_of).collect();
+
+    let (kettle, zeppelin) = (&outputs[0], &outputs[1]);
+    let passage = &kettle[0].1["passages"][0];
+    assert_eq!((&passage["document_id"], &passage["text"], &passage["start"]), (&json!("kettle"), &json!(NOTES[0].1), &json!(0)));
+    assert_eq!(kettle[0].1["passages"].as_array().unwrap().len(), 1, "only one has all the words: {kettle:?}");
+    let cited = json!([{ "document_id": "kettle", "start": 0, "end": NOTES[0].1.len() }]);
+    let answer = &kettle[2].1["fields"];
+    assert_eq!(answer["found"], true, "{answer}");
+    assert_eq!(answer["sentences"], json!([{ "text": "The kettle boils its water in two minutes.", "citations": cited }]));
+    assert!(answer["dropped"].to_string().contains("Elephants"), "{answer}");
+    assert_eq!(kettle[3].2, Some("1=kettle 2=orders "), "by words alone, the one with all of them first");
+
+    assert_eq!(zeppelin[0].1["passages"], json!([]));
+    let answer = &zeppelin[2].1["fields"];
+    assert_eq!((&answer["found"], &answer["sentences"]), (&json!(false), &json!([])), "{answer}");
+    assert_eq!(desk.asked.lock().unwrap().len(), 1, "nobody is asked about what was not found");
+
+    // Another tenant's pipeline finds none of it, whatever its file says.
+    let theirs = Definition::parse(
+        &desk.folder.path().join("theirs.yaml"),
+        &file.replace("source:", "tenant: other\nsource:").replace("name: questions", "name: theirs"),
+    );
+    let works = Works::new(&theirs.unwrap(), materials).await.unwrap();
+    let fates = works.evaluator.evaluate_afresh(&records[..1]).await.unwrap();
+    assert_eq!(outputs_of(&fates[0])[0].1["passages"], json!([]), "another tenant's documents were found");
+}
+
+/// Kind, details and text of each output.
+fn outputs_of(fate: &Fate) -> Vec<(&str, Value, Option<&str>)> {
+    let Fate::Document(_, outcomes) = fate else { panic!("{fate:?} is no document") };
+    let output = |outcome| match outcome {
+        &Outcome::Computed(Product { ref output, .. }) => (output.kind(), output.fields(), output.text()),
+        other => panic!("no output: {other:?}"),
+    };
+    outcomes.iter().map(output).collect()
 }
 
 /// A tiny generator knows nothing: what it writes must still be an answer in form, and whatever no passage says must be gone.

@@ -31,7 +31,7 @@ async fn explained() {
 
     let explained = world.answer(&["explain", "d1", "--pipeline", "echo"]);
     assert_eq!((&explained["pipeline"], &explained["document_id"]), (&json!("echo"), &json!("d1")));
-    assert_eq!(explained["document"]["text_bytes"], json!("another text".len()));
+    assert_eq!(explained["document"]["text"], "another text");
     assert_eq!(explained["document"]["source"]["to_offset"], 4);
     let outputs = explained["outputs"].as_array().unwrap();
     let said: Vec<&Value> = outputs.iter().map(|output| &output["text"]).collect();

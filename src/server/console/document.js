@@ -1,5 +1,6 @@
 // A document: what is said of it, by which model and prompt, from which record, and what that took.
 
+import { evidence, placesOf } from "./evidence.js";
 import { ask, attempt, facts, fill, h, json, table } from "./page.js";
 import { moment, number, say } from "./words.js";
 
@@ -35,6 +36,7 @@ export function document(id, signal, parameters) {
         [say("deleted"), document?.deleted ? say("yes") : null], [say("time"), document && moment(document.updated_at_ms)],
         [say("source"), from(document?.source)],
       ]),
+      document?.text ? [h("h2", {}, say("words")), evidence(document.text, found.outputs.flatMap(placesOf))] : "",
       h("h2", {}, say("outputs")), found.outputs.map(output),
       found.dead_letters.length ? table(say("dead"), [say("id"), say("task"), say("class"), say("reason"), say("place")],
         found.dead_letters.map((letter) => [h("a", { href: `#/letters/${letter.id}` }, String(letter.id)), letter.task || say("wholeRecord"), letter.class, letter.reason, from(letter)])) : "",

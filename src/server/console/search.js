@@ -20,8 +20,7 @@ function hit(found, pipeline) {
   const labels = Object.entries(found.labels ?? {}).map(([task, { label, confidence }]) =>
     h("li", {}, `${task}: ${label}`, confidence == null ? "" : ` (${number(100 * confidence)} %)`));
   return h("li", { class: "card" },
-    h("h2", {}, h("a", { href: `#/documents/${encodeURIComponent(found.document_id)}?${new URLSearchParams({ pipeline })}` },
-      String(found.metadata?.title ?? found.document_id))),
+    h("h2", {}, link(pipeline, found.document_id, String(found.metadata?.title ?? found.document_id))),
     h("p", { class: "quiet" }, found.document_id, " · ", say("score", number(found.score, 4)), " · ",
       say("byMeaning", place(found.explanation.vector)), " · ", say("byWords", place(found.explanation.text))),
     h("p", {}, marked(found.snippet)),
@@ -29,19 +28,33 @@ function hit(found, pipeline) {
     h("ul", { class: "labels" }, labels));
 }
 
+const link = (pipeline, id, text) => h("a", { href: `#/documents/${encodeURIComponent(id)}?${new URLSearchParams({ pipeline })}` }, text);
+
+/** An answer: each sentence with the passages that say it, then those passages. */
+function answer({ pipeline, reason, sentences, passages, dropped }) {
+  const cited = passages.filter(({ number: each }) => sentences.some(({ citations }) => citations.includes(each)));
+  return h("section", { class: "card", "aria-live": "polite" },
+    h("h2", {}, say("answer")),
+    reason && h("p", { class: "quiet" }, reason),
+    sentences.map(({ text, citations }) => h("p", {}, text, citations.map((each) => [" ", h("sup", {}, `[${each}]`)]))),
+    cited.map((each) => h("blockquote", {}, h("p", {}, each.text),
+      h("footer", {}, say("passage", each.number), " · ", link(pipeline, each.document_id, each.document_id)))),
+    dropped.map((each) => h("p", { class: "quiet" }, say("leftOut", `${each.text} (${each.reason})`))));
+}
+
 export function search(signal, parameters) {
   const given = (name) => parameters.get(name) ?? "";
-  const results = h("div", {});
+  const [said, results] = [h("div", {}), h("div", {})];
   const pipelines = choice("pipeline", [["", say("all")]], "");
   const form = h("form", { role: "search", class: "row" },
     field(say("query"), h("input", { name: "query", type: "search", required: true, value: given("query"), maxlength: 2000 })),
     field(say("pipeline"), pipelines),
     field(say("mode"), choice("mode", ["hybrid", "vector", "text"].map((mode) => [mode, say(mode)]), given("mode") || "hybrid")),
     field(say("filter"), h("textarea", { name: "filter", rows: 1 }, given("filter")), say("filterHint")),
-    h("button", {}, say("search")));
+    h("button", {}, say("search")), h("button", { name: "answer", value: "yes" }, say("answer")));
   form.addEventListener("submit", (event) => {
     event.preventDefault();
-    location.hash = `#/search?${new URLSearchParams(new FormData(form))}`;
+    location.hash = `#/search?${new URLSearchParams(new FormData(form, event.submitter))}`;
   });
   attempt(async () => {
     const { pipelines: known } = await ask("/v1/pipelines", undefined, signal);
@@ -51,11 +64,17 @@ export function search(signal, parameters) {
     const body = { query: given("query"), pipeline: given("pipeline") || known[0]?.name, mode: given("mode") || "hybrid", limit: 20 };
     const filter = given("filter").split("\n").map((line) => line.trim()).filter(Boolean);
     if (filter.length) body.filter = filter;
+    if (given("answer")) {
+      fill(said, h("p", { class: "quiet" }, say("loading")));
+      const question = { question: given("query"), pipeline: body.pipeline };
+      // Who answers may be slow or nobody; what search finds does not wait for it.
+      ask("/v1/answer", question, signal).then((found) => fill(said, answer(found)), (error) => fill(said, h("p", { class: "bad" }, error.message)));
+    }
     const { hits } = await ask("/v1/search", body, signal).catch((error) => {
       fill(results, h("p", { class: "bad" }, error.message));
       throw error;
     });
     fill(results, h("p", { role: "status" }, say("found", number(hits.length))), h("ol", { class: "hits" }, hits.map((each) => hit(each, body.pipeline))));
   });
-  return [form, results];
+  return [form, said, results];
 }

@@ -22,6 +22,7 @@ const WORDS = {
     sentAgain: "sent again", source: "Source", stopped: "stopped", running: "running", graph: "The graph of {0}",
     version: "Version", outputs: "Outputs", history: "History", label: "Label", prompt: "Prompt", reused: "taken over", deleted: "deleted", yes: "yes", no: "no",
     reads: "reads topic {0}", model: "Model", when: "when {0}", records: "Records", back: "Back",
+    words: "Text", answer: "Answer", leftOut: "Left out: {0}", passage: "Passage {0}",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -44,6 +45,7 @@ const WORDS = {
     sentAgain: "다시 보냄", source: "소스", stopped: "멈춤", running: "실행 중", graph: "{0}의 그래프",
     version: "버전", outputs: "결과", history: "이력", label: "라벨", prompt: "프롬프트", reused: "재사용", deleted: "삭제됨", yes: "예", no: "아니요",
     reads: "토픽 {0}을(를) 읽음", model: "모델", when: "조건: {0}", records: "레코드", back: "뒤로",
+    words: "본문", answer: "답변", leftOut: "제외됨: {0}", passage: "구절 {0}",
   },
 };
 

@@ -40,14 +40,14 @@ fn messages(task: &Write) -> Result<Vec<String>, Failure> {
                 other => panic!("no completion is asked for, but {other:?}"),
             })
             .collect()),
-        Prepared::Ready(output) => panic!("nothing is asked, but there is {output:?}"),
+        other => panic!("nothing is asked, but there is {other:?}"),
     }
 }
 
 fn interpreted(task: &Write, predictions: Vec<Prediction>) -> Result<Output, Failure> {
     match task.interpret(&document("A bowl."), &Upstream::default(), predictions)? {
         Prepared::Ready(output) => Ok(output),
-        Prepared::Ask(requests) => panic!("more is asked: {requests:?}"),
+        other => panic!("more is asked: {other:?}"),
     }
 }
 

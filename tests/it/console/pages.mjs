@@ -78,7 +78,19 @@ try {
   const told = await desk.locator("main").innerText();
   assert.doesNotMatch(told, /\[object/);
   for (const word of ["minilm", "documents.products", "topic", "vector"]) assert.ok(told.includes(word), `the document does not say ${word}: ${told}`);
+  // What was extracted is marked in the text, and says as what.
+  assert.ok(await desk.locator("main .text").innerText(), "the document shows no text");
+  const marks = await desk.locator("main .text mark").evaluateAll((all) => all.map((mark) => [mark.title, mark.textContent]));
+  assert.ok(marks.some(([title]) => title.startsWith("facts.")), `nothing is marked as a fact: ${JSON.stringify(marks)}`);
   await picture(desk, "document");
+
+  // A question is answered, or it is said why it is not; what search finds stands below in any case.
+  await open(desk, "#/search");
+  await desk.getByLabel("What are you looking for?").fill("a gift for someone who loves to cook");
+  await desk.getByRole("button", { name: "Answer" }).click();
+  await desk.getByRole("heading", { name: "Answer" }).waitFor();
+  await desk.waitForSelector(".hits li h2");
+  await picture(desk, "answer");
 
   // A job is called off.
   await open(desk, "#/jobs");

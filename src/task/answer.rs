@@ -1,0 +1,144 @@
+//! `answer`: a question answered from the passages that a `retrieve` task found, and from nothing else: a batch of what
+//! `POST /v1/answer` does for one.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
+
+use super::{Answering, Held, Prepared, Task, Upstream, only};
+use crate::document::Document;
+use crate::engine::{Engine, Prediction};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::{Confidence, Output, Retrieved, Written};
+use crate::prompt::PromptVersion;
+use crate::template::{Prints, Template, TemplateError};
+
+/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+const ALGORITHM: u32 = 1;
+
+/// The longest question, in bytes.
+const MAX_QUESTION: usize = 8 << 10;
+
+/// Parameters of `answer`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnswerSpec {
+    /// The generator's name in the configuration.
+    pub model: String,
+    /// The question: a template that reads `document` and other tasks by name.
+    pub question: String,
+    /// The `retrieve` task whose passages it is answered from.
+    pub from: String,
+    /// The prompt file, relative to the pipeline file; the built-in one unless told.
+    #[serde(default)]
+    pub prompt: Option<PathBuf>,
+}
+
+struct Answer {
+    signature: Vec<u8>,
+    answering: Answering,
+    question: Template,
+    from: String,
+}
+
+impl AnswerSpec {
+    pub(super) fn model(&self) -> Option<&str> {
+        Some(&self.model)
+    }
+
+    pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
+        let question = self.compile().err().map(|error| format!("has a bad `question`: {error}"));
+        let prompt = self.prompt.iter().flat_map(|prompt| Answering::problems(&base_dir.join(prompt)));
+        question.into_iter().chain(prompt.map(|problem| format!("is wrong: {problem}"))).collect()
+    }
+
+    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
+        let mut names = self.compile().map(|template| template.variables().to_vec()).unwrap_or_default();
+        names.push(self.from.clone());
+        names
+    }
+
+    pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
+        let answering = Answering::new(engine, &self.model, prompt.as_deref())?;
+        let question = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad `question`: {error}"))?;
+        let signature = serde_json::to_vec(&("answer", ALGORITHM, answering.version().version()))?;
+        Ok(Arc::new(Answer { signature, answering, question, from: self.from.clone() }))
+    }
+
+    fn compile(&self) -> Result<Template, TemplateError> {
+        Template::new(&self.question, Prints::Scalars, MAX_QUESTION)
+    }
+}
+
+impl Task for Answer {
+    fn kind(&self) -> &'static str {
+        "answer"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prompt(&self) -> Option<&PromptVersion> {
+        Some(self.answering.version())
+    }
+
+    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+        let question = self.question.render(&upstream.context())?;
+        let passages = self.passages(upstream)?;
+        let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
+        if texts.is_empty() {
+            let nothing = Some("not found in the documents: none is near enough to the question");
+            return Ok(Prepared::Ready(output(Held::default(), &passages, nothing, None)));
+        }
+        Ok(Prepared::Ask(vec![self.answering.request(question.trim(), &texts)?]))
+    }
+
+    fn interpret(&self, _document: &Document, upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        let passages = self.passages(upstream)?;
+        let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
+        let (claims, confidence) = self.answering.interpret(only(predictions)?)?;
+        let held = Held::of(claims, &texts);
+        let emptiness = held.emptiness();
+        Ok(Prepared::Ready(output(held, &passages, emptiness, confidence)))
+    }
+}
+
+impl Answer {
+    fn passages(&self, upstream: &Upstream) -> Result<Vec<Retrieved>, Failure> {
+        let passages = upstream.get(&self.from).and_then(|found| found.get_attr("passages").ok());
+        let passages = passages.and_then(|passages| serde_json::to_value(passages).ok());
+        let unfit = || {
+            let reason = format!("task `{}` found no passages that could be read: name a `retrieve` task in `from`", self.from);
+            Failure::poison(FailureClass::WrongType, reason)
+        };
+        passages.and_then(|passages| serde_json::from_value(passages).ok()).ok_or_else(unfit)
+    }
+}
+
+/// The answer as an object: `found`, `sentences` with what they cite, what was `dropped`, and the `reason` of an empty one.
+fn output(held: Held, passages: &[Retrieved], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
+    let cited = |number: &usize| {
+        let passage = number.checked_sub(1).and_then(|index| passages.get(index))?;
+        Some(json!({ "document_id": passage.document_id, "start": passage.span.start, "end": passage.span.end }))
+    };
+    let sentence = |sentence: &super::Sentence| {
+        let citations: Vec<Value> = sentence.citations.iter().filter_map(cited).collect();
+        json!({ "text": sentence.text, "citations": citations })
+    };
+    let sentences: Vec<Value> = held.sentences.iter().map(sentence).collect();
+    let fields: Map<String, Value> = [
+        ("found", json!(!sentences.is_empty())),
+        ("sentences", json!(sentences)),
+        ("dropped", json!(held.dropped)),
+        ("reason", json!(reason)),
+    ]
+    .map(|(name, value)| (name.to_owned(), value))
+    .into_iter()
+    .collect();
+    let text = Value::Object(fields.clone()).to_string();
+    Output::Written(Written { text, fields: Some(fields), confidence, truncated: false })
+}

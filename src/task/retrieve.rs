@@ -1,0 +1,143 @@
+//! `retrieve`: the passages of other documents that are nearest to a question, for tasks that write from them.
+//!
+//! What is found depends on the documents of the moment, so it is looked for anew with every version of a document, and kept with the
+//! result: it says from what the tasks behind it wrote.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::{Deserialize, Serialize};
+
+use super::answering::MOST_PASSAGES;
+use super::{Prepared, Seek, Task, Upstream, encoder};
+use crate::document::Document;
+use crate::engine::{Engine, Prediction};
+use crate::failure::{Failure, FailureClass};
+use crate::outcome::Output;
+use crate::template::{Prints, Template, TemplateError};
+
+/// The longest question, in bytes: as long as search takes one.
+const MAX_QUERY: usize = 8 << 10;
+
+const DEFAULT_LIMIT: usize = 5;
+
+/// Parameters of `retrieve`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RetrieveSpec {
+    /// The pipeline whose documents are searched, of the same tenant.
+    pub pipeline: String,
+    /// What is looked for: a template that reads `document` and other tasks by name.
+    pub query: String,
+    /// The embedding task of that pipeline; by words alone where there is none.
+    #[serde(default)]
+    pub vector: Option<String>,
+    /// The model of that task.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// Most passages.
+    #[serde(default = "default_limit")]
+    pub limit: usize,
+    /// Passages less like the query are left out, unless they have all its words.
+    #[serde(default)]
+    pub min_similarity: Option<f64>,
+}
+
+fn default_limit() -> usize {
+    DEFAULT_LIMIT
+}
+
+struct Retrieve {
+    signature: Vec<u8>,
+    query: Template,
+    spec: RetrieveSpec,
+}
+
+impl RetrieveSpec {
+    pub(super) fn model(&self) -> Option<&str> {
+        self.model.as_deref()
+    }
+
+    pub(super) fn problems(&self, _base_dir: &Path) -> Vec<String> {
+        let mut problems: Vec<String> =
+            self.compile().err().map(|error| format!("has a bad `query`: {error}")).into_iter().collect();
+        if !(1..=MOST_PASSAGES).contains(&self.limit) {
+            problems.push(format!("has a `limit` of {}: ask for 1 to {MOST_PASSAGES} passages", self.limit));
+        }
+        if self.vector.is_some() != self.model.is_some() {
+            problems.push("names only one of `vector` and `model`: name the embedding task and its model, or neither".into());
+        }
+        match self.min_similarity {
+            Some(least) if !(-1.0..=1.0).contains(&least) => {
+                problems.push(format!("has a `min_similarity` of {least}: similarities are -1 to 1"));
+            }
+            Some(_) if self.vector.is_none() => {
+                problems.push("has a `min_similarity`, but compares no vectors: name `vector` and `model`".into());
+            }
+            _ => {}
+        }
+        problems
+    }
+
+    pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
+        self.compile().map(|template| template.variables().to_vec()).unwrap_or_default()
+    }
+
+    pub(super) async fn build(&self, name: &str, engine: &Engine, _base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
+        if let Some(model) = &self.model {
+            encoder(engine, model, "retrieve")?;
+        }
+        let query = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad `query`: {error}"))?;
+        Ok(Arc::new(Retrieve { signature: serde_json::to_vec(&("retrieve", self))?, query, spec: self.clone() }))
+    }
+
+    fn compile(&self) -> Result<Template, TemplateError> {
+        Template::new(&self.query, Prints::Scalars, MAX_QUERY)
+    }
+}
+
+impl Task for Retrieve {
+    fn kind(&self) -> &'static str {
+        "retrieve"
+    }
+
+    fn signature(&self) -> &[u8] {
+        &self.signature
+    }
+
+    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+        let query = self.query.render(&upstream.context())?;
+        let query = query.trim();
+        if query.is_empty() {
+            return Ok(Prepared::Ready(Output::Passages(Vec::new())));
+        }
+        if query.contains('\0') {
+            return Err(Failure::poison(FailureClass::NulCharacter, "the query holds U+0000, which no stored text can"));
+        }
+        let RetrieveSpec { pipeline, vector, model, limit, min_similarity, .. } = self.spec.clone();
+        let embedding = vector.zip(model);
+        Ok(Prepared::Find(Seek { pipeline, query: query.to_owned(), embedding, limit, min_similarity }))
+    }
+
+    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn problems(spec: &str) -> Vec<String> {
+        serde_saphyr::from_str::<RetrieveSpec>(spec).unwrap().problems(Path::new("."))
+    }
+
+    #[test]
+    fn what_cannot_be_looked_for_is_said() {
+        assert_eq!(problems("{ pipeline: notes, query: '{{ document.text }}' }"), [""; 0]);
+        let wrong = problems("{ pipeline: notes, query: '{{ document.text', vector: v, limit: 17, min_similarity: 2 }");
+        assert_eq!(wrong.len(), 4, "{wrong:?}");
+        let wordy = problems("{ pipeline: notes, query: x, min_similarity: 0.3 }");
+        assert_eq!(wordy, ["has a `min_similarity`, but compares no vectors: name `vector` and `model`"]);
+    }
+}
