@@ -50,6 +50,9 @@ pub enum EngineError {
         /// What is wrong, and the mend.
         reason: String,
     },
+    /// The environment names no level of the processor.
+    #[error("{0}")]
+    Processor(String),
     /// The operating system gives no thread.
     #[error("cannot start the engine's threads: {0}; lower engine.threads or raise the process limit")]
     NoThreads(String),

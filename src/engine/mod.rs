@@ -134,6 +134,7 @@ impl Engine {
         config: &EngineConfig,
         models: &BTreeMap<String, ModelConfig>,
     ) -> Result<Self, EngineError> {
+        kernels::check_processor().map_err(EngineError::Processor)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(cores).max(1);
         let usual = if accelerator.is_some() { BATCH_TOKENS_OF_GPU } else { threads * BATCH_TOKENS_PER_CORE };

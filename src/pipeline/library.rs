@@ -204,11 +204,11 @@ mod tests {
     fn passages_of_what_is_not_there_are_told_before_anything_runs() {
         assert_eq!(told("{ pipeline: notes, query: x, vector: vector, model: minilm }"), [""; 0]);
         let wrong = [
-            ("{ pipeline: note, query: x }", "of pipeline `note`, which tenant `default` does not have ; did you mean `notes`?"),
+            ("{ pipeline: note, query: x }", "of pipeline `note`, which tenant `default` does not have; did you mean `notes`?"),
             ("{ pipeline: secrets, query: x }", "of pipeline `secrets`, which tenant `default` does not have"),
             (
                 "{ pipeline: notes, query: x, vector: vectors, model: minilm }",
-                "by `vectors`, which is no embedding task of pipeline `notes` ; did you mean `vector`?",
+                "by `vectors`, which is no embedding task of pipeline `notes`; did you mean `vector`?",
             ),
             (
                 "{ pipeline: notes, query: x, vector: vector, model: other }",

@@ -6,9 +6,6 @@ use super::packed::{Activations, Hands, Onto, Packed, Target};
 use super::product::{Matrix, Rows, multiply};
 use super::tiles;
 
-/// The inputs from which on bf16 pays: below, rounding and padding cost what it saves.
-const LEAST_INPUTS: usize = 128;
-
 /// `x · Wᵀ + b`, the addition left to whoever reads the product, who passes over it anyway.
 pub(in crate::engine) struct Linear {
     weight: Weight,
@@ -29,7 +26,7 @@ impl Linear {
         let outputs = bias.len();
         assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "{} weights are no matrix of {outputs} rows", weight.len());
         let inputs = weight.len() / outputs;
-        if inputs >= LEAST_INPUTS && tiles::available() {
+        if tiles::pay(inputs) {
             return Self { weight: Weight::Half(Packed::from_rounded(weight, inputs)), bias, inputs };
         }
         let mut transposed = vec![0.0; weight.len()];

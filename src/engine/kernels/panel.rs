@@ -7,6 +7,9 @@
 
 use multiversion::multiversion;
 
+#[cfg(target_arch = "x86_64")]
+use super::processor::{self, Level};
+
 /// Outputs of a panel.
 pub(in crate::engine) const PANEL: usize = 32;
 
@@ -96,7 +99,7 @@ pub(super) fn multiply_panel(input: Input<'_>, panel: Panel<'_>, mut store: impl
 /// The sums of up to [`ROWS`] rows.
 fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     #[cfg(target_arch = "x86_64")]
-    if std::arch::is_x86_feature_detected!("avx512f") {
+    if processor::allows(Level::Avx512) && std::arch::is_x86_feature_detected!("avx512f") {
         // SAFETY: the processor has AVX-512, and `multiply_panel` has checked that input and panel hold what is read.
         #[allow(unsafe_code)]
         unsafe {

@@ -96,8 +96,16 @@ impl Default for Sums {
     }
 }
 
+/// The inputs from which on bf16 pays. Models with fewer are fast as they are, and lose most by rounding: errors of many inputs even out.
+const LEAST_INPUTS: usize = 320;
+
+/// Whether rows of so many inputs are multiplied in bf16.
+pub(super) fn pay(inputs: usize) -> bool {
+    inputs >= LEAST_INPUTS && available()
+}
+
 /// Whether this processor multiplies bf16 by itself.
-pub(super) fn available() -> bool {
+fn available() -> bool {
     #[cfg(target_arch = "x86_64")]
     return amx::available() || vectors::available();
     #[cfg(not(target_arch = "x86_64"))]

@@ -7,10 +7,11 @@ use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::LazyLock;
 
 use super::{Block, Sums, TILE_ROWS};
+use crate::engine::kernels::processor::{self, Level};
 
 /// Whether this processor has the unit and the system lets this process use it.
 pub(super) fn available() -> bool {
-    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| has_tiles() && may_use_tiles());
+    static AVAILABLE: LazyLock<bool> = LazyLock::new(|| processor::allows(Level::Amx) && has_tiles() && may_use_tiles());
     *AVAILABLE
 }
 

@@ -9,13 +9,16 @@ use std::mem::transmute;
 
 use super::{Block, STEP, STEP_VALUES, Sums, TILE_ROWS};
 use crate::engine::kernels::panel::PANEL;
+use crate::engine::kernels::processor::{self, Level};
 
 /// Rows whose sums stay in registers.
 const ROWS: usize = 8;
 
 /// Whether this processor has the instructions.
 pub(super) fn available() -> bool {
-    std::arch::is_x86_feature_detected!("avx512f") && std::arch::is_x86_feature_detected!("avx512bf16")
+    processor::allows(Level::Bf16)
+        && std::arch::is_x86_feature_detected!("avx512f")
+        && std::arch::is_x86_feature_detected!("avx512bf16")
 }
 
 /// Writes the products of `block` to `sums`.
