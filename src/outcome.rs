@@ -3,6 +3,7 @@
 //! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
 
 mod generated;
+mod interaction;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
+pub use interaction::Interaction;
 
 use crate::failure::Poison;
 
@@ -114,6 +116,8 @@ pub enum Output {
     Written(Written),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
+    /// What somebody did with a document.
+    Interaction(Interaction),
 }
 
 /// Labels with calibrated probabilities.
@@ -198,6 +202,7 @@ impl Output {
             Self::Extraction(_) => "extract",
             Self::Written(_) => "write",
             Self::Items(_) => "items",
+            Self::Interaction(_) => "interact",
         }
     }
 
@@ -223,7 +228,7 @@ impl Output {
             Self::Extraction(e) => e.confidence(),
             Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -233,7 +238,7 @@ impl Output {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
             Self::Written(w) => Some(&w.text),
-            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) => None,
+            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -242,7 +247,8 @@ impl Output {
         match self {
             Self::Extraction(e) => Some(&e.fields),
             Self::Written(w) => w.fields.as_ref(),
-            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) | Self::Items(_) => None,
+            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) => None,
+            Self::Items(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -259,6 +265,7 @@ impl Output {
             Self::Extraction(e) => json!(e),
             Self::Written(w) => w.stored(),
             Self::Items(items) => generated::store_items(items),
+            Self::Interaction(i) => json!(i),
         }
     }
 
@@ -273,6 +280,7 @@ impl Output {
     /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
     /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
     /// | items | `items` (as above), `count`, `confidence` |
+    /// | interaction | `user`, `document`, `kind`, `value`, `at_ms` |
     pub fn view(&self) -> Value {
         match self {
             Self::Classification(c) => {
@@ -291,6 +299,7 @@ impl Output {
                 let views: Vec<Value> = items.iter().map(Self::view).collect();
                 json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
             }
+            Self::Interaction(i) => i.view(),
         }
     }
 }
@@ -330,6 +339,7 @@ impl Output {
             "extract" => serde_json::from_value(fields).ok().map(Self::Extraction),
             "write" => Written::restore(text?, fields).map(Self::Written),
             "items" => generated::restore_items(fields).map(Self::Items),
+            "interact" => serde_json::from_value(fields).ok().map(Self::Interaction),
             _ => None,
         }
     }

@@ -11,6 +11,7 @@ pub mod graph;
 mod isolation;
 mod lane;
 pub mod problem;
+mod recommendations;
 mod runner;
 mod submission;
 mod tasks;

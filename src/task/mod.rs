@@ -13,6 +13,7 @@ mod embed;
 mod evidence;
 mod extract;
 pub mod head;
+mod interact;
 mod labels;
 mod leaves;
 mod prompt_file;
@@ -34,6 +35,7 @@ pub use answering::{Answering, Claim, MOST_PASSAGES};
 pub use classify::ClassifySpec;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
+pub use interact::InteractSpec;
 pub use labels::Labels;
 pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
@@ -164,6 +166,8 @@ kinds! {
     extract: Extract(ExtractSpec),
     /// Text that a model writes after a prompt.
     write: Write(WriteSpec),
+    /// What somebody did with a document.
+    interact: Interact(InteractSpec),
 }
 
 impl TaskSpec {
