@@ -12,6 +12,7 @@ mod backfill;
 mod bench;
 mod check;
 mod dead_letters;
+mod eval;
 mod explain;
 mod health;
 mod jobs;
@@ -23,6 +24,7 @@ mod pipelines;
 mod plan;
 mod positions;
 mod progress;
+mod recommend;
 mod run;
 mod schedule;
 mod search;
@@ -90,6 +92,11 @@ enum Command {
     Health(health::HealthArgs),
     /// Find documents of a pipeline by meaning, by words or by both
     Search(search::SearchArgs),
+    /// Recommend documents: like another, or for a user by what they liked
+    Recommend(recommend::RecommendArgs),
+    /// Measure how well something does on what is known already
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     /// Tell where everything that is said of a document comes from: model, prompt, record, tokens, device time, and what was before
     Explain(explain::ExplainArgs),
     /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
@@ -145,6 +152,8 @@ impl Cli {
                 Command::Health(args) => health::run(global.load(&[])?, args).await,
                 Command::Explain(args) => explain::run(global.load(&args.flags())?, args).await,
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
+                Command::Recommend(args) => recommend::run(global.load(&args.flags())?, args).await,
+                Command::Eval(command) => eval::run(global.load(&command.flags())?, command).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,

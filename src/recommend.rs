@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use crate::failure::Transient;
 use crate::nearest::suggestion;
 use crate::pipeline::definition::{Definition, Recommendations};
-use crate::store::{Deed, HitLabel, NeighbourQuery, Reader, SearchFilter, Shown, Store};
+use crate::store::{HitLabel, NeighbourQuery, Reader, SearchFilter, Shown, Store};
 use popularity::Popular;
 use taste::Taste;
 
@@ -56,8 +56,11 @@ pub struct Recommender {
     reader: Reader,
     pipelines: Arc<BTreeMap<String, Shelf>>,
     /// What is popular in each pipeline, and when that was found out.
-    popular: Arc<Mutex<HashMap<String, (Instant, Arc<Vec<Popular>>)>>>,
+    popular: Arc<Mutex<HashMap<String, Known>>>,
 }
+
+/// What is popular, and when that was found out.
+type Known = (Instant, Arc<Vec<Popular>>);
 
 /// What must be known of a pipeline.
 #[derive(Debug, Clone)]
@@ -260,7 +263,8 @@ impl Recommender {
         let found = self.reader.neighbours(query).await?;
         let Some(place) = found.known.get(document) else { return Ok(None) };
         let scored = found.neighbours.iter().map(|(_, other)| taste::cosine(place, other)).collect::<Vec<_>>();
-        let candidates: Vec<_> = scored.iter().zip(&found.neighbours).map(|(score, (_, place))| (*score, place.as_slice())).collect();
+        let candidates: Vec<_> =
+            scored.iter().zip(&found.neighbours).map(|(score, (_, place))| (*score, place.as_slice())).collect();
         let chosen = diversity::choose(&candidates, limit, shelf.terms.diversity);
         let pick = |index: usize| Pick {
             document: found.neighbours[index].0.clone(),
@@ -345,7 +349,8 @@ impl Recommender {
 
 impl Shelf {
     fn of(definition: &Definition) -> Self {
-        let of_kind = |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind).map(|task| task.name.to_string());
+        let of_kind =
+            |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind).map(|task| task.name.to_string());
         let terms = definition.recommendations.clone().unwrap_or_default();
         Self {
             tenant: definition.tenant.to_string(),

@@ -16,10 +16,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::{Span, SpanRelativeTo};
-use serde::Deserialize;
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
 
 use super::definition::TaskDefinition;
 use super::problem::suggestion;
+
+/// How long it takes until an interaction weighs half, unless told.
+const MONTH: Duration = Duration::from_secs(30 * 86_400);
 
 /// What interactions weigh, and how documents are chosen by them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -30,7 +34,8 @@ pub struct Recommendations {
     /// What each kind weighs. One that is not here weighs nothing, but its document counts as seen; without any, each weighs 1.
     pub weights: BTreeMap<String, Weight>,
     /// How long it takes until an interaction weighs half.
-    half_life: String,
+    #[serde(deserialize_with = "duration")]
+    pub half_life: Duration,
     /// From 0, likeness alone, to 1, difference alone.
     pub diversity: f64,
     /// Classification tasks whose labels are told as reasons; all unless told.
@@ -59,7 +64,7 @@ pub struct Valued {
 
 impl Default for Recommendations {
     fn default() -> Self {
-        Self { vector: None, weights: BTreeMap::new(), half_life: "30d".into(), diversity: 0.3, reasons: None }
+        Self { vector: None, weights: BTreeMap::new(), half_life: MONTH, diversity: 0.3, reasons: None }
     }
 }
 
@@ -90,11 +95,6 @@ impl Recommendations {
         }
     }
 
-    /// How long it takes until an interaction weighs half.
-    pub fn half_life(&self) -> Duration {
-        parsed(&self.half_life).unwrap_or(Duration::MAX)
-    }
-
     /// What is wrong with them, a sentence each.
     pub(super) fn problems(&self, tasks: &[TaskDefinition]) -> Vec<String> {
         let mut problems = Vec::new();
@@ -115,16 +115,20 @@ impl Recommendations {
                 problems.push(format!("`recommendations.weights.{kind}` is no finite number: write one such as 1 or 2.5"));
             }
         }
-        if parsed(&self.half_life).is_none() {
-            let text = &self.half_life;
-            problems.push(format!("`recommendations.half_life` is `{text}`: write a duration above zero such as `30d` or `12h`"));
-        }
         if !(0.0..=1.0).contains(&self.diversity) {
             let number = self.diversity;
             problems.push(format!("`recommendations.diversity` is {number}: write 0, which asks for likeness alone, to 1"));
         }
         problems
     }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parsed(&text).ok_or_else(|| {
+        let message = format!("`recommendations.half_life` is `{text}`: write a duration above zero such as `30d` or `12h`");
+        D::Error::custom(message)
+    })
 }
 
 fn parsed(text: &str) -> Option<Duration> {
@@ -150,12 +154,13 @@ mod tests {
 
     #[test]
     fn weights_are_numbers_or_steps_from_a_neutral_value() {
-        let section = "recommendations:\n  vector: vector\n  weights: { view: 1, rating: { neutral: 3, each: 2 } }\n  half_life: 2w\n";
+        let section =
+            "recommendations:\n  vector: vector\n  weights: { view: 1, rating: { neutral: 3, each: 2 } }\n  half_life: 2w\n";
         let found = parse(section).unwrap().recommendations.unwrap();
         assert_eq!(found.weight("view", Some(9.0)), 1.0);
         assert_eq!((found.weight("rating", Some(5.0)), found.weight("rating", Some(1.0))), (4.0, -4.0));
         assert_eq!((found.weight("rating", None), found.weight("other", None)), (0.0, 0.0));
-        assert_eq!(found.half_life(), Duration::from_secs(14 * 86_400));
+        assert_eq!(found.half_life, Duration::from_secs(14 * 86_400));
         assert_eq!(Recommendations::default().weight("anything", None), 1.0);
     }
 

@@ -109,7 +109,8 @@ impl Recommender {
         let interactions = deeds.len();
         let (mut cuts, others) = cut_all(deeds, trial.holdout, &shelf.terms);
         if cuts.is_empty() {
-            let message = format!("nobody has liked two documents of pipeline `{name}` one after the other: nothing can be held out");
+            let message =
+                format!("nobody has liked two documents of pipeline `{name}` one after the other: nothing can be held out");
             return Err(RecommendError::Invalid(message));
         }
         let known: Vec<Deed> = cuts.iter().flat_map(|cut| cut.before.iter().cloned()).chain(others).collect();
@@ -199,8 +200,10 @@ fn cut(history: &[Deed], holdout: Holdout, terms: &Recommendations) -> Option<Cu
     for deed in history {
         firsts.entry(&deed.document).or_insert(deed.at_ms);
     }
-    let mut liked: Vec<(i64, String)> =
-        Taste::likes_among(history, terms).into_iter().map(|id| (firsts.get(id.as_str()).copied().unwrap_or_default(), id)).collect();
+    let mut liked: Vec<(i64, String)> = Taste::likes_among(history, terms)
+        .into_iter()
+        .map(|id| (firsts.get(id.as_str()).copied().unwrap_or_default(), id))
+        .collect();
     liked.sort();
     let held = match holdout {
         Holdout::Last => 1,
@@ -209,7 +212,8 @@ fn cut(history: &[Deed], holdout: Holdout, terms: &Recommendations) -> Option<Cu
     let (since, _) = *liked.get(liked.len().checked_sub(held)?)?;
     let before: Vec<Deed> = history.iter().filter(|deed| deed.at_ms < since).cloned().collect();
     let seen: HashSet<&str> = before.iter().map(|deed| deed.document.as_str()).collect();
-    let held_out = liked.iter().filter(|(first, id)| *first >= since && !seen.contains(id.as_str())).map(|(_, id)| id.clone()).collect();
+    let held_out =
+        liked.iter().filter(|(first, id)| *first >= since && !seen.contains(id.as_str())).map(|(_, id)| id.clone()).collect();
     (!Taste::of(&before, terms).likes.is_empty()).then_some(Cut { before, held_out })
 }
 
@@ -244,7 +248,8 @@ mod tests {
         assert_eq!(held(&[deed("u", "a", 1), deed("u", "a", 2)], Holdout::Last), None);
         assert_eq!(held(&[deed("u", "a", 1), deed("u", "b", 1)], Holdout::Last), None);
         assert_eq!(held(&[], Holdout::Last), None);
-        let (cuts, others) = cut_all(vec![deed("u", "a", 1), deed("v", "a", 1), deed("v", "b", 2)], Holdout::Last, &Recommendations::default());
+        let (cuts, others) =
+            cut_all(vec![deed("u", "a", 1), deed("v", "a", 1), deed("v", "b", 2)], Holdout::Last, &Recommendations::default());
         assert_eq!((cuts.len(), others.len()), (1, 1));
     }
 

@@ -36,10 +36,8 @@ pub fn popular(deeds: &[Deed], terms: &Recommendations) -> Vec<Popular> {
         *sum += weight;
         *people += 1;
     }
-    let mut popular: Vec<Popular> = sums
-        .into_iter()
-        .map(|(document, (score, people))| Popular { document: document.to_owned(), score, people })
-        .collect();
+    let mut popular: Vec<Popular> =
+        sums.into_iter().map(|(document, (score, people))| Popular { document: document.to_owned(), score, people }).collect();
     popular.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.document.cmp(&b.document)));
     popular.truncate(MOST);
     let best = popular.first().map_or(1.0, |first| first.score);

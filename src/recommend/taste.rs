@@ -56,7 +56,8 @@ impl Taste {
     /// How well what lies there fits, at most 1; `known` is where likes and dislikes lie.
     pub fn score(&self, place: &[f32], known: &HashMap<String, Vec<f32>>) -> f64 {
         let density = |weighed: &[(String, f64)]| -> f64 {
-            let near = weighed.iter().filter_map(|(id, weight)| Some(weight * ((cosine(place, known.get(id)?) - 1.0) / BREADTH).exp()));
+            let near =
+                weighed.iter().filter_map(|(id, weight)| Some(weight * ((cosine(place, known.get(id)?) - 1.0) / BREADTH).exp()));
             near.sum()
         };
         let whole: f64 = self.likes.iter().filter(|(id, _)| known.contains_key(id)).map(|(_, weight)| weight).sum();
@@ -84,7 +85,7 @@ fn weighed<'a>(deeds: &'a [Deed], terms: &Recommendations) -> HashMap<&'a str, f
 /// What the interaction weighs when the latest happened. Which moment is taken changes no order, and from this one none underflows.
 pub fn decayed(deed: &Deed, latest_ms: i64, terms: &Recommendations) -> f64 {
     let age = latest_ms.saturating_sub(deed.at_ms).max(0) as f64 / 1_000.0;
-    terms.weight(&deed.kind, deed.value) * (-age / terms.half_life().as_secs_f64()).exp2()
+    terms.weight(&deed.kind, deed.value) * (-age / terms.half_life.as_secs_f64()).exp2()
 }
 
 /// The cosine of the angle between two vectors; 0 where one has no length.

@@ -112,7 +112,8 @@ impl Reader {
     /// Where the database is unavailable.
     pub async fn passing(&self, pipeline: &str, ids: &[String], filter: &SearchFilter) -> Result<Vec<String>, Transient> {
         let mut view = self.view().await?;
-        let mut sql: QueryBuilder<Postgres> = QueryBuilder::new("SELECT d.id FROM documents d WHERE NOT d.deleted AND d.pipeline = ");
+        let mut sql: QueryBuilder<Postgres> =
+            QueryBuilder::new("SELECT d.id FROM documents d WHERE NOT d.deleted AND d.pipeline = ");
         sql.push_bind(pipeline).push(" AND d.id = ANY(").push_bind(ids).push(")");
         filter.push(&mut sql);
         let rows = sql.build().persistent(false).fetch_all(view.connection()).in_time(self.deadline()).await?;

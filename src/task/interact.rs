@@ -174,7 +174,8 @@ fn number(text: &str) -> Result<f64, Failure> {
 fn moment(text: &str) -> Result<i64, Failure> {
     let milliseconds = text.parse().ok().or_else(|| Some(microseconds(text)?.div_euclid(1_000)));
     milliseconds.filter(|at| (0..=LAST_MS).contains(at)).ok_or_else(|| {
-        let reason = format!("`at` is `{text}`, but a time is a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
+        let reason =
+            format!("`at` is `{text}`, but a time is a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
         Failure::poison(FailureClass::WrongType, reason)
     })
 }
