@@ -39,6 +39,7 @@ use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::pipeline::{Isolation, Materials, Works, library};
+use crate::recommend::Recommender;
 use crate::search::Searcher;
 use crate::server::{self, Gate, Service};
 use crate::sink::{Dataset, Relay};
@@ -239,6 +240,7 @@ impl App {
         Service {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
+            recommender: Recommender::new(&self.store, &self.definitions),
             explainer: Explainer::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
             board: Board::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),

@@ -13,6 +13,7 @@ mod backfill;
 mod bench;
 mod check;
 mod dead_letters;
+mod eval;
 mod explain;
 mod health;
 mod jobs;
@@ -24,6 +25,7 @@ mod pipelines;
 mod plan;
 mod positions;
 mod progress;
+mod recommend;
 mod run;
 mod schedule;
 mod search;
@@ -93,6 +95,11 @@ enum Command {
     Search(search::SearchArgs),
     /// Answer a question from the documents, sentence by sentence with what says it
     Answer(answer::AnswerArgs),
+    /// Recommend documents: like another, or for a user by what they liked
+    Recommend(recommend::RecommendArgs),
+    /// Measure how well something does on what is known already
+    #[command(subcommand)]
+    Eval(eval::EvalCommand),
     /// Tell where everything that is said of a document comes from: model, prompt, record, tokens, device time, and what was before
     Explain(explain::ExplainArgs),
     /// Check pipeline files: schema, templates, task graph, models, datasets and their own examples
@@ -149,6 +156,8 @@ impl Cli {
                 Command::Explain(args) => explain::run(global.load(&args.flags())?, args).await,
                 Command::Search(args) => search::run(global.load(&args.flags())?, args).await,
                 Command::Answer(args) => answer::run(global.load(&args.flags())?, args).await,
+                Command::Recommend(args) => recommend::run(global.load(&args.flags())?, args).await,
+                Command::Eval(command) => eval::run(global.load(&command.flags())?, command).await,
                 Command::Check(args) => check::run(global.load(&[])?, args).await,
                 Command::TrainHead(args) => train_head::run(global.load(&[])?, args).await,
                 Command::Bench(args) => bench::run(global.load(&[])?, args).await,

@@ -3,6 +3,7 @@
 //! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
 
 mod generated;
+mod interaction;
 mod passages;
 
 use std::sync::Arc;
@@ -12,6 +13,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
+pub use interaction::Interaction;
 pub use passages::Retrieved;
 
 use crate::failure::Poison;
@@ -118,6 +120,8 @@ pub enum Output {
     Items(Vec<Output>),
     /// Passages of other documents, the nearest first.
     Passages(Vec<Retrieved>),
+    /// What somebody did with a document.
+    Interaction(Interaction),
 }
 
 /// Labels with calibrated probabilities.
@@ -203,6 +207,7 @@ impl Output {
             Self::Written(_) => "write",
             Self::Items(_) => "items",
             Self::Passages(_) => "retrieve",
+            Self::Interaction(_) => "interact",
         }
     }
 
@@ -228,7 +233,7 @@ impl Output {
             Self::Extraction(e) => e.confidence(),
             Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) | Self::Passages(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -238,7 +243,8 @@ impl Output {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
             Self::Written(w) => Some(&w.text),
-            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) | Self::Passages(_) => None,
+            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) => None,
+            Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -247,12 +253,8 @@ impl Output {
         match self {
             Self::Extraction(e) => Some(&e.fields),
             Self::Written(w) => w.fields.as_ref(),
-            Self::Classification(_)
-            | Self::Summary(_)
-            | Self::Embedding(_)
-            | Self::Text(_)
-            | Self::Items(_)
-            | Self::Passages(_) => None,
+            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) => None,
+            Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -270,6 +272,7 @@ impl Output {
             Self::Written(w) => w.stored(),
             Self::Items(items) => generated::store_items(items),
             Self::Passages(passages) => json!({ "passages": passages }),
+            Self::Interaction(i) => json!(i),
         }
     }
 
@@ -285,6 +288,7 @@ impl Output {
     /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
     /// | items | `items` (as above), `count`, `confidence` |
     /// | passages | `passages` (each with `number`, `document_id`, `start`, `end`, `text`, `similarity`), `count` |
+    /// | interaction | `user`, `document`, `kind`, `value`, `at_ms` |
     pub fn view(&self) -> Value {
         match self {
             Self::Classification(c) => {
@@ -304,6 +308,7 @@ impl Output {
                 json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
             }
             Self::Passages(passages) => passages::view(passages),
+            Self::Interaction(i) => i.view(),
         }
     }
 }
@@ -344,6 +349,7 @@ impl Output {
             "write" => Written::restore(text?, fields).map(Self::Written),
             "retrieve" => passages::restore(fields).map(Self::Passages),
             "items" => generated::restore_items(fields).map(Self::Items),
+            "interact" => serde_json::from_value(fields).ok().map(Self::Interaction),
             _ => None,
         }
     }

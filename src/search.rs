@@ -28,7 +28,9 @@ use crate::metrics::METRICS;
 use crate::nearest::suggestion;
 use crate::outcome::{EmbeddingSet, Span};
 use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
-use crate::store::{Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchHit, SearchQuery, Store};
+use crate::store::{
+    Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery, Store,
+};
 
 pub use answer::{Answered, Asked, Cited};
 pub use filter::{Condition, Test};
@@ -217,6 +219,15 @@ impl Searcher {
         let hits = page.hits.into_iter().map(|hit| pipeline.finding(hit)).collect();
         let facets = question.facets.iter().cloned().zip(page.facets).collect();
         Ok(Findings { pipeline: name.to_owned(), mode, hits, next, facets })
+    }
+
+    /// The filter that the conditions are over what the pipeline makes, for whoever else chooses among its documents.
+    ///
+    /// # Errors
+    /// Where there is no such pipeline, or a condition cannot be understood.
+    pub fn filter(&self, pipeline: Option<&str>, conditions: &[Condition]) -> Result<SearchFilter, SearchError> {
+        let (name, pipeline) = self.pipeline(pipeline)?;
+        pipeline.filter(name, conditions)
     }
 
     fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Searchable), SearchError> {

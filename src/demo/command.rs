@@ -1,5 +1,6 @@
 //! `tidemill demo`: the main job from record to search hit, with nothing to set up.
 
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::environment::{samples, tell, with_database, with_dataset, with_models};
+use super::environment::{companions, samples, tell, with_database, with_dataset, with_models};
 use super::input;
 use super::report::{Report, Searched};
 use super::stream::{Broker, Feeder};
@@ -99,13 +100,17 @@ impl Session {
         with_models(&mut config).await?;
         let postgres = with_database(&mut config).await?;
         let broker = Broker::start()?;
-        // A broker that lives as long as this process counts offsets from 0 again, where the ledger would not expect them.
-        definition.source.topic = format!("{}.{}", definition.source.topic, Uuid::now_v7().simple());
-        definition.source.document = definition.source.document.in_json();
-        let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters];
-        for topic in sinks.into_iter().flatten().map(|sink| sink.name.as_str()).chain([definition.source.topic.as_str()]) {
-            broker.create_topic(topic)?;
+        let mut companions = companions(&definition);
+        let mut topics = BTreeSet::new();
+        for definition in std::iter::once(&mut definition).chain(&mut companions) {
+            // A broker that lives as long as this process counts offsets from 0 again, where the ledger would not expect them.
+            definition.source.topic = format!("{}.{}", definition.source.topic, Uuid::now_v7().simple());
+            definition.source.document = definition.source.document.in_json();
+            let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters];
+            topics.extend(sinks.into_iter().flatten().map(|sink| sink.name.clone()).chain([definition.source.topic.clone()]));
+            with_dataset(&mut config, definition)?;
         }
+        topics.iter().try_for_each(|topic| broker.create_topic(topic))?;
         config.kafka.brokers = broker.address();
         // Which asks nobody who is there.
         config.kafka.security = Default::default();
@@ -115,13 +120,21 @@ impl Session {
         let gate = Gate::new(&config.server, None);
         let http = format!("http://{}", listener.local_addr()?);
         tell("loading the model");
-        let app = App::build(config, vec![definition.clone()]).await?;
+        let definitions = std::iter::once(&definition).chain(&companions).cloned().collect();
+        let app = App::build(config, definitions).await?;
         let (store, engine) = (app.store().clone(), app.engine().clone());
         let (stop, stopped) = watch::channel(false);
         let mut app = tokio::spawn(app.run(listener, gate, stopped));
-        let fed = feed(&store, &broker, &definition, input);
+        let fed = async {
+            let fed = feed(&store, &broker, &definition, input).await?;
+            for companion in &companions {
+                let (sent, _) = feed(&store, &broker, companion, &samples(companion)).await?;
+                tell(&format!("{sent} records of {} are in, too", companion.name));
+            }
+            Ok(fed)
+        };
         let (sent, elapsed) = tokio::select! {
-            fed = fed => fed?,
+            fed = fed => { let fed: Result<_> = fed; fed? }
             ended = &mut app => match ended? {
                 Ok(()) => bail!("the service stopped before the input was done"),
                 Err(error) => return Err(error),

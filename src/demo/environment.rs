@@ -7,7 +7,8 @@ use anyhow::{Context, Result};
 use super::download;
 use super::postgres::{PostgresOptions, PrivatePostgres};
 use crate::config::{Config, DatasetConfig, ModelConfig};
-use crate::pipeline::definition::Definition;
+use crate::pipeline::definition::{Definition, TaskDefinition};
+use crate::task::TaskSpec;
 
 /// The name under which pipelines find the sentence encoder that we fetch.
 pub const SENTENCE_ENCODER: &str = "minilm";
@@ -63,6 +64,25 @@ pub fn with_dataset(config: &mut Config, definition: &Definition) -> Result<Opti
 /// Says on stderr what takes long.
 pub fn tell(message: &str) {
     eprintln!("{message}");
+}
+
+/// Pipelines beside this one whose interactions are with its documents, as far as there are samples of them. One that cannot be read
+/// is left out, and that is said.
+pub fn companions(definition: &Definition) -> Vec<Definition> {
+    let folder = definition.path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut paths: Vec<PathBuf> = std::fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    paths.retain(|path| path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml"));
+    paths.sort();
+    let mut companions = Vec::new();
+    for path in paths {
+        match Definition::load(&path) {
+            Ok(other) => companions.push(other),
+            Err(error) => tell(&format!("leaving out {}: {error}", path.display())),
+        }
+    }
+    let is_with = |task: &TaskDefinition| matches!(&task.spec, TaskSpec::Interact(spec) if *spec.with == *definition.name);
+    companions.retain(|other| other.name != definition.name && other.tasks.iter().any(is_with) && samples(other).exists());
+    companions
 }
 
 /// The file of sample documents beside a pipeline file.

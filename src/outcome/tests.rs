@@ -57,6 +57,14 @@ fn outputs() -> Vec<Output> {
         Output::Items(Vec::new()),
         Output::Items(vec![Output::Written(written()), Output::Extraction(extraction()), Output::Written(plain)]),
         Output::Text("t".into()),
+        Output::Interaction(Interaction {
+            with: "products".into(),
+            user: "u".into(),
+            document: "d".into(),
+            kind: "rating".into(),
+            value: Some(4.5),
+            at_ms: Some(1),
+        }),
     ]
 }
 

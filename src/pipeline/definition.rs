@@ -17,6 +17,7 @@ use crate::failure::Tolerance;
 use crate::task::TaskSpec;
 
 pub use super::file::{Answers, Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
+pub use super::recommendations::{Recommendations, Valued, Weight};
 
 /// A pipeline, whole and free of contradictions.
 #[derive(Debug, Clone)]
@@ -47,6 +48,8 @@ pub struct Definition {
     pub searches: Vec<String>,
     /// How questions about the documents are answered, where the file says it.
     pub answers: Option<Answers>,
+    /// How documents are recommended, where the file says it.
+    pub recommendations: Option<Recommendations>,
 }
 
 /// Where documents come from.
@@ -144,6 +147,7 @@ impl Definition {
                 Err(error) => problems.extend(error.problems),
             }
         }
+        problems.extend(definitions.iter().flat_map(|definition| definition.strayed(&definitions)));
         let known = || definitions.iter().map(|definition| &*definition.name);
         for name in names.iter().filter(|name| !known().any(|known| known == name.as_str())) {
             problems.push(Problem::new(folder, None, format!("no pipeline is named `{name}`{}", suggestion(name, known()))));
@@ -211,6 +215,11 @@ impl Definition {
                 problems.push(Problem::new(path, place(answers), problem));
             }
         }
+        if let Some(recommendations) = &file.recommendations {
+            for problem in recommendations.value.problems(&tasks) {
+                problems.push(Problem::new(path, place(recommendations), problem));
+            }
+        }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
@@ -232,8 +241,24 @@ impl Definition {
             schedules: file.schedules.into_iter().map(schedule).collect(),
             searches: file.searches,
             answers: file.answers.map(|answers| answers.value),
+            recommendations: file.recommendations.map(|recommendations| recommendations.value),
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
+    }
+
+    /// Tasks whose interactions are with a pipeline that is none of `all`, or another tenant's: nobody would ever ask for them.
+    pub fn strayed(&self, all: &[Self]) -> Vec<Problem> {
+        let mut problems = Vec::new();
+        for task in &self.tasks {
+            let TaskSpec::Interact(spec) = &task.spec else { continue };
+            let theirs = || all.iter().filter(|other| other.tenant == self.tenant).map(|other| &*other.name);
+            if !theirs().any(|name| name == spec.with) {
+                let near = suggestion(&spec.with, theirs().filter(|name| **name != *self.name));
+                let message = format!("task `{}` interacts with `{}`, which is no pipeline{near}", task.name, spec.with);
+                problems.push(Problem::new(&self.path, Some(task.place), message));
+            }
+        }
+        problems
     }
 
     /// The folder that paths in the file are relative to.

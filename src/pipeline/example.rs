@@ -141,8 +141,9 @@ impl ExpectOutput {
         {
             wrong.push(format!("expected a text with `{part}` in it, found {}", quoted(output.text())));
         }
+        let view = if let Output::Interaction(_) = output { output.view() } else { Value::Null };
         for (path, expected) in self.fields.iter().flatten() {
-            let found = output.object().and_then(|fields| at(fields, path));
+            let found = output.object().or(view.as_object()).and_then(|fields| at(fields, path));
             if !found.is_some_and(|found| same(found, expected)) {
                 let found = found.map_or_else(|| "none".into(), |found| format!("`{found}`"));
                 wrong.push(format!("expected field `{path}` to be `{expected}`, found {found}"));

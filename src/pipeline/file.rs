@@ -12,6 +12,7 @@ use serde_saphyr::Spanned;
 use super::definition::Budget;
 use super::example::Example;
 use super::problem::Problem;
+use super::recommendations::Recommendations;
 use crate::config::ScheduleConfig;
 use crate::document::{DocumentSpec, Format};
 use crate::failure::Tolerance;
@@ -41,6 +42,7 @@ pub(super) struct PipelineFile {
     #[serde(default)]
     pub searches: Vec<String>,
     pub answers: Option<Spanned<Answers>>,
+    pub recommendations: Option<Spanned<Recommendations>>,
 }
 
 /// How questions about the documents are answered.

@@ -12,6 +12,7 @@ mod isolation;
 mod lane;
 pub mod library;
 pub mod problem;
+mod recommendations;
 mod runner;
 mod submission;
 mod tasks;

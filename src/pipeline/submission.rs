@@ -21,7 +21,7 @@ use super::batcher::MicroBatch;
 use super::evaluator::Fate;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
-use crate::outcome::{EmbeddingSet, Lineage, Outcome, Output, Product, Reuse};
+use crate::outcome::{EmbeddingSet, Interaction, Lineage, Outcome, Output, Product, Reuse};
 use crate::record::Record;
 use crate::sink::ParquetRow;
 use crate::store::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
@@ -205,6 +205,7 @@ impl Ledgering<'_> {
             cost: product.cost,
             lineage: self.lineages[task].clone(),
             embedding,
+            interaction: interaction(output, record),
         };
         if let Some(topic) = self.results_topic {
             let body = json!({
@@ -282,6 +283,15 @@ impl Ledgering<'_> {
             replays: record.replays(),
         });
     }
+}
+
+/// What somebody did, at the record's time where the event tells none. A producer may give a record any number for a time.
+fn interaction(output: &Output, record: &Record) -> Option<Interaction> {
+    /// The last millisecond of the year 9999.
+    const LAST_MS: i64 = 253_402_300_799_999;
+    let Output::Interaction(interaction) = output else { return None };
+    let of_the_record = record.timestamp_ms.filter(|at| (0..=LAST_MS).contains(at));
+    Some(Interaction { at_ms: interaction.at_ms.or(of_the_record), ..interaction.clone() })
 }
 
 /// An object as JSON. Keys and values of JSON can always be written.

@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::{ApiError, Code};
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 13] = [
+const FILES: [(&str, &str, &str); 14] = [
     ("index.html", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
@@ -18,6 +18,7 @@ const FILES: [(&str, &str, &str); 13] = [
     ("words.js", SCRIPT, include_str!("console/words.js")),
     ("overview.js", SCRIPT, include_str!("console/overview.js")),
     ("search.js", SCRIPT, include_str!("console/search.js")),
+    ("recommendations.js", SCRIPT, include_str!("console/recommendations.js")),
     ("document.js", SCRIPT, include_str!("console/document.js")),
     ("evidence.js", SCRIPT, include_str!("console/evidence.js")),
     ("jobs.js", SCRIPT, include_str!("console/jobs.js")),

@@ -8,6 +8,7 @@
 //! | `GET /metrics` | `read`, and no tenant | Prometheus text |
 //! | `POST /v1/search` | `read` | the documents that answer a question |
 //! | `POST /v1/answer` | `read` | an answer from the documents, each sentence with its citations |
+//! | `GET /v1/recommendations` | `read` | documents like another, or for a user, each with its reasons |
 //! | `GET /v1/documents/{id}` | `read` | everything that is known of a document, and where it comes from |
 //! | `POST /v1/jobs` | `submit` | the job, queued or known already |
 //! | `GET /v1/jobs`, `GET /v1/jobs/{id}` | `read` | jobs and how far they are |
@@ -35,6 +36,7 @@ mod metrics;
 mod openapi;
 mod pipelines;
 mod rate;
+mod recommendations;
 mod search;
 mod stall;
 mod starting;
@@ -60,6 +62,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::explain::Explainer;
 use crate::health::Health;
 use crate::jobs::Desk;
+use crate::recommend::Recommender;
 use crate::search::Searcher;
 
 pub use self::gate::Gate;
@@ -74,6 +77,8 @@ pub struct Service {
     pub health: Health,
     /// Answers `/v1/search`.
     pub searcher: Searcher,
+    /// Answers `/v1/recommendations`.
+    pub recommender: Recommender,
     /// Answers `/v1/documents`.
     pub explainer: Explainer,
     /// Answers `/v1/jobs`, whether or not this process works on jobs.
@@ -94,6 +99,7 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .get("/metrics", Whole(Read), metrics::render)
         .post("/v1/search", Scope(Read), search::answer)
         .post("/v1/answer", Scope(Read), answer::answer)
+        .get("/v1/recommendations", Scope(Read), recommendations::list)
         .get("/v1/documents/{id}", Scope(Read), documents::explain)
         .get("/v1/jobs", Scope(Read), jobs::list)
         .post("/v1/jobs", Scope(Submit), jobs::submit)

@@ -52,6 +52,7 @@ async fn started(config: ServerConfig) -> Running {
     let service = Service {
         health: health.clone(),
         searcher: searcher(),
+        recommender: recommender(),
         explainer: explainer(),
         desk: desk(),
         board: board(),
@@ -71,6 +72,10 @@ fn desk() -> Desk {
 /// A board of one pipeline.
 fn board() -> Board {
     Board::new(store(), &[notes()], None)
+}
+
+fn recommender() -> Recommender {
+    Recommender::new(&store(), [&notes()])
 }
 
 fn explainer() -> Explainer {
@@ -234,6 +239,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let service = Service {
         health: Health::new(),
         searcher: searcher(),
+        recommender: recommender(),
         explainer: explainer(),
         desk: desk(),
         board: board(),

@@ -55,6 +55,9 @@ const CHECKS: &[&str] = &[
      GROUP BY r.pipeline, r.task, r.document_id HAVING count(e.chunk) <> (r.fields ->> 'chunks')::bigint",
     "SELECT format('%s: vectors of %s of document %s stand without a result', e.pipeline, e.task, e.document_id)
      FROM embeddings e LEFT JOIN results r USING (pipeline, document_id, task) WHERE r.kind IS DISTINCT FROM 'embed'",
+    // An event counts as long as its result stands.
+    "SELECT format('%s: result %s of document %s is an interaction, but none is counted', r.pipeline, r.task, r.document_id)
+     FROM results r LEFT JOIN interactions i USING (pipeline, document_id, task) WHERE r.kind = 'interact' AND i.at IS NULL",
     // Dead letters lie within their batch.
     "SELECT format('dead letter %s at offset %s is outside its batch %s', l.id, l.record_offset, b.id)
      FROM dead_letters l JOIN batches b ON b.id = l.batch_id

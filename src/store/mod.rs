@@ -9,12 +9,14 @@ mod embedding_sets;
 mod explain;
 mod figures;
 mod files;
+mod interactions;
 mod isolation;
 mod jobs;
 mod known;
 mod outbox;
 mod positions;
 mod prompts;
+mod recommend;
 mod schedules;
 mod search;
 mod statistics;
@@ -41,6 +43,7 @@ pub use documents::DocumentSource;
 pub use explain::{DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
 pub use figures::DayFigures;
 pub use files::StagedFile;
+pub use interactions::Deed;
 pub use isolation::{Attempts, Doubt};
 pub use jobs::{
     ForemanLease, JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, LocalLease, NewJob, NewUnit, Submitted, UnitEnd,
@@ -49,6 +52,7 @@ pub use jobs::{
 pub use known::KnownVersion;
 pub use outbox::{OutboxEvent, RelayLease};
 pub use positions::{Gap, PositionRow, Skip, SkipError};
+pub use recommend::{NeighbourQuery, Neighbourhood, Shown};
 pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
 pub use search::{
     Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, HitLabel, Passage,

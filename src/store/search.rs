@@ -155,6 +155,15 @@ const FUSION: f64 = 60.0;
 /// news articles by their titles than the vectors alone, a quarter finds a few more, and documents with all words are where vectors fail.
 const SOME_WORDS: f64 = 0.25;
 
+/// One snapshot for all statements; an index scan that goes on until the filters let enough through.
+pub(super) const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
+     SET LOCAL statement_timeout = '15s';
+     SET LOCAL TimeZone = 'UTC';
+     SET LOCAL hnsw.ef_search = 200;
+     SET LOCAL hnsw.iterative_scan = relaxed_order;
+     SET LOCAL hnsw.max_scan_tuples = 100000;
+     SET LOCAL hnsw.scan_mem_multiplier = 4";
+
 struct Candidate {
     id: String,
     score: f64,
@@ -200,18 +209,7 @@ impl Reader {
     async fn search_to_the_end(&self, query: &SearchQuery) -> sqlx::Result<SearchPage> {
         let mut connection = self.store.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
-        // One snapshot for all statements; an index scan that goes on until the filters let enough through.
-        sqlx::raw_sql(
-            "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
-             SET LOCAL statement_timeout = '15s';
-             SET LOCAL TimeZone = 'UTC';
-             SET LOCAL hnsw.ef_search = 200;
-             SET LOCAL hnsw.iterative_scan = relaxed_order;
-             SET LOCAL hnsw.max_scan_tuples = 100000;
-             SET LOCAL hnsw.scan_mem_multiplier = 4",
-        )
-        .execute(&mut *transaction)
-        .await?;
+        sqlx::raw_sql(SNAPSHOT).execute(&mut *transaction).await?;
         let space = match &query.vector {
             Some(vector) => Space::find(vector, &mut transaction).await?,
             None => None,

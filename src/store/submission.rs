@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::StagedFile;
 use crate::checkpoint::CheckpointDelta;
 use crate::failure::Tolerance;
-use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Lineage};
+use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
 
 /// Everything that one micro-batch makes true.
 #[derive(Debug, Clone)]
@@ -120,6 +120,8 @@ pub struct ResultRow {
     pub lineage: Lineage,
     /// Vectors, with the id of their set.
     pub embedding: Option<(i32, Vec<EmbeddedChunk>)>,
+    /// What somebody did with another document, with its time where that is known.
+    pub interaction: Option<Interaction>,
 }
 
 /// A record or unit that can never succeed.

@@ -15,6 +15,7 @@ mod evidence;
 mod extract;
 pub mod head;
 mod held;
+mod interact;
 mod labels;
 mod leaves;
 mod prompt_file;
@@ -39,6 +40,7 @@ pub use classify::ClassifySpec;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
 pub use held::{Dropped, Held, Sentence};
+pub use interact::InteractSpec;
 pub use labels::Labels;
 pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
@@ -191,6 +193,8 @@ kinds! {
     retrieve: Retrieve(RetrieveSpec),
     /// A question answered from such passages.
     answer: Answer(AnswerSpec),
+    /// What somebody did with a document.
+    interact: Interact(InteractSpec),
 }
 
 impl TaskSpec {

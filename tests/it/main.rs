@@ -36,6 +36,7 @@ mod plan;
 mod properties;
 mod queries;
 mod readme;
+mod recommend;
 mod reembed;
 mod remote;
 mod schedules;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         search::trials(),
         answers::trials(),
         explain::trials(),
+        recommend::trials(),
         figures::trials(),
         writer::trials(),
         faults::trials(),

@@ -4,6 +4,7 @@ import { announce, h } from "./page.js";
 import { choose, current, say } from "./words.js";
 import { overview } from "./overview.js";
 import { search } from "./search.js";
+import { recommendations } from "./recommendations.js";
 import { document as one } from "./document.js";
 import { jobs, job } from "./jobs.js";
 import { letters, letter } from "./letters.js";
@@ -12,6 +13,7 @@ import { pipelines } from "./pipelines.js";
 const PAGES = [
   ["", "overview", overview],
   ["search", "search", search],
+  ["recommendations", "recommendations", recommendations],
   ["documents", "document", null, one],
   ["jobs", "jobs", jobs, job],
   ["letters", "letters", letters, letter],

@@ -2,6 +2,7 @@
 
 import { evidence, placesOf } from "./evidence.js";
 import { ask, attempt, facts, fill, h, json, table } from "./page.js";
+import { alike } from "./recommendations.js";
 import { moment, number, say } from "./words.js";
 
 const from = (place) => (place ? `${place.topic}[${place.partition}]@${place.offset ?? `${place.from_offset}…${place.to_offset}`}` : "");
@@ -38,6 +39,7 @@ export function document(id, signal, parameters) {
       ]),
       document?.text ? [h("h2", {}, say("words")), evidence(document.text, found.outputs.flatMap(placesOf))] : "",
       h("h2", {}, say("outputs")), found.outputs.map(output),
+      found.outputs.some(({ kind }) => kind === "embed") ? alike(found.document_id, found.pipeline, signal) : "",
       found.dead_letters.length ? table(say("dead"), [say("id"), say("task"), say("class"), say("reason"), say("place")],
         found.dead_letters.map((letter) => [h("a", { href: `#/letters/${letter.id}` }, String(letter.id)), letter.task || say("wholeRecord"), letter.class, letter.reason, from(letter)])) : "",
       table(say("history"), [say("time"), say("task"), say("version"), say("model"), say("place")],

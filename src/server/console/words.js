@@ -23,6 +23,10 @@ const WORDS = {
     version: "Version", outputs: "Outputs", history: "History", label: "Label", prompt: "Prompt", reused: "taken over", deleted: "deleted", yes: "yes", no: "no",
     reads: "reads topic {0}", model: "Model", when: "when {0}", records: "Records", back: "Back",
     words: "Text", answer: "Answer", leftOut: "Left out: {0}", passage: "Passage {0}",
+    recommendations: "Recommendations", recommend: "Recommend", recommended: "{0} documents recommended", alike: "Similar documents",
+    forUser: "For this user", likeDocument: "Like this document", neitherHint: "without both: what is popular",
+    similarTo: "{0} % like", likedBefore: "{0} % like what they liked:", sharedLabel: "{0}: {1}, too", popularWith: "liked by {0} people of late",
+    noVectors: "No pipeline makes vectors to compare documents by.",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -46,6 +50,10 @@ const WORDS = {
     version: "버전", outputs: "결과", history: "이력", label: "라벨", prompt: "프롬프트", reused: "재사용", deleted: "삭제됨", yes: "예", no: "아니요",
     reads: "토픽 {0}을(를) 읽음", model: "모델", when: "조건: {0}", records: "레코드", back: "뒤로",
     words: "본문", answer: "답변", leftOut: "제외됨: {0}", passage: "구절 {0}",
+    recommendations: "추천", recommend: "추천받기", recommended: "추천 문서 {0}건", alike: "비슷한 문서",
+    forUser: "이 사용자에게", likeDocument: "이 문서와 비슷한", neitherHint: "둘 다 비우면 인기 문서",
+    similarTo: "{0} % 비슷함:", likedBefore: "좋아한 문서와 {0} % 비슷함:", sharedLabel: "같은 {0}: {1}", popularWith: "최근 {0}명이 좋아함",
+    noVectors: "문서를 비교할 벡터를 만드는 파이프라인이 없습니다.",
   },
 };
 

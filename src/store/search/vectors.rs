@@ -38,6 +38,33 @@ pub(super) struct Space<'a> {
 #[derive(Debug, Clone, Default)]
 pub(in crate::store) struct Crowds(Arc<Mutex<HashSet<(String, String)>>>);
 
+impl Crowds {
+    /// Whether there are too many chunks to compare them all. Counting them takes as long as a search, so what was seen is kept.
+    pub(in crate::store) async fn is_crowded(
+        &self,
+        pipeline: &str,
+        task: &str,
+        connection: &mut PgConnection,
+    ) -> sqlx::Result<bool> {
+        let place = (pipeline.to_owned(), task.to_owned());
+        if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&place) {
+            return Ok(true);
+        }
+        let chunks = sqlx::query_scalar!(
+            r#"SELECT count(*) AS "count!" FROM (
+                   SELECT FROM embeddings WHERE pipeline = $1 AND task = $2 LIMIT $3) AS counted"#,
+            pipeline,
+            task,
+            EXACT_UP_TO + 1
+        );
+        let is_crowded = chunks.fetch_one(connection).await? > EXACT_UP_TO;
+        if is_crowded {
+            self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
+        }
+        Ok(is_crowded)
+    }
+}
+
 /// Which chunks are compared.
 enum Among {
     /// The few documents that pass the filter.
@@ -88,7 +115,7 @@ impl<'a> Space<'a> {
                 false => self.by_document(query, (&Among::Documents(ids), None), depth, connection).await,
             };
         }
-        if self.is_crowded(&query.pipeline, crowds, &mut *connection).await? {
+        if crowds.is_crowded(&query.pipeline, &self.query.task, &mut *connection).await? {
             for factor in CHUNKS_A_DOCUMENT {
                 let nearest = self.by_document(query, (&Among::All, Some(depth * factor)), depth, &mut *connection).await?;
                 if nearest.len() >= depth {
@@ -98,26 +125,6 @@ impl<'a> Space<'a> {
         }
         // Few vectors; or too little came through, because few documents have all the near chunks.
         self.by_document(query, (&Among::All, None), depth, connection).await
-    }
-
-    /// Whether there are too many chunks to compare them all. Counting them takes as long as a search, so what was seen is kept.
-    async fn is_crowded(&self, pipeline: &str, crowds: &Crowds, connection: &mut PgConnection) -> sqlx::Result<bool> {
-        let place = (pipeline.to_owned(), self.query.task.clone());
-        if crowds.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&place) {
-            return Ok(true);
-        }
-        let chunks = sqlx::query_scalar!(
-            r#"SELECT count(*) AS "count!" FROM (
-                   SELECT FROM embeddings WHERE pipeline = $1 AND task = $2 LIMIT $3) AS counted"#,
-            pipeline,
-            self.query.task,
-            EXACT_UP_TO + 1
-        );
-        let is_crowded = chunks.fetch_one(connection).await? > EXACT_UP_TO;
-        if is_crowded {
-            crowds.0.lock().unwrap_or_else(PoisonError::into_inner).insert(place);
-        }
-        Ok(is_crowded)
     }
 
     /// The `depth` nearest documents of those among which is looked; of the nearest so many chunks only, where that is said.

@@ -17,6 +17,7 @@ use tidemill::health::Health;
 use tidemill::jobs::spec::JobSpec;
 use tidemill::jobs::{Desk, Names};
 use tidemill::pipeline::definition::Definition;
+use tidemill::recommend::Recommender;
 use tidemill::search::Searcher;
 use tidemill::server::{self, Gate, Service};
 use tidemill::store::{NewToken, Store};
@@ -68,6 +69,7 @@ impl House {
         let service = Service {
             health,
             searcher: Searcher::new(database.store.clone(), engine, &definitions),
+            recommender: Recommender::new(&database.store, &definitions),
             explainer: Explainer::new(database.store.clone(), &definitions, None),
             desk: Desk::new(database.store.clone(), &JobsConfig::default(), Names::new(&definitions, &datasets)),
             board: Board::new(database.store.clone(), &definitions, None),
@@ -85,7 +87,7 @@ impl House {
         house
     }
 
-    /// A document with a label, a vector and a dead letter beside it, as a batch of the pipeline leaves them.
+    /// A document with an output, a vector, a dead letter and somebody who saw it, as batches of the pipeline leave them.
     pub async fn write(&self, pipeline: &str, id: &str, text: &str) {
         let mut connection = PgConnection::connect(&self.database_url).await.unwrap();
         sqlx::query(
@@ -99,6 +101,9 @@ impl House {
              result AS (
                  INSERT INTO results (pipeline, document_id, task, kind, version, fields, fingerprint, tokens, device_micros, batch_id)
                  SELECT $1, $2, 'copy', 'render', 1, '{}', '', 1, 1, id FROM batch),
+             deed AS (
+                 INSERT INTO interactions (pipeline, document_id, task, target, item, user_id, kind, at)
+                 VALUES ($1, $2, 'copy', $1, $2, 'somebody', 'view', now())),
              spent AS (
                  INSERT INTO usage (batch_id, pipeline, task, ok, reused, skipped, dead, tokens, device_micros)
                  SELECT id, $1, 'copy', 1, 0, 0, 1, 1, 1 FROM batch),

@@ -6,10 +6,11 @@ use tidemill::outcome::EmbeddingSet;
 use tidemill::store::{Enrolled, JobFilter, QueryVector, SearchFilter, SearchQuery, Standing};
 
 use super::house::{House, TENANTS, tenant};
+use crate::harness::postgres;
 
 /// Tables with rows of tenants.
-const TABLES: [&str; 9] =
-    ["pipelines", "documents", "results", "embeddings", "dead_letters", "jobs", "units", "batches", "usage"];
+const TABLES: [&str; 10] =
+    ["pipelines", "documents", "results", "embeddings", "interactions", "dead_letters", "jobs", "units", "batches", "usage"];
 
 /// Nothing that tells of the other tenant's rows may stand in an answer. What the caller wrote himself may be repeated.
 fn assert_silent(answer: &Value, when: &str) {
@@ -130,6 +131,42 @@ pub async fn see_their_own_board_and_documents() {
     let (status, refused) = house.ask(Some(&acme), "/v1/answer", Some(&question)).await;
     assert_eq!(status, 400, "{refused}");
     assert_silent(&refused, "an answer from the other's documents");
+}
+
+pub async fn recommended_their_own() {
+    let house = House::new().await;
+    let acme = house.token(Some("acme"), &[Scope::Read]).await;
+    let everybody = house.token(None, &[Scope::Read]).await;
+    // Somebody of the other tenant says that people liked a document of this one.
+    house.write("globex-notes", "globex-2", "Noise").await;
+    let forged =
+        "UPDATE interactions SET target = 'acme-notes', item = 'acme-1', user_id = 'forged' WHERE document_id = 'globex-2'";
+    postgres::execute(&house.database_url, forged).await;
+    for token in [&acme, &everybody] {
+        let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes", None).await;
+        assert_eq!(found["hits"][0]["reasons"], json!([{ "kind": "popular", "people": 1 }]), "{found}");
+        assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{found}");
+        // The forged one is new here: nothing of theirs counts as seen.
+        let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=forged", None).await;
+        assert_eq!(found["hits"][0]["document_id"], "acme-1", "{found}");
+        let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=somebody", None).await;
+        assert_eq!(found["hits"], json!([]), "who is known has seen the only one: {found}");
+    }
+    for query in ["pipeline=globex-notes", "pipeline=globex-notes&user=somebody", "pipeline=globex-notes&document=globex-1"] {
+        let (status, refused) = house.ask(Some(&acme), &format!("/v1/recommendations?{query}"), None).await;
+        assert_eq!(status, 400, "{query}: {refused}");
+        assert_silent(&json!(refused.to_string().replace("globex-notes", "")), query);
+    }
+    let (_, found) = house.ask(Some(&everybody), "/v1/recommendations?pipeline=globex-notes", None).await;
+    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
+    // As if the service knew of no tenants.
+    let reader = house.store.reader(tenant("acme"));
+    assert_eq!(reader.deeds_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
+    assert_eq!(reader.latest_deeds(("globex-notes", "globex"), 10).await.unwrap(), []);
+    let everything = SearchFilter::default();
+    assert!(reader.shown("globex-notes", &["globex-1".into()]).await.unwrap().is_empty());
+    assert_eq!(reader.passing("globex-notes", &["globex-1".into()], &everything).await.unwrap(), [""; 0]);
+    assert_eq!(house.store.reader(None).latest_deeds(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
 }
 
 pub async fn policies_hold() {

@@ -80,6 +80,7 @@ try {
   for (const word of ["minilm", "documents.products", "topic", "vector"]) assert.ok(told.includes(word), `the document does not say ${word}: ${told}`);
   const marked = () => desk.locator("main .text mark").evaluateAll((all) => all.map((mark) => mark.title));
   assert.ok((await marked()).includes("summary"), "the sentences of the summary are not marked in the text");
+  await desk.getByRole("heading", { name: "Similar documents" }).waitFor();
   await picture(desk, "document");
 
   // What was extracted is marked in the text, and says as what.
@@ -113,6 +114,20 @@ try {
   assert.ok(!answer.includes("Not cited."), "a passage that no sentence cites is shown");
   await desk.unroute("**/v1/answer");
   await picture(desk, "answer");
+
+  // Recommendations: what is popular, then what a user may like, each with its reasons, and a document like another.
+  await open(desk, "#/recommendations");
+  await desk.getByText(/liked by \d+ people of late/).first().waitFor();
+  await desk.getByLabel("For this user").fill("en-01");
+  await desk.keyboard.press("Enter");
+  await desk.getByText(/% like what they liked:/).first().waitFor();
+  await picture(desk, "recommendations");
+  await desk.getByLabel("For this user").fill("");
+  await desk.getByLabel("Like this document").fill("GD-1001");
+  await desk.getByRole("button", { name: "Recommend" }).click();
+  await desk.waitForURL(/document=GD-1001/);
+  await desk.getByText(/topic: garden, too/).first().waitFor();
+  assert.ok(!(await desk.locator(".hits h2 a").evaluateAll((links) => links.map((link) => link.hash))).some((hash) => hash.includes("GD-1001?")), "a document is recommended for itself");
 
   // A job is called off.
   await open(desk, "#/jobs");
@@ -162,7 +177,7 @@ try {
   // On a phone nothing is wider than the page.
   const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
   const question = encodeURIComponent("좋은 만년필");
-  for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["jobs", "#/jobs"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
+  for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["recommendations", "#/recommendations?user=ko-01"], ["jobs", "#/jobs"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
     await open(phone, hash);
     await phone.waitForFunction(() => !document.querySelector("main").innerText.includes("불러오는 중"));
     const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);

@@ -1,0 +1,112 @@
+//! What people did with documents: written with the batch that brings the event, read for recommendations.
+//!
+//! An event counts for the documents of another pipeline only where both pipelines are of one tenant, whatever its file says.
+
+use sqlx::PgConnection;
+
+use super::{InTime, Reader, ResultRow};
+use crate::failure::Transient;
+use crate::outcome::Interaction;
+
+/// Something that somebody did with a document.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Deed {
+    /// Who.
+    pub user: String,
+    /// With which document.
+    pub document: String,
+    /// What.
+    pub kind: String,
+    /// How much of it.
+    pub value: Option<f64>,
+    /// When, in Unix milliseconds.
+    pub at_ms: i64,
+}
+
+/// Writes the interactions among `results`, whose rows stand already. They go with those rows.
+pub(super) async fn write(connection: &mut PgConnection, pipeline: &str, results: &[&ResultRow]) -> sqlx::Result<()> {
+    let mut rows: Vec<(&ResultRow, &Interaction)> =
+        results.iter().filter_map(|result| Some((*result, result.interaction.as_ref()?))).collect();
+    if rows.is_empty() {
+        return Ok(());
+    }
+    rows.sort_by(|(a, _), (b, _)| (&a.document_id, &a.task).cmp(&(&b.document_id, &b.task)));
+    let column = |field: for<'a> fn(&'a Interaction) -> &'a str| rows.iter().map(|(_, row)| field(row)).collect::<Vec<_>>();
+    let ids: Vec<&str> = rows.iter().map(|(result, _)| result.document_id.as_str()).collect();
+    let tasks: Vec<&str> = rows.iter().map(|(result, _)| result.task.as_str()).collect();
+    let values: Vec<Option<f64>> = rows.iter().map(|(_, row)| row.value).collect();
+    let times: Vec<Option<i64>> = rows.iter().map(|(_, row)| row.at_ms).collect();
+    // An event that is run again from the tables has no record to tell its time, and keeps the one that it has.
+    sqlx::query!(
+        "INSERT INTO interactions AS i (pipeline, document_id, task, target, item, user_id, kind, value, at)
+         SELECT $1, n.document_id, n.task, n.target, n.item, n.user_id, n.kind, n.value,
+                least(coalesce(to_timestamp(n.at_ms / 1000.0), known.at, now()), now())
+         FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::text[], $7::text[], $8::float8[], $9::bigint[])
+              AS n (document_id, task, target, item, user_id, kind, value, at_ms)
+         LEFT JOIN interactions known ON known.pipeline = $1 AND known.document_id = n.document_id AND known.task = n.task
+         ON CONFLICT (pipeline, document_id, task) DO UPDATE
+         SET target = excluded.target, item = excluded.item, user_id = excluded.user_id, kind = excluded.kind,
+             value = excluded.value, at = excluded.at",
+        pipeline,
+        &ids as &[&str],
+        &tasks as &[&str],
+        &column(|row| &row.with) as &[&str],
+        &column(|row| &row.document) as &[&str],
+        &column(|row| &row.user) as &[&str],
+        &column(|row| &row.kind) as &[&str],
+        &values as &[Option<f64>],
+        &times as &[Option<i64>]
+    )
+    .execute(connection)
+    .await
+    .map(drop)
+}
+
+impl Reader {
+    /// What `user` did with documents of the tenant's pipeline, the latest first.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn deeds_of(&self, (target, tenant): (&str, &str), user: &str, limit: i64) -> Result<Vec<Deed>, Transient> {
+        let mut view = self.view().await?;
+        let deeds = sqlx::query_as!(
+            Deed,
+            r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
+               FROM interactions
+               WHERE target = $1 AND user_id = $3 AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)
+               ORDER BY at DESC, document_id LIMIT $4"#,
+            target,
+            tenant,
+            user,
+            limit
+        )
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(deeds)
+    }
+
+    /// What anybody did with documents of the tenant's pipeline, the latest first.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn latest_deeds(&self, (target, tenant): (&str, &str), limit: i64) -> Result<Vec<Deed>, Transient> {
+        let mut view = self.view().await?;
+        let deeds = sqlx::query_as!(
+            Deed,
+            r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
+               FROM interactions
+               WHERE target = $1 AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)
+               ORDER BY at DESC, document_id LIMIT $3"#,
+            target,
+            tenant,
+            limit
+        )
+        .fetch_all(view.connection())
+        .in_time(self.deadline())
+        .await?;
+        view.end(self.deadline()).await?;
+        Ok(deeds)
+    }
+}
