@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_saphyr::Spanned;
 
+use super::catalogue::Catalogue;
 use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
 use super::problem::{DefinitionError, Problem, suggestion};
@@ -47,6 +48,8 @@ pub struct Definition {
     pub searches: Vec<String>,
     /// How questions about the documents are answered, where the file says it.
     pub answers: Option<Answers>,
+    /// How the copy of a catalogue is made, where it makes any.
+    pub copy: Option<Catalogue>,
 }
 
 /// Where documents come from.
@@ -211,6 +214,13 @@ impl Definition {
                 problems.push(Problem::new(path, place(answers), problem));
             }
         }
+        let mut copy = None;
+        if let Some(section) = &file.copy {
+            match section.value.resolve(&tasks, path.parent().unwrap_or(Path::new(""))) {
+                Ok(catalogue) => copy = Some(catalogue),
+                Err(wrong) => problems.extend(wrong.into_iter().map(|message| Problem::new(path, place(section), message))),
+            }
+        }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
@@ -232,6 +242,7 @@ impl Definition {
             schedules: file.schedules.into_iter().map(schedule).collect(),
             searches: file.searches,
             answers: file.answers.map(|answers| answers.value),
+            copy,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }

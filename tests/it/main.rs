@@ -15,6 +15,7 @@ mod bad_input;
 mod bench;
 mod bucket;
 mod console;
+mod copy;
 mod dead_letters;
 mod demo;
 mod deploy;
@@ -77,6 +78,7 @@ fn main() -> ExitCode {
         explain::trials(),
         figures::trials(),
         writer::trials(),
+        copy::trials(),
         faults::trials(),
         jobs::trials(),
         limits::trials(),

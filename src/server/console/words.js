@@ -22,6 +22,13 @@ const WORDS = {
     sentAgain: "sent again", source: "Source", stopped: "stopped", running: "running", graph: "The graph of {0}",
     version: "Version", outputs: "Outputs", history: "History", label: "Label", prompt: "Prompt", reused: "taken over", deleted: "deleted", yes: "yes", no: "no",
     reads: "reads topic {0}", model: "Model", when: "when {0}", records: "Records", back: "Back",
+    copy: "Copy", review: "waiting", approved: "approved", rejected: "rejected", superseded: "superseded", withdrawn: "withdrawn",
+    waitForYou: "{0} wait for a decision.", listKeys: "J and K move through the list, Enter opens.", more: "More", passed: "Every check is passed.",
+    copyKeys: "A approves, R rejects, E edits, N goes on.", approve: "Approve", reject: "Reject", takeDown: "Take down", edit: "Edit", next: "Next", save: "Save",
+    approveDespite: "Checks speak against it ({0}). Approve again to overrule them.", approvedNow: "Approved.", rejectedNow: "Rejected.", edited: "Saved; it waits to be approved.",
+    thePipeline: "the pipeline", writtenBy: "Written by", decidedBy: "Decided by", note: "Note", evidence: "Where each fact comes from", fact: "Fact", saidBy: "Said by", inText: "text, bytes {0} to {1}",
+    ofCharacters: "{0} of {1} characters", breaksSchema: "Breaks the schema", bannedWord: "Banned word", unfoundedClaim: "Unfounded claim",
+    notTheSources: "Not from the source", notSaid: "The source does not say it", noAddress: "No address", notUnique: "Another page has it",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -44,6 +51,13 @@ const WORDS = {
     sentAgain: "다시 보냄", source: "소스", stopped: "멈춤", running: "실행 중", graph: "{0}의 그래프",
     version: "버전", outputs: "결과", history: "이력", label: "라벨", prompt: "프롬프트", reused: "재사용", deleted: "삭제됨", yes: "예", no: "아니요",
     reads: "토픽 {0}을(를) 읽음", model: "모델", when: "조건: {0}", records: "레코드", back: "뒤로",
+    copy: "문구", review: "검토 대기", approved: "승인됨", rejected: "거절됨", superseded: "대체됨", withdrawn: "철회됨",
+    waitForYou: "{0}건이 결정을 기다립니다.", listKeys: "J와 K로 옮겨 다니고 Enter로 엽니다.", more: "더 보기", passed: "모든 검사를 통과했습니다.",
+    copyKeys: "A 승인, R 거절, E 고치기, N 다음.", approve: "승인", reject: "거절", takeDown: "내리기", edit: "고치기", next: "다음", save: "저장",
+    approveDespite: "검사에 걸렸습니다({0}). 그래도 승인하려면 한 번 더 누르십시오.", approvedNow: "승인했습니다.", rejectedNow: "거절했습니다.", edited: "저장했습니다. 승인을 기다립니다.",
+    thePipeline: "파이프라인", writtenBy: "쓴 이", decidedBy: "결정한 이", note: "메모", evidence: "사실마다 나온 곳", fact: "사실", saidBy: "근거", inText: "본문 {0}–{1}바이트",
+    ofCharacters: "{1}자 중 {0}자", breaksSchema: "스키마에 어긋남", bannedWord: "금지된 말", unfoundedClaim: "근거 없는 주장",
+    notTheSources: "원본에 없는 값", notSaid: "원본에 없는 말", noAddress: "주소 없음", notUnique: "다른 페이지와 같음",
   },
 };
 
