@@ -29,6 +29,7 @@ use self::stream::Stream;
 use crate::board::Board;
 use crate::broker::Access;
 use crate::config::{Config, ConfigError};
+use crate::editorial::Editorial;
 use crate::engine::{Engine, Priority};
 use crate::explain::Explainer;
 use crate::failure::{Component, Transient};
@@ -244,6 +245,7 @@ impl App {
             explainer: Explainer::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
             board: Board::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
+            editorial: Editorial::new(self.store.clone(), &self.definitions),
             gate,
         }
     }

@@ -12,6 +12,7 @@ mod answer;
 mod backfill;
 mod bench;
 mod check;
+mod copy;
 mod dead_letters;
 mod eval;
 mod explain;
@@ -125,6 +126,8 @@ enum Command {
     /// Records that failed for good: look at them, send them again, throw them away
     #[command(subcommand, alias = "letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// What pages say of documents: what waits, what speaks against it; approve, reject and edit it, and take it away as files
+    Copy(copy::CopyArgs),
     /// Which pipelines are stopped; stop and resume them
     #[command(subcommand)]
     Pipelines(pipelines::PipelinesCommand),
@@ -168,6 +171,7 @@ impl Cli {
                 Command::Schedule(command) => schedule::run(global.load(&[])?, command).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
+                Command::Copy(args) => copy::run(global.load(&args.flags())?, args).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,
                 Command::Positions(command) => positions::run(global.load(&[])?, command).await,
                 Command::Tokens(command) => tokens::run(global.load(&[])?, command).await,

@@ -2,6 +2,7 @@
 //!
 //! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
 
+mod composed;
 mod generated;
 mod interaction;
 mod passages;
@@ -12,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
+pub use composed::{Check, Composed, Provenance, Reason, Trace};
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
 pub use interaction::Interaction;
 pub use passages::Retrieved;
@@ -116,6 +118,8 @@ pub enum Output {
     Extraction(Extraction),
     /// Text that a model wrote.
     Written(Written),
+    /// An object that a template put together, gone over by checks.
+    Composed(Composed),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
     /// Passages of other documents, the nearest first.
@@ -205,6 +209,7 @@ impl Output {
             Self::Text(_) => "render",
             Self::Extraction(_) => "extract",
             Self::Written(_) => "write",
+            Self::Composed(_) => "compose",
             Self::Items(_) => "items",
             Self::Passages(_) => "retrieve",
             Self::Interaction(_) => "interact",
@@ -233,7 +238,7 @@ impl Output {
             Self::Extraction(e) => e.confidence(),
             Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) | Self::Passages(_) | Self::Interaction(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::Composed(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -243,6 +248,7 @@ impl Output {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
             Self::Written(w) => Some(&w.text),
+            Self::Composed(c) => Some(&c.text),
             Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) => None,
             Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
@@ -253,6 +259,7 @@ impl Output {
         match self {
             Self::Extraction(e) => Some(&e.fields),
             Self::Written(w) => w.fields.as_ref(),
+            Self::Composed(c) => Some(&c.fields),
             Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) => None,
             Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
@@ -270,6 +277,7 @@ impl Output {
             Self::Text(_) => json!({}),
             Self::Extraction(e) => json!(e),
             Self::Written(w) => w.stored(),
+            Self::Composed(c) => c.stored(),
             Self::Items(items) => generated::store_items(items),
             Self::Passages(passages) => json!({ "passages": passages }),
             Self::Interaction(i) => json!(i),
@@ -286,6 +294,7 @@ impl Output {
     /// | rendered text | `text` |
     /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
     /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
+    /// | composed object | `text`, `fields`, `passed`, `reasons`, and every field by its own name that is none of these |
     /// | items | `items` (as above), `count`, `confidence` |
     /// | passages | `passages` (each with `number`, `document_id`, `start`, `end`, `text`, `similarity`), `count` |
     /// | interaction | `user`, `document`, `kind`, `value`, `at_ms` |
@@ -303,6 +312,7 @@ impl Output {
             Self::Text(t) => json!({ "text": t }),
             Self::Extraction(e) => e.view(),
             Self::Written(w) => w.view(),
+            Self::Composed(c) => c.view(),
             Self::Items(items) => {
                 let views: Vec<Value> = items.iter().map(Self::view).collect();
                 json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
@@ -348,6 +358,7 @@ impl Output {
             "extract" => serde_json::from_value(fields).ok().map(Self::Extraction),
             "write" => Written::restore(text?, fields).map(Self::Written),
             "retrieve" => passages::restore(fields).map(Self::Passages),
+            "compose" => Composed::restore(text?, fields).map(Self::Composed),
             "items" => generated::restore_items(fields).map(Self::Items),
             "interact" => serde_json::from_value(fields).ok().map(Self::Interaction),
             _ => None,

@@ -3,6 +3,7 @@
 //! A template is the pipeline's; the document is only ever a value in it. What a document says is never rendered again, so a
 //! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
 
+mod filters;
 mod names;
 mod selection;
 mod slices;
@@ -208,6 +209,7 @@ fn environment() -> Environment<'static> {
     environment.set_debug(false);
     environment.remove_global("debug");
     environment.add_filter("tojson", to_json);
+    filters::add(&mut environment);
     environment
 }
 

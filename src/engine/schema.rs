@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::request::{Completion, Finish};
 use crate::failure::{Failure, FailureClass};
 
+/// Faults of one value that are told.
+const MOST_FAULTS: usize = 20;
+
 /// A JSON Schema that is one, compiled for judging.
 pub struct Schema {
     value: Value,
@@ -35,6 +38,12 @@ impl Schema {
     /// The schema as compact JSON, its keys in the order of the file.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// Where `value` is not valid, as a JSON Pointer, and the rule that it breaks, in the schema; the first few.
+    pub fn faults(&self, value: &Value) -> Vec<(String, String)> {
+        let faults = self.validator.iter_errors(value).take(MOST_FAULTS);
+        faults.map(|error| (error.instance_path().to_string(), error.schema_path().to_string())).collect()
     }
 
     /// The object that `completion` is.

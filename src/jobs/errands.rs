@@ -268,6 +268,7 @@ fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta),
         dead_letters: letter.into_iter().collect(),
         events: Vec::new(),
         file: None,
+        copy: None,
         tolerance: None,
     }
 }

@@ -10,6 +10,7 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::batcher::MicroBatch;
+use super::catalogue::Catalogue;
 use super::evaluator::Fate;
 use super::submission::{self, Ledgering};
 use crate::failure::{Component, Tolerance, Transient};
@@ -44,6 +45,8 @@ pub struct Committer {
     pub health: Health,
     /// How many dead letters the pipeline bears.
     pub tolerance: Tolerance,
+    /// What makes copy of the outputs of a task, if anything.
+    pub catalogue: Option<Catalogue>,
     /// Whether commits without dead letters count those of the last records, too: while there are any, and until it is known.
     pub wary: AtomicBool,
     /// Ids of vector spaces met so far.
@@ -135,6 +138,7 @@ impl Committer {
             lineages: &self.lineages,
             results_topic: self.results_topic.as_deref(),
             dead_letter_topic: self.dead_letter_topic.as_deref(),
+            catalogue: self.catalogue.as_ref(),
             embedding_sets: &sets,
         };
         let mut submission = ledgering.submission(id, batch, fates);

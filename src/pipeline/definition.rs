@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde_saphyr::Spanned;
 
+use super::catalogue::Catalogue;
 use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
 use super::problem::{DefinitionError, Problem, suggestion};
@@ -50,6 +51,8 @@ pub struct Definition {
     pub answers: Option<Answers>,
     /// How documents are recommended, where the file says it.
     pub recommendations: Option<Recommendations>,
+    /// How the copy of a catalogue is made, where it makes any.
+    pub copy: Option<Catalogue>,
 }
 
 /// Where documents come from.
@@ -220,6 +223,13 @@ impl Definition {
                 problems.push(Problem::new(path, place(recommendations), problem));
             }
         }
+        let mut copy = None;
+        if let Some(section) = &file.copy {
+            match section.value.resolve(&tasks, path.parent().unwrap_or(Path::new(""))) {
+                Ok(catalogue) => copy = Some(catalogue),
+                Err(wrong) => problems.extend(wrong.into_iter().map(|message| Problem::new(path, place(section), message))),
+            }
+        }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
@@ -242,6 +252,7 @@ impl Definition {
             searches: file.searches,
             answers: file.answers.map(|answers| answers.value),
             recommendations: file.recommendations.map(|recommendations| recommendations.value),
+            copy,
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }

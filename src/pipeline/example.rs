@@ -1,5 +1,6 @@
 //! Examples in a pipeline file: a record, and what must become of it.
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use bytes::Bytes;
@@ -11,7 +12,7 @@ use serde_json::{Map, Value};
 use super::definition::TaskDefinition;
 use super::problem::suggestion;
 use crate::failure::FailureClass;
-use crate::outcome::Output;
+use crate::outcome::{Check, Output};
 use crate::record::{Partition, Place, Record};
 
 /// One example.
@@ -73,6 +74,8 @@ pub struct ExpectOutput {
     pub grounded: Option<bool>,
     /// How many items there are.
     pub items: Option<usize>,
+    /// The checks that speak against a composed object; none where it must pass all.
+    pub reasons: Option<Vec<Check>>,
 }
 
 impl Example {
@@ -152,6 +155,9 @@ impl ExpectOutput {
         if let Some(expected) = self.grounded {
             wrong.extend(ungrounded(output, expected));
         }
+        if let Some(expected) = &self.reasons {
+            wrong.extend(unlike(output, expected));
+        }
         if let Some(expected) = self.items {
             match output {
                 Output::Items(items) if items.len() == expected => {}
@@ -215,6 +221,17 @@ fn ungrounded(output: &Output, expected: bool) -> Option<String> {
     }
 }
 
+fn unlike(output: &Output, expected: &[Check]) -> Option<String> {
+    let Output::Composed(composed) = output else {
+        return Some("expected what checks say, found nothing that they went over".into());
+    };
+    let words = |checks: &BTreeSet<Check>| checks.iter().map(|check| check.as_str()).collect::<Vec<_>>().join(", ");
+    let found: BTreeSet<Check> = composed.reasons.iter().map(|reason| reason.check).collect();
+    let expected: BTreeSet<Check> = expected.iter().copied().collect();
+    let said = composed.reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ");
+    (found != expected).then(|| format!("expected reasons of [{}], found [{}]: {said}", words(&expected), words(&found)))
+}
+
 fn quoted(text: Option<&str>) -> String {
     text.map_or_else(|| "none".into(), |text| format!("`{text}`"))
 }
@@ -272,7 +289,7 @@ impl<'de> Deserialize<'de> for ExpectTask {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "`skipped`, or a map of `label`, `min_confidence`, `text`, `contains`, `fields`, `grounded` and `items`",
+                    "`skipped`, or a map of `label`, `min_confidence`, `text`, `contains`, `fields`, `grounded`, `items` and `reasons`",
                 )
             }
 

@@ -9,6 +9,7 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
+use super::catalogue::CopyFile;
 use super::definition::Budget;
 use super::example::Example;
 use super::problem::Problem;
@@ -43,6 +44,7 @@ pub(super) struct PipelineFile {
     pub searches: Vec<String>,
     pub answers: Option<Spanned<Answers>>,
     pub recommendations: Option<Spanned<Recommendations>>,
+    pub copy: Option<Spanned<CopyFile>>,
 }
 
 /// How questions about the documents are answered.

@@ -354,7 +354,8 @@ impl Node {
             condition,
             needs: task.needs.iter().filter_map(position).collect(),
             watches: task.watches.iter().filter_map(position).collect(),
-            read: definition.tasks.iter().any(|later| later.needs.contains(&task.name) || later.watches.contains(&task.name)),
+            read: definition.tasks.iter().any(|later| later.needs.contains(&task.name) || later.watches.contains(&task.name))
+                || definition.copy.as_ref().is_some_and(|copy| copy.task == task.name),
         })
     }
 

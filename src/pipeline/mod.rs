@@ -1,6 +1,7 @@
 //! From records to committed outcomes.
 
 mod batcher;
+pub mod catalogue;
 pub mod check;
 mod committer;
 pub mod definition;

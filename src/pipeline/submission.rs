@@ -18,13 +18,14 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::batcher::MicroBatch;
+use super::catalogue::{Catalogue, Publish};
 use super::evaluator::Fate;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
 use crate::outcome::{EmbeddingSet, Interaction, Lineage, Outcome, Output, Product, Reuse};
 use crate::record::Record;
 use crate::sink::ParquetRow;
-use crate::store::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
+use crate::store::{BatchRow, CopyRows, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
 
 /// What the rows of a batch depend on besides its fates.
 #[derive(Debug)]
@@ -39,6 +40,8 @@ pub struct Ledgering<'a> {
     pub results_topic: Option<&'a str>,
     /// The topic of dead letters, if any.
     pub dead_letter_topic: Option<&'a str>,
+    /// What makes copy of the outputs of a task, if anything.
+    pub catalogue: Option<&'a Catalogue>,
     /// The ids of the vector spaces that occur.
     pub embedding_sets: &'a HashMap<Arc<EmbeddingSet>, i32>,
 }
@@ -118,6 +121,11 @@ impl Ledgering<'_> {
             dead_letters: Vec::new(),
             events: Vec::new(),
             file: None,
+            copy: self.catalogue.map(|catalogue| CopyRows {
+                task: catalogue.task.to_string(),
+                is_automatic: catalogue.publish == Publish::Automatic,
+                rows: Vec::new(),
+            }),
             tolerance: None,
         };
         for (record, fate) in batch.records.iter().zip(fates) {
@@ -143,6 +151,7 @@ impl Ledgering<'_> {
                         version: Some(document.version),
                         content: Some(content),
                     });
+                    self.copy(&mut submission, document, outcomes);
                     for (task, outcome) in outcomes.iter().enumerate() {
                         self.unit(&mut submission, record, (document, task), outcome);
                     }
@@ -151,6 +160,20 @@ impl Ledgering<'_> {
         }
         submission.dead_letters.iter_mut().for_each(|letter| letter.attempts = batch.attempts);
         submission
+    }
+
+    /// The copy of a document, whether it was made now or stood before: what checks say of it may have changed since.
+    fn copy(&self, submission: &mut Submission, document: &Document, outcomes: &[Outcome]) {
+        let (Some(catalogue), Some(copy)) = (self.catalogue, &mut submission.copy) else { return };
+        let outcome = self.tasks.iter().position(|task| *task == catalogue.task).and_then(|task| outcomes.get(task));
+        let output = match outcome {
+            Some(Outcome::Computed(product)) => Some(&product.output),
+            Some(Outcome::Reused(reuse)) => reuse.output(),
+            Some(Outcome::Skipped(_) | Outcome::Dead(_)) | None => None,
+        };
+        if let Some(Output::Composed(composed)) = output {
+            copy.rows.push(catalogue.row(document, composed));
+        }
     }
 
     fn unit(&self, submission: &mut Submission, record: &Record, (document, task): (&Document, usize), outcome: &Outcome) {

@@ -3,7 +3,7 @@
 //! | a task is named in | it runs before | without its output |
 //! |---|---|---|
 //! | `needs` | yes | this one is skipped |
-//! | the task's own template | yes | this one is skipped |
+//! | the task's own template | yes | this one is skipped, unless it is among the task's `optional` |
 //! | `when` only | yes | this one is skipped, unless the condition asks `… is defined` |
 
 use std::path::Path;
@@ -58,12 +58,18 @@ pub(super) fn resolve(lines: TaskLines, base_dir: &Path, report: &mut dyn FnMut(
         for need in wanted {
             add(&mut needs, &need, &names, &mut |message| report(at, format!("task `{name}` needs {message}")));
         }
-        for path in spec.reads(base_dir) {
+        let mut watches = Vec::new();
+        for name_of_other in spec.optional() {
+            add(&mut watches, name_of_other, &names, &mut |message| {
+                report(at, format!("task `{name}` has as optional {message}"))
+            });
+        }
+        let is_optional = |path: &str| spec.optional().iter().any(|other| other == root(path));
+        for path in spec.reads(base_dir).into_iter().filter(|path| !is_optional(path)) {
             check_read(&path, &mut needs, &names, &mut |message| {
                 report(at, format!("the template of task `{name}` reads {message}"))
             });
         }
-        let mut watches = Vec::new();
         match when.as_deref().map(Condition::new) {
             Some(Ok(condition)) => {
                 for path in condition.variables() {
@@ -87,12 +93,16 @@ fn check_read(path: &str, found: &mut Vec<Arc<str>>, names: &[Arc<str>], wrong: 
     if root(path) != "document" {
         return add(found, root(path), names, wrong);
     }
-    if let Some(field) = path.split('.').nth(1)
-        && !DOCUMENT_FIELDS.contains(&field)
-    {
-        let near = suggestion(field, DOCUMENT_FIELDS.iter().copied());
-        wrong(format!("`document.{field}`, which no document has{near} (the source's own fields are under `document.fields`)"));
+    if let Some(unknown) = unknown_field(path) {
+        wrong(unknown);
     }
+}
+
+/// What a path of a template names of a document that no document has, with the mend.
+pub(super) fn unknown_field(path: &str) -> Option<String> {
+    let field = path.strip_prefix("document.")?.split('.').next().filter(|field| !DOCUMENT_FIELDS.contains(field))?;
+    let near = suggestion(field, DOCUMENT_FIELDS.iter().copied());
+    Some(format!("`document.{field}`, which no document has{near} (the source's own fields are under `document.fields`)"))
 }
 
 fn add(found: &mut Vec<Arc<str>>, name: &str, names: &[Arc<str>], wrong: &mut dyn FnMut(String)) {

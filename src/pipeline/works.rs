@@ -91,6 +91,7 @@ impl Works {
             results_topic: definition.sinks.topic.as_ref().map(|topic| topic.name.clone()),
             dead_letter_topic: definition.sinks.dead_letters.as_ref().map(|topic| topic.name.clone()),
             health: health.clone(),
+            catalogue: definition.copy.clone(),
             tolerance: definition.tolerance,
             wary: AtomicBool::new(true),
             embedding_sets: Mutex::new(HashMap::new()),

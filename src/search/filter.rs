@@ -195,7 +195,7 @@ impl Searchable {
             ("classify", "" | "label" | "labels") => Some(FilterPlace::Label(task)),
             ("classify" | "extract" | "write" | "summarize", "confidence") => Some(FilterPlace::Confidence(task)),
             ("summarize" | "render" | "write", "" | "text") => Some(FilterPlace::Text(task)),
-            ("extract" | "write", path) => {
+            ("extract" | "write" | "compose", path) => {
                 let path: Vec<&str> = path.strip_prefix("fields.").unwrap_or(path).split('.').collect();
                 // A schema may leave open what an extraction finds.
                 let is_open = known.kind == "extract" && known.fields.is_empty();
@@ -219,7 +219,7 @@ impl Searchable {
     fn filterable(&self) -> Vec<String> {
         let of_task = |(name, known): (&String, &super::KnownTask)| match known.kind {
             "classify" => vec![name.clone(), format!("{name}.confidence")],
-            "extract" | "write" => known.fields.iter().map(|field| format!("{name}.{field}")).collect(),
+            "extract" | "write" | "compose" => known.fields.iter().map(|field| format!("{name}.{field}")).collect(),
             "summarize" | "render" => vec![format!("{name}.text")],
             _ => Vec::new(),
         };

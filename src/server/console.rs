@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::{ApiError, Code};
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 14] = [
+const FILES: [(&str, &str, &str); 15] = [
     ("index.html", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
@@ -24,6 +24,7 @@ const FILES: [(&str, &str, &str); 14] = [
     ("jobs.js", SCRIPT, include_str!("console/jobs.js")),
     ("letters.js", SCRIPT, include_str!("console/letters.js")),
     ("pipelines.js", SCRIPT, include_str!("console/pipelines.js")),
+    ("copy.js", SCRIPT, include_str!("console/copy.js")),
 ];
 
 const SCRIPT: &str = "text/javascript; charset=utf-8";

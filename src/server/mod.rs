@@ -16,6 +16,9 @@
 //! | `GET /v1/pipelines` | `read` | pipelines, their graphs and their last 24 hours |
 //! | `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}` | `read` | what could not be done, and why |
 //! | `POST /v1/dead-letters/replay` | `submit` | what is sent again |
+//! | `GET /v1/copy`, `GET /v1/copy/{document}` | `read` | what pages say of documents, and what waits to be decided |
+//! | `POST /v1/copy/{document}/approve`, `…/reject`, `…/edit` | `review` | the version, as it then is |
+//! | `GET /v1/exports/copy`, `GET /v1/sitemap.xml` | `read` | what is published, as CSV or Parquet, and where |
 //! | `GET /`, `GET /console/{file}` | nothing | the console, whose pages ask the API |
 //!
 //! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
@@ -24,6 +27,7 @@
 mod answer;
 mod console;
 mod contents;
+mod copy;
 mod documents;
 mod error;
 mod gate;
@@ -56,9 +60,10 @@ use tower_http::catch_panic::CatchPanicLayer;
 
 use self::contents::Contents;
 use self::gate::Need;
-use crate::access::Scope::{Read, Submit};
+use crate::access::Scope::{Read, Review, Submit};
 use crate::board::Board;
 use crate::config::{ConfigError, ServerConfig};
+use crate::editorial::Editorial;
 use crate::explain::Explainer;
 use crate::health::Health;
 use crate::jobs::Desk;
@@ -85,6 +90,8 @@ pub struct Service {
     pub desk: Desk,
     /// Answers `/v1/pipelines` and `/v1/dead-letters`.
     pub board: Board,
+    /// Answers `/v1/copy`, `/v1/exports/copy` and `/v1/sitemap.xml`.
+    pub editorial: Editorial,
     /// Knows who asks.
     pub gate: Gate,
 }
@@ -110,6 +117,13 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .get("/v1/dead-letters", Scope(Read), letters::list)
         .get("/v1/dead-letters/{id}", Scope(Read), letters::show)
         .post("/v1/dead-letters/replay", Scope(Submit), letters::replay)
+        .get("/v1/copy", Scope(Read), copy::list)
+        .get("/v1/copy/{document}", Scope(Read), copy::show)
+        .post("/v1/copy/{document}/approve", Scope(Review), copy::approve)
+        .post("/v1/copy/{document}/reject", Scope(Review), copy::reject)
+        .post("/v1/copy/{document}/edit", Scope(Review), copy::edit)
+        .get("/v1/exports/copy", Scope(Read), copy::export)
+        .get("/v1/sitemap.xml", Scope(Read), copy::sitemap)
 }
 
 fn router(service: Service) -> Router {

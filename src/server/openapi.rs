@@ -8,20 +8,21 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{Code, Problem};
-use super::{answer, documents, health, jobs, letters, metrics, pipelines, recommendations, search};
+use super::{answer, copy, documents, health, jobs, letters, metrics, pipelines, recommendations, search};
 
 /// The description. A test compares it with the router, line by line.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Tidemill",
-        description = "Search in what pipelines have made and recommendations of it, jobs beside the streams, and what could not be done.",
+        description = "Search in what pipelines have made and recommendations of it, copy for people to decide on, jobs beside the streams, and what could not be done.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(
         health::alive, health::ready, metrics::render, describe, search::answer, answer::answer, documents::explain,
         jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
-        pipelines::list, letters::list, letters::show, letters::replay, recommendations::list
+        pipelines::list, letters::list, letters::show, letters::replay, recommendations::list,
+        copy::list, copy::show, copy::approve, copy::reject, copy::edit, copy::export, copy::sitemap
     ),
     components(schemas(Problem, Code)),
     modifiers(&Additions)

@@ -56,6 +56,7 @@ async fn started(config: ServerConfig) -> Running {
         explainer: explainer(),
         desk: desk(),
         board: board(),
+        editorial: Editorial::new(store(), [&notes()]),
         gate: Gate::new(&config, None),
     };
     let (stop, stopped) = oneshot::channel();
@@ -243,6 +244,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
         explainer: explainer(),
         desk: desk(),
         board: board(),
+        editorial: Editorial::new(store(), [&notes()]),
         gate: gate.clone(),
     };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));

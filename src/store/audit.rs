@@ -58,6 +58,14 @@ const CHECKS: &[&str] = &[
     // An event counts as long as its result stands.
     "SELECT format('%s: result %s of document %s is an interaction, but none is counted', r.pipeline, r.task, r.document_id)
      FROM results r LEFT JOIN interactions i USING (pipeline, document_id, task) WHERE r.kind = 'interact' AND i.at IS NULL",
+    // Copy stands on live documents; what is on a page, and nothing else, holds its values for itself.
+    "SELECT format('%s: version %s of the copy of %s is %s, but the document is not there', v.pipeline, v.version, v.document_id, v.state)
+     FROM copy_versions v LEFT JOIN documents d ON d.pipeline = v.pipeline AND d.id = v.document_id
+     WHERE v.state IN ('review', 'approved') AND (d.id IS NULL OR d.deleted)",
+    "SELECT format('%s: version %s of the copy of %s is %s and holds `%s`%s', v.pipeline, v.version, v.document_id, v.state, k.field,
+                   CASE WHEN k.published THEN ' as published' ELSE '' END)
+     FROM copy_keys k JOIN copy_versions v USING (pipeline, document_id, version)
+     WHERE v.state NOT IN ('review', 'approved') OR k.published <> (v.state = 'approved')",
     // Dead letters lie within their batch.
     "SELECT format('dead letter %s at offset %s is outside its batch %s', l.id, l.record_offset, b.id)
      FROM dead_letters l JOIN batches b ON b.id = l.batch_id

@@ -5,6 +5,7 @@ mod commit;
 mod copy;
 mod dead_letters;
 mod documents;
+mod editorial;
 mod embedding_sets;
 mod explain;
 mod figures;
@@ -40,6 +41,10 @@ use search::Crowds;
 pub use commit::{CommitError, Ledgered};
 pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
 pub use documents::DocumentSource;
+pub use editorial::{
+    Approval, CopyDraft, CopyFilter, CopyOrigin, CopyPlace, CopyRow, CopyRows, CopyState, CopyVersion, Decision, NewEdit,
+    PublishedCopy, Refused,
+};
 pub use explain::{DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
 pub use figures::DayFigures;
 pub use files::StagedFile;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::StagedFile;
+use super::{CopyRows, StagedFile};
 use crate::checkpoint::CheckpointDelta;
 use crate::failure::Tolerance;
 use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
@@ -31,6 +31,8 @@ pub struct Submission {
     pub events: Vec<Event>,
     /// The file staged for the batch.
     pub file: Option<StagedFile>,
+    /// The copy that the batch brings, where the pipeline is a catalogue's.
+    pub copy: Option<CopyRows>,
     /// How many dead letters the pipeline bears, where the commit is to count those of the last records.
     pub tolerance: Option<Tolerance>,
 }

@@ -9,9 +9,9 @@
 //! Of several occurrences the first that is a word of its own counts, or else the first that begins a word, or else the first. One
 //! that cuts a number in two is none, and neither is one of fewer than four Latin letters inside a word.
 
-mod folded;
+pub(super) mod folded;
 mod fuzzy;
-mod number;
+pub(super) mod number;
 
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
@@ -78,7 +78,7 @@ impl<'a> Searcher<'a> {
         Some(Evidence { span, likeness })
     }
 
-    fn folded(&self) -> &Folded {
+    pub(super) fn folded(&self) -> &Folded {
         self.folded.get_or_init(|| Folded::of(self.text))
     }
 }

@@ -7,7 +7,9 @@ mod answer;
 mod answering;
 mod answers;
 pub mod calibration;
+mod checks;
 mod classify;
+mod compose;
 mod descriptions;
 mod each;
 mod embed;
@@ -36,7 +38,9 @@ use serde::Deserialize;
 
 pub use answer::AnswerSpec;
 pub use answering::{Answering, Claim, MOST_PASSAGES};
+pub use checks::{Checks, Places, folded};
 pub use classify::ClassifySpec;
+pub use compose::{ComposeSpec, Composer};
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
 pub use held::{Dropped, Held, Sentence};
@@ -195,15 +199,26 @@ kinds! {
     answer: Answer(AnswerSpec),
     /// What somebody did with a document.
     interact: Interact(InteractSpec),
+    /// An object that a template puts together, gone over by checks.
+    compose: Compose(ComposeSpec),
 }
 
 impl TaskSpec {
+    /// Tasks that the task's own template reads, but whose output need not be there.
+    pub fn optional(&self) -> &[String] {
+        match self {
+            Self::Compose(spec) => &spec.optional,
+            _ => &[],
+        }
+    }
+
     /// The fields that the task's objects may have by their schema, in its order; none where there is no schema. Paths are relative
     /// to `base_dir`.
     pub fn fields(&self, base_dir: &Path) -> Vec<String> {
         let schema = match self {
             Self::Extract(spec) => spec.read(base_dir).ok().map(|(_, schema)| schema),
             Self::Write(spec) => spec.read(base_dir).ok().and_then(|file| file.schema),
+            Self::Compose(spec) => spec.schema(base_dir).ok(),
             _ => None,
         };
         let properties = schema.as_ref().and_then(|schema| schema.value().get("properties")?.as_object());

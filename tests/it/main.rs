@@ -15,6 +15,7 @@ mod bad_input;
 mod bench;
 mod bucket;
 mod console;
+mod copy;
 mod dead_letters;
 mod demo;
 mod deploy;
@@ -79,6 +80,7 @@ fn main() -> ExitCode {
         recommend::trials(),
         figures::trials(),
         writer::trials(),
+        copy::trials(),
         faults::trials(),
         jobs::trials(),
         limits::trials(),

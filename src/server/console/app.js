@@ -9,6 +9,7 @@ import { document as one } from "./document.js";
 import { jobs, job } from "./jobs.js";
 import { letters, letter } from "./letters.js";
 import { pipelines } from "./pipelines.js";
+import { copies, copy } from "./copy.js";
 
 const PAGES = [
   ["", "overview", overview],
@@ -18,6 +19,7 @@ const PAGES = [
   ["jobs", "jobs", jobs, job],
   ["letters", "letters", letters, letter],
   ["pipelines", "pipelines", pipelines],
+  ["copy", "copy", copies, copy],
 ];
 
 const main = document.getElementById("main");

@@ -27,6 +27,13 @@ const WORDS = {
     forUser: "For this user", likeDocument: "Like this document", neitherHint: "without both: what is popular",
     similarTo: "{0} % like", likedBefore: "{0} % like what they liked:", sharedLabel: "{0}: {1}, too", popularWith: "liked by {0} people of late",
     noVectors: "No pipeline makes vectors to compare documents by.",
+    copy: "Copy", review: "waiting", approved: "approved", rejected: "rejected", superseded: "superseded", withdrawn: "withdrawn",
+    waitForYou: "{0} wait for a decision.", listKeys: "J and K move through the list, Enter opens.", more: "More", passed: "Every check is passed.",
+    copyKeys: "A approves, R rejects, E edits, N goes on.", approve: "Approve", reject: "Reject", takeDown: "Take down", edit: "Edit", next: "Next", save: "Save",
+    approveDespite: "Checks speak against it ({0}). Approve again to overrule them.", approvedNow: "Approved.", rejectedNow: "Rejected.", edited: "Saved; it waits to be approved.",
+    thePipeline: "the pipeline", writtenBy: "Written by", decidedBy: "Decided by", note: "Note", evidence: "Where each fact comes from", fact: "Fact", saidBy: "Said by", inText: "text, bytes {0} to {1}",
+    ofCharacters: "{0} of {1} characters", breaksSchema: "Breaks the schema", bannedWord: "Banned word", unfoundedClaim: "Unfounded claim",
+    notTheSources: "Not from the source", notSaid: "The source does not say it", noAddress: "No address", notUnique: "Another page has it",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -54,6 +61,13 @@ const WORDS = {
     forUser: "이 사용자에게", likeDocument: "이 문서와 비슷한", neitherHint: "둘 다 비우면 인기 문서",
     similarTo: "{0} % 비슷함:", likedBefore: "좋아한 문서와 {0} % 비슷함:", sharedLabel: "같은 {0}: {1}", popularWith: "최근 {0}명이 좋아함",
     noVectors: "문서를 비교할 벡터를 만드는 파이프라인이 없습니다.",
+    copy: "문구", review: "검토 대기", approved: "승인됨", rejected: "거절됨", superseded: "대체됨", withdrawn: "철회됨",
+    waitForYou: "{0}건이 결정을 기다립니다.", listKeys: "J와 K로 옮겨 다니고 Enter로 엽니다.", more: "더 보기", passed: "모든 검사를 통과했습니다.",
+    copyKeys: "A 승인, R 거절, E 고치기, N 다음.", approve: "승인", reject: "거절", takeDown: "내리기", edit: "고치기", next: "다음", save: "저장",
+    approveDespite: "검사에 걸렸습니다({0}). 그래도 승인하려면 한 번 더 누르십시오.", approvedNow: "승인했습니다.", rejectedNow: "거절했습니다.", edited: "저장했습니다. 승인을 기다립니다.",
+    thePipeline: "파이프라인", writtenBy: "쓴 이", decidedBy: "결정한 이", note: "메모", evidence: "사실마다 나온 곳", fact: "사실", saidBy: "근거", inText: "본문 {0}–{1}바이트",
+    ofCharacters: "{1}자 중 {0}자", breaksSchema: "스키마에 어긋남", bannedWord: "금지된 말", unfoundedClaim: "근거 없는 주장",
+    notTheSources: "원본에 없는 값", notSaid: "원본에 없는 말", noAddress: "주소 없음", notUnique: "다른 페이지와 같음",
   },
 };
 

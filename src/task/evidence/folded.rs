@@ -12,7 +12,7 @@ use crate::outcome::Span;
 ///
 /// It is made grapheme by grapheme, which composes as the whole would, and lets every part be traced to whole characters.
 #[derive(Debug, Default)]
-pub(super) struct Folded {
+pub(in crate::task) struct Folded {
     text: String,
     units: Vec<Unit>,
     letters: OnceCell<Vec<(usize, char)>>,
@@ -28,7 +28,7 @@ struct Unit {
 }
 
 impl Folded {
-    pub(super) fn of(original: &str) -> Self {
+    pub(in crate::task) fn of(original: &str) -> Self {
         let mut folded = Self::default();
         let mut spaced = false;
         for (at, grapheme) in original.grapheme_indices(true) {
@@ -57,7 +57,7 @@ impl Folded {
         folded
     }
 
-    pub(super) fn text(&self) -> &str {
+    pub(in crate::task) fn text(&self) -> &str {
         &self.text
     }
 
@@ -67,7 +67,7 @@ impl Folded {
     }
 
     /// What of the original the bytes `place` of the folded text come from. `place` is not empty.
-    pub(super) fn original(&self, place: Range<usize>) -> Span {
+    pub(in crate::task) fn original(&self, place: Range<usize>) -> Span {
         let unit = |at: usize| self.units.partition_point(|unit| unit.start <= at).checked_sub(1).and_then(|i| self.units.get(i));
         let start = unit(place.start).map_or(0, |unit| unit.span.start);
         let end = unit(place.end.saturating_sub(1)).map_or(start, |unit| unit.span.end);

@@ -21,7 +21,7 @@ struct Run {
 }
 
 /// Where `text`, which is folded, first says `number`.
-pub(super) fn find(text: &str, number: f64) -> Option<Range<usize>> {
+pub(in crate::task) fn find(text: &str, number: f64) -> Option<Range<usize>> {
     let mut at = 0;
     while let Some(run) = next_run(text, at) {
         at = run.place.end;
@@ -37,8 +37,23 @@ pub(super) fn find(text: &str, number: f64) -> Option<Range<usize>> {
     None
 }
 
+/// Every number that `text`, which is folded, says: where, and what it means, where that can be told.
+pub(in crate::task) fn all(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
+    let mut found = Vec::new();
+    let mut at = 0;
+    while let Some(run) = next_run(text, at) {
+        let (value, end) = match with_units(text, &run) {
+            Some((total, end)) => (Some(total), end),
+            None => (readings(text, &run.groups, &run.marks).first().copied(), run.place.end),
+        };
+        at = end;
+        found.push((run.place.start..end, value));
+    }
+    found
+}
+
 /// The number that all of `text` is, if it is one written in digits.
-pub(super) fn written(text: &str) -> Option<f64> {
+pub(in crate::task) fn written(text: &str) -> Option<f64> {
     let digits = text.strip_prefix('-').unwrap_or(text);
     let run = next_run(digits, 0).filter(|run| run.place == (0..digits.len()))?;
     let value = *readings(digits, &run.groups, &run.marks).first()?;
@@ -204,6 +219,14 @@ mod tests {
         assert_eq!(found("약 1억 2000만 원", 120_000_000.0), Some("1억 2000만"));
         assert_eq!(found("2.5만 명", 25_000.0), Some("2.5만"));
         assert_eq!(found("3천만원", 30_000_000.0), Some("3천만"));
+    }
+
+    #[test]
+    fn all_numbers_of_a_text_are_told_with_what_they_mean() {
+        let text = "40 x 25.5 cm, 3만 5천원, 2026.01.05";
+        let found: Vec<(&str, Option<f64>)> = all(text).into_iter().map(|(place, value)| (&text[place], value)).collect();
+        let expected = [("40", Some(40.0)), ("25.5", Some(25.5)), ("3만 5천", Some(35_000.0)), ("2026.01.05", None)];
+        assert_eq!(found, expected);
     }
 
     #[test]

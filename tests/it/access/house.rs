@@ -10,6 +10,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidemill::access::{NewSecret, Scope};
 use tidemill::board::Board;
 use tidemill::config::{DatasetConfig, EngineConfig, JobsConfig, ServerConfig};
+use tidemill::editorial::Editorial;
 use tidemill::engine::Engine;
 use tidemill::explain::Explainer;
 use tidemill::failure::Component;
@@ -73,6 +74,7 @@ impl House {
             explainer: Explainer::new(database.store.clone(), &definitions, None),
             desk: Desk::new(database.store.clone(), &JobsConfig::default(), Names::new(&definitions, &datasets)),
             board: Board::new(database.store.clone(), &definitions, None),
+            editorial: Editorial::new(database.store.clone(), &definitions),
             gate: Gate::new(&config, Some(database.store.clone())),
         };
         let listener = server::bind(&config, async || Ok(false)).await.unwrap();

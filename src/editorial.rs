@@ -1,0 +1,417 @@
+//! The editors' desk: what pages say of documents, what speaks against it, and what people decide.
+//!
+//! Whatever waits or is published is gone over again when it is looked at and when it is approved: the document may have changed since
+//! it was written, and the pipeline's file, too.
+//!
+//! | approved is | if |
+//! |---|---|
+//! | never | it breaks the schema, has no address, or another page has a value that must be unique |
+//! | all the same, and on record | a check speaks against it that the person names |
+//! | otherwise | nothing speaks against it |
+
+mod cursor;
+mod export;
+mod refusal;
+mod sitemap;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::stream::Stream;
+use serde::Serialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use self::refusal::refusal;
+use crate::document::Document;
+use crate::failure::{Failure, Transient};
+use crate::nearest::suggestion;
+use crate::outcome::{Check, Reason};
+use crate::pipeline::catalogue::Catalogue;
+use crate::pipeline::definition::Definition;
+use crate::store::{
+    Approval, CopyDraft, CopyFilter, CopyPlace, CopyState, CopyVersion, Decision, NewEdit, Reader, Refused, Store,
+};
+
+pub use export::{ExportFormat, script_json};
+pub use refusal::EditorialError;
+pub use sitemap::PAGES;
+
+/// Versions that one list holds at most.
+pub const MOST_COPIES: i64 = 500;
+
+/// Times that a version is gone over while its document changes under the hands of whoever decides.
+const ATTEMPTS: usize = 3;
+
+/// Letters of a note.
+const NOTE: usize = 2_000;
+
+/// Shows and decides for the catalogues of one process. Clones share it.
+#[derive(Debug, Clone)]
+pub struct Editorial {
+    store: Store,
+    reader: Reader,
+    catalogues: Arc<Vec<Entry>>,
+}
+
+#[derive(Debug, Clone)]
+struct Entry {
+    pipeline: String,
+    tenant: Arc<str>,
+    catalogue: Catalogue,
+}
+
+/// Versions in one state.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Copies)]
+pub struct Queue {
+    /// The versions, by pipeline and document.
+    pub copies: Vec<CopyVersion>,
+    /// How many wait for a person, over all pages.
+    pub in_review: i64,
+    /// The cursor of the next page.
+    pub next: Option<String>,
+}
+
+/// The copy of a document with everything that a person needs to decide.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+#[schema(as = Copy)]
+pub struct CopyView {
+    /// The pipeline.
+    pub pipeline: String,
+    /// The document.
+    pub document_id: String,
+    /// What the document says; absent where it was deleted.
+    pub source: Option<CopySource>,
+    /// The version to decide on: the latest that waits, or else what is published.
+    pub current: Option<CopyVersion>,
+    /// What is on the page.
+    pub published: Option<CopyVersion>,
+    /// What is on the page of each object in it that is markup, as JSON that may stand in a script element.
+    pub markup: Map<String, Value>,
+    /// Every version, the latest first. What waits or is published is as checks see it now.
+    pub versions: Vec<CopyVersion>,
+    /// The JSON Schema that the content keeps to.
+    pub schema: Value,
+}
+
+/// What a document says.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub struct CopySource {
+    /// Its version.
+    pub version: i64,
+    /// Its text, into which traces point.
+    pub text: String,
+    /// Its fields, which traces name.
+    pub fields: Map<String, Value>,
+}
+
+/// What somebody decides on.
+#[derive(Debug, Clone, Default)]
+pub struct Verdict {
+    /// The pipeline; may be left out where there is one catalogue.
+    pub pipeline: Option<String>,
+    /// The document.
+    pub document_id: String,
+    /// The version that they have seen.
+    pub version: i32,
+    /// Who they are.
+    pub by: String,
+    /// What they say of it.
+    pub note: Option<String>,
+}
+
+impl Editorial {
+    /// The desk of these pipelines, as far as they are catalogues.
+    pub fn new<'a>(store: Store, definitions: impl IntoIterator<Item = &'a Definition>) -> Self {
+        let entry = |definition: &Definition| {
+            let (pipeline, tenant) = (definition.name.to_string(), definition.tenant.clone());
+            definition.copy.clone().map(|catalogue| Entry { pipeline, tenant, catalogue })
+        };
+        Self { reader: store.reader(None), store, catalogues: Arc::new(definitions.into_iter().filter_map(entry).collect()) }
+    }
+
+    /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
+    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+        let Some(tenant) = tenant else { return self.clone() };
+        let theirs = self.catalogues.iter().filter(|entry| entry.tenant == *tenant).cloned().collect();
+        Self { reader: self.reader.of(tenant.clone()), catalogues: Arc::new(theirs), ..self.clone() }
+    }
+
+    /// Versions in a state, of one catalogue or of all, behind the cursor.
+    ///
+    /// # Errors
+    /// Where there is no such catalogue, the cursor is none, or the database is unavailable.
+    pub async fn queue(
+        &self,
+        pipeline: Option<&str>,
+        state: CopyState,
+        limit: i64,
+        behind: Option<&str>,
+    ) -> Result<Queue, EditorialError> {
+        let mut pipelines: Vec<String> = match pipeline {
+            Some(_) => vec![self.entry(pipeline)?.pipeline.clone()],
+            None => self.catalogues.iter().map(|entry| entry.pipeline.clone()).collect(),
+        };
+        pipelines.sort();
+        let after = behind.map(cursor::read).transpose()?;
+        let limit = limit.clamp(1, MOST_COPIES);
+        let mut copies = Vec::new();
+        for pipeline in pipelines.iter().filter(|pipeline| after.as_ref().is_none_or(|after| **pipeline >= after.pipeline)) {
+            let left = limit - copies.len() as i64;
+            let after = after.as_ref().filter(|after| after.pipeline == *pipeline);
+            let after = after.map(|after| (after.document_id.clone(), after.version));
+            let filter = CopyFilter { pipeline: pipeline.clone(), state, after, limit: left };
+            copies.extend(self.reader.copy_versions(&filter).await?);
+            if copies.len() as i64 == limit {
+                break;
+            }
+        }
+        self.note_duplicates(copies.iter_mut()).await?;
+        let next = copies.last().filter(|_| copies.len() as i64 == limit).map(cursor::write);
+        Ok(Queue { copies, in_review: self.reader.copy_in_review(&pipelines).await?, next })
+    }
+
+    /// Everything about the copy of a document.
+    ///
+    /// # Errors
+    /// Where there is no such catalogue, no copy, or the database is unavailable.
+    pub async fn show(&self, pipeline: Option<&str>, document_id: &str) -> Result<CopyView, EditorialError> {
+        let entry = self.entry(pipeline)?;
+        let mut versions = self.versions(entry, document_id).await?;
+        let document = self.reader.current_document(&entry.pipeline, document_id).await?;
+        let stands = |version: &CopyVersion| matches!(version.state, CopyState::Review | CopyState::Approved);
+        if let Some(document) = &document {
+            for version in versions.iter_mut().filter(|version| stands(version)) {
+                let draft = entry.gone_over(document, version.content.clone())?;
+                (version.reasons, version.traces, version.document_version) = (draft.reasons, draft.traces, document.version);
+            }
+        }
+        self.note_duplicates(versions.iter_mut().filter(|version| stands(version))).await?;
+        let in_state = |state| versions.iter().find(|version| version.state == state).cloned();
+        let published = in_state(CopyState::Approved);
+        let current = in_state(CopyState::Review).or_else(|| published.clone());
+        let markup = published.iter().flat_map(|version| &version.content).filter(|(_, value)| value.get("@context").is_some());
+        Ok(CopyView {
+            pipeline: entry.pipeline.clone(),
+            document_id: document_id.to_owned(),
+            markup: markup.map(|(name, value)| (name.clone(), script_json(value).into())).collect(),
+            source: document.map(|document| CopySource {
+                version: document.version,
+                text: document.text.to_string(),
+                fields: if document.fields.is_empty() { document.metadata } else { document.fields },
+            }),
+            current,
+            published,
+            versions,
+            schema: entry.catalogue.composer.schema().clone(),
+        })
+    }
+
+    /// Puts a version on its page, although these checks speak against it.
+    ///
+    /// # Errors
+    /// See [`EditorialError`]; nothing has changed then.
+    pub async fn approve(&self, verdict: Verdict, despite: &[Check]) -> Result<CopyVersion, EditorialError> {
+        let (entry, decision) = self.decision(verdict)?;
+        for _ in 0..ATTEMPTS {
+            let version = self.standing(entry, &decision).await?;
+            if version.state != CopyState::Review {
+                return Err(refusal(Refused::Decided(version.state), &decision));
+            }
+            let document = self.document(entry, &decision).await?;
+            let draft = entry.gone_over(&document, version.content)?;
+            let never: Vec<&Reason> = draft.reasons.iter().filter(|reason| !reason.check.may_be_overruled()).collect();
+            if !never.is_empty() {
+                return Err(EditorialError::Conflict(format!("it cannot be published as it is: {}; edit it", sentences(&never))));
+            }
+            let against: Vec<&Reason> = draft.reasons.iter().filter(|reason| !despite.contains(&reason.check)).collect();
+            if !against.is_empty() {
+                let mut checks: Vec<Check> = against.iter().map(|reason| reason.check).collect();
+                checks.sort_unstable();
+                checks.dedup();
+                let names = checks.iter().map(|check| format!("`{check}`")).collect::<Vec<_>>().join(", ");
+                let message =
+                    format!("checks speak against it: {}; edit it, or name {names} under `despite`", sentences(&against));
+                return Err(EditorialError::Conflict(message));
+            }
+            let approval =
+                Approval { decision: decision.clone(), draft, document_version: document.version, despite: despite.to_vec() };
+            match self.store.approve_copy(&approval).await {
+                Err(Refused::Moved) => {}
+                done => return done.map_err(|refused| refusal(refused, &decision)),
+            }
+        }
+        Err(refusal(Refused::Moved, &decision))
+    }
+
+    /// Says no to a version. One that is published leaves its page.
+    ///
+    /// # Errors
+    /// See [`EditorialError`]; nothing has changed then.
+    pub async fn reject(&self, verdict: Verdict) -> Result<CopyVersion, EditorialError> {
+        let (entry, decision) = self.decision(verdict)?;
+        self.standing(entry, &decision).await?;
+        self.store.reject_copy(&decision).await.map_err(|refused| refusal(refused, &decision))
+    }
+
+    /// Adds a version with what somebody wrote instead. It waits to be approved.
+    ///
+    /// # Errors
+    /// See [`EditorialError`]; nothing has changed then.
+    pub async fn edit(&self, verdict: Verdict, content: Map<String, Value>) -> Result<CopyVersion, EditorialError> {
+        let (entry, decision) = self.decision(verdict)?;
+        for _ in 0..ATTEMPTS {
+            let version = self.standing(entry, &decision).await?;
+            if version.content == content {
+                return Err(EditorialError::Invalid("the content is as it was; change something, or approve it".into()));
+            }
+            let document = self.document(entry, &decision).await?;
+            let draft = entry.gone_over(&document, content.clone())?;
+            let wrong: Vec<&Reason> = draft.reasons.iter().filter(|reason| !reason.check.may_be_overruled()).collect();
+            if !wrong.is_empty() {
+                return Err(EditorialError::Invalid(format!("that cannot be published: {}", sentences(&wrong))));
+            }
+            let task = entry.catalogue.task.to_string();
+            let edit = NewEdit { decision: decision.clone(), task, draft, document_version: document.version };
+            match self.store.edit_copy(&edit).await {
+                Err(Refused::Moved) => {}
+                done => return done.map_err(|refused| refusal(refused, &decision)),
+            }
+        }
+        Err(refusal(Refused::Moved, &decision))
+    }
+
+    /// What is on the pages of a catalogue, in pieces of a file.
+    ///
+    /// # Errors
+    /// Where there is no such catalogue.
+    pub fn export(
+        &self,
+        pipeline: Option<&str>,
+        format: ExportFormat,
+    ) -> Result<impl Stream<Item = Result<Bytes, Transient>> + Send + 'static + use<>, EditorialError> {
+        let entry = self.entry(pipeline)?;
+        let fields = entry.catalogue.composer.schema().get("properties").and_then(Value::as_object);
+        let fields = fields.into_iter().flat_map(|fields| fields.keys().cloned()).collect();
+        Ok(export::export(self.reader.clone(), entry.pipeline.clone(), fields, format))
+    }
+
+    /// The sitemap of a catalogue's pages: the file of that number, from 1, or without one the only file or the index of all.
+    ///
+    /// # Errors
+    /// Where there is no such catalogue or file, the pipeline's file does not say where sitemaps lie and there are several, or the
+    /// database is unavailable.
+    pub async fn sitemap(&self, pipeline: Option<&str>, file: Option<i64>) -> Result<String, EditorialError> {
+        let entry = self.entry(pipeline)?;
+        let (pages, changed_ms) = self.reader.count_published(&entry.pipeline).await?;
+        let files = ((pages + PAGES - 1) / PAGES).max(1);
+        let file = match file {
+            Some(file) if !(1..=files).contains(&file) => {
+                return Err(EditorialError::Invalid(format!("there is no sitemap {file}; there are {files}")));
+            }
+            None if files > 1 => {
+                let addresses: Result<Vec<String>, String> = (1..=files).map(|file| entry.catalogue.sitemap(file)).collect();
+                return Ok(sitemap::index(&addresses.map_err(EditorialError::Invalid)?, changed_ms));
+            }
+            file => file.unwrap_or(1),
+        };
+        let pages = self.reader.published_pages(&entry.pipeline, (file - 1) * PAGES, PAGES).await?;
+        Ok(sitemap::pages(&pages))
+    }
+
+    fn entry(&self, pipeline: Option<&str>) -> Result<&Entry, EditorialError> {
+        let names = || self.catalogues.iter().map(|entry| entry.pipeline.as_str());
+        let found = match pipeline {
+            Some(name) => self.catalogues.iter().find(|entry| entry.pipeline == name),
+            None if self.catalogues.len() > 1 => {
+                let known = names().collect::<Vec<_>>().join(", ");
+                return Err(EditorialError::Invalid(format!(
+                    "there are several catalogues; say which under `pipeline`: {known}"
+                )));
+            }
+            None => self.catalogues.first(),
+        };
+        found.ok_or_else(|| {
+            EditorialError::Invalid(match pipeline {
+                Some(name) if !self.catalogues.is_empty() => {
+                    format!("`{name}` is no catalogue; {}", suggestion(name, names().collect::<Vec<_>>()))
+                }
+                _ => "no pipeline here is a catalogue; a section `copy` in its file makes one".into(),
+            })
+        })
+    }
+
+    fn decision(&self, verdict: Verdict) -> Result<(&Entry, Decision), EditorialError> {
+        let entry = self.entry(verdict.pipeline.as_deref())?;
+        let Verdict { document_id, version, by, note, .. } = verdict;
+        if document_id.contains('\0') || note.as_ref().is_some_and(|note| note.contains('\0') || note.chars().count() > NOTE) {
+            return Err(EditorialError::Invalid(format!("a note has at most {NOTE} letters, and nothing holds U+0000")));
+        }
+        Ok((entry, Decision { pipeline: entry.pipeline.clone(), document_id, version, by, note }))
+    }
+
+    async fn versions(&self, entry: &Entry, document_id: &str) -> Result<Vec<CopyVersion>, EditorialError> {
+        let unknown = || EditorialError::Unknown {
+            pipeline: entry.pipeline.clone(),
+            document_id: document_id.chars().take(200).collect(),
+            version: None,
+        };
+        if document_id.contains('\0') {
+            return Err(unknown());
+        }
+        let versions = self.reader.copy_history(&entry.pipeline, document_id).await?;
+        if versions.is_empty() { Err(unknown()) } else { Ok(versions) }
+    }
+
+    /// The version that is decided on, seen with the eyes of whoever decides, who may not touch what he cannot see.
+    async fn standing(&self, entry: &Entry, decision: &Decision) -> Result<CopyVersion, EditorialError> {
+        let versions = self.versions(entry, &decision.document_id).await?;
+        let version = versions.into_iter().find(|version| version.version == decision.version);
+        version.ok_or_else(|| refusal(Refused::Unknown, decision))
+    }
+
+    async fn document(&self, entry: &Entry, decision: &Decision) -> Result<Document, EditorialError> {
+        let document = self.reader.current_document(&entry.pipeline, &decision.document_id).await?;
+        document.ok_or_else(|| EditorialError::Conflict(format!("document `{}` is deleted", decision.document_id)))
+    }
+
+    /// Adds what only the ledger knows: that another document has the same.
+    async fn note_duplicates<'a>(&self, versions: impl Iterator<Item = &'a mut CopyVersion>) -> Result<(), Transient> {
+        let mut versions: Vec<&mut CopyVersion> = versions.collect();
+        let place = |version: &CopyVersion| CopyPlace {
+            pipeline: version.pipeline.clone(),
+            document_id: version.document_id.clone(),
+            version: version.version,
+        };
+        let places: Vec<CopyPlace> = versions.iter().map(|version| place(version)).collect();
+        if places.is_empty() {
+            return Ok(());
+        }
+        for (at, field, other) in self.reader.copy_duplicates(&places).await? {
+            let Some(index) = places.iter().position(|place| *place == at) else { continue };
+            let version = &mut versions[index];
+            let says = match version.content.get(&field) {
+                Some(Value::String(text)) => text.clone(),
+                _ => version.url.clone().unwrap_or_default(),
+            };
+            let message = format!("document `{other}` has the same `{field}`");
+            version.reasons.push(Reason { check: Check::Unique, path: format!("/{field}"), says, message });
+        }
+        Ok(())
+    }
+}
+
+impl Entry {
+    fn gone_over(&self, document: &Document, content: Map<String, Value>) -> Result<CopyDraft, EditorialError> {
+        let composed = self.catalogue.composer.compose(document, Value::Object(content)).map_err(|failure| match failure {
+            Failure::Poison(poison) => EditorialError::Invalid(poison.reason),
+            Failure::Transient(transient) => EditorialError::Unavailable(transient),
+        })?;
+        Ok(self.catalogue.draft(document, &composed))
+    }
+}
+
+fn sentences(reasons: &[&Reason]) -> String {
+    reasons.iter().map(|reason| reason.message.as_str()).collect::<Vec<_>>().join("; ")
+}

@@ -1,0 +1,184 @@
+// Copy for people to decide on: what waits, what speaks against it, what the source says, and every version.
+
+import { announce, ask, attempt, choice, facts, field, fill, h, json, table } from "./page.js";
+import { moment, number, say } from "./words.js";
+
+const STATES = ["review", "approved", "rejected", "superseded", "withdrawn"];
+const CHECKS = { schema: "breaksSchema", banned: "bannedWord", claims: "unfoundedClaim", quoted: "notTheSources", grounded: "notSaid", url: "noAddress", unique: "notUnique" };
+
+const place = (copy) => `#/copy/${encodeURIComponent(copy.document_id)}?${new URLSearchParams({ pipeline: copy.pipeline })}`;
+const headline = (content) => Object.values(content).find((value) => typeof value === "string") ?? "";
+const author = (version) => version.created_by ?? say("thePipeline");
+const objection = (reason) => h("li", {}, h("strong", {}, say(CHECKS[reason.check])), " ", h("q", {}, reason.says), " ", h("span", { class: "quiet" }, reason.message));
+
+/** Does what a key says, as long as the page is shown and nobody is writing. */
+function keys(signal, actions) {
+  const pressed = (event) => {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest("input, textarea, select")) return;
+    const action = actions[event.key.toLowerCase()];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  };
+  window.addEventListener("keydown", pressed, { signal });
+}
+
+export function copies(signal, parameters) {
+  const list = h("div", {}, say("loading"));
+  const state = parameters.get("state") ?? "review";
+  const form = h("form", { class: "row", onchange: () => (location.hash = `#/copy?${new URLSearchParams(new FormData(form))}`) },
+    field(say("state"), choice("state", STATES.map((name) => [name, say(name)]), state)));
+  const load = (cursor) =>
+    attempt(async () => {
+      const query = new URLSearchParams({ state, ...(cursor && { cursor }) });
+      const found = await ask(`/v1/copy?${query}`, undefined, signal);
+      fill(list,
+        h("p", {}, say("waitForYou", number(found.in_review)), " ", h("small", {}, say("listKeys"))),
+        found.copies.length === 0 ? h("p", { class: "quiet" }, say("nothing")) : h("ol", { class: "hits" }, found.copies.map((copy) =>
+          h("li", { class: "card" },
+            h("h2", {}, h("a", { href: place(copy) }, headline(copy.content))),
+            h("p", { class: "quiet" }, `${copy.document_id} · ${copy.pipeline} · ${say("version")} ${copy.version} · ${author(copy)} · ${moment(copy.decided_ms ?? copy.created_ms)}`),
+            copy.reasons.length ? h("ul", { class: "bad" }, copy.reasons.map(objection)) : h("p", { class: "good" }, say("passed"))))),
+        found.next ? h("button", { type: "button", onclick: () => load(found.next) }, say("more")) : "");
+    });
+  const step = (by) => {
+    const links = [...list.querySelectorAll("h2 a")];
+    const at = links.indexOf(document.activeElement);
+    links[at < 0 ? (by > 0 ? 0 : links.length - 1) : Math.min(links.length - 1, Math.max(0, at + by))]?.focus();
+  };
+  keys(signal, { j: () => step(1), k: () => step(-1) });
+  load();
+  return [form, list];
+}
+
+/** A text with places of it marked; places are in bytes. */
+function marked(text, traces) {
+  const bytes = new TextEncoder().encode(text);
+  const part = (from, to) => new TextDecoder().decode(bytes.subarray(from, to));
+  const places = traces.filter((trace) => trace.start != null).sort((a, b) => a.start - b.start);
+  const parts = [];
+  let at = 0;
+  for (const { start, end, says } of places) {
+    if (start < at) continue;
+    parts.push(part(at, start), h("mark", { title: says }, part(start, end)));
+    at = end;
+  }
+  return [...parts, part(at)];
+}
+
+/** A text of the copy, with its facts marked. */
+function told(text, path, traces) {
+  const found = traces.filter((trace) => trace.path === path).map((trace) => [text.indexOf(trace.says), trace.says]);
+  const parts = [];
+  let at = 0;
+  for (const [start, says] of found.filter(([start]) => start >= 0).sort((a, b) => a[0] - b[0])) {
+    if (start < at) continue;
+    parts.push(text.slice(at, start), h("mark", {}, says));
+    at = start + says.length;
+  }
+  return [...parts, text.slice(at)];
+}
+
+const content = (version) =>
+  facts(Object.entries(version.content).map(([name, value]) =>
+    [name, typeof value === "string" ? h("span", {}, told(value, `/${name}`, version.traces)) : json(value)]));
+
+function editor(view, version, done) {
+  const rules = view.schema.properties ?? {};
+  const inputs = Object.entries(version.content).map(([name, value]) => {
+    const text = typeof value === "string";
+    const most = text ? rules[name]?.maxLength : null;
+    const input = h("textarea", { name, rows: text ? (most > 100 ? 3 : 1) : 8, spellcheck: text });
+    input.value = text ? value : JSON.stringify(value, null, 2);
+    const count = h("small", {});
+    const recount = () => {
+      if (!most) return;
+      const letters = [...input.value].length;
+      count.textContent = say("ofCharacters", number(letters), number(most));
+      count.className = letters > most ? "bad" : "";
+    };
+    input.addEventListener("input", recount);
+    recount();
+    return { name, text, input, count };
+  });
+  const save = (event) => {
+    event.preventDefault();
+    attempt(async () => {
+      const written = Object.fromEntries(inputs.map(({ name, text, input }) => [name, text ? input.value : JSON.parse(input.value)]));
+      await ask(`/v1/copy/${encodeURIComponent(view.document_id)}/edit?${new URLSearchParams({ pipeline: view.pipeline })}`, { version: version.version, content: written });
+      announce(say("edited"));
+      done();
+    });
+  };
+  return h("form", { class: "card", onsubmit: save },
+    inputs.map(({ name, input, count }) => h("label", {}, h("span", {}, name), input, count)),
+    h("p", { class: "buttons" }, h("button", {}, say("save")), " ", h("button", { type: "button", onclick: done }, say("back"))));
+}
+
+export function copy(id, signal, parameters) {
+  const all = h("div", {}, say("loading"));
+  const pipeline = parameters.get("pipeline") ?? "";
+  const query = new URLSearchParams(pipeline && { pipeline });
+  let view;
+  let sure = false;
+
+  const decide = (what, body, said) =>
+    attempt(async () => {
+      await ask(`/v1/copy/${encodeURIComponent(id)}/${what}?${query}`, { version: view.current.version, ...body });
+      announce(said);
+      await next();
+    });
+  const next = async () => {
+    const { copies } = await ask(`/v1/copy?${new URLSearchParams({ state: "review", limit: 2 })}`, undefined, signal);
+    const other = copies.find((each) => each.document_id !== id || each.pipeline !== view.pipeline);
+    if (other) location.hash = place(other);
+    else location.hash = "#/copy";
+  };
+  const approve = () => {
+    if (view?.current?.state !== "review") return;
+    const despite = [...new Set(view.current.reasons.map((reason) => reason.check))];
+    if (despite.length > 0 && !sure) {
+      sure = true;
+      announce(say("approveDespite", view.current.reasons.map((reason) => `${say(CHECKS[reason.check])}: ${reason.says}`).join(", ")));
+      return;
+    }
+    decide("approve", { despite }, say("approvedNow"));
+  };
+  const reject = () => view?.current && decide("reject", {}, say("rejectedNow"));
+  const edit = () => {
+    if (!view?.current) return;
+    const form = editor(view, view.current, refresh);
+    fill(all, form);
+    form.querySelector("textarea").focus();
+  };
+  const refresh = () =>
+    attempt(async () => {
+      sure = false;
+      view = await ask(`/v1/copy/${encodeURIComponent(id)}?${query}`, undefined, signal).catch((error) => {
+        fill(all, h("p", { class: "bad" }, error.message));
+        throw error;
+      });
+      const { current, source } = view;
+      fill(all,
+        current && h("p", { class: "buttons" },
+          current.state === "review" && h("button", { type: "button", onclick: approve }, `${say("approve")} (A)`), " ",
+          h("button", { type: "button", onclick: reject }, `${say(current.state === "review" ? "reject" : "takeDown")} (R)`), " ",
+          h("button", { type: "button", onclick: edit }, `${say("edit")} (E)`), " ",
+          h("button", { type: "button", onclick: () => attempt(next) }, `${say("next")} (N)`)),
+        current && (current.reasons.length ? h("ul", { class: "bad" }, current.reasons.map(objection)) : h("p", { class: "good" }, say("passed"))),
+        h("div", { class: "cards wide" },
+          current && h("section", { class: "card" },
+            h("h2", {}, headline(current.content), " ", h("span", { class: "badge" }, `${say(current.state)} ${current.version}`)),
+            current.url && h("p", {}, h("code", {}, current.url)), content(current)),
+          h("section", { class: "card" }, h("h2", {}, say("source"), " ", h("a", { href: `#/documents/${encodeURIComponent(id)}?${query}` }, id)),
+            source ? h("p", { class: "source" }, marked(source.text, current?.traces ?? [])) : h("p", { class: "bad" }, say("deleted")))),
+        current && table(say("evidence"), [say("place"), say("fact"), say("saidBy")], current.traces.map((trace) =>
+          [trace.path, trace.says, trace.field != null ? h("code", {}, trace.field) : say("inText", number(trace.start), number(trace.end))])),
+        table(say("history"), [say("version"), say("state"), say("writtenBy"), say("copy"), say("time"), say("decidedBy"), say("note")],
+          view.versions.map((version) => [String(version.version), say(version.state), author(version), headline(version.content),
+            moment(version.created_ms), version.decided_by ?? "", version.note ?? ""])));
+    });
+  keys(signal, { a: approve, r: reject, e: edit, n: () => attempt(next) });
+  refresh();
+  return [h("p", {}, h("a", { href: "#/copy" }, say("back")), " ", h("small", {}, say("copyKeys"))), all];
+}

@@ -1,0 +1,264 @@
+//! `/v1/copy`: what the editors' desk shows and takes, as JSON; with what is published as files, for shops and for crawlers.
+//!
+//! Exports lie beside `/v1/copy/{document}` and not below it, where they would hide a document of that name.
+
+use axum::body::{Body, Bytes};
+use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
+use axum::extract::{Path, Query, State};
+use axum::http::header;
+use axum::response::{IntoResponse, Response};
+use axum::{Extension, Json};
+use serde::Deserialize;
+use serde_json::{Map, Value};
+use utoipa::ToSchema;
+
+use super::Service;
+use super::error::{ApiError, Code, Problem};
+use super::gate::Caller;
+use crate::editorial::{CopyView, Editorial, EditorialError, ExportFormat, MOST_COPIES, Queue, Verdict};
+use crate::nearest::suggestion;
+use crate::outcome::Check;
+use crate::store::{CopyState, CopyVersion};
+
+/// Versions of a list unless told.
+const LISTED: i64 = 50;
+
+/// Which versions to list.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listing {
+    state: Option<String>,
+    pipeline: Option<String>,
+    limit: Option<i64>,
+    cursor: Option<String>,
+}
+
+/// Which catalogue.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Parameters {
+    pipeline: Option<String>,
+}
+
+/// Which catalogue, in which format.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exporting {
+    format: Option<String>,
+    pipeline: Option<String>,
+}
+
+/// Which catalogue, and which of its sitemaps.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Mapping {
+    pipeline: Option<String>,
+    file: Option<i64>,
+}
+
+/// A version goes on its page.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = ApproveCopy)]
+pub struct Approving {
+    /// The version that you have seen.
+    version: i32,
+    /// Checks that speak against it and are overruled; the schema and the address cannot be.
+    #[serde(default)]
+    despite: Vec<Check>,
+    /// What you say of it.
+    #[serde(default)]
+    note: Option<String>,
+}
+
+/// A version is refused, or leaves its page.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = RejectCopy)]
+pub struct Rejecting {
+    /// The version that you have seen.
+    version: i32,
+    /// Why.
+    #[serde(default)]
+    note: Option<String>,
+}
+
+/// A version is written anew.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = EditCopy)]
+pub struct Editing {
+    /// The version that you have changed.
+    version: i32,
+    /// The whole content as it should be.
+    content: Map<String, Value>,
+    /// What you say of it.
+    #[serde(default)]
+    note: Option<String>,
+}
+
+fn desk(service: &Service, caller: &Caller) -> Editorial {
+    service.editorial.seen_by(caller.tenant.as_ref())
+}
+
+/// Copy that waits, or stands in another state
+#[utoipa::path(get, path = "/v1/copy", operation_id = "list_copy", tag = "copy", security(("token" = ["read"])),
+    params(("state" = Option<String>, Query, description = "review unless told; or approved, rejected, superseded, withdrawn"),
+           ("pipeline" = Option<String>, Query, description = "Only of this catalogue"),
+           ("limit" = Option<i64>, Query, description = "Most versions; 50 unless told", minimum = 1, maximum = 500),
+           ("cursor" = Option<String>, Query, description = "`next` of the page before")),
+    responses((status = 200, description = "The versions", body = Queue), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn list(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    parameters: Result<Query<Listing>, QueryRejection>,
+) -> Result<Json<Queue>, ApiError> {
+    let Query(Listing { state, pipeline, limit, cursor }) = parameters?;
+    let state = match state {
+        Some(word) => CopyState::named(&word).ok_or_else(|| {
+            let known = CopyState::ALL.map(CopyState::as_str);
+            ApiError::invalid(format!("`{word}` is no state of copy; {}", suggestion(&word, known)))
+        })?,
+        None => CopyState::Review,
+    };
+    let limit = limit.unwrap_or(LISTED);
+    if !(1..=MOST_COPIES).contains(&limit) {
+        return Err(ApiError::invalid(format!("`limit` is no number from 1 to {MOST_COPIES}")));
+    }
+    Ok(Json(desk(&service, &caller).queue(pipeline.as_deref(), state, limit, cursor.as_deref()).await?))
+}
+
+/// The copy of a document: versions, reasons, evidence and the source beside it
+#[utoipa::path(get, path = "/v1/copy/{document}", operation_id = "show_copy", tag = "copy", security(("token" = ["read"])),
+    params(("document" = String, Path, description = "The document's id"),
+           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
+    responses((status = 200, description = "The copy", body = CopyView), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn show(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    document: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Json<CopyView>, ApiError> {
+    let (Path(document), Query(Parameters { pipeline })) = (document?, parameters?);
+    Ok(Json(desk(&service, &caller).show(pipeline.as_deref(), &document).await?))
+}
+
+/// Put a version on its page
+///
+/// What was there is superseded. Of two people who decide on the same version, the second is refused with `conflict`.
+#[utoipa::path(post, path = "/v1/copy/{document}/approve", operation_id = "approve_copy", tag = "copy", security(("token" = ["review"])), request_body = Approving,
+    params(("document" = String, Path, description = "The document's id"),
+           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
+    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn approve(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    document: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<CopyVersion>, ApiError> {
+    let Approving { version, despite, note } = read(&body?)?;
+    let verdict = Verdict { version, note, ..verdict(&caller, document, parameters)? };
+    Ok(Json(desk(&service, &caller).approve(verdict, &despite).await?))
+}
+
+/// Refuse a version, or take a page down
+#[utoipa::path(post, path = "/v1/copy/{document}/reject", operation_id = "reject_copy", tag = "copy", security(("token" = ["review"])), request_body = Rejecting,
+    params(("document" = String, Path, description = "The document's id"),
+           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
+    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn reject(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    document: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<CopyVersion>, ApiError> {
+    let Rejecting { version, note } = read(&body?)?;
+    let verdict = Verdict { version, note, ..verdict(&caller, document, parameters)? };
+    Ok(Json(desk(&service, &caller).reject(verdict).await?))
+}
+
+/// Write a version anew
+///
+/// It keeps to the schema, goes through the same checks, and waits to be approved. What is generated later waits beside it.
+#[utoipa::path(post, path = "/v1/copy/{document}/edit", operation_id = "edit_copy", tag = "copy", security(("token" = ["review"])), request_body = Editing,
+    params(("document" = String, Path, description = "The document's id"),
+           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
+    responses((status = 200, description = "The new version", body = CopyVersion), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn edit(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    document: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<CopyVersion>, ApiError> {
+    let Editing { version, content, note } = read(&body?)?;
+    let verdict = Verdict { version, note, ..verdict(&caller, document, parameters)? };
+    Ok(Json(desk(&service, &caller).edit(verdict, content).await?))
+}
+
+/// What is on the pages, as a file
+#[utoipa::path(get, path = "/v1/exports/copy", operation_id = "export_copy", tag = "copy", security(("token" = ["read"])),
+    params(("format" = Option<String>, Query, description = "csv unless told, or parquet"),
+           ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
+    responses((status = 200, description = "The file; it ends early where the database is gone", content((String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"))),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn export(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    parameters: Result<Query<Exporting>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(Exporting { format, pipeline }) = parameters?;
+    let word = format.as_deref().unwrap_or("csv");
+    let format = ExportFormat::named(word).ok_or_else(|| {
+        ApiError::invalid(format!("`{word}` is no format of exports; {}", suggestion(word, ["csv", "parquet"])))
+    })?;
+    let stream = desk(&service, &caller).export(pipeline.as_deref(), format)?;
+    let name = format!("attachment; filename=\"copy.{}\"", if format == ExportFormat::Csv { "csv" } else { "parquet" });
+    let headers = [(header::CONTENT_TYPE, format.content_type()), (header::CONTENT_DISPOSITION, name.as_str())];
+    Ok((headers, Body::from_stream(stream)).into_response())
+}
+
+/// The sitemap of what is on the pages
+///
+/// One file, or where there are more than 20,000 pages the index of them; `file` is the number of one of those.
+#[utoipa::path(get, path = "/v1/sitemap.xml", operation_id = "sitemap", tag = "copy", security(("token" = ["read"])),
+    params(("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one"),
+           ("file" = Option<i64>, Query, description = "The number of a file, from 1", minimum = 1)),
+    responses((status = 200, description = "The sitemap", body = String, content_type = "application/xml"),
+              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+pub async fn sitemap(
+    State(service): State<Service>,
+    Extension(caller): Extension<Caller>,
+    parameters: Result<Query<Mapping>, QueryRejection>,
+) -> Result<Response, ApiError> {
+    let Query(Mapping { pipeline, file }) = parameters?;
+    let xml = desk(&service, &caller).sitemap(pipeline.as_deref(), file).await?;
+    Ok(([(header::CONTENT_TYPE, "application/xml")], xml).into_response())
+}
+
+fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
+    serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("the body is not what is asked for: {error}")))
+}
+
+fn verdict(
+    caller: &Caller,
+    document: Result<Path<String>, PathRejection>,
+    parameters: Result<Query<Parameters>, QueryRejection>,
+) -> Result<Verdict, ApiError> {
+    let (Path(document_id), Query(Parameters { pipeline })) = (document?, parameters?);
+    Ok(Verdict { pipeline, document_id, by: caller.name.to_string(), ..Verdict::default() })
+}
+
+impl From<EditorialError> for ApiError {
+    fn from(error: EditorialError) -> Self {
+        let message = error.to_string();
+        match error {
+            EditorialError::Invalid(_) => Self::invalid(message),
+            EditorialError::Unknown { .. } => Self::new(Code::UnknownDocument, message),
+            EditorialError::Conflict(_) => Self::new(Code::Conflict, message),
+            EditorialError::Unavailable(transient) => Self::unavailable(&transient),
+        }
+    }
+}

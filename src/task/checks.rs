@@ -1,0 +1,252 @@
+//! Checks of an object that people are to read, each pure: against the object itself and against the document that it is about.
+//!
+//! | check | looks at | says something of |
+//! |---|---|---|
+//! | `banned` | every text | words that must not stand there |
+//! | `claims` | every text | words of the list that the source does not say as well |
+//! | `quoted` | the fields named | each string or number that is no field of the source and does not stand in its text |
+//! | `grounded` | the fields named | each number, with its unit, and each name that the source does not say |
+//!
+//! What the schema lists (`enum`, `const`) is a choice and no fact. A name is a word with a capital that no sentence begins with, or
+//! one of capitals or digits among its letters; where most words begin with a capital, as in titles, such a capital tells nothing.
+//! Korean has no capitals: there, numbers are looked at, Latin words, and what `claims` lists.
+
+mod source;
+mod wording;
+mod words;
+
+use std::fmt;
+
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Error, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::{Map, Value};
+
+use self::source::Source;
+use self::wording::facts;
+use super::evidence::folded::Folded;
+use super::evidence::is_choice;
+use crate::document::Document;
+use crate::nearest::suggestion;
+use crate::outcome::{Check, Reason, Trace};
+
+/// Letters of a value that a reason quotes.
+const QUOTED: usize = 80;
+
+/// What is looked at, as pipeline files say it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Checks {
+    /// Words that must not stand anywhere.
+    pub banned: Vec<String>,
+    /// Words that state a fact: where one stands, the source must say it, too.
+    pub claims: Vec<String>,
+    /// Fields whose values must be the source's own.
+    pub quoted: Places,
+    /// Fields whose numbers and names the source must say.
+    pub grounded: Places,
+}
+
+/// Fields of an object by their names, or all of them.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Places {
+    /// Every field.
+    All,
+    /// These.
+    Named(Vec<String>),
+}
+
+impl Default for Places {
+    fn default() -> Self {
+        Self::Named(Vec::new())
+    }
+}
+
+impl Places {
+    fn have(&self, name: &str) -> bool {
+        match self {
+            Self::All => true,
+            Self::Named(names) => names.iter().any(|known| known == name),
+        }
+    }
+
+    fn names(&self) -> &[String] {
+        match self {
+            Self::All => &[],
+            Self::Named(names) => names,
+        }
+    }
+}
+
+impl Checks {
+    /// What is wrong with them, where the object has fields of these names.
+    pub(super) fn problems(&self, fields: &[String]) -> Vec<String> {
+        let mut problems = Vec::new();
+        for (key, places) in [("quoted", &self.quoted), ("grounded", &self.grounded)] {
+            for name in places.names().iter().filter(|name| !fields.contains(name)) {
+                let near = suggestion(name, fields.iter().map(String::as_str));
+                problems.push(format!("has `checks.{key}` of `{name}`, which is no field of its schema; {near}"));
+            }
+        }
+        for (key, words) in [("banned", &self.banned), ("claims", &self.claims)] {
+            if words.iter().any(|word| Folded::of(word).text().trim().is_empty()) {
+                problems.push(format!("has an empty word among `checks.{key}`: take it out"));
+            }
+        }
+        problems
+    }
+
+    /// What the checks say against `fields`, which are about `document`, and where the facts in them come from.
+    pub(super) fn go_over(&self, document: &Document, fields: &Map<String, Value>, schema: &Value) -> (Vec<Reason>, Vec<Trace>) {
+        let source = Source::of(document);
+        let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
+        let words: Vec<(Check, Folded)> =
+            lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, Folded::of(word)))).collect();
+        let mut round = Round { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
+        for (name, value) in fields {
+            let manner = Manner { quoted: self.quoted.have(name), grounded: self.grounded.have(name) };
+            round.walk(&format!("/{}", name.replace('~', "~0").replace('/', "~1")), value, manner);
+        }
+        // Words first, as they are listed: what a person sees at once stands above what has to be looked up.
+        round.reasons.sort_by_key(|reason| reason.check);
+        (round.reasons, round.traces)
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Manner {
+    quoted: bool,
+    grounded: bool,
+}
+
+/// One going over.
+struct Round<'a> {
+    source: Source<'a>,
+    words: Vec<(Check, Folded)>,
+    schema: &'a Value,
+    reasons: Vec<Reason>,
+    traces: Vec<Trace>,
+}
+
+impl Round<'_> {
+    fn walk(&mut self, path: &str, value: &Value, manner: Manner) {
+        match value {
+            Value::Object(fields) => {
+                for (name, inner) in fields {
+                    self.walk(&format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")), inner, manner);
+                }
+            }
+            Value::Array(items) => {
+                for (index, inner) in items.iter().enumerate() {
+                    self.walk(&format!("{path}/{index}"), inner, manner);
+                }
+            }
+            _ if is_choice(self.schema, path, value) => {}
+            Value::String(text) if !text.trim().is_empty() => {
+                self.words_of(path, text);
+                self.facts_of(path, value, text, manner);
+            }
+            Value::Number(number) => self.facts_of(path, value, &number.to_string(), manner),
+            Value::String(_) | Value::Bool(_) | Value::Null => {}
+        }
+    }
+
+    fn words_of(&mut self, path: &str, text: &str) {
+        let folded = Folded::of(text);
+        for (check, word) in &self.words {
+            let Some(place) = words::find(folded.text(), word.text().trim()) else { continue };
+            let span = folded.original(place);
+            let says = text[span.start..span.end].to_owned();
+            let message = match check {
+                Check::Banned => format!("`{}` says \"{says}\", which the pipeline bans", &path[1..]),
+                _ => match self.source.word(word.text().trim()) {
+                    Some(from) => {
+                        self.traces.push(Trace { path: path.to_owned(), says, from });
+                        continue;
+                    }
+                    None => format!("`{}` says \"{says}\", which the source does not", &path[1..]),
+                },
+            };
+            self.reasons.push(Reason { check: *check, path: path.to_owned(), says, message });
+        }
+    }
+
+    fn facts_of(&mut self, path: &str, value: &Value, text: &str, manner: Manner) {
+        if !(manner.quoted || manner.grounded) {
+            return;
+        }
+        if let Some(from) = self.source.whole(value, manner.quoted) {
+            self.traces.push(Trace { path: path.to_owned(), says: text.to_owned(), from });
+            return;
+        }
+        if manner.quoted || value.is_number() {
+            let says = shortened(text);
+            let message = format!("`{}` is \"{says}\", which is no field of the source and not in its text", &path[1..]);
+            let check = if manner.quoted { Check::Quoted } else { Check::Grounded };
+            self.reasons.push(Reason { check, path: path.to_owned(), says, message });
+            return;
+        }
+        for fact in facts(text) {
+            let says = text[fact.place.start..fact.place.end].to_owned();
+            match self.source.fact(&fact) {
+                Some(from) => self.traces.push(Trace { path: path.to_owned(), says, from }),
+                None => {
+                    let message = format!("`{}` says \"{says}\", which the source does not", &path[1..]);
+                    self.reasons.push(Reason { check: Check::Grounded, path: path.to_owned(), says, message });
+                }
+            }
+        }
+    }
+}
+
+fn shortened(text: &str) -> String {
+    let mut short: String = text.chars().take(QUOTED).collect();
+    if short.len() < text.len() {
+        short.push('…');
+    }
+    short
+}
+
+/// A text under which two are the same to a reader: compatibility normalization, case folding, white space collapsed.
+pub fn folded(text: &str) -> String {
+    Folded::of(text).text().trim().to_owned()
+}
+
+impl Serialize for Places {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match self {
+            Self::All => serializer.serialize_str("all"),
+            Self::Named(names) => names.serialize(serializer),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Places {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AllOrNames;
+
+        impl<'de> Visitor<'de> for AllOrNames {
+            type Value = Places;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("`all`, or a list of fields")
+            }
+
+            fn visit_str<E: Error>(self, word: &str) -> Result<Places, E> {
+                match word {
+                    "all" => Ok(Places::All),
+                    _ => Err(E::custom(format!("`{word}` names no fields: write `all`, or a list of them"))),
+                }
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Places, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(names)).map(Places::Named)
+            }
+        }
+
+        deserializer.deserialize_any(AllOrNames)
+    }
+}
+
+#[cfg(test)]
+mod tests;

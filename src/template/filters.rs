@@ -1,0 +1,99 @@
+//! Filters of our own, for texts that become part of a page.
+//!
+//! | filter | makes |
+//! |---|---|
+//! | `slug` | of "Oak bread board, 40 cm" `oak-bread-board-40-cm`: the part of an address that people can read |
+//! | `within(n)` | of a text one of at most `n` characters, cut between words, with `…` where it was cut |
+
+use minijinja::{Environment, Error, ErrorKind};
+use unicode_normalization::UnicodeNormalization;
+use unicode_normalization::char::is_combining_mark;
+use unicode_segmentation::UnicodeSegmentation;
+
+/// Letters of a slug: beyond these nobody reads it, and Korean ones triple when an address is written in ASCII.
+const SLUG_LETTERS: usize = 80;
+
+/// Makes the filters known.
+pub(super) fn add(environment: &mut Environment<'static>) {
+    environment.add_filter("slug", slug);
+    environment.add_filter("within", within);
+}
+
+/// Accents go, other scripts stay; what is neither letter nor digit parts words.
+fn slug(text: &str) -> Result<String, Error> {
+    // Taken apart, marks of Latin letters are characters of their own; put together again, Hangul is whole.
+    let plain: String = text.nfkd().filter(|letter| !is_combining_mark(*letter)).nfc().flat_map(char::to_lowercase).collect();
+    let mut slug = String::new();
+    let mut letters = 0;
+    for word in plain.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()) {
+        let length = word.chars().count() + usize::from(!slug.is_empty());
+        if letters + length > SLUG_LETTERS && !slug.is_empty() {
+            break;
+        }
+        if !slug.is_empty() {
+            slug.push('-');
+        }
+        slug.extend(word.chars().take(SLUG_LETTERS));
+        letters += length;
+    }
+    if slug.is_empty() {
+        return Err(Error::new(ErrorKind::InvalidOperation, "`slug` was given a text without letters and digits"));
+    }
+    Ok(slug)
+}
+
+/// Characters are counted as JSON Schema counts them: code points.
+fn within(text: &str, most: usize) -> String {
+    let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
+    if text.chars().count() <= most {
+        return text;
+    }
+    let room = most.saturating_sub(1);
+    let end = text.char_indices().nth(room).map_or(text.len(), |(at, _)| at);
+    let between_words = text[..end].rfind(' ').filter(|at| text[..*at].chars().count() * 2 > room);
+    // Without a space in its second half, the text is cut between what readers take for letters.
+    let between_letters = || text.grapheme_indices(true).map(|(at, _)| at).take_while(|at| *at <= end).last().unwrap_or(0);
+    let kept = if text[end..].starts_with(' ') { end } else { between_words.unwrap_or_else(between_letters) };
+    let kept =
+        text[..kept].trim_end_matches(|letter: char| letter.is_whitespace() || matches!(letter, ',' | ';' | ':' | '-' | '|'));
+    if room == 0 { String::new() } else { format!("{kept}…") }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn slugs_are_readable_in_every_script() {
+        assert_eq!(slug("Oak bread board, 40 x 25 cm!").unwrap(), "oak-bread-board-40-x-25-cm");
+        assert_eq!(slug("  Crème brûlée — Ｓｅｔ № 5 ").unwrap(), "creme-brulee-set-no-5");
+        assert_eq!(slug("핸드드립 커피 세트").unwrap(), "핸드드립-커피-세트");
+        assert_eq!(slug(&"word ".repeat(40)).unwrap().chars().count(), 79);
+        assert!(slug("?!").is_err());
+    }
+
+    #[test]
+    fn a_text_is_cut_between_words() {
+        assert_eq!(within("An oak board", 12), "An oak board");
+        assert_eq!(within("An oak board, for bread", 15), "An oak board…");
+        assert_eq!(within("Donaudampfschifffahrt", 10), "Donaudamp…");
+        assert_eq!(within("가\u{1112}\u{1161}\u{11ab}나다라", 4), "가…", "no syllable is taken apart");
+        assert_eq!(within("abc", 0), "");
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_is_longer_than_asked(text in ".{0,80}", most in 0usize..60) {
+            prop_assert!(within(&text, most).chars().count() <= most);
+        }
+
+        #[test]
+        fn a_slug_of_a_slug_is_itself(text in ".{0,80}") {
+            if let Ok(first) = slug(&text) {
+                prop_assert_eq!(slug(&first).unwrap(), first);
+            }
+        }
+    }
+}

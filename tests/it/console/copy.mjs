@@ -1,0 +1,100 @@
+// node copy.mjs DRIVER BROWSER ADDRESS PICTURES: decides on copy as an editor does, by keyboard. Ends with 1 at the first thing that is
+// not as it should be; leaves a picture of each page.
+
+import assert from "node:assert/strict";
+import { dirname, join } from "node:path";
+
+const [driver, browser, address, pictures] = process.argv.slice(2);
+const { chromium } = await import(driver);
+
+const app = await chromium.launch({
+  executablePath: browser,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+  // Fonts lie beside the libraries, and Korean has none elsewhere.
+  env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES, XDG_DATA_HOME: join(dirname(browser), "../../share") },
+});
+const faults = [];
+
+async function visit(options, language) {
+  const context = await app.newContext({ locale: language, ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+  page.on("pageerror", (error) => faults.push(error.message));
+  return page;
+}
+
+const ask = async (path) => (await fetch(`${address}${path}`)).json();
+const inReview = async () => (await ask("/v1/copy")).in_review;
+const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
+
+try {
+  const desk = await visit({ viewport: { width: 1280, height: 900 }, colorScheme: "light" }, "en");
+  assert.equal(await inReview(), 4);
+
+  // The queue says what waits and why; keys move through it and open.
+  await desk.goto(`${address}/#/copy`);
+  await desk.getByText("4 wait for a decision.").waitFor();
+  const list = await desk.locator("main").innerText();
+  for (const word of ["Banned word", "cheapest", "Another page has it", "Every check is passed.", "핸드드립 커피 세트"]) {
+    assert.ok(list.includes(word), `the queue does not say ${word}: ${list}`);
+  }
+  await picture(desk, "copy-queue");
+  await desk.keyboard.press("j");
+  assert.equal(await desk.evaluate(() => document.activeElement.tagName), "A");
+  await desk.keyboard.press("j");
+  await desk.keyboard.press("k");
+  await desk.keyboard.press("Enter");
+
+  // The copy stands beside its source, with its facts marked in both. A approves, and the next one follows.
+  await desk.locator("p.source mark").first().waitFor();
+  assert.ok((await desk.locator("dl mark").count()) > 0, "no fact of the copy is marked");
+  const shown = await desk.locator("main").innerText();
+  for (const word of ["CP-1", "40 x 25 cm", "Where each fact comes from", "jsonld"]) assert.ok(shown.includes(word), `the page does not say ${word}: ${shown}`);
+  assert.doesNotMatch(shown, /\[object/);
+  await picture(desk, "copy-page");
+  await desk.keyboard.press("a");
+  await desk.waitForURL(/CP-2/);
+  assert.equal(await inReview(), 3);
+  assert.equal((await ask("/v1/copy/CP-1")).published.version, 1);
+
+  // Where a check speaks, A asks first.
+  await desk.getByText("Banned word").waitFor();
+  await desk.keyboard.press("a");
+  await desk.getByText(/Approve again to overrule/).waitFor();
+  assert.equal(await inReview(), 3, "nothing is approved by one stroke against a check");
+
+  // E edits: the fields of the copy, with their lengths counted. Keys are letters there.
+  await desk.keyboard.press("e");
+  const title = desk.locator("textarea[name=title]");
+  await title.waitFor();
+  await title.fill("A lamp for a reader");
+  await desk.getByText("19 of 60 characters").waitFor();
+  await desk.locator("textarea[name=description]").fill("A lamp that is easy to read by.");
+  const markup = desk.locator("textarea[name=jsonld]");
+  await markup.fill((await markup.inputValue()).replace("The cheapest lamp there is.", "A lamp."));
+  await picture(desk, "copy-edit");
+  await desk.getByRole("button", { name: "Save" }).click();
+  await desk.getByText("waiting 2").waitFor();
+  const versions = (await ask("/v1/copy/CP-2")).versions.map(({ version, origin, state }) => `${version} ${origin} ${state}`);
+  assert.deepEqual(versions, ["2 edited review", "1 generated superseded"]);
+
+  // R rejects, by a button as well as by its key.
+  await desk.getByRole("button", { name: "Reject (R)" }).click();
+  await desk.waitForURL(/CP-[34]/);
+  assert.equal(await inReview(), 2);
+
+  // On a phone, in the dark and in Korean nothing is wider than the page.
+  const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
+  for (const [name, hash, word] of [["queue", "#/copy", "결정을 기다립니다"], ["page", "#/copy/CP-4?pipeline=seo", "다른 페이지와 같음"]]) {
+    await phone.goto(`${address}/${hash}`);
+    await phone.getByText(word).first().waitFor();
+    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
+    assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
+    await picture(phone, `phone-copy-${name}`);
+  }
+  assert.deepEqual(faults, []);
+  console.log("copy was approved, edited and rejected by keyboard");
+} finally {
+  await app.close();
+}
