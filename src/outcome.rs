@@ -3,6 +3,7 @@
 //! Each unit ends as exactly one [`Outcome`], which is what makes `in = ok + reused + skipped + dead` hold.
 
 mod generated;
+mod score;
 
 use std::sync::Arc;
 
@@ -11,6 +12,7 @@ use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
+pub use score::{Score, ScorePart};
 
 use crate::failure::Poison;
 
@@ -112,6 +114,8 @@ pub enum Output {
     Extraction(Extraction),
     /// Text that a model wrote.
     Written(Written),
+    /// A number with the parts that it is the sum of.
+    Score(Score),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
 }
@@ -197,6 +201,7 @@ impl Output {
             Self::Text(_) => "render",
             Self::Extraction(_) => "extract",
             Self::Written(_) => "write",
+            Self::Score(_) => "score",
             Self::Items(_) => "items",
         }
     }
@@ -223,7 +228,7 @@ impl Output {
             Self::Extraction(e) => e.confidence(),
             Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::Score(_) => None,
         }
     }
 
@@ -233,7 +238,7 @@ impl Output {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
             Self::Written(w) => Some(&w.text),
-            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Items(_) => None,
+            Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) | Self::Score(_) | Self::Items(_) => None,
         }
     }
 
@@ -242,7 +247,9 @@ impl Output {
         match self {
             Self::Extraction(e) => Some(&e.fields),
             Self::Written(w) => w.fields.as_ref(),
-            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) | Self::Items(_) => None,
+            Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) | Self::Score(_) | Self::Items(_) => {
+                None
+            }
         }
     }
 
@@ -258,6 +265,7 @@ impl Output {
             Self::Text(_) => json!({}),
             Self::Extraction(e) => json!(e),
             Self::Written(w) => w.stored(),
+            Self::Score(s) => json!(s),
             Self::Items(items) => generated::store_items(items),
         }
     }
@@ -272,6 +280,7 @@ impl Output {
     /// | rendered text | `text` |
     /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
     /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
+    /// | score | `value`, `maximum`, `parts` (by name) |
     /// | items | `items` (as above), `count`, `confidence` |
     pub fn view(&self) -> Value {
         match self {
@@ -287,6 +296,7 @@ impl Output {
             Self::Text(t) => json!({ "text": t }),
             Self::Extraction(e) => e.view(),
             Self::Written(w) => w.view(),
+            Self::Score(s) => s.view(),
             Self::Items(items) => {
                 let views: Vec<Value> = items.iter().map(Self::view).collect();
                 json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
@@ -329,6 +339,7 @@ impl Output {
             "render" => text.map(Self::Text),
             "extract" => serde_json::from_value(fields).ok().map(Self::Extraction),
             "write" => Written::restore(text?, fields).map(Self::Written),
+            "score" => serde_json::from_value(fields).ok().map(Self::Score),
             "items" => generated::restore_items(fields).map(Self::Items),
             _ => None,
         }

@@ -3,6 +3,7 @@
 //! A template is the pipeline's; the document is only ever a value in it. What a document says is never rendered again, so a
 //! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
 
+mod formula;
 mod names;
 mod selection;
 mod slices;
@@ -13,6 +14,7 @@ use std::sync::LazyLock;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Expression, UndefinedBehavior, Value};
 
+pub use formula::Formula;
 pub use selection::Selection;
 
 use crate::failure::{FailureClass, Poison};

@@ -19,6 +19,7 @@ mod prompt_file;
 mod prompting;
 mod render;
 mod room;
+mod score;
 mod sentences;
 mod summarize;
 pub mod training;
@@ -38,6 +39,7 @@ pub use labels::Labels;
 pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
 pub use room::Splitter;
+pub use score::ScoreSpec;
 pub use summarize::SummarizeSpec;
 pub use upstream::Upstream;
 pub use write::WriteSpec;
@@ -164,6 +166,8 @@ kinds! {
     extract: Extract(ExtractSpec),
     /// Text that a model writes after a prompt.
     write: Write(WriteSpec),
+    /// A number with the parts that it is the sum of.
+    score: Score(ScoreSpec),
 }
 
 impl TaskSpec {
