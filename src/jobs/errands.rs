@@ -269,6 +269,7 @@ fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta),
         events: Vec::new(),
         file: None,
         tolerance: None,
+        leads: None,
     }
 }
 

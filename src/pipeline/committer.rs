@@ -11,6 +11,7 @@ use uuid::Uuid;
 
 use super::batcher::MicroBatch;
 use super::evaluator::Fate;
+use super::leads::Leads;
 use super::submission::{self, Ledgering};
 use crate::failure::{Component, Tolerance, Transient};
 use crate::health::Health;
@@ -46,6 +47,8 @@ pub struct Committer {
     pub tolerance: Tolerance,
     /// Whether commits without dead letters count those of the last records, too: while there are any, and until it is known.
     pub wary: AtomicBool,
+    /// How documents become leads, if they do.
+    pub leads: Option<Leads>,
     /// Ids of vector spaces met so far.
     pub embedding_sets: Mutex<HashMap<Arc<EmbeddingSet>, i32>>,
 }
@@ -136,6 +139,7 @@ impl Committer {
             results_topic: self.results_topic.as_deref(),
             dead_letter_topic: self.dead_letter_topic.as_deref(),
             embedding_sets: &sets,
+            leads: self.leads.as_ref(),
         };
         let mut submission = ledgering.submission(id, batch, fates);
         if staged.is_none() {

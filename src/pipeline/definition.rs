@@ -8,6 +8,7 @@ use serde_saphyr::Spanned;
 
 use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
+use super::leads::Leads;
 use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
 use crate::access::{DEFAULT_TENANT, is_tenant};
@@ -47,6 +48,8 @@ pub struct Definition {
     pub searches: Vec<String>,
     /// How questions about the documents are answered, where the file says it.
     pub answers: Option<Answers>,
+    /// How documents become leads, where the file says it.
+    pub leads: Option<Leads>,
 }
 
 /// Where documents come from.
@@ -211,6 +214,11 @@ impl Definition {
                 problems.push(Problem::new(path, place(answers), problem));
             }
         }
+        if let Some(leads) = &file.leads {
+            for problem in leads.value.problems(&tasks, path.parent().unwrap_or(Path::new(""))) {
+                problems.push(Problem::new(path, place(leads), problem));
+            }
+        }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
@@ -232,6 +240,7 @@ impl Definition {
             schedules: file.schedules.into_iter().map(schedule).collect(),
             searches: file.searches,
             answers: file.answers.map(|answers| answers.value),
+            leads: file.leads.map(|leads| leads.value),
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }
@@ -253,7 +262,13 @@ impl Definition {
         models
     }
 
-    /// What in the file does not fit the operator's configuration: models, datasets and a registry that it does not name.
+    /// Whether a later task, or the lead that a document is, reads the task's output.
+    pub fn is_read(&self, task: &Arc<str>) -> bool {
+        self.tasks.iter().any(|later| later.needs.contains(task) || later.watches.contains(task))
+            || self.leads.as_ref().is_some_and(|leads| leads.reads(task))
+    }
+
+    /// What in the file does not fit the operator's configuration: models, datasets, webhooks and a registry that it does not name.
     ///
     /// Whether a model fits its task is known once it is loaded: see [`Graph::build`](super::graph::Graph::build).
     pub fn validate(&self, config: &Config) -> Vec<Problem> {
@@ -281,6 +296,13 @@ impl Definition {
             let near = suggestion(name, config.datasets.keys().map(String::as_str));
             let message = format!("the Parquet sink names dataset `{name}`, which the configuration does not{near}");
             problems.push(Problem::new(&self.path, place(&parquet.dataset), message));
+        }
+        if let Some(webhook) = self.leads.as_ref().and_then(|leads| leads.webhook.as_ref())
+            && !config.webhooks.contains_key(webhook)
+        {
+            let near = suggestion(webhook, config.webhooks.keys().map(String::as_str));
+            let message = format!("`leads` names webhook `{webhook}`, which the configuration does not{near}");
+            problems.push(Problem::new(&self.path, None, message));
         }
         if self.source.document.format == Format::Avro && config.schema_registry.url.is_none() {
             let message = "the source is Avro, and the configuration names no registry of schemas; set `schema_registry.url`";

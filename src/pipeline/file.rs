@@ -11,6 +11,7 @@ use serde_saphyr::Spanned;
 
 use super::definition::Budget;
 use super::example::Example;
+use super::leads::Leads;
 use super::problem::Problem;
 use crate::config::ScheduleConfig;
 use crate::document::{DocumentSpec, Format};
@@ -41,6 +42,7 @@ pub(super) struct PipelineFile {
     #[serde(default)]
     pub searches: Vec<String>,
     pub answers: Option<Spanned<Answers>>,
+    pub leads: Option<Spanned<Leads>>,
 }
 
 /// How questions about the documents are answered.

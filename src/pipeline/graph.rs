@@ -39,7 +39,7 @@ struct Node {
     needs: Vec<usize>,
     watches: Vec<usize>,
     counts: bool,
-    /// Whether a later task reads the output.
+    /// Whether a later task, or a lead, reads the output.
     read: bool,
 }
 
@@ -406,7 +406,7 @@ impl Node {
             condition,
             needs: task.needs.iter().filter_map(position).collect(),
             watches: task.watches.iter().filter_map(position).collect(),
-            read: definition.tasks.iter().any(|later| later.needs.contains(&task.name) || later.watches.contains(&task.name)),
+            read: definition.is_read(&task.name),
         })
     }
 

@@ -10,6 +10,7 @@ mod file;
 pub mod graph;
 mod isolation;
 mod lane;
+pub mod leads;
 pub mod problem;
 mod runner;
 mod submission;

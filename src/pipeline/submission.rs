@@ -19,6 +19,7 @@ use uuid::Uuid;
 
 use super::batcher::MicroBatch;
 use super::evaluator::Fate;
+use super::leads::Leads;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
 use crate::outcome::{EmbeddingSet, Lineage, Outcome, Output, Product, Reuse};
@@ -41,6 +42,8 @@ pub struct Ledgering<'a> {
     pub dead_letter_topic: Option<&'a str>,
     /// The ids of the vector spaces that occur.
     pub embedding_sets: &'a HashMap<Arc<EmbeddingSet>, i32>,
+    /// How documents become leads, if they do.
+    pub leads: Option<&'a Leads>,
 }
 
 /// The vector spaces that occur in `fates`.
@@ -119,6 +122,7 @@ impl Ledgering<'_> {
             events: Vec::new(),
             file: None,
             tolerance: None,
+            leads: self.leads.map(Leads::submission),
         };
         for (record, fate) in batch.records.iter().zip(fates) {
             match fate {
@@ -143,6 +147,9 @@ impl Ledgering<'_> {
                         version: Some(document.version),
                         content: Some(content),
                     });
+                    if let (Some(leads), Some(submitted)) = (self.leads, &mut submission.leads) {
+                        leads.add(document, (self.tasks, outcomes), submitted);
+                    }
                     for (task, outcome) in outcomes.iter().enumerate() {
                         self.unit(&mut submission, record, (document, task), outcome);
                     }

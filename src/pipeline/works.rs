@@ -91,6 +91,7 @@ impl Works {
             health: health.clone(),
             tolerance: definition.tolerance,
             wary: AtomicBool::new(true),
+            leads: definition.leads.clone(),
             embedding_sets: Mutex::new(HashMap::new()),
         };
         let budget = definition.budget.clone();
