@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::{ApiError, Code};
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 12] = [
+const FILES: [(&str, &str, &str); 13] = [
     ("index.html", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
@@ -20,6 +20,7 @@ const FILES: [(&str, &str, &str); 12] = [
     ("search.js", SCRIPT, include_str!("console/search.js")),
     ("document.js", SCRIPT, include_str!("console/document.js")),
     ("jobs.js", SCRIPT, include_str!("console/jobs.js")),
+    ("leads.js", SCRIPT, include_str!("console/leads.js")),
     ("letters.js", SCRIPT, include_str!("console/letters.js")),
     ("pipelines.js", SCRIPT, include_str!("console/pipelines.js")),
 ];

@@ -15,6 +15,9 @@
 //! | `GET /v1/pipelines` | `read` | pipelines, their graphs and their last 24 hours |
 //! | `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}` | `read` | what could not be done, and why |
 //! | `POST /v1/dead-letters/replay` | `submit` | what is sent again |
+//! | `GET /v1/leads`, `GET /v1/leads/{id}` | `read` | leads by their scores, and everything about one |
+//! | `GET /v1/leads/export` | `read` | leads as CSV |
+//! | `GET /v1/accounts/{key}` | `read` | a company and its leads |
 //! | `GET /`, `GET /console/{file}` | nothing | the console, whose pages ask the API |
 //!
 //! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
@@ -29,6 +32,7 @@ mod gate;
 mod guard;
 mod health;
 mod jobs;
+mod leads;
 mod letters;
 mod listening;
 mod metrics;
@@ -60,6 +64,7 @@ use crate::config::{ConfigError, ServerConfig};
 use crate::explain::Explainer;
 use crate::health::Health;
 use crate::jobs::Desk;
+use crate::leads::LeadBook;
 use crate::search::Searcher;
 
 pub use self::gate::Gate;
@@ -80,6 +85,8 @@ pub struct Service {
     pub desk: Desk,
     /// Answers `/v1/pipelines` and `/v1/dead-letters`.
     pub board: Board,
+    /// Answers `/v1/leads` and `/v1/accounts`.
+    pub leads: LeadBook,
     /// Knows who asks.
     pub gate: Gate,
 }
@@ -104,6 +111,10 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .get("/v1/dead-letters", Scope(Read), letters::list)
         .get("/v1/dead-letters/{id}", Scope(Read), letters::show)
         .post("/v1/dead-letters/replay", Scope(Submit), letters::replay)
+        .get("/v1/leads", Scope(Read), leads::list)
+        .get("/v1/leads/export", Scope(Read), leads::export)
+        .get("/v1/leads/{id}", Scope(Read), leads::show)
+        .get("/v1/accounts/{key}", Scope(Read), leads::account)
 }
 
 fn router(service: Service) -> Router {

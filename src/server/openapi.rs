@@ -8,7 +8,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{Code, Problem};
-use super::{answer, documents, health, jobs, letters, metrics, pipelines, search};
+use super::{answer, documents, health, jobs, leads, letters, metrics, pipelines, search};
 
 /// The description. A test compares it with the router, line by line.
 #[derive(OpenApi)]
@@ -21,7 +21,8 @@ use super::{answer, documents, health, jobs, letters, metrics, pipelines, search
     paths(
         health::alive, health::ready, metrics::render, describe, search::answer, answer::answer, documents::explain,
         jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
-        pipelines::list, letters::list, letters::show, letters::replay
+        pipelines::list, letters::list, letters::show, letters::replay,
+        leads::list, leads::export, leads::show, leads::account
     ),
     components(schemas(Problem, Code)),
     modifiers(&Additions)

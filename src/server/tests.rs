@@ -55,6 +55,7 @@ async fn started(config: ServerConfig) -> Running {
         explainer: explainer(),
         desk: desk(),
         board: board(),
+        leads: LeadBook::new(store(), [&notes()]),
         gate: Gate::new(&config, None),
     };
     let (stop, stopped) = oneshot::channel();
@@ -237,6 +238,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
         explainer: explainer(),
         desk: desk(),
         board: board(),
+        leads: LeadBook::new(store(), [&notes()]),
         gate: gate.clone(),
     };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));

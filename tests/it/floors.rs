@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["broker", "engine", "store"],
     &["sink", "source", "task"],
     &["pipeline"],
-    &["board", "explain", "jobs", "search"],
+    &["board", "explain", "jobs", "leads", "search"],
     &["server"],
     &["app", "cli", "demo", "lib", "main"],
 ];
