@@ -7,6 +7,7 @@ import { search } from "./search.js";
 import { document as one } from "./document.js";
 import { jobs, job } from "./jobs.js";
 import { letters, letter } from "./letters.js";
+import { leads, lead } from "./leads.js";
 import { pipelines } from "./pipelines.js";
 
 const PAGES = [
@@ -14,6 +15,7 @@ const PAGES = [
   ["search", "search", search],
   ["documents", "document", null, one],
   ["jobs", "jobs", jobs, job],
+  ["leads", "leads", leads, lead],
   ["letters", "letters", letters, letter],
   ["pipelines", "pipelines", pipelines],
 ];

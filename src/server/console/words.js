@@ -22,6 +22,11 @@ const WORDS = {
     sentAgain: "sent again", source: "Source", stopped: "stopped", running: "running", graph: "The graph of {0}",
     version: "Version", outputs: "Outputs", history: "History", label: "Label", prompt: "Prompt", reused: "taken over", deleted: "deleted", yes: "yes", no: "no",
     reads: "reads topic {0}", model: "Model", when: "when {0}", records: "Records", back: "Back",
+    leads: "Leads", noLeads: "No pipeline makes leads.", company: "Company", person: "Person", stage: "Stage", intent: "Intent", points: "Score",
+    minScore: "Least score", threshold: "From {0} on a lead is told of.", more: "Further leads", saveCsv: "Save as CSV", parts: "What the score is made of",
+    name: "Name", formula: "Formula", value: "Value", facts: "Facts", evidence: "Evidence", notSaid: "not said in the document", marked: "marked below",
+    template: "template", copy: "Copy", copied: "Copied.", selected: "Selected: copy it with the keyboard.", underWay: "on its way", ofCompany: "{0} documents of this company", deliveries: "Who was told", receiver: "Receiver",
+    delivered: "delivered", refused: "refused", given_up: "given up",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -44,6 +49,11 @@ const WORDS = {
     sentAgain: "다시 보냄", source: "소스", stopped: "멈춤", running: "실행 중", graph: "{0}의 그래프",
     version: "버전", outputs: "결과", history: "이력", label: "라벨", prompt: "프롬프트", reused: "재사용", deleted: "삭제됨", yes: "예", no: "아니요",
     reads: "토픽 {0}을(를) 읽음", model: "모델", when: "조건: {0}", records: "레코드", back: "뒤로",
+    leads: "리드", noLeads: "리드를 만드는 파이프라인이 없습니다.", company: "회사", person: "담당자", stage: "단계", intent: "의도", points: "점수",
+    minScore: "최소 점수", threshold: "{0}점부터 알립니다.", more: "다음 리드", saveCsv: "CSV로 저장", parts: "점수의 구성",
+    name: "이름", formula: "식", value: "값", facts: "사실", evidence: "근거", notSaid: "문서에 없는 내용", marked: "아래에 표시",
+    template: "템플릿", copy: "복사", copied: "복사했습니다.", selected: "선택했습니다. 키보드로 복사하십시오.", underWay: "전달 중", ofCompany: "이 회사의 문서 {0}건", deliveries: "알린 곳", receiver: "받는 곳",
+    delivered: "전달됨", refused: "거절됨", given_up: "포기함",
   },
 };
 

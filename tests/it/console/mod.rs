@@ -22,6 +22,7 @@ pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(420));
     vec![
         trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
+        trial("console::leads_show_score_evidence_and_drafts_in_a_real_browser", alone, leads),
         trial("console::every_word_is_said_in_both_languages", Needs::NOTHING, every_word),
     ]
 }
@@ -51,19 +52,40 @@ async fn every_page() {
     assert!(submitted.status().is_success(), "{}", submitted.text().await.unwrap());
 
     let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
-    let said = spawn_blocking(move || browse(&address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
+    let said =
+        spawn_blocking(move || browse("pages.mjs", &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
     eprintln!("{}", said.trim());
     demo.signal(Signal::SIGINT);
     let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
     assert!(status.success(), "told to stop, the demo ended with {status}");
 }
 
-fn browse(address: &str, pictures: &Path) -> Result<String> {
+async fn leads() {
+    let folder = open_folder();
+    let data = folder.path().join("data").display().to_string();
+    let arguments = ["demo", "--serve", "--json", "--pipeline", "pipelines/sales.yaml", "--data-dir", &data].map(str::to_owned);
+    let mut demo = Worker::start(Path::new(SOURCE), &arguments, &[]);
+    eventually("the demo serves", Duration::from_secs(240), || {
+        assert_eq!(demo.ended(), None, "the demo ended early:\n{}", demo.log());
+        ready(demo.log().contains("serving http"))
+    })
+    .await;
+    let log = demo.log();
+    let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
+    let address = report["http"].as_str().unwrap().to_owned();
+    let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
+    spawn_blocking(move || browse("leads.mjs", &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
+    demo.signal(Signal::SIGINT);
+    let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
+    assert!(status.success(), "told to stop, the demo ended with {status}");
+}
+
+fn browse(script: &str, address: &str, pictures: &Path) -> Result<String> {
     std::fs::create_dir_all(pictures)?;
     let (program, libraries) = chromium();
     let driver = fetched(&DRIVER.replace('@', "-"), fetch_driver);
     let mut node = Command::new("timeout");
-    node.args(["--kill-after=5", "150", "node"]).arg(Path::new(SOURCE).join("tests/it/console/pages.mjs"));
+    node.args(["--kill-after=5", "150", "node"]).arg(Path::new(SOURCE).join("tests/it/console").join(script));
     node.arg(driver.join("package/index.mjs")).arg(program).arg(address).arg(pictures);
     let libraries: Vec<String> = libraries.iter().map(|folder| folder.display().to_string()).collect();
     run({
