@@ -103,7 +103,10 @@ impl Session {
         definition.source.topic = format!("{}.{}", definition.source.topic, Uuid::now_v7().simple());
         definition.source.document = definition.source.document.in_json();
         let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters];
-        for topic in sinks.into_iter().flatten().map(|sink| sink.name.as_str()).chain([definition.source.topic.as_str()]) {
+        let companies =
+            definition.leads.as_ref().and_then(|leads| leads.accounts.as_ref()).map(|accounts| accounts.topic.as_str());
+        let topics = sinks.into_iter().flatten().map(|sink| sink.name.as_str()).chain(companies);
+        for topic in topics.chain([definition.source.topic.as_str()]) {
             broker.create_topic(topic)?;
         }
         config.kafka.brokers = broker.address();
