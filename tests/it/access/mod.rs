@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         trial("access::a_token_is_made_listed_and_revoked_on_the_command_line", Needs::NOTHING, tokens::command_line),
         trial("access::a_tenant_sees_its_own_rows_and_no_others", Needs::NOTHING, tenants::cannot_cross_over_http),
         trial("access::a_tenant_sees_its_own_board_and_documents", Needs::NOTHING, tenants::see_their_own_board_and_documents),
+        trial("access::a_tenant_sees_its_own_leads", Needs::NOTHING, tenants::see_their_own_leads),
         trial("access::the_policies_hold_where_the_service_does_not_ask", Needs::NOTHING, tenants::policies_hold),
         trial("access::a_pipeline_changes_its_tenant_only_by_an_order", Needs::NOTHING, tenants::handed_over_by_order),
         trial("access::the_role_is_made_once_however_many_databases_want_it", Needs::NOTHING, roles::made_once),
