@@ -3,6 +3,7 @@
 //! ```text
 //!            ┌─ runner (one a pipeline, unless it is stopped): source → lanes → ledger
 //! build ──▶  ├─ relay: outbox → topics
+//!            ├─ couriers, one a webhook that a pipeline names: deliveries → receivers
 //!            ├─ caretaker: health of database and models, sweep of files that never went live
 //!            └─ HTTP server
 //! ```
@@ -10,7 +11,7 @@
 
 mod stream;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -36,6 +37,7 @@ use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::jobs::schedules::Schedule;
 use crate::jobs::{Crew, Desk, Names, Station, Workshop};
+use crate::leads::LeadBook;
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
 use crate::pipeline::problem::{DefinitionError, Problem};
@@ -43,7 +45,7 @@ use crate::pipeline::{Isolation, Materials, Works, library};
 use crate::recommend::Recommender;
 use crate::search::Searcher;
 use crate::server::{self, Gate, Service};
-use crate::sink::{Dataset, Relay};
+use crate::sink::{Courier, Dataset, Relay};
 use crate::source::{KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
 
@@ -61,6 +63,7 @@ pub struct App {
     works: Vec<Arc<Works>>,
     stations: BTreeMap<Arc<str>, Arc<Station>>,
     schedules: Vec<Schedule>,
+    couriers: Vec<Courier>,
     datasets: Vec<Dataset>,
     isolation: Isolation,
     wedged: Arc<AtomicBool>,
@@ -93,6 +96,7 @@ impl App {
         let registry = Registry::new(&config.schema_registry, health.clone())?;
         METRICS.loading.set(1);
         let store = Store::connect(&config.database)?;
+        let couriers = couriers(&config, &definitions, &store)?;
         store.migrate().await?;
         health.up(Component::Database);
         let (engine_config, mut models) = (config.engine.clone(), config.models.clone());
@@ -114,6 +118,7 @@ impl App {
             works: Vec::new(),
             stations: BTreeMap::new(),
             schedules,
+            couriers,
             datasets: Vec::new(),
             isolation: Isolation::default(),
             wedged: Arc::default(),
@@ -185,13 +190,16 @@ impl App {
     ///
     /// # Errors
     /// Where a pipeline cannot go on; the others have drained by then.
-    pub async fn run(self, listener: TcpListener, gate: Gate, shutdown: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(mut self, listener: TcpListener, gate: Gate, shutdown: watch::Receiver<bool>) -> Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut helpers = JoinSet::new();
         let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
         helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
         helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
         let service = self.service(gate);
+        for courier in std::mem::take(&mut self.couriers) {
+            helpers.spawn(courier.run());
+        }
         let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
         let mut runners = Vec::new();
         for (definition, works) in self.definitions.iter().zip(&self.works) {
@@ -246,6 +254,7 @@ impl App {
             desk: Desk::new(self.store.clone(), &self.config.jobs, names),
             board: Board::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
             editorial: Editorial::new(self.store.clone(), &self.definitions),
+            leads: LeadBook::new(self.store.clone(), &self.definitions),
             gate,
         }
     }
@@ -279,6 +288,14 @@ impl App {
             in_flight_bytes: self.config.limits.in_flight_bytes,
         }
     }
+}
+
+/// One courier for each webhook that a pipeline names. [`Definition::validate`] has seen that all of them are configured.
+fn couriers(config: &Config, definitions: &[Definition], store: &Store) -> Result<Vec<Courier>, ConfigError> {
+    let named: BTreeSet<&String> =
+        definitions.iter().filter_map(|definition| definition.leads.as_ref()?.webhook.as_ref()).collect();
+    let courier = |name: &String| Some(Courier::new(name, config.webhooks.get(name)?, store.clone()));
+    named.into_iter().filter_map(courier).collect()
 }
 
 /// What the foreman asks for by the clock. A process that takes no part in jobs has none, and need not know what they name.

@@ -69,9 +69,9 @@ pub struct TaskPlan {
 /// Where results go.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub struct SinkPlan {
-    /// `postgres`, `parquet`, `topic` or `dead_letters`.
+    /// `postgres`, `parquet`, `topic`, `dead_letters`, `accounts` (a topic of companies) or `webhook`.
     pub kind: String,
-    /// The dataset or the topic; the ledger has no name.
+    /// The dataset, the topic or the receiver; the ledger has no name.
     pub name: Option<String>,
 }
 
@@ -232,12 +232,14 @@ impl Board {
 }
 
 fn plan(definition: &Definition) -> PipelinePlan {
-    let sinks = &definition.sinks;
+    let (sinks, leads) = (&definition.sinks, definition.leads.as_ref());
     let sink = |kind: &str, name: Option<String>| SinkPlan { kind: kind.to_owned(), name };
     let named = [
         sinks.parquet.as_ref().map(|parquet| sink("parquet", Some(parquet.dataset.value.clone()))),
         sinks.topic.as_ref().map(|topic| sink("topic", Some(topic.name.clone()))),
         sinks.dead_letters.as_ref().map(|topic| sink("dead_letters", Some(topic.name.clone()))),
+        leads.and_then(|leads| leads.accounts.as_ref()).map(|accounts| sink("accounts", Some(accounts.topic.clone()))),
+        leads.and_then(|leads| leads.webhook.clone()).map(|name| sink("webhook", Some(name))),
     ];
     PipelinePlan {
         name: definition.name.to_string(),

@@ -18,6 +18,7 @@ mod eval;
 mod explain;
 mod health;
 mod jobs;
+mod leads;
 mod ledger;
 mod migrate;
 mod models;
@@ -117,6 +118,8 @@ enum Command {
     Submit(submit::SubmitArgs),
     /// What jobs there are, and what becomes of them
     Jobs(jobs::JobsArgs),
+    /// Leads: the most promising documents, why, what was drafted, and who was told
+    Leads(leads::LeadsArgs),
     /// Jobs that are asked for by the clock
     #[command(subcommand)]
     Schedule(schedule::ScheduleCommand),
@@ -168,6 +171,7 @@ impl Cli {
                 Command::Plan(args) => plan::run(global.load(&args.flags())?, args).await,
                 Command::Submit(args) => submit::run(global.load(&[])?, args).await,
                 Command::Jobs(args) => jobs::run(global.load(&args.flags())?, args).await,
+                Command::Leads(args) => leads::run(global.load(&args.flags())?, args).await,
                 Command::Schedule(command) => schedule::run(global.load(&[])?, command).await,
                 Command::Models(command) => models::run(global.load(&[])?, command).await,
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,

@@ -9,6 +9,7 @@ mod registry;
 mod schedule;
 mod secret;
 mod server;
+mod webhook;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,6 +25,7 @@ pub use model::{ModelConfig, ModelPlace, ServerPlace};
 pub use registry::{RegistryPlace, SchemaRegistryConfig};
 pub use schedule::{Overlap, ScheduleConfig};
 pub use server::{ServerConfig, ServerLimitsConfig};
+pub use webhook::{WebhookConfig, WebhookPlace};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]
@@ -47,6 +49,8 @@ pub struct Config {
     pub models: BTreeMap<String, ModelConfig>,
     /// Datasets by the name that pipelines use.
     pub datasets: BTreeMap<String, DatasetConfig>,
+    /// Receivers by the name that pipelines use.
+    pub webhooks: BTreeMap<String, WebhookConfig>,
     /// Jobs: backfills and other work that somebody asks for.
     pub jobs: JobsConfig,
     /// Schedules by name, besides those of pipeline files.
@@ -178,6 +182,7 @@ impl Default for Config {
             engine: EngineConfig::default(),
             models: BTreeMap::new(),
             datasets: BTreeMap::new(),
+            webhooks: BTreeMap::new(),
             jobs: JobsConfig::default(),
             schedules: BTreeMap::new(),
             limits: LimitsConfig::default(),

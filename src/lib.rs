@@ -24,7 +24,7 @@
 //! |---|---|
 //! | 6 | [`app`] builds and runs everything, [`cli`] a file a command, [`demo`] embedded broker and Postgres |
 //! | 5 | [`server`] HTTP, a file an endpoint |
-//! | 4 | [`board`] what people see of pipelines, [`editorial`] copy that people decide on, [`jobs`] work beside the streams, [`search`] questions to hits, [`recommend`] what somebody may like next, [`explain`] where an output comes from |
+//! | 4 | [`board`] what people see of pipelines, [`editorial`] copy that people decide on, [`jobs`] work beside the streams, [`search`] questions to hits, [`recommend`] what somebody may like next, [`leads`] who promises most and why, [`explain`] where an output comes from |
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
 //! | 1 | [`engine`] the model host, [`store`] every line of SQL, [`broker`] the door to Kafka |
@@ -56,6 +56,7 @@ pub mod explain;
 pub mod failure;
 pub mod health;
 pub mod jobs;
+pub mod leads;
 pub mod metrics;
 pub mod nearest;
 pub mod outcome;

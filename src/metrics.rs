@@ -82,6 +82,8 @@ metrics! {
     last_progress: GaugeVec = "tidemill_last_progress_timestamp_seconds", "When the partition's position last advanced, as Unix time.", ["pipeline", "topic", "partition"];
     outbox: IntGauge = "tidemill_outbox_rows", "Events committed and not yet published.";
     published: IntCounterVec = "tidemill_published_total", "Events published from the outbox, by topic.", ["topic"];
+    deliveries: IntCounterVec = "tidemill_webhook_deliveries_total", "Attempts to tell a receiver, by what came of them: delivered, retried, refused or given_up.", ["webhook", "outcome"];
+    deliveries_waiting: IntGaugeVec = "tidemill_webhook_deliveries_waiting", "Deliveries that a receiver has not taken yet.", ["webhook"];
     retries: IntCounterVec = "tidemill_retries_total", "Attempts repeated because a part of the world was out of order.", ["component"];
     halted: IntGaugeVec = "tidemill_halted", "Whether a pipeline waits for an operator: 1 or 0.", ["pipeline"];
     ready: IntGaugeVec = "tidemill_ready", "Whether a component is in order: 1 or 0.", ["component"];

@@ -6,6 +6,7 @@ mod composed;
 mod generated;
 mod interaction;
 mod passages;
+mod score;
 
 use std::sync::Arc;
 
@@ -17,6 +18,7 @@ pub use composed::{Check, Composed, Provenance, Reason, Trace};
 pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
 pub use interaction::Interaction;
 pub use passages::Retrieved;
+pub use score::{Score, ScorePart};
 
 use crate::failure::Poison;
 
@@ -120,6 +122,8 @@ pub enum Output {
     Written(Written),
     /// An object that a template put together, gone over by checks.
     Composed(Composed),
+    /// A number with the parts that it is the sum of.
+    Score(Score),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
     /// Passages of other documents, the nearest first.
@@ -210,6 +214,7 @@ impl Output {
             Self::Extraction(_) => "extract",
             Self::Written(_) => "write",
             Self::Composed(_) => "compose",
+            Self::Score(_) => "score",
             Self::Items(_) => "items",
             Self::Passages(_) => "retrieve",
             Self::Interaction(_) => "interact",
@@ -238,7 +243,8 @@ impl Output {
             Self::Extraction(e) => e.confidence(),
             Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) | Self::Composed(_) | Self::Passages(_) | Self::Interaction(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::Composed(_) => None,
+            Self::Score(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -250,7 +256,7 @@ impl Output {
             Self::Written(w) => Some(&w.text),
             Self::Composed(c) => Some(&c.text),
             Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) => None,
-            Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
+            Self::Score(_) | Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -261,7 +267,7 @@ impl Output {
             Self::Written(w) => w.fields.as_ref(),
             Self::Composed(c) => Some(&c.fields),
             Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) => None,
-            Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
+            Self::Score(_) | Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
 
@@ -278,6 +284,7 @@ impl Output {
             Self::Extraction(e) => json!(e),
             Self::Written(w) => w.stored(),
             Self::Composed(c) => c.stored(),
+            Self::Score(s) => json!(s),
             Self::Items(items) => generated::store_items(items),
             Self::Passages(passages) => json!({ "passages": passages }),
             Self::Interaction(i) => json!(i),
@@ -295,6 +302,7 @@ impl Output {
     /// | extraction | `fields`; `grounded` and `evidence`, which have the shape of `fields`; `confidence`; and every field by its own name that is none of these |
     /// | written text | `text`, `confidence`, `truncated`; `fields`, and every field by its own name that is none of these, where the prompt has a schema |
     /// | composed object | `text`, `fields`, `passed`, `reasons`, and every field by its own name that is none of these |
+    /// | score | `value`, `maximum`, `parts` (by name) |
     /// | items | `items` (as above), `count`, `confidence` |
     /// | passages | `passages` (each with `number`, `document_id`, `start`, `end`, `text`, `similarity`), `count` |
     /// | interaction | `user`, `document`, `kind`, `value`, `at_ms` |
@@ -313,6 +321,7 @@ impl Output {
             Self::Extraction(e) => e.view(),
             Self::Written(w) => w.view(),
             Self::Composed(c) => c.view(),
+            Self::Score(s) => s.view(),
             Self::Items(items) => {
                 let views: Vec<Value> = items.iter().map(Self::view).collect();
                 json!({ "items": views, "count": items.len(), "confidence": self.confidence() })
@@ -359,6 +368,7 @@ impl Output {
             "write" => Written::restore(text?, fields).map(Self::Written),
             "retrieve" => passages::restore(fields).map(Self::Passages),
             "compose" => Composed::restore(text?, fields).map(Self::Composed),
+            "score" => serde_json::from_value(fields).ok().map(Self::Score),
             "items" => generated::restore_items(fields).map(Self::Items),
             "interact" => serde_json::from_value(fields).ok().map(Self::Interaction),
             _ => None,

@@ -4,6 +4,7 @@
 //! text full of `{{ … }}` stays as it is. Nothing is escaped: the output is text for models, not HTML.
 
 mod filters;
+mod formula;
 mod names;
 mod selection;
 mod slices;
@@ -14,6 +15,7 @@ use std::sync::LazyLock;
 use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Expression, UndefinedBehavior, Value};
 
+pub use formula::Formula;
 pub use selection::Selection;
 
 use crate::failure::{FailureClass, Poison};

@@ -33,6 +33,7 @@ const PATHS: &[&str] = &[
     "url_file",
     "token_file",
     "password_file",
+    "secret_file",
     "ca_file",
     "certificate_file",
     "key_file",
@@ -112,6 +113,9 @@ impl Config {
         }
         config.kafka.check()?;
         config.schema_registry.check()?;
+        for (name, webhook) in &config.webhooks {
+            webhook.check(name)?;
+        }
         Ok(config)
     }
 }

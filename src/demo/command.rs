@@ -108,6 +108,8 @@ impl Session {
             definition.source.document = definition.source.document.in_json();
             let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters];
             topics.extend(sinks.into_iter().flatten().map(|sink| sink.name.clone()).chain([definition.source.topic.clone()]));
+            let accounts = definition.leads.as_ref().and_then(|leads| leads.accounts.as_ref());
+            topics.extend(accounts.map(|accounts| accounts.topic.clone()));
             with_dataset(&mut config, definition)?;
         }
         topics.iter().try_for_each(|topic| broker.create_topic(topic))?;

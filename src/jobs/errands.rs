@@ -270,6 +270,7 @@ fn submission(pipeline: &str, task: &str, (id, delta): (Uuid, &CheckpointDelta),
         file: None,
         copy: None,
         tolerance: None,
+        leads: None,
     }
 }
 

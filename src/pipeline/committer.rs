@@ -12,6 +12,7 @@ use uuid::Uuid;
 use super::batcher::MicroBatch;
 use super::catalogue::Catalogue;
 use super::evaluator::Fate;
+use super::leads::Leads;
 use super::submission::{self, Ledgering};
 use crate::failure::{Component, Tolerance, Transient};
 use crate::health::Health;
@@ -49,6 +50,8 @@ pub struct Committer {
     pub catalogue: Option<Catalogue>,
     /// Whether commits without dead letters count those of the last records, too: while there are any, and until it is known.
     pub wary: AtomicBool,
+    /// How documents become leads, if they do.
+    pub leads: Option<Leads>,
     /// Ids of vector spaces met so far.
     pub embedding_sets: Mutex<HashMap<Arc<EmbeddingSet>, i32>>,
 }
@@ -140,6 +143,7 @@ impl Committer {
             dead_letter_topic: self.dead_letter_topic.as_deref(),
             catalogue: self.catalogue.as_ref(),
             embedding_sets: &sets,
+            leads: self.leads.as_ref(),
         };
         let mut submission = ledgering.submission(id, batch, fates);
         if staged.is_none() {

@@ -9,6 +9,7 @@ use serde_saphyr::Spanned;
 use super::catalogue::Catalogue;
 use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
+use super::leads::Leads;
 use super::problem::{DefinitionError, Problem, suggestion};
 use super::tasks;
 use crate::access::{DEFAULT_TENANT, is_tenant};
@@ -53,6 +54,8 @@ pub struct Definition {
     pub recommendations: Option<Recommendations>,
     /// How the copy of a catalogue is made, where it makes any.
     pub copy: Option<Catalogue>,
+    /// How documents become leads, where the file says it.
+    pub leads: Option<Leads>,
 }
 
 /// Where documents come from.
@@ -230,6 +233,11 @@ impl Definition {
                 Err(wrong) => problems.extend(wrong.into_iter().map(|message| Problem::new(path, place(section), message))),
             }
         }
+        if let Some(leads) = &file.leads {
+            for problem in leads.value.problems(&tasks, path.parent().unwrap_or(Path::new(""))) {
+                problems.push(Problem::new(path, place(leads), problem));
+            }
+        }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
         }
@@ -253,6 +261,7 @@ impl Definition {
             answers: file.answers.map(|answers| answers.value),
             recommendations: file.recommendations.map(|recommendations| recommendations.value),
             copy,
+            leads: file.leads.map(|leads| leads.value),
             examples: file.examples.into_iter().map(|e| Example { place: place(&e), ..e.value }).collect(),
         })
     }
@@ -289,7 +298,14 @@ impl Definition {
         models
     }
 
-    /// What in the file does not fit the operator's configuration: models, datasets and a registry that it does not name.
+    /// Whether a later task, or the lead that a document is, reads the task's output.
+    pub fn is_read(&self, task: &Arc<str>) -> bool {
+        self.tasks.iter().any(|later| later.needs.contains(task) || later.watches.contains(task))
+            || self.copy.as_ref().is_some_and(|copy| copy.task == *task)
+            || self.leads.as_ref().is_some_and(|leads| leads.reads(task))
+    }
+
+    /// What in the file does not fit the operator's configuration: models, datasets, webhooks and a registry that it does not name.
     ///
     /// Whether a model fits its task is known once it is loaded: see [`Graph::build`](super::graph::Graph::build).
     pub fn validate(&self, config: &Config) -> Vec<Problem> {
@@ -317,6 +333,13 @@ impl Definition {
             let near = suggestion(name, config.datasets.keys().map(String::as_str));
             let message = format!("the Parquet sink names dataset `{name}`, which the configuration does not{near}");
             problems.push(Problem::new(&self.path, place(&parquet.dataset), message));
+        }
+        if let Some(webhook) = self.leads.as_ref().and_then(|leads| leads.webhook.as_ref())
+            && !config.webhooks.contains_key(webhook)
+        {
+            let near = suggestion(webhook, config.webhooks.keys().map(String::as_str));
+            let message = format!("`leads` names webhook `{webhook}`, which the configuration does not{near}");
+            problems.push(Problem::new(&self.path, None, message));
         }
         if self.source.document.format == Format::Avro && config.schema_registry.url.is_none() {
             let message = "the source is Avro, and the configuration names no registry of schemas; set `schema_registry.url`";

@@ -1,6 +1,6 @@
 //! Examples in a pipeline file: a record, and what must become of it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use bytes::Bytes;
@@ -76,6 +76,10 @@ pub struct ExpectOutput {
     pub items: Option<usize>,
     /// The checks that speak against a composed object; none where it must pass all.
     pub reasons: Option<Vec<Check>>,
+    /// The value of a score.
+    pub score: Option<f64>,
+    /// Parts of a score with their values; others are free.
+    pub parts: BTreeMap<String, f64>,
 }
 
 impl Example {
@@ -165,7 +169,23 @@ impl ExpectOutput {
                 _ => wrong.push(format!("expected {expected} items, found no list")),
             }
         }
+        wrong.extend(self.misscored(output));
         wrong
+    }
+
+    fn misscored(&self, output: &Output) -> Vec<String> {
+        if self.score.is_none() && self.parts.is_empty() {
+            return Vec::new();
+        }
+        let Output::Score(found) = output else { return vec!["expected a score, found none".into()] };
+        let whole = self.score.filter(|score| *score != found.value);
+        let whole = whole.map(|score| format!("expected a score of {score}, found {}", found.value));
+        let parts = self.parts.iter().filter_map(|(name, expected)| {
+            let value = found.parts.iter().find(|part| part.name == *name).map(|part| part.value);
+            let said = value.map_or_else(|| "none".to_owned(), |value| value.to_string());
+            (value != Some(*expected)).then(|| format!("expected part `{name}` to be {expected}, found {said}"))
+        });
+        whole.into_iter().chain(parts).collect()
     }
 }
 
@@ -289,7 +309,7 @@ impl<'de> Deserialize<'de> for ExpectTask {
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
-                    "`skipped`, or a map of `label`, `min_confidence`, `text`, `contains`, `fields`, `grounded`, `items` and `reasons`",
+                    "`skipped`, or a map of `label`, `min_confidence`, `text`, `contains`, `fields`, `grounded`, `items`, `reasons`, `score` and `parts`",
                 )
             }
 

@@ -12,6 +12,7 @@ use serde_saphyr::Spanned;
 use super::catalogue::CopyFile;
 use super::definition::Budget;
 use super::example::Example;
+use super::leads::Leads;
 use super::problem::Problem;
 use super::recommendations::Recommendations;
 use crate::config::ScheduleConfig;
@@ -45,6 +46,7 @@ pub(super) struct PipelineFile {
     pub answers: Option<Spanned<Answers>>,
     pub recommendations: Option<Spanned<Recommendations>>,
     pub copy: Option<Spanned<CopyFile>>,
+    pub leads: Option<Spanned<Leads>>,
 }
 
 /// How questions about the documents are answered.

@@ -40,7 +40,7 @@ struct Node {
     needs: Vec<usize>,
     watches: Vec<usize>,
     counts: bool,
-    /// Whether a later task reads the output.
+    /// Whether a later task, copy or a lead reads the output.
     read: bool,
     /// Whether a condition or a template of the node reads anything.
     looks: bool,
@@ -354,8 +354,7 @@ impl Node {
             condition,
             needs: task.needs.iter().filter_map(position).collect(),
             watches: task.watches.iter().filter_map(position).collect(),
-            read: definition.tasks.iter().any(|later| later.needs.contains(&task.name) || later.watches.contains(&task.name))
-                || definition.copy.as_ref().is_some_and(|copy| copy.task == task.name),
+            read: definition.is_read(&task.name),
         })
     }
 

@@ -11,6 +11,7 @@ mod file;
 pub mod graph;
 mod isolation;
 mod lane;
+pub mod leads;
 pub mod library;
 pub mod problem;
 mod recommendations;

@@ -20,6 +20,7 @@ use uuid::Uuid;
 use super::batcher::MicroBatch;
 use super::catalogue::{Catalogue, Publish};
 use super::evaluator::Fate;
+use super::leads::Leads;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
 use crate::outcome::{EmbeddingSet, Interaction, Lineage, Outcome, Output, Product, Reuse};
@@ -44,6 +45,8 @@ pub struct Ledgering<'a> {
     pub catalogue: Option<&'a Catalogue>,
     /// The ids of the vector spaces that occur.
     pub embedding_sets: &'a HashMap<Arc<EmbeddingSet>, i32>,
+    /// How documents become leads, if they do.
+    pub leads: Option<&'a Leads>,
 }
 
 /// The vector spaces that occur in `fates`.
@@ -127,6 +130,7 @@ impl Ledgering<'_> {
                 rows: Vec::new(),
             }),
             tolerance: None,
+            leads: self.leads.map(Leads::submission),
         };
         for (record, fate) in batch.records.iter().zip(fates) {
             match fate {
@@ -152,6 +156,9 @@ impl Ledgering<'_> {
                         content: Some(content),
                     });
                     self.copy(&mut submission, document, outcomes);
+                    if let (Some(leads), Some(submitted)) = (self.leads, &mut submission.leads) {
+                        leads.add(document, (self.tasks, outcomes), submitted);
+                    }
                     for (task, outcome) in outcomes.iter().enumerate() {
                         self.unit(&mut submission, record, (document, task), outcome);
                     }

@@ -94,6 +94,7 @@ impl Works {
             catalogue: definition.copy.clone(),
             tolerance: definition.tolerance,
             wary: AtomicBool::new(true),
+            leads: definition.leads.clone(),
             embedding_sets: Mutex::new(HashMap::new()),
         };
         let budget = definition.budget.clone();

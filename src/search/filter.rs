@@ -195,6 +195,7 @@ impl Searchable {
             ("classify", "" | "label" | "labels") => Some(FilterPlace::Label(task)),
             ("classify" | "extract" | "write" | "summarize", "confidence") => Some(FilterPlace::Confidence(task)),
             ("summarize" | "render" | "write", "" | "text") => Some(FilterPlace::Text(task)),
+            ("score", "" | "value") => Some(FilterPlace::Output(task, vec!["value".to_owned()])),
             ("extract" | "write" | "compose", path) => {
                 let path: Vec<&str> = path.strip_prefix("fields.").unwrap_or(path).split('.').collect();
                 // A schema may leave open what an extraction finds.
@@ -221,6 +222,7 @@ impl Searchable {
             "classify" => vec![name.clone(), format!("{name}.confidence")],
             "extract" | "write" | "compose" => known.fields.iter().map(|field| format!("{name}.{field}")).collect(),
             "summarize" | "render" => vec![format!("{name}.text")],
+            "score" => vec![name.clone()],
             _ => Vec::new(),
         };
         let mut names: Vec<String> = self.tasks.iter().flat_map(of_task).collect();

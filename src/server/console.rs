@@ -9,7 +9,7 @@ use axum::response::{IntoResponse, Response};
 use super::error::{ApiError, Code};
 
 /// Name, type and content of each file.
-const FILES: [(&str, &str, &str); 15] = [
+const FILES: [(&str, &str, &str); 16] = [
     ("index.html", "text/html; charset=utf-8", include_str!("console/index.html")),
     ("style.css", "text/css; charset=utf-8", include_str!("console/style.css")),
     ("icon.svg", "image/svg+xml", include_str!("console/icon.svg")),
@@ -22,6 +22,7 @@ const FILES: [(&str, &str, &str); 15] = [
     ("document.js", SCRIPT, include_str!("console/document.js")),
     ("evidence.js", SCRIPT, include_str!("console/evidence.js")),
     ("jobs.js", SCRIPT, include_str!("console/jobs.js")),
+    ("leads.js", SCRIPT, include_str!("console/leads.js")),
     ("letters.js", SCRIPT, include_str!("console/letters.js")),
     ("pipelines.js", SCRIPT, include_str!("console/pipelines.js")),
     ("copy.js", SCRIPT, include_str!("console/copy.js")),

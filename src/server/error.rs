@@ -27,6 +27,10 @@ pub enum Code {
     UnknownDocument,
     /// There is no such dead letter.
     UnknownLetter,
+    /// There is no such lead.
+    UnknownLead,
+    /// There is no such company.
+    UnknownAccount,
     /// The path is served, but not by this method.
     MethodNotAllowed,
     /// It contradicts what is there.
@@ -45,7 +49,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -53,6 +57,8 @@ impl Code {
         Self::UnknownJob,
         Self::UnknownDocument,
         Self::UnknownLetter,
+        Self::UnknownLead,
+        Self::UnknownAccount,
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::TooLarge,
@@ -72,6 +78,8 @@ impl Code {
             Self::UnknownJob => ("unknown_job", StatusCode::NOT_FOUND, "there is no such job"),
             Self::UnknownDocument => ("unknown_document", StatusCode::NOT_FOUND, "there is no such document"),
             Self::UnknownLetter => ("unknown_letter", StatusCode::NOT_FOUND, "there is no such dead letter"),
+            Self::UnknownLead => ("unknown_lead", StatusCode::NOT_FOUND, "there is no such lead"),
+            Self::UnknownAccount => ("unknown_account", StatusCode::NOT_FOUND, "there is no such account"),
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "another method is needed"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "it contradicts what is there"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),

@@ -19,6 +19,9 @@
 //! | `GET /v1/copy`, `GET /v1/copy/{document}` | `read` | what pages say of documents, and what waits to be decided |
 //! | `POST /v1/copy/{document}/approve`, `…/reject`, `…/edit` | `review` | the version, as it then is |
 //! | `GET /v1/exports/copy`, `GET /v1/sitemap.xml` | `read` | what is published, as CSV or Parquet, and where |
+//! | `GET /v1/leads`, `GET /v1/leads/{id}` | `read` | leads by their scores, and everything about one |
+//! | `GET /v1/leads/export` | `read` | leads as CSV |
+//! | `GET /v1/accounts/{key}` | `read` | a company and its leads |
 //! | `GET /`, `GET /console/{file}` | nothing | the console, whose pages ask the API |
 //!
 //! While models are loaded, [`meanwhile`] answers the probes and `/metrics`; the rest is unavailable.
@@ -34,6 +37,7 @@ mod gate;
 mod guard;
 mod health;
 mod jobs;
+mod leads;
 mod letters;
 mod listening;
 mod metrics;
@@ -67,6 +71,7 @@ use crate::editorial::Editorial;
 use crate::explain::Explainer;
 use crate::health::Health;
 use crate::jobs::Desk;
+use crate::leads::LeadBook;
 use crate::recommend::Recommender;
 use crate::search::Searcher;
 
@@ -92,6 +97,8 @@ pub struct Service {
     pub board: Board,
     /// Answers `/v1/copy`, `/v1/exports/copy` and `/v1/sitemap.xml`.
     pub editorial: Editorial,
+    /// Answers `/v1/leads` and `/v1/accounts`.
+    pub leads: LeadBook,
     /// Knows who asks.
     pub gate: Gate,
 }
@@ -124,6 +131,10 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .post("/v1/copy/{document}/edit", Scope(Review), copy::edit)
         .get("/v1/exports/copy", Scope(Read), copy::export)
         .get("/v1/sitemap.xml", Scope(Read), copy::sitemap)
+        .get("/v1/leads", Scope(Read), leads::list)
+        .get("/v1/leads/export", Scope(Read), leads::export)
+        .get("/v1/leads/{id}", Scope(Read), leads::show)
+        .get("/v1/accounts/{key}", Scope(Read), leads::account)
 }
 
 fn router(service: Service) -> Router {

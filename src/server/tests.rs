@@ -57,6 +57,7 @@ async fn started(config: ServerConfig) -> Running {
         desk: desk(),
         board: board(),
         editorial: Editorial::new(store(), [&notes()]),
+        leads: LeadBook::new(store(), [&notes()]),
         gate: Gate::new(&config, None),
     };
     let (stop, stopped) = oneshot::channel();
@@ -245,6 +246,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
         desk: desk(),
         board: board(),
         editorial: Editorial::new(store(), [&notes()]),
+        leads: LeadBook::new(store(), [&notes()]),
         gate: gate.clone(),
     };
     let served = tokio::spawn(serve(listener, service, std::future::pending()));

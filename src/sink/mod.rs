@@ -2,6 +2,8 @@
 
 mod parquet;
 mod topics;
+mod webhooks;
 
 pub use parquet::{Dataset, ParquetRow};
 pub use topics::Relay;
+pub use webhooks::Courier;

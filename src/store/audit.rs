@@ -85,6 +85,12 @@ const CHECKS: &[&str] = &[
                    a.record_offset, p.next_offset)
      FROM attempts a LEFT JOIN positions p USING (pipeline, topic, partition)
      WHERE p.next_offset IS NULL OR a.record_offset < p.next_offset",
+    // A lead is a document that is there, and a company has as many as it says.
+    "SELECT format('%s: lead %s is no document, or a deleted one', l.pipeline, l.document_id)
+     FROM leads l LEFT JOIN documents d ON (d.pipeline, d.id) = (l.pipeline, l.document_id) WHERE d.deleted IS NOT FALSE",
+    "SELECT format('%s: account %s says %s documents, and has %s', a.pipeline, a.key, a.documents, count(l.document_id))
+     FROM accounts a LEFT JOIN leads l ON (l.pipeline, l.account) = (a.pipeline, a.key)
+     GROUP BY a.pipeline, a.key, a.documents HAVING a.documents <> count(l.document_id)",
 ];
 
 impl Store {

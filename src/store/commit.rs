@@ -6,7 +6,7 @@
 //! | 2 | insert the batch and its usage | |
 //! | 3 | upsert documents, the greater version winning | those that lose take their results along |
 //! | 4 | check that what was called unchanged still is | stale: evaluate the batch again |
-//! | 5 | results, vectors, interactions, copy, dead letters, outbox | |
+//! | 5 | results, vectors, interactions, copy, dead letters, outbox, leads | |
 //! | 6 | make the staged file live | swept: stage it again |
 //! | 7 | look whether too many of the last records died | the batch commits, and is the last: the pipeline is stopped |
 //!
@@ -21,7 +21,7 @@ use uuid::Uuid;
 
 use super::stops::{self, Look, Stop};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
-use super::{InTime, StagedFile, Store, copy, editorial, interactions, unavailable};
+use super::{InTime, StagedFile, Store, copy, editorial, interactions, leads, unavailable};
 use crate::failure::Transient;
 
 /// A commit that went through.
@@ -145,6 +145,7 @@ pub(super) async fn write(connection: &mut PgConnection, submission: &Submission
     fail::fail_point!("commit-after-results", |_| std::process::abort());
     insert_dead_letters(connection, submission).await.map_err(unavailable)?;
     insert_events(connection, submission, &accepted).await.map_err(unavailable)?;
+    leads::write(connection, submission, &accepted).await.map_err(unavailable)?;
     if let Some(file) = &submission.file {
         publish_file(connection, file).await?;
     }

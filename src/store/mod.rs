@@ -14,6 +14,7 @@ mod interactions;
 mod isolation;
 mod jobs;
 mod known;
+mod leads;
 mod outbox;
 mod positions;
 mod prompts;
@@ -55,6 +56,10 @@ pub use jobs::{
     UnitFault, UnitRow, ledger_topic,
 };
 pub use known::KnownVersion;
+pub use leads::{
+    AccountFacts, AccountTopic, Attempt, DeliveryFacts, LeadFacts, LeadFilter, LeadOrder, LeadPlace, LeadRow, LeadSubmission,
+    LeadText, Verdict, WaitingDelivery,
+};
 pub use outbox::{OutboxEvent, RelayLease};
 pub use positions::{Gap, PositionRow, Skip, SkipError};
 pub use recommend::{NeighbourQuery, Neighbourhood, Shown};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CopyRows, StagedFile};
+use super::{CopyRows, LeadSubmission, StagedFile};
 use crate::checkpoint::CheckpointDelta;
 use crate::failure::Tolerance;
 use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
@@ -35,6 +35,8 @@ pub struct Submission {
     pub copy: Option<CopyRows>,
     /// How many dead letters the pipeline bears, where the commit is to count those of the last records.
     pub tolerance: Option<Tolerance>,
+    /// What becomes of the documents' leads, where the pipeline makes leads of them.
+    pub leads: Option<LeadSubmission>,
 }
 
 /// A row of `batches`.

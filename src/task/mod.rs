@@ -25,6 +25,7 @@ mod prompting;
 mod render;
 mod retrieve;
 mod room;
+mod score;
 mod sentences;
 mod summarize;
 pub mod training;
@@ -50,6 +51,7 @@ pub use prompt_file::SchemaSource;
 pub use render::RenderSpec;
 pub use retrieve::RetrieveSpec;
 pub use room::Splitter;
+pub use score::ScoreSpec;
 pub use summarize::SummarizeSpec;
 pub use upstream::Upstream;
 pub use write::WriteSpec;
@@ -201,6 +203,8 @@ kinds! {
     interact: Interact(InteractSpec),
     /// An object that a template puts together, gone over by checks.
     compose: Compose(ComposeSpec),
+    /// A number with the parts that it is the sum of.
+    score: Score(ScoreSpec),
 }
 
 impl TaskSpec {

@@ -28,7 +28,7 @@ const FLOORS: &[&[&str]] = &[
     &["broker", "engine", "store"],
     &["sink", "source", "task"],
     &["pipeline"],
-    &["board", "editorial", "explain", "jobs", "recommend", "search"],
+    &["board", "editorial", "explain", "jobs", "leads", "recommend", "search"],
     &["server"],
     &["app", "cli", "demo", "lib", "main"],
 ];

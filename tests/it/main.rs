@@ -29,6 +29,7 @@ mod formats;
 mod harness;
 mod isolation;
 mod jobs;
+mod leads;
 mod ledger;
 mod limits;
 mod models;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         access::trials(),
         engine::trials(),
         smoke::trials(),
+        leads::trials(),
         ledger::trials(),
         models::trials(),
         pipelines::trials(),

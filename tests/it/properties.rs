@@ -161,7 +161,7 @@ impl Damage {
 
 async fn pipeline_files() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
-    let shipped: Vec<(PathBuf, String)> = ["news.yaml", "products.yaml", "tickets.yaml"]
+    let shipped: Vec<(PathBuf, String)> = ["accounts.yaml", "news.yaml", "products.yaml", "sales.yaml", "tickets.yaml"]
         .map(|name| (folder.join(name), std::fs::read_to_string(folder.join(name)).unwrap()))
         .into();
     for (path, text) in &shipped {

@@ -8,6 +8,7 @@ import { recommendations } from "./recommendations.js";
 import { document as one } from "./document.js";
 import { jobs, job } from "./jobs.js";
 import { letters, letter } from "./letters.js";
+import { leads, lead } from "./leads.js";
 import { pipelines } from "./pipelines.js";
 import { copies, copy } from "./copy.js";
 
@@ -17,6 +18,7 @@ const PAGES = [
   ["recommendations", "recommendations", recommendations],
   ["documents", "document", null, one],
   ["jobs", "jobs", jobs, job],
+  ["leads", "leads", leads, lead],
   ["letters", "letters", letters, letter],
   ["pipelines", "pipelines", pipelines],
   ["copy", "copy", copies, copy],

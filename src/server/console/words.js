@@ -34,6 +34,11 @@ const WORDS = {
     thePipeline: "the pipeline", writtenBy: "Written by", decidedBy: "Decided by", note: "Note", evidence: "Where each fact comes from", fact: "Fact", saidBy: "Said by", inText: "text, bytes {0} to {1}",
     ofCharacters: "{0} of {1} characters", breaksSchema: "Breaks the schema", bannedWord: "Banned word", unfoundedClaim: "Unfounded claim",
     notTheSources: "Not from the source", notSaid: "The source does not say it", noAddress: "No address", notUnique: "Another page has it",
+    leads: "Leads", noLeads: "No pipeline makes leads.", company: "Company", person: "Person", stage: "Stage", intent: "Intent", points: "Score",
+    minScore: "Least score", threshold: "From {0} on a lead is told of.", moreLeads: "Further leads", saveCsv: "Save as CSV", parts: "What the score is made of",
+    name: "Name", formula: "Formula", value: "Value", facts: "Facts", proof: "Evidence", notInDocument: "not said in the document", marked: "marked below",
+    template: "template", copyDraft: "Copy", copied: "Copied.", selected: "Selected: copy it with the keyboard.", underWay: "on its way", ofCompany: "{0} documents of this company", deliveries: "Who was told", receiver: "Receiver",
+    delivered: "delivered", refused: "refused", given_up: "given up",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -68,6 +73,11 @@ const WORDS = {
     thePipeline: "파이프라인", writtenBy: "쓴 이", decidedBy: "결정한 이", note: "메모", evidence: "사실마다 나온 곳", fact: "사실", saidBy: "근거", inText: "본문 {0}–{1}바이트",
     ofCharacters: "{1}자 중 {0}자", breaksSchema: "스키마에 어긋남", bannedWord: "금지된 말", unfoundedClaim: "근거 없는 주장",
     notTheSources: "원본에 없는 값", notSaid: "원본에 없는 말", noAddress: "주소 없음", notUnique: "다른 페이지와 같음",
+    leads: "리드", noLeads: "리드를 만드는 파이프라인이 없습니다.", company: "회사", person: "담당자", stage: "단계", intent: "의도", points: "점수",
+    minScore: "최소 점수", threshold: "{0}점부터 알립니다.", moreLeads: "다음 리드", saveCsv: "CSV로 저장", parts: "점수의 구성",
+    name: "이름", formula: "식", value: "값", facts: "사실", proof: "근거", notInDocument: "문서에 없는 내용", marked: "아래에 표시",
+    template: "템플릿", copyDraft: "복사", copied: "복사했습니다.", selected: "선택했습니다. 키보드로 복사하십시오.", underWay: "전달 중", ofCompany: "이 회사의 문서 {0}건", deliveries: "알린 곳", receiver: "받는 곳",
+    delivered: "전달됨", refused: "거절됨", given_up: "포기함",
   },
 };
 

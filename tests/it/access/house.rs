@@ -17,6 +17,7 @@ use tidemill::failure::Component;
 use tidemill::health::Health;
 use tidemill::jobs::spec::JobSpec;
 use tidemill::jobs::{Desk, Names};
+use tidemill::leads::LeadBook;
 use tidemill::pipeline::definition::Definition;
 use tidemill::recommend::Recommender;
 use tidemill::search::Searcher;
@@ -53,7 +54,8 @@ impl House {
         let definitions = TENANTS.map(|tenant| {
             let text = format!(
                 "version: 1\nname: {tenant}-notes\ntenant: {tenant}\nsource: {{ topic: {tenant}, metadata: [note] }}\n\
-                 tasks: {{ copy: {{ render: {{ template: \"{{{{ document.text }}}}!\" }} }} }}\n"
+                 tasks:\n  copy: {{ render: {{ template: \"{{{{ document.text }}}}!\" }} }}\n  worth: {{ score: {{ parts: {{ all: '80' }} }} }}\n\
+                 leads: {{ score: worth, threshold: 70, company: document.metadata.note }}\n"
             );
             Definition::parse(Path::new("notes.yaml"), &text).unwrap()
         });
@@ -75,6 +77,7 @@ impl House {
             desk: Desk::new(database.store.clone(), &JobsConfig::default(), Names::new(&definitions, &datasets)),
             board: Board::new(database.store.clone(), &definitions, None),
             editorial: Editorial::new(database.store.clone(), &definitions),
+            leads: LeadBook::new(database.store.clone(), &definitions),
             gate: Gate::new(&config, Some(database.store.clone())),
         };
         let listener = server::bind(&config, async || Ok(false)).await.unwrap();
@@ -106,6 +109,13 @@ impl House {
              deed AS (
                  INSERT INTO interactions (pipeline, document_id, task, target, item, user_id, kind, at)
                  VALUES ($1, $2, 'copy', $1, $2, 'somebody', 'view', now())),
+             lead AS (
+                 INSERT INTO leads (pipeline, document_id, version, content, score, maximum, parts, company, account, above)
+                 VALUES ($1, $2, 1, '', 80, 100, '[]', $1, replace($1, '-', ' '), true)),
+             company AS (INSERT INTO accounts (pipeline, key, name, documents) VALUES ($1, replace($1, '-', ' '), $1, 1)),
+             told AS (
+                 INSERT INTO deliveries (id, pipeline, document_id, crossing, webhook, body)
+                 VALUES (gen_random_uuid(), $1, $2, 1, 'crm', '{}')),
              spent AS (
                  INSERT INTO usage (batch_id, pipeline, task, ok, reused, skipped, dead, tokens, device_micros)
                  SELECT id, $1, 'copy', 1, 0, 0, 1, 1, 1 FROM batch),

@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
             Needs::NOTHING,
             tenants::recommended_their_own,
         ),
+        trial("access::a_tenant_sees_its_own_leads", Needs::NOTHING, tenants::see_their_own_leads),
         trial("access::the_policies_hold_where_the_service_does_not_ask", Needs::NOTHING, tenants::policies_hold),
         trial("access::a_pipeline_changes_its_tenant_only_by_an_order", Needs::NOTHING, tenants::handed_over_by_order),
         trial("access::the_role_is_made_once_however_many_databases_want_it", Needs::NOTHING, roles::made_once),

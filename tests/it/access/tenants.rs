@@ -3,14 +3,27 @@
 use serde_json::{Value, json};
 use tidemill::access::Scope;
 use tidemill::outcome::EmbeddingSet;
-use tidemill::store::{Enrolled, JobFilter, QueryVector, SearchFilter, SearchQuery, Standing};
+use tidemill::store::{Enrolled, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
 
 use super::house::{House, TENANTS, tenant};
 use crate::harness::postgres;
 
 /// Tables with rows of tenants.
-const TABLES: [&str; 10] =
-    ["pipelines", "documents", "results", "embeddings", "interactions", "dead_letters", "jobs", "units", "batches", "usage"];
+const TABLES: [&str; 13] = [
+    "pipelines",
+    "documents",
+    "results",
+    "embeddings",
+    "interactions",
+    "dead_letters",
+    "jobs",
+    "units",
+    "batches",
+    "usage",
+    "leads",
+    "accounts",
+    "deliveries",
+];
 
 /// Nothing that tells of the other tenant's rows may stand in an answer. What the caller wrote himself may be repeated.
 fn assert_silent(answer: &Value, when: &str) {
@@ -167,6 +180,51 @@ pub async fn recommended_their_own() {
     assert!(reader.shown("globex-notes", &["globex-1".into()]).await.unwrap().is_empty());
     assert_eq!(reader.passing("globex-notes", &["globex-1".into()], &everything).await.unwrap(), [""; 0]);
     assert_eq!(house.store.reader(None).latest_deeds(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
+}
+
+pub async fn see_their_own_leads() {
+    let house = House::new().await;
+    let acme = house.token(Some("acme"), &[Scope::Read]).await;
+    let everybody = house.token(None, &[Scope::Read]).await;
+    let ask = async |path: &str| house.ask(Some(&acme), path, None).await;
+
+    let (status, page) = ask("/v1/leads").await;
+    assert_eq!(
+        (status.as_u16(), &page["pipeline"], &page["leads"][0]["document_id"]),
+        (200, &json!("acme-notes"), &json!("acme-1"))
+    );
+    assert_eq!(page["leads"].as_array().map(Vec::len), Some(1), "{page}");
+    let (_, lead) = ask("/v1/leads/acme-1").await;
+    assert_eq!((&lead["deliveries"][0]["document_id"], &lead["about"]["key"]), (&json!("acme-1"), &json!("acme notes")));
+    assert_eq!(ask("/v1/accounts/ACME-notes").await.1["leads"][0]["document_id"], "acme-1");
+    assert_silent(&lead, "a lead");
+    let (_, export) = ask("/v1/leads/export").await;
+    assert!(export.as_str().unwrap().contains("acme-1"), "{export}");
+    assert_silent(&export, "the export");
+    for path in [
+        "/v1/leads?pipeline=globex-notes",
+        "/v1/leads/globex-1",
+        "/v1/leads/globex-1?pipeline=acme-notes",
+        "/v1/leads/globex-1?pipeline=globex-notes",
+        "/v1/leads/export?pipeline=globex-notes",
+        "/v1/accounts/globex-notes",
+        "/v1/accounts/globex-notes?pipeline=globex-notes",
+    ] {
+        let (status, refused) = ask(path).await;
+        assert!(status.is_client_error() && refused["leads"].is_null(), "{path}: {refused}");
+        assert!(!refused.to_string().contains("plan of globex"), "{path}: {refused}");
+    }
+    let (_, all) = house.ask(Some(&everybody), "/v1/leads?pipeline=globex-notes", None).await;
+    assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token of no tenant sees all: {all}");
+
+    // As if the service knew of no tenants: each question names the other's rows outright.
+    let reader = house.store.reader(tenant("acme"));
+    let (filter, order) = (LeadFilter::default(), LeadOrder::Score);
+    let leads = async |pipeline: &str| reader.leads(pipeline, &filter, (order, &order.start()), 10).await.unwrap().len();
+    assert_eq!((leads("acme-notes").await, leads("globex-notes").await), (1, 0));
+    assert!(reader.lead("globex-notes", "globex-1").await.unwrap().is_none());
+    assert!(reader.account("globex-notes", "globex notes").await.unwrap().is_none());
+    assert_eq!(reader.deliveries((None, None), None, 10).await.unwrap().len(), 1);
 }
 
 pub async fn policies_hold() {

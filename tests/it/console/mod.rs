@@ -25,6 +25,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
         trial("console::copy_is_decided_on_by_keyboard", alone, copy::decided_by_keyboard),
+        trial("console::leads_show_score_evidence_and_drafts_in_a_real_browser", alone, leads),
         trial("console::every_word_is_said_in_both_languages", Needs::NOTHING, every_word),
     ]
 }
@@ -57,6 +58,26 @@ async fn every_page() {
     let said =
         spawn_blocking(move || browse("pages.mjs", &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
     eprintln!("{}", said.trim());
+    demo.signal(Signal::SIGINT);
+    let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
+    assert!(status.success(), "told to stop, the demo ended with {status}");
+}
+
+async fn leads() {
+    let folder = open_folder();
+    let data = folder.path().join("data").display().to_string();
+    let arguments = ["demo", "--serve", "--json", "--pipeline", "pipelines/sales.yaml", "--data-dir", &data].map(str::to_owned);
+    let mut demo = Worker::start(Path::new(SOURCE), &arguments, &[]);
+    eventually("the demo serves", Duration::from_secs(240), || {
+        assert_eq!(demo.ended(), None, "the demo ended early:\n{}", demo.log());
+        ready(demo.log().contains("serving http"))
+    })
+    .await;
+    let log = demo.log();
+    let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
+    let address = report["http"].as_str().unwrap().to_owned();
+    let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
+    spawn_blocking(move || browse("leads.mjs", &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
     demo.signal(Signal::SIGINT);
     let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
     assert!(status.success(), "told to stop, the demo ended with {status}");

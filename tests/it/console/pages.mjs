@@ -155,6 +155,10 @@ try {
   await desk.getByRole("button", { name: "Replay", exact: true }).click();
   await desk.getByText(/1 records are sent again/).waitFor();
 
+  // Where no pipeline makes leads, the page says so.
+  await open(desk, "#/leads");
+  await desk.getByText("No pipeline makes leads.").waitFor();
+
   // The graph is drawn.
   await open(desk, "#/pipelines");
   await desk.locator("svg.graph .name").first().waitFor();
@@ -177,7 +181,7 @@ try {
   // On a phone nothing is wider than the page.
   const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
   const question = encodeURIComponent("좋은 만년필");
-  for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["recommendations", "#/recommendations?user=ko-01"], ["jobs", "#/jobs"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
+  for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["recommendations", "#/recommendations?user=ko-01"], ["jobs", "#/jobs"], ["leads", "#/leads"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
     await open(phone, hash);
     await phone.waitForFunction(() => !document.querySelector("main").innerText.includes("불러오는 중"));
     const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);

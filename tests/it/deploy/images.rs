@@ -104,7 +104,9 @@ pub async fn compose_agrees() {
         word(at(service("topics"), "/environment/TOPICS")).split_whitespace().map(str::to_owned).collect();
     let topics = definitions.iter().flat_map(|definition| {
         let sinks = [&definition.sinks.topic, &definition.sinks.dead_letters].into_iter().flatten().map(|sink| sink.name.clone());
-        sinks.chain([definition.source.topic.clone()]).collect::<Vec<_>>()
+        let companies =
+            definition.leads.as_ref().and_then(|leads| leads.accounts.as_ref()).map(|accounts| accounts.topic.clone());
+        sinks.chain(companies).chain([definition.source.topic.clone()]).collect::<Vec<_>>()
     });
     assert_eq!(made, topics.map(|topic| topic.to_string()).collect(), "topics of compose, and those of the pipelines");
     topics_are_made(&made);

@@ -1,0 +1,198 @@
+//! The courier: tells a receiver of what the ledger has put down for it, at least once, each piece of news under one id for ever.
+//!
+//! | the receiver | what follows |
+//! |---|---|
+//! | answers 2xx | delivered |
+//! | answers 410 | refused: it wants no more of this |
+//! | answers anything else, redirects among it, or does not answer in time | attempted again after a wait that doubles, or that it asks for |
+//! | has not taken it after the last attempt | given up; an operator can send it again |
+//!
+//! Calls are signed after the Standard Webhooks specification. Redirects are not followed, and of an answer's body nothing is read.
+
+mod signature;
+
+use std::hash::{BuildHasher, RandomState};
+use std::time::Duration;
+
+use futures::future::join_all;
+use jiff::Timestamp;
+use reqwest::header::CONTENT_TYPE;
+use reqwest::{Client, StatusCode};
+use tokio::time::{sleep, timeout};
+
+use crate::config::{ConfigError, WebhookConfig, WebhookPlace};
+use crate::engine::http;
+use crate::engine::http::retry::retry_after;
+use crate::failure::Transient;
+use crate::metrics::METRICS;
+use crate::store::{Attempt, Store, Verdict, WaitingDelivery};
+
+/// Calls to one receiver at a time.
+const AT_A_TIME: i64 = 8;
+/// How long an idle courier waits before it looks again.
+const IDLE: Duration = Duration::from_millis(500);
+/// How long it waits where the database does not answer.
+const BACKOFF: Duration = Duration::from_secs(2);
+/// Added to a call's own limit, for the time that the books take: nobody else attempts a delivery within both.
+const BOOKS: Duration = Duration::from_secs(5);
+
+/// Tells one receiver.
+pub struct Courier {
+    name: String,
+    place: WebhookPlace,
+    client: Client,
+    store: Store,
+}
+
+impl Courier {
+    /// A courier to the receiver of that name. It is not spoken to: it may be down when the process starts.
+    ///
+    /// # Errors
+    /// Where a setting is wrong, or the secret is missing.
+    pub fn new(name: &str, config: &WebhookConfig, store: Store) -> Result<Self, ConfigError> {
+        let place = config.place(name)?;
+        let client = http::client(&place.url, |builder| builder.timeout(place.timeout))
+            .map_err(|error| ConfigError(format!("`webhooks.{name}`: cannot prepare connections: {}", http::reason(&error))))?;
+        Ok(Self { name: name.to_owned(), place, client, store })
+    }
+
+    /// Delivers until dropped. Any number of processes may do so at a time.
+    pub async fn run(self) {
+        loop {
+            match self.round().await {
+                Ok(0) => sleep(IDLE).await,
+                Ok(_) => {}
+                Err(failure) => {
+                    METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
+                    tracing::debug!(webhook = self.name, %failure, "deliveries are interrupted");
+                    sleep(BACKOFF).await;
+                }
+            }
+        }
+    }
+
+    /// Attempts what is due, and tells how much that was.
+    async fn round(&self) -> Result<usize, Transient> {
+        let held = (self.place.timeout + BOOKS).as_secs_f64();
+        let due = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, self.place.attempts.cast_signed())).await?;
+        let settled = join_all(due.iter().map(|delivery| self.attempt(delivery))).await;
+        METRICS.deliveries_waiting.with_label_values(&[&self.name]).set(self.store.waiting_deliveries(&self.name).await?);
+        settled.into_iter().collect::<Result<Vec<()>, Transient>>()?;
+        Ok(due.len())
+    }
+
+    async fn attempt(&self, delivery: &WaitingDelivery) -> Result<(), Transient> {
+        let attempt = self.call(delivery).await;
+        fail::fail_point!("delivery-before-settle", |_| std::process::abort());
+        self.store.settle_delivery(delivery, &attempt).await?;
+        let outcome = match attempt.verdict {
+            Verdict::Again(_) => "retried",
+            settled => settled.state(),
+        };
+        METRICS.deliveries.with_label_values(&[self.name.as_str(), outcome]).inc();
+        let (id, attempts) = (delivery.id, delivery.attempts);
+        let reason = attempt.reason.unwrap_or_default();
+        match attempt.verdict {
+            Verdict::Delivered => tracing::debug!(webhook = self.name, %id, attempts, "delivered"),
+            Verdict::Again(_) => tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery is attempted again"),
+            Verdict::Refused | Verdict::GivenUp => {
+                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; send it again with `tidemill leads deliveries --resend`");
+            }
+        }
+        Ok(())
+    }
+
+    async fn call(&self, delivery: &WaitingDelivery) -> Attempt {
+        let (id, timestamp) = (delivery.id.to_string(), Timestamp::now().as_second());
+        let request = self
+            .client
+            .post(self.place.url.clone())
+            .header(CONTENT_TYPE, "application/json")
+            .header("webhook-id", &id)
+            .header("webhook-timestamp", timestamp)
+            .header("webhook-signature", signature::of(&self.place.secret, &id, timestamp, &delivery.body))
+            .body(delivery.body.clone());
+        // The client's own limit is the same; this one also holds where a name is looked up for ever.
+        let answer = match timeout(self.place.timeout, request.send()).await {
+            Ok(Ok(response)) => Ok((response.status(), retry_after(response.headers(), Timestamp::now()))),
+            Ok(Err(error)) => Err(http::reason(&error)),
+            Err(_) => Err("no answer in time".to_owned()),
+        };
+        self.judge(delivery.attempts, answer)
+    }
+
+    fn judge(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> Attempt {
+        let (status, asked, reason) = match answer {
+            Ok((status, _)) if status.is_success() => {
+                return Attempt { verdict: Verdict::Delivered, status: Some(status.as_u16().into()), reason: None };
+            }
+            Ok((status, asked)) => (Some(status), asked, format!("the receiver answers {status}")),
+            Err(reason) => (None, None, format!("the receiver cannot be told: {reason}")),
+        };
+        let verdict = if status == Some(StatusCode::GONE) {
+            Verdict::Refused
+        } else if attempts >= self.place.attempts.cast_signed() {
+            Verdict::GivenUp
+        } else {
+            Verdict::Again(self.wait(attempts, asked).as_secs_f64())
+        };
+        Attempt { verdict, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
+    }
+
+    /// The wait after attempt number `attempts`: doubling, between half and all of it so that those who failed together do not come
+    /// back together, and no shorter than the receiver asks for.
+    fn wait(&self, attempts: i32, asked: Option<Duration>) -> Duration {
+        let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(30);
+        let doubled = self.place.first_wait.saturating_mul(1 << doublings).min(self.place.longest_wait);
+        let share = 0.5 + RandomState::new().hash_one(attempts) as f64 / u64::MAX as f64 / 2.0;
+        doubled.mul_f64(share).max(asked.unwrap_or_default()).min(self.place.longest_wait)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::DatabaseConfig;
+
+    fn courier() -> Courier {
+        let place = WebhookPlace {
+            url: "http://127.0.0.1:1/".parse().expect("an address"),
+            secret: vec![7; 24],
+            timeout: Duration::from_secs(1),
+            attempts: 4,
+            first_wait: Duration::from_secs(2),
+            longest_wait: Duration::from_secs(60),
+        };
+        let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
+        let store = Store::connect(&database).expect("nothing connects before it must");
+        let client = http::client(&place.url, |builder| builder).expect("a client without TLS");
+        Courier { name: "crm".into(), place, client, store }
+    }
+
+    #[tokio::test]
+    async fn what_a_receiver_answers_decides_what_follows() {
+        let courier = courier();
+        let verdict = |attempts, status: u16| {
+            let status = StatusCode::from_u16(status).expect("a status");
+            courier.judge(attempts, Ok((status, None))).verdict
+        };
+        assert_eq!((verdict(1, 200), verdict(4, 204)), (Verdict::Delivered, Verdict::Delivered));
+        assert_eq!((verdict(1, 410), verdict(4, 500)), (Verdict::Refused, Verdict::GivenUp));
+        for status in [302, 400, 401, 404, 429, 500, 503] {
+            assert!(matches!(verdict(3, status), Verdict::Again(_)), "{status}");
+        }
+        let unreachable = courier.judge(1, Err("cannot connect".into()));
+        assert!(matches!(unreachable.verdict, Verdict::Again(_)) && unreachable.status.is_none(), "{unreachable:?}");
+    }
+
+    #[tokio::test]
+    async fn waits_double_with_jitter_and_heed_the_receiver_within_bounds() {
+        let courier = courier();
+        for (attempts, most) in [(1, 2.0), (2, 4.0), (3, 8.0), (6, 60.0), (99, 60.0)] {
+            let wait = courier.wait(attempts, None).as_secs_f64();
+            assert!((most / 2.0..=most).contains(&wait), "attempt {attempts} waits {wait} s");
+        }
+        assert_eq!(courier.wait(1, Some(Duration::from_secs(30))).as_secs(), 30);
+        assert_eq!(courier.wait(1, Some(Duration::from_secs(3_600))).as_secs(), 60, "no receiver puts us off for ever");
+    }
+}

@@ -1,0 +1,80 @@
+// node leads.mjs DRIVER BROWSER ADDRESS PICTURES: looks at the leads of the sample letters. Ends with 1 at the first thing that is not as
+// it should be; leaves a picture of each page.
+
+import assert from "node:assert/strict";
+import { dirname, join } from "node:path";
+
+const [driver, browser, address, pictures] = process.argv.slice(2);
+const { chromium } = await import(driver);
+
+const app = await chromium.launch({
+  executablePath: browser,
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+  env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES, XDG_DATA_HOME: join(dirname(browser), "../../share") },
+});
+const faults = [];
+
+async function visit(options, language) {
+  const context = await app.newContext({ locale: language, permissions: ["clipboard-read", "clipboard-write"], ...options });
+  const page = await context.newPage();
+  page.setDefaultTimeout(15_000);
+  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
+  page.on("pageerror", (error) => faults.push(error.message));
+  return page;
+}
+
+const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
+const scores = (page) => page.locator("tbody tr td:first-child > span").allInnerTexts();
+
+try {
+  const desk = await visit({ viewport: { width: 1280, height: 800 }, colorScheme: "light" }, "en");
+  await desk.goto(`${address}/#/leads`);
+  await desk.locator("svg.score").first().waitFor();
+  const shown = (await scores(desk)).map((text) => Number.parseFloat(text));
+  assert.ok(shown.length >= 10, `${shown.length} leads are shown`);
+  assert.deepEqual(shown, [...shown].sort((a, b) => b - a), "the highest score is not first");
+  await picture(desk, "leads");
+
+  // By keyboard alone: sorted by time, and only one company's.
+  await desk.getByRole("link", { name: "Time" }).focus();
+  await desk.keyboard.press("Enter");
+  await desk.waitForURL(/sort=-updated/);
+  await desk.getByLabel("Company").fill("ALDER and finch");
+  await desk.keyboard.press("Enter");
+  await desk.waitForURL(/company=ALDER/);
+  await desk.waitForFunction(() => [...document.querySelectorAll("tbody tr")].length > 0
+    && [...document.querySelectorAll("tbody tr")].every((row) => /alder/i.test(row.innerText)));
+
+  // One lead: its parts, the text, a draft that can be copied, and its company.
+  await desk.goto(`${address}/#/leads/SL-1001?pipeline=sales`);
+  await desk.getByText("What the score is made of").waitFor();
+  const told = await desk.locator("main").innerText();
+  assert.doesNotMatch(told, /\[object|undefined/);
+  for (const word of ["budget", "Ivy Alder", "architects", "documents of this company"]) assert.ok(told.includes(word), `the lead does not say ${word}: ${told}`);
+  const draft = await desk.locator("section.card pre").first().innerText();
+  assert.match(draft, /^Dear Ivy Alder/);
+  await desk.getByRole("button", { name: "Copy" }).first().click();
+  await desk.getByText("Copied.").waitFor();
+  assert.equal(await desk.evaluate(() => navigator.clipboard.readText()), draft);
+  await picture(desk, "lead");
+
+  // All of them as a file.
+  await desk.goto(`${address}/#/leads`);
+  const [file] = await Promise.all([desk.waitForEvent("download"), desk.getByRole("button", { name: "Save as CSV" }).click()]);
+  assert.equal(file.suggestedFilename(), "leads.csv");
+
+  // In Korean, dark, on a phone: nothing is wider than the page, and the draft is in the prospect's language.
+  const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
+  for (const [name, hash] of [["leads", "#/leads"], ["lead", "#/leads/SL-1007?pipeline=sales"]]) {
+    await phone.goto(`${address}/${hash}`);
+    await phone.locator("svg.score").first().waitFor();
+    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
+    assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
+    await picture(phone, `phone-${name}-ko`);
+  }
+  assert.match(await phone.locator("section.card pre").first().innerText(), /^김서윤님, 안녕하세요/);
+
+  assert.deepEqual(faults, []);
+} finally {
+  await app.close();
+}
