@@ -133,10 +133,10 @@ impl Session {
                 let (sent, _) = feed(&store, &broker, companion, &samples(companion)).await?;
                 tell(&format!("{sent} records of {} are in, too", companion.name));
             }
-            Ok(fed)
+            anyhow::Ok(fed)
         };
         let (sent, elapsed) = tokio::select! {
-            fed = fed => { let fed: Result<_> = fed; fed? }
+            fed = fed => fed?,
             ended = &mut app => match ended? {
                 Ok(()) => bail!("the service stopped before the input was done"),
                 Err(error) => return Err(error),

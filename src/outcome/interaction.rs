@@ -1,5 +1,7 @@
 //! What somebody did with a document.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -21,6 +23,9 @@ pub struct Interaction {
 }
 
 impl Interaction {
+    /// The times that there are, in Unix milliseconds: those that people write, and that every database can hold.
+    pub const TIMES: RangeInclusive<i64> = 0..=253_402_300_799_999;
+
     /// See [`Output::view`](super::Output::view).
     pub(super) fn view(&self) -> Value {
         json!({ "user": self.user, "document": self.document, "kind": self.kind, "value": self.value, "at_ms": self.at_ms })

@@ -153,7 +153,9 @@ impl Definition {
                 Err(error) => problems.extend(error.problems),
             }
         }
-        problems.extend(definitions.iter().flat_map(|definition| definition.strayed(&definitions)));
+        if problems.is_empty() {
+            problems.extend(definitions.iter().flat_map(|definition| definition.strayed(&definitions)));
+        }
         let known = || definitions.iter().map(|definition| &*definition.name);
         for name in names.iter().filter(|name| !known().any(|known| known == name.as_str())) {
             problems.push(Problem::new(folder, None, format!("no pipeline is named `{name}`{}", suggestion(name, known()))));
@@ -267,7 +269,7 @@ impl Definition {
     }
 
     /// Tasks whose interactions are with a pipeline that is none of `all`, or another tenant's: nobody would ever ask for them.
-    pub fn strayed(&self, all: &[Self]) -> Vec<Problem> {
+    fn strayed(&self, all: &[Self]) -> Vec<Problem> {
         let mut problems = Vec::new();
         for task in &self.tasks {
             let TaskSpec::Interact(spec) = &task.spec else { continue };

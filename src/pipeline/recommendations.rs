@@ -6,9 +6,9 @@
 //!   weights:                                 # without any, each interaction weighs 1
 //!     view: 1
 //!     purchase: 5
-//!     rating: { neutral: 3, each: 2 }        # five stars weigh 4, one star weighs -4
+//!     rating: { neutral: 3, steps: 2, each: 2 }   # five stars weigh 4, one star weighs -4
 //!   half_life: 30d
-//!   diversity: 0.3
+//!   diversity: 0.2
 //!   reasons: [topic]                         # every `classify` task unless told
 //! ```
 
@@ -21,6 +21,9 @@ use serde::{Deserialize, Deserializer};
 
 use super::definition::TaskDefinition;
 use super::problem::suggestion;
+
+/// What a weight, and a number in one, may be at most.
+const MOST: f64 = 1e6;
 
 /// How long it takes until an interaction weighs half, unless told.
 const MONTH: Duration = Duration::from_secs(30 * 86_400);
@@ -44,7 +47,7 @@ pub struct Recommendations {
 
 /// What an interaction of a kind weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
-#[serde(untagged, expecting = "a weight is a number, or `{ neutral: …, each: … }` for kinds with a value")]
+#[serde(untagged, expecting = "a weight is a number, or `{ neutral: …, steps: …, each: … }` for kinds with a value")]
 pub enum Weight {
     /// Always the same.
     Fixed(f64),
@@ -58,13 +61,15 @@ pub enum Weight {
 pub struct Valued {
     /// The value that says neither good nor bad, and that counts where there is none.
     pub neutral: f64,
+    /// How many steps above or below it count at most. Whoever sends a value of a million must not outweigh all others.
+    pub steps: f64,
     /// What each step above it weighs, and each step below takes away.
     pub each: f64,
 }
 
 impl Default for Recommendations {
     fn default() -> Self {
-        Self { vector: None, weights: BTreeMap::new(), half_life: MONTH, diversity: 0.3, reasons: None }
+        Self { vector: None, weights: BTreeMap::new(), half_life: MONTH, diversity: 0.2, reasons: None }
     }
 }
 
@@ -73,14 +78,20 @@ impl Weight {
     pub fn of(self, value: Option<f64>) -> f64 {
         match self {
             Self::Fixed(weight) => weight,
-            Self::Valued(Valued { neutral, each }) => value.map_or(0.0, |value| (value - neutral) * each),
+            Self::Valued(Valued { neutral, steps, each }) => {
+                value.map_or(0.0, |value| (value - neutral).clamp(-steps, steps) * each)
+            }
         }
     }
 
-    fn is_finite(self) -> bool {
+    fn problem(self) -> Option<String> {
         match self {
-            Self::Fixed(weight) => weight.is_finite(),
-            Self::Valued(Valued { neutral, each }) => neutral.is_finite() && each.is_finite(),
+            Self::Fixed(weight) if weight.abs() > MOST => Some(format!("is {weight}: write at most {MOST}")),
+            Self::Valued(Valued { steps, .. }) if !(steps > 0.0 && steps <= MOST) => {
+                Some(format!("has {steps} steps: write a number above 0 and up to {MOST}"))
+            }
+            Self::Valued(Valued { each, .. }) if each.abs() > MOST => Some(format!("has steps of {each}: write at most {MOST}")),
+            _ => None,
         }
     }
 }
@@ -111,9 +122,7 @@ impl Recommendations {
             problems.push("`recommendations` compares vectors, but no task makes any: add an `embed` task".into());
         }
         for (kind, weight) in &self.weights {
-            if !weight.is_finite() {
-                problems.push(format!("`recommendations.weights.{kind}` is no finite number: write one such as 1 or 2.5"));
-            }
+            problems.extend(weight.problem().map(|problem| format!("`recommendations.weights.{kind}` {problem}")));
         }
         if !(0.0..=1.0).contains(&self.diversity) {
             let number = self.diversity;
@@ -154,11 +163,11 @@ mod tests {
 
     #[test]
     fn weights_are_numbers_or_steps_from_a_neutral_value() {
-        let section =
-            "recommendations:\n  vector: vector\n  weights: { view: 1, rating: { neutral: 3, each: 2 } }\n  half_life: 2w\n";
+        let section = "recommendations:\n  vector: vector\n  weights: { view: 1, rating: { neutral: 3, steps: 2, each: 2 } }\n  half_life: 2w\n";
         let found = parse(section).unwrap().recommendations.unwrap();
         assert_eq!(found.weight("view", Some(9.0)), 1.0);
         assert_eq!((found.weight("rating", Some(5.0)), found.weight("rating", Some(1.0))), (4.0, -4.0));
+        assert_eq!((found.weight("rating", Some(1e308)), found.weight("rating", Some(-1e308))), (4.0, -4.0));
         assert_eq!((found.weight("rating", None), found.weight("other", None)), (0.0, 0.0));
         assert_eq!(found.half_life, Duration::from_secs(14 * 86_400));
         assert_eq!(Recommendations::default().weight("anything", None), 1.0);
@@ -173,7 +182,8 @@ mod tests {
             ("{ half_life: 0s }", "is `0s`: write a duration above zero"),
             ("{ half_life: soon }", "is `soon`: write a duration"),
             ("{ diversity: 1.5 }", "is 1.5: write 0"),
-            ("{ weights: { view: .inf } }", "weights.view` is no finite number"),
+            ("{ weights: { view: 1e9 } }", "weights.view` is 1000000000: write at most 1000000"),
+            ("{ weights: { rating: { neutral: 3, steps: 0, each: 1 } } }", "has 0 steps: write a number above 0"),
             ("{ weigths: { view: 1 } }", "unknown key `weigths`; did you mean `weights`?"),
             ("{ weights: { view: much } }", "a weight is a number"),
             ("{ weights: { rating: { neutral: 3 } } }", "a weight is a number"),
@@ -182,5 +192,26 @@ mod tests {
             let error = parse(&format!("recommendations: {section}\n")).unwrap_err();
             assert!(error.starts_with("p.yaml:7:") && error.contains(says), "{section}: {error}");
         }
+    }
+
+    #[test]
+    fn an_interaction_with_a_pipeline_that_is_not_there_is_named_with_the_nearest() {
+        let folder = tempfile::tempdir().unwrap();
+        let write = |name: &str, tenant: &str, task: &str| {
+            let text = format!("version: 1\nname: {name}\ntenant: {tenant}\nsource: {{ topic: {name} }}\ntasks:\n  it: {task}\n");
+            std::fs::write(folder.path().join(format!("{name}.yaml")), text).unwrap();
+        };
+        let interact = |with: &str| format!("{{ interact: {{ with: {with}, user: u, document: d, kind: view }} }}");
+        let problems = || match Definition::load_all(folder.path(), &[]) {
+            Ok(_) => Vec::new(),
+            Err(error) => error.problems.into_iter().map(|problem| problem.message).collect::<Vec<String>>(),
+        };
+        write("shop", "default", "{ render: { template: x } }");
+        write("clicks", "default", &interact("shop"));
+        assert_eq!(problems(), [""; 0]);
+        write("clicks", "default", &interact("shopp"));
+        assert_eq!(problems(), ["task `it` interacts with `shopp`, which is no pipeline; did you mean `shop`?"]);
+        write("clicks", "acme", &interact("shop"));
+        assert_eq!(problems(), ["task `it` interacts with `shop`, which is no pipeline; there are none"], "another tenant's");
     }
 }

@@ -317,10 +317,8 @@ impl Ledgering<'_> {
 
 /// What somebody did, at the record's time where the event tells none. A producer may give a record any number for a time.
 fn interaction(output: &Output, record: &Record) -> Option<Interaction> {
-    /// The last millisecond of the year 9999.
-    const LAST_MS: i64 = 253_402_300_799_999;
     let Output::Interaction(interaction) = output else { return None };
-    let of_the_record = record.timestamp_ms.filter(|at| (0..=LAST_MS).contains(at));
+    let of_the_record = record.timestamp_ms.filter(|at| Interaction::TIMES.contains(at));
     Some(Interaction { at_ms: interaction.at_ms.or(of_the_record), ..interaction.clone() })
 }
 

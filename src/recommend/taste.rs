@@ -107,7 +107,7 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn terms() -> Recommendations {
-        let rating = Weight::Valued(Valued { neutral: 3.0, each: 2.0 });
+        let rating = Weight::Valued(Valued { neutral: 3.0, steps: 2.0, each: 2.0 });
         let weights = [("view", Weight::Fixed(1.0)), ("purchase", Weight::Fixed(5.0)), ("rating", rating)];
         Recommendations { weights: weights.map(|(kind, weight)| (kind.to_owned(), weight)).into(), ..Recommendations::default() }
     }

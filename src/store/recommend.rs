@@ -18,7 +18,8 @@ use super::search::{HitLabel, SNAPSHOT, SearchFilter};
 use super::{InTime, Reader, unavailable};
 use crate::failure::Transient;
 
-/// Chunks to read for each document wanted: two are enough where documents are short. Where they are not, every vector is compared.
+/// Chunks to read for each document wanted, as one may have several of the near ones. Where that is not enough, every vector is
+/// compared.
 const CHUNKS_A_DOCUMENT: usize = 4;
 
 /// Which documents are looked for.

@@ -23,9 +23,6 @@ use crate::template::{Prints, Template, TemplateError};
 /// The longest kind in bytes: a word.
 const MAX_KIND_BYTES: usize = 63;
 
-/// The last millisecond of the year 9999, beyond which nothing that people write as a time lies.
-const LAST_MS: i64 = 253_402_300_799_999;
-
 /// Parameters of `interact`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -173,7 +170,7 @@ fn number(text: &str) -> Result<f64, Failure> {
 
 fn moment(text: &str) -> Result<i64, Failure> {
     let milliseconds = text.parse().ok().or_else(|| Some(microseconds(text)?.div_euclid(1_000)));
-    milliseconds.filter(|at| (0..=LAST_MS).contains(at)).ok_or_else(|| {
+    milliseconds.filter(|at| Interaction::TIMES.contains(at)).ok_or_else(|| {
         let reason =
             format!("`at` is `{text}`, but a time is a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
         Failure::poison(FailureClass::WrongType, reason)

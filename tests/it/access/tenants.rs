@@ -151,9 +151,12 @@ pub async fn recommended_their_own() {
     let acme = house.token(Some("acme"), &[Scope::Read]).await;
     let everybody = house.token(None, &[Scope::Read]).await;
     // Somebody of the other tenant says that people liked a document of this one.
-    house.write("globex-notes", "globex-2", "Noise").await;
-    let forged =
-        "UPDATE interactions SET target = 'acme-notes', item = 'acme-1', user_id = 'forged' WHERE document_id = 'globex-2'";
+    let forged = "WITH event AS (
+            INSERT INTO results (pipeline, document_id, task, kind, version, fields, fingerprint, tokens, device_micros, batch_id)
+            VALUES ('globex-notes', 'forged', 'deed', 'interact', 1, '{}', '', 0, 0, gen_random_uuid())
+            RETURNING pipeline, document_id, task)
+        INSERT INTO interactions (pipeline, document_id, task, target, item, user_id, kind, at)
+        SELECT pipeline, document_id, task, 'acme-notes', 'acme-1', 'forged', 'view', now() FROM event";
     postgres::execute(&house.database_url, forged).await;
     for token in [&acme, &everybody] {
         let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes", None).await;
