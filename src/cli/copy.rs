@@ -1,7 +1,7 @@
 //! `tidemill copy`: what pages say of documents, and what people decide on it. The ledger is all it needs.
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand};
@@ -194,7 +194,7 @@ fn check(word: &str) -> Result<Check> {
     })
 }
 
-fn content(file: &PathBuf) -> Result<Map<String, Value>> {
+fn content(file: &Path) -> Result<Map<String, Value>> {
     let read = || match file.as_os_str() == "-" {
         true => std::io::read_to_string(std::io::stdin()),
         false => std::fs::read_to_string(file),

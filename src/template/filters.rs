@@ -5,6 +5,8 @@
 //! | `slug` | of "Oak bread board, 40 cm" `oak-bread-board-40-cm`: the part of an address that people can read |
 //! | `within(n)` | of a text one of at most `n` characters, cut between words, with `…` where it was cut |
 
+use std::ops::RangeInclusive;
+
 use minijinja::{Environment, Error, ErrorKind};
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
@@ -12,6 +14,9 @@ use unicode_segmentation::UnicodeSegmentation;
 
 /// Letters of a slug: beyond these nobody reads it, and Korean ones triple when an address is written in ASCII.
 const SLUG_LETTERS: usize = 80;
+
+/// Marks above and below Latin, Greek and Cyrillic letters. Those of other scripts are vowels, and stay.
+const ACCENTS: RangeInclusive<char> = '\u{300}'..='\u{36f}';
 
 /// Makes the filters known.
 pub(super) fn add(environment: &mut Environment<'static>) {
@@ -22,10 +27,12 @@ pub(super) fn add(environment: &mut Environment<'static>) {
 /// Accents go, other scripts stay; what is neither letter nor digit parts words.
 fn slug(text: &str) -> Result<String, Error> {
     // Taken apart, marks of Latin letters are characters of their own; put together again, Hangul is whole.
-    let plain: String = text.nfkd().filter(|letter| !is_combining_mark(*letter)).nfc().flat_map(char::to_lowercase).collect();
+    let plain: String = text.nfkd().filter(|letter| !ACCENTS.contains(letter)).nfc().flat_map(char::to_lowercase).collect();
     let mut slug = String::new();
     let mut letters = 0;
-    for word in plain.split(|letter: char| !letter.is_alphanumeric()).filter(|word| !word.is_empty()) {
+    for word in
+        plain.split(|letter: char| !(letter.is_alphanumeric() || is_combining_mark(letter))).filter(|word| !word.is_empty())
+    {
         let length = word.chars().count() + usize::from(!slug.is_empty());
         if letters + length > SLUG_LETTERS && !slug.is_empty() {
             break;
@@ -71,6 +78,7 @@ mod tests {
         assert_eq!(slug("  Crème brûlée — Ｓｅｔ № 5 ").unwrap(), "creme-brulee-set-no-5");
         assert_eq!(slug("핸드드립 커피 세트").unwrap(), "핸드드립-커피-세트");
         assert_eq!(slug(&"word ".repeat(40)).unwrap().chars().count(), 79);
+        assert_eq!(slug("हिन्दी किताब").unwrap(), "हिन्दी-किताब");
         assert!(slug("?!").is_err());
     }
 

@@ -45,11 +45,11 @@ fn a_wrong_section_is_refused_with_its_place() {
         ),
         ("{ task: page, url: 'https://a/', sitemap: '{{ copy.slug }}' }", "`copy.sitemap` reads `copy.slug`, which is not there"),
         ("{ task: page, url: 'https://a/', publish: always }", "unknown value `always`"),
-        ("{ task: page, ulr: 'https://a/' }", "unknown key `ulr`; did you mean `url`?"),
+        ("{ task: page, urll: 'https://a/' }", "unknown key `urll`; did you mean `url`?"),
     ] {
         let refused = with(section).unwrap_err();
         assert!(refused.contains(says), "expected `{says}` in:\n{refused}");
-        assert!(refused.starts_with("p.yaml:11:"), "{refused}");
+        assert!(refused.starts_with("p.yaml:10:"), "{refused}");
     }
 }
 

@@ -4,103 +4,15 @@ use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
 
+use super::words::is_hangul;
 use crate::outcome::Span;
 use crate::task::evidence::folded::Folded;
 use crate::task::evidence::number;
 
-/// Units that belong to the number before them, folded. Any other word may stand there in one text and not in the other.
-const UNITS: &[&str] = &[
-    "mm",
-    "cm",
-    "m",
-    "km",
-    "in",
-    "inch",
-    "inches",
-    "ft",
-    "mg",
-    "g",
-    "kg",
-    "oz",
-    "lb",
-    "lbs",
-    "ml",
-    "cl",
-    "dl",
-    "l",
-    "litre",
-    "litres",
-    "liter",
-    "liters",
-    "w",
-    "kw",
-    "wh",
-    "v",
-    "a",
-    "ah",
-    "mah",
-    "hz",
-    "khz",
-    "mhz",
-    "ghz",
-    "kb",
-    "mb",
-    "gb",
-    "tb",
-    "mp",
-    "dpi",
-    "rpm",
-    "bar",
-    "db",
-    "lm",
-    "lumen",
-    "lumens",
-    "px",
-    "ppm",
-    "lux",
-    "h",
-    "hours",
-    "hour",
-    "min",
-    "minutes",
-    "days",
-    "day",
-    "months",
-    "years",
-    "year",
-    "usd",
-    "eur",
-    "gbp",
-    "krw",
-    "jpy",
-    "°c",
-    "°f",
-    "%",
-    "원",
-    "개",
-    "매",
-    "장",
-    "병",
-    "권",
-    "켤레",
-    "롤",
-    "인치",
-    "센티미터",
-    "밀리미터",
-    "미터",
-    "그램",
-    "킬로그램",
-    "킬로",
-    "리터",
-    "밀리리터",
-    "시간",
-    "분",
-    "초",
-    "일",
-    "개월",
-    "년",
-    "도",
-];
+/// Units that belong to the number before them, folded, a space between each. Any other word may stand there in one text and not in the other.
+const UNITS: &str = "mm cm m km in inch inches ft mg g kg oz lb lbs ml cl dl l litre litres liter liters w kw wh v a ah mah hz khz \
+    mhz ghz kb mb gb tb mp dpi rpm bar db lm lumen lumens px ppm lux h hours hour min minutes days day months \
+    years year usd eur gbp krw jpy °c °f % 원 개 매 장 병 권 켤레 롤 인치 센티미터 밀리미터 미터 그램 킬로그램 킬로 리터 밀리리터 시간 분 초 일 개월 년 도";
 
 /// Units of money: a field that is a number may be a price, and has no unit of its own.
 const MONEY: &[&str] = &["usd", "eur", "gbp", "krw", "jpy", "원"];
@@ -145,6 +57,9 @@ pub(super) fn facts(text: &str) -> Vec<Fact> {
     let folded = Folded::of(text);
     let mut found = Vec::new();
     for (place, value) in number::all(folded.text()) {
+        if belongs_to_a_name(&folded.text()[..place.start]) {
+            continue;
+        }
         let (unit, end) = unit(folded.text(), place.end).unzip();
         let digits = folded.text()[place.clone()].to_owned();
         let kind = FactKind::Number { digits, value, unit: unit.map(str::to_owned) };
@@ -158,6 +73,16 @@ pub(super) fn facts(text: &str) -> Vec<Fact> {
     found
 }
 
+/// Whether digits behind `before` belong to a word such as X200. Those of 40x25 do not, and neither do those behind Hangul.
+fn belongs_to_a_name(before: &str) -> bool {
+    let mut letters = before.chars().rev();
+    match letters.next() {
+        Some('x') => !letters.next().is_some_and(char::is_numeric),
+        Some(letter) => letter.is_alphabetic() && !is_hangul(letter),
+        None => false,
+    }
+}
+
 /// The unit of the number that ends at `at` of a folded text, and where the unit ends.
 pub(super) fn unit(text: &str, at: usize) -> Option<(&str, usize)> {
     let rest = &text[at..];
@@ -165,7 +90,7 @@ pub(super) fn unit(text: &str, at: usize) -> Option<(&str, usize)> {
     let word = text[start..].split(|letter: char| !(letter.is_alphabetic() || matches!(letter, '°' | '%'))).next()?;
     let is_latin = word.is_ascii();
     // A Korean unit carries particles, and the longest unit that the word begins with is meant.
-    let known = UNITS.iter().filter(|unit| if is_latin { **unit == word } else { word.starts_with(**unit) });
+    let known = UNITS.split(' ').filter(|unit| if is_latin { *unit == word } else { word.starts_with(unit) });
     let unit = known.max_by_key(|unit| unit.len())?;
     Some((unit, start + unit.len()))
 }
@@ -186,7 +111,8 @@ fn names(text: &str) -> Vec<Range<usize>> {
         if word.chars().nth(1).is_none() || word.starts_with(|letter: char| letter.is_numeric()) {
             continue;
         }
-        let mixed = word.chars().any(char::is_numeric);
+        let mut pairs = word.chars().zip(word.chars().skip(1));
+        let mixed = pairs.any(|(left, right)| left.is_alphabetic() && !is_hangul(left) && right.is_numeric());
         let loud = !is_loud && word.chars().filter(|letter| letter.is_uppercase()).count() > 1;
         let named = is_capital(word) && !is_title && !is_loud && !begins(&text[..at]);
         if mixed || loud || named {
@@ -228,6 +154,7 @@ mod tests {
         assert_eq!(said("The Oak Bread Board | Solid Oak"), [""; 0], "in a title every word has a capital");
         assert_eq!(said("BUY NOW"), [""; 0]);
         assert_eq!(said("다이어리에 쓰는 Umbra 펜"), ["Umbra"]);
-        assert_eq!(said("model X200, sensor PM2.5"), ["X200", "PM2.5", "2.5"]);
+        assert_eq!(said("model X200, sensor PM2.5"), ["X200", "PM2.5"]);
+        assert_eq!(said("40x25cm, 약3kg, 갤럭시S24"), ["40", "25cm", "3kg", "갤럭시S24"]);
     }
 }

@@ -9,44 +9,9 @@
 
 use std::ops::Range;
 
-/// What may follow a Korean noun within its word, the longer before what it begins with.
-const PARTICLES: &[&str] = &[
-    "입니다",
-    "이에요",
-    "에게서",
-    "으로",
-    "에서",
-    "에게",
-    "까지",
-    "부터",
-    "보다",
-    "처럼",
-    "이나",
-    "이며",
-    "이고",
-    "이라",
-    "이다",
-    "예요",
-    "에",
-    "은",
-    "는",
-    "이",
-    "가",
-    "을",
-    "를",
-    "의",
-    "로",
-    "와",
-    "과",
-    "도",
-    "만",
-    "나",
-    "며",
-    "고",
-    "라",
-    "인",
-    "랑",
-];
+/// What may follow a Korean noun within its word, a space between each.
+const PARTICLES: &str = "입니다 이에요 에게서 으로 에서 에게 까지 부터 보다 처럼 이나 이며 이고 이라 이다 예요 \
+    에 은 는 이 가 을 를 의 로 와 과 도 만 나 며 고 라 인 랑";
 
 /// Particles that may stand in a row: 에서만은.
 const MOST_PARTICLES: usize = 3;
@@ -82,7 +47,7 @@ fn parts(left: char, right: char) -> bool {
 fn is_particles(text: &str, most: usize) -> bool {
     text.is_empty()
         || most > 0
-            && PARTICLES.iter().filter_map(|particle| text.strip_prefix(particle)).any(|rest| is_particles(rest, most - 1))
+            && PARTICLES.split(' ').filter_map(|particle| text.strip_prefix(particle)).any(|rest| is_particles(rest, most - 1))
 }
 
 /// The Hangul that `text` begins with.
@@ -90,7 +55,8 @@ fn hangul(text: &str) -> &str {
     &text[..text.find(|letter| !is_hangul(letter)).unwrap_or(text.len())]
 }
 
-fn is_hangul(letter: char) -> bool {
+/// Whether the letter is Korean.
+pub(super) fn is_hangul(letter: char) -> bool {
     matches!(letter, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '가'..='힣')
 }
 

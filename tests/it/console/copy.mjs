@@ -59,7 +59,7 @@ try {
   assert.equal((await ask("/v1/copy/CP-1")).published.version, 1);
 
   // Where a check speaks, A asks first.
-  await desk.getByText("Banned word").waitFor();
+  await desk.getByText("Banned word").first().waitFor();
   await desk.keyboard.press("a");
   await desk.getByText(/Approve again to overrule/).waitFor();
   assert.equal(await inReview(), 3, "nothing is approved by one stroke against a check");
