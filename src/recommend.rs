@@ -115,6 +115,7 @@ pub struct Recommendation {
 /// Why a document is recommended.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 #[serde(tag = "kind", rename_all = "snake_case")]
+#[schema(as = RecommendationReason)]
 pub enum Reason {
     /// It is like the document that was asked for.
     Similar {

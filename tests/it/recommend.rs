@@ -342,7 +342,8 @@ fn without_writing(shipped: &str) -> String {
     let (labels, rest) = shipped.split_once("  summary:\n").expect("the shipped pipeline summarizes after it labels");
     let (_, sinks) = rest.split_once("\nsinks:\n").expect("tasks end where sinks begin");
     let (sinks, _) = sinks.split_once("\nsearches:\n").expect("searches and examples follow");
-    format!("{labels}  vector:\n    embed: {{ model: minilm }}\nsinks:\n{sinks}")
+    let sinks = sinks.lines().filter(|line| !line.starts_with("answers:")).collect::<Vec<_>>().join("\n");
+    format!("{labels}  vector:\n    embed: {{ model: minilm }}\nsinks:\n{sinks}\n")
 }
 
 /// The shipped sample, by the shipped encoder.

@@ -135,7 +135,7 @@ fn names_have_a_form() {
 fn a_task_has_exactly_one_kind() {
     refused(
         &with_tasks("  a: { when: 'true' }"),
-        "task `a` says no kind: write one of classify, embed, summarize, render, extract, write, score",
+        "task `a` says no kind: write one of classify, embed, summarize, render, extract, write, retrieve, answer, interact, compose, score",
     );
     refused(&with_tasks("  a: { render: { template: x }, embed: { model: m } }"), "is both `embed` and `render`");
     refused(&format!("{HEAD}tasks: {{}}"), "the pipeline has no tasks");

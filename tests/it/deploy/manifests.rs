@@ -184,14 +184,14 @@ pub async fn scaling_agrees_with_the_pipelines() {
     assert_eq!(kafka.len() + prometheus.len(), triggers.len(), "a trigger is of a kind that this check does not know");
     let known = ["bootstrapServers", "consumerGroup", "topic", "lagThreshold", "activationLagThreshold", "offsetResetPolicy"];
     let known: Vec<&str> = known.into_iter().chain(["allowIdleConsumers"]).collect();
-    let mut watched = BTreeMap::new();
+    let mut watched = BTreeSet::new();
     for metadata in &kafka {
         for (key, value) in metadata.as_object().unwrap() {
             assert!(known.contains(&key.as_str()) && value.is_string(), "KEDA takes texts for {known:?}: {key} is {value}");
         }
         assert!(word(&metadata["lagThreshold"]).parse::<u64>().unwrap() > 0);
         assert_eq!(metadata["bootstrapServers"], config.kafka.brokers, "KEDA asks another Kafka than tidemill");
-        watched.insert(word(&metadata["topic"]).to_owned(), word(&metadata["consumerGroup"]).to_owned());
+        watched.insert((word(&metadata["topic"]).to_owned(), word(&metadata["consumerGroup"]).to_owned()));
     }
     // As `source/kafka.rs` names its group.
     let read = definitions.iter().map(|d| (d.source.topic.clone(), format!("tidemill.{}", d.name)));
