@@ -53,7 +53,7 @@ pub enum ExpectTask {
     /// Skipped.
     Skipped,
     /// With such an output.
-    Output(ExpectOutput),
+    Output(Box<ExpectOutput>),
 }
 
 /// What an output must be like; what is not said is free.
@@ -304,7 +304,8 @@ impl<'de> Deserialize<'de> for ExpectTask {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ExpectTask, A::Error> {
-                ExpectOutput::deserialize(MapAccessDeserializer::new(map)).map(ExpectTask::Output)
+                let output = ExpectOutput::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ExpectTask::Output(Box::new(output)))
             }
         }
 
