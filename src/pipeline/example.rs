@@ -53,7 +53,7 @@ pub enum ExpectTask {
     /// Skipped.
     Skipped,
     /// With such an output.
-    Output(ExpectOutput),
+    Output(Box<ExpectOutput>),
 }
 
 /// What an output must be like; what is not said is free.
@@ -321,7 +321,8 @@ impl<'de> Deserialize<'de> for ExpectTask {
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ExpectTask, A::Error> {
-                ExpectOutput::deserialize(MapAccessDeserializer::new(map)).map(ExpectTask::Output)
+                let output = ExpectOutput::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(ExpectTask::Output(Box::new(output)))
             }
         }
 
@@ -334,7 +335,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outcome::{Evidence, Extraction, Leaf, Likeness, Span, Written};
+    use crate::outcome::{Evidence, Extraction, Leaf, Likeness, Score, Span, Written};
 
     fn expect(expected: Value) -> ExpectOutput {
         serde_json::from_value(expected).unwrap()
@@ -372,6 +373,21 @@ mod tests {
         assert!(wrong(json!({"grounded": false}), &extraction(true)).contains("found all of them in it"));
         assert!(wrong(json!({"contains": "walnut"}), &output).contains("`walnut`"));
         assert!(wrong(json!({"grounded": true}), &Output::Text("x".into())).contains("no extraction"));
+    }
+
+    #[test]
+    fn a_score_is_compared_as_a_whole_and_by_its_parts() {
+        let score = Score::of([("intent".to_owned(), 40.0, "40".to_owned()), ("budget".to_owned(), 2.5, "x".to_owned())], 100.0);
+        let output = Output::Score(score);
+        assert_eq!(expect(json!({"score": 42.5, "parts": {"intent": 40}})).mismatches(&output), [""; 0]);
+        let wrong = expect(json!({"score": 40, "parts": {"budget": 3, "timing": 1}})).mismatches(&output);
+        let expected = [
+            "expected a score of 40, found 42.5",
+            "expected part `budget` to be 3, found 2.5",
+            "expected part `timing` to be 1, found none",
+        ];
+        assert_eq!(wrong, expected);
+        assert_eq!(expect(json!({"score": 1})).mismatches(&Output::Text("x".into())), ["expected a score, found none"]);
     }
 
     #[test]
