@@ -1,6 +1,6 @@
 //! Manifests: valid by Kubernetes' own schemas, careful with what they run, and in agreement with configuration and code.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
 
 use serde_json::Value;
