@@ -54,7 +54,7 @@ struct Layer {
 
 enum Output {
     Pooled(Pooling),
-    Logits { dense: Linear, classes: Linear },
+    Logits { dense: Box<Linear>, classes: Box<Linear> },
 }
 
 thread_local! {
@@ -219,7 +219,7 @@ impl Output {
             Family::Roberta => (head(weights, "classifier.dense", hidden, hidden)?, "classifier.out_proj"),
         };
         let classes = weights.head_rows(&format!("{name}.weight")).unwrap_or(1).max(1);
-        Ok(Self::Logits { dense, classes: head(weights, name, hidden, classes)? })
+        Ok(Self::Logits { dense: Box::new(dense), classes: Box::new(head(weights, name, hidden, classes)?) })
     }
 
     fn apply(&self, rows: &[f32], hidden: usize) -> Vec<f32> {

@@ -39,6 +39,9 @@ impl Library for NothingThere {
     }
 }
 
+/// A query's vector with what it took, where vectors are compared.
+type Encoded = Result<Option<(QueryVector, Cost)>, Poison>;
+
 /// The documents of the ledger, as one tenant sees them.
 #[derive(Debug, Clone)]
 pub struct Documents {
@@ -67,7 +70,7 @@ impl Documents {
     }
 
     /// The vectors of the queries that are compared by any; each with what it took.
-    async fn vectors(&self, seeks: &[Seek]) -> Result<Vec<Result<Option<(QueryVector, Cost)>, Poison>>, Transient> {
+    async fn vectors(&self, seeks: &[Seek]) -> Result<Vec<Encoded>, Transient> {
         let request = |seek: &Seek| {
             let (_, model) = seek.embedding.as_ref()?;
             let work = Work::Encode { texts: vec![seek.query.as_str().into()], chunking: Chunking::Truncate };
@@ -111,7 +114,7 @@ impl Library for Documents {
     fn find<'a>(&'a self, seeks: &'a [Seek]) -> BoxFuture<'a, Result<Vec<Result<Found, Poison>>, Transient>> {
         Box::pin(async move {
             let vectors = self.vectors(seeks).await?;
-            let find = |(seek, vector): (&'a Seek, Result<Option<(QueryVector, Cost)>, Poison>)| async move {
+            let find = |(seek, vector): (&'a Seek, Encoded)| async move {
                 let (vector, cost) = match vector {
                     Ok(vector) => vector.unzip(),
                     Err(poison) => return Ok(Err(poison)),
