@@ -38,45 +38,59 @@ pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 /// Steps that a block of rows is taken through at once: with more, the block would not stay in the second cache.
 const STEPS_AT_ONCE: usize = 64;
 
-/// Values of the tile of one step.
-const STEP_VALUES: usize = TILE_ROWS * STEP;
+/// Pairs of inputs, the values of which the units multiply together, that one step takes of a row.
+const PAIRS: usize = STEP / 2;
+
+/// Pairs of the tile of one step.
+const STEP_PAIRS: usize = TILE_ROWS * PAIRS;
 
 /// Inputs as tiles: sixteen rows after sixteen rows, step after step.
 pub(super) struct Tiles {
-    values: Vec<u16>,
-    /// Values of sixteen rows.
+    pairs: Vec<u32>,
+    /// Pairs of sixteen rows.
     group: usize,
 }
 
 impl Tiles {
     /// Room for `rows` rows of `depth` inputs.
     pub(super) fn new(rows: usize, depth: usize) -> Self {
-        let group = depth.div_ceil(STEP) * STEP_VALUES;
-        Self { values: vec![0; rows.div_ceil(TILE_ROWS) * group], group }
+        let group = depth.div_ceil(STEP) * STEP_PAIRS;
+        Self { pairs: vec![0; rows.div_ceil(TILE_ROWS) * group], group }
     }
 
     /// The inputs of a row in ranges of steps that rows are taken through at once.
     pub(super) fn ranges(&self) -> impl Iterator<Item = Range<usize>> + use<> {
-        let steps = self.group / STEP_VALUES;
+        let steps = self.group / STEP_PAIRS;
         // As even as may be: a short last range would spend its time on moving sums.
         let size = steps.div_ceil(steps.div_ceil(STEPS_AT_ONCE).max(1)).max(1);
         (0..steps).step_by(size).map(move |first| first..steps.min(first + size))
     }
 
     /// The places of sixteen rows each, for [`round`].
-    pub(super) fn groups(&mut self) -> std::slice::ChunksExactMut<'_, u16> {
-        self.values.chunks_exact_mut(self.group)
+    pub(super) fn groups(&mut self) -> std::slice::ChunksExactMut<'_, u32> {
+        self.pairs.chunks_exact_mut(self.group)
     }
 }
 
 /// Writes up to sixteen rows of `depth` inputs to their tiles.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma"))]
-pub(super) fn round(rows: &[f32], depth: usize, group: &mut [u16]) {
+pub(super) fn round(rows: &[f32], depth: usize, group: &mut [u32]) {
     for (row, inputs) in rows.chunks_exact(depth).enumerate() {
-        for (inputs, tile) in inputs.chunks(STEP).zip(group.chunks_exact_mut(STEP_VALUES)) {
-            inputs.iter().zip(&mut tile[row * STEP..][..STEP]).for_each(|(x, place)| *place = nearest(*x));
+        for (inputs, tile) in inputs.chunks(STEP).zip(group.chunks_exact_mut(STEP_PAIRS)) {
+            let places = &mut tile[row * PAIRS..][..PAIRS];
+            let pairs = inputs.as_chunks();
+            pairs.0.iter().zip(&mut *places).for_each(|(pair, place)| *place = together(*pair));
+            if let [last] = pairs.1 {
+                places[inputs.len() / 2] = together([*last, 0.0]);
+            }
         }
     }
+}
+
+/// Two rounded inputs, the first in the lower half.
+#[inline(always)]
+fn together([first, second]: [f32; 2]) -> u32 {
+    u32::from(nearest(first)) | u32::from(nearest(second)) << 16
 }
 
 /// The upper half of the nearest number with eight significant bits, ties to even.
@@ -120,11 +134,11 @@ pub(super) fn multiply_tiles(inputs: &Tiles, rows: Range<usize>, range: &Range<u
     let groups = rows.len().div_ceil(TILE_ROWS);
     let (group, steps) = (rows.start / TILE_ROWS, range.len());
     assert!(rows.start.is_multiple_of(TILE_ROWS) && (1..=BLOCK_ROWS).contains(&rows.len()), "a block of the rows {rows:?}");
-    assert!(steps > 0 && range.end * STEP_VALUES <= inputs.group, "steps {range:?} reach past the inputs of a row");
-    assert!((group + groups) * inputs.group <= inputs.values.len(), "rows reach past the tiles");
+    assert!(steps > 0 && range.end * STEP_PAIRS <= inputs.group, "steps {range:?} reach past the inputs of a row");
+    assert!((group + groups) * inputs.group <= inputs.pairs.len(), "rows reach past the tiles");
     assert!(range.end * STEP * PANEL <= weights.len(), "steps {range:?} reach past the panel");
     let block = Block {
-        inputs: &inputs.values[group * inputs.group + range.start * STEP_VALUES..],
+        inputs: &inputs.pairs[group * inputs.group + range.start * STEP_PAIRS..],
         group: inputs.group,
         rows: rows.len(),
         weights: &weights[range.start * STEP * PANEL..],
@@ -144,7 +158,7 @@ pub(super) fn multiply_tiles(inputs: &Tiles, rows: Range<usize>, range: &Range<u
 #[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86 has such units so far"))]
 struct Block<'a> {
     /// The first tile of the first sixteen rows.
-    inputs: &'a [u16],
+    inputs: &'a [u32],
     /// From there to the tile of the next sixteen.
     group: usize,
     rows: usize,
@@ -163,8 +177,9 @@ mod tests {
         round(&rows, 40, tiles.groups().next().unwrap());
         for (i, x) in rows.iter().enumerate() {
             let (row, input) = (i / 40, i % 40);
-            let place = input / STEP * STEP_VALUES + row * STEP + input % STEP;
-            let error = (f32::from_bits(u32::from(tiles.values[place]) << 16) - x).abs();
+            let place = input / STEP * STEP_PAIRS + row * PAIRS + input % STEP / 2;
+            let rounded = tiles.pairs[place] >> (input % 2 * 16) << 16;
+            let error = (f32::from_bits(rounded) - x).abs();
             assert!(error <= x.abs() / 256.0, "input {input} of row {row}: {x} is off by {error:e}");
         }
         assert_eq!([1.0, 1.0 + 1.0 / 256.0, 1.0 + 3.0 / 256.0].map(nearest), [0x3f80, 0x3f80, 0x3f82], "ties go to even");

@@ -2,12 +2,10 @@
 
 #![allow(unsafe_code)]
 
-use std::arch::x86_64::{
-    __m512bh, __m512i, _mm512_dpbf16_ps, _mm512_loadu_si512, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps,
-};
+use std::arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps};
 use std::mem::transmute;
 
-use super::{Block, STEP, STEP_VALUES, Sums, TILE_ROWS};
+use super::{Block, PAIRS, STEP, STEP_PAIRS, Sums, TILE_ROWS};
 use crate::engine::kernels::panel::PANEL;
 use crate::engine::kernels::processor::{self, Level};
 
@@ -26,10 +24,9 @@ pub(super) fn multiply(block: Block<'_>, sums: &mut Sums) {
     assert!(available(), "bf16 vectors on a processor without them");
     for first in (0..block.rows).step_by(ROWS) {
         let rows = ROWS.min(block.rows - first);
-        let inputs = &block.inputs[first / TILE_ROWS * block.group + first % TILE_ROWS * STEP..];
+        let inputs = &block.inputs[first / TILE_ROWS * block.group + first % TILE_ROWS * PAIRS..];
         let sums = &mut sums.0[first..];
-        // SAFETY: the processor has the instructions, as asserted. Whoever made the block has checked that it holds all that is
-        // read: `steps` tiles of the rows' sixteen, and as many steps of the panel. `sums` is at least as long as `rows`.
+        // SAFETY: the processor has the instructions, as asserted.
         unsafe {
             match rows {
                 1 => add_up::<1>(inputs, block.weights, block.steps, sums),
@@ -47,27 +44,25 @@ pub(super) fn multiply(block: Block<'_>, sums: &mut Sums) {
 
 /// The sums of `R` rows, which do not depend on `R`.
 ///
-/// # Safety
-/// `inputs` must hold `R` rows of `steps` tiles from its start on, `weights` as many steps, and `sums` `R` rows.
+/// Inputs are read as slices of known length: with debug assertions a read by pointer is checked each time, and takes three times as long.
+///
+/// # Panics
+/// Where `inputs` do not hold `R` rows of `steps` tiles from their start on.
 #[target_feature(enable = "avx512f,avx512bf16")]
-unsafe fn add_up<const R: usize>(inputs: &[u16], weights: &[u16], steps: usize, sums: &mut [[f32; PANEL]]) {
-    let (mut tile, mut pair) = (inputs.as_ptr(), weights.as_ptr());
+fn add_up<const R: usize>(inputs: &[u32], weights: &[u16], steps: usize, sums: &mut [[f32; PANEL]]) {
     let mut totals = [[_mm512_setzero_ps(); 2]; R];
-    // SAFETY: all reads lie inside the slices, as the caller promises; vectors of bits and of bf16 are of one size.
-    unsafe {
-        let halves = |bits: __m512i| transmute::<__m512i, __m512bh>(bits);
-        for _ in 0..steps {
-            for i in 0..STEP / 2 {
-                let (left, right) = (_mm512_loadu_si512(pair.cast()), _mm512_loadu_si512(pair.add(PANEL).cast()));
-                for (row, total) in totals.iter_mut().enumerate() {
-                    let x = halves(_mm512_set1_epi32(tile.add(row * STEP + 2 * i).cast::<i32>().read_unaligned()));
-                    total[0] = _mm512_dpbf16_ps(total[0], halves(left), x);
-                    total[1] = _mm512_dpbf16_ps(total[1], halves(right), x);
-                }
-                // Not past the end after the last step.
-                pair = pair.wrapping_add(2 * PANEL);
+    for (tile, weights) in inputs.chunks(STEP_PAIRS).zip(weights.as_chunks::<{ STEP * PANEL }>().0).take(steps) {
+        let (rows, _) = tile.as_chunks::<PAIRS>();
+        let rows: &[[u32; PAIRS]; R] = rows.first_chunk().expect("a tile holds the rows");
+        for (i, pair) in weights.as_chunks::<PANEL>().0.as_chunks::<2>().0.iter().enumerate() {
+            // SAFETY: all are of one size, and all bits are values.
+            let [left, right] = unsafe { transmute::<[[u16; PANEL]; 2], [__m512bh; 2]>(*pair) };
+            for (row, total) in rows.iter().zip(&mut totals) {
+                // SAFETY: as above.
+                let x = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(row[i].cast_signed())) };
+                total[0] = _mm512_dpbf16_ps(total[0], left, x);
+                total[1] = _mm512_dpbf16_ps(total[1], right, x);
             }
-            tile = tile.wrapping_add(STEP_VALUES);
         }
     }
     for (sums, total) in sums.iter_mut().zip(&totals) {
