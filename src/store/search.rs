@@ -168,6 +168,8 @@ struct Candidate {
     id: String,
     score: f64,
     all_words: bool,
+    /// The chunk that is nearest, where it stands among the vectors.
+    chunk: Option<Span>,
 }
 
 /// A document in the order of the answer.
@@ -175,6 +177,7 @@ struct Ranked {
     id: String,
     score: f64,
     explanation: Explanation,
+    chunk: Option<Span>,
 }
 
 impl Store {
@@ -210,14 +213,10 @@ impl Reader {
         let mut connection = self.store.pool.acquire().await?;
         let mut transaction = connection.begin().await?;
         sqlx::raw_sql(SNAPSHOT).execute(&mut *transaction).await?;
-        let space = match &query.vector {
-            Some(vector) => Space::find(vector, &mut transaction).await?,
-            None => None,
-        };
         // Documents whose vectors are of another space have nothing but their words to be found by.
-        let moves = match &query.vector {
-            Some(vector) => Space::has_others(vector, &mut transaction).await?,
-            None => false,
+        let (space, moves) = match &query.vector {
+            Some(vector) => Space::find(vector, &mut transaction).await?,
+            None => (None, false),
         };
         let unspoken = query.vector.as_ref().filter(|_| moves).map(|vector| &vector.words);
         let wording = match query.words.as_ref().or(unspoken) {
@@ -283,21 +282,23 @@ fn own_weight(_: &str, all_words: bool) -> f64 {
 /// The lists' union, the best first. `fused`: by reciprocal ranks, each place among the words with its `weight`; otherwise there is one
 /// list and its scores stand.
 fn fuse(by_vector: Vec<Candidate>, by_words: Vec<Candidate>, fused: bool, weight: impl Fn(&str, bool) -> f64) -> Vec<Ranked> {
-    let mut union: BTreeMap<String, (f64, Explanation)> = BTreeMap::new();
+    let mut union: BTreeMap<String, Ranked> = BTreeMap::new();
     for (is_vector, list) in [(true, by_vector), (false, by_words)] {
-        for (index, Candidate { id, score, all_words }) in list.into_iter().enumerate() {
+        for (index, Candidate { id, score, all_words, chunk }) in list.into_iter().enumerate() {
             let rank = index + 1;
             let weight = if is_vector { 1.0 } else { weight(&id, all_words) };
             let adds = if fused { weight / (FUSION + rank as f64) } else { score };
-            let (total, explanation) = union.entry(id).or_default();
-            *total += adds;
+            let empty = || Ranked { id: id.clone(), score: 0.0, explanation: Explanation::default(), chunk: None };
+            let ranked = union.entry(id.clone()).or_insert_with(empty);
+            ranked.score += adds;
+            ranked.chunk = ranked.chunk.or(chunk);
             match is_vector {
-                true => explanation.vector = Some(Standing { rank, score, adds, all_words: None }),
-                false => explanation.text = Some(Standing { rank, score, adds, all_words: Some(all_words) }),
+                true => ranked.explanation.vector = Some(Standing { rank, score, adds, all_words: None }),
+                false => ranked.explanation.text = Some(Standing { rank, score, adds, all_words: Some(all_words) }),
             }
         }
     }
-    let mut ranked: Vec<_> = union.into_iter().map(|(id, (score, explanation))| Ranked { id, score, explanation }).collect();
+    let mut ranked: Vec<_> = union.into_values().collect();
     // Stable: documents that tie stay in the order of their ids.
     ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
     ranked
@@ -308,7 +309,7 @@ mod tests {
     use super::*;
 
     fn list(ids: &[&str], all_words: bool) -> Vec<Candidate> {
-        ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5, all_words }).collect()
+        ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5, all_words, chunk: None }).collect()
     }
 
     #[test]

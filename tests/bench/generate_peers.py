@@ -148,8 +148,8 @@ def beside(options, peers):
     report = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     ours = json.loads(report.splitlines()[-1])
     keys = {"prefill": "prefill_tokens_per_second", "decode_1": "decode_tokens_per_second_one_row", "decode_32": "decode_tokens_per_second"}
+    print(json.dumps({"tidemill": ours}), flush=True)
     ours = {place: ours[key] for place, key in keys.items()}
-    print(json.dumps({"tidemill": {place: round(rate, 1) for place, rate in ours.items()}}), flush=True)
     for name in peers:
         peer, theirs = PEERS[name](options), {}
         for place, own, new, rows in (("prefill", 256, 2, 4), ("decode_1", 16, 32, 1), ("decode_32", 16, 32, 32)):

@@ -16,10 +16,11 @@ pub(super) async fn describe(
     connection: &mut PgConnection,
 ) -> sqlx::Result<Vec<SearchHit>> {
     let ids: Vec<String> = ranked.iter().map(|ranked| ranked.id.clone()).collect();
-    let spans = match space {
-        Some(space) => space.best_chunks(&query.pipeline, &ids, &mut *connection).await?,
-        None => Spans::new(),
-    };
+    let mut spans: Spans = ranked.iter().filter_map(|ranked| Some((ranked.id.clone(), ranked.chunk?))).collect();
+    let unknown: Vec<&str> = ids.iter().map(String::as_str).filter(|id| !spans.contains_key(*id)).collect();
+    if let Some(space) = space.filter(|_| !unknown.is_empty()) {
+        spans.extend(space.best_chunks(&query.pipeline, &unknown, &mut *connection).await?);
+    }
     // Where a chunk is known only its bytes travel; otherwise the part of the text that is indexed for words.
     let starts: Vec<Option<i32>> = ids.iter().map(|id| spans.get(id).map(|span| span.start as i32)).collect();
     let lengths: Vec<Option<i32>> = ids.iter().map(|id| spans.get(id).map(|span| (span.end - span.start) as i32)).collect();
@@ -45,7 +46,7 @@ pub(super) async fn describe(
     .await?;
     let mut rows: HashMap<_, _> = rows.into_iter().map(|row| (row.id.clone(), row)).collect();
     let mut hits = Vec::with_capacity(ranked.len());
-    for Ranked { id, score, explanation } in ranked {
+    for Ranked { id, score, explanation, .. } in ranked {
         let Some(row) = rows.remove(&id) else { continue };
         let text = String::from_utf8_lossy(&row.text);
         let chunk = match spans.get(&id) {

@@ -74,24 +74,17 @@ enum Among {
 }
 
 impl<'a> Space<'a> {
-    pub(super) async fn find(query: &'a QueryVector, connection: &mut PgConnection) -> sqlx::Result<Option<Self>> {
+    /// The query's space, where it is known, and whether there are others, from which documents may be on their way.
+    pub(super) async fn find(query: &'a QueryVector, connection: &mut PgConnection) -> sqlx::Result<(Option<Self>, bool)> {
         let (model, revision) = (&query.set.model, &query.set.revision);
-        let id = sqlx::query_scalar!("SELECT id FROM embedding_sets WHERE model = $1 AND revision = $2", model, revision)
-            .fetch_optional(connection)
-            .await?;
-        Ok(id.map(|id| Self { id, query }))
-    }
-
-    /// Whether there are other spaces, from which documents may be on their way.
-    pub(super) async fn has_others(query: &QueryVector, connection: &mut PgConnection) -> sqlx::Result<bool> {
-        let (model, revision) = (&query.set.model, &query.set.revision);
-        sqlx::query_scalar!(
-            r#"SELECT EXISTS (SELECT FROM embedding_sets WHERE model <> $1 OR revision <> $2) AS "others!""#,
+        let spaces = sqlx::query!(
+            r#"SELECT id, (model = $1 AND revision = $2) AS "own!" FROM embedding_sets ORDER BY 2 DESC LIMIT 2"#,
             model,
             revision
-        )
-        .fetch_one(connection)
-        .await
+        );
+        let spaces = spaces.fetch_all(connection).await?;
+        let own = spaces.iter().find(|space| space.own).map(|space| Self { id: space.id, query });
+        Ok((own, spaces.iter().any(|space| !space.own)))
     }
 
     /// The cosine distance in the very words of the space's index, or the planner would not use it.
@@ -144,7 +137,7 @@ impl<'a> Space<'a> {
         let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments(
             format!(
                 "WITH chunks AS MATERIALIZED (
-                     SELECT e.document_id, {distance} AS distance FROM embeddings e
+                     SELECT e.document_id, e.chunk, e.span_start, e.span_end, {distance} AS distance FROM embeddings e
                      WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3",
                 id = self.id
             ),
@@ -165,18 +158,21 @@ impl<'a> Space<'a> {
             sql.push(format!(" ORDER BY {distance} LIMIT {chunks}"));
         }
         sql.push(format!(
-            ") SELECT document_id, min(distance) FROM chunks
-               GROUP BY document_id ORDER BY min(distance), document_id LIMIT {depth}"
+            "), nearest AS (
+                 SELECT DISTINCT ON (document_id) document_id, distance, span_start, span_end FROM chunks
+                 ORDER BY document_id, distance, chunk)
+             SELECT * FROM nearest ORDER BY distance, document_id LIMIT {depth}"
         ));
         let rows = sql.build().persistent(false).fetch_all(connection).await?;
         let candidate = |row: &sqlx::postgres::PgRow| -> sqlx::Result<Candidate> {
-            Ok(Candidate { id: row.try_get(0)?, score: 1.0 - row.try_get::<f64, _>(1)?, all_words: false })
+            let chunk = Some(span(row.try_get(2)?, row.try_get(3)?));
+            Ok(Candidate { id: row.try_get(0)?, score: 1.0 - row.try_get::<f64, _>(1)?, all_words: false, chunk })
         };
         rows.iter().map(candidate).collect()
     }
 
-    /// For each document the chunk that is nearest.
-    pub(super) async fn best_chunks(&self, pipeline: &str, ids: &[String], connection: &mut PgConnection) -> sqlx::Result<Spans> {
+    /// For each document the chunk that is nearest, where its place among the vectors has not told it.
+    pub(super) async fn best_chunks(&self, pipeline: &str, ids: &[&str], connection: &mut PgConnection) -> sqlx::Result<Spans> {
         let sql = format!(
             "SELECT DISTINCT ON (e.document_id) e.document_id, e.span_start, e.span_end FROM embeddings e
              WHERE e.set_id = {id} AND e.pipeline = $2 AND e.task = $3 AND e.document_id = ANY($4)
@@ -192,7 +188,6 @@ impl<'a> Space<'a> {
             .persistent(false)
             .fetch_all(connection)
             .await?;
-        let span = |start: i32, end: i32| Span { start: start.max(0) as usize, end: end.max(0) as usize };
         rows.iter().map(|row| Ok((row.try_get(0)?, span(row.try_get(1)?, row.try_get(2)?)))).collect()
     }
 }
@@ -214,6 +209,10 @@ pub(super) async fn of_other_spaces(
         space.map(|space| space.id)
     );
     Ok(found.fetch_all(connection).await?.into_iter().collect())
+}
+
+fn span(start: i32, end: i32) -> Span {
+    Span { start: start.max(0) as usize, end: end.max(0) as usize }
 }
 
 pub(super) type Spans = HashMap<String, Span>;

@@ -100,7 +100,7 @@ impl Wording {
         sql.push("\n ORDER BY 2 DESC, d.id LIMIT ").push_bind(depth as i64);
         let rows = sql.build().persistent(false).fetch_all(connection).await?;
         let candidate = |row: &sqlx::postgres::PgRow| -> sqlx::Result<Candidate> {
-            Ok(Candidate { id: row.try_get(0)?, score: f64::from(row.try_get::<f32, _>(1)?), all_words: false })
+            Ok(Candidate { id: row.try_get(0)?, score: f64::from(row.try_get::<f32, _>(1)?), all_words: false, chunk: None })
         };
         rows.iter().map(candidate).collect()
     }
