@@ -20,9 +20,9 @@ use crate::nearest::suggestion;
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "tidemill.toml";
 
-/// `TIDEMILL_*` variables that are no settings: the command line and the tests read them.
+/// `TIDEMILL_*` variables that are no settings: the command line, the kernels and the tests read them.
 const NOT_SETTINGS: &[&str] =
-    &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_REQUIRE_KAFKA"];
+    &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_CPU", "TIDEMILL_REQUIRE_KAFKA"];
 
 /// Settings that hold a path, wherever they stand.
 const PATHS: &[&str] = &[

@@ -1,6 +1,8 @@
 //! Figures of the stream, as ratios within one run: `TIDEMILL_BENCH=1 cargo test --release --test it bench`. Each prints one JSON object
 //! and fails where it misses its bar.
 
+mod latency;
+
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -28,6 +30,7 @@ pub fn trials() -> Vec<Trial> {
         trial("bench::the_ledger_against_a_consumer_that_repeats", alone, ledger),
         trial("bench::a_backlog_of_a_million_records_in_flat_memory", alone, backlog),
         trial("bench::recovery_after_a_kill", alone, recovery),
+        trial("bench::latency_at_a_fifth_of_capacity", alone, latency::at_a_fifth_of_capacity),
     ]
 }
 

@@ -94,6 +94,12 @@ fn paths_in_the_file_start_from_the_file_and_others_from_the_current_folder() {
 }
 
 #[test]
+fn variables_that_others_read_are_no_settings() {
+    let environment = variables(&[("TIDEMILL_CPU", "avx2"), ("TIDEMILL_CACHE_DIR", "/c"), ("TIDEMILL_DATA_DIR", "d")]);
+    assert_eq!(Config::layered(None, environment, &[]).unwrap().data_dir, Path::new("d"));
+}
+
+#[test]
 fn secrets_come_from_files_too() {
     let (folder, path) = written("[database]\nurl_file = \"url\"\n");
     let missing = Config::layered(Some(&path), [], &[]).unwrap_err().to_string();

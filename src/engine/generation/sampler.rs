@@ -45,22 +45,44 @@ pub(super) fn normaliser(logits: &[f32]) -> Result<f32, Poison> {
 
 /// The token with the largest logit; the first of several.
 fn likeliest(logits: &[f32], allowed: Option<&TokenMask>) -> Option<u32> {
-    let most = |best: Option<(usize, f32)>, (id, logit): (usize, f32)| match best {
-        Some((_, largest)) if largest >= logit => best,
-        _ => Some((id, logit)),
-    };
-    let free = logits.iter().copied().enumerate().fold(None, most)?.0;
+    let free = first_of_largest(logits)?;
     let Some(mask) = allowed else { return Some(free as u32) };
     if free < mask.len() && mask.get(free) {
         return Some(free as u32);
     }
-    let mut best = None;
+    let mut best: Option<(usize, f32)> = None;
     mask.iter_set_entries(|id| {
-        if let Some(logit) = logits.get(id) {
-            best = most(best, (id, *logit));
+        if let Some(logit) = logits.get(id)
+            && best.is_none_or(|(_, largest)| *logit > largest)
+        {
+            best = Some((id, *logit));
         }
     });
     best.map(|(id, _)| id as u32)
+}
+
+/// Where the largest value stands first. Block by block, and lane by lane in them: one comparison after the other would take longer than
+/// the sum of all exponentials.
+fn first_of_largest(values: &[f32]) -> Option<usize> {
+    const LANES: usize = 16;
+    const BLOCK: usize = 64 * LANES;
+    let larger = |a: f32, b: f32| if b > a { b } else { a };
+    let mut best: Option<(usize, f32)> = None;
+    for (index, block) in values.chunks(BLOCK).enumerate() {
+        let (chunks, rest) = block.as_chunks::<LANES>();
+        let mut lanes = [f32::NEG_INFINITY; LANES];
+        for chunk in chunks {
+            for (lane, value) in lanes.iter_mut().zip(chunk) {
+                *lane = larger(*lane, *value);
+            }
+        }
+        let largest = lanes.iter().chain(rest).copied().fold(f32::NEG_INFINITY, larger);
+        if best.is_none_or(|(_, so_far)| largest > so_far) {
+            best = Some((index * BLOCK, largest));
+        }
+    }
+    let (start, largest) = best?;
+    values[start..].iter().position(|value| *value == largest).map(|place| start + place)
 }
 
 fn candidates(logits: &[f32], allowed: Option<&TokenMask>) -> Vec<(u32, f32)> {
@@ -175,6 +197,19 @@ mod tests {
         let bound = choose(&logits, Some(&mask(4, &[0, 3])), &Sampling::default(), 0).unwrap();
         assert_eq!(bound.id, 3);
         assert!((bound.log_probability - (2.0 - sum)).abs() < 1e-5);
+    }
+
+    #[test]
+    fn the_first_of_the_largest_is_found_wherever_it_stands() {
+        for size in [1, 15, 16, 1023, 1024, 1025, 5000] {
+            for place in [0, size / 3, size - 1] {
+                let mut values: Vec<f32> = (0..size).map(|i| -1.0 - (i % 7) as f32).collect();
+                values[place..].iter_mut().step_by(700).for_each(|value| *value = -0.5);
+                assert_eq!(first_of_largest(&values), Some(place), "{size} values");
+            }
+        }
+        assert_eq!(first_of_largest(&[f32::NEG_INFINITY; 3]), Some(0));
+        assert_eq!(first_of_largest(&[]), None);
     }
 
     #[test]

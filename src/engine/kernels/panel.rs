@@ -5,10 +5,10 @@
 //! bf16   inputs 0, 1: w0 w0' w1 w1' … w31 w31'   inputs 2, 3: …      (a dash marks the second input)
 //! ```
 
-use multiversion::multiversion;
-
 #[cfg(target_arch = "x86_64")]
-use super::processor::{self, Level};
+mod vectors;
+
+use multiversion::multiversion;
 
 /// Outputs of a panel.
 pub(in crate::engine) const PANEL: usize = 32;
@@ -99,22 +99,8 @@ pub(super) fn multiply_panel(input: Input<'_>, panel: Panel<'_>, mut store: impl
 /// The sums of up to [`ROWS`] rows.
 fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     #[cfg(target_arch = "x86_64")]
-    if processor::allows(Level::Avx512) && std::arch::is_x86_feature_detected!("avx512f") {
-        // SAFETY: the processor has AVX-512, and `multiply_panel` has checked that input and panel hold what is read.
-        #[allow(unsafe_code)]
-        unsafe {
-            match input.rows {
-                1 => avx512::add_up::<1>(input, panel, sums),
-                2 => avx512::add_up::<2>(input, panel, sums),
-                3 => avx512::add_up::<3>(input, panel, sums),
-                4 => avx512::add_up::<4>(input, panel, sums),
-                5 => avx512::add_up::<5>(input, panel, sums),
-                6 => avx512::add_up::<6>(input, panel, sums),
-                7 => avx512::add_up::<7>(input, panel, sums),
-                _ => avx512::add_up::<8>(input, panel, sums),
-            }
-        }
-        return;
+    if vectors::avx512_available() {
+        return vectors::add_up(input, panel, sums);
     }
     add_up_anywhere(input, panel, sums);
 }
@@ -142,6 +128,7 @@ fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL];
 }
 
 /// Pairs of inputs to one input after the other.
+#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
 pub(super) fn widen(half: &[u16], wide: &mut [f32]) {
     for (pair, rows) in half.chunks_exact(2 * PANEL).zip(wide.chunks_exact_mut(2 * PANEL)) {
         let (even, odd) = rows.split_at_mut(PANEL);
@@ -152,8 +139,18 @@ pub(super) fn widen(half: &[u16], wide: &mut [f32]) {
     }
 }
 
-#[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
+/// The sums with weights in f32.
 fn add_up_wide(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+    #[cfg(target_arch = "x86_64")]
+    if vectors::avx2_available() {
+        return vectors::add_up_narrow(input, (values, step), sums);
+    }
+    add_up_plainly(input, values, step, sums);
+}
+
+/// [`add_up_wide`] in plain loops.
+#[multiversion(targets("aarch64+neon"))]
+fn add_up_plainly(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     const TOGETHER: usize = 16;
     for (row, sums) in sums[..input.rows].iter_mut().enumerate() {
         let inputs = &input.values[row * input.step..][..input.depth];
@@ -165,77 +162,6 @@ fn add_up_wide(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f32; 
                 }
             }
             *sums = total;
-        }
-    }
-}
-
-#[cfg(target_arch = "x86_64")]
-mod avx512 {
-    #![allow(unsafe_code)]
-
-    use std::arch::x86_64::{
-        __m512i, _mm512_and_si512, _mm512_castsi512_ps, _mm512_fmadd_ps, _mm512_loadu_ps, _mm512_loadu_si512, _mm512_set1_epi32,
-        _mm512_set1_ps, _mm512_setzero_ps, _mm512_slli_epi32, _mm512_storeu_ps,
-    };
-
-    use super::{Input, PANEL, Panel, ROWS};
-
-    /// The sums of `R` rows.
-    ///
-    /// # Safety
-    /// `input` must hold `R` rows and `panel` the weights of all their inputs.
-    #[target_feature(enable = "avx512f")]
-    pub(super) unsafe fn add_up<const R: usize>(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
-        let rows: [*const f32; R] = std::array::from_fn(|row| input.values[row * input.step..].as_ptr());
-        let mut totals = [[_mm512_setzero_ps(); 2]; R];
-        // SAFETY: all reads lie inside `input` and `panel`, as the caller promises; the rows of `sums` are two vectors long.
-        unsafe {
-            match panel {
-                Panel::Wide { values, step } => {
-                    let mut weights = values.as_ptr();
-                    for i in 0..input.depth {
-                        let (left, right) = (_mm512_loadu_ps(weights), _mm512_loadu_ps(weights.add(16)));
-                        for (total, row) in totals.iter_mut().zip(&rows) {
-                            let x = _mm512_set1_ps(*row.add(i));
-                            total[0] = _mm512_fmadd_ps(x, left, total[0]);
-                            total[1] = _mm512_fmadd_ps(x, right, total[1]);
-                        }
-                        // Not past the end after the last input.
-                        weights = weights.wrapping_add(step);
-                    }
-                }
-                Panel::Half(values) => {
-                    let upper = _mm512_set1_epi32(0xffff_0000_u32 as i32);
-                    let even = |pair: __m512i| _mm512_castsi512_ps(_mm512_slli_epi32::<16>(pair));
-                    let odd = |pair: __m512i| _mm512_castsi512_ps(_mm512_and_si512(pair, upper));
-                    let weights = values.as_ptr();
-                    for i in 0..input.depth / 2 {
-                        let pair = weights.add(2 * i * PANEL);
-                        let (left, right) = (_mm512_loadu_si512(pair.cast()), _mm512_loadu_si512(pair.add(PANEL).cast()));
-                        let (left_even, left_odd, right_even, right_odd) = (even(left), odd(left), even(right), odd(right));
-                        for (total, row) in totals.iter_mut().zip(&rows) {
-                            let (x, y) = (_mm512_set1_ps(*row.add(2 * i)), _mm512_set1_ps(*row.add(2 * i + 1)));
-                            total[0] = _mm512_fmadd_ps(x, left_even, total[0]);
-                            total[1] = _mm512_fmadd_ps(x, right_even, total[1]);
-                            total[0] = _mm512_fmadd_ps(y, left_odd, total[0]);
-                            total[1] = _mm512_fmadd_ps(y, right_odd, total[1]);
-                        }
-                    }
-                    if input.depth % 2 == 1 {
-                        let last = weights.add((input.depth - 1) * PANEL);
-                        let (left, right) = (_mm512_loadu_si512(last.cast()), _mm512_loadu_si512(last.add(PANEL).cast()));
-                        for (total, row) in totals.iter_mut().zip(&rows) {
-                            let x = _mm512_set1_ps(*row.add(input.depth - 1));
-                            total[0] = _mm512_fmadd_ps(x, even(left), total[0]);
-                            total[1] = _mm512_fmadd_ps(x, even(right), total[1]);
-                        }
-                    }
-                }
-            }
-            for (sums, total) in sums.iter_mut().zip(&totals) {
-                _mm512_storeu_ps(sums.as_mut_ptr(), total[0]);
-                _mm512_storeu_ps(sums.as_mut_ptr().add(16), total[1]);
-            }
         }
     }
 }
@@ -283,6 +209,10 @@ mod tests {
                 assert_agrees(true, rows, depth, add_up);
                 assert_agrees(false, rows, depth, add_up_anywhere);
                 assert_agrees(true, rows, depth, add_up_anywhere);
+                assert_agrees(false, rows, depth, |input, panel, sums| {
+                    let Panel::Wide { values, step } = panel else { unreachable!("f32 was asked for") };
+                    add_up_plainly(input, values, step, sums);
+                });
             }
         }
     }

@@ -3,6 +3,7 @@
 mod chunking;
 pub(super) mod fixture;
 mod generating;
+mod levels;
 mod loading;
 mod reference;
 pub(super) mod server;

@@ -1,0 +1,17 @@
+//! The same products by every way of multiplying that this processor has, not by the fastest alone.
+
+use std::process::Command;
+
+/// Tests in which models and kernels are held to references.
+const HELD: &[&str] = &["engine::kernels::", "engine::decoder::", "engine::tests::reference::"];
+
+#[test]
+fn kernels_and_models_agree_with_their_references_whatever_the_processor_is_said_to_be() {
+    let program = std::env::current_exe().unwrap();
+    for level in ["avx2", "avx512", "bf16"] {
+        let output = Command::new(&program).args(HELD).env("TIDEMILL_CPU", level).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stdout);
+        assert!(output.status.success(), "with TIDEMILL_CPU={level}:\n{said}\n{}", String::from_utf8_lossy(&output.stderr));
+        assert!(said.contains("test result: ok. ") && !said.contains("ok. 0 passed"), "with TIDEMILL_CPU={level}:\n{said}");
+    }
+}
