@@ -25,7 +25,7 @@ use utoipa::ToSchema;
 use crate::engine::Engine;
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
-use crate::nearest::suggestion;
+use crate::nearest::{self, suggestion};
 use crate::outcome::Span;
 use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
 use crate::pipeline::query::{Query, vectors};
@@ -232,16 +232,7 @@ impl Searcher {
     }
 
     fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Searchable), SearchError> {
-        let names = || self.pipelines.keys().map(String::as_str);
-        let Some(name) = name else {
-            let mut all = self.pipelines.iter();
-            return match (all.next(), all.next()) {
-                (Some((name, only)), None) => Ok((name, only)),
-                _ => Err(SearchError::Invalid(format!("`pipeline` is missing; {}", suggestion("", names())))),
-            };
-        };
-        let unknown = || SearchError::Invalid(format!("there is no pipeline `{name}`; {}", suggestion(name, names())));
-        self.pipelines.get_key_value(name).map(|(name, pipeline)| (name.as_str(), pipeline)).ok_or_else(unknown)
+        nearest::pipeline(&self.pipelines, name, "").map_err(SearchError::Invalid)
     }
 
     fn silent(&self) -> Transient {
