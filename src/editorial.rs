@@ -14,6 +14,7 @@ mod export;
 mod refusal;
 mod sitemap;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -25,7 +26,7 @@ use utoipa::ToSchema;
 use self::refusal::refusal;
 use crate::document::Document;
 use crate::failure::{Failure, Transient};
-use crate::nearest::suggestion;
+use crate::nearest;
 use crate::outcome::{Check, Reason};
 use crate::pipeline::catalogue::Catalogue;
 use crate::pipeline::definition::Definition;
@@ -51,7 +52,7 @@ const NOTE: usize = 2_000;
 pub struct Editorial {
     store: Store,
     reader: Reader,
-    catalogues: Arc<Vec<Entry>>,
+    catalogues: Arc<BTreeMap<String, Entry>>,
 }
 
 #[derive(Debug, Clone)]
@@ -126,7 +127,7 @@ impl Editorial {
     pub fn new<'a>(store: Store, definitions: impl IntoIterator<Item = &'a Definition>) -> Self {
         let entry = |definition: &Definition| {
             let (pipeline, tenant) = (definition.name.to_string(), definition.tenant.clone());
-            definition.copy.clone().map(|catalogue| Entry { pipeline, tenant, catalogue })
+            definition.copy.clone().map(|catalogue| (pipeline.clone(), Entry { pipeline, tenant, catalogue }))
         };
         Self { reader: store.reader(None), store, catalogues: Arc::new(definitions.into_iter().filter_map(entry).collect()) }
     }
@@ -134,7 +135,8 @@ impl Editorial {
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
     pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.catalogues.iter().filter(|entry| entry.tenant == *tenant).cloned().collect();
+        let theirs = self.catalogues.iter().filter(|(_, entry)| entry.tenant == *tenant);
+        let theirs = theirs.map(|(name, entry)| (name.clone(), entry.clone())).collect();
         Self { reader: self.reader.of(tenant.clone()), catalogues: Arc::new(theirs), ..self.clone() }
     }
 
@@ -149,11 +151,10 @@ impl Editorial {
         limit: i64,
         behind: Option<&str>,
     ) -> Result<Queue, EditorialError> {
-        let mut pipelines: Vec<String> = match pipeline {
+        let pipelines: Vec<String> = match pipeline {
             Some(_) => vec![self.entry(pipeline)?.pipeline.clone()],
-            None => self.catalogues.iter().map(|entry| entry.pipeline.clone()).collect(),
+            None => self.catalogues.keys().cloned().collect(),
         };
-        pipelines.sort();
         let after = behind.map(cursor::read).transpose()?;
         let limit = limit.clamp(1, MOST_COPIES);
         let mut copies = Vec::new();
@@ -321,25 +322,13 @@ impl Editorial {
     }
 
     fn entry(&self, pipeline: Option<&str>) -> Result<&Entry, EditorialError> {
-        let names = || self.catalogues.iter().map(|entry| entry.pipeline.as_str());
-        let found = match pipeline {
-            Some(name) => self.catalogues.iter().find(|entry| entry.pipeline == name),
-            None if self.catalogues.len() > 1 => {
-                let known = names().collect::<Vec<_>>().join(", ");
-                return Err(EditorialError::Invalid(format!(
-                    "there are several catalogues; say which under `pipeline`: {known}"
-                )));
-            }
-            None => self.catalogues.first(),
-        };
-        found.ok_or_else(|| {
-            EditorialError::Invalid(match pipeline {
-                Some(name) if !self.catalogues.is_empty() => {
-                    format!("`{name}` is no catalogue; {}", suggestion(name, names().collect::<Vec<_>>()))
-                }
-                _ => "no pipeline here is a catalogue; a section `copy` in its file makes one".into(),
-            })
-        })
+        if self.catalogues.is_empty() {
+            let mend = "a section `copy` in its file makes one";
+            return Err(EditorialError::Invalid(format!("no pipeline here is a catalogue; {mend}")));
+        }
+        nearest::pipeline(&self.catalogues, pipeline, " that is a catalogue")
+            .map(|(_, entry)| entry)
+            .map_err(EditorialError::Invalid)
     }
 
     fn decision(&self, verdict: Verdict) -> Result<(&Entry, Decision), EditorialError> {

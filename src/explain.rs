@@ -16,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::failure::Transient;
-use crate::nearest::suggestion;
+use crate::nearest;
 use crate::pipeline::definition::Definition;
 use crate::store::{DeadFacts, DocumentFacts, OutputFacts, Reader, Store};
 
@@ -158,14 +158,8 @@ impl Explainer {
         Ok(Explained { pipeline: pipeline.to_owned(), document_id: id.to_owned(), document, outputs, dead_letters, history })
     }
 
-    fn pipeline<'a>(&'a self, name: Option<&'a str>) -> Result<&'a str, ExplainError> {
-        let names = || self.pipelines.keys().map(String::as_str);
-        match name {
-            Some(name) if self.pipelines.contains_key(name) => Ok(name),
-            Some(name) => Err(ExplainError::Invalid(format!("there is no pipeline `{name}`; {}", suggestion(name, names())))),
-            None if self.pipelines.len() == 1 => Ok(names().next().unwrap_or_default()),
-            None => Err(ExplainError::Invalid(format!("`pipeline` is missing; {}", suggestion("", names())))),
-        }
+    fn pipeline(&self, name: Option<&str>) -> Result<&str, ExplainError> {
+        nearest::pipeline(&self.pipelines, name, "").map(|(name, _)| name).map_err(ExplainError::Invalid)
     }
 
     fn output(&self, facts: OutputFacts, history: &History) -> ExplainedOutput {

@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::failure::Transient;
-use crate::nearest::suggestion;
+use crate::nearest::{self, suggestion};
 use crate::pipeline::definition::Definition;
 use crate::pipeline::leads::{Leads, company};
 use crate::store::{DeliveryFacts, LeadFilter, LeadOrder, Reader, Store};
@@ -232,19 +232,8 @@ impl LeadBook {
         }))
     }
 
-    fn pipeline<'a>(&'a self, name: Option<&str>) -> Result<(&'a str, &'a Entry), LeadError> {
-        let names = || self.pipelines.keys().map(String::as_str);
-        let found = match name {
-            Some(name) => self.pipelines.get_key_value(name),
-            None if self.pipelines.len() == 1 => self.pipelines.first_key_value(),
-            None => None,
-        };
-        found.map(|(name, entry)| (name.as_str(), entry)).ok_or_else(|| {
-            LeadError::Invalid(match name {
-                Some(name) => format!("no pipeline `{name}` makes leads; {}", suggestion(name, names())),
-                None => format!("`pipeline` is missing; {}", suggestion("", names())),
-            })
-        })
+    fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Entry), LeadError> {
+        nearest::pipeline(&self.pipelines, name, " that makes leads").map_err(LeadError::Invalid)
     }
 }
 

@@ -1,4 +1,6 @@
-//! "Did you mean": the known word closest to one that is not known.
+//! "Did you mean": the known word closest to one that is not known, and the pipeline that somebody means.
+
+use std::collections::BTreeMap;
 
 /// The candidate closest to `word`, where one is close enough to be a likely slip of the fingers.
 pub fn nearest<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
@@ -18,6 +20,26 @@ pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> 
     if all.is_empty() { "there are none".into() } else { format!("known are {}", all.join(", ")) }
 }
 
+/// The pipeline of that name, or the only one where none is named. `which` goes on after the name of one that is not there, as in
+/// ` that makes leads`.
+///
+/// # Errors
+/// One sentence for whoever asked.
+pub fn pipeline<'a, T>(known: &'a BTreeMap<String, T>, name: Option<&str>, which: &str) -> Result<(&'a str, &'a T), String> {
+    let found = match name {
+        Some(name) => known.get_key_value(name),
+        None if known.len() == 1 => known.first_key_value(),
+        None => None,
+    };
+    found.map(|(name, entry)| (name.as_str(), entry)).ok_or_else(|| {
+        let names = known.keys().map(String::as_str);
+        match name {
+            Some(name) => format!("there is no pipeline `{name}`{which}; {}", suggestion(name, names)),
+            None => format!("`pipeline` is missing; {}", suggestion("", names)),
+        }
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +55,19 @@ mod tests {
     fn an_unrelated_word_lists_what_there_is() {
         assert_eq!(suggestion("zzz", ["listen", "token"]), "known are `listen`, `token`");
         assert_eq!(suggestion("zzz", []), "there are none");
+    }
+
+    #[test]
+    fn a_pipeline_is_named_or_the_only_one() {
+        let known = |names: &[&str]| names.iter().map(|name| ((*name).to_owned(), ())).collect::<BTreeMap<_, _>>();
+        let one = known(&["notes"]);
+        assert_eq!(pipeline(&one, None, ""), Ok(("notes", &())));
+        assert_eq!(pipeline(&one, Some("notes"), ""), Ok(("notes", &())));
+        let refused = |names: &[&str], name, which| pipeline(&known(names), name, which).map(drop).unwrap_err();
+        assert_eq!(refused(&["notes"], Some("note"), ""), "there is no pipeline `note`; did you mean `notes`?");
+        let of_leads = " that makes leads";
+        assert_eq!(refused(&["sales"], Some("x"), of_leads), "there is no pipeline `x` that makes leads; known are `sales`");
+        assert_eq!(refused(&["notes", "sales"], None, ""), "`pipeline` is missing; known are `notes`, `sales`");
+        assert_eq!(refused(&[], None, ""), "`pipeline` is missing; there are none");
     }
 }

@@ -23,7 +23,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::failure::Transient;
-use crate::nearest::suggestion;
+use crate::nearest;
 use crate::pipeline::definition::{Definition, Recommendations};
 use crate::store::{HitLabel, NeighbourQuery, Reader, SearchFilter, Shown, Store};
 use popularity::Popular;
@@ -223,16 +223,7 @@ impl Recommender {
     }
 
     fn shelf(&self, name: Option<&str>) -> Result<(&str, &Shelf), RecommendError> {
-        let names = || self.pipelines.keys().map(String::as_str);
-        let Some(name) = name else {
-            let mut all = self.pipelines.iter();
-            return match (all.next(), all.next()) {
-                (Some((name, only)), None) => Ok((name, only)),
-                _ => Err(RecommendError::Invalid(format!("`pipeline` is missing; {}", suggestion("", names())))),
-            };
-        };
-        let unknown = || RecommendError::Invalid(format!("there is no pipeline `{name}`; {}", suggestion(name, names())));
-        self.pipelines.get_key_value(name).map(|(name, shelf)| (name.as_str(), shelf)).ok_or_else(unknown)
+        nearest::pipeline(&self.pipelines, name, "").map_err(RecommendError::Invalid)
     }
 
     /// Documents like this one; none where it has no vectors.

@@ -22,12 +22,13 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
-use crate::engine::{Chunking, Engine, Prediction, Request, Work};
-use crate::failure::{Component, Failure, Transient};
+use crate::engine::Engine;
+use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
-use crate::nearest::suggestion;
-use crate::outcome::{EmbeddingSet, Span};
+use crate::nearest::{self, suggestion};
+use crate::outcome::Span;
 use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
+use crate::pipeline::query::{Query, vectors};
 use crate::store::{
     Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery, Store,
 };
@@ -202,7 +203,7 @@ impl Searcher {
             (_, mode) => mode,
         };
         let vector = match &pipeline.embed {
-            Some((task, model)) if mode != Mode::Text => Some(self.encode(text, task, model).await?),
+            Some((task, model)) if mode != Mode::Text => Some(self.encode(Query { text, task, model }).await?),
             _ => None,
         };
         let space = vector.as_ref().map(|vector| (&vector.set.model, &vector.set.revision));
@@ -231,40 +232,16 @@ impl Searcher {
     }
 
     fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Searchable), SearchError> {
-        let names = || self.pipelines.keys().map(String::as_str);
-        let Some(name) = name else {
-            let mut all = self.pipelines.iter();
-            return match (all.next(), all.next()) {
-                (Some((name, only)), None) => Ok((name, only)),
-                _ => Err(SearchError::Invalid(format!("`pipeline` is missing; {}", suggestion("", names())))),
-            };
-        };
-        let unknown = || SearchError::Invalid(format!("there is no pipeline `{name}`; {}", suggestion(name, names())));
-        self.pipelines.get_key_value(name).map(|(name, pipeline)| (name.as_str(), pipeline)).ok_or_else(unknown)
+        nearest::pipeline(&self.pipelines, name, "").map_err(SearchError::Invalid)
     }
 
     fn silent(&self) -> Transient {
         Transient { component: Component::Model, reason: "the model did not answer".into() }
     }
 
-    async fn encode(&self, text: &str, task: &str, model: &str) -> Result<QueryVector, SearchError> {
-        let out_of_order = |reason: String| Transient { component: Component::Model, reason };
-        let info = self.engine.model(model).ok_or_else(|| out_of_order(format!("model `{model}` is not loaded")))?;
-        let set = EmbeddingSet { model: model.to_owned(), revision: info.revision.clone(), dimension: info.dimension };
-        let work = Work::Encode { texts: vec![text.into()], chunking: Chunking::Truncate };
-        let mut answers = self.engine.run(vec![Request { model: model.into(), work }]).await?;
-        let answer = match answers.pop() {
-            Some(Ok(answer)) => answer,
-            Some(Err(Failure::Poison(poison))) => return Err(SearchError::Invalid(poison.reason)),
-            Some(Err(Failure::Transient(transient))) => return Err(transient.into()),
-            None => return Err(self.silent().into()),
-        };
-        let vector = match answer.prediction {
-            Prediction::Vectors(texts) => texts.into_iter().next().and_then(|text| text.chunks.into_iter().next()),
-            _ => None,
-        };
-        let vector = vector.ok_or_else(|| out_of_order("the model did not answer with a vector".into()))?;
-        Ok(QueryVector { set, task: task.to_owned(), vector: vector.vector.to_vec(), words: text.to_owned() })
+    async fn encode(&self, query: Query<'_>) -> Result<QueryVector, SearchError> {
+        let encoded = vectors(&self.engine, &[query]).await?.pop().ok_or_else(|| self.silent())?;
+        encoded.map(|(vector, _)| vector).map_err(|poison| SearchError::Invalid(poison.reason))
     }
 }
 

@@ -5,9 +5,10 @@ use futures::{StreamExt, TryStreamExt, stream};
 
 use super::definition::Definition;
 use super::problem::{Problem, suggestion};
-use crate::engine::{Chunking, Engine, Prediction, Request, Work};
-use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
-use crate::outcome::{Cost, EmbeddingSet, Retrieved, Span};
+use super::query::{self, Query};
+use crate::engine::Engine;
+use crate::failure::{Poison, Transient};
+use crate::outcome::{Cost, Retrieved, Span};
 use crate::store::{QueryVector, Reader, SearchFilter, SearchHit, SearchQuery};
 use crate::task::{RetrieveSpec, Seek, TaskSpec};
 
@@ -71,42 +72,13 @@ impl Documents {
 
     /// The vectors of the queries that are compared by any; each with what it took.
     async fn vectors(&self, seeks: &[Seek]) -> Result<Vec<Encoded>, Transient> {
-        let request = |seek: &Seek| {
-            let (_, model) = seek.embedding.as_ref()?;
-            let work = Work::Encode { texts: vec![seek.query.as_str().into()], chunking: Chunking::Truncate };
-            Some(Request { model: model.as_str().into(), work })
-        };
-        let mut answers = self.engine.run(seeks.iter().filter_map(request).collect()).await?.into_iter();
-        let mut vectors = Vec::with_capacity(seeks.len());
+        let mut queries = Vec::with_capacity(seeks.len());
         for seek in seeks {
-            let Some((task, model)) = &seek.embedding else {
-                vectors.push(Ok(None));
-                continue;
-            };
-            let answer = match answers.next().ok_or_else(|| broken("gave fewer vectors than it was asked for"))? {
-                Ok(answer) => answer,
-                Err(Failure::Poison(poison)) => {
-                    vectors.push(Err(poison));
-                    continue;
-                }
-                Err(Failure::Transient(transient)) => return Err(transient),
-            };
-            let info = self.engine.model(model).ok_or_else(|| broken("has forgotten a model"))?;
-            let cost = Cost { tokens: answer.tokens, generated: answer.generated, device_micros: answer.device_micros };
-            let chunk = match answer.prediction {
-                Prediction::Vectors(texts) => texts.into_iter().next().and_then(|text| text.chunks.into_iter().next()),
-                _ => None,
-            };
-            let Some(chunk) = chunk else {
-                let reason = format!("model `{model}` made no vector of the query");
-                vectors.push(Err(Poison { class: FailureClass::Model, reason }));
-                continue;
-            };
-            let set = EmbeddingSet { model: model.clone(), revision: info.revision.clone(), dimension: info.dimension };
-            let vector = QueryVector { set, task: task.clone(), vector: chunk.vector.to_vec(), words: seek.query.clone() };
-            vectors.push(Ok(Some((vector, cost))));
+            queries.extend(seek.embedding.as_ref().map(|(task, model)| Query { text: &seek.query, task, model }));
         }
-        Ok(vectors)
+        let mut vectors = query::vectors(&self.engine, &queries).await?.into_iter();
+        let own = |seek: &Seek| seek.embedding.as_ref().and_then(|_| vectors.next()).transpose();
+        Ok(seeks.iter().map(own).collect())
     }
 }
 
@@ -142,10 +114,6 @@ fn passage(hit: SearchHit) -> Retrieved {
         text: hit.chunk.text,
         similarity: hit.explanation.vector.map(|vector| vector.score),
     }
-}
-
-fn broken(what: &str) -> Transient {
-    Transient { component: Component::Model, reason: format!("the model host {what}") }
 }
 
 /// Tasks that look for passages where there is no such pipeline, task or model. A file alone cannot tell.

@@ -14,6 +14,7 @@ mod lane;
 pub mod leads;
 pub mod library;
 pub mod problem;
+pub mod query;
 mod recommendations;
 mod runner;
 mod submission;

@@ -3,9 +3,10 @@
 //! Exports lie beside `/v1/copy/{document}` and not below it, where they would hide a document of that name.
 
 use axum::body::{Body, Bytes};
-use axum::extract::rejection::{BytesRejection, PathRejection, QueryRejection};
-use axum::extract::{Path, Query, State};
+use axum::extract::rejection::{BytesRejection, QueryRejection};
+use axum::extract::{FromRequestParts, Path, Query, State};
 use axum::http::header;
+use axum::http::request::Parts;
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::Deserialize;
@@ -97,6 +98,30 @@ pub struct Editing {
     note: Option<String>,
 }
 
+/// The copy of a document, as the address names it.
+#[derive(Debug)]
+pub struct Page {
+    pipeline: Option<String>,
+    document_id: String,
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Page {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        let Path(document_id) = Path::from_request_parts(parts, state).await?;
+        let Query(Parameters { pipeline }) = Query::from_request_parts(parts, state).await?;
+        Ok(Self { pipeline, document_id })
+    }
+}
+
+impl Page {
+    fn verdict(self, caller: &Caller, version: i32, note: Option<String>) -> Verdict {
+        let Self { pipeline, document_id } = self;
+        Verdict { pipeline, document_id, version, by: caller.name.to_string(), note }
+    }
+}
+
 fn desk(service: &Service, caller: &Caller) -> Editorial {
     service.editorial.seen_by(caller.tenant.as_ref())
 }
@@ -136,11 +161,9 @@ pub async fn list(
 pub async fn show(
     State(service): State<Service>,
     Extension(caller): Extension<Caller>,
-    document: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    page: Page,
 ) -> Result<Json<CopyView>, ApiError> {
-    let (Path(document), Query(Parameters { pipeline })) = (document?, parameters?);
-    Ok(Json(desk(&service, &caller).show(pipeline.as_deref(), &document).await?))
+    Ok(Json(desk(&service, &caller).show(page.pipeline.as_deref(), &page.document_id).await?))
 }
 
 /// Put a version on its page
@@ -153,12 +176,11 @@ pub async fn show(
 pub async fn approve(
     State(service): State<Service>,
     Extension(caller): Extension<Caller>,
-    document: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    page: Page,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
     let Approving { version, despite, note } = read(&body?)?;
-    let verdict = Verdict { version, note, ..verdict(&caller, document, parameters)? };
+    let verdict = page.verdict(&caller, version, note);
     Ok(Json(desk(&service, &caller).approve(verdict, &despite).await?))
 }
 
@@ -170,12 +192,11 @@ pub async fn approve(
 pub async fn reject(
     State(service): State<Service>,
     Extension(caller): Extension<Caller>,
-    document: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    page: Page,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
     let Rejecting { version, note } = read(&body?)?;
-    let verdict = Verdict { version, note, ..verdict(&caller, document, parameters)? };
+    let verdict = page.verdict(&caller, version, note);
     Ok(Json(desk(&service, &caller).reject(verdict).await?))
 }
 
@@ -189,12 +210,11 @@ pub async fn reject(
 pub async fn edit(
     State(service): State<Service>,
     Extension(caller): Extension<Caller>,
-    document: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
+    page: Page,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
     let Editing { version, content, note } = read(&body?)?;
-    let verdict = Verdict { version, note, ..verdict(&caller, document, parameters)? };
+    let verdict = page.verdict(&caller, version, note);
     Ok(Json(desk(&service, &caller).edit(verdict, content).await?))
 }
 
@@ -240,15 +260,6 @@ pub async fn sitemap(
 
 fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("the body is not what is asked for: {error}")))
-}
-
-fn verdict(
-    caller: &Caller,
-    document: Result<Path<String>, PathRejection>,
-    parameters: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Verdict, ApiError> {
-    let (Path(document_id), Query(Parameters { pipeline })) = (document?, parameters?);
-    Ok(Verdict { pipeline, document_id, by: caller.name.to_string(), ..Verdict::default() })
 }
 
 impl From<EditorialError> for ApiError {

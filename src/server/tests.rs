@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{DatabaseConfig, DatasetConfig, EngineConfig, JobsConfig, ServerLimitsConfig};
-use crate::engine::Engine;
+use crate::engine::{Engine, http};
 use crate::failure::Component;
 use crate::jobs::Names;
 use crate::pipeline::definition::Definition;
@@ -29,6 +29,12 @@ struct Running {
 
 fn loopback() -> ServerConfig {
     ServerConfig { listen: "127.0.0.1:0".into(), ..ServerConfig::default() }
+}
+
+/// Made where every client of the process is, so that it has its cryptography whichever test comes first.
+fn client() -> Client {
+    let here = "http://127.0.0.1/".parse().expect("an address");
+    http::client(&here, |builder| builder).expect("a client without TLS")
 }
 
 async fn no_tokens() -> anyhow::Result<bool> {
@@ -62,7 +68,7 @@ async fn started(config: ServerConfig) -> Running {
     };
     let (stop, stopped) = oneshot::channel();
     let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
-    Running { url, health, client: Client::new(), stop, served }
+    Running { url, health, client: client(), stop, served }
 }
 
 /// A desk of one pipeline and one dataset.
@@ -228,7 +234,7 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let (config, gate) = (loopback(), Gate::new(&loopback(), None));
     let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
-    let client = Client::new();
+    let client = client();
     let status = async |path: &str| client.get(format!("{url}{path}")).send().await.unwrap().status();
     let seen = meanwhile(&listener, &gate, async {
         [status("/healthz").await, status("/readyz").await, status("/metrics").await, status("/v1/search").await]

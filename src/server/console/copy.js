@@ -1,5 +1,6 @@
 // Copy for people to decide on: what waits, what speaks against it, what the source says, and every version.
 
+import { marked, placeOf } from "./evidence.js";
 import { announce, ask, attempt, choice, facts, field, fill, h, json, table } from "./page.js";
 import { moment, number, say } from "./words.js";
 
@@ -51,37 +52,12 @@ export function copies(signal, parameters) {
   return [form, list];
 }
 
-/** A text with places of it marked; places are in bytes. */
-function marked(text, traces) {
-  const bytes = new TextEncoder().encode(text);
-  const part = (from, to) => new TextDecoder().decode(bytes.subarray(from, to));
-  const places = traces.filter((trace) => trace.start != null).sort((a, b) => a.start - b.start);
-  const parts = [];
-  let at = 0;
-  for (const { start, end, says } of places) {
-    if (start < at) continue;
-    parts.push(part(at, start), h("mark", { title: says }, part(start, end)));
-    at = end;
-  }
-  return [...parts, part(at)];
-}
-
-/** A text of the copy, with its facts marked. */
-function told(text, path, traces) {
-  const found = traces.filter((trace) => trace.path === path).map((trace) => [text.indexOf(trace.says), trace.says]);
-  const parts = [];
-  let at = 0;
-  for (const [start, says] of found.filter(([start]) => start >= 0).sort((a, b) => a[0] - b[0])) {
-    if (start < at) continue;
-    parts.push(text.slice(at, start), h("mark", {}, says));
-    at = start + says.length;
-  }
-  return [...parts, text.slice(at)];
-}
+/** Where a text of the copy says its facts. */
+const said = (text, path, traces) => traces.filter((trace) => trace.path === path).map(({ says }) => placeOf(says, text));
 
 const content = (version) =>
   facts(Object.entries(version.content).map(([name, value]) =>
-    [name, typeof value === "string" ? h("span", {}, told(value, `/${name}`, version.traces)) : json(value)]));
+    [name, typeof value === "string" ? h("span", {}, marked(value, said(value, `/${name}`, version.traces))) : json(value)]));
 
 function editor(view, version, done) {
   const rules = view.schema.properties ?? {};
@@ -171,7 +147,7 @@ export function copy(id, signal, parameters) {
             h("h2", {}, headline(current.content), " ", h("span", { class: "badge" }, `${say(current.state)} ${current.version}`)),
             current.url && h("p", {}, h("code", {}, current.url)), content(current)),
           h("section", { class: "card" }, h("h2", {}, say("source"), " ", h("a", { href: `#/documents/${encodeURIComponent(id)}?${query}` }, id)),
-            source ? h("p", { class: "source" }, marked(source.text, current?.traces ?? [])) : h("p", { class: "bad" }, say("deleted")))),
+            source ? h("p", { class: "source" }, marked(source.text, (current?.traces ?? []).map(({ start, end, says }) => ({ start, end, name: says })))) : h("p", { class: "bad" }, say("deleted")))),
         current && table(say("evidence"), [say("place"), say("fact"), say("saidBy")], current.traces.map((trace) =>
           [trace.path, trace.says, trace.field != null ? h("code", {}, trace.field) : say("inText", number(trace.start), number(trace.end))])),
         table(say("history"), [say("version"), say("state"), say("writtenBy"), say("copy"), say("time"), say("decidedBy"), say("note")],

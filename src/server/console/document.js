@@ -1,6 +1,6 @@
 // A document: what is said of it, by which model and prompt, from which record, and what that took.
 
-import { evidence, placesOf } from "./evidence.js";
+import { marked, placesOf } from "./evidence.js";
 import { ask, attempt, facts, fill, h, json, table } from "./page.js";
 import { alike } from "./recommendations.js";
 import { moment, number, say } from "./words.js";
@@ -37,7 +37,7 @@ export function document(id, signal, parameters) {
         [say("deleted"), document?.deleted ? say("yes") : null], [say("time"), document && moment(document.updated_at_ms)],
         [say("source"), from(document?.source)],
       ]),
-      document?.text ? [h("h2", {}, say("words")), evidence(document.text, found.outputs.flatMap(placesOf))] : "",
+      document?.text ? [h("h2", {}, say("words")), h("div", { class: "text", tabindex: 0 }, marked(document.text, found.outputs.flatMap(placesOf)))] : "",
       h("h2", {}, say("outputs")), found.outputs.map(output),
       found.outputs.some(({ kind }) => kind === "embed") ? alike(found.document_id, found.pipeline, signal) : "",
       found.dead_letters.length ? table(say("dead"), [say("id"), say("task"), say("class"), say("reason"), say("place")],

@@ -1,5 +1,6 @@
 // Leads: who promises most and why, what was drafted, who was told, and what is known of the company.
 
+import { marked } from "./evidence.js";
 import { announce, ask, attempt, choice, facts, field, fill, h, svg, table } from "./page.js";
 import { moment, number, say } from "./words.js";
 
@@ -82,19 +83,10 @@ async function save(query, signal) {
   });
 }
 
-/** The text with the places that say something. They are bytes of its UTF-8; of two that overlap, the first counts. */
-function shown(text, found) {
-  const [bytes, decoder] = [new TextEncoder().encode(text), new TextDecoder()];
-  const places = found.filter(({ evidence }) => evidence).sort((a, b) => a.evidence.start - b.evidence.start);
-  const parts = [];
-  let at = 0;
-  for (const { path, evidence: { start, end } } of places) {
-    if (start < at || end > bytes.length) continue;
-    parts.push(decoder.decode(bytes.subarray(at, start)), h("mark", { title: path.slice(1) }, decoder.decode(bytes.subarray(start, end))));
-    at = end;
-  }
-  return h("pre", { class: "letter", tabindex: 0 }, parts, decoder.decode(bytes.subarray(at)));
-}
+/** The text with the places that say something. */
+const shown = (text, found) =>
+  h("pre", { class: "letter", tabindex: 0 },
+    marked(text, found.filter(({ evidence }) => evidence).map(({ path, evidence }) => ({ ...evidence, name: path.slice(1) }))));
 
 function draft({ task, text, model }) {
   const shown = h("pre", { class: "letter", tabindex: 0 }, text);

@@ -1,19 +1,8 @@
 // Questions to documents.
 
+import { marked } from "./evidence.js";
 import { ask, attempt, choice, field, fill, h } from "./page.js";
 import { number, say } from "./words.js";
-
-/** The snippet with the words that were asked for. Marks are bytes of its UTF-8. */
-function marked({ text, marks }) {
-  const [bytes, decoder] = [new TextEncoder().encode(text), new TextDecoder()];
-  const parts = [];
-  let at = 0;
-  for (const { start, end } of marks) {
-    parts.push(decoder.decode(bytes.subarray(at, start)), h("mark", {}, decoder.decode(bytes.subarray(start, end))));
-    at = end;
-  }
-  return [...parts, decoder.decode(bytes.subarray(at))];
-}
 
 function hit(found, pipeline) {
   const place = (standing) => (standing == null ? say("notListed") : number(standing.rank));
@@ -23,7 +12,7 @@ function hit(found, pipeline) {
     h("h2", {}, link(pipeline, found.document_id, String(found.metadata?.title ?? found.document_id))),
     h("p", { class: "quiet" }, found.document_id, " · ", say("score", number(found.score, 4)), " · ",
       say("byMeaning", place(found.explanation.vector)), " · ", say("byWords", place(found.explanation.text))),
-    h("p", {}, marked(found.snippet)),
+    h("p", {}, marked(found.snippet.text, found.snippet.marks)),
     found.summary && h("p", {}, h("strong", {}, `${say("summary")}: `), found.summary),
     h("ul", { class: "labels" }, labels));
 }

@@ -3,13 +3,14 @@
 use std::net::{IpAddr, SocketAddr};
 use std::time::{Duration, Instant};
 
-use reqwest::{Client, StatusCode};
+use reqwest::{ClientBuilder, StatusCode};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::{Running, limited};
+use crate::engine::http;
 
 /// Another address of this machine.
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];
@@ -25,8 +26,10 @@ impl Running {
 
     /// A caller from elsewhere asks properly.
     async fn ask_from_elsewhere(&self) -> StatusCode {
-        let client = Client::builder().local_address(IpAddr::from(ELSEWHERE)).timeout(Duration::from_secs(5));
-        let response = client.build().expect("a client").get(format!("{}/healthz", self.url)).send().await;
+        let address = self.url.parse().expect("an address");
+        let elsewhere = |builder: ClientBuilder| builder.local_address(IpAddr::from(ELSEWHERE)).timeout(Duration::from_secs(5));
+        let client = http::client(&address, elsewhere).expect("a client");
+        let response = client.get(format!("{}/healthz", self.url)).send().await;
         response.expect("a proper caller must be answered").status()
     }
 }

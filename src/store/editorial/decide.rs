@@ -5,7 +5,7 @@ use sqlx::{Acquire, PgConnection};
 use tokio::time::timeout;
 
 use super::super::{Store, unavailable};
-use super::read::VersionRow;
+use super::read::versions;
 use super::{CopyDraft, CopyState, CopyVersion, insert_keys, lock_catalogue, renew_keys};
 use crate::failure::Transient;
 use crate::outcome::Check;
@@ -321,15 +321,7 @@ async fn drop_keys(connection: &mut PgConnection, decision: &Decision, version: 
 }
 
 async fn look(connection: &mut PgConnection, decision: &Decision, version: i32) -> Result<CopyVersion, Refused> {
-    let row = sqlx::query_as!(
-        VersionRow,
-        r#"SELECT pipeline, document_id, version, origin, state, content, url, reasons, traces, document_version, based_on,
-                  (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!", created_by,
-                  (extract(epoch FROM decided_at) * 1000)::bigint AS "decided_ms?", decided_by, note
-           FROM copy_versions WHERE pipeline = $1 AND document_id = $2 AND version = $3"#,
-        decision.pipeline,
-        decision.document_id,
-        version
-    );
-    Ok(row.fetch_one(connection).await.map_err(unavailable)?.read()?)
+    let row =
+        versions!("WHERE pipeline = $1 AND document_id = $2 AND version = $3", decision.pipeline, decision.document_id, version);
+    Ok(row.fetch_one(connection).await.map_err(unavailable)?)
 }

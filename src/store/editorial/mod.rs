@@ -20,8 +20,6 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use super::unavailable;
-use crate::failure::Transient;
 use crate::outcome::{Reason, Trace};
 
 pub(super) use commit::write;
@@ -171,8 +169,8 @@ impl CopyDraft {
 }
 
 /// What a column of our own JSON holds.
-fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> Result<T, Transient> {
-    serde_json::from_value(value).map_err(|error| unavailable(sqlx::Error::Decode(error.into())))
+fn parsed<T: serde::de::DeserializeOwned>(value: Value) -> sqlx::Result<T> {
+    serde_json::from_value(value).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 /// Lets nobody else publish in the catalogue until the transaction ends.

@@ -6,7 +6,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 
 use super::super::{InTime, Reader, unavailable};
-use super::{CopyOrigin, CopyState, CopyVersion, parsed};
+use super::{CopyOrigin, CopyState, CopyVersion};
 use crate::document::Document;
 use crate::failure::Transient;
 
@@ -56,51 +56,43 @@ pub struct PublishedCopy {
     pub approved_by: Option<String>,
 }
 
-/// A row of `copy_versions`, as every query of this room reads it.
-pub(super) struct VersionRow {
-    pub pipeline: String,
-    pub document_id: String,
-    pub version: i32,
-    pub origin: String,
-    pub state: String,
-    pub content: String,
-    pub url: Option<String>,
-    pub reasons: Value,
-    pub traces: Value,
-    pub document_version: i64,
-    pub based_on: Option<i32>,
-    pub created_ms: i64,
-    pub created_by: Option<String>,
-    pub decided_ms: Option<i64>,
-    pub decided_by: Option<String>,
-    pub note: Option<String>,
-}
-
-impl VersionRow {
-    pub(super) fn read(self) -> Result<CopyVersion, Transient> {
-        Ok(CopyVersion {
-            pipeline: self.pipeline,
-            document_id: self.document_id,
-            version: self.version,
-            origin: CopyOrigin::named(&self.origin),
-            state: CopyState::named(&self.state).unwrap_or(CopyState::Superseded),
-            content: object(&self.content)?,
-            url: self.url,
-            reasons: parsed(self.reasons)?,
-            traces: parsed(self.traces)?,
-            document_version: self.document_version,
-            based_on: self.based_on,
-            created_ms: self.created_ms,
-            created_by: self.created_by,
-            decided_ms: self.decided_ms,
-            decided_by: self.decided_by,
-            note: self.note,
+/// Reads versions out of `copy_versions`; what follows the table's name is said in a literal.
+macro_rules! versions {
+    ($rest:tt $(, $argument:expr)+ $(,)?) => {
+        sqlx::query!(
+            r#"SELECT pipeline, document_id, version, origin, state, content, url, reasons, traces, document_version, based_on,
+                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!", created_by,
+                      (extract(epoch FROM decided_at) * 1000)::bigint AS "decided_ms?", decided_by, note
+               FROM copy_versions "# + $rest
+            $(, $argument)+
+        )
+        .try_map(|row| {
+            Ok(crate::store::CopyVersion {
+                pipeline: row.pipeline,
+                document_id: row.document_id,
+                version: row.version,
+                origin: super::CopyOrigin::named(&row.origin),
+                state: super::CopyState::named(&row.state).unwrap_or(super::CopyState::Superseded),
+                content: super::read::object(&row.content)?,
+                url: row.url,
+                reasons: super::parsed(row.reasons)?,
+                traces: super::parsed(row.traces)?,
+                document_version: row.document_version,
+                based_on: row.based_on,
+                created_ms: row.created_ms,
+                created_by: row.created_by,
+                decided_ms: row.decided_ms,
+                decided_by: row.decided_by,
+                note: row.note,
+            })
         })
-    }
+    };
 }
 
-fn object(content: &str) -> Result<Map<String, Value>, Transient> {
-    serde_json::from_str(content).map_err(|error| unavailable(sqlx::Error::Decode(error.into())))
+pub(super) use versions;
+
+pub(super) fn object(content: &str) -> sqlx::Result<Map<String, Value>> {
+    serde_json::from_str(content).map_err(|error| sqlx::Error::Decode(error.into()))
 }
 
 impl Reader {
@@ -111,14 +103,9 @@ impl Reader {
     pub async fn copy_versions(&self, filter: &CopyFilter) -> Result<Vec<CopyVersion>, Transient> {
         let (document_id, version) = filter.after.clone().unwrap_or_default();
         let mut view = self.view().await?;
-        let rows = sqlx::query_as!(
-            VersionRow,
-            r#"SELECT pipeline, document_id, version, origin, state, content, url, reasons, traces, document_version, based_on,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!", created_by,
-                      (extract(epoch FROM decided_at) * 1000)::bigint AS "decided_ms?", decided_by, note
-               FROM copy_versions
-               WHERE pipeline = $1 AND state = $2 AND (document_id, version) > ($3, $4)
-               ORDER BY document_id, version LIMIT $5"#,
+        let versions = versions!(
+            "WHERE pipeline = $1 AND state = $2 AND (document_id, version) > ($3, $4)
+             ORDER BY document_id, version LIMIT $5",
             filter.pipeline,
             filter.state.as_str(),
             document_id,
@@ -129,7 +116,7 @@ impl Reader {
         .in_time(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        rows.into_iter().map(VersionRow::read).collect()
+        Ok(versions)
     }
 
     /// How many versions wait for a person.
@@ -155,13 +142,9 @@ impl Reader {
     /// Where the database is unavailable.
     pub async fn copy_history(&self, pipeline: &str, document_id: &str) -> Result<Vec<CopyVersion>, Transient> {
         let mut view = self.view().await?;
-        let rows = sqlx::query_as!(
-            VersionRow,
-            r#"SELECT pipeline, document_id, version, origin, state, content, url, reasons, traces, document_version, based_on,
-                      (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!", created_by,
-                      (extract(epoch FROM decided_at) * 1000)::bigint AS "decided_ms?", decided_by, note
-               FROM copy_versions WHERE pipeline = $1 AND document_id = $2
-               ORDER BY state IN ('review', 'approved') DESC, version DESC LIMIT $3"#,
+        let mut versions = versions!(
+            "WHERE pipeline = $1 AND document_id = $2
+             ORDER BY state IN ('review', 'approved') DESC, version DESC LIMIT $3",
             pipeline,
             document_id,
             HISTORY
@@ -170,7 +153,6 @@ impl Reader {
         .in_time(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        let mut versions = rows.into_iter().map(VersionRow::read).collect::<Result<Vec<_>, _>>()?;
         versions.sort_by_key(|version| std::cmp::Reverse(version.version));
         Ok(versions)
     }
@@ -230,7 +212,7 @@ impl Reader {
                 version: row.version,
                 origin: CopyOrigin::named(&row.origin),
                 url: row.url,
-                content: object(&row.content)?,
+                content: object(&row.content).map_err(unavailable)?,
                 approved_ms: row.approved_ms,
                 approved_by: row.decided_by,
             });

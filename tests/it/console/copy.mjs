@@ -1,35 +1,13 @@
-// node copy.mjs DRIVER BROWSER ADDRESS PICTURES: decides on copy as an editor does, by keyboard. Ends with 1 at the first thing that is
-// not as it should be; leaves a picture of each page.
+// Decides on copy as an editor does, by keyboard.
 
 import assert from "node:assert/strict";
-import { dirname, join } from "node:path";
-
-const [driver, browser, address, pictures] = process.argv.slice(2);
-const { chromium } = await import(driver);
-
-const app = await chromium.launch({
-  executablePath: browser,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-  // Fonts lie beside the libraries, and Korean has none elsewhere.
-  env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES, XDG_DATA_HOME: join(dirname(browser), "../../share") },
-});
-const faults = [];
-
-async function visit(options, language) {
-  const context = await app.newContext({ locale: language, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
-  page.on("pageerror", (error) => faults.push(error.message));
-  return page;
-}
+import { address, atDesk, fits, look, onPhone, picture } from "./browser.mjs";
 
 const ask = async (path) => (await fetch(`${address}${path}`)).json();
 const inReview = async () => (await ask("/v1/copy")).in_review;
-const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
 
-try {
-  const desk = await visit({ viewport: { width: 1280, height: 900 }, colorScheme: "light" }, "en");
+await look(async () => {
+  const desk = await atDesk({ viewport: { width: 1280, height: 900 } });
   assert.equal(await inReview(), 4);
 
   // The queue says what waits and why; keys move through it and open.
@@ -85,16 +63,12 @@ try {
   assert.equal(await inReview(), 2);
 
   // On a phone, in the dark and in Korean nothing is wider than the page.
-  const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
+  const phone = await onPhone();
   for (const [name, hash, word] of [["queue", "#/copy", "결정을 기다립니다"], ["page", "#/copy/CP-4?pipeline=seo", "다른 페이지와 같음"]]) {
     await phone.goto(`${address}/${hash}`);
     await phone.getByText(word).first().waitFor();
-    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
-    assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
+    await fits(phone, name);
     await picture(phone, `phone-copy-${name}`);
   }
-  assert.deepEqual(faults, []);
   console.log("copy was approved, edited and rejected by keyboard");
-} finally {
-  await app.close();
-}
+});

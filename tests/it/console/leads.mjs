@@ -1,33 +1,12 @@
-// node leads.mjs DRIVER BROWSER ADDRESS PICTURES: looks at the leads of the sample letters. Ends with 1 at the first thing that is not as
-// it should be; leaves a picture of each page.
+// Looks at the leads of the sample letters.
 
 import assert from "node:assert/strict";
-import { dirname, join } from "node:path";
+import { address, atDesk, fits, look, onPhone, picture } from "./browser.mjs";
 
-const [driver, browser, address, pictures] = process.argv.slice(2);
-const { chromium } = await import(driver);
-
-const app = await chromium.launch({
-  executablePath: browser,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-  env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES, XDG_DATA_HOME: join(dirname(browser), "../../share") },
-});
-const faults = [];
-
-async function visit(options, language) {
-  const context = await app.newContext({ locale: language, permissions: ["clipboard-read", "clipboard-write"], ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
-  page.on("pageerror", (error) => faults.push(error.message));
-  return page;
-}
-
-const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
 const scores = (page) => page.locator("tbody tr td:first-child > span").allInnerTexts();
 
-try {
-  const desk = await visit({ viewport: { width: 1280, height: 800 }, colorScheme: "light" }, "en");
+await look(async () => {
+  const desk = await atDesk({ permissions: ["clipboard-read", "clipboard-write"] });
   await desk.goto(`${address}/#/leads`);
   await desk.locator("svg.score").first().waitFor();
   const shown = (await scores(desk)).map((text) => Number.parseFloat(text));
@@ -64,17 +43,12 @@ try {
   assert.equal(file.suggestedFilename(), "leads.csv");
 
   // In Korean, dark, on a phone: nothing is wider than the page, and the draft is in the prospect's language.
-  const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
+  const phone = await onPhone();
   for (const [name, hash] of [["leads", "#/leads"], ["lead", "#/leads/SL-1007?pipeline=sales"]]) {
     await phone.goto(`${address}/${hash}`);
     await phone.locator("svg.score").first().waitFor();
-    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
-    assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
+    await fits(phone, name);
     await picture(phone, `phone-${name}-ko`);
   }
   assert.match(await phone.locator("section.card pre").first().innerText(), /^김서윤님, 안녕하세요/);
-
-  assert.deepEqual(faults, []);
-} finally {
-  await app.close();
-}
+});

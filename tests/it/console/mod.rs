@@ -12,6 +12,7 @@ use anyhow::{Context, Result, ensure};
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
 use crate::deploy::tools::{chromium, fetched, run};
@@ -36,51 +37,53 @@ const DRIVER_SHA256: &str = "6f5a60be62a4fddfbe7d10c448d8fbd54547da3358f2f8a0421
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
+/// A demo that serves, for a browser to look at.
+struct Demo {
+    process: Worker,
+    folder: TempDir,
+    address: String,
+}
+
+impl Demo {
+    /// Starts one with what `folder` holds, and waits until it serves.
+    async fn start(folder: TempDir, arguments: &[&str]) -> Self {
+        let data = folder.path().join("data").display().to_string();
+        let arguments = [&["demo", "--serve", "--json", "--data-dir", &data], arguments].concat();
+        let mut process = Worker::start(Path::new(SOURCE), &arguments, &[]);
+        eventually("the demo serves", Duration::from_secs(240), || {
+            assert_eq!(process.ended(), None, "the demo ended early:\n{}", process.log());
+            ready(process.log().contains("serving http"))
+        })
+        .await;
+        let log = process.log();
+        let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
+        let address = report["http"].as_str().unwrap().to_owned();
+        Self { process, folder, address }
+    }
+
+    /// Lets a browser go through the script, and stops.
+    async fn shown_to(self, script: &'static str) {
+        let Self { folder, mut process, address } = self;
+        let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
+        let said = spawn_blocking(move || browse(script, &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
+        eprintln!("{}", said.trim());
+        process.signal(Signal::SIGINT);
+        let status = spawn_blocking(move || process.wait(Duration::from_secs(30))).await.unwrap();
+        assert!(status.success(), "told to stop, the demo ended with {status}");
+    }
+}
+
 async fn every_page() {
-    let folder = open_folder();
-    let data = folder.path().join("data").display().to_string();
-    let arguments = ["demo", "--serve", "--json", "--data-dir", &data].map(str::to_owned);
-    let mut demo = Worker::start(Path::new(SOURCE), &arguments, &[]);
-    eventually("the demo serves", Duration::from_secs(240), || {
-        assert_eq!(demo.ended(), None, "the demo ended early:\n{}", demo.log());
-        ready(demo.log().contains("serving http"))
-    })
-    .await;
-    let log = demo.log();
-    let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
-    let address = report["http"].as_str().unwrap().to_owned();
+    let demo = Demo::start(open_folder(), &[]).await;
     // Nobody works on jobs in the demo, so that it waits to be called off.
     let job = json!({ "version": 1, "id": "to-be-called-off", "kind": "rerun", "pipeline": "products" });
-    let submitted = reqwest::Client::new().post(format!("{address}/v1/jobs")).json(&job).send().await.unwrap();
+    let submitted = reqwest::Client::new().post(format!("{}/v1/jobs", demo.address)).json(&job).send().await.unwrap();
     assert!(submitted.status().is_success(), "{}", submitted.text().await.unwrap());
-
-    let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
-    let said =
-        spawn_blocking(move || browse("pages.mjs", &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
-    eprintln!("{}", said.trim());
-    demo.signal(Signal::SIGINT);
-    let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
-    assert!(status.success(), "told to stop, the demo ended with {status}");
+    demo.shown_to("pages.mjs").await;
 }
 
 async fn leads() {
-    let folder = open_folder();
-    let data = folder.path().join("data").display().to_string();
-    let arguments = ["demo", "--serve", "--json", "--pipeline", "pipelines/sales.yaml", "--data-dir", &data].map(str::to_owned);
-    let mut demo = Worker::start(Path::new(SOURCE), &arguments, &[]);
-    eventually("the demo serves", Duration::from_secs(240), || {
-        assert_eq!(demo.ended(), None, "the demo ended early:\n{}", demo.log());
-        ready(demo.log().contains("serving http"))
-    })
-    .await;
-    let log = demo.log();
-    let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
-    let address = report["http"].as_str().unwrap().to_owned();
-    let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
-    spawn_blocking(move || browse("leads.mjs", &address, &pictures)).await.unwrap().unwrap_or_else(|e| panic!("{e:#}"));
-    demo.signal(Signal::SIGINT);
-    let status = spawn_blocking(move || (demo.wait(Duration::from_secs(30)), demo)).await.unwrap().0;
-    assert!(status.success(), "told to stop, the demo ended with {status}");
+    Demo::start(open_folder(), &["--pipeline", "pipelines/sales.yaml"]).await.shown_to("leads.mjs").await;
 }
 
 fn browse(script: &str, address: &str, pictures: &Path) -> Result<String> {

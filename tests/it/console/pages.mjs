@@ -1,40 +1,15 @@
-// node pages.mjs DRIVER BROWSER ADDRESS PICTURES: looks at every page of the console and uses it. Ends with 1 at the first thing that
-// is not as it should be; leaves a picture of each page.
+// Looks at every page of the console and uses it.
 
 import assert from "node:assert/strict";
-import { dirname, join } from "node:path";
-
-const [driver, browser, address, pictures] = process.argv.slice(2);
-const { chromium } = await import(driver);
-
-const app = await chromium.launch({
-  executablePath: browser,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
-  // Fonts lie beside the libraries, and Korean has none elsewhere.
-  env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES, XDG_DATA_HOME: join(dirname(browser), "../../share") },
-});
-const faults = [];
-
-/** A browser of somebody who comes for the first time. */
-async function visit(options, language = "en") {
-  const context = await app.newContext({ locale: language, ...options });
-  const page = await context.newPage();
-  page.setDefaultTimeout(15_000);
-  page.on("console", (message) => message.type() === "error" && faults.push(message.text()));
-  page.on("pageerror", (error) => faults.push(error.message));
-  page.on("request", (request) => request.url().startsWith(address) || faults.push(`asks ${request.url()}`));
-  return page;
-}
+import { address, atDesk, fits, look, onPhone, picture } from "./browser.mjs";
 
 async function open(page, hash) {
   await page.goto(`${address}/${hash}`);
   await page.waitForSelector("h1");
 }
 
-const picture = (page, name) => page.screenshot({ path: `${pictures}/${name}.png`, fullPage: true });
-
-try {
-  const desk = await visit({ viewport: { width: 1280, height: 800 }, colorScheme: "light" });
+await look(async () => {
+  const desk = await atDesk();
 
   // The first page: small, from here alone, forbidding scripts from elsewhere, and usable soon.
   const files = [];
@@ -179,18 +154,13 @@ try {
   await picture(desk, "pipelines-dark-ko");
 
   // On a phone nothing is wider than the page.
-  const phone = await visit({ viewport: { width: 390, height: 844 }, isMobile: true, hasTouch: true, colorScheme: "dark" }, "ko-KR");
+  const phone = await onPhone();
   const question = encodeURIComponent("좋은 만년필");
   for (const [name, hash] of [["overview", ""], ["search", `#/search?query=${question}`], ["recommendations", "#/recommendations?user=ko-01"], ["jobs", "#/jobs"], ["leads", "#/leads"], ["letters", "#/letters"], ["pipelines", "#/pipelines"]]) {
     await open(phone, hash);
     await phone.waitForFunction(() => !document.querySelector("main").innerText.includes("불러오는 중"));
-    const [wide, screen] = await phone.evaluate(() => [document.documentElement.scrollWidth, window.screen.width]);
-    assert.ok(wide <= screen, `${name} is ${wide} wide on a screen of ${screen}`);
+    await fits(phone, name);
     await picture(phone, `phone-${name}`);
   }
-
-  assert.deepEqual(faults, []);
   console.log(`first page usable after ${Math.round(usable)} ms, ${bytes} bytes`);
-} finally {
-  await app.close();
-}
+});

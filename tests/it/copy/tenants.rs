@@ -80,7 +80,7 @@ pub async fn cannot_cross() {
     ];
     for refused in refusals {
         assert!(matches!(refused, EditorialError::Invalid(_) | EditorialError::Unknown { .. }), "{refused:?}");
-        let said = refused.to_string().replace("`globex-shop` is no catalogue", "").replace("document `globex-1`", "");
+        let said = refused.to_string().replace("there is no pipeline `globex-shop`", "").replace("document `globex-1`", "");
         assert!(!said.contains("globex"), "{said}");
     }
     let count = "SELECT count(*) FROM copy_versions WHERE pipeline = 'globex-shop' AND (state, version) IN (('approved', 1), ('review', 2))";
