@@ -23,7 +23,7 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::engine;
+use super::tuned_engine;
 use crate::config::Config;
 use crate::demo::environment::with_models;
 use crate::demo::{PARTITIONS, Session, input};
@@ -110,7 +110,7 @@ async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Pa
 }
 
 async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Rate, f64)> {
-    let engine = engine(config.clone(), std::slice::from_ref(definition)).await?;
+    let engine = tuned_engine(config.clone(), std::slice::from_ref(definition)).await?;
     let graph = Arc::new(Graph::build(definition, &engine).await?);
     let mut batches = Batches::open(definition, path)?;
     let before = engine.stats();
