@@ -96,6 +96,8 @@ struct Inner {
     job_room: Room,
     /// Tokens of a batch of each model.
     budgets: Vec<usize>,
+    /// What they are where nothing is known.
+    usual: usize,
 }
 
 /// How many tokens may wait. Each priority has room of its own, or what goes first would wait for a place behind what does not.
@@ -184,7 +186,7 @@ impl Engine {
         device.start()?;
         let largest = budgets.iter().copied().max().unwrap_or(usual);
         let (room, job_room) = (Room::new(QUEUED_BATCHES * largest), Room::new(GENERATOR_TOKENS));
-        let inner = Arc::new(Inner { models, queue, state, jobs, room, job_room, budgets });
+        let inner = Arc::new(Inner { models, queue, state, jobs, room, job_room, budgets, usual });
         Ok(Self { inner, priority: Priority::Live })
     }
 
@@ -207,6 +209,11 @@ impl Engine {
     /// Tokens of a batch of the encoder that pipelines call `name`; none where there is no such model.
     pub fn batch_tokens(&self, name: &str) -> Option<usize> {
         self.index(name).ok().map(|index| self.inner.budgets[index])
+    }
+
+    /// The budgets of which a start measures which one is best, the smallest first.
+    pub fn batch_tokens_measured(&self) -> Vec<usize> {
+        budget::candidates(self.inner.usual)
     }
 
     /// Whether the device computes; the reason where it does not.
