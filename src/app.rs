@@ -10,6 +10,7 @@
 //! On shutdown the runners drain first; the rest ends when they have.
 
 mod stream;
+pub mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -31,7 +32,7 @@ use crate::board::Board;
 use crate::broker::Access;
 use crate::config::{Config, ConfigError};
 use crate::editorial::Editorial;
-use crate::engine::{Engine, Priority};
+use crate::engine::{Engine, Priority, Tuning};
 use crate::explain::Explainer;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
@@ -101,9 +102,10 @@ impl App {
         health.up(Component::Database);
         let (engine_config, mut models) = (config.engine.clone(), config.models.clone());
         models.retain(|name, _| definitions.iter().any(|definition| definition.models().contains(&name.as_str())));
-        let engine = tokio::task::spawn_blocking(move || Engine::start(&engine_config, &models))
-            .await?
-            .map_err(|error| ConfigError(error.to_string()))?;
+        let engine =
+            tokio::task::spawn_blocking(move || Engine::start_with(&engine_config, &models, &Tuning::measured(tuning::folder())))
+                .await?
+                .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
         let owner = format!("{}-{}", std::process::id(), Uuid::new_v4().simple());
         let mut app = Self {

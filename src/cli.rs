@@ -45,9 +45,10 @@ use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
 
+use crate::app::tuning;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};
 use crate::demo;
-use crate::engine::{Engine, EngineError};
+use crate::engine::{Engine, EngineError, Tuning};
 use crate::pipeline::definition::Definition;
 use crate::pipeline::problem::DefinitionError;
 use crate::store::Store;
@@ -206,12 +207,21 @@ fn store(config: &Config) -> Result<Store> {
     Store::connect(&config.database)
 }
 
-/// Loads the models that the pipelines name.
+/// Loads the models that the pipelines name, for a command that is over soon: token budgets are as an earlier start measured them.
 async fn engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
+    start(config, definitions, Tuning::remembered(tuning::folder())).await
+}
+
+/// The same for a command that works for long, and measures token budgets where they are not known.
+async fn tuned_engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
+    start(config, definitions, Tuning::measured(tuning::folder())).await
+}
+
+async fn start(config: Config, definitions: &[Definition], tuning: Tuning) -> Result<Engine> {
     let wanted: BTreeSet<&str> = definitions.iter().flat_map(Definition::models).collect();
     let mut models = config.models;
     models.retain(|name, _| wanted.contains(name.as_str()));
-    let engine = tokio::task::spawn_blocking(move || Engine::start(&config.engine, &models));
+    let engine = tokio::task::spawn_blocking(move || Engine::start_with(&config.engine, &models, &tuning));
     Ok(engine.await.context("a thread panicked")??)
 }
 

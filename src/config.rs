@@ -2,6 +2,7 @@
 
 mod address;
 mod device;
+mod engine;
 mod kafka;
 mod load;
 mod model;
@@ -19,6 +20,7 @@ use serde::Deserialize;
 use crate::access::DEFAULT_TENANT;
 
 pub use device::ComputeDevice;
+pub use engine::EngineConfig;
 pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
 pub use load::{ConfigError, Flag};
 pub use model::{ModelConfig, ModelPlace, ServerPlace};
@@ -71,22 +73,6 @@ pub struct DatabaseConfig {
     pub max_connections: Option<u32>,
     /// Seconds that a statement or a transaction may take before the database counts as gone; 90 unless told.
     pub deadline_seconds: Option<u64>,
-}
-
-/// The model host.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct EngineConfig {
-    /// Where models compute: `cpu`, `cuda`, or `cuda:1` for the second GPU.
-    pub device: ComputeDevice,
-    /// Threads of the CPU device; all cores unless told.
-    pub threads: Option<usize>,
-    /// Tokens of one batch of an encoder; 2048 a core or 32768 on a GPU unless told.
-    pub batch_tokens: Option<usize>,
-    /// Memory for the KV cache of each generator, in MiB; unless told, 1024, or half of what a GPU has free once models are loaded.
-    pub kv_cache_mib: Option<usize>,
-    /// Tokens of one step of a generator, rows that write and pieces of prompts; 512, or 2048 on a GPU, unless told.
-    pub step_tokens: Option<usize>,
 }
 
 /// Where a dataset's files are: in a folder (`path`) or in a bucket (`url`).

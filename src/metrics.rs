@@ -92,6 +92,7 @@ metrics! {
     device_busy: CounterVec = "tidemill_device_busy_seconds_total", "Time a device spent computing.", ["device"];
     queue_depth: IntGauge = "tidemill_engine_queue_tokens", "Tokens waiting for a device.";
     engine_seconds: Histogram = "tidemill_engine_batch_seconds", "Device time of one token batch.";
+    engine_batch_tokens: IntGaugeVec = "tidemill_engine_batch_tokens", "Tokens of one batch of an encoder, as it is configured or was measured.", ["model", "device"];
     step_seconds: HistogramVec = "tidemill_generator_step_seconds", "Time of one step of a generator.", ["model"];
     generator_rows: IntGaugeVec = "tidemill_generator_rows", "Sequences that a generator is reading or writing.", ["model"];
     generator_waiting: IntGaugeVec = "tidemill_generator_waiting", "Sequences that wait for a place at a generator.", ["model"];

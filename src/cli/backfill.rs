@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::progress::{Progress, Reached};
-use super::{definitions, engine, fits, store};
+use super::{definitions, fits, store, tuned_engine};
 use crate::app::told_to_stop;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};
 use crate::demo::environment::{tell, with_database, with_models};
@@ -124,7 +124,7 @@ async fn local(config: &Config, definition: Definition, input: &Input, output: &
     let output = Dataset::open(&job.id, output)
         .map_err(|e| ConfigError(format!("cannot write to --output {}: {e}; mend the folder", output.display())))?;
     tell("loading the models");
-    let engine = engine(config.clone(), std::slice::from_ref(&definition)).await?;
+    let engine = tuned_engine(config.clone(), std::slice::from_ref(&definition)).await?;
     let alone = Materials::alone(engine, store.clone(), Duration::from_secs(config.limits.watchdog_seconds));
     let health = alone.health.clone();
     let materials = Materials { dataset: Some(output.clone()), ..alone };

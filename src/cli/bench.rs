@@ -6,8 +6,10 @@
 //! | `pipeline` | from the first record sent to the last one committed: in-process broker, a new private Postgres, Parquet files |
 //! | `stages` | the pipeline's batches; quantiles are interpolated in the metric's buckets, as Prometheus does |
 //!
-//! With `--generator`: what decoding costs, and what batching, a kept prefix and a schema do to it; see `generator`.
+//! With `--generator`: what decoding costs, and what batching, a kept prefix and a schema do to it; see `generator`. With `--budgets`: whether
+//! the token budget that a start measures is as good as the best fixed one; see `budgets`.
 
+mod budgets;
 mod generator;
 mod shape;
 
@@ -23,7 +25,7 @@ use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use super::engine;
+use super::tuned_engine;
 use crate::config::Config;
 use crate::demo::environment::with_models;
 use crate::demo::{PARTITIONS, Session, input};
@@ -41,10 +43,10 @@ use crate::record::{Partition, Place, Record};
 #[derive(Debug, Args)]
 pub struct BenchArgs {
     /// The pipeline file
-    #[arg(long, value_name = "FILE", required_unless_present = "generator")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["generator", "budgets"])]
     pipeline: Option<PathBuf>,
     /// The documents, .jsonl or .parquet
-    #[arg(long, value_name = "FILE", required_unless_present = "generator")]
+    #[arg(long, value_name = "FILE", required_unless_present_any = ["generator", "budgets"])]
     input: Option<PathBuf>,
     /// Measure the decoder instead, on models of random weights
     #[arg(long, conflicts_with_all = ["pipeline", "input"])]
@@ -52,8 +54,12 @@ pub struct BenchArgs {
     /// With --generator: a small shape for every figure, for a quick look
     #[arg(long, requires = "generator")]
     small: bool,
-    /// With --generator: a model folder or GGUF file, in place of random weights in the shape of Qwen2.5-0.5B
-    #[arg(long, value_name = "PATH", requires = "generator", conflicts_with = "small")]
+    /// Measure an encoder with token budgets of several sizes instead, and with the one that a start would choose
+    #[arg(long, requires = "model", conflicts_with_all = ["pipeline", "input", "generator"])]
+    budgets: bool,
+    /// With --generator: a model folder or GGUF file, in place of random weights in the shape of Qwen2.5-0.5B; with --budgets: a model's
+    /// name in the configuration
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["small", "pipeline", "input"])]
     model: Option<PathBuf>,
     /// Where a folder for the measurement is made, and removed afterwards
     #[arg(long, value_name = "DIR", default_value = ".tidemill")]
@@ -77,6 +83,7 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     let folder = args.data_dir.join(format!("bench-{}", Uuid::new_v4().simple()));
     let measured = match (&args.pipeline, &args.input) {
         (Some(pipeline), Some(input)) => encoders(config, pipeline, input, &folder).await,
+        _ if args.budgets => of_budgets(config, args.model.as_deref()).await,
         _ => {
             let models = generator::Models { scratch: &folder, small: args.small, given: args.model.as_deref() };
             generator::measure(&config.engine, models).await
@@ -92,6 +99,11 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
         println!("{report:#}");
     }
     Ok(())
+}
+
+async fn of_budgets(mut config: Config, model: Option<&Path>) -> Result<Value> {
+    with_models(&mut config).await?;
+    budgets::measure(&config, &model.unwrap_or(Path::new("")).to_string_lossy()).await
 }
 
 async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Path) -> Result<Value> {
@@ -110,7 +122,7 @@ async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Pa
 }
 
 async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Rate, f64)> {
-    let engine = engine(config.clone(), std::slice::from_ref(definition)).await?;
+    let engine = tuned_engine(config.clone(), std::slice::from_ref(definition)).await?;
     let graph = Arc::new(Graph::build(definition, &engine).await?);
     let mut batches = Batches::open(definition, path)?;
     let before = engine.stats();

@@ -107,8 +107,10 @@ pub(super) struct Device {
     pub(super) jobs: Receiver<(usize, Job)>,
     /// Generators, each with its place.
     pub(super) hosts: Vec<(usize, GeneratorHost)>,
-    pub(super) threads: usize,
-    pub(super) batch_tokens: usize,
+    /// The cores that models compute on.
+    pub(super) pool: rayon::ThreadPool,
+    /// Tokens of a batch of each model.
+    pub(super) budgets: Vec<usize>,
 }
 
 /// What the device does next.
@@ -124,16 +126,11 @@ impl Device {
     /// Starts the thread that forms batches and the one that computes them. Both end when the queue is closed.
     pub(super) fn start(mut self) -> Result<(), EngineError> {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(self.threads)
-            .thread_name(|i| format!("device-{i}"))
-            .build()
-            .map_err(|e| no_threads(&e))?;
         // Handing over without a buffer means that exactly one batch is ready while another is computed.
         let (prepared, batches) = crossbeam_channel::bounded::<TokenBatch>(0);
-        let (queue, budget) = (self.queue.clone(), self.batch_tokens);
+        let (queue, budgets) = (self.queue.clone(), self.budgets.clone());
         let form = move || {
-            while let Some(batch) = queue.take(budget) {
+            while let Some(batch) = queue.take(&budgets) {
                 if prepared.send(batch).is_err() {
                     return;
                 }
@@ -144,7 +141,7 @@ impl Device {
             loop {
                 // Held out here, so that a panic does not drop it before the reason is known.
                 let mut next = self.next(&batches);
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next, &pool)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next)));
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false)) => return,
@@ -177,11 +174,11 @@ impl Device {
 
     /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
     /// the engine is gone.
-    fn turn(&mut self, next: &mut Next, pool: &rayon::ThreadPool) -> Result<bool, EngineError> {
+    fn turn(&mut self, next: &mut Next) -> Result<bool, EngineError> {
         match next {
             Next::Batch(batch) => {
                 fail::fail_point!("device-batch");
-                self.compute(batch, pool)?;
+                self.compute(batch)?;
             }
             Next::Job(..) => {
                 if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
@@ -196,7 +193,7 @@ impl Device {
         }
         for (_, host) in self.hosts.iter_mut().filter(|(_, host)| !host.is_idle()) {
             let start = Instant::now();
-            let counts = pool.install(|| host.step())?;
+            let counts = self.pool.install(|| host.step())?;
             self.state.count(counts, start.elapsed());
         }
         Ok(true)
@@ -208,7 +205,7 @@ impl Device {
         }
     }
 
-    fn compute(&self, batch: &TokenBatch, pool: &rayon::ThreadPool) -> Result<(), EngineError> {
+    fn compute(&self, batch: &TokenBatch) -> Result<(), EngineError> {
         fail::fail_point!(
             "device-stutter",
             batch.sequences().any(|ids| ids.windows(8).any(|eight| eight.iter().all(|id| *id == eight[0]))),
@@ -217,7 +214,7 @@ impl Device {
         let model = &self.models[batch.model];
         let Host::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
         let start = Instant::now();
-        let rows = pool.install(|| hosted.encoder.encode(batch))?;
+        let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
         let busy = start.elapsed();
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens() as f64;

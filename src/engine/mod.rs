@@ -12,6 +12,7 @@
 //! to add a decoder: one arm in `decoder/config.rs`, and what is new about it in the two forward passes.
 
 mod batch;
+mod budget;
 mod decoder;
 mod device;
 mod encoder;
@@ -41,6 +42,7 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 
+pub use budget::Tuning;
 pub use device::EngineStats;
 pub use error::EngineError;
 pub use model::{ModelInfo, ModelKind};
@@ -54,6 +56,7 @@ use crate::config::{EngineConfig, ModelConfig};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
 use crate::outcome::Span;
 use batch::Row;
+use budget::{Place, Tuner};
 use device::{Device, DeviceState};
 use generation::{GeneratorHost, Job, Prepared};
 use model::{Host, Model};
@@ -91,7 +94,10 @@ struct Inner {
     room: Room,
     /// For generators.
     job_room: Room,
-    batch_tokens: usize,
+    /// Tokens of a batch of each model.
+    budgets: Vec<usize>,
+    /// What they are where nothing is known.
+    usual: usize,
 }
 
 /// How many tokens may wait. Each priority has room of its own, or what goes first would wait for a place behind what does not.
@@ -125,7 +131,16 @@ impl Room {
 impl Engine {
     /// Loads every model and starts the threads. Reads gigabytes where models are large: call it where blocking is fine.
     pub fn start(config: &EngineConfig, models: &BTreeMap<String, ModelConfig>) -> Result<Self, EngineError> {
-        Self::start_on(Accelerator::open(config.device)?, config, models)
+        Self::start_with(config, models, &Tuning::default())
+    }
+
+    /// The same, with token budgets of encoders that are remembered or measured, as `tuning` says.
+    pub fn start_with(
+        config: &EngineConfig,
+        models: &BTreeMap<String, ModelConfig>,
+        tuning: &Tuning,
+    ) -> Result<Self, EngineError> {
+        Self::start_on(Accelerator::open(config.device)?, config, models, tuning)
     }
 
     /// Starts the models on an accelerator, or on the cores of this machine where there is none.
@@ -133,15 +148,26 @@ impl Engine {
         accelerator: Option<Accelerator>,
         config: &EngineConfig,
         models: &BTreeMap<String, ModelConfig>,
+        tuning: &Tuning,
     ) -> Result<Self, EngineError> {
         kernels::check_processor().map_err(EngineError::Processor)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(cores).max(1);
         let usual = if accelerator.is_some() { BATCH_TOKENS_OF_GPU } else { threads * BATCH_TOKENS_PER_CORE };
-        let batch_tokens = config.batch_tokens.unwrap_or(usual).max(1);
         let load = |(name, config): (&String, &ModelConfig)| Model::load(name, config, accelerator.as_ref());
         let models: Arc<[Model]> = models.iter().map(load).collect::<Result<_, _>>()?;
         let name = accelerator.as_ref().map_or("cpu", Accelerator::name).to_owned();
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("device-{i}"))
+            .build()
+            .map_err(|e| EngineError::NoThreads(e.to_string()))?;
+        let kind = match &accelerator {
+            Some(accelerator) => accelerator.kind(),
+            None => format!("{threads} threads of {}", budget::processor()),
+        };
+        let budgets =
+            Tuner::new(config.batch_tokens, tuning).budgets(&models, &Place { name: &name, kind, usual, pool: &pool })?;
         let (queue, state) = (Arc::new(Queue::default()), Arc::new(DeviceState::new(name)));
         let (jobs, received) = crossbeam_channel::unbounded();
         let mut hosts = Vec::new();
@@ -154,12 +180,13 @@ impl Engine {
             queue: queue.clone(),
             jobs: received,
             hosts,
-            threads,
-            batch_tokens,
+            pool,
+            budgets: budgets.clone(),
         };
         device.start()?;
-        let (room, job_room) = (Room::new(QUEUED_BATCHES * batch_tokens), Room::new(GENERATOR_TOKENS));
-        let inner = Arc::new(Inner { models, queue, state, jobs, room, job_room, batch_tokens });
+        let largest = budgets.iter().copied().max().unwrap_or(usual);
+        let (room, job_room) = (Room::new(QUEUED_BATCHES * largest), Room::new(GENERATOR_TOKENS));
+        let inner = Arc::new(Inner { models, queue, state, jobs, room, job_room, budgets, usual });
         Ok(Self { inner, priority: Priority::Live })
     }
 
@@ -177,6 +204,16 @@ impl Engine {
     /// Every model, by name.
     pub fn models(&self) -> impl Iterator<Item = &ModelInfo> {
         self.inner.models.iter().map(|model| &model.info)
+    }
+
+    /// Tokens of a batch of the encoder that pipelines call `name`; none where there is no such model.
+    pub fn batch_tokens(&self, name: &str) -> Option<usize> {
+        self.index(name).ok().map(|index| self.inner.budgets[index])
+    }
+
+    /// The budgets of which a start measures which one is best, the smallest first.
+    pub fn batch_tokens_measured(&self) -> Vec<usize> {
+        budget::candidates(self.inner.usual)
     }
 
     /// Whether the device computes; the reason where it does not.
@@ -273,7 +310,7 @@ impl Engine {
             let model = sequences[*first].0;
             let (mut count, mut tokens) = (0, 0);
             // Room is asked for by the batch, so that callers with little to do slip in between.
-            while let Some(index) = rest.get(count).filter(|i| sequences[**i].0 == model && tokens < inner.batch_tokens) {
+            while let Some(index) = rest.get(count).filter(|i| sequences[**i].0 == model && tokens < inner.budgets[model]) {
                 tokens += sequences[*index].1.len();
                 count += 1;
             }

@@ -80,14 +80,14 @@ impl Queue {
         self.changed.notify_all();
     }
 
-    /// Waits for work and takes a batch of about `budget` tokens; none once the queue is closed.
-    pub(super) fn take(&self, budget: usize) -> Option<TokenBatch> {
+    /// Waits for work and takes a batch of about as many tokens as the model's place in `budgets` says; none once the queue is closed.
+    pub(super) fn take(&self, budgets: &[usize]) -> Option<TokenBatch> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some((model, waiting)) = state.live.draw(budget).or_else(|| state.backfill.draw(budget)) {
+            if let Some((model, waiting)) = state.live.draw(budgets).or_else(|| state.backfill.draw(budgets)) {
                 if waiting.is_empty() {
                     continue;
                 }
@@ -114,8 +114,9 @@ impl Parts {
     ///
     /// Every part of that model first gives an even share of the budget, so that one sentence never waits behind a book; what is left
     /// of the budget goes to the parts in order of arrival.
-    fn draw(&mut self, budget: usize) -> Option<(usize, Vec<Waiting>)> {
+    fn draw(&mut self, budgets: &[usize]) -> Option<(usize, Vec<Waiting>)> {
         let model = self.0.front()?.model;
+        let budget = budgets[model];
         let parts = self.0.iter().filter(|part| part.model == model).count();
         let mut drawn = Vec::new();
         let mut left = budget;

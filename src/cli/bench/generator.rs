@@ -238,12 +238,14 @@ fn letters() -> Result<Arc<Schema>> {
     Schema::new(schema).map(Arc::new).map_err(anyhow::Error::msg)
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
+/// The one in the middle.
+pub(super) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-const WORDS: &[&str] = &[
+/// What texts are made of.
+pub(super) const WORDS: &[&str] = &[
     "the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak", "beams",
     "while", "flour", "settles", "on", "every", "ledge", "of", "that", "old", "stone", "house",
 ];

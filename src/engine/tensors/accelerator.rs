@@ -57,6 +57,15 @@ impl Accelerator {
         &self.name
     }
 
+    /// What the device is, wherever it is plugged in.
+    pub(in crate::engine) fn kind(&self) -> String {
+        #[cfg(feature = "cuda")]
+        if let Some(kind) = self.device.as_cuda_device().ok().and_then(|device| device.cuda_stream().context().name().ok()) {
+            return kind;
+        }
+        self.name.clone()
+    }
+
     /// Memory that is free on the device, where it says.
     pub(in crate::engine) fn free_bytes(&self) -> Option<usize> {
         #[cfg(feature = "cuda")]

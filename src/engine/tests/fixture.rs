@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use crate::config::{EngineConfig, ModelConfig};
-use crate::engine::{Answer, Chunking, Engine, EngineError, Prediction, Request, Work};
+use crate::engine::{Answer, Chunking, Engine, EngineError, Prediction, Request, Tuning, Work};
 use crate::failure::Failure;
 
 /// The name under which tests load a tiny model.
@@ -212,6 +212,17 @@ pub(in crate::engine) fn start(folder: &Path) -> Result<Engine, EngineError> {
 
 pub(in crate::engine) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, EngineError> {
     Engine::start(&config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]))
+}
+
+/// Starts an engine that may do what `tuning` says.
+pub(in crate::engine) fn start_tuned(folder: &Path, config: &EngineConfig, tuning: &Tuning) -> Engine {
+    Engine::start_with(config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]), tuning).unwrap()
+}
+
+/// The vectors of whole texts, a request each.
+pub(in crate::engine) async fn vectors(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
+    let requests = texts.iter().map(|text| encode(&[text], Chunking::Truncate)).collect();
+    engine.run(requests).await.unwrap().iter().map(vector).collect()
 }
 
 pub(in crate::engine) fn encode(texts: &[&str], chunking: Chunking) -> Request {

@@ -3,15 +3,10 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::fixture::{assert_close, bert, classify, encode, start_with, texts, vector};
+use super::fixture::{assert_close, bert, classify, encode, start_with, texts, vectors};
 use crate::config::EngineConfig;
-use crate::engine::{Chunking, Engine, Prediction};
+use crate::engine::{Chunking, Prediction};
 use crate::failure::{Component, Failure, FailureClass, Poison};
-
-async fn vectors(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
-    let requests = texts.iter().map(|text| encode(&[text], Chunking::Truncate)).collect();
-    engine.run(requests).await.unwrap().iter().map(vector).collect()
-}
 
 #[tokio::test]
 async fn batched_embedding_equals_single() {

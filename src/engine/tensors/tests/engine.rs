@@ -8,7 +8,9 @@ use super::fixture::cpu;
 use crate::config::{ComputeDevice, EngineConfig, ModelConfig};
 use crate::engine::tensors::Accelerator;
 use crate::engine::tests::fixture::bert;
-use crate::engine::{Answer, Chunking, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Score, Work};
+use crate::engine::{
+    Answer, Chunking, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Score, Tuning, Work,
+};
 use crate::failure::Failure;
 
 fn prompt(text: &str) -> Prompt {
@@ -24,7 +26,7 @@ async fn answers(accelerator: Option<Accelerator>) -> Vec<Result<Answer, Failure
         ("writer".to_owned(), ModelConfig::local(&writer)),
     ]);
     let config = EngineConfig { threads: Some(2), ..EngineConfig::default() };
-    let engine = Engine::start_on(accelerator, &config, &models).unwrap();
+    let engine = Engine::start_on(accelerator, &config, &models, &Tuning::default()).unwrap();
     let mut requests = Vec::new();
     for i in 0..12 {
         let text = format!("the mill {} grinds", "corn ".repeat(i * 5 % 13));

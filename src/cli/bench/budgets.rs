@@ -1,0 +1,129 @@
+//! Whether the token budget that a start measures is as good as the best fixed one. The same texts go through the whole model host with each
+//! budget, in turns.
+//!
+//! | figure | what it is |
+//! |---|---|
+//! | `tuned` | the budget that a start measures on this machine, measured anew |
+//! | `best` | the fixed budget with the most tokens a second |
+//! | `ratio` | tokens a second with `tuned` over those with `best` |
+//! | `tokens_per_second` | the median of each budget's rounds |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Result, ensure};
+use futures::future::try_join_all;
+use serde_json::{Value, json};
+
+use super::generator::{WORDS, median};
+use crate::config::{Config, ConfigError, EngineConfig, ModelConfig};
+use crate::engine::{Chunking, Engine, ModelKind, Request, Tuning, Work};
+use crate::nearest::suggestion;
+
+/// Times that each budget is measured.
+const ROUNDS: usize = 5;
+/// Seconds that one of these is to take.
+const SECONDS: f64 = 1.5;
+/// Calls at the same time, as the batches of a few partitions are.
+const CALLS: usize = 8;
+/// Words of texts, in turns.
+const LENGTHS: [usize; 8] = [180, 18, 90, 30, 11, 140, 45, 70];
+
+/// Measures the model that the configuration calls `name`.
+pub(super) async fn measure(config: &Config, name: &str) -> Result<Value> {
+    let Some(model) = config.models.get(name) else {
+        let hint = suggestion(name, config.models.keys().map(String::as_str));
+        return Err(ConfigError(format!("there is no model {name:?}; {hint}")).into());
+    };
+    let bench = Bench { config: config.engine.clone(), name: name.to_owned(), model: model.clone() };
+    let engine = bench.start(None).await?;
+    let kind = engine.model(name).map(|info| info.kind);
+    ensure!(kind == Some(ModelKind::Encoder), "model {name:?} is no encoder; only encoders have a token budget");
+    let (tuned, mut budgets) = (engine.batch_tokens(name).unwrap_or_default(), engine.batch_tokens_measured());
+    // One more than a start looks at, or nobody would see where it looks too near.
+    budgets.extend(budgets.last().map(|largest| largest * 2));
+    let pace = bench.rate(&engine, 64).await?;
+    drop(engine);
+    let texts = (pace.texts * SECONDS).ceil().max(CALLS as f64) as usize;
+    let mut rates: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
+    for round in 0..ROUNDS {
+        // There and back, so that what changes slowly changes nothing.
+        if round > 0 {
+            budgets.reverse();
+        }
+        for budget in &budgets {
+            let engine = bench.start(Some(*budget)).await?;
+            bench.rate(&engine, CALLS).await?;
+            rates.entry(*budget).or_default().push(bench.rate(&engine, texts).await?.tokens);
+        }
+    }
+    let rates: BTreeMap<usize, f64> = rates.into_iter().map(|(budget, rates)| (budget, median(rates))).collect();
+    let best = rates.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or((tuned, 1.0), |(budget, rate)| (*budget, *rate));
+    let of_tuned = rates.get(&tuned).copied().unwrap_or(0.0);
+    Ok(
+        json!({ "model": name, "tuned": tuned, "best": best.0, "ratio": of_tuned / best.1, "texts": texts, "tokens_per_second": rates }),
+    )
+}
+
+struct Bench {
+    config: EngineConfig,
+    name: String,
+    model: ModelConfig,
+}
+
+/// What goes through in a second.
+struct Rate {
+    texts: f64,
+    tokens: f64,
+}
+
+impl Bench {
+    /// An engine with a fixed budget, or with one that is measured.
+    async fn start(&self, batch_tokens: Option<usize>) -> Result<Engine> {
+        let config = EngineConfig { batch_tokens, ..self.config.clone() };
+        let models = BTreeMap::from([(self.name.clone(), self.model.clone())]);
+        let start = move || Engine::start_with(&config, &models, &Tuning::measured(None));
+        Ok(tokio::task::spawn_blocking(start).await??)
+    }
+
+    /// Encodes so many texts in a few calls at once.
+    async fn rate(&self, engine: &Engine, texts: usize) -> Result<Rate> {
+        let mut calls: Vec<Vec<Request>> = (0..CALLS).map(|_| Vec::new()).collect();
+        for index in 0..texts {
+            let work = Work::Encode { texts: vec![text(index)], chunking: Chunking::Truncate };
+            calls[index % CALLS].push(Request { model: self.name.as_str().into(), work });
+        }
+        let before = engine.stats().tokens;
+        let started = Instant::now();
+        let answers = try_join_all(calls.into_iter().map(|call| engine.run(call))).await?;
+        let seconds = started.elapsed().as_secs_f64();
+        for answer in answers.into_iter().flatten() {
+            answer?;
+        }
+        Ok(Rate { texts: texts as f64 / seconds, tokens: (engine.stats().tokens - before) as f64 / seconds })
+    }
+}
+
+/// A text like no other: equal ones would be computed once.
+fn text(index: usize) -> Arc<str> {
+    let words = LENGTHS[index / CALLS % LENGTHS.len()];
+    let word = |place: usize| WORDS[(index * 31 + place * 7 + place * place) % WORDS.len()];
+    let text: Vec<&str> = (0..words).map(word).collect();
+    format!("{index}: {}.", text.join(" ")).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn texts_are_of_many_lengths_and_no_two_alike() {
+        let texts: Vec<Arc<str>> = (0..500).map(text).collect();
+        assert_eq!(texts.iter().collect::<HashSet<_>>().len(), 500);
+        let lengths: HashSet<usize> = texts.iter().map(|text| text.split(' ').count() - 1).collect();
+        assert_eq!(lengths, LENGTHS.into(), "each of the lengths occurs");
+    }
+}

@@ -1,0 +1,122 @@
+//! How fast an encoder is with batches of several sizes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::engine::batch::TokenBatch;
+use crate::engine::error::EngineError;
+use crate::engine::model::HostedEncoder;
+use crate::engine::queue::Waiting;
+use crate::engine::request::Chunking;
+
+/// Time for one encoder: a start is hardly later for it, and a sentence encoder on two cores shows what it can do.
+const TIME: Duration = Duration::from_secs(2);
+
+/// Batches of one size, of which the middle one counts; so many are enough for models that need far less than the time.
+const SAMPLES: usize = 32;
+
+/// Lengths of sequences, in turns: titles, sentences, paragraphs, and chunks of 256 tokens.
+const LENGTHS: [usize; 8] = [256, 24, 128, 40, 16, 192, 64, 96];
+
+/// What sequences are made of. Which words they are matters little to the time.
+const TEXT: &str =
+    "The tide turns the wheel, the wheel turns the stone, and the stone grinds what the boats bring: rye, wheat and corn.";
+
+/// What was seen of one budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Measured {
+    pub(super) batch_tokens: usize,
+    pub(super) tokens_per_second: f64,
+}
+
+/// One batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sample {
+    pub(super) tokens: usize,
+    pub(super) time: Duration,
+}
+
+/// One budget's batches so far.
+struct Run {
+    batch_tokens: usize,
+    spent: Duration,
+    rates: Vec<f64>,
+}
+
+/// Measures the budgets in turns, for about [`TIME`] in all. Each is given as much time as the others, so that a machine that is busy for a
+/// while is so to all of them. A budget whose batch would take longer than what is left of the time is left out.
+pub(super) fn sweep<E>(candidates: &[usize], mut encode: impl FnMut(usize) -> Result<Sample, E>) -> Result<Vec<Measured>, E> {
+    let Some(smallest) = candidates.iter().copied().min() else { return Ok(Vec::new()) };
+    // What is done only once, such as taking memory, is no part of the rates.
+    let mut last = encode(smallest)?;
+    let mut runs: Vec<Run> =
+        candidates.iter().map(|tokens| Run { batch_tokens: *tokens, spent: Duration::ZERO, rates: Vec::new() }).collect();
+    let mut left = TIME.saturating_sub(last.time);
+    loop {
+        let pace = last.time.as_secs_f64() / last.tokens.max(1) as f64;
+        let fits = |run: &&mut Run| run.rates.len() < SAMPLES && run.batch_tokens as f64 * pace <= left.as_secs_f64();
+        let Some(run) = runs.iter_mut().filter(fits).min_by_key(|run| run.spent) else { break };
+        last = encode(run.batch_tokens)?;
+        run.rates.push(last.tokens as f64 / last.time.as_secs_f64().max(1e-9));
+        run.spent += last.time;
+        left = left.saturating_sub(last.time);
+    }
+    let measured = runs.into_iter().filter_map(|run| {
+        let Run { batch_tokens, mut rates, .. } = run;
+        rates.sort_by(f64::total_cmp);
+        Some(Measured { batch_tokens, tokens_per_second: *rates.get(rates.len() / 2)? })
+    });
+    Ok(measured.collect())
+}
+
+/// Sequences to measure with, without end.
+pub(super) struct Stock {
+    ids: Arc<[u32]>,
+    longest: usize,
+    taken: usize,
+    room: Arc<OwnedSemaphorePermit>,
+}
+
+impl Stock {
+    /// Sequences in the model's own tokens.
+    pub(super) fn new(hosted: &HostedEncoder, longest: usize) -> Self {
+        let chunks = hosted.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
+        // The first word vector is there in every model, whatever its tokenizer makes of the text.
+        let ids = chunks.into_iter().next().map(|chunk| chunk.ids).filter(|ids| !ids.is_empty()).unwrap_or_else(|| [0].into());
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore of one gives one");
+        Self { ids, longest: longest.max(1), taken: 0, room: Arc::new(room) }
+    }
+
+    /// Computes one batch of at most `tokens` tokens and says how long that took.
+    pub(super) fn time(
+        &mut self,
+        hosted: &HostedEncoder,
+        tokens: usize,
+        pool: &rayon::ThreadPool,
+    ) -> Result<Sample, EngineError> {
+        let batch = self.batch(tokens);
+        let started = Instant::now();
+        pool.install(|| hosted.encoder.encode(&batch))?;
+        Ok(Sample { tokens: batch.tokens(), time: started.elapsed() })
+    }
+
+    /// The next sequences, as many as fit, and at least one.
+    fn batch(&mut self, tokens: usize) -> TokenBatch {
+        // Nobody waits for these.
+        let (reply, _) = unbounded_channel();
+        let (mut waiting, mut sum) = (Vec::new(), 0);
+        loop {
+            let length = LENGTHS[self.taken % LENGTHS.len()].min(self.longest);
+            if sum + length > tokens && !waiting.is_empty() {
+                return TokenBatch::pack(0, waiting);
+            }
+            let ids = (0..length).map(|place| self.ids[(place + self.taken) % self.ids.len()]).collect();
+            waiting.push(Waiting { ids, index: waiting.len(), reply: reply.clone(), room: self.room.clone() });
+            sum += length;
+            self.taken += 1;
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! Which budget is chosen, when it is measured, and what is remembered.
+
+use std::convert::Infallible;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use super::*;
+use crate::config::EngineConfig;
+use crate::engine::budget::sweep::Sample;
+use crate::engine::tests::fixture::{NAME, bert, start_tuned, vectors};
+
+fn measured(rates: &[(usize, f64)]) -> Vec<Measured> {
+    rates.iter().map(|(batch_tokens, rate)| Measured { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()
+}
+
+#[test]
+fn the_smallest_budget_that_is_as_good_as_the_best_is_chosen() {
+    let rising = measured(&[(512, 60.0), (1024, 90.0), (2048, 98.0), (4096, 100.0), (8192, 99.0)]);
+    assert_eq!(choose(&rising, 4096), 2048);
+    assert_eq!(choose(&measured(&[(512, 99.0), (4096, 100.0)]), 4096), 512);
+    assert_eq!(choose(&measured(&[(512, 50.0), (4096, 80.0), (8192, 100.0)]), 4096), 8192, "the best is the only good one");
+}
+
+#[test]
+fn the_usual_budget_stays_where_it_could_not_be_measured() {
+    assert_eq!(choose(&measured(&[(512, 1.0), (1024, 1.1)]), 4096), 4096);
+    assert_eq!(choose(&[], 4096), 4096);
+}
+
+#[test]
+fn budgets_lie_around_the_usual_one() {
+    assert_eq!(candidates(4096), [512, 1024, 2048, 4096, 8192]);
+    assert_eq!(candidates(1), [1, 1, 1, 1, 2], "never none");
+}
+
+/// A device on which a batch takes `base` milliseconds, and `each` more for a thousand tokens.
+fn swept(candidates: &[usize], base: f64, each: f64) -> (Vec<Measured>, Vec<usize>) {
+    let mut asked = Vec::new();
+    let measured = sweep(candidates, |tokens| {
+        asked.push(tokens);
+        let time = Duration::from_secs_f64((base + each * tokens as f64 / 1000.0) / 1000.0);
+        Ok::<_, Infallible>(Sample { tokens, time })
+    });
+    (measured.unwrap(), asked)
+}
+
+#[test]
+fn every_budget_is_measured_in_turns_and_for_about_as_long() {
+    let (found, asked) = swept(&[500, 1000, 2000], 10.0, 10.0);
+    let rates: Vec<i64> = found.iter().map(|one| one.tokens_per_second.round() as i64).collect();
+    assert_eq!(rates, [33_333, 50_000, 66_667]);
+    let times = |tokens: usize| asked[1..].iter().filter(|asked| **asked == tokens).count();
+    assert_eq!(times(500), 32, "so many are enough");
+    assert!((20..=32).contains(&times(1000)) && (15..=32).contains(&times(2000)), "{asked:?}");
+    assert_eq!(asked[1..4], [500, 1000, 2000], "one each before anybody's second");
+}
+
+#[test]
+fn a_budget_for_which_there_is_no_time_is_left_out() {
+    // A second for a thousand tokens: of two there is one left after the first batch of 500, and 500 more leave half a second.
+    let (found, asked) = swept(&[500, 1000, 4000], 0.0, 1000.0);
+    assert_eq!(asked, [500, 500, 1000]);
+    assert_eq!(found.iter().map(|one| one.batch_tokens).collect::<Vec<_>>(), [500, 1000]);
+    let (found, asked) = swept(&[500, 1000], 0.0, 10_000.0);
+    assert_eq!((found, asked), (Vec::new(), vec![500]), "one batch has taken all of the time");
+}
+
+#[test]
+fn what_was_kept_is_recalled_for_the_same_model_and_device_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = Key::new("0123456789abcdef", "cpu, 2 threads");
+    assert_eq!(key.recall(folder.path(), &[512]), None, "nothing has been kept yet");
+    key.keep(folder.path(), 512);
+    assert_eq!(key.recall(folder.path(), &[512, 1024]), Some(512));
+    assert_eq!(key.recall(folder.path(), &[1024]), None, "a number that nobody would measure");
+    assert_eq!(Key::new("0123456789abcdef", "cpu, 4 threads").recall(folder.path(), &[512]), None);
+    assert_eq!(Key::new("fedcba9876543210", "cpu, 2 threads").recall(folder.path(), &[512]), None);
+    key.keep(folder.path(), 1024);
+    assert_eq!(key.recall(folder.path(), &[512, 1024]), Some(1024), "the newer one counts");
+    assert_eq!(fs::read_dir(key.path(folder.path()).parent().unwrap()).unwrap().count(), 1, "nothing else is left there");
+}
+
+#[test]
+fn a_broken_or_foreign_file_is_taken_for_none_and_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let (key, foreign) = (Key::new("aa", "cpu"), Key::new("bb", "cpu"));
+    foreign.keep(folder.path(), 512);
+    let of_another = fs::read_to_string(foreign.path(folder.path())).unwrap();
+    for text in ["", "{", "null", "{\"batch_tokens\":512}", &of_another, &of_another.replace("512", "-1")] {
+        fs::write(key.path(folder.path()), text).unwrap();
+        assert_eq!(key.recall(folder.path(), &[512]), None, "{text}");
+        key.keep(folder.path(), 512);
+        assert_eq!(key.recall(folder.path(), &[512]), Some(512), "after {text}");
+    }
+}
+
+#[test]
+fn a_folder_that_cannot_be_written_costs_a_measurement_and_no_more() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("file");
+    fs::write(&file, "no folder").unwrap();
+    let key = Key::new("aa", "cpu");
+    key.keep(&file, 512);
+    assert_eq!(key.recall(&file, &[512]), None);
+}
+
+#[test]
+fn a_processor_is_known_by_name_and_vector_units() {
+    let linux = "processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 avx512f fma avx512_bf16\nprocessor\t: 1\n";
+    assert_eq!(described(linux), "AMD EPYC 9R14 avx2 avx512f avx512_bf16");
+    assert_eq!(described(""), std::env::consts::ARCH);
+}
+
+/// The files of budgets in a folder.
+fn kept(folder: &Path) -> Vec<String> {
+    let files = fs::read_dir(folder.join("batch-tokens")).into_iter().flatten();
+    files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
+}
+
+#[test]
+fn a_service_measures_once_and_a_command_never() {
+    let (model, folder) = (bert().write(), tempfile::tempdir().unwrap());
+    let config = EngineConfig { threads: Some(1), ..EngineConfig::default() };
+    let start = |tuning: &Tuning| start_tuned(model.path(), &config, tuning);
+    let usual = start(&Tuning::remembered(Some(folder.path().into()))).batch_tokens(NAME);
+    assert_eq!((usual, kept(folder.path())), (Some(2048), Vec::new()), "a command neither measures nor keeps");
+    let first = start(&Tuning::measured(Some(folder.path().into()))).batch_tokens(NAME).unwrap();
+    assert!(candidates(2048).contains(&first), "{first} tokens");
+    let files = kept(folder.path());
+    assert!(files.len() == 1 && files[0].contains(&format!("\"batch_tokens\": {first}")), "{files:?}");
+    // Another budget than the one that was measured: who measures again does not find it.
+    let other = candidates(2048).into_iter().find(|budget| *budget != first).unwrap();
+    let path = fs::read_dir(folder.path().join("batch-tokens")).unwrap().next().unwrap().unwrap().path();
+    fs::write(&path, files[0].replace(&first.to_string(), &other.to_string())).unwrap();
+    for tuning in [Tuning::measured(Some(folder.path().into())), Tuning::remembered(Some(folder.path().into()))] {
+        assert_eq!(start(&tuning).batch_tokens(NAME), Some(other), "with {tuning:?}");
+    }
+    let told = EngineConfig { batch_tokens: Some(77), ..config.clone() };
+    let tuning = Tuning::measured(Some(folder.path().into()));
+    assert_eq!(start_tuned(model.path(), &told, &tuning).batch_tokens(NAME), Some(77), "what is told counts");
+}
+
+#[tokio::test]
+async fn a_measured_engine_gives_the_rows_of_any_other() {
+    let model = bert().write();
+    let config = EngineConfig { threads: Some(2), ..EngineConfig::default() };
+    let texts = ["the mill".to_owned(), "corn and the mill".to_owned()];
+    let plain = vectors(&start_tuned(model.path(), &config, &Tuning::default()), &texts).await;
+    let engine = start_tuned(model.path(), &config, &Tuning::measured(None));
+    assert_eq!(engine.stats().tokens, 0, "what is measured is nobody's work");
+    assert_eq!(vectors(&engine, &texts).await, plain);
+}
