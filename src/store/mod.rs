@@ -26,6 +26,7 @@ mod stops;
 mod submission;
 mod tenants;
 mod tokens;
+mod transaction;
 
 use std::path::Path;
 use std::time::Duration;
