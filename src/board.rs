@@ -182,15 +182,16 @@ impl Board {
     }
 
     fn today(&self, day: &DayFigures) -> Today {
-        let device_seconds = day.device_micros as f64 / 1e6;
+        let work = &day.work;
+        let device_seconds = work.device_micros as f64 / 1e6;
         Today {
             records: day.records,
-            ok: day.ok,
-            reused: day.reused,
-            skipped: day.skipped,
-            dead_letters: day.dead,
-            tokens: day.tokens,
-            generated_tokens: day.generated_tokens,
+            ok: work.ok,
+            reused: work.reused,
+            skipped: work.skipped,
+            dead_letters: work.dead,
+            tokens: work.tokens,
+            generated_tokens: work.generated_tokens,
             device_seconds,
             cost: self.price_per_device_hour.map(|price| device_seconds / 3600.0 * price),
         }

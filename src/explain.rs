@@ -164,7 +164,7 @@ impl Explainer {
 
     fn output(&self, facts: OutputFacts, history: &History) -> ExplainedOutput {
         let within = |past: &&Past| {
-            past.task == facts.task
+            past.computed.task == facts.computed.task
                 && facts.source.as_ref().is_some_and(|source| {
                     (&past.topic, past.partition) == (&source.topic, source.partition)
                         && (source.from_offset..source.to_offset).contains(&past.offset)
@@ -172,8 +172,9 @@ impl Explainer {
         };
         let record = history.outputs.iter().find(within);
         let record = record.map(|past| RecordPlace { topic: past.topic.clone(), partition: past.partition, offset: past.offset });
-        let cost = self.price_per_device_hour.map(|price| facts.device_micros as f64 / 3.6e9 * price);
-        ExplainedOutput { device_milliseconds: facts.device_micros as f64 / 1_000.0, cost, record, facts }
+        let micros = facts.computed.device_micros as f64;
+        let cost = self.price_per_device_hour.map(|price| micros / 3.6e9 * price);
+        ExplainedOutput { device_milliseconds: micros / 1_000.0, cost, record, facts }
     }
 
     async fn history(&self, pipeline: &str, id: &str) -> Result<History, Transient> {

@@ -7,6 +7,8 @@
 
 use std::fmt;
 
+use crate::nearest::suggestion;
+
 /// Why a unit of work did not produce an output.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Failure {
@@ -156,6 +158,18 @@ named! {
         Model = "model",
         /// Local disk or object storage that datasets are written to.
         Storage = "storage",
+    }
+}
+
+impl FailureClass {
+    /// The class of that name.
+    ///
+    /// # Errors
+    /// Half a sentence with the nearest name, where there is none.
+    pub fn named(name: &str) -> Result<Self, String> {
+        let names = Self::ALL.iter().map(|class| class.as_str());
+        let found = Self::ALL.iter().copied().find(|class| class.as_str() == name);
+        found.ok_or_else(|| format!("`{name}` is no class of dead letters; {}", suggestion(name, names)))
     }
 }
 

@@ -170,7 +170,7 @@ impl LeadBook {
             Some(key) => self.about(pipeline, entry, key).await?,
             None => None,
         };
-        let draft = |name: &String| outputs.iter().find(|output| output.task == *name).and_then(as_text);
+        let draft = |name: &String| outputs.iter().find(|output| output.computed.task == *name).and_then(as_text);
         Ok(LeadView {
             pipeline: pipeline.to_owned(),
             threshold: entry.leads.threshold,

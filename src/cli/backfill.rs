@@ -169,12 +169,12 @@ fn show(progress: &mut Progress, started: Instant, before: i64, reached: &JobPro
 }
 
 fn print(report: &LocalReport, output: &Path) {
-    let p = &report.progress;
+    let (p, w) = (&report.progress, &report.progress.work);
     println!(
         "{}: {} of {} units done, {} failed; {} rows, {} of them by this run",
         report.job, p.units_done, p.units, p.units_failed, p.rows_done, report.rows_of_this_run
     );
-    println!("rows and tasks: {} computed, {} reused, {} skipped, {} dead", p.ok, p.reused, p.skipped, p.dead);
-    println!("tokens: {} read, {} written; device time: {:.1} s", p.tokens, p.generated_tokens, report.device_seconds);
+    println!("rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
+    println!("tokens: {} read, {} written; device time: {:.1} s", w.tokens, w.generated_tokens, report.device_seconds);
     println!("{:.1} documents/s; results in {}", report.documents_per_second, output.display());
 }

@@ -97,19 +97,20 @@ fn print(explained: &Explained) {
 
 fn describe(output: &ExplainedOutput) {
     let ExplainedOutput { facts, device_milliseconds, cost, record } = output;
-    let said = facts.label.as_deref().or(facts.text.as_deref()).map(short).unwrap_or_default();
-    let sure = facts.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
+    let computed = &facts.computed;
+    let said = computed.label.as_deref().or(computed.text.as_deref()).map(short).unwrap_or_default();
+    let sure = computed.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
     let reused = if facts.reused == Some(true) { ", taken over from an earlier computation" } else { "" };
-    println!("{} ({}): {said}{sure}", facts.task, facts.kind);
-    if let Some(model) = &facts.model {
-        let revision = facts.model_revision.as_deref().map(beginning).unwrap_or_default();
+    println!("{} ({}): {said}{sure}", computed.task, computed.kind);
+    if let Some(model) = &computed.model {
+        let revision = computed.model_revision.as_deref().map(beginning).unwrap_or_default();
         let name = facts.prompt.as_deref().unwrap_or("prompt");
         let prompt =
-            facts.prompt_version.as_deref().map(|version| format!(", {name} {}", beginning(version))).unwrap_or_default();
+            computed.prompt_version.as_deref().map(|version| format!(", {name} {}", beginning(version))).unwrap_or_default();
         println!("  by {model} {revision}{prompt}{reused}");
     }
     let cost = cost.map(|cost| format!(", which cost {cost:.6}")).unwrap_or_default();
-    let (read, wrote) = (facts.tokens, facts.generated_tokens);
+    let (read, wrote) = (computed.tokens, computed.generated_tokens);
     println!(
         "  {read} tokens read, {wrote} written, {device_milliseconds:.1} ms of device time{cost}, written {}",
         time(facts.updated_at_ms)
@@ -122,16 +123,17 @@ fn describe(output: &ExplainedOutput) {
 }
 
 fn row(past: &Past) -> [String; 9] {
+    let computed = &past.computed;
     [
         time(past.processed_at_ms),
-        past.task.clone(),
-        past.version.to_string(),
-        past.label.as_deref().or(past.text.as_deref()).map(short).unwrap_or_default(),
-        past.model.clone().unwrap_or_default(),
-        past.prompt_version.as_deref().map(beginning).unwrap_or_default().to_owned(),
+        computed.task.clone(),
+        computed.version.to_string(),
+        computed.label.as_deref().or(computed.text.as_deref()).map(short).unwrap_or_default(),
+        computed.model.clone().unwrap_or_default(),
+        computed.prompt_version.as_deref().map(beginning).unwrap_or_default().to_owned(),
         format!("{} {}/{}", past.topic, past.partition, past.offset),
-        format!("{} + {}", past.tokens, past.generated_tokens),
-        format!("{:.1} ms", past.device_micros as f64 / 1_000.0),
+        format!("{} + {}", computed.tokens, computed.generated_tokens),
+        format!("{:.1} ms", computed.device_micros as f64 / 1_000.0),
     ]
 }
 

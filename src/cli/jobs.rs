@@ -120,7 +120,7 @@ async fn list(desk: &Desk, args: ListArgs) -> Result<()> {
             format!("{} of {}", job.progress.rows_done, job.progress.rows),
             job.rows_per_second.map(|rate| format!("{rate:.1}")).unwrap_or_default(),
             job.seconds_left.map(span).unwrap_or_default(),
-            job.progress.dead.to_string(),
+            job.progress.work.dead.to_string(),
             format!("{:.1} s", job.device_seconds),
             job.created_at.map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default(),
         ]);
@@ -151,11 +151,11 @@ fn tell(answer: Result<Details, DeskError>, json: bool) -> Result<()> {
 fn print(details: &Details) {
     let Details { summary, spec, report, faults, dead_letters } = details;
     println!("{}", line(summary));
-    let Summary { progress: p, .. } = summary;
+    let (p, w) = (&summary.progress, &summary.progress.work);
     println!("  units: {} of {} done, {} failed, {} stopped", p.units_done, p.units, p.units_failed, p.units_stopped);
-    println!("  rows and tasks: {} computed, {} reused, {} skipped, {} dead", p.ok, p.reused, p.skipped, p.dead);
+    println!("  rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
     let cost = summary.cost.map(|cost| format!(", which cost {cost:.2}")).unwrap_or_default();
-    let (read, written) = (p.tokens, p.generated_tokens);
+    let (read, written) = (w.tokens, w.generated_tokens);
     println!("  tokens: {read} read, {written} written; device time: {:.1} s{cost}", summary.device_seconds);
     println!("  asked for: {spec}");
     if let Some(report) = report {

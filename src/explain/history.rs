@@ -13,6 +13,8 @@ use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::store::Computed;
+
 /// The columns that are read; a vector is worth nothing here and is most of the file.
 const COLUMNS: [&str; 17] = [
     "document_id",
@@ -43,30 +45,9 @@ pub(super) const ROWS: usize = 200;
 /// One output as it was when it was computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Past {
-    /// The task.
-    pub task: String,
-    /// The kind of task.
-    pub kind: String,
-    /// The version of the document.
-    pub version: i64,
-    /// The first label.
-    pub label: Option<String>,
-    /// How sure the model was.
-    pub confidence: Option<f32>,
-    /// The text.
-    pub text: Option<String>,
-    /// The model.
-    pub model: Option<String>,
-    /// The hash of its files, or where it is served.
-    pub model_revision: Option<String>,
-    /// The hash of the prompt's wording and parameters.
-    pub prompt_version: Option<String>,
-    /// Tokens that the model read; of an embedding, for all its chunks.
-    pub tokens: u32,
-    /// Tokens that it wrote.
-    pub generated_tokens: u32,
-    /// Device time in microseconds.
-    pub device_micros: i64,
+    /// What it said, and what it took.
+    #[serde(flatten)]
+    pub computed: Computed,
     /// The topic of the record, or that of a job's unit.
     pub topic: String,
     /// Its partition.
@@ -143,25 +124,29 @@ fn append(batch: &RecordBatch, path: &str, found: &mut Vec<Past>) -> Result<()> 
         if chunk.is_valid(row)
             && chunk.value(row) > 0
             && let Some(first) = found.iter_mut().rev().find(|past| {
-                past.task == task.value(row) && past.offset == offset.value(row) && past.partition == partition.value(row)
+                past.computed.task == task.value(row)
+                    && past.offset == offset.value(row)
+                    && past.partition == partition.value(row)
             })
         {
-            first.tokens = first.tokens.saturating_add(tokens.value(row));
+            first.computed.tokens += i64::from(tokens.value(row));
             continue;
         }
         found.push(Past {
-            task: task.value(row).to_owned(),
-            kind: kind.value(row).to_owned(),
-            version: version.value(row),
-            label: said(label),
-            confidence: confidence.is_valid(row).then(|| confidence.value(row)),
-            text: said(words),
-            model: said(model),
-            model_revision: said(revision),
-            prompt_version: said(prompt),
-            tokens: tokens.value(row),
-            generated_tokens: generated.value(row),
-            device_micros: device.value(row),
+            computed: Computed {
+                task: task.value(row).to_owned(),
+                kind: kind.value(row).to_owned(),
+                version: version.value(row),
+                label: said(label),
+                confidence: confidence.is_valid(row).then(|| confidence.value(row)),
+                text: said(words),
+                model: said(model),
+                model_revision: said(revision),
+                prompt_version: said(prompt),
+                tokens: tokens.value(row).into(),
+                generated_tokens: generated.value(row).into(),
+                device_micros: device.value(row),
+            },
             topic: topic.value(row).to_owned(),
             partition: partition.value(row),
             offset: offset.value(row),

@@ -320,7 +320,7 @@ impl Desk {
         let progress = self.reader.job_progress(&job).await?;
         let of_late = if job.state.is_final() { 0 } else { self.reader.rows_of_late(&job).await? };
         let (rows_per_second, seconds_left) = pace(&job, &progress, of_late, Timestamp::now().as_millisecond());
-        let device_seconds = progress.device_micros as f64 / 1e6;
+        let device_seconds = progress.work.device_micros as f64 / 1e6;
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
         Ok(Summary {
             id: job.id,

@@ -159,7 +159,7 @@ impl Foreman {
         }
         // Adding up what was spent takes longer the longer a job runs, so it is done only where there is a limit to it.
         let spent = match job.budget_micros {
-            Some(_) => store.job_progress(job).await?.device_micros,
+            Some(_) => store.job_progress(job).await?.work.device_micros,
             None => 0,
         };
         if let Some(reason) = limit_reached(job, spent, jiff::Timestamp::now().as_millisecond())

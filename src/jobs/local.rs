@@ -140,7 +140,7 @@ impl Local {
             rows_of_this_run: rows,
             elapsed_seconds: elapsed,
             documents_per_second: rows as f64 / elapsed.max(f64::MIN_POSITIVE),
-            device_seconds: progress.device_micros as f64 / 1e6,
+            device_seconds: progress.work.device_micros as f64 / 1e6,
         })
     }
 

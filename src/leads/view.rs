@@ -163,26 +163,26 @@ pub(super) fn glance(lead: LeadFacts) -> LeadGlance {
 
 /// What the output says, where it is a label.
 pub(super) fn label(output: &OutputFacts) -> Option<LeadLabel> {
-    let label = output.label.clone()?;
-    Some(LeadLabel { task: output.task.clone(), label, confidence: output.confidence })
+    let label = output.computed.label.clone()?;
+    Some(LeadLabel { task: output.computed.task.clone(), label, confidence: output.computed.confidence })
 }
 
 /// What the output says, where it is a text.
 pub(super) fn as_text(output: &OutputFacts) -> Option<LeadText> {
-    let text = output.text.clone()?;
-    Some(LeadText { task: output.task.clone(), text, model: output.model.clone() })
+    let text = output.computed.text.clone()?;
+    Some(LeadText { task: output.computed.task.clone(), text, model: output.computed.model.clone() })
 }
 
 /// What the output found, where it is an extraction.
 pub(super) fn facts(output: &OutputFacts) -> Vec<LeadFact> {
-    let extraction = match output.kind.as_str() {
+    let extraction = match output.computed.kind.as_str() {
         "extract" => serde_json::from_value::<Extraction>(output.details.clone()).ok(),
         _ => None,
     };
     let Some(Extraction { fields, leaves }) = extraction else { return Vec::new() };
     let fields = Value::Object(Map::from_iter(fields));
     let fact = |leaf: Leaf| LeadFact {
-        task: output.task.clone(),
+        task: output.computed.task.clone(),
         value: fields.pointer(&leaf.path).cloned().unwrap_or_default(),
         confidence: leaf.confidence.map(|confidence| confidence.mean),
         grounded: leaf.grounded,

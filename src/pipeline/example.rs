@@ -272,7 +272,7 @@ impl<'de> Deserialize<'de> for Expect {
                 let mut dead = None;
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "dead_letter" {
-                        dead = Some(class(&map.next_value::<String>()?).map_err(A::Error::custom)?);
+                        dead = Some(FailureClass::named(&map.next_value::<String>()?).map_err(A::Error::custom)?);
                     } else {
                         tasks.push((name, map.next_value()?));
                     }
@@ -292,12 +292,6 @@ impl<'de> Deserialize<'de> for Expect {
 
         deserializer.deserialize_map(Entries)
     }
-}
-
-fn class(name: &str) -> Result<FailureClass, String> {
-    let found = FailureClass::ALL.iter().find(|class| class.as_str() == name);
-    let near = || suggestion(name, FailureClass::ALL.iter().map(|class| class.as_str()));
-    found.copied().ok_or_else(|| format!("unknown class of dead letters `{name}`{}", near()))
 }
 
 impl<'de> Deserialize<'de> for ExpectTask {

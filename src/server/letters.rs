@@ -111,11 +111,7 @@ pub async fn replay(
 }
 
 fn filter(pipeline: Option<String>, class: Option<String>) -> Result<LetterFilter, ApiError> {
-    let known = || FailureClass::ALL.iter().map(|class| class.as_str());
-    if let Some(class) = class.as_deref().filter(|class| !known().any(|known| known == *class)) {
-        let message = format!("`{class}` is no class of dead letters; {}", suggestion(class, known()));
-        return Err(ApiError::invalid(message));
-    }
+    class.as_deref().map(FailureClass::named).transpose().map_err(ApiError::invalid)?;
     if pipeline.as_deref().is_some_and(|name| name.contains('\0')) {
         return Err(ApiError::invalid("`pipeline` holds U+0000, which no name does"));
     }

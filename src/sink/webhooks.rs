@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use futures::future::join_all;
 use jiff::Timestamp;
+use prometheus::IntCounter;
 use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode};
 use tokio::time::{sleep, timeout};
@@ -35,6 +36,9 @@ const IDLE: Duration = Duration::from_millis(500);
 const BACKOFF: Duration = Duration::from_secs(2);
 /// Added to a call's own limit, for the time that the books take: nobody else attempts a delivery within both.
 const BOOKS: Duration = Duration::from_secs(5);
+
+/// What an operator can do for a delivery that did not arrive.
+const MEND: &str = "send it again with `tidemill leads deliveries --resend`";
 
 /// Tells one receiver.
 pub struct Courier {
@@ -58,6 +62,8 @@ impl Courier {
 
     /// Delivers until dropped. Any number of processes may do so at a time.
     pub async fn run(self) {
+        // From zero: of a counter that begins at one, no rule sees that it rose.
+        self.count(Verdict::GivenUp).inc_by(0);
         loop {
             match self.round().await {
                 Ok(0) => sleep(IDLE).await,
@@ -74,7 +80,16 @@ impl Courier {
     /// Attempts what is due, and tells how much that was.
     async fn round(&self) -> Result<usize, Transient> {
         let held = (self.place.timeout + BOOKS).as_secs_f64();
-        let due = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, self.place.attempts.cast_signed())).await?;
+        let attempts = self.place.attempts.cast_signed();
+        let (due, given_up) = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, attempts)).await?;
+        if given_up > 0 {
+            self.count(Verdict::GivenUp).inc_by(given_up);
+            tracing::error!(
+                webhook = self.name,
+                given_up,
+                "deliveries did not arrive, and who attempted them last has ended; {MEND}"
+            );
+        }
         let settled = join_all(due.iter().map(|delivery| self.attempt(delivery))).await;
         METRICS.deliveries_waiting.with_label_values(&[&self.name]).set(self.store.waiting_deliveries(&self.name).await?);
         settled.into_iter().collect::<Result<Vec<()>, Transient>>()?;
@@ -85,21 +100,26 @@ impl Courier {
         let attempt = self.call(delivery).await;
         fail::fail_point!("delivery-before-settle", |_| std::process::abort());
         self.store.settle_delivery(delivery, &attempt).await?;
-        let outcome = match attempt.verdict {
-            Verdict::Again(_) => "retried",
-            settled => settled.state(),
-        };
-        METRICS.deliveries.with_label_values(&[self.name.as_str(), outcome]).inc();
+        self.count(attempt.verdict).inc();
         let (id, attempts) = (delivery.id, delivery.attempts);
         let reason = attempt.reason.unwrap_or_default();
         match attempt.verdict {
             Verdict::Delivered => tracing::debug!(webhook = self.name, %id, attempts, "delivered"),
             Verdict::Again(_) => tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery is attempted again"),
             Verdict::Refused | Verdict::GivenUp => {
-                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; send it again with `tidemill leads deliveries --resend`");
+                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; {MEND}");
             }
         }
         Ok(())
+    }
+
+    /// Counts what became of an attempt.
+    fn count(&self, verdict: Verdict) -> IntCounter {
+        let outcome = match verdict {
+            Verdict::Again(_) => "retried",
+            settled => settled.state(),
+        };
+        METRICS.deliveries.with_label_values(&[self.name.as_str(), outcome])
     }
 
     async fn call(&self, delivery: &WaitingDelivery) -> Attempt {

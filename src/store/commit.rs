@@ -16,7 +16,6 @@ use std::collections::HashSet;
 
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::stops::{self, Look, Stop};
@@ -61,16 +60,9 @@ impl Store {
     /// # Errors
     /// See [`CommitError`]. After [`CommitError::Unavailable`], [`Store::is_committed`] tells what became of it.
     pub async fn commit(&self, submission: &Submission) -> Result<Ledgered, CommitError> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        match timeout(self.deadline, commit(&mut connection, submission)).await {
-            Ok(outcome) => outcome,
-            // The transaction was given up halfway: its connection must not go back to the pool. What the server still does with
-            // it holds the position's row, so that the next attempt waits for its end or finds it done.
-            Err(_) => {
-                drop(connection.detach());
-                Err(self.silent().into())
-            }
-        }
+        // What the server still does with a transaction that was given up halfway holds the position's row, so that the next
+        // attempt waits for its end or finds it done.
+        self.connected(async |connection| commit(connection, submission).await).await
     }
 
     /// Whether the batch went through, when the reply to its commit was lost.

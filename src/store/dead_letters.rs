@@ -13,7 +13,7 @@
 use std::collections::{BTreeMap, HashMap};
 
 use serde::Serialize;
-use sqlx::Acquire;
+use sqlx::{Acquire, PgConnection};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -101,6 +101,28 @@ pub struct Replayed {
     pub unknown: BTreeMap<String, usize>,
 }
 
+/// A query of the letters that the filter lets through: what stands before that condition and after it, which may use `$7` and on.
+macro_rules! letters {
+    ($make:ident!($($row:ident,)? $before:literal, $filter:expr, $after:literal $(, $argument:expr)*)) => {
+        sqlx::$make!(
+            $($row,)?
+            $before
+                + " WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR pipeline = $2)
+                      AND ($3::text IS NULL OR class = $3) AND ($4::text IS NULL OR task = $4)
+                      AND ($5::bigint IS NULL OR created_at >= to_timestamp($5 / 1000.0))
+                      AND ($6::boolean IS NULL OR (replayed_at IS NOT NULL) = $6) "
+                + $after,
+            &$filter.ids,
+            $filter.pipeline.as_deref(),
+            $filter.class.as_deref(),
+            $filter.task.as_deref(),
+            $filter.since_ms,
+            $filter.replayed
+            $(, $argument)*
+        )
+    };
+}
+
 impl LetterFilter {
     /// Whether every letter is meant.
     pub fn is_empty(&self) -> bool {
@@ -115,25 +137,16 @@ impl Reader {
     /// Where the database is unavailable.
     pub async fn dead_letters(&self, filter: &LetterFilter, limit: i64) -> Result<Vec<LetterGlance>, Transient> {
         let mut view = self.view().await?;
-        let letters = sqlx::query_as!(
+        let letters = letters!(query_as!(
             LetterGlance,
             r#"SELECT id, pipeline, topic, partition, record_offset, task, document_id, class, reason, attempts, replays,
                       (extract(epoch FROM replayed_at) * 1000)::bigint AS replayed_ms,
                       (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!"
-               FROM dead_letters
-               WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR pipeline = $2)
-                 AND ($3::text IS NULL OR class = $3) AND ($4::text IS NULL OR task = $4)
-                 AND ($5::bigint IS NULL OR created_at >= to_timestamp($5 / 1000.0))
-                 AND ($6::boolean IS NULL OR (replayed_at IS NOT NULL) = $6)
-               ORDER BY id DESC LIMIT $7"#,
-            &filter.ids,
-            filter.pipeline.as_deref(),
-            filter.class.as_deref(),
-            filter.task.as_deref(),
-            filter.since_ms,
-            filter.replayed,
+               FROM dead_letters"#,
+            filter,
+            "ORDER BY id DESC LIMIT $7",
             limit
-        )
+        ))
         .fetch_all(view.connection())
         .in_time(self.deadline())
         .await?;
@@ -147,21 +160,11 @@ impl Reader {
     /// Where the database is unavailable.
     pub async fn dead_letter_counts(&self, filter: &LetterFilter) -> Result<Vec<(String, String, i64)>, Transient> {
         let mut view = self.view().await?;
-        let rows = sqlx::query!(
-            r#"SELECT pipeline, class, count(*) AS "letters!"
-               FROM dead_letters
-               WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR pipeline = $2)
-                 AND ($3::text IS NULL OR class = $3) AND ($4::text IS NULL OR task = $4)
-                 AND ($5::bigint IS NULL OR created_at >= to_timestamp($5 / 1000.0))
-                 AND ($6::boolean IS NULL OR (replayed_at IS NOT NULL) = $6)
-               GROUP BY pipeline, class ORDER BY 3 DESC, 1, 2"#,
-            &filter.ids,
-            filter.pipeline.as_deref(),
-            filter.class.as_deref(),
-            filter.task.as_deref(),
-            filter.since_ms,
-            filter.replayed
-        )
+        let rows = letters!(query!(
+            r#"SELECT pipeline, class, count(*) AS "letters!" FROM dead_letters"#,
+            filter,
+            "GROUP BY pipeline, class ORDER BY 3 DESC, 1, 2"
+        ))
         .fetch_all(view.connection())
         .in_time(self.deadline())
         .await?;
@@ -213,79 +216,15 @@ impl Store {
         most: i32,
         dry_run: bool,
     ) -> Result<Replayed, Transient> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        let mut transaction = connection.begin().await.map_err(unavailable)?;
-        let letters = sqlx::query!(
-            "SELECT id, pipeline, topic, partition, record_offset, replays FROM dead_letters
-             WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR pipeline = $2)
-               AND ($3::text IS NULL OR class = $3) AND ($4::text IS NULL OR task = $4)
-               AND ($5::bigint IS NULL OR created_at >= to_timestamp($5 / 1000.0)) AND replayed_at IS NULL
-             ORDER BY id FOR UPDATE",
-            &filter.ids,
-            filter.pipeline.as_deref(),
-            filter.class.as_deref(),
-            filter.task.as_deref(),
-            filter.since_ms
-        )
-        .fetch_all(&mut *transaction)
+        let waiting = LetterFilter { replayed: Some(false), ..filter.clone() };
+        self.connected(async |connection| {
+            let mut transaction = connection.begin().await.map_err(unavailable)?;
+            let replayed = replay(&mut transaction, &waiting, topics, most).await.map_err(unavailable)?;
+            let end = if dry_run { transaction.rollback().await } else { transaction.commit().await };
+            end.map_err(unavailable)?;
+            Ok(replayed)
+        })
         .await
-        .map_err(unavailable)?;
-        let mut replayed = Replayed::default();
-        let mut records = BTreeMap::new();
-        for letter in letters {
-            match topics.get(&letter.pipeline) {
-                None => *replayed.unknown.entry(letter.pipeline).or_default() += 1,
-                Some(_) if letter.replays >= most => replayed.exhausted += 1,
-                Some(topic) => {
-                    let record = (letter.pipeline, letter.topic, letter.partition, letter.record_offset);
-                    records.entry(record).or_insert((letter.id, topic.as_str()));
-                }
-            }
-        }
-        // In the order of the letters, which is that of the records of each partition.
-        let mut chosen: Vec<(i64, &str)> = records.into_values().collect();
-        chosen.sort_unstable();
-        replayed.records = chosen.len();
-        let (ids, topics): (Vec<i64>, Vec<&str>) = chosen.into_iter().unzip();
-        let events: Vec<Uuid> = ids.iter().map(|_| Uuid::now_v7()).collect();
-        sqlx::query!(
-            "INSERT INTO outbox (event_id, topic, key, keyless, payload, headers, header_names, header_values, timestamp_ms, partition)
-             SELECT r.event_id, r.topic, coalesce(l.record_key, ''), l.record_key IS NULL, l.payload, '{}',
-                    h.names || ARRAY[$4::text, $5::text],
-                    h.contents || ARRAY[convert_to((l.replays + 1)::text, 'UTF8'), convert_to(l.id::text, 'UTF8')],
-                    l.timestamp_ms, CASE WHEN l.topic = r.topic THEN l.partition END
-             FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS r (id, event_id, topic)
-             JOIN dead_letters l ON l.id = r.id
-             CROSS JOIN LATERAL (
-                 SELECT coalesce(array_agg(name ORDER BY place), '{}') AS names,
-                        coalesce(array_agg(content ORDER BY place), '{}') AS contents
-                 FROM unnest(l.header_names, l.header_values) WITH ORDINALITY AS u (name, content, place)
-                 WHERE name NOT IN ($4, $5)
-             ) h
-             ORDER BY r.id",
-            &ids,
-            &events,
-            &topics as &[&str],
-            REPLAY_COUNT,
-            REPLAY_OF
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        let marked = sqlx::query!(
-            "UPDATE dead_letters l SET replayed_at = now() FROM dead_letters sent
-             WHERE sent.id = ANY($1) AND l.replayed_at IS NULL
-               AND (l.pipeline, l.topic, l.partition, l.record_offset) =
-                   (sent.pipeline, sent.topic, sent.partition, sent.record_offset)",
-            &ids
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        replayed.letters = marked.rows_affected();
-        let end = if dry_run { transaction.rollback().await } else { transaction.commit().await };
-        end.map_err(unavailable)?;
-        Ok(replayed)
     }
 
     /// Throws the letters away and says how many they were. What their batches count stays. A dry run only counts.
@@ -296,22 +235,75 @@ impl Store {
         if dry_run {
             return Ok(self.reader(None).dead_letter_counts(filter).await?.iter().map(|(_, _, letters)| letters).sum());
         }
-        let purged = sqlx::query!(
-            "DELETE FROM dead_letters
-             WHERE (cardinality($1::bigint[]) = 0 OR id = ANY($1)) AND ($2::text IS NULL OR pipeline = $2)
-               AND ($3::text IS NULL OR class = $3) AND ($4::text IS NULL OR task = $4)
-               AND ($5::bigint IS NULL OR created_at >= to_timestamp($5 / 1000.0))
-               AND ($6::boolean IS NULL OR (replayed_at IS NOT NULL) = $6)",
-            &filter.ids,
-            filter.pipeline.as_deref(),
-            filter.class.as_deref(),
-            filter.task.as_deref(),
-            filter.since_ms,
-            filter.replayed
-        )
-        .execute(&self.pool)
-        .in_time(self.deadline)
-        .await?;
+        let purged = letters!(query!("DELETE FROM dead_letters", filter, ""));
+        let purged = purged.execute(&self.pool).in_time(self.deadline).await?;
         Ok(purged.rows_affected() as i64)
     }
+}
+
+/// Sends the records of the letters again that the filter lets through, to the topics of their pipelines.
+async fn replay(
+    connection: &mut PgConnection,
+    filter: &LetterFilter,
+    topics: &HashMap<String, String>,
+    most: i32,
+) -> sqlx::Result<Replayed> {
+    let letters = letters!(query!(
+        "SELECT id, pipeline, topic, partition, record_offset, replays FROM dead_letters",
+        filter,
+        "ORDER BY id FOR UPDATE"
+    ));
+    let letters = letters.fetch_all(&mut *connection).await?;
+    let mut replayed = Replayed::default();
+    let mut records = BTreeMap::new();
+    for letter in letters {
+        match topics.get(&letter.pipeline) {
+            None => *replayed.unknown.entry(letter.pipeline).or_default() += 1,
+            Some(_) if letter.replays >= most => replayed.exhausted += 1,
+            Some(topic) => {
+                let record = (letter.pipeline, letter.topic, letter.partition, letter.record_offset);
+                records.entry(record).or_insert((letter.id, topic.as_str()));
+            }
+        }
+    }
+    // In the order of the letters, which is that of the records of each partition.
+    let mut chosen: Vec<(i64, &str)> = records.into_values().collect();
+    chosen.sort_unstable();
+    replayed.records = chosen.len();
+    let (ids, topics): (Vec<i64>, Vec<&str>) = chosen.into_iter().unzip();
+    let events: Vec<Uuid> = ids.iter().map(|_| Uuid::now_v7()).collect();
+    sqlx::query!(
+        "INSERT INTO outbox (event_id, topic, key, keyless, payload, headers, header_names, header_values, timestamp_ms, partition)
+         SELECT r.event_id, r.topic, coalesce(l.record_key, ''), l.record_key IS NULL, l.payload, '{}',
+                h.names || ARRAY[$4::text, $5::text],
+                h.contents || ARRAY[convert_to((l.replays + 1)::text, 'UTF8'), convert_to(l.id::text, 'UTF8')],
+                l.timestamp_ms, CASE WHEN l.topic = r.topic THEN l.partition END
+         FROM unnest($1::bigint[], $2::uuid[], $3::text[]) AS r (id, event_id, topic)
+         JOIN dead_letters l ON l.id = r.id
+         CROSS JOIN LATERAL (
+             SELECT coalesce(array_agg(name ORDER BY place), '{}') AS names,
+                    coalesce(array_agg(content ORDER BY place), '{}') AS contents
+             FROM unnest(l.header_names, l.header_values) WITH ORDINALITY AS u (name, content, place)
+             WHERE name NOT IN ($4, $5)
+         ) h
+         ORDER BY r.id",
+        &ids,
+        &events,
+        &topics as &[&str],
+        REPLAY_COUNT,
+        REPLAY_OF
+    )
+    .execute(&mut *connection)
+    .await?;
+    let marked = sqlx::query!(
+        "UPDATE dead_letters l SET replayed_at = now() FROM dead_letters sent
+         WHERE sent.id = ANY($1) AND l.replayed_at IS NULL
+           AND (l.pipeline, l.topic, l.partition, l.record_offset) =
+               (sent.pipeline, sent.topic, sent.partition, sent.record_offset)",
+        &ids
+    )
+    .execute(&mut *connection)
+    .await?;
+    replayed.letters = marked.rows_affected();
+    Ok(replayed)
 }

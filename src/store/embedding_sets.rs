@@ -1,6 +1,6 @@
 //! Vector spaces, and the index each has for itself.
 
-use sqlx::{AssertSqlSafe, Connection};
+use sqlx::{AssertSqlSafe, PgConnection};
 
 use super::{InTime, Store, unavailable};
 use crate::failure::Transient;
@@ -22,31 +22,28 @@ impl Store {
                 .await?;
         match known {
             Some(id) => Ok(id),
-            None => self.create_embedding_set(set).await.map_err(unavailable),
+            None => self.transact(async |connection| create(connection, set).await.map_err(unavailable)).await,
         }
     }
+}
 
-    async fn create_embedding_set(&self, set: &EmbeddingSet) -> sqlx::Result<i32> {
-        let mut connection = self.pool.acquire().await?;
-        let mut transaction = connection.begin().await?;
-        sqlx::query!("SELECT pg_advisory_xact_lock($1)", INDEX_LOCK).execute(&mut *transaction).await?;
-        let id = sqlx::query_scalar!(
-            "INSERT INTO embedding_sets AS s (model, revision, dimension) VALUES ($1, $2, $3)
-             ON CONFLICT (model, revision) DO UPDATE SET dimension = s.dimension RETURNING id",
-            set.model,
-            set.revision,
-            set.dimension as i32
-        )
-        .fetch_one(&mut *transaction)
-        .await?;
-        // The planner proves a partial index only from literals, and pgvector indexes only vectors of a fixed length.
-        let index = format!(
-            "CREATE INDEX IF NOT EXISTS embeddings_set_{id} ON embeddings
-             USING hnsw ((vector::vector({dimension})) vector_cosine_ops) WHERE set_id = {id}",
-            dimension = set.dimension
-        );
-        sqlx::query(AssertSqlSafe(index)).execute(&mut *transaction).await?;
-        transaction.commit().await?;
-        Ok(id)
-    }
+async fn create(connection: &mut PgConnection, set: &EmbeddingSet) -> sqlx::Result<i32> {
+    sqlx::query!("SELECT pg_advisory_xact_lock($1)", INDEX_LOCK).execute(&mut *connection).await?;
+    let id = sqlx::query_scalar!(
+        "INSERT INTO embedding_sets AS s (model, revision, dimension) VALUES ($1, $2, $3)
+         ON CONFLICT (model, revision) DO UPDATE SET dimension = s.dimension RETURNING id",
+        set.model,
+        set.revision,
+        set.dimension as i32
+    )
+    .fetch_one(&mut *connection)
+    .await?;
+    // The planner proves a partial index only from literals, and pgvector indexes only vectors of a fixed length.
+    let index = format!(
+        "CREATE INDEX IF NOT EXISTS embeddings_set_{id} ON embeddings
+         USING hnsw ((vector::vector({dimension})) vector_cosine_ops) WHERE set_id = {id}",
+        dimension = set.dimension
+    );
+    sqlx::query(AssertSqlSafe(index)).execute(&mut *connection).await?;
+    Ok(id)
 }

@@ -44,9 +44,9 @@ pub struct Origin {
     pub committed_at_ms: i64,
 }
 
-/// The output of one task, with where it comes from and what it took.
+/// What a task made of a document, by what, and what it took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct OutputFacts {
+pub struct Computed {
     /// The task.
     pub task: String,
     /// The kind of task.
@@ -59,26 +59,34 @@ pub struct OutputFacts {
     pub confidence: Option<f32>,
     /// The text.
     pub text: Option<String>,
-    /// Everything else that was found out.
-    pub details: Value,
     /// The model.
     pub model: Option<String>,
     /// The hash of its files, or where it is served.
     pub model_revision: Option<String>,
-    /// The prompt's name.
-    pub prompt: Option<String>,
     /// The hash of the prompt's wording and parameters.
     pub prompt_version: Option<String>,
+    /// Tokens that the model read; of an embedding, for all its chunks.
+    pub tokens: i64,
+    /// Tokens that it wrote.
+    pub generated_tokens: i64,
+    /// Device time in microseconds.
+    pub device_micros: i64,
+}
+
+/// The output of one task, with where it comes from.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
+pub struct OutputFacts {
+    /// What it says, and what it took.
+    #[serde(flatten)]
+    pub computed: Computed,
+    /// Everything else that was found out.
+    pub details: Value,
+    /// The prompt's name.
+    pub prompt: Option<String>,
     /// The schema that the answer was held to.
     pub schema: Option<String>,
     /// Identifies the computation: an equal one is not made again.
     pub fingerprint: String,
-    /// Tokens that the model read.
-    pub tokens: i32,
-    /// Tokens that it wrote.
-    pub generated_tokens: i32,
-    /// Device time in microseconds.
-    pub device_micros: i64,
     /// Whether it was taken over from an earlier computation; unknown where its batch did both and the row does not tell.
     pub reused: Option<bool>,
     /// Chunks with a vector.
@@ -212,22 +220,24 @@ impl Store {
         .in_time(self.deadline)
         .await?;
         let facts = rows.into_iter().map(|row| OutputFacts {
-            task: row.task,
-            kind: row.kind,
-            version: row.version,
-            label: row.label,
-            confidence: row.confidence,
-            text: row.text,
+            computed: Computed {
+                task: row.task,
+                kind: row.kind,
+                version: row.version,
+                label: row.label,
+                confidence: row.confidence,
+                text: row.text,
+                model: row.model,
+                model_revision: row.model_revision,
+                prompt_version: row.prompt,
+                tokens: row.tokens.into(),
+                generated_tokens: row.generated_tokens.into(),
+                device_micros: row.device_micros,
+            },
             details: row.fields,
-            model: row.model,
-            model_revision: row.model_revision,
             prompt: row.prompt_name,
-            prompt_version: row.prompt,
             schema: row.schema,
             fingerprint: row.fingerprint,
-            tokens: row.tokens,
-            generated_tokens: row.generated_tokens,
-            device_micros: row.device_micros,
             reused: row.reused,
             chunks: row.chunks,
             updated_at_ms: row.updated_at_ms,

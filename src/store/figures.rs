@@ -1,16 +1,15 @@
 //! What pipelines did of late, for people.
 
+use serde::Serialize;
+use utoipa::ToSchema;
+
 use super::stops::Stop;
 use super::{InTime, Reader, Store};
 use crate::failure::Transient;
 
-/// What a pipeline committed in the last 24 hours.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct DayFigures {
-    /// The pipeline.
-    pub pipeline: String,
-    /// Records.
-    pub records: i64,
+/// What became of the (record, task) units of some batches, and what that took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]
+pub struct WorkCounts {
     /// (record, task) units computed.
     pub ok: i64,
     /// Taken over from earlier computations.
@@ -19,12 +18,23 @@ pub struct DayFigures {
     pub skipped: i64,
     /// Dead.
     pub dead: i64,
-    /// Tokens read by models.
+    /// Tokens read.
     pub tokens: i64,
-    /// Tokens written by them.
+    /// Tokens written.
     pub generated_tokens: i64,
     /// Device time.
     pub device_micros: i64,
+}
+
+/// What a pipeline committed in the last 24 hours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct DayFigures {
+    /// The pipeline.
+    pub pipeline: String,
+    /// Records.
+    pub records: i64,
+    /// What became of their units.
+    pub work: WorkCounts,
 }
 
 impl Reader {
@@ -34,8 +44,7 @@ impl Reader {
     /// Where the database is unavailable.
     pub async fn last_day(&self) -> Result<Vec<DayFigures>, Transient> {
         let mut view = self.view().await?;
-        let figures = sqlx::query_as!(
-            DayFigures,
+        let rows = sqlx::query!(
             r#"WITH recent AS (
                    SELECT id, pipeline, records, units_ok, units_reused, units_skipped, units_dead FROM batches
                    WHERE committed_at > now() - interval '24 hours'
@@ -53,7 +62,20 @@ impl Reader {
         .in_time(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        Ok(figures)
+        let figures = rows.into_iter().map(|row| DayFigures {
+            pipeline: row.pipeline,
+            records: row.records,
+            work: WorkCounts {
+                ok: row.ok,
+                reused: row.reused,
+                skipped: row.skipped,
+                dead: row.dead,
+                tokens: row.tokens,
+                generated_tokens: row.generated_tokens,
+                device_micros: row.device_micros,
+            },
+        });
+        Ok(figures.collect())
     }
 }
 

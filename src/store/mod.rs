@@ -26,6 +26,7 @@ mod stops;
 mod submission;
 mod tenants;
 mod tokens;
+mod transaction;
 
 use std::path::Path;
 use std::time::Duration;
@@ -46,8 +47,8 @@ pub use editorial::{
     Approval, CopyDraft, CopyFilter, CopyOrigin, CopyPlace, CopyRow, CopyRows, CopyState, CopyVersion, Decision, NewEdit,
     PublishedCopy, Refused,
 };
-pub use explain::{DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
-pub use figures::DayFigures;
+pub use explain::{Computed, DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
+pub use figures::{DayFigures, WorkCounts};
 pub use files::StagedFile;
 pub use interactions::Deed;
 pub use isolation::{Attempts, Doubt};

@@ -1,7 +1,5 @@
 //! Positions and the right to advance them.
 
-use sqlx::Acquire;
-
 use super::{InTime, Store, unavailable};
 use crate::checkpoint::Claim;
 use crate::failure::Transient;
@@ -179,49 +177,49 @@ impl Store {
     /// # Errors
     /// See [`SkipError`]. Nothing has changed then.
     pub async fn skip(&self, skip: Skip<'_>) -> Result<Gap, SkipError> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        let mut transaction = connection.begin().await.map_err(unavailable)?;
-        let (topic, number) = (&*skip.partition.topic, skip.partition.number);
-        let from = sqlx::query_scalar!(
-            "SELECT next_offset FROM positions WHERE pipeline = $1 AND topic = $2 AND partition = $3 FOR UPDATE",
-            skip.pipeline,
-            topic,
-            number
-        )
-        .fetch_optional(&mut *transaction)
+        self.transact(async |connection| {
+            let (topic, number) = (&*skip.partition.topic, skip.partition.number);
+            let from = sqlx::query_scalar!(
+                "SELECT next_offset FROM positions WHERE pipeline = $1 AND topic = $2 AND partition = $3 FOR UPDATE",
+                skip.pipeline,
+                topic,
+                number
+            )
+            .fetch_optional(&mut *connection)
+            .await
+            .map_err(unavailable)?
+            .ok_or(SkipError::Unknown)?;
+            if skip.to <= from {
+                return Err(SkipError::Behind(from));
+            }
+            let epoch = sqlx::query_scalar!(
+                "UPDATE positions SET next_offset = $4, epoch = epoch + 1, owner = NULL, updated_at = now()
+                 WHERE pipeline = $1 AND topic = $2 AND partition = $3 RETURNING epoch",
+                skip.pipeline,
+                topic,
+                number,
+                skip.to
+            )
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+            sqlx::query!(
+                "INSERT INTO gaps (pipeline, topic, partition, from_offset, to_offset, epoch, reason, made_by)
+                 VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+                skip.pipeline,
+                topic,
+                number,
+                from,
+                skip.to,
+                epoch,
+                skip.reason,
+                skip.by
+            )
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+            Ok(Gap { from, to: skip.to, epoch })
+        })
         .await
-        .map_err(unavailable)?
-        .ok_or(SkipError::Unknown)?;
-        if skip.to <= from {
-            return Err(SkipError::Behind(from));
-        }
-        let epoch = sqlx::query_scalar!(
-            "UPDATE positions SET next_offset = $4, epoch = epoch + 1, owner = NULL, updated_at = now()
-             WHERE pipeline = $1 AND topic = $2 AND partition = $3 RETURNING epoch",
-            skip.pipeline,
-            topic,
-            number,
-            skip.to
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        sqlx::query!(
-            "INSERT INTO gaps (pipeline, topic, partition, from_offset, to_offset, epoch, reason, made_by)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
-            skip.pipeline,
-            topic,
-            number,
-            from,
-            skip.to,
-            epoch,
-            skip.reason,
-            skip.by
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(Gap { from, to: skip.to, epoch })
     }
 }

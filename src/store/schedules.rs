@@ -130,38 +130,39 @@ impl Store {
     /// Where the database is unavailable.
     pub async fn decide_firings(&self, firings: &Firings<'_>, events: &str) -> Result<Vec<Firing>, Transient> {
         let Some(last) = firings.times.last() else { return Ok(Vec::new()) };
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let moved = sqlx::query!(
-            "UPDATE schedules SET decided_to = t FROM to_timestamp($3::double precision / 1000) AS t
-             WHERE name = $1 AND timing = $2 AND decided_to < t",
-            firings.schedule,
-            firings.timing,
-            last.time_ms as f64
-        )
-        .execute(&mut *transaction)
+        self.transact(async |connection| {
+            let moved = sqlx::query!(
+                "UPDATE schedules SET decided_to = t FROM to_timestamp($3::double precision / 1000) AS t
+                 WHERE name = $1 AND timing = $2 AND decided_to < t",
+                firings.schedule,
+                firings.timing,
+                last.time_ms as f64
+            )
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?
+            .rows_affected()
+                > 0;
+            if !moved {
+                return Ok(Vec::new());
+            }
+            let mut written = insert(connection, firings).await.map_err(unavailable)?;
+            if let Some(job) = firings.job
+                && let Some(fired) = written.last_mut().filter(|firing| firing.time_ms == last.time_ms)
+            {
+                for id in firings.cancel {
+                    cancel(connection, id, events).await.map_err(unavailable)?;
+                }
+                let submitted = submit(connection, job, events).await.map_err(unavailable)?;
+                if submitted == Submitted::Conflict {
+                    fired.outcome = FiringOutcome::Refused;
+                    fired.reason = Some(format!("the id `{}` stands for another job", job.id));
+                }
+                name_job(connection, firings.schedule, fired, job).await.map_err(unavailable)?;
+            }
+            Ok(written)
+        })
         .await
-        .map_err(unavailable)?
-        .rows_affected()
-            > 0;
-        if !moved {
-            return Ok(Vec::new());
-        }
-        let mut written = insert(&mut transaction, firings).await.map_err(unavailable)?;
-        if let Some(job) = firings.job
-            && let Some(fired) = written.last_mut().filter(|firing| firing.time_ms == last.time_ms)
-        {
-            for id in firings.cancel {
-                cancel(&mut transaction, id, events).await.map_err(unavailable)?;
-            }
-            let submitted = submit(&mut transaction, job, events).await.map_err(unavailable)?;
-            if submitted == Submitted::Conflict {
-                fired.outcome = FiringOutcome::Refused;
-                fired.reason = Some(format!("the id `{}` stands for another job", job.id));
-            }
-            name_job(&mut transaction, firings.schedule, fired, job).await.map_err(unavailable)?;
-        }
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(written)
     }
 
     /// Asks for a job of the schedule that no time of it asks for.
@@ -169,20 +170,22 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn fire_now(&self, (schedule, by): (&str, &str), now_ms: i64, job: &NewJob, events: &str) -> Result<(), Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        submit(&mut transaction, job, events).await.map_err(unavailable)?;
-        sqlx::query!(
-            "INSERT INTO firings (schedule, fire_at, outcome, job_id, decided_by)
-             VALUES ($1, to_timestamp($2::double precision / 1000), 'fired', $3, $4)",
-            schedule,
-            now_ms as f64,
-            job.id,
-            by
-        )
-        .execute(&mut *transaction)
+        self.transact(async |connection| {
+            submit(connection, job, events).await.map_err(unavailable)?;
+            sqlx::query!(
+                "INSERT INTO firings (schedule, fire_at, outcome, job_id, decided_by)
+                 VALUES ($1, to_timestamp($2::double precision / 1000), 'fired', $3, $4)",
+                schedule,
+                now_ms as f64,
+                job.id,
+                by
+            )
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+            Ok(())
+        })
         .await
-        .map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)
     }
 
     /// The last time of each schedule that was decided.

@@ -68,9 +68,8 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn stop_pipeline(&self, pipeline: &str, reason: &str, by: &str) -> Result<bool, Transient> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
         let stop = Stop { class: None, reason: reason.to_owned() };
-        set_stopped(&mut connection, pipeline, &stop, by).await.map_err(unavailable)
+        self.connected(async |connection| set_stopped(connection, pipeline, &stop, by).await.map_err(unavailable)).await
     }
 
     /// Lets the pipeline run again, with nothing counted towards the next stop; false where it was not stopped.

@@ -307,7 +307,7 @@ async fn rerun_and_delete() {
     let job = office.ended("again", &worker).await;
     assert_eq!(job.state, JobState::Succeeded, "{:?}; {}", job.reason, worker.log());
     let progress = office.world.store.job_progress(&job).await.unwrap();
-    assert_eq!((progress.ok, progress.reused, progress.rows_done), (1_200, 2_400, 1_200), "{progress:?}");
+    assert_eq!((progress.work.ok, progress.work.reused, progress.rows_done), (1_200, 2_400, 1_200), "{progress:?}");
     assert_eq!(office.count("SELECT count(*) FROM results WHERE task = 'third'").await, 1_200);
     office.ask(json!({ "version": 1, "id": "again-2", "kind": "rerun", "pipeline": PIPELINE })).await;
     let job = office.ended("again-2", &worker).await;

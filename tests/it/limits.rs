@@ -100,7 +100,7 @@ async fn budget() {
     known["prefix"] = json!("known");
     office.ask(known).await;
     let known = office.ended("known", &slow).await;
-    let spent = world.store.job_progress(&known).await.unwrap().device_micros;
+    let spent = world.store.job_progress(&known).await.unwrap().work.device_micros;
     assert!(spent > 0, "the model took no time");
 
     // A quarter of what the rest will take.

@@ -170,7 +170,7 @@ async fn half_way() {
     let progress = world.store.job_progress(&job).await.unwrap();
     let rows = DOCUMENTS as i64;
     assert_eq!(
-        (progress.rows_done, progress.ok, progress.reused),
+        (progress.rows_done, progress.work.ok, progress.work.reused),
         (rows, rows, rows),
         "only vectors are made anew: {progress:?}"
     );
@@ -178,7 +178,7 @@ async fn half_way() {
         let (low, high) = (plan[figure]["low"].as_f64().unwrap(), plan[figure]["high"].as_f64().unwrap());
         assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{figure} was {truth}, and said to be {low} to {high}: {plan}");
     };
-    holds("tokens", progress.tokens as f64);
+    holds("tokens", progress.work.tokens as f64);
     holds("documents", rows as f64);
     holds("reused_share", 0.5);
     holds("dead_letters", 0.0);

@@ -8,7 +8,6 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::ConfigError;
 use crate::failure::FailureClass;
-use crate::nearest::suggestion;
 use crate::store::LetterFilter;
 
 /// Filters; all that are given must hold.
@@ -34,12 +33,8 @@ impl FilterArgs {
     /// # Errors
     /// Where the class or the time is none.
     pub fn filter(&self, ids: &[i64], now: Timestamp) -> Result<LetterFilter> {
-        if let Some(class) = &self.class
-            && !FailureClass::ALL.iter().any(|known| known.as_str() == class)
-        {
-            let near = suggestion(class, FailureClass::ALL.iter().map(|known| known.as_str()));
-            return Err(ConfigError(format!("--class `{class}` is no class of dead letters; {near}")).into());
-        }
+        let class = self.class.as_deref().map(FailureClass::named).transpose();
+        class.map_err(|problem| ConfigError(format!("--class {problem}")))?;
         Ok(LetterFilter {
             ids: ids.to_vec(),
             pipeline: self.pipeline.clone(),

@@ -198,7 +198,7 @@ fn examples_are_checked_against_the_tasks() {
     let example = |example: &str| format!("{HEAD}tasks: {{ a: {{ render: {{ template: x }} }} }}\nexamples:\n  - {example}");
     refused(&example("{ document: {}, raw: x, expect: { a: skipped } }"), "either `document` or `raw`");
     refused(&example("{ document: {}, expect: { b: skipped } }"), "`b`, which is no task");
-    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "unknown class of dead letters `missing`");
+    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "`missing` is no class of dead letters");
     refused(&example("{ document: {}, expect: { a: skiped } }"), "`skiped` is no expectation");
     refused(&example("{ document: {}, expect: { a: { lable: x } } }"), "unknown key `lable`; did you mean `label`?");
     refused(&example("{ document: {}, expect: {} }"), "the example expects nothing");

@@ -1,8 +1,7 @@
 //! What people decide on copy. Each decision is one transaction that holds the document's row, so that of two people one is the
 //! second, and is told so.
 
-use sqlx::{Acquire, PgConnection};
-use tokio::time::timeout;
+use sqlx::PgConnection;
 
 use super::super::{Store, unavailable};
 use super::read::versions;
@@ -92,7 +91,7 @@ impl Store {
     /// # Errors
     /// See [`Refused`]; nothing has changed then.
     pub async fn approve_copy(&self, approval: &Approval) -> Result<CopyVersion, Refused> {
-        self.within(async |connection| approve(connection, approval).await).await
+        self.transact(async |connection| approve(connection, approval).await).await
     }
 
     /// Says no to a version, on the page or not.
@@ -100,7 +99,7 @@ impl Store {
     /// # Errors
     /// See [`Refused`]; nothing has changed then.
     pub async fn reject_copy(&self, decision: &Decision) -> Result<CopyVersion, Refused> {
-        self.within(async |connection| {
+        self.transact(async |connection| {
             let state = hold(connection, decision, None).await?;
             if !matches!(state, CopyState::Review | CopyState::Approved) {
                 return Err(Refused::Decided(state));
@@ -117,28 +116,7 @@ impl Store {
     /// # Errors
     /// See [`Refused`]; nothing has changed then.
     pub async fn edit_copy(&self, edit: &NewEdit) -> Result<CopyVersion, Refused> {
-        self.within(async |connection| insert_edit(connection, edit).await).await
-    }
-
-    async fn within(
-        &self,
-        work: impl AsyncFnOnce(&mut PgConnection) -> Result<CopyVersion, Refused>,
-    ) -> Result<CopyVersion, Refused> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        let done = timeout(self.deadline, async {
-            let mut transaction = connection.begin().await.map_err(unavailable)?;
-            let version = work(&mut transaction).await?;
-            transaction.commit().await.map_err(unavailable)?;
-            Ok(version)
-        })
-        .await;
-        match done {
-            Ok(outcome) => outcome,
-            Err(_) => {
-                drop(connection.detach());
-                Err(self.silent().into())
-            }
-        }
+        self.transact(async |connection| insert_edit(connection, edit).await).await
     }
 }
 

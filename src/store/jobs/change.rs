@@ -2,7 +2,6 @@
 
 use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
-use tokio::time::timeout;
 use uuid::Uuid;
 
 use super::{JobState, NewJob, Submitted, ledger_topic};
@@ -16,10 +15,7 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn submit_job(&self, job: &NewJob, events: &str) -> Result<Submitted, Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let submitted = submit(&mut transaction, job, events).await.map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(submitted)
+        self.transact(async |connection| submit(connection, job, events).await.map_err(unavailable)).await
     }
 
     /// Commits a record of the jobs topic: the job it asked for, or the dead letter that `submission` holds for it.
@@ -33,15 +29,7 @@ impl Store {
         job: Option<&NewJob>,
         events: &str,
     ) -> Result<Option<Submitted>, CommitError> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        match timeout(self.deadline, take_in(&mut connection, submission, job, events)).await {
-            Ok(submitted) => submitted,
-            // As with any commit that was given up halfway, its connection goes.
-            Err(_) => {
-                drop(connection.detach());
-                Err(self.silent().into())
-            }
-        }
+        self.connected(async |connection| take_in(connection, submission, job, events).await).await
     }
 
     /// Moves the job from one of the states `from` to `to`, and announces it. Tells whether it was in one of them.
@@ -55,10 +43,7 @@ impl Store {
         (to, reason): (JobState, Option<&str>),
         events: &str,
     ) -> Result<bool, Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let moved = shift(&mut transaction, id, from, (to, reason), events).await.map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(moved)
+        self.transact(async |connection| shift(connection, id, from, (to, reason), events).await.map_err(unavailable)).await
     }
 
     /// Lets no further unit of a running job begin, because of `reason`; what has not begun is stopped at once.
@@ -66,23 +51,7 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn stop_job(&self, id: &str, reason: &str, events: &str) -> Result<bool, Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let stopped = sqlx::query!(
-            "UPDATE jobs SET stopping = true, reason = $2, updated_at = now() WHERE id = $1 AND state = 'running' AND NOT stopping",
-            id,
-            reason
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(unavailable)?
-        .rows_affected()
-            > 0;
-        if stopped {
-            stop_units(&mut transaction, id, reason).await.map_err(unavailable)?;
-            announce(&mut transaction, id, events).await.map_err(unavailable)?;
-        }
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(stopped)
+        self.transact(async |connection| stop(connection, id, reason, events).await.map_err(unavailable)).await
     }
 
     /// Calls the job off: at once where nothing is under way, else as soon as what is has come to a stop.
@@ -90,10 +59,7 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn cancel_job(&self, id: &str, events: &str) -> Result<bool, Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let moved = cancel(&mut transaction, id, events).await.map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(moved)
+        self.transact(async |connection| cancel(connection, id, events).await.map_err(unavailable)).await
     }
 
     /// Opens an ended job again: units that failed or were stopped wait anew and go out to `units_topic`, finished ones stay
@@ -109,43 +75,8 @@ impl Store {
         units_topic: &str,
         events: &str,
     ) -> Result<bool, Transient> {
-        const ENDED: [JobState; 3] = [JobState::Failed, JobState::Partial, JobState::Cancelled];
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let planned = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1) AS "planned!""#, id)
-            .fetch_one(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
-        let to = if planned { JobState::Running } else { JobState::Queued };
-        let moved = shift(&mut transaction, id, &ENDED, (to, None), events).await.map_err(unavailable)?;
-        if moved {
-            sqlx::query!(
-                "UPDATE jobs j SET stopping = false, reason = NULL, finished_at = NULL,
-                                   deadline = CASE WHEN deadline > now() THEN deadline END,
-                                   budget_micros = $2
-                                       + (SELECT coalesce(sum(u.device_micros), 0)::bigint FROM usage u
-                                          JOIN batches b ON b.id = u.batch_id WHERE b.pipeline = j.pipeline AND b.topic = $3)
-                                       + (SELECT coalesce(sum((report ->> 'device_micros')::bigint), 0)::bigint FROM units
-                                          WHERE job_id = j.id)
-                 WHERE id = $1",
-                id,
-                budget_micros,
-                ledger_topic(id)
-            )
-            .execute(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
-            let again = sqlx::query_scalar!(
-                "UPDATE units SET state = 'waiting', class = NULL, reason = NULL, owner = NULL, started_at = NULL, finished_at = NULL
-                 WHERE job_id = $1 AND state IN ('failed', 'stopped') RETURNING id",
-                id
-            )
-            .fetch_all(&mut *transaction)
-            .await
-            .map_err(unavailable)?;
-            super::units::dispatch(&mut transaction, units_topic, &again).await.map_err(unavailable)?;
-        }
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(moved)
+        let topics = (units_topic, events);
+        self.transact(async |connection| reopen(connection, id, budget_micros, topics).await.map_err(unavailable)).await
     }
 
     /// Keeps what the job found out.
@@ -214,6 +145,65 @@ pub(in crate::store) async fn cancel(connection: &mut PgConnection, id: &str, ev
     if moved {
         sqlx::query!("UPDATE jobs SET stopping = true WHERE id = $1", id).execute(&mut *connection).await?;
         stop_units(connection, id, "the job was cancelled").await?;
+    }
+    Ok(moved)
+}
+
+/// Lets no further unit of a running job begin; false where it does not run, or is stopping already.
+async fn stop(connection: &mut PgConnection, id: &str, reason: &str, events: &str) -> sqlx::Result<bool> {
+    let stopped = sqlx::query!(
+        "UPDATE jobs SET stopping = true, reason = $2, updated_at = now() WHERE id = $1 AND state = 'running' AND NOT stopping",
+        id,
+        reason
+    )
+    .execute(&mut *connection)
+    .await?
+    .rows_affected()
+        > 0;
+    if stopped {
+        stop_units(connection, id, reason).await?;
+        announce(connection, id, events).await?;
+    }
+    Ok(stopped)
+}
+
+/// Opens an ended job again; false where it has not ended.
+async fn reopen(
+    connection: &mut PgConnection,
+    id: &str,
+    budget_micros: Option<i64>,
+    (units_topic, events): (&str, &str),
+) -> sqlx::Result<bool> {
+    const ENDED: [JobState; 3] = [JobState::Failed, JobState::Partial, JobState::Cancelled];
+    let planned = sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1) AS "planned!""#, id)
+        .fetch_one(&mut *connection)
+        .await?;
+    let to = if planned { JobState::Running } else { JobState::Queued };
+    let moved = shift(connection, id, &ENDED, (to, None), events).await?;
+    if moved {
+        sqlx::query!(
+            "UPDATE jobs j SET stopping = false, reason = NULL, finished_at = NULL,
+                               deadline = CASE WHEN deadline > now() THEN deadline END,
+                               budget_micros = $2
+                                   + (SELECT coalesce(sum(u.device_micros), 0)::bigint FROM usage u
+                                      JOIN batches b ON b.id = u.batch_id WHERE b.pipeline = j.pipeline AND b.topic = $3)
+                                   + (SELECT coalesce(sum((report ->> 'device_micros')::bigint), 0)::bigint FROM units
+                                      WHERE job_id = j.id)
+             WHERE id = $1",
+            id,
+            budget_micros,
+            ledger_topic(id)
+        )
+        .execute(&mut *connection)
+        .await?;
+        let again = sqlx::query_scalar!(
+            "UPDATE units SET state = 'waiting', class = NULL, reason = NULL, owner = NULL, started_at = NULL, finished_at = NULL
+             WHERE job_id = $1 AND state IN ('failed', 'stopped') RETURNING id",
+            id
+        )
+        .fetch_all(&mut *connection)
+        .await?;
+        super::units::dispatch(connection, units_topic, &again).await?;
     }
     Ok(moved)
 }

@@ -26,8 +26,8 @@ impl Store {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
         let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock(hashtextextended($1, 0)) AS "got!""#, job)
             .fetch_one(&mut connection)
-            .await
-            .map_err(unavailable)?;
+            .in_time(self.deadline)
+            .await?;
         Ok(got.then_some(LocalLease { _connection: connection }))
     }
 
@@ -53,41 +53,42 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn open_local_job(&self, job: &NewJob, obsolete: &[String], added: &[NewUnit]) -> Result<(), Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        sqlx::query!(
-            "INSERT INTO jobs (id, kind, pipeline, spec, state, started_at) VALUES ($1, $2, $3, $4, 'running', now())
-             ON CONFLICT (id) DO UPDATE SET state = 'running', stopping = false, reason = NULL, finished_at = NULL, updated_at = now()",
-            job.id,
-            job.kind,
-            job.pipeline,
-            job.spec
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        sqlx::query!("DELETE FROM units WHERE job_id = $1 AND state <> 'done' AND id = ANY($2)", job.id, obsolete)
-            .execute(&mut *transaction)
+        self.transact(async |connection| {
+            sqlx::query!(
+                "INSERT INTO jobs (id, kind, pipeline, spec, state, started_at) VALUES ($1, $2, $3, $4, 'running', now())
+                 ON CONFLICT (id) DO UPDATE SET state = 'running', stopping = false, reason = NULL, finished_at = NULL, updated_at = now()",
+                job.id,
+                job.kind,
+                job.pipeline,
+                job.spec
+            )
+            .execute(&mut *connection)
             .await
             .map_err(unavailable)?;
-        sqlx::query!(
-            "UPDATE units SET state = 'waiting', class = NULL, reason = NULL, owner = NULL, started_at = NULL, finished_at = NULL
-             WHERE job_id = $1 AND state <> 'done'",
-            job.id
-        )
-        .execute(&mut *transaction)
+            sqlx::query!("DELETE FROM units WHERE job_id = $1 AND state <> 'done' AND id = ANY($2)", job.id, obsolete)
+                .execute(&mut *connection)
+                .await
+                .map_err(unavailable)?;
+            sqlx::query!(
+                "UPDATE units SET state = 'waiting', class = NULL, reason = NULL, owner = NULL, started_at = NULL, finished_at = NULL
+                 WHERE job_id = $1 AND state <> 'done'",
+                job.id
+            )
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+            // Positions outlive units that went: a number is never given twice.
+            let first = sqlx::query_scalar!(
+                r#"SELECT coalesce(max(partition) + 1, 0) AS "first!" FROM positions WHERE pipeline = $1 AND topic = $2"#,
+                job.pipeline,
+                super::ledger_topic(&job.id)
+            )
+            .fetch_one(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+            units::insert(connection, (&job.id, &job.pipeline), first, added).await.map_err(unavailable)
+        })
         .await
-        .map_err(unavailable)?;
-        // Positions outlive units that went: a number is never given twice.
-        let first = sqlx::query_scalar!(
-            r#"SELECT coalesce(max(partition) + 1, 0) AS "first!" FROM positions WHERE pipeline = $1 AND topic = $2"#,
-            job.pipeline,
-            super::ledger_topic(&job.id)
-        )
-        .fetch_one(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        units::insert(&mut transaction, (&job.id, &job.pipeline), first, added).await.map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)
     }
 
     /// Ends the job for now; units that still wait are left for another run.
@@ -95,25 +96,27 @@ impl Store {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn end_local_job(&self, id: &str, (state, reason): (JobState, Option<&str>)) -> Result<(), Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        sqlx::query!(
-            "UPDATE units SET state = 'stopped', reason = $2, finished_at = now() WHERE job_id = $1 AND state = 'waiting'",
-            id,
-            reason
-        )
-        .execute(&mut *transaction)
+        self.transact(async |connection| {
+            sqlx::query!(
+                "UPDATE units SET state = 'stopped', reason = $2, finished_at = now() WHERE job_id = $1 AND state = 'waiting'",
+                id,
+                reason
+            )
+            .execute(&mut *connection)
+            .await
+            .map_err(unavailable)?;
+            sqlx::query!(
+                "UPDATE jobs SET state = $2, reason = $3, finished_at = now(), updated_at = now()
+                 WHERE id = $1 AND state IN ('running', 'cancelling')",
+                id,
+                state.as_str(),
+                reason
+            )
+            .execute(connection)
+            .await
+            .map(drop)
+            .map_err(unavailable)
+        })
         .await
-        .map_err(unavailable)?;
-        sqlx::query!(
-            "UPDATE jobs SET state = $2, reason = $3, finished_at = now(), updated_at = now()
-             WHERE id = $1 AND state IN ('running', 'cancelling')",
-            id,
-            state.as_str(),
-            reason
-        )
-        .execute(&mut *transaction)
-        .await
-        .map_err(unavailable)?;
-        transaction.commit().await.map_err(unavailable)
     }
 }

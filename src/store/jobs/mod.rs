@@ -22,6 +22,8 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::store::WorkCounts;
+
 pub use account::JobLetter;
 pub(super) use change::{cancel, submit};
 pub use local::{LOCAL, LocalLease};
@@ -176,20 +178,9 @@ pub struct JobProgress {
     pub rows: i64,
     /// Rows committed.
     pub rows_done: i64,
-    /// (row, task) units computed.
-    pub ok: i64,
-    /// Taken over from earlier computations.
-    pub reused: i64,
-    /// Rightly not done.
-    pub skipped: i64,
-    /// Dead.
-    pub dead: i64,
-    /// Tokens read.
-    pub tokens: i64,
-    /// Tokens written.
-    pub generated_tokens: i64,
-    /// Device time.
-    pub device_micros: i64,
+    /// What became of the units of work in them.
+    #[serde(flatten)]
+    pub work: WorkCounts,
 }
 
 /// The topic under which the ledger keeps books on a job's units; no Kafka topic can be called that.

@@ -6,7 +6,7 @@ use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
 use crate::failure::Transient;
-use crate::store::{InTime, Reader, Store, unavailable};
+use crate::store::{InTime, Reader, Store, WorkCounts, unavailable};
 
 /// Which jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -233,13 +233,15 @@ impl Reader {
             rows: units.rows,
             // A unit that only measures commits nothing, and counts by itself.
             rows_done: records + units.measured,
-            ok: usage.ok,
-            reused: usage.reused,
-            skipped: usage.skipped,
-            dead: usage.dead,
-            tokens: usage.tokens,
-            generated_tokens: usage.generated,
-            device_micros: usage.device_micros + units.device_micros,
+            work: WorkCounts {
+                ok: usage.ok,
+                reused: usage.reused,
+                skipped: usage.skipped,
+                dead: usage.dead,
+                tokens: usage.tokens,
+                generated_tokens: usage.generated,
+                device_micros: usage.device_micros + units.device_micros,
+            },
         })
     }
 }

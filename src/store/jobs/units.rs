@@ -1,8 +1,7 @@
 //! Units: planned in one go, handed out by the units topic, ended once.
 
 use serde_json::{Value, json};
-use sqlx::{Acquire, PgConnection};
-use tokio::time::timeout;
+use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::change::shift;
@@ -83,19 +82,7 @@ impl Store {
         units_topic: Option<&str>,
         events: &str,
     ) -> Result<bool, Transient> {
-        let mut transaction = self.pool.begin().await.map_err(unavailable)?;
-        let planned = shift(&mut transaction, &job.id, &[JobState::Planning], (JobState::Running, None), events)
-            .await
-            .map_err(unavailable)?;
-        if planned {
-            insert(&mut transaction, (&job.id, &job.pipeline), 0, units).await.map_err(unavailable)?;
-            if let Some(topic) = units_topic {
-                let ids: Vec<String> = units.iter().map(|unit| unit.id.clone()).collect();
-                dispatch(&mut transaction, topic, &ids).await.map_err(unavailable)?;
-            }
-        }
-        transaction.commit().await.map_err(unavailable)?;
-        Ok(planned)
+        self.transact(async |connection| plan(connection, job, units, (units_topic, events)).await.map_err(unavailable)).await
     }
 
     /// The unit of that id.
@@ -201,16 +188,26 @@ impl Store {
     /// # Errors
     /// See [`CommitError`].
     pub async fn end_unit(&self, end: Option<(&str, &UnitEnd)>, submission: Option<&Submission>) -> Result<(), CommitError> {
-        let mut connection = self.pool.acquire().await.map_err(unavailable)?;
-        match timeout(self.deadline, end_unit(&mut connection, end, submission)).await {
-            Ok(ended) => ended,
-            // As with any commit that was given up halfway, its connection goes.
-            Err(_) => {
-                drop(connection.detach());
-                Err(self.silent().into())
-            }
+        self.transact(async |connection| end_unit(connection, end, submission).await).await
+    }
+}
+
+/// Writes the units of a job that is being planned, and lets it run; false where it is not being planned any more.
+async fn plan(
+    connection: &mut PgConnection,
+    job: &JobRow,
+    units: &[NewUnit],
+    (units_topic, events): (Option<&str>, &str),
+) -> sqlx::Result<bool> {
+    let planned = shift(connection, &job.id, &[JobState::Planning], (JobState::Running, None), events).await?;
+    if planned {
+        insert(connection, (&job.id, &job.pipeline), 0, units).await?;
+        if let Some(topic) = units_topic {
+            let ids: Vec<String> = units.iter().map(|unit| unit.id.clone()).collect();
+            dispatch(connection, topic, &ids).await?;
         }
     }
+    Ok(planned)
 }
 
 async fn end_unit(
@@ -218,10 +215,9 @@ async fn end_unit(
     end: Option<(&str, &UnitEnd)>,
     submission: Option<&Submission>,
 ) -> Result<(), CommitError> {
-    let mut transaction = connection.begin().await.map_err(unavailable)?;
     if let Some(submission) = submission {
-        commit::advance(&mut transaction, &submission.batch).await?;
-        commit::write(&mut transaction, submission).await?;
+        commit::advance(connection, &submission.batch).await?;
+        commit::write(connection, submission).await?;
     }
     if let Some((id, end)) = end {
         let (state, class, reason) = match end {
@@ -237,11 +233,10 @@ async fn end_unit(
             class,
             reason
         )
-        .execute(&mut *transaction)
+        .execute(connection)
         .await
         .map_err(unavailable)?;
     }
-    transaction.commit().await.map_err(unavailable)?;
     Ok(())
 }
 

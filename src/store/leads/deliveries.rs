@@ -88,7 +88,7 @@ pub struct DeliveryFacts {
 
 impl Store {
     /// Claims at most `limit` of the webhook's deliveries for an attempt that ends within `seconds`. Those that have had `most`
-    /// attempts are given up.
+    /// attempts are given up: whoever made the last of them has ended. Tells how many those are, too.
     ///
     /// # Errors
     /// Where the database is unavailable.
@@ -96,8 +96,8 @@ impl Store {
         &self,
         webhook: &str,
         (limit, seconds, most): (i64, f64, i32),
-    ) -> Result<Vec<WaitingDelivery>, Transient> {
-        sqlx::query!(
+    ) -> Result<(Vec<WaitingDelivery>, u64), Transient> {
+        let given_up = sqlx::query!(
             "UPDATE deliveries SET state = 'given_up', updated_at = now(), reason = coalesce(reason, 'the process that attempted it last ended')
              WHERE webhook = $1 AND state = 'waiting' AND next_at <= now() AND attempts >= $2",
             webhook,
@@ -105,8 +105,9 @@ impl Store {
         )
         .execute(&self.pool)
         .in_time(self.deadline)
-        .await?;
-        sqlx::query_as!(
+        .await?
+        .rows_affected();
+        let claimed = sqlx::query_as!(
             WaitingDelivery,
             "UPDATE deliveries SET attempts = attempts + 1, next_at = now() + make_interval(secs => $3), updated_at = now()
              WHERE id IN (SELECT id FROM deliveries WHERE webhook = $1 AND state = 'waiting' AND next_at <= now()
@@ -118,7 +119,8 @@ impl Store {
         )
         .fetch_all(&self.pool)
         .in_time(self.deadline)
-        .await
+        .await?;
+        Ok((claimed, given_up))
     }
 
     /// Puts down what came of the attempt. That a delivery arrived is true whoever has claimed it since; anything else is said by the

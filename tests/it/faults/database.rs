@@ -4,15 +4,17 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use reqwest::Url;
 use tidemill::config::DatabaseConfig;
-use tidemill::store::Store;
+use tidemill::store::{NewJob, Store};
+use tokio::spawn;
 use tokio::task::{block_in_place, spawn_blocking};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::{ALONE, OUTAGE, assert_ready, listen, not_ready};
 use crate::harness::postgres::{self, Server};
 use crate::harness::proxy::Proxy;
-use crate::harness::trial::trial;
+use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka};
 use crate::world::World;
 
@@ -24,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         trial("faults::sessions_ended_every_2_seconds_cost_nothing", ALONE, sessions_ended),
         trial("faults::a_reply_to_a_commit_that_the_network_loses_is_looked_up", ALONE, reply_lost),
         trial("faults::connections_that_the_network_swallows_are_given_up", ALONE, connections_swallowed),
+        trial("faults::a_change_of_a_job_that_the_network_swallows_is_given_up", Needs::NOTHING, change_swallowed),
     ]
 }
 
@@ -151,4 +154,41 @@ async fn connections_swallowed() {
     world.drained(RECORDS as i64, Duration::from_secs(150)).await;
     assert!(worker.log().contains("no answer within 4 s"), "no connection was given up:\n{}", worker.log());
     world.assert_exactly_once(RECORDS as i64, 0).await;
+}
+
+/// Whoever changes a job waits for a row that another holds, and what the server says of it in the end never arrives.
+async fn change_swallowed() {
+    let database = postgres::database().await;
+    let job = NewJob {
+        id: "a".into(),
+        kind: "rerun".into(),
+        pipeline: "p".into(),
+        spec: "{}".into(),
+        priority: 0,
+        deadline_ms: None,
+        budget_micros: None,
+        schedule: None,
+    };
+    database.store.submit_job(&job, "events").await.unwrap();
+    let mut address = Url::parse(&database.url).unwrap();
+    let proxy = Proxy::before_postgres(address.port().unwrap()).await;
+    address.set_port(Some(proxy.port())).unwrap();
+    let config = DatabaseConfig { url: Some(address.into()), deadline_seconds: Some(3), ..DatabaseConfig::default() };
+    let store = Store::connect(&config).unwrap();
+
+    let url = database.url.clone();
+    let held = "BEGIN; UPDATE jobs SET priority = 1; SELECT pg_sleep(5); COMMIT";
+    let holder = spawn(async move { postgres::execute(&url, held).await });
+    sleep(Duration::from_millis(500)).await;
+    let change = spawn({
+        let store = store.clone();
+        async move { store.cancel_job("a", "events").await }
+    });
+    sleep(Duration::from_millis(500)).await;
+    proxy.swallow();
+    let change = timeout(Duration::from_secs(20), change).await.expect("the change waits for ever").unwrap();
+    let reason = change.expect_err("nobody can know what became of it").reason;
+    assert!(reason.contains("no answer within 3 s"), "{reason}");
+    holder.await.unwrap();
+    assert!(store.cancel_job("a", "events").await.unwrap(), "another connection takes its place, and nothing had changed");
 }
