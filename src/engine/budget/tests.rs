@@ -132,7 +132,8 @@ fn a_service_measures_once_and_a_command_never() {
     // Another budget than the one that was measured: who measures again does not find it.
     let other = candidates(2048).into_iter().find(|budget| *budget != first).unwrap();
     let path = fs::read_dir(folder.path().join("batch-tokens")).unwrap().next().unwrap().unwrap().path();
-    fs::write(&path, files[0].replace(&first.to_string(), &other.to_string())).unwrap();
+    let line = |budget: usize| format!("\"batch_tokens\": {budget}");
+    fs::write(&path, files[0].replace(&line(first), &line(other))).unwrap();
     for tuning in [Tuning::measured(Some(folder.path().into())), Tuning::remembered(Some(folder.path().into()))] {
         assert_eq!(start(&tuning).batch_tokens(NAME), Some(other), "with {tuning:?}");
     }
