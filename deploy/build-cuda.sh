@@ -6,6 +6,8 @@
 #   deploy/build-cuda.sh --check          only whether the code compiles with the feature: no kernels, nothing downloaded
 #   deploy/build-cuda.sh --kafka-tls      with TLS towards Kafka, too
 #   deploy/build-cuda.sh --auditable      with the list of its crates inside the binary, by cargo-auditable, which must be installed
+#   deploy/build-cuda.sh --pack           with target/cuda/tidemill.tar.xz besides, without symbols, to be copied to a machine with a GPU,
+#                                         where tests/bench/gpu.py measures it; fails where that has more than 60 MB
 #
 # The compiler and the libraries come as Python packages, pinned below by version and hash: about 700 MB, fetched once and kept in
 # $TIDEMILL_CACHE_DIR, else $XDG_CACHE_HOME/tidemill, else ~/.cache/tidemill.
@@ -38,10 +40,14 @@ readonly CUTLASS_COMMIT="7d49e6c7e2f8896c47f586706e67e1fb215529dc"
 # weights on GPUs are bf16. Each file of the others would cost as much again.
 readonly FLASH_KERNELS='flash_fwd_(hdim(32|64|128)_bf16|splitkv_hdim(64|128)_bf16(_causal)?)_sm80\.cu$'
 
+# Bytes of the archive, at most: what can be carried anywhere.
+readonly MOST_PACKED=60000000
+
 readonly ROOT="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 readonly TARGET="$ROOT/target/cuda"
 
 CARGO_BUILD=(cargo build)
+PACK=""
 
 fail() {
     echo "build-cuda: $*" >&2
@@ -264,6 +270,23 @@ build() {
         [[ "$libraries" == *"$library"* ]] || fail "$binary does not ask for $library: it was built without CUDA"
     done
     say "built $binary for compute capability $COMPUTE_CAPABILITY with --features $features"
+    [ -z "$PACK" ] || pack "$binary"
+}
+
+# The binary without symbols, compressed. The same binary gives the same archive.
+pack() {
+    local binary="$1" archive="$TARGET/tidemill.tar.xz" folder="$TARGET/packed" bytes
+    rm -rf "$folder"
+    mkdir -p "$folder"
+    strip --strip-all -o "$folder/tidemill" "$binary" || fail "cannot strip $binary"
+    tar --create --directory "$folder" --sort=name --mtime=@0 --owner=0 --group=0 --numeric-owner --mode=755 tidemill |
+        xz --threads=0 -6 --stdout >"$archive.partial" || fail "cannot compress $folder/tidemill"
+    rm -rf "$folder"
+    mv "$archive.partial" "$archive"
+    bytes="$(stat --format=%s "$archive")"
+    [ "$bytes" -le "$MOST_PACKED" ] ||
+        fail "$archive has $bytes bytes, and $MOST_PACKED are the most; build without --flash-attn, or for one GPU by CUDA_COMPUTE_CAP"
+    say "packed $archive: $bytes bytes"
 }
 
 main() {
@@ -272,9 +295,10 @@ main() {
         case "$argument" in
             --flash-attn) features="cuda,flash-attn" ;;
             --check) mode="check" ;;
+            --pack) PACK=1 ;;
             --kafka-tls) more=",kafka-tls" ;;
             --auditable) CARGO_BUILD=(cargo auditable build) ;;
-            *) fail "unknown argument $argument; there are --flash-attn, --check, --kafka-tls and --auditable" ;;
+            *) fail "unknown argument $argument; there are --flash-attn, --check, --pack, --kafka-tls and --auditable" ;;
         esac
     done
     features+="$more"
@@ -285,6 +309,10 @@ main() {
     need g++ "a C++ compiler"
     need git "git"
     need python3 "Python 3 with pip"
+    if [ -n "$PACK" ]; then
+        need strip "binutils"
+        need xz "xz-utils"
+    fi
     cd "$ROOT"
     "$mode" "$features"
 }

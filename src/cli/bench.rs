@@ -7,11 +7,15 @@
 //! | `stages` | the pipeline's batches; quantiles are interpolated in the metric's buckets, as Prometheus does |
 //!
 //! With `--generator`: what decoding costs, and what batching, a kept prefix and a schema do to it; see `generator`. With `--budgets`: whether
-//! the token budget that a start measures is as good as the best fixed one; see `budgets`.
+//! the token budget that a start measures is as good as the best fixed one; see `budgets`. With `--requests`: what one model makes of
+//! requests, and how fast; see `requests`. With `--output`: from Parquet to Parquet, without a ledger; see `walk`.
+//! `tests/bench/gpu.py` measures a GPU with these.
 
 mod budgets;
 mod generator;
+mod requests;
 mod shape;
+mod walk;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,7 +23,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
-use clap::Args;
+use clap::{ArgGroup, Args};
 use prometheus::core::Collector;
 use serde_json::{Map, Value, json};
 use tokio::task::JoinSet;
@@ -41,25 +45,38 @@ use crate::record::{Partition, Place, Record};
 
 /// What to measure.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("measured").required(true).args(["pipeline", "generator", "requests", "budgets"])))]
 pub struct BenchArgs {
     /// The pipeline file
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["generator", "budgets"])]
+    #[arg(long, value_name = "FILE", requires = "input")]
     pipeline: Option<PathBuf>,
     /// The documents, .jsonl or .parquet
-    #[arg(long, value_name = "FILE", required_unless_present_any = ["generator", "budgets"])]
+    #[arg(long, value_name = "FILE", requires = "pipeline")]
     input: Option<PathBuf>,
+    /// Measure the walk from a .parquet file to Parquet files in this folder instead, with no broker and no database
+    #[arg(long, value_name = "DIR", requires = "pipeline")]
+    output: Option<PathBuf>,
     /// Measure the decoder instead, on models of random weights
-    #[arg(long, conflicts_with_all = ["pipeline", "input"])]
+    #[arg(long)]
     generator: bool,
     /// With --generator: a small shape for every figure, for a quick look
     #[arg(long, requires = "generator")]
     small: bool,
     /// Measure an encoder with token budgets of several sizes instead, and with the one that a start would choose
-    #[arg(long, requires = "model", conflicts_with_all = ["pipeline", "input", "generator"])]
+    #[arg(long, requires = "model")]
     budgets: bool,
-    /// With --generator: a model folder or GGUF file, in place of random weights in the shape of Qwen2.5-0.5B; with --budgets: a model's
-    /// name in the configuration
-    #[arg(long, value_name = "MODEL", conflicts_with_all = ["small", "pipeline", "input"])]
+    /// Measure one model on the requests of this file instead, one JSON object a line
+    #[arg(long, value_name = "FILE", requires = "model")]
+    requests: Option<PathBuf>,
+    /// With --requests: where the answers of the last round go, one JSON object a line
+    #[arg(long, value_name = "FILE", requires = "requests")]
+    answers: Option<PathBuf>,
+    /// With --requests: how often all of them are answered
+    #[arg(long, value_name = "NUMBER", requires = "requests", default_value_t = 3)]
+    rounds: usize,
+    /// A model folder or GGUF file; with --generator in place of random weights in the shape of Qwen2.5-0.5B; with --budgets a model's name
+    /// in the configuration
+    #[arg(long, value_name = "MODEL", conflicts_with_all = ["small", "pipeline"])]
     model: Option<PathBuf>,
     /// Where a folder for the measurement is made, and removed afterwards
     #[arg(long, value_name = "DIR", default_value = ".tidemill")]
@@ -81,14 +98,7 @@ struct Rate {
 pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     // A new folder, or the ledger of an earlier run would answer for the models.
     let folder = args.data_dir.join(format!("bench-{}", Uuid::new_v4().simple()));
-    let measured = match (&args.pipeline, &args.input) {
-        (Some(pipeline), Some(input)) => encoders(config, pipeline, input, &folder).await,
-        _ if args.budgets => of_budgets(config, args.model.as_deref()).await,
-        _ => {
-            let models = generator::Models { scratch: &folder, small: args.small, given: args.model.as_deref() };
-            generator::measure(&config.engine, models).await
-        }
-    };
+    let measured = measure(config, &args, &folder).await;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
@@ -101,9 +111,25 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     Ok(())
 }
 
-async fn of_budgets(mut config: Config, model: Option<&Path>) -> Result<Value> {
-    with_models(&mut config).await?;
-    budgets::measure(&config, &model.unwrap_or(Path::new("")).to_string_lossy()).await
+async fn measure(mut config: Config, args: &BenchArgs, folder: &Path) -> Result<Value> {
+    match (&args.pipeline, &args.input, &args.requests, &args.model) {
+        (Some(pipeline), Some(input), ..) => match &args.output {
+            Some(output) => walk::measure(config, pipeline, input, output).await,
+            None => encoders(config, pipeline, input, folder).await,
+        },
+        (_, _, Some(requests), Some(model)) => {
+            let (answers, rounds) = (args.answers.as_deref(), args.rounds);
+            requests::measure(&config.engine, requests::Measured { model, requests, answers, rounds }).await
+        }
+        (_, _, _, Some(model)) if args.budgets => {
+            with_models(&mut config).await?;
+            budgets::measure(&config, &model.to_string_lossy()).await
+        }
+        (_, _, _, given) => {
+            let models = generator::Models { scratch: folder, small: args.small, given: given.as_deref() };
+            generator::measure(&config.engine, models).await
+        }
+    }
 }
 
 async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Path) -> Result<Value> {

@@ -47,5 +47,5 @@ pub use input::Input;
 pub use interval::Predicted;
 pub use local::{INPUT, Local, LocalReport, local_job};
 pub use plan::PlanError;
-pub use station::Station;
+pub use station::{Station, needs};
 pub use work::{Left, Workshop};

@@ -48,7 +48,8 @@ impl Station {
     }
 }
 
-fn needs(definition: &Definition) -> Needs {
+/// What the pipeline reads of a row.
+pub fn needs(definition: &Definition) -> Needs {
     let document = &definition.source.document;
     // The definition was checked with this very template.
     let template = Template::new(document.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, usize::MAX);

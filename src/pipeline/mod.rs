@@ -29,5 +29,6 @@ pub use evaluator::{Evaluator, Fate};
 pub use isolation::{Isolation, let_go};
 pub use lane::{AHEAD, Notice, run as run_lane};
 pub use runner::{Halt, drive, run};
+pub use submission::parquet_rows;
 pub use valve::Valve;
 pub use works::{Materials, Works};

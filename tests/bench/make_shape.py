@@ -1,11 +1,13 @@
 #!/usr/bin/env python3
-"""Random weights in the shape of Qwen2.5-0.5B, to time decoders with: `python make_shape.py FOLDER [--gguf bf16 q8_0]`.
+"""Random weights in the shape of Qwen2.5-0.5B, to time decoders with: `python make_shape.py FOLDER [--gguf bf16 q8_0]`; with `--encoder`
+in the shape of all-MiniLM-L6-v2, to time encoders with.
 
     pip install torch==2.15.0 transformers==5.23.0 tokenizers==0.23.3 gguf==0.19.0
 
 Writes a Hugging Face folder of about 1 GB (bf16) and, where asked, `model-<format>.gguf` with the same weights in it for
 llama.cpp. Speed does not depend on what weights say. It does depend on the vocabulary, above all where output is
 constrained: so the tokenizer has 151,665 tokens too, made of letters joined systematically, and any UTF-8 goes through it.
+The encoder's has 30,522: the words of `material.py`, and letters joined systematically, at the beginning of words and within.
 """
 
 import argparse
@@ -25,6 +27,8 @@ sys.path.insert(0, str(GENERATORS))
 sys.dont_write_bytecode = True
 
 import tokenizers_of  # noqa: E402
+
+import material  # noqa: E402
 
 SEED = 5
 ORDINARY = 151643
@@ -88,12 +92,57 @@ def weights():
     return state
 
 
+ENCODER = {
+    "architectures": ["BertModel"], "model_type": "bert", "vocab_size": 30522, "hidden_size": 384, "intermediate_size": 1536, "num_hidden_layers": 6, "num_attention_heads": 12, "max_position_embeddings": 512,
+    "type_vocab_size": 2, "hidden_act": "gelu", "layer_norm_eps": 1e-12, "pad_token_id": 0, "position_embedding_type": "absolute", "initializer_range": 0.02,
+}
+
+
+def word_pieces():
+    """A lower-casing WordPiece of the full size."""
+    letters = string.ascii_lowercase
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *letters, *string.digits, *string.punctuation, *(f"##{letter}" for letter in letters), *material.WORDS]
+    joined = ("".join(parts) for size in (2, 3, 4) for parts in itertools.product(letters, repeat=size))
+    words += itertools.islice((start + part for part in joined for start in ("", "##")), 2 * ENCODER["vocab_size"])
+    vocabulary = {word: at for at, word in enumerate(itertools.islice(dict.fromkeys(words), ENCODER["vocab_size"]))}
+    built = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token="[UNK]"))
+    built.normalizer, built.pre_tokenizer, built.decoder = normalizers.BertNormalizer(), pre_tokenizers.BertPreTokenizer(), decoders.WordPiece()
+    built.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=[("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])])
+    special = [AddedToken(token, normalized=False, special=True) for token in ("[PAD]", "[UNK]", "[CLS]", "[SEP]")]
+    built.add_special_tokens(special)
+    return built
+
+
+def make_encoder(folder):
+    """A folder as sentence-transformers saves them: mean pooling, vectors of length 1, texts of at most 256 tokens."""
+    import transformers
+
+    word_pieces().save(str(folder / "tokenizer.json"))
+    torch.manual_seed(SEED)
+    transformers.BertModel(transformers.BertConfig(**ENCODER), add_pooling_layer=False).save_pretrained(folder)
+    modules = [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
+    files = {
+        "config.json": ENCODER | {"torch_dtype": "float32"},
+        "tokenizer_config.json": {"tokenizer_class": "BertTokenizerFast", "do_lower_case": True, "model_max_length": 256, "pad_token": "[PAD]", "unk_token": "[UNK]", "cls_token": "[CLS]", "sep_token": "[SEP]"},
+        "modules.json": [{"idx": at, "name": str(at), "path": path, "type": f"sentence_transformers.models.{kind}"} for at, (path, kind) in enumerate(modules)],
+        "sentence_bert_config.json": {"max_seq_length": 256, "do_lower_case": False},
+        "1_Pooling/config.json": {"word_embedding_dimension": ENCODER["hidden_size"], "pooling_mode_cls_token": False, "pooling_mode_mean_tokens": True},
+    }
+    for name in ("1_Pooling", "2_Normalize"):
+        (folder / name).mkdir(exist_ok=True)
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n")
+
+
 def main():
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=pathlib.Path)
     parser.add_argument("--gguf", nargs="*", default=[], choices=["bf16", "q8_0"])
+    parser.add_argument("--encoder", action="store_true")
     options = parser.parse_args()
     options.folder.mkdir(parents=True, exist_ok=True)
+    if options.encoder:
+        return make_encoder(options.folder)
     built = tokenizer()
     tokenizers_of.save(built, options.folder, "qwen2", None, "<|im_end|>", "<|endoftext|>")
     (options.folder / "config.json").write_text(json.dumps(CONFIG, indent=2) + "\n")

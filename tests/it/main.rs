@@ -26,6 +26,7 @@ mod faults;
 mod figures;
 mod floors;
 mod formats;
+mod gpu;
 mod harness;
 mod isolation;
 mod jobs;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         formats::trials(),
         secured::trials(),
         queries::trials(),
+        gpu::trials(),
         bench::trials(),
     ]
     .into_iter()
