@@ -350,7 +350,7 @@ mod tests {
     #[test]
     fn products_agree_with_plain_loops_for_any_sizes() {
         for (rows, inputs, outputs) in
-            [(1, 8, 5), (3, 33, 100), (40, 7, 64), (300, 64, 70), (33, 1100, 33), (5, 353, 70), (19, 320, 70)]
+            [(1, 8_usize, 5), (3, 33, 100), (40, 7, 64), (300, 64, 70), (33, 1100, 33), (5, 353, 70), (19, 320, 70)]
         {
             for kind in ["wide", "half", "whole"] {
                 if kind == "whole" && !inputs.is_multiple_of(integers::STEP) {
