@@ -1,8 +1,8 @@
-//! The block formats of GGUF files, taken apart into integers of a byte and a scale and offset for each group of them.
+//! The block formats of GGUF files, taken apart into integers and a scale and offset for each group of them.
 
 use candle_core::quantized::GgmlDType;
 
-use crate::engine::kernels::Bytes;
+use crate::engine::kernels::{Measures, Quantized};
 
 /// Blocks of K formats hold this many values.
 const LARGE: usize = 256;
@@ -14,56 +14,83 @@ const SMALL: usize = 32;
 struct Format {
     /// Bytes of a block.
     bytes: usize,
-    /// Values of a block.
+    /// Values of a block, which share a scale, or one of its factors.
     values: usize,
     /// Values that share a scale and an offset.
     group: usize,
+    /// Whether values are from 0 to 15.
+    nibbles: bool,
+    /// Whether scales have a factor for each group.
+    factors: bool,
+    offsets: Offsets,
     unpack: fn(&[u8], &mut Block<'_>),
+}
+
+/// What is added to each group's values.
+#[derive(PartialEq)]
+enum Offsets {
+    None,
+    /// A number a block.
+    Plain,
+    /// A number a block, with a factor for each group.
+    Factors,
 }
 
 /// Where the parts of one block go.
 struct Block<'a> {
     values: &'a mut [i8],
-    scales: &'a mut [f32],
-    offsets: &'a mut [f32],
+    scale: &'a mut u16,
+    /// A factor of the scale for each group, where the format has any.
+    factors: &'a mut [i8],
+    offset: &'a mut u16,
+    /// As the factors of the scale.
+    offset_factors: &'a mut [i8],
 }
 
 /// Takes rows of `inputs` values apart; none where the format is not supported.
-pub(super) fn unpack(dtype: GgmlDType, bytes: &[u8], inputs: usize) -> Option<Bytes> {
-    let small = |bytes, unpack| Format { bytes, values: SMALL, group: SMALL, unpack };
-    let large = |bytes, group, unpack| Format { bytes, values: LARGE, group, unpack };
+pub(super) fn unpack(dtype: GgmlDType, bytes: &[u8], inputs: usize) -> Option<Quantized> {
+    use Offsets::{Factors, None as Never, Plain};
+    let small =
+        |bytes, nibbles, offsets, unpack| Format { bytes, values: SMALL, group: SMALL, nibbles, factors: false, offsets, unpack };
+    let large =
+        |bytes, group, nibbles, offsets, unpack| Format { bytes, values: LARGE, group, nibbles, factors: true, offsets, unpack };
     let format = match dtype {
-        GgmlDType::Q4_0 => small(18, q4_0),
-        GgmlDType::Q4_1 => small(20, q4_1),
-        GgmlDType::Q5_0 => small(22, q5_0),
-        GgmlDType::Q5_1 => small(24, q5_1),
-        GgmlDType::Q8_0 => small(34, q8_0),
-        GgmlDType::Q4K => large(144, 32, q4_k),
-        GgmlDType::Q5K => large(176, 32, q5_k),
-        GgmlDType::Q6K => large(210, 16, q6_k),
+        GgmlDType::Q4_0 => small(18, true, Factors, q4_0),
+        GgmlDType::Q4_1 => small(20, true, Plain, q4_1),
+        GgmlDType::Q5_0 => small(22, false, Never, q5_0),
+        GgmlDType::Q5_1 => small(24, false, Plain, q5_1),
+        GgmlDType::Q8_0 => small(34, false, Never, q8_0),
+        GgmlDType::Q4K => large(144, 32, true, Factors, q4_k),
+        GgmlDType::Q5K => large(176, 32, false, Factors, q5_k),
+        GgmlDType::Q6K => large(210, 16, false, Never, q6_k),
         _ => return None,
     };
     let blocks = bytes.len() / format.bytes;
-    let (count, groups) = (blocks * format.values, format.values / format.group);
-    let mut rows = Bytes {
-        values: vec![0; count],
-        scales: vec![0.0; blocks * groups],
-        offsets: vec![0.0; blocks * groups],
-        inputs,
-        group: format.group,
-    };
-    let parts = rows.values.chunks_exact_mut(format.values);
-    let parts = parts.zip(rows.scales.chunks_exact_mut(groups)).zip(rows.offsets.chunks_exact_mut(groups));
-    for (bytes, ((values, scales), offsets)) in bytes.chunks_exact(format.bytes).zip(parts) {
-        (format.unpack)(bytes, &mut Block { values, scales, offsets });
+    let groups = format.values / format.group;
+    let mut values = vec![0; blocks * format.values];
+    let measures = |factors| Measures { large: vec![0; blocks], small: vec![0; if factors { blocks * groups } else { 0 }] };
+    let (mut scales, mut offsets) = (measures(format.factors), measures(format.offsets == Factors));
+    for (i, bytes) in bytes.chunks_exact(format.bytes).enumerate() {
+        let mut block = Block {
+            values: &mut values[i * format.values..][..format.values],
+            scale: &mut scales.large[i],
+            factors: if format.factors { &mut scales.small[i * groups..][..groups] } else { &mut [] },
+            offset: &mut offsets.large[i],
+            offset_factors: if format.offsets == Factors { &mut offsets.small[i * groups..][..groups] } else { &mut [] },
+        };
+        (format.unpack)(bytes, &mut block);
     }
-    Some(rows)
+    let offsets = (format.offsets != Never).then_some(offsets);
+    Some(Quantized { values, nibbles: format.nibbles, scales, offsets, inputs, group: format.group })
 }
 
-/// The f16 number at `place`.
-fn number(bytes: &[u8], place: usize) -> f32 {
-    half::f16::from_le_bytes([bytes[place], bytes[place + 1]]).to_f32()
+/// The bits of the f16 number at `place`.
+fn number(bytes: &[u8], place: usize) -> u16 {
+    u16::from_le_bytes([bytes[place], bytes[place + 1]])
 }
+
+/// The sign of a number of f16.
+const SIGN: u16 = 0x8000;
 
 /// Low halves of bytes, then the high ones, each with the bit of `high` for its place as the fifth.
 fn halves(low: &[u8], high: u32, centre: i8, values: &mut [i8]) {
@@ -75,41 +102,43 @@ fn halves(low: &[u8], high: u32, centre: i8, values: &mut [i8]) {
 }
 
 fn q4_0(bytes: &[u8], block: &mut Block<'_>) {
-    block.scales[0] = number(bytes, 0);
-    halves(&bytes[2..], 0, 8, block.values);
+    // Values less eight times the scale: the scale is their offset's, too.
+    (*block.scale, *block.offset, block.offset_factors[0]) = (number(bytes, 0), number(bytes, 0), -8);
+    halves(&bytes[2..], 0, 0, block.values);
 }
 
 fn q4_1(bytes: &[u8], block: &mut Block<'_>) {
-    (block.scales[0], block.offsets[0]) = (number(bytes, 0), number(bytes, 2));
+    (*block.scale, *block.offset) = (number(bytes, 0), number(bytes, 2));
     halves(&bytes[4..], 0, 0, block.values);
 }
 
 fn q5_0(bytes: &[u8], block: &mut Block<'_>) {
-    block.scales[0] = number(bytes, 0);
+    *block.scale = number(bytes, 0);
     halves(&bytes[6..], u32::from_le_bytes([bytes[2], bytes[3], bytes[4], bytes[5]]), 16, block.values);
 }
 
 fn q5_1(bytes: &[u8], block: &mut Block<'_>) {
-    (block.scales[0], block.offsets[0]) = (number(bytes, 0), number(bytes, 2));
+    (*block.scale, *block.offset) = (number(bytes, 0), number(bytes, 2));
     halves(&bytes[8..], u32::from_le_bytes([bytes[4], bytes[5], bytes[6], bytes[7]]), 0, block.values);
 }
 
 fn q8_0(bytes: &[u8], block: &mut Block<'_>) {
-    block.scales[0] = number(bytes, 0);
+    *block.scale = number(bytes, 0);
     block.values.iter_mut().zip(&bytes[2..]).for_each(|(value, byte)| *value = *byte as i8);
 }
 
 /// The scales and minima of eight groups, six bits each, in twelve bytes.
 fn six_bits(bytes: &[u8], block: &mut Block<'_>) {
-    let (scale, least, packed) = (number(bytes, 0), number(bytes, 2), &bytes[4..16]);
+    (*block.scale, *block.offset) = (number(bytes, 0), number(bytes, 2) ^ SIGN);
+    let packed = &bytes[4..16];
     for i in 0..8 {
         let (own, minimum) = if i < 4 {
             (packed[i] & 63, packed[i + 4] & 63)
         } else {
             (packed[i + 4] & 15 | packed[i - 4] >> 6 << 4, packed[i + 4] >> 4 | packed[i] >> 6 << 4)
         };
-        block.scales[i] = scale * f32::from(own);
-        block.offsets[i] = -least * f32::from(minimum);
+        block.factors[i] = own.cast_signed();
+        block.offset_factors[i] = minimum.cast_signed();
     }
 }
 
@@ -133,9 +162,9 @@ fn q5_k(bytes: &[u8], block: &mut Block<'_>) {
 }
 
 fn q6_k(bytes: &[u8], block: &mut Block<'_>) {
-    let scale = number(bytes, 208);
-    for (place, own) in block.scales.iter_mut().zip(&bytes[192..208]) {
-        *place = scale * f32::from(*own as i8);
+    *block.scale = number(bytes, 208);
+    for (place, own) in block.factors.iter_mut().zip(&bytes[192..208]) {
+        *place = own.cast_signed();
     }
     for (part, values) in block.values.chunks_exact_mut(128).enumerate() {
         let (low, high) = (&bytes[part * 64..][..64], &bytes[128 + part * 32..][..32]);
@@ -171,9 +200,11 @@ mod tests {
             let tensor = QTensor::new(storage, (3, inputs)).unwrap();
             let expected: Vec<f32> = tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
             let rows = unpack(dtype, &bytes, inputs).unwrap();
+            assert!(!rows.nibbles || rows.values.iter().all(|value| (0..16).contains(value)), "{dtype:?}: values of four bits");
             for (i, expected) in expected.iter().enumerate() {
                 let group = i / rows.group;
-                let got = f32::from(rows.values[i]) * rows.scales[group] + rows.offsets[group];
+                let offset = rows.offsets.as_ref().map_or(0.0, |offsets| offsets.at(group));
+                let got = f32::from(rows.values[i]) * rows.scales.at(group) + offset;
                 let error = (got - expected).abs() / expected.abs().max(1e-6);
                 assert!(error < 1e-4, "{dtype:?}, value {i}: expected {expected}, got {got}");
             }

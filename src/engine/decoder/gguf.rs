@@ -15,7 +15,7 @@ use super::rope::Rotation;
 use super::weights::Tensors;
 use crate::engine::error::{EngineError, first_line};
 use crate::engine::folder::Folder;
-use crate::engine::kernels::Bytes;
+use crate::engine::kernels::{Measures, Quantized};
 
 /// The tensors of a GGUF file, under the names of Hugging Face folders.
 pub(super) struct GgufTensors {
@@ -149,7 +149,7 @@ impl GgufTensors {
                 let rows = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
                 Ok(Matrix::Wide { rows, inputs })
             }
-            other => unpack(other, &bytes, inputs).map(Matrix::Bytes).ok_or_else(|| {
+            other => unpack(other, &bytes, inputs).map(Matrix::Quantized).ok_or_else(|| {
                 let reason = format!(
                     "the tensor {name} is stored as {other:?}, which is not supported; use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16"
                 );
@@ -171,13 +171,18 @@ impl Tensors for GgufTensors {
         Ok(match matrix {
             Matrix::Wide { rows, inputs } => Matrix::Wide { rows: in_order(&rows, inputs, width), inputs },
             Matrix::Half { rows, inputs } => Matrix::Half { rows: in_order(&rows, inputs, width), inputs },
-            Matrix::Bytes(Bytes { values, scales, offsets, inputs, group }) => Matrix::Bytes(Bytes {
-                values: in_order(&values, inputs, width),
-                scales: in_order(&scales, inputs / group, width),
-                offsets: in_order(&offsets, inputs / group, width),
-                inputs,
-                group,
-            }),
+            Matrix::Quantized(rows) => {
+                let measures = |measures: Measures| Measures {
+                    large: in_order(&measures.large, measures.large.len() / outputs, width),
+                    small: in_order(&measures.small, measures.small.len() / outputs, width),
+                };
+                Matrix::Quantized(Quantized {
+                    values: in_order(&rows.values, inputs, width),
+                    scales: measures(rows.scales),
+                    offsets: rows.offsets.map(measures),
+                    ..rows
+                })
+            }
         })
     }
 

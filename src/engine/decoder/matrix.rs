@@ -1,6 +1,6 @@
 //! A weight matrix between the file and the kernels.
 
-use crate::engine::kernels::{Bytes, Packed};
+use crate::engine::kernels::{Packed, Quantized};
 
 /// A matrix as its file stores it, a row an output.
 pub(in crate::engine) enum Matrix {
@@ -19,7 +19,7 @@ pub(in crate::engine) enum Matrix {
         inputs: usize,
     },
     /// In integers with their scales.
-    Bytes(Bytes),
+    Quantized(Quantized),
 }
 
 impl Matrix {
@@ -28,9 +28,11 @@ impl Matrix {
         match self {
             Self::Wide { rows, .. } => rows,
             Self::Half { rows, .. } => rows.into_iter().map(|half| f32::from_bits(u32::from(half) << 16)).collect(),
-            Self::Bytes(Bytes { values, scales, offsets, group, .. }) => {
-                let groups = values.chunks_exact(group).zip(scales.iter().zip(&offsets));
-                groups.flat_map(|(values, (scale, offset))| values.iter().map(move |v| f32::from(*v) * scale + offset)).collect()
+            Self::Quantized(Quantized { values, scales, offsets, group, .. }) => {
+                let groups = values.chunks_exact(group).enumerate();
+                let measured =
+                    groups.map(|(i, values)| (values, scales.at(i), offsets.as_ref().map_or(0.0, |offsets| offsets.at(i))));
+                measured.flat_map(|(values, scale, offset)| values.iter().map(move |v| f32::from(*v) * scale + offset)).collect()
             }
         }
     }
@@ -40,7 +42,7 @@ impl Matrix {
         match self {
             Self::Wide { rows, inputs } => Packed::from_wide(&rows, inputs),
             Self::Half { rows, inputs } => Packed::from_half(&rows, inputs),
-            Self::Bytes(rows) => Packed::from_bytes(&rows),
+            Self::Quantized(rows) => Packed::from_quantized(&rows),
         }
     }
 }

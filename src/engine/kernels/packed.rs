@@ -3,10 +3,10 @@
 use std::ops::Range;
 use std::sync::OnceLock;
 
-use multiversion::multiversion;
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
+use super::integers::{self, Levels, Panels, Quantized, ROWS, Scratch};
 use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
 use super::tiles::{self, BLOCK_ROWS, STEP, Sums, TILE_ROWS, Tiles};
 
@@ -29,21 +29,7 @@ pub(in crate::engine) struct Packed {
 enum Weights {
     Wide(Vec<f32>),
     Half(Vec<u16>),
-    Bytes(Bytes),
-}
-
-/// Weights of a byte each: `value * scale + offset`, scale and offset being shared by a group of inputs of one output.
-pub(in crate::engine) struct Bytes {
-    /// A row of `inputs` an output; once packed, panel by panel and input by input the values of 32 outputs.
-    pub(in crate::engine) values: Vec<i8>,
-    /// A row of `inputs / group` an output; once packed, panel by panel and group by group those of 32 outputs.
-    pub(in crate::engine) scales: Vec<f32>,
-    /// As the scales.
-    pub(in crate::engine) offsets: Vec<f32>,
-    /// Values of a row.
-    pub(in crate::engine) inputs: usize,
-    /// Inputs that share a scale.
-    pub(in crate::engine) group: usize,
+    Whole(Panels),
 }
 
 /// What becomes of the sums.
@@ -82,13 +68,14 @@ pub(in crate::engine) struct Activations<'a> {
     inputs: usize,
     hands: Hands,
     tiles: OnceLock<Tiles>,
+    levels: OnceLock<Levels>,
 }
 
 impl<'a> Activations<'a> {
     /// Rows of `inputs` values, for products that `hands` work on.
     pub(in crate::engine) fn new(values: &'a [f32], inputs: usize, hands: Hands) -> Self {
         assert!(values.len().is_multiple_of(inputs), "whole rows of {inputs} inputs");
-        Self { values, inputs, hands, tiles: OnceLock::new() }
+        Self { values, inputs, hands, tiles: OnceLock::new(), levels: OnceLock::new() }
     }
 
     fn rows(&self) -> usize {
@@ -100,13 +87,28 @@ impl<'a> Activations<'a> {
         self.tiles.get_or_init(|| {
             let mut tiles = Tiles::new(self.rows(), self.inputs);
             let groups = tiles.groups().zip(self.values.chunks(TILE_ROWS * self.inputs));
-            if self.hands == Hands::Own || self.rows() <= BLOCK_ROWS {
-                groups.for_each(|(group, rows)| tiles::round(rows, self.inputs, group));
-            } else {
-                groups.collect::<Vec<_>>().into_par_iter().for_each(|(group, rows)| tiles::round(rows, self.inputs, group));
-            }
+            self.each(groups, |(group, rows)| tiles::round(rows, self.inputs, group));
             tiles
         })
+    }
+
+    /// The rows in whole numbers, made by the first matrix that asks.
+    fn levels(&self) -> &Levels {
+        self.levels.get_or_init(|| {
+            let mut levels = Levels::new(self.rows(), self.inputs);
+            let blocks = levels.blocks().zip(self.values.chunks(ROWS * self.inputs));
+            self.each(blocks, |(block, rows)| integers::round(rows, self.inputs, block));
+            levels
+        })
+    }
+
+    /// Rounds parts of the rows, several at a time where there are many.
+    fn each<T: Send>(&self, parts: impl Iterator<Item = T>, round: impl Fn(T) + Send + Sync) {
+        if self.hands == Hands::Own || self.rows() <= BLOCK_ROWS {
+            parts.for_each(round);
+        } else {
+            parts.collect::<Vec<_>>().into_par_iter().for_each(round);
+        }
     }
 }
 
@@ -116,17 +118,10 @@ impl Packed {
         Self { inputs, outputs: rows.len() / inputs, weights: Weights::Wide(panels(rows, inputs)) }
     }
 
-    /// Takes weights of a byte each.
-    pub(in crate::engine) fn from_bytes(rows: &Bytes) -> Self {
-        let (inputs, group) = (rows.inputs, rows.group);
-        let weights = Bytes {
-            values: panels(&rows.values, inputs),
-            scales: panels(&rows.scales, inputs / group),
-            offsets: panels(&rows.offsets, inputs / group),
-            inputs,
-            group,
-        };
-        Self { inputs, outputs: rows.values.len() / inputs, weights: Weights::Bytes(weights) }
+    /// Takes quantized weights.
+    pub(in crate::engine) fn from_quantized(rows: &Quantized) -> Self {
+        let (inputs, outputs) = (rows.inputs, rows.values.len() / rows.inputs);
+        Self { inputs, outputs, weights: Weights::Whole(Panels::new(rows)) }
     }
 
     /// Takes the upper halves of f32, a row of `inputs` an output.
@@ -165,9 +160,7 @@ impl Packed {
         match &self.weights {
             Weights::Wide(weights) => size_of_val(&**weights),
             Weights::Half(weights) => size_of_val(&**weights),
-            Weights::Bytes(weights) => {
-                size_of_val(&*weights.values) + size_of_val(&*weights.scales) + size_of_val(&*weights.offsets)
-            }
+            Weights::Whole(panels) => panels.bytes(),
         }
     }
 
@@ -186,14 +179,7 @@ impl Packed {
                     *place = f32::from_bits(u32::from(panel[half_place(input, within)]) << 16);
                 }
             }
-            Weights::Bytes(weights) => {
-                let groups = self.inputs / weights.group;
-                for (input, place) in row.iter_mut().enumerate() {
-                    let group = (panel * groups + input / weights.group) * PANEL + within;
-                    let value = f32::from(weights.values[(panel * self.inputs + input) * PANEL + within]);
-                    *place = value * weights.scales[group] + weights.offsets[group];
-                }
-            }
+            Weights::Whole(panels) => panels.row(panel, within, row),
         }
     }
 
@@ -203,21 +189,29 @@ impl Packed {
         assert_eq!(target.values.len(), input.rows() * target.width, "rows of the target");
         match &self.weights {
             Weights::Half(weights) if tiles::pay(self.inputs) => self.multiply_in_tiles(weights, input, target),
-            _ => self.multiply_in_vectors(input, target),
+            Weights::Half(weights) => {
+                let size = PANEL * self.inputs.next_multiple_of(STEP);
+                self.multiply_in_vectors(|index| Panel::Half(&weights[index * size..][..size]), input, target);
+            }
+            Weights::Wide(weights) => {
+                let size = PANEL * self.inputs;
+                let panel = |index| Panel::Wide { values: &weights[index * size..][..size], step: PANEL };
+                self.multiply_in_vectors(panel, input, target);
+            }
+            Weights::Whole(panels) => self.multiply_in_whole_numbers(panels, input, target),
         }
     }
 
-    fn multiply_in_vectors(&self, input: &Activations<'_>, target: Target<'_>) {
+    fn multiply_in_vectors<'a>(&self, weights: impl Fn(usize) -> Panel<'a> + Sync, input: &Activations<'_>, target: Target<'_>) {
         let grid = Grid::new(input, (CACHED_INPUTS / self.inputs).clamp(8, 128), self.outputs);
         let (onto, column) = (target.onto, target.column);
         let output = Shared::new(target.values, target.width);
         grid.run(|rows, panels| {
-            let mut wide = Vec::new();
             let values = &input.values[rows.start * self.inputs..];
             let block = Input { values, step: self.inputs, rows: rows.len(), depth: self.inputs };
             for panel in panels {
                 let count = PANEL.min(self.outputs - panel * PANEL);
-                multiply_panel(block, self.panel(panel, &mut wide), |row, sums| {
+                multiply_panel(block, weights(panel), |row, sums| {
                     // SAFETY: no other task has both this row and this panel's columns, and the slice ends with this call.
                     #[allow(unsafe_code)]
                     let place = unsafe { output.row(rows.start + row, column + panel * PANEL, count) };
@@ -253,28 +247,32 @@ impl Packed {
         });
     }
 
-    /// The panel `index`, widened into `wide` where its weights are bytes.
-    fn panel<'a>(&'a self, index: usize, wide: &'a mut Vec<f32>) -> Panel<'a> {
-        let size = PANEL * self.inputs;
-        match &self.weights {
-            Weights::Wide(weights) => Panel::Wide { values: &weights[index * size..][..size], step: PANEL },
-            Weights::Half(weights) => {
-                let size = PANEL * self.inputs.next_multiple_of(STEP);
-                Panel::Half(&weights[index * size..][..size])
+    fn multiply_in_whole_numbers(&self, weights: &Panels, input: &Activations<'_>, target: Target<'_>) {
+        let (levels, grid) = (input.levels(), Grid::new(input, TILED_ROWS, self.outputs));
+        let (onto, column) = (target.onto, target.column);
+        let output = Shared::new(target.values, target.width);
+        grid.run(|rows, panels| {
+            let (mut scratch, mut sums) = (Scratch::default(), [[0.0; PANEL]; ROWS]);
+            for panel in panels {
+                let count = PANEL.min(self.outputs - panel * PANEL);
+                weights.scratch(panel, &mut scratch);
+                for first in rows.clone().step_by(ROWS) {
+                    let (block, together) = levels.block(first / ROWS, weights.weights(panel, &scratch));
+                    integers::multiply(block, together, &mut sums);
+                    for (row, sums) in (first..first + together).zip(&sums) {
+                        // SAFETY: as in `multiply_in_vectors`.
+                        #[allow(unsafe_code)]
+                        let place = unsafe { output.row(row, column + panel * PANEL, count) };
+                        put(place, sums, onto);
+                    }
+                }
             }
-            Weights::Bytes(weights) => {
-                wide.resize(size, 0.0);
-                let groups = index * size / weights.group..(index + 1) * size / weights.group;
-                let (scales, offsets) = (&weights.scales[groups.clone()], &weights.offsets[groups]);
-                widen_bytes(&weights.values[index * size..][..size], scales, offsets, wide);
-                Panel::Wide { values: wide, step: PANEL }
-            }
-        }
+        });
     }
 }
 
 /// Rows an output, brought into panels: the values of 32 outputs side by side, input after input.
-fn panels<T: Copy + Default + Send + Sync>(rows: &[T], inputs: usize) -> Vec<T> {
+pub(super) fn panels<T: Copy + Default + Send + Sync>(rows: &[T], inputs: usize) -> Vec<T> {
     let outputs = rows.len() / inputs;
     let mut panels = vec![T::default(); outputs.next_multiple_of(PANEL) * inputs];
     panels.par_chunks_mut(PANEL * inputs).zip(rows.par_chunks(PANEL * inputs)).for_each(|(panel, rows)| {
@@ -283,22 +281,6 @@ fn panels<T: Copy + Default + Send + Sync>(rows: &[T], inputs: usize) -> Vec<T> 
         }
     });
     panels
-}
-
-/// The weights of one panel of bytes.
-#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn widen_bytes(values: &[i8], scales: &[f32], offsets: &[f32], wide: &mut [f32]) {
-    let group = values.len() / scales.len() * PANEL;
-    let groups = values.chunks_exact(group).zip(wide.chunks_exact_mut(group));
-    for ((values, wide), (scales, offsets)) in
-        groups.zip(scales.as_chunks::<PANEL>().0.iter().zip(offsets.as_chunks::<PANEL>().0))
-    {
-        for (values, wide) in values.as_chunks::<PANEL>().0.iter().zip(wide.as_chunks_mut::<PANEL>().0) {
-            for (((value, scale), offset), wide) in values.iter().zip(scales).zip(offsets).zip(wide) {
-                *wide = f32::from(*value) * scale + offset;
-            }
-        }
-    }
 }
 
 /// How a product is cut into tasks: blocks of rows times shares of panels.
@@ -352,15 +334,28 @@ fn half_place(input: usize, output: usize) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::kernels::integers::Measures;
 
     fn number(i: usize) -> f32 {
         (i * 7919 % 1009) as f32 / 1009.0 - 0.5
     }
 
+    /// Weights of a byte each, all of scale 1/128.
+    fn bytes(count: usize, inputs: usize) -> Quantized {
+        let scales = Measures { large: vec![0x2000; count / 32], small: Vec::new() };
+        let values = (0..count).map(|i| (i * 37 % 251) as u8 as i8).collect();
+        Quantized { values, nibbles: false, scales, offsets: None, inputs, group: 32 }
+    }
+
     #[test]
     fn products_agree_with_plain_loops_for_any_sizes() {
-        for (rows, inputs, outputs) in [(1, 8, 5), (3, 33, 100), (40, 7, 64), (300, 64, 70), (33, 1100, 33), (5, 353, 70)] {
-            for kind in ["wide", "half", "bytes"] {
+        for (rows, inputs, outputs) in
+            [(1, 8_usize, 5), (3, 33, 100), (40, 7, 64), (300, 64, 70), (33, 1100, 33), (5, 353, 70), (19, 320, 70)]
+        {
+            for kind in ["wide", "half", "whole"] {
+                if kind == "whole" && !inputs.is_multiple_of(integers::STEP) {
+                    continue;
+                }
                 let mut weights: Vec<f32> = (0..inputs * outputs).map(number).collect();
                 let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
                 // What the product is of: tiles round their inputs.
@@ -374,13 +369,10 @@ mod tests {
                         }
                         Packed::from_half(&halves, inputs)
                     }
-                    "bytes" => {
-                        // Groups of one input, the most that any size divides into.
-                        let values: Vec<i8> = (0..weights.len()).map(|i| (i * 37 % 251) as u8 as i8).collect();
-                        let scales: Vec<f32> = weights.iter().map(|w| w / 100.0).collect();
-                        let offsets: Vec<f32> = weights.iter().map(|w| 0.1 - w).collect();
-                        weights.iter_mut().enumerate().for_each(|(i, w)| *w = f32::from(values[i]) * scales[i] + offsets[i]);
-                        Packed::from_bytes(&Bytes { values, scales, offsets, inputs, group: 1 })
+                    "whole" => {
+                        let quantized = bytes(weights.len(), inputs);
+                        weights.iter_mut().zip(&quantized.values).for_each(|(weight, value)| *weight = f32::from(*value) / 128.0);
+                        Packed::from_quantized(&quantized)
                     }
                     _ => Packed::from_wide(&weights, inputs),
                 };
@@ -414,10 +406,11 @@ mod tests {
 
     #[test]
     fn a_row_comes_to_the_same_bits_whatever_rows_are_beside_it() {
-        let (rows, inputs, outputs) = (37, 360, 70);
+        let (rows, inputs, outputs) = (37, 352, 70);
         let weights: Vec<f32> = (0..inputs * outputs).map(number).collect();
         let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
-        for packed in [Packed::from_wide(&weights, inputs), Packed::from_rounded(&weights, inputs)] {
+        let whole = Packed::from_quantized(&bytes(weights.len(), inputs));
+        for packed in [Packed::from_wide(&weights, inputs), Packed::from_rounded(&weights, inputs), whole] {
             let product = |input: &[f32]| {
                 let mut values = vec![0.0; input.len() / inputs * outputs];
                 let target = Target { values: &mut values, width: outputs, column: 0, onto: Onto::Nothing };
