@@ -280,14 +280,14 @@ async fn race(database: &postgres::Database, set: &EmbeddingSet, id: i32, questi
         }
     });
     let client = async |number: usize| {
-        let mut taken = Vec::new();
+        let (mut taken, mut random) = (Vec::new(), StdRng::seed_from_u64(number as u64));
         for turn in 0..100 {
             let began = Instant::now();
             let page = database.store.search(query(set, &questions[(number * 31 + turn) % questions.len()])).await.unwrap();
             taken.push(began.elapsed());
             assert_eq!(page.hits.len(), 10);
-            // People read what they find.
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            // People read what they find, and not all for the same time.
+            tokio::time::sleep(Duration::from_millis(random.random_range(50..150))).await;
         }
         taken
     };
