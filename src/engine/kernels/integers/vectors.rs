@@ -82,21 +82,20 @@ fn add_up<const FORM: usize, const R: usize>(block: Block<'_>, sums: &mut [[f32;
         // SAFETY: both are of one size, and all bits are values.
         let scales = unsafe { transmute::<[f32; PANEL], [__m512; 2]>(*scales) };
         let places: &[f32; R] = first(&block.scales[step * lanes..]);
-        for row in 0..R {
-            let place = _mm512_set1_ps(places[row]);
-            for half in 0..2 {
-                let dot = _mm512_mul_ps(_mm512_cvtepi32_ps(dots[row][half]), scales[half]);
-                totals[row][half] = _mm512_fmadd_ps(dot, place, totals[row][half]);
+        for ((totals, dots), place) in totals.iter_mut().zip(&dots).zip(places) {
+            let place = _mm512_set1_ps(*place);
+            for ((total, dot), scale) in totals.iter_mut().zip(dots).zip(scales) {
+                *total = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(*dot), scale), place, *total);
             }
         }
         if let Some(offsets) = weights.offsets.get(group) {
             // SAFETY: as above.
             let offsets = unsafe { transmute::<[f32; PANEL], [__m512; 2]>(*offsets) };
             let whole: &[f32; R] = first(&block.sums[step * lanes..]);
-            for row in 0..R {
-                let whole = _mm512_set1_ps(places[row] * whole[row]);
-                for half in 0..2 {
-                    totals[row][half] = _mm512_fmadd_ps(offsets[half], whole, totals[row][half]);
+            for ((totals, place), whole) in totals.iter_mut().zip(places).zip(whole) {
+                let whole = _mm512_set1_ps(place * whole);
+                for (total, offset) in totals.iter_mut().zip(offsets) {
+                    *total = _mm512_fmadd_ps(offset, whole, *total);
                 }
             }
         }
