@@ -13,6 +13,7 @@
 
 mod budgets;
 mod generator;
+mod memory;
 mod requests;
 mod shape;
 mod walk;
@@ -56,7 +57,8 @@ pub struct BenchArgs {
     /// Measure the walk from a .parquet file to Parquet files in this folder instead, with no broker and no database
     #[arg(long, value_name = "DIR", requires = "pipeline")]
     output: Option<PathBuf>,
-    /// Measure the decoder instead, on models of random weights
+    /// Measure the decoder instead, on models of random weights: rates, ratios, how fast memory is read, and what share of that the
+    /// weights take when one row is written
     #[arg(long)]
     generator: bool,
     /// With --generator: a small shape for every figure, for a quick look
@@ -78,6 +80,9 @@ pub struct BenchArgs {
     /// in the configuration
     #[arg(long, value_name = "MODEL", conflicts_with_all = ["small", "pipeline"])]
     model: Option<PathBuf>,
+    /// With --generator: also decode behind a prefix of so many tokens that all rows share
+    #[arg(long, value_name = "TOKENS", requires = "generator")]
+    prefix: Option<usize>,
     /// Where a folder for the measurement is made, and removed afterwards
     #[arg(long, value_name = "DIR", default_value = ".tidemill")]
     data_dir: PathBuf,
@@ -126,7 +131,7 @@ async fn measure(mut config: Config, args: &BenchArgs, folder: &Path) -> Result<
             budgets::measure(&config, &model.to_string_lossy()).await
         }
         (_, _, _, given) => {
-            let models = generator::Models { scratch: folder, small: args.small, given: given.as_deref() };
+            let models = generator::Models { scratch: folder, small: args.small, given: given.as_deref(), prefix: args.prefix };
             generator::measure(&config.engine, models).await
         }
     }

@@ -21,6 +21,8 @@ mod plain;
 mod vectors;
 
 use multiversion::multiversion;
+use rayon::iter::{IndexedParallelIterator, ParallelIterator};
+use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 pub(super) use self::inputs::{Levels, round};
 use super::packed::panels;
@@ -172,17 +174,18 @@ impl Panels {
             "{inputs} inputs in groups of {group}"
         );
         assert!(rows.offsets.is_none() || group == STEP, "offsets of groups of {group}");
+        assert!(!nibbles || rows.values.iter().all(|value| (0..16).contains(value)), "values of more than four bits");
         let outputs = rows.values.len() / inputs;
         let size = size(inputs, nibbles);
         let mut values = vec![0; outputs.div_ceil(PANEL) * size];
-        for (panel, rows) in values.chunks_exact_mut(size).zip(rows.values.chunks(PANEL * inputs)) {
+        values.par_chunks_mut(size).zip(rows.values.par_chunks(PANEL * inputs)).for_each(|(panel, rows)| {
             for (output, row) in rows.chunks_exact(inputs).enumerate() {
                 for (input, value) in row.iter().enumerate() {
                     let (place, shift) = place(input, output, nibbles);
                     panel[place] |= value.cast_unsigned() << shift;
                 }
             }
-        }
+        });
         let in_panels = |measures: &Measures| measures.in_panels(inputs / group);
         Self { values, nibbles, scales: in_panels(&rows.scales), offsets: rows.offsets.as_ref().map(in_panels), inputs, group }
     }

@@ -67,34 +67,41 @@ fn add_up_rows<const FORM: usize>(block: Block<'_>, rows: usize, sums: &mut [[f3
 /// Everything is read as slices of known length: with debug assertions a read by pointer is checked each time, and takes three times as long.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_up<const FORM: usize, const R: usize>(block: Block<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+    let Block { weights, lanes, .. } = block;
     let mut totals = [[_mm512_setzero_ps(); 2]; R];
-    let mut add = |group: usize, dots| {
+    let rows = block.pairs.as_chunks::<PAIRS>().0;
+    for (group, scales) in weights.scales.iter().enumerate() {
         let step = if FORM == SHORT { group / 2 } else { group };
-        add_group(&block, (group, step), dots, &mut totals);
-    };
-    let rows = block.pairs.as_chunks::<PAIRS>().0.chunks_exact(block.lanes);
-    match FORM {
-        NIBBLES => {
-            let groups = block.weights.values.as_chunks::<{ STEP * PANEL / 2 }>().0.iter().zip(rows);
-            groups.enumerate().for_each(|(group, (values, rows))| add(group, nibbles::<R>(values, first(rows))));
+        let rows = first(&rows[step * lanes..]);
+        let dots: [[__m512i; 2]; R] = match FORM {
+            NIBBLES => nibbles(&weights.values.as_chunks().0[group], rows),
+            BYTES => bytes::<{ STEP * PANEL }, 0, R>(&weights.values.as_chunks().0[group], rows),
+            _ if group % 2 == 0 => bytes::<{ STEP * PANEL / 2 }, 0, R>(&weights.values.as_chunks().0[group], rows),
+            _ => bytes::<{ STEP * PANEL / 2 }, { PAIRS / 2 }, R>(&weights.values.as_chunks().0[group], rows),
+        };
+        // SAFETY: both are of one size, and all bits are values.
+        let scales = unsafe { transmute::<[f32; PANEL], [__m512; 2]>(*scales) };
+        let places: &[f32; R] = first(&block.scales[step * lanes..]);
+        for ((totals, dots), place) in totals.iter_mut().zip(&dots).zip(places) {
+            let place = _mm512_set1_ps(*place);
+            for ((total, dot), scale) in totals.iter_mut().zip(dots).zip(scales) {
+                *total = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(*dot), scale), place, *total);
+            }
         }
-        BYTES => {
-            let groups = block.weights.values.as_chunks::<{ STEP * PANEL }>().0.iter().zip(rows);
-            groups
-                .enumerate()
-                .for_each(|(group, (values, rows))| add(group, bytes::<R, PAIRS, 0>(values.as_chunks().0, first(rows))));
-        }
-        _ => {
-            let steps = block.weights.values.as_chunks::<{ STEP * PANEL }>().0.iter().zip(rows);
-            for (step, (values, rows)) in steps.enumerate() {
-                let (values, rows) = (values.as_chunks().0, first(rows));
-                add(2 * step, bytes::<R, { PAIRS / 2 }, 0>(&values[..PAIRS / 2], rows));
-                add(2 * step + 1, bytes::<R, { PAIRS / 2 }, { PAIRS / 2 }>(&values[PAIRS / 2..], rows));
+        if let Some(offsets) = weights.offsets.get(group) {
+            // SAFETY: as above.
+            let offsets = unsafe { transmute::<[f32; PANEL], [__m512; 2]>(*offsets) };
+            let whole: &[f32; R] = first(&block.sums[step * lanes..]);
+            for ((totals, place), whole) in totals.iter_mut().zip(places).zip(whole) {
+                let whole = _mm512_set1_ps(place * whole);
+                for (total, offset) in totals.iter_mut().zip(offsets) {
+                    *total = _mm512_fmadd_ps(offset, whole, *total);
+                }
             }
         }
     }
     for (sums, totals) in sums.iter_mut().zip(totals) {
-        // SAFETY: both are of one size, and all bits are values.
+        // SAFETY: as above.
         *sums = unsafe { transmute::<[__m512; 2], [f32; PANEL]>(totals) };
     }
 }
@@ -118,16 +125,15 @@ fn nibbles<const R: usize>(values: &[u8; STEP * PANEL / 2], rows: &[[u32; PAIRS]
     dots
 }
 
-/// The sums over a group of `COUNT` pairs of values of a byte, which begins at the pair `FIRST` of the step.
+/// The sums over a group of values of a byte, which begins at the pair `FIRST` of the step.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn bytes<const R: usize, const COUNT: usize, const FIRST: usize>(
-    values: &[[u8; 2 * PANEL]],
+fn bytes<const SIZE: usize, const FIRST: usize, const R: usize>(
+    values: &[u8; SIZE],
     rows: &[[u32; PAIRS]; R],
 ) -> [[__m512i; 2]; R] {
-    let values: &[[u8; 2 * PANEL]; COUNT] = values.first_chunk().expect("a whole group");
     let mut dots = [[_mm512_setzero_si512(); 2]; R];
-    for (i, bytes) in values.iter().enumerate() {
+    for (i, bytes) in values.as_chunks::<{ 2 * PANEL }>().0.iter().enumerate() {
         prefetch(bytes);
         // SAFETY: both are of one size, and all bits are values.
         let bytes = unsafe { transmute::<[u8; 2 * PANEL], [__m256i; 2]>(*bytes) };
@@ -144,34 +150,6 @@ fn add_pair<const R: usize>([left, right]: [__m512i; 2], rows: &[[u32; PAIRS]; R
         let x = _mm512_set1_epi32(row[pair].cast_signed());
         dots[0] = _mm512_dpwssd_epi32(dots[0], left, x);
         dots[1] = _mm512_dpwssd_epi32(dots[1], right, x);
-    }
-}
-
-/// Adds the sums over a group, which lies in step `step`, to the totals of each row.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_group<const R: usize>(
-    block: &Block<'_>,
-    (group, step): (usize, usize),
-    dots: [[__m512i; 2]; R],
-    totals: &mut [[__m512; 2]; R],
-) {
-    // SAFETY: both are of one size, and all bits are values.
-    let scales = unsafe { transmute::<[f32; PANEL], [__m512; 2]>(block.weights.scales[group]) };
-    let places: &[f32; R] = first(&block.scales[step * block.lanes..]);
-    for ((totals, dots), place) in totals.iter_mut().zip(&dots).zip(places) {
-        for ((total, dot), scale) in totals.iter_mut().zip(dots).zip(scales) {
-            *total = _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(*dot), scale), _mm512_set1_ps(*place), *total);
-        }
-    }
-    if let Some(offsets) = block.weights.offsets.get(group) {
-        // SAFETY: as above.
-        let offsets = unsafe { transmute::<[f32; PANEL], [__m512; 2]>(*offsets) };
-        let whole: &[f32; R] = first(&block.sums[step * block.lanes..]);
-        for ((totals, place), whole) in totals.iter_mut().zip(places).zip(whole) {
-            let whole = _mm512_set1_ps(place * whole);
-            totals.iter_mut().zip(offsets).for_each(|(total, offset)| *total = _mm512_fmadd_ps(offset, whole, *total));
-        }
     }
 }
 
