@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures tidemill on a GPU in one call of at most ten minutes, each figure beside what others make of the same material on the same card.
 
-    deploy/build-cuda.sh                                     # here, without a GPU; copy target/cuda/tidemill.tar.xz, tests/ and pipelines/
-    python3 tests/bench/gpu.py --binary target/cuda/release/tidemill --device cuda --out gpu.json
+    deploy/build-cuda.sh --pack                                             # without a GPU; then copy target/cuda/tidemill.tar.xz and tests/
+    python3 tests/bench/gpu.py --binary ./tidemill --out gpu.json           # on the machine with the GPU
     python3 tests/bench/gpu.py --binary target/release/tidemill --device cpu --scale 0.5    # the same on cores, on much less of everything
 
 | part | what | beside |
@@ -41,11 +41,11 @@ import material
 
 HERE = pathlib.Path(__file__).resolve().parent
 # What each part may take of the whole time; what one leaves over is the next one's.
-SHARES = {"setup": 1.0, "parity": 1.5, "encoder": 3.0, "classification": 2.0, "extraction": 1.5, "walk": 1.0}
+SHARES = {"setup": 2.0, "parity": 1.0, "encoder": 2.5, "classification": 1.75, "extraction": 1.5, "walk": 1.25}
 SIZES = {
     "cuda": {
-        "encoder": {64: 65536, 256: 16384}, "encoder_batches": [256, 1024, 4096], "classification": 1024, "prefix": 400, "own": (40, 90), "decoder_batches": [32, 128],
-        "extraction": 256, "extraction_batches": [128, 256], "walk": 100_000, "length": (40, 110), "walk_batch": 1024, "rounds": 3, "repeat": 2, "units": 8,
+        "encoder": {64: 65536, 256: 16384}, "encoder_batches": [512, 2048], "classification": 1024, "prefix": 400, "own": (40, 90), "decoder_batches": [32, 128],
+        "extraction": 256, "extraction_batches": [128, 256], "walk": 50_000, "length": (40, 110), "walk_batch": 1024, "rounds": 3, "repeat": 2, "units": 8,
     },
     "cpu": {
         "encoder": {64: 128, 256: 32}, "encoder_batches": [16], "classification": 8, "prefix": 60, "own": (8, 16), "decoder_batches": [4],
@@ -144,7 +144,7 @@ class Bench:
         started = time.monotonic()
         with tempfile.TemporaryFile("w+") as out, tempfile.TemporaryFile("w+") as error:
             # In a session of its own, so that whatever it started ends with it.
-            process = subprocess.Popen(command, stdout=out, stderr=error, env=environment(), start_new_session=True)
+            process = subprocess.Popen(command, stdout=out, stderr=error, env=environment(command[0] == str(self.options.binary)), start_new_session=True)
             try:
                 code = process.wait(max(0.1, until - time.monotonic()))
                 end = "done" if code == 0 else f"failed with {code}"
@@ -171,8 +171,10 @@ def parsed(line):
     return value if isinstance(value, dict) else None
 
 
-def environment():
-    """With the CUDA libraries of the toolkit or of Python's packages where the loader finds them."""
+def environment(is_ours):
+    """For us, with the CUDA libraries of the toolkit or of Python's packages where the loader finds them; peers bring their own."""
+    if not is_ours:
+        return dict(os.environ)
     places = [pathlib.Path("/usr/local/cuda/lib64")] + [folder for path in sys.path for folder in sorted(pathlib.Path(path).glob("nvidia/*/lib"))]
     found = [str(place) for place in places if any(place.glob("libcu*.so*")) or any(place.glob("libnvrtc.so*"))]
     known = [os.environ["LD_LIBRARY_PATH"]] if os.environ.get("LD_LIBRARY_PATH") else []
@@ -182,7 +184,7 @@ def environment():
 def machine(options):
     """What is measured, and on what."""
     binary = pathlib.Path(options.binary)
-    answer = lambda *command: subprocess.run(command, capture_output=True, text=True, env=environment())
+    answer = lambda *command: subprocess.run(command, capture_output=True, text=True, env=environment(command[0] == str(binary)))
     about = {"python": platform.python_version(), "system": platform.platform(), "cores": os.cpu_count(), "device": options.device, "scale": options.scale}
     about["binary"] = {"bytes": binary.stat().st_size, "sha256": hashlib.sha256(binary.read_bytes()).hexdigest()}
     version = answer(str(binary), "--version")
@@ -279,6 +281,15 @@ def table(reports):
     return "\n".join(lines)
 
 
+def run_all(commands, bench, until):
+    """Each command may take an even share of what is left of the part's time, so that none starves those after it."""
+    outcomes = {}
+    for left, (name, command) in zip(range(len(commands), 0, -1), commands.items()):
+        now = time.monotonic()
+        outcomes[name] = bench.run(command, now + max(0.0, until - now) / left)
+    return outcomes
+
+
 def measure(bench):
     options, started = bench.options, time.monotonic()
     document = {"machine": machine(options), "parts": []}
@@ -292,7 +303,7 @@ def measure(bench):
             continue
         try:
             bench.prepare(part)
-            outcomes = {name: bench.run(command, until) for name, command in commands.items() if command}
+            outcomes = run_all({name: command for name, command in commands.items() if command}, bench, until)
             report = finished(part, outcomes, bench)
         except (OSError, LookupError) as error:
             # A model that could not be made, most of all: its parts are told as failed, and the others go on.
@@ -316,7 +327,7 @@ def main():
     parser.add_argument("--model", type=pathlib.Path, help="all-MiniLM-L6-v2's folder; unless given, its shape with random weights")
     parser.add_argument("--shape", type=pathlib.Path, help="make_shape.py's folder; made unless given")
     parser.add_argument("--device", default="cuda", help="cuda, cuda:1 or cpu")
-    parser.add_argument("--minutes", type=float, default=10)
+    parser.add_argument("--minutes", type=float, default=9.5, help="for everything; half a minute under ten, so that the table is out before whoever set ten")
     parser.add_argument("--scale", type=float, default=1, help="of the numbers of documents")
     parser.add_argument("--only", choices=[part for part in SHARES if part != "setup"], action="append")
     parser.add_argument("--python", default=sys.executable, help="the interpreter of peers")
@@ -327,6 +338,9 @@ def main():
     options = parser.parse_args()
     if not options.binary.is_file():
         parser.error(f"there is no {options.binary}; build it with deploy/build-cuda.sh, or with cargo build --release for --device cpu")
+    options.binary = options.binary.absolute()
+    # Whoever ends the script ends what it started.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with tempfile.TemporaryDirectory(prefix="tidemill-gpu-") as folder:
         options.folder = pathlib.Path(folder)
         bench = Bench(options)

@@ -70,10 +70,10 @@ def encode(options):
     model = encoder(options, torch.bfloat16)
     for path in options.input:
         texts = [line["encode"] for line in lines(path)]
+        tokens = sum(len(ids) for ids in model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"])
         for batch in options.batch:
             vectors(model, texts[:batch], batch)
             seconds = timed(options, lambda: vectors(model, texts, batch))
-            tokens = sum(len(ids) for ids in model.tokenizer(texts, truncation=True, max_length=model.max_seq_length)["input_ids"])
             tell(peer="sentence-transformers", input=path.name, batch=batch, seconds=seconds, documents_per_second=len(texts) / seconds, tokens=tokens, tokens_per_second=tokens / seconds, version=version)
     if options.beside:
         texts = [line["encode"] for line in lines(options.beside)]
