@@ -210,8 +210,11 @@ fn file_name(name: &str) -> String {
     format!("blk.{index}.{part}.{kind}")
 }
 
-/// Rows of heads whose two halves alternate, put one half after the other.
+/// Rows of heads whose two halves alternate, put one half after the other; nothing where rows are empty.
 fn in_order<T: Copy>(rows: &[T], row: usize, width: usize) -> Vec<T> {
+    if row == 0 {
+        return Vec::new();
+    }
     let mut ordered = Vec::with_capacity(rows.len());
     for head in rows.chunks_exact(width * row) {
         for start in [0, 1] {
@@ -260,5 +263,6 @@ mod tests {
     #[test]
     fn interleaved_heads_are_put_half_after_half() {
         assert_eq!(in_order(&[0, 10, 2, 12, 1, 11, 3, 13], 2, 4), [0, 10, 1, 11, 2, 12, 3, 13]);
+        assert!(in_order::<i8>(&[], 0, 4).is_empty());
     }
 }
