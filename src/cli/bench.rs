@@ -103,7 +103,7 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
 
 async fn of_budgets(mut config: Config, model: Option<&Path>) -> Result<Value> {
     with_models(&mut config).await?;
-    budgets::measure(&config, &model.unwrap_or(Path::new("")).to_string_lossy()).await
+    budgets::measure(&config, &model.unwrap_or(Path::new("")).to_string_lossy(), budgets::THOROUGH).await
 }
 
 async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Path) -> Result<Value> {
