@@ -19,7 +19,7 @@ use serde::Deserialize;
 
 use crate::access::DEFAULT_TENANT;
 
-pub use device::ComputeDevice;
+pub use device::{ComputeDevice, ComputeDevices};
 pub use engine::EngineConfig;
 pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
 pub use load::{ConfigError, Flag};

@@ -92,6 +92,7 @@ metrics! {
     device_busy: CounterVec = "tidemill_device_busy_seconds_total", "Time a device spent computing.", ["device"];
     queue_depth: IntGauge = "tidemill_engine_queue_tokens", "Tokens waiting for a device.";
     engine_seconds: Histogram = "tidemill_engine_batch_seconds", "Device time of one token batch.";
+    device_idle: CounterVec = "tidemill_device_idle_seconds_total", "Time that a device did not compute, by what it waited for: no_work, tokenizing, forming (a batch was formed) or answering (answers were handed out); with the busy time it adds up to all of it.", ["device", "cause"];
     engine_batch_tokens: IntGaugeVec = "tidemill_engine_batch_tokens", "Tokens of one batch of an encoder, as it is configured or was measured.", ["model", "device"];
     step_seconds: HistogramVec = "tidemill_generator_step_seconds", "Time of one step of a generator.", ["model"];
     generator_rows: IntGaugeVec = "tidemill_generator_rows", "Sequences that a generator is reading or writing.", ["model"];

@@ -128,7 +128,7 @@ async fn measure(mut config: Config, args: &BenchArgs, folder: &Path) -> Result<
         }
         (_, _, _, Some(model)) if args.budgets => {
             with_models(&mut config).await?;
-            budgets::measure(&config, &model.to_string_lossy()).await
+            budgets::measure(&config, &model.to_string_lossy(), budgets::THOROUGH).await
         }
         (_, _, _, given) => {
             let models = generator::Models { scratch: folder, small: args.small, given: given.as_deref(), prefix: args.prefix };

@@ -4,6 +4,8 @@ use std::fmt;
 use std::str::FromStr;
 
 use serde::Deserialize;
+use serde::de::value::SeqAccessDeserializer;
+use serde::de::{Deserializer, Error, SeqAccess, Visitor};
 
 /// A device that models compute on.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
@@ -48,9 +50,79 @@ impl fmt::Display for ComputeDevice {
     }
 }
 
+/// The devices of a process: one, or several that share the work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComputeDevices(Vec<ComputeDevice>);
+
+impl ComputeDevices {
+    /// The devices, in the order of the configuration; at least one.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = ComputeDevice> {
+        self.0.iter().copied()
+    }
+}
+
+impl Default for ComputeDevices {
+    fn default() -> Self {
+        ComputeDevice::default().into()
+    }
+}
+
+impl From<ComputeDevice> for ComputeDevices {
+    fn from(device: ComputeDevice) -> Self {
+        Self(vec![device])
+    }
+}
+
+impl TryFrom<Vec<ComputeDevice>> for ComputeDevices {
+    type Error = String;
+
+    fn try_from(devices: Vec<ComputeDevice>) -> Result<Self, String> {
+        let Some(first) = devices.first() else {
+            return Err("the list of devices is empty; name one, or leave the setting out".into());
+        };
+        let cpus = devices.iter().filter(|device| **device == ComputeDevice::Cpu).count();
+        if cpus > 0 && cpus < devices.len() {
+            let reason = "the cores and a GPU cannot share the work, for they round in different ways and a row would depend on where it \
+                          was computed; name GPUs only, or \"cpu\"";
+            return Err(reason.into());
+        }
+        let twice = devices.iter().enumerate().find(|(place, device)| devices[..*place].contains(device));
+        match twice {
+            Some((_, device)) if *first != ComputeDevice::Cpu => Err(format!("{device} is named twice; name each GPU once")),
+            _ => Ok(Self(devices)),
+        }
+    }
+}
+
+/// One device, several in a list, or several in one text with commas, as a variable of the environment brings them.
+impl<'de> Deserialize<'de> for ComputeDevices {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Named;
+
+        impl<'de> Visitor<'de> for Named {
+            type Value = Vec<ComputeDevice>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a device or a list of devices")
+            }
+
+            fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+                text.split(',').map(|name| name.trim().parse().map_err(E::custom)).collect()
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, devices: A) -> Result<Self::Value, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(devices))
+            }
+        }
+
+        deserializer.deserialize_any(Named)?.try_into().map_err(D::Error::custom)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::Config;
 
     #[test]
     fn devices_are_written_as_operators_know_them() {
@@ -67,6 +139,39 @@ mod tests {
         for text in ["gpu", "cuda:", "cuda:-1", "CUDA", ""] {
             let error = text.parse::<ComputeDevice>().unwrap_err();
             assert!(error.contains(&format!("{text:?} is no device")) && error.contains("\"cuda:1\""), "{error}");
+        }
+    }
+    /// The devices of a file, or what is said against them.
+    fn configured(value: &str) -> Result<ComputeDevices, String> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tidemill.toml");
+        std::fs::write(&path, format!("[engine]\ndevice = {value}\n")).unwrap();
+        Config::layered(Some(&path), [], &[]).map(|config| config.engine.device).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn several_devices_are_a_list_or_a_text_with_commas() {
+        let both = ComputeDevices(vec![ComputeDevice::Cuda(0), ComputeDevice::Cuda(1)]);
+        assert_eq!(configured("[\"cuda:0\", \"cuda:1\"]"), Ok(both.clone()));
+        assert_eq!(configured("[\"cpu\", \"cpu\"]").unwrap().iter().len(), 2);
+        assert_eq!(configured("\"cuda:1\""), Ok(ComputeDevice::Cuda(1).into()));
+        let variable = ("TIDEMILL_ENGINE__DEVICE".to_owned(), "cuda, cuda:1".to_owned());
+        assert_eq!(Config::layered(None, [variable], &[]).unwrap().engine.device, both);
+        assert_eq!(Config::default().engine.device, ComputeDevice::Cpu.into());
+    }
+
+    #[test]
+    fn devices_that_cannot_share_the_work_are_refused() {
+        let cases = [
+            ("[]", "empty"),
+            ("[\"cuda:0\", \"cuda\"]", "cuda:0 is named twice"),
+            ("[\"cuda:0\", \"cpu\"]", "GPUs only"),
+            ("[\"cpu\", \"gpu\"]", "\"gpu\" is no device"),
+            ("3", "a device or a list of devices"),
+        ];
+        for (value, reason) in cases {
+            let error = configured(value).unwrap_err();
+            assert!(error.contains("`engine.device") && error.contains(reason), "{value}: {error}");
         }
     }
 }

@@ -5,15 +5,15 @@ use std::fmt;
 use serde::Deserialize;
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 
-use super::device::ComputeDevice;
+use super::device::ComputeDevices;
 
 /// The model host.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct EngineConfig {
-    /// Where models compute: `cpu`, `cuda`, or `cuda:1` for the second GPU.
-    pub device: ComputeDevice,
-    /// Threads of the CPU device; all cores unless told.
+    /// Where models compute: `cpu`, `cuda`, or `cuda:1` for the second GPU; or a list of these, which share the work.
+    pub device: ComputeDevices,
+    /// Threads of the CPU device, or of all of them together; all cores unless told.
     pub threads: Option<usize>,
     /// Tokens of one batch of an encoder; measured for each of them unless told, which `"auto"` says, too.
     #[serde(deserialize_with = "batch_tokens")]

@@ -1,10 +1,10 @@
-//! The device thread: the only one that computes, together with the cores it was given, or that tells a GPU what to compute.
+//! A device's thread: the only one that computes there, together with the cores it was given, or that tells a GPU what to compute.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
 
@@ -13,16 +13,19 @@ use super::error::EngineError;
 use super::generation::{Counts, GeneratorHost, Job};
 use super::model::{Host, Model};
 use super::queue::Queue;
+use super::watch::{Activity, Idle, Spent, Watch};
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 
-/// The state of the device that callers may look at.
+/// How long a device waits at most before its wait is counted, though it goes on: well below what anybody waits between two looks at it.
+const COUNTED: Duration = Duration::from_secs(1);
+
+/// The state of a device that callers may look at.
 #[derive(Default)]
 pub(super) struct DeviceState {
     failure: OnceLock<String>,
     tokens: AtomicU64,
     batches: AtomicU64,
-    busy_nanos: AtomicU64,
     steps: AtomicU64,
     prompt_tokens: AtomicU64,
     generated_tokens: AtomicU64,
@@ -31,7 +34,7 @@ pub(super) struct DeviceState {
     name: String,
 }
 
-/// What the device has done since the engine started.
+/// What devices have done since the engine started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineStats {
     /// Tokens run through models.
@@ -52,6 +55,26 @@ pub struct EngineStats {
     pub preemptions: u64,
     /// Time spent computing.
     pub busy: Duration,
+    /// Time spent otherwise.
+    pub idle: Idle,
+}
+
+impl std::iter::Sum for EngineStats {
+    fn sum<I: Iterator<Item = Self>>(all: I) -> Self {
+        all.fold(Self::default(), |mut sum, one| {
+            sum.tokens += one.tokens;
+            sum.padding += one.padding;
+            sum.batches += one.batches;
+            sum.steps += one.steps;
+            sum.prompt_tokens += one.prompt_tokens;
+            sum.generated_tokens += one.generated_tokens;
+            sum.prefix_tokens_saved += one.prefix_tokens_saved;
+            sum.preemptions += one.preemptions;
+            sum.busy += one.busy;
+            sum.idle += one.idle;
+            sum
+        })
+    }
 }
 
 impl DeviceState {
@@ -68,8 +91,8 @@ impl DeviceState {
         }
     }
 
-    /// What the device has done so far.
-    pub(super) fn stats(&self) -> EngineStats {
+    /// What the device has done so far, in the time that it has spent.
+    pub(super) fn stats(&self, spent: Spent) -> EngineStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EngineStats {
             tokens: read(&self.tokens),
@@ -81,11 +104,12 @@ impl DeviceState {
             generated_tokens: read(&self.generated_tokens),
             prefix_tokens_saved: read(&self.prefix_tokens_saved),
             preemptions: read(&self.preemptions),
-            busy: Duration::from_nanos(read(&self.busy_nanos)),
+            busy: spent.busy,
+            idle: spent.idle,
         }
     }
 
-    fn count(&self, counts: Counts, busy: Duration) {
+    fn count(&self, counts: Counts) {
         let add = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
         add(&self.tokens, counts.tokens);
         add(&self.steps, counts.steps);
@@ -93,16 +117,17 @@ impl DeviceState {
         add(&self.generated_tokens, counts.generated);
         add(&self.prefix_tokens_saved, counts.prefix_tokens_saved);
         add(&self.preemptions, counts.preemptions);
-        add(&self.busy_nanos, busy.as_nanos() as u64);
-        METRICS.device_busy.with_label_values(&[&*self.name]).inc_by(busy.as_secs_f64());
     }
 }
 
-/// The device with its cores.
+/// A device with its cores.
 pub(super) struct Device {
+    /// Its place among the engine's devices.
+    pub(super) place: usize,
     pub(super) models: Arc<[Model]>,
     pub(super) state: Arc<DeviceState>,
     pub(super) queue: Arc<Queue>,
+    pub(super) watch: Arc<Watch>,
     /// Jobs for generators, each with its model's place in the engine's list.
     pub(super) jobs: Receiver<(usize, Job)>,
     /// Generators, each with its place.
@@ -128,12 +153,13 @@ impl Device {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
         // Handing over without a buffer means that exactly one batch is ready while another is computed.
         let (prepared, batches) = crossbeam_channel::bounded::<TokenBatch>(0);
-        let (queue, budgets) = (self.queue.clone(), self.budgets.clone());
+        let (queue, watch, place, budgets) = (self.queue.clone(), self.watch.clone(), self.place, self.budgets.clone());
         let form = move || {
-            while let Some(batch) = queue.take(&budgets) {
+            while let Some(batch) = queue.take(place, &budgets) {
                 if prepared.send(batch).is_err() {
                     return;
                 }
+                watch.handed(place);
             }
         };
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
@@ -144,7 +170,10 @@ impl Device {
                 let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next)));
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
-                    Ok(Ok(false)) => return,
+                    Ok(Ok(false)) => {
+                        self.watch.turn(self.place, Activity::Ended);
+                        return;
+                    }
                     Ok(Err(e)) => e.to_string(),
                     Err(panic) => panic_text(&*panic),
                 };
@@ -166,9 +195,13 @@ impl Device {
                 Err(TryRecvError::Disconnected) => Next::Closed,
             };
         }
-        select! {
-            recv(batches) -> batch => batch.map_or(Next::Closed, Next::Batch),
-            recv(self.jobs) -> job => job.map_or(Next::Closed, |(index, job)| Next::Job(index, job)),
+        self.watch.turn(self.place, Activity::Waiting);
+        loop {
+            select! {
+                recv(batches) -> batch => return batch.map_or(Next::Closed, Next::Batch),
+                recv(self.jobs) -> job => return job.map_or(Next::Closed, |(index, job)| Next::Job(index, job)),
+                default(COUNTED) => self.watch.count(),
+            }
         }
     }
 
@@ -182,6 +215,7 @@ impl Device {
             }
             Next::Job(..) => {
                 if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
+                    self.watch.turn(self.place, Activity::Answering);
                     self.submit(index, job);
                 }
             }
@@ -192,9 +226,10 @@ impl Device {
             self.submit(index, job);
         }
         for (_, host) in self.hosts.iter_mut().filter(|(_, host)| !host.is_idle()) {
-            let start = Instant::now();
+            self.watch.turn(self.place, Activity::Computing);
             let counts = self.pool.install(|| host.step())?;
-            self.state.count(counts, start.elapsed());
+            self.watch.turn(self.place, Activity::Answering);
+            self.state.count(counts);
         }
         Ok(true)
     }
@@ -213,9 +248,9 @@ impl Device {
         );
         let model = &self.models[batch.model];
         let Host::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
-        let start = Instant::now();
+        self.watch.turn(self.place, Activity::Computing);
         let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
-        let busy = start.elapsed();
+        let busy = self.watch.turn(self.place, Activity::Answering);
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens() as f64;
         for (waiting, values) in batch.waiting.iter().zip(rows) {
@@ -230,16 +265,16 @@ impl Device {
     fn account(&self, model: &Model, tokens: usize, busy: Duration) {
         self.state.tokens.fetch_add(tokens as u64, Ordering::Relaxed);
         self.state.batches.fetch_add(1, Ordering::Relaxed);
-        self.state.busy_nanos.fetch_add(busy.as_nanos() as u64, Ordering::Relaxed);
         METRICS.tokens.with_label_values(&[&*model.info.name]).inc_by(tokens as u64);
         METRICS.padding.with_label_values(&[&*model.info.name]).inc_by(0);
-        METRICS.device_busy.with_label_values(&[&*self.state.name]).inc_by(busy.as_secs_f64());
         METRICS.engine_seconds.observe(busy.as_secs_f64());
     }
 
-    /// Takes the device out of service. Everyone who waits sees the channel close and finds the reason here.
+    /// Takes the device out of service, and the engine with it: the queue ends, and the other devices with it. Everyone who waits sees
+    /// the channel close and finds the reason here.
     fn fail(&self, reason: &str) {
-        let reason = format!("the device thread stopped: {reason}; restart the process");
+        self.watch.turn(self.place, Activity::Ended);
+        let reason = format!("{}: the device thread stopped: {reason}; restart the process", self.state.name);
         tracing::error!(device = self.state.name, reason, "device out of order");
         let _ = self.state.failure.set(reason);
         self.queue.close();

@@ -1,20 +1,22 @@
 //! The model host: models in memory, token batches, and the threads that compute.
 //!
 //! ```text
-//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens, fair ─ TokenBatch ─┬ device thread
-//!   ▲                                                        ├ Job ─────────── Scheduler of a generator ────┘      │
+//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens, fair ─ TokenBatch ─┬ a device's thread
+//!   ▲                                                        ├ Job ─ Dispatch ─ Scheduler of a generator ───┘      │
 //!   │                                                        └ RemoteModel: a server ────────────────────┐         │
 //!   └──────────────────────── answers in the order of the requests ◀───── rows, completions, scores ─────┴─────────┘
 //! ```
 //!
 //! Models compute on the cores of this machine with the arithmetic of `kernels`, or with candle's tensors on a GPU: `tensors` has the same
-//! forward passes for that. Async code never touches a model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`;
-//! to add a decoder: one arm in `decoder/config.rs`, and what is new about it in the two forward passes.
+//! forward passes for that. Several devices take batches from one queue, and jobs are dispatched among them. Async code never touches a
+//! model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`; to add a decoder: one arm in `decoder/config.rs`, and
+//! what is new about it in the two forward passes.
 
 mod batch;
 mod budget;
 mod decoder;
 mod device;
+mod dispatch;
 mod encoder;
 mod error;
 mod folder;
@@ -28,19 +30,21 @@ mod prompt;
 mod queue;
 mod remote;
 mod request;
+mod room;
 mod schema;
+mod start;
 mod tensors;
 mod tokens;
+mod watch;
 mod weights;
 
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 
 pub use budget::Tuning;
 pub use device::EngineStats;
@@ -51,32 +55,19 @@ pub use request::{
     Prompt, Request, Role, Sampling, Score, Work,
 };
 pub use schema::Schema;
+pub use watch::Idle;
 
-use crate::config::{EngineConfig, ModelConfig};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
 use crate::outcome::Span;
 use batch::Row;
-use budget::{Place, Tuner};
-use device::{Device, DeviceState};
-use generation::{GeneratorHost, Job, Prepared};
+use device::DeviceState;
+use dispatch::Dispatch;
+use generation::Prepared;
 use model::{Host, Model};
 use plan::{Plan, Results};
 use queue::{Part, Queue, Waiting};
-use tensors::Accelerator;
-
-/// Tokens of a batch for each core: several parts of the size that a core takes at once, and under a second of work, so that a
-/// search query never waits long behind a backlog.
-const BATCH_TOKENS_PER_CORE: usize = 2048;
-
-/// Tokens of a batch for a GPU: enough that its products are large, and a tenth of a second of work.
-const BATCH_TOKENS_OF_GPU: usize = 32 << 10;
-
-/// Batches' worth of tokens that may wait. Enough that the device never runs dry, few enough that nobody waits long.
-const QUEUED_BATCHES: usize = 4;
-
-/// Tokens of prompts and answers that may wait for generators or be on their way through them: several times what goes over a device
-/// at once, and a few megabytes of memory.
-const GENERATOR_TOKENS: usize = 1 << 18;
+use room::Room;
+use watch::{Preparing, Watch};
 
 /// The model host. A clone is another handle on the same models; the last one dropped stops the threads.
 #[derive(Clone)]
@@ -86,10 +77,12 @@ pub struct Engine {
 }
 
 struct Inner {
+    /// As the first device has them; their tokenizers serve all devices.
     models: Arc<[Model]>,
     queue: Arc<Queue>,
-    state: Arc<DeviceState>,
-    jobs: crossbeam_channel::Sender<(usize, Job)>,
+    watch: Arc<Watch>,
+    devices: Vec<Arc<DeviceState>>,
+    dispatch: Dispatch,
     /// For encoders.
     room: Room,
     /// For generators.
@@ -100,96 +93,7 @@ struct Inner {
     usual: usize,
 }
 
-/// How many tokens may wait. Each priority has room of its own, or what goes first would wait for a place behind what does not.
-struct Room {
-    live: Arc<Semaphore>,
-    backfill: Arc<Semaphore>,
-    capacity: usize,
-}
-
-impl Room {
-    fn new(tokens: usize) -> Self {
-        let capacity = tokens.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
-        let semaphore = || Arc::new(Semaphore::new(capacity));
-        Self { live: semaphore(), backfill: semaphore(), capacity }
-    }
-
-    fn of(&self, priority: Priority) -> &Arc<Semaphore> {
-        match priority {
-            Priority::Live => &self.live,
-            Priority::Backfill => &self.backfill,
-        }
-    }
-
-    /// Waits for room for so many tokens; for all there is, where they are more.
-    async fn take(&self, priority: Priority, tokens: usize) -> Option<OwnedSemaphorePermit> {
-        let permits = tokens.min(self.capacity) as u32;
-        self.of(priority).clone().acquire_many_owned(permits).await.ok()
-    }
-}
-
 impl Engine {
-    /// Loads every model and starts the threads. Reads gigabytes where models are large: call it where blocking is fine.
-    pub fn start(config: &EngineConfig, models: &BTreeMap<String, ModelConfig>) -> Result<Self, EngineError> {
-        Self::start_with(config, models, &Tuning::default())
-    }
-
-    /// The same, with token budgets of encoders that are remembered or measured, as `tuning` says.
-    pub fn start_with(
-        config: &EngineConfig,
-        models: &BTreeMap<String, ModelConfig>,
-        tuning: &Tuning,
-    ) -> Result<Self, EngineError> {
-        Self::start_on(Accelerator::open(config.device)?, config, models, tuning)
-    }
-
-    /// Starts the models on an accelerator, or on the cores of this machine where there is none.
-    fn start_on(
-        accelerator: Option<Accelerator>,
-        config: &EngineConfig,
-        models: &BTreeMap<String, ModelConfig>,
-        tuning: &Tuning,
-    ) -> Result<Self, EngineError> {
-        kernels::check_processor().map_err(EngineError::Processor)?;
-        let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let threads = config.threads.unwrap_or(cores).max(1);
-        let usual = if accelerator.is_some() { BATCH_TOKENS_OF_GPU } else { threads * BATCH_TOKENS_PER_CORE };
-        let load = |(name, config): (&String, &ModelConfig)| Model::load(name, config, accelerator.as_ref());
-        let models: Arc<[Model]> = models.iter().map(load).collect::<Result<_, _>>()?;
-        let name = accelerator.as_ref().map_or("cpu", Accelerator::name).to_owned();
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(threads)
-            .thread_name(|i| format!("device-{i}"))
-            .build()
-            .map_err(|e| EngineError::NoThreads(e.to_string()))?;
-        let kind = match &accelerator {
-            Some(accelerator) => accelerator.kind(),
-            None => format!("{threads} threads of {}", budget::processor()),
-        };
-        let budgets =
-            Tuner::new(config.batch_tokens, tuning).budgets(&models, &Place { name: &name, kind, usual, pool: &pool })?;
-        let (queue, state) = (Arc::new(Queue::default()), Arc::new(DeviceState::new(name)));
-        let (jobs, received) = crossbeam_channel::unbounded();
-        let mut hosts = Vec::new();
-        for index in 0..models.len() {
-            hosts.extend(GeneratorHost::new(&models, index, config, accelerator.as_ref())?.map(|host| (index, host)));
-        }
-        let device = Device {
-            models: models.clone(),
-            state: state.clone(),
-            queue: queue.clone(),
-            jobs: received,
-            hosts,
-            pool,
-            budgets: budgets.clone(),
-        };
-        device.start()?;
-        let largest = budgets.iter().copied().max().unwrap_or(usual);
-        let (room, job_room) = (Room::new(QUEUED_BATCHES * largest), Room::new(GENERATOR_TOKENS));
-        let inner = Arc::new(Inner { models, queue, state, jobs, room, job_room, budgets, usual });
-        Ok(Self { inner, priority: Priority::Live })
-    }
-
     /// A handle on the same models whose requests have another priority.
     #[must_use]
     pub fn with_priority(&self, priority: Priority) -> Self {
@@ -216,14 +120,16 @@ impl Engine {
         budget::candidates(self.inner.usual)
     }
 
-    /// Whether the device computes; the reason where it does not.
+    /// Whether all devices compute; the first that does not and why. Work for a device that is out of order would wait in vain, and only
+    /// a new process has a new one: so one is enough for the engine to be out of order.
     pub fn health(&self) -> Result<(), Transient> {
-        self.inner.state.health()
+        self.inner.devices.iter().try_for_each(|device| device.health())
     }
 
-    /// What the device has done since the engine started.
+    /// What the devices have done since the engine started, all together.
     pub fn stats(&self) -> EngineStats {
-        self.inner.state.stats()
+        let devices = self.inner.devices.iter().enumerate();
+        devices.map(|(place, device)| device.stats(self.inner.watch.spent(place))).sum()
     }
 
     /// Does the work: one answer or failure a request, in order. Fails as a whole where the device or a server is out of order.
@@ -231,11 +137,15 @@ impl Engine {
     /// Sequences of concurrent calls share batches and steps. What is equal within a call is computed once.
     pub async fn run(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         self.health()?;
+        let preparing = self.inner.watch.preparing();
         let models = self.inner.models.clone();
         let mut plan = blocking(move || Plan::make(&models, &requests)).await?;
         let answers = plan.take_answers();
-        let (rows, generated, remote) =
-            futures::try_join!(self.rows(&plan.sequences), self.generate(plan.jobs), self.ask(&plan.remote))?;
+        let (rows, generated, remote) = futures::try_join!(
+            self.rows(&plan.sequences, preparing.clone()),
+            self.generate(plan.jobs, preparing),
+            self.ask(&plan.remote)
+        )?;
         Ok(answers.finish(&Results { rows, generated, remote }))
     }
 
@@ -266,18 +176,31 @@ impl Engine {
         })
     }
 
-    /// Hands the jobs to the device and waits for what comes of them.
-    async fn generate(&self, jobs: Vec<(usize, Prepared)>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+    /// Hands the jobs to the devices and waits for what comes of them.
+    async fn generate(
+        &self,
+        jobs: Vec<(usize, Prepared)>,
+        preparing: Preparing,
+    ) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         let (reply, mut replies) = mpsc::unbounded_channel();
         let mut answers: Vec<Option<Result<Answer, Failure>>> = vec![None; jobs.len()];
+        let mut loads = Vec::with_capacity(jobs.len());
         for (index, (model, prepared)) in jobs.into_iter().enumerate() {
-            let room = self.inner.job_room.take(self.priority, prepared.weight()).await.ok_or_else(|| self.stopped())?;
+            let tokens = prepared.weight();
+            let room = self.inner.job_room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?;
+            // Before a device is chosen, what is done already has to be off its account.
+            while let Ok((index, answer)) = replies.try_recv() {
+                answers[index] = Some(answer);
+                loads[index] = None;
+            }
             let job = prepared.into_job(self.priority, index, reply.clone(), room);
-            self.inner.jobs.send((model, job)).map_err(|_| self.stopped())?;
+            let load = self.inner.dispatch.send(model, tokens, job).ok_or_else(|| self.stopped())?;
+            loads.push(Some(load));
         }
-        drop(reply);
+        drop((reply, preparing));
         while let Some((index, answer)) = replies.recv().await {
             answers[index] = Some(answer);
+            loads[index] = None;
         }
         // A job that was dropped on the way leaves a hole: the device has stopped.
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
@@ -299,7 +222,7 @@ impl Engine {
     }
 
     /// Queues the sequences and waits for their rows.
-    async fn rows(&self, sequences: &[(usize, Arc<[u32]>)]) -> Result<Vec<Result<Row, Poison>>, Transient> {
+    async fn rows(&self, sequences: &[(usize, Arc<[u32]>)], preparing: Preparing) -> Result<Vec<Result<Row, Poison>>, Transient> {
         let inner = &*self.inner;
         let (reply, mut replies) = mpsc::unbounded_channel();
         let mut indexed: Vec<usize> = (0..sequences.len()).collect();
@@ -324,7 +247,7 @@ impl Engine {
             inner.queue.push(Part { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
             rest = &rest[count..];
         }
-        drop(reply);
+        drop((reply, preparing));
         let mut rows: Vec<Option<Result<Row, Poison>>> = vec![None; sequences.len()];
         while let Some((index, row)) = replies.recv().await {
             rows[index] = Some(row);
@@ -334,7 +257,7 @@ impl Engine {
     }
 
     fn stopped(&self) -> Transient {
-        let reason = "the device thread stopped; restart the process".to_owned();
+        let reason = "the devices' threads stopped; restart the process".to_owned();
         self.health().err().unwrap_or(Transient { component: Component::Model, reason })
     }
 }

@@ -1,4 +1,4 @@
-//! The queue in front of the device: bounded by tokens, fair between callers.
+//! The queue in front of the devices: bounded by tokens, fair between callers.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -8,6 +8,7 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::batch::{Row, TokenBatch};
 use super::request::Priority;
+use super::watch::Watch;
 use crate::failure::Poison;
 use crate::metrics::METRICS;
 
@@ -36,10 +37,10 @@ pub(super) struct Part {
 }
 
 /// The parts that wait: live ones before others, then in order of arrival.
-#[derive(Default)]
 pub(super) struct Queue {
     state: Mutex<State>,
     changed: Condvar,
+    watch: Arc<Watch>,
 }
 
 #[derive(Default)]
@@ -54,6 +55,11 @@ struct State {
 struct Parts(VecDeque<Part>);
 
 impl Queue {
+    /// An empty queue in front of the devices that are watched.
+    pub(super) fn new(watch: Arc<Watch>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), watch }
+    }
+
     fn lock(&self) -> MutexGuard<'_, State> {
         // The state is whole between any two statements that can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
@@ -65,7 +71,9 @@ impl Queue {
         if !state.closed {
             METRICS.queue_depth.add(part.waiting.iter().map(|w| w.ids.len() as i64).sum());
             state.lane(part.priority).0.push_back(part);
-            self.changed.notify_one();
+            self.watch.queued(true);
+            // All of them: it may be another device's turn than that of the one who wakes first.
+            self.changed.notify_all();
         }
     }
 
@@ -77,19 +85,31 @@ impl Queue {
             let dropped: usize = state.lane(priority).0.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
             METRICS.queue_depth.sub(dropped as i64);
         }
+        self.watch.queued(false);
         self.changed.notify_all();
     }
 
-    /// Waits for work and takes a batch of about as many tokens as the model's place in `budgets` says; none once the queue is closed.
-    pub(super) fn take(&self, budgets: &[usize]) -> Option<TokenBatch> {
+    /// Waits for work and takes a batch for the device at `place`, of about as many tokens as the model's place in `budgets` says; none
+    /// once the queue is closed. A device that computes takes a batch ahead only where no other one has nothing to do.
+    pub(super) fn take(&self, place: usize, budgets: &[usize]) -> Option<TokenBatch> {
         let mut state = self.lock();
         loop {
             if state.closed {
                 return None;
             }
-            if let Some((model, waiting)) = state.live.draw(budgets).or_else(|| state.backfill.draw(budgets)) {
+            let drawn = match self.watch.leaves(place) {
+                true => None,
+                false => state.live.draw(budgets).or_else(|| state.backfill.draw(budgets)),
+            };
+            if let Some((model, waiting)) = drawn {
+                let rest = !state.live.0.is_empty() || !state.backfill.0.is_empty();
                 if waiting.is_empty() {
+                    self.watch.queued(rest);
                     continue;
+                }
+                self.watch.drawn(place, rest);
+                if rest {
+                    self.changed.notify_all();
                 }
                 METRICS.queue_depth.sub(waiting.iter().map(|w| w.ids.len() as i64).sum());
                 drop(state);

@@ -21,17 +21,25 @@ use crate::config::{Config, ConfigError, EngineConfig, ModelConfig};
 use crate::engine::{Chunking, Engine, ModelKind, Request, Tuning, Work};
 use crate::nearest::suggestion;
 
-/// Times that each budget is measured.
-const ROUNDS: usize = 5;
-/// Seconds that one of these is to take.
-const SECONDS: f64 = 1.5;
+/// How thoroughly each budget is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    /// Times that it is.
+    rounds: usize,
+    /// Seconds that one of these is to take.
+    seconds: f64,
+}
+
+/// What tells budgets apart that differ by a few in a hundred.
+pub(super) const THOROUGH: Extent = Extent { rounds: 5, seconds: 1.5 };
+
 /// Calls at the same time, as the batches of a few partitions are.
 const CALLS: usize = 8;
 /// Words of texts, in turns.
 const LENGTHS: [usize; 8] = [180, 18, 90, 30, 11, 140, 45, 70];
 
 /// Measures the model that the configuration calls `name`.
-pub(super) async fn measure(config: &Config, name: &str) -> Result<Value> {
+pub(super) async fn measure(config: &Config, name: &str, extent: Extent) -> Result<Value> {
     let Some(model) = config.models.get(name) else {
         let hint = suggestion(name, config.models.keys().map(String::as_str));
         return Err(ConfigError(format!("there is no model {name:?}; {hint}")).into());
@@ -45,9 +53,9 @@ pub(super) async fn measure(config: &Config, name: &str) -> Result<Value> {
     budgets.extend(budgets.last().map(|largest| largest * 2));
     let pace = bench.rate(&engine, 64).await?;
     drop(engine);
-    let texts = (pace.texts * SECONDS).ceil().max(CALLS as f64) as usize;
+    let texts = (pace.texts * extent.seconds).ceil().max(CALLS as f64) as usize;
     let mut rates: BTreeMap<usize, Vec<f64>> = BTreeMap::new();
-    for round in 0..ROUNDS {
+    for round in 0..extent.rounds {
         // There and back, so that what changes slowly changes nothing.
         if round > 0 {
             budgets.reverse();
@@ -118,6 +126,34 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+
+    fn tiny() -> Config {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-xlm-roberta");
+        let writer = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/generators/qwen2");
+        let models = [("tiny", folder), ("writer", writer)];
+        Config {
+            models: models.map(|(name, path)| (name.to_owned(), ModelConfig::local(path))).into(),
+            engine: EngineConfig { threads: Some(1), ..EngineConfig::default() },
+            ..Config::default()
+        }
+    }
+
+    #[tokio::test]
+    async fn the_tuned_budget_is_told_beside_the_best_one() {
+        let report = measure(&tiny(), "tiny", Extent { rounds: 1, seconds: 0.01 }).await.unwrap();
+        let rates = report["tokens_per_second"].as_object().unwrap();
+        assert_eq!(rates.len(), 6, "five that a start measures and one more: {report}");
+        let rate = |figure: &str| rates[&report[figure].to_string()].as_f64().unwrap();
+        assert!(rates.values().all(|other| other.as_f64().unwrap() <= rate("best")), "{report}");
+        assert_eq!(report["ratio"].as_f64().unwrap(), rate("tuned") / rate("best"), "{report}");
+    }
+
+    #[tokio::test]
+    async fn what_has_no_budget_is_refused() {
+        let error = async |name: &str| measure(&tiny(), name, THOROUGH).await.unwrap_err().to_string();
+        assert!(error("writer").await.contains("no encoder"));
+        assert!(error("tini").await.contains("did you mean"), "the nearest model is named");
+    }
 
     #[test]
     fn texts_are_of_many_lengths_and_no_two_alike() {

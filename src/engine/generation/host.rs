@@ -32,6 +32,8 @@ const KV_CACHE_MIB: usize = 1024;
 pub(in crate::engine) struct GeneratorHost {
     scheduler: Scheduler<Box<dyn Decode>>,
     name: Arc<str>,
+    /// Rows, waiting sequences and blocks as the metrics have them of this device.
+    shown: [i64; 3],
 }
 
 /// A decoder on the cores of this machine, with its cache.
@@ -87,7 +89,7 @@ impl GeneratorHost {
         let place = Place { models: models.clone(), index };
         let limits = Limits { rows, step_tokens: config.step_tokens.unwrap_or(step_tokens) };
         let scheduler = Scheduler::new(decoder, Arc::new(place), limits);
-        Ok(Some(Self { scheduler, name: model.info.name.clone() }))
+        Ok(Some(Self { scheduler, name: model.info.name.clone(), shown: [0; 3] }))
     }
 
     /// Takes a job.
@@ -107,9 +109,13 @@ impl GeneratorHost {
         let counts = self.scheduler.take_counts();
         let label = &[&*self.name];
         METRICS.step_seconds.with_label_values(label).observe(start.elapsed().as_secs_f64());
-        METRICS.generator_rows.with_label_values(label).set(self.scheduler.running() as i64);
-        METRICS.generator_waiting.with_label_values(label).set(self.scheduler.waiting() as i64);
-        METRICS.kv_blocks.with_label_values(label).set(self.scheduler.blocks_used() as i64);
+        // The same model on other devices adds its own.
+        let gauges = [&METRICS.generator_rows, &METRICS.generator_waiting, &METRICS.kv_blocks];
+        let now = [self.scheduler.running(), self.scheduler.waiting(), self.scheduler.blocks_used()].map(|count| count as i64);
+        for ((gauge, shown), now) in gauges.into_iter().zip(&mut self.shown).zip(now) {
+            gauge.with_label_values(label).add(now - *shown);
+            *shown = now;
+        }
         METRICS.preemptions.with_label_values(label).inc_by(counts.preemptions);
         METRICS.prefix_tokens_saved.with_label_values(label).inc_by(counts.prefix_tokens_saved);
         METRICS.prompt_tokens.with_label_values(label).inc_by(counts.prompt_tokens);

@@ -101,8 +101,26 @@ impl TensorEncoder {
         })
     }
 
+    /// One row a sequence, computed by `compute`: all at once, or in pieces where memory asks for it.
+    pub(super) fn encode_with(
+        &self,
+        batch: &TokenBatch,
+        compute: impl FnMut(&[&[u32]]) -> Result<Vec<Vec<f32>>>,
+    ) -> Loaded<Vec<std::result::Result<Vec<f32>, Poison>>> {
+        let sequences: Vec<&[u32]> = batch.sequences().collect();
+        let pieces = within_memory(&sequences, || self.place.tidy(), compute);
+        let mut rows = Vec::with_capacity(sequences.len());
+        for piece in pieces.map_err(|e| self.place.failed(&e))? {
+            match piece.outcome {
+                Some(computed) => rows.extend(computed.into_iter().map(Ok)),
+                None => rows.extend(piece.rows.map(|row| Err(refused(sequences[row].len())))),
+            }
+        }
+        Ok(rows)
+    }
+
     /// One row a sequence.
-    fn run(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
+    pub(super) fn run(&self, sequences: &[&[u32]]) -> Result<Vec<Vec<f32>>> {
         let mut first = 0;
         let ranges: Vec<Range<usize>> = sequences
             .iter()
@@ -167,16 +185,7 @@ impl Encode for TensorEncoder {
     }
 
     fn encode(&self, batch: &TokenBatch) -> Loaded<Vec<std::result::Result<Vec<f32>, Poison>>> {
-        let sequences: Vec<&[u32]> = batch.sequences().collect();
-        let pieces = within_memory(&sequences, || self.place.tidy(), |sequences| self.run(sequences));
-        let mut rows = Vec::with_capacity(sequences.len());
-        for piece in pieces.map_err(|e| self.place.failed(&e))? {
-            match piece.outcome {
-                Some(computed) => rows.extend(computed.into_iter().map(Ok)),
-                None => rows.extend(piece.rows.map(|row| Err(refused(sequences[row].len())))),
-            }
-        }
-        Ok(rows)
+        self.encode_with(batch, |sequences| self.run(sequences))
     }
 }
 

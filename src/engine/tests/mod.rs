@@ -1,6 +1,7 @@
 //! Tests of the model host on tiny random models.
 
 mod chunking;
+mod devices;
 pub(super) mod fixture;
 mod generating;
 mod levels;

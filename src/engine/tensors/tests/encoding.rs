@@ -13,6 +13,7 @@ use crate::engine::decoder::tests::golden::cosine;
 use crate::engine::encoder::{Encode, Encoder};
 use crate::engine::folder::Folder;
 use crate::engine::queue::Waiting;
+use crate::engine::tensors::memory::out_of_memory;
 use crate::engine::tensors::{Accelerator, TensorEncoder};
 use crate::engine::tests::fixture::{Tiny, bert, xlm_roberta};
 use crate::engine::weights::Weights;
@@ -103,6 +104,38 @@ fn a_batch_gives_what_its_sequences_give_alone() {
         let alone = encoder.encode(&alone).unwrap().remove(0).unwrap();
         let worst = row.unwrap().iter().zip(alone).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
         assert!(worst < 1e-5, "a sequence of {} tokens differs by {worst}", waiting.ids.len());
+    }
+}
+
+#[test]
+fn a_batch_that_is_too_much_for_the_memory_is_computed_in_pieces() {
+    const LIMIT: usize = 50;
+    let model = bert().write();
+    let (_, encoder) = both(model.path(), &cpu());
+    let whole = batch(60, 60);
+    let mut attempts = 0;
+    let rows = encoder.encode_with(&whole, |sequences| {
+        attempts += 1;
+        // Late in the pass, when all of its memory has been taken.
+        let rows = encoder.run(sequences)?;
+        if sequences.iter().map(|ids| ids.len()).sum::<usize>() > LIMIT { Err(out_of_memory()) } else { Ok(rows) }
+    });
+    let rows = rows.unwrap();
+    assert_eq!(rows.len(), whole.waiting.len());
+    assert!(attempts > whole.tokens() / LIMIT, "{} tokens went through in {attempts} attempts", whole.tokens());
+    for ((waiting, row), alone) in whole.waiting.iter().zip(rows).zip(encoder.encode(&whole).unwrap()) {
+        let tokens = waiting.ids.len();
+        match row {
+            Ok(row) => {
+                assert!(tokens <= LIMIT, "{tokens} tokens fit into a memory of {LIMIT}");
+                let worst = row.iter().zip(alone.unwrap()).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+                assert!(worst < 1e-5, "a sequence of {tokens} tokens differs by {worst}");
+            }
+            Err(poison) => {
+                assert!(tokens > LIMIT, "{tokens} tokens are refused by a memory of {LIMIT}");
+                assert!(poison.reason.contains(&format!("a sequence of {tokens} tokens alone")), "{}", poison.reason);
+            }
+        }
     }
 }
 

@@ -26,7 +26,7 @@ async fn answers(accelerator: Option<Accelerator>) -> Vec<Result<Answer, Failure
         ("writer".to_owned(), ModelConfig::local(&writer)),
     ]);
     let config = EngineConfig { threads: Some(2), ..EngineConfig::default() };
-    let engine = Engine::start_on(accelerator, &config, &models, &Tuning::default()).unwrap();
+    let engine = Engine::start_on(vec![accelerator], &config, &models, &Tuning::default()).unwrap();
     let mut requests = Vec::new();
     for i in 0..12 {
         let text = format!("the mill {} grinds", "corn ".repeat(i * 5 % 13));
@@ -75,7 +75,7 @@ fn the_cpu_needs_no_accelerator() {
 #[cfg(not(feature = "cuda"))]
 #[test]
 fn a_binary_without_cuda_says_what_to_build() {
-    let config = EngineConfig { device: ComputeDevice::Cuda(1), ..EngineConfig::default() };
+    let config = EngineConfig { device: ComputeDevice::Cuda(1).into(), ..EngineConfig::default() };
     let error = Engine::start(&config, &BTreeMap::new()).unwrap_err().to_string();
     for part in ["cuda:1", "without CUDA", "deploy/build-cuda.sh", "engine.device"] {
         assert!(error.contains(part), "expected {part:?} in: {error}");

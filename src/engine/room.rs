@@ -1,0 +1,39 @@
+//! How much may wait for the devices.
+
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::request::Priority;
+
+/// How many tokens may wait. Each priority has room of its own, or what goes first would wait for a place behind what does not.
+pub(super) struct Room {
+    live: Arc<Semaphore>,
+    backfill: Arc<Semaphore>,
+    capacity: usize,
+}
+
+impl Room {
+    /// Room for so many tokens of each priority.
+    pub(super) fn new(tokens: usize) -> Self {
+        let capacity = tokens.min(Semaphore::MAX_PERMITS).min(u32::MAX as usize);
+        let semaphore = || Arc::new(Semaphore::new(capacity));
+        Self { live: semaphore(), backfill: semaphore(), capacity }
+    }
+
+    /// Waits for room for so many tokens; for all there is, where they are more.
+    pub(super) async fn take(&self, priority: Priority, tokens: usize) -> Option<OwnedSemaphorePermit> {
+        let permits = tokens.min(self.capacity) as u32;
+        let semaphore = match priority {
+            Priority::Live => &self.live,
+            Priority::Backfill => &self.backfill,
+        };
+        semaphore.clone().acquire_many_owned(permits).await.ok()
+    }
+
+    /// Tokens that could come in now, of those that go first.
+    #[cfg(test)]
+    pub(super) fn free(&self) -> usize {
+        self.live.available_permits()
+    }
+}

@@ -1,0 +1,201 @@
+//! How an engine comes to be: devices are opened, models loaded onto each, token budgets found, threads started.
+//!
+//! | devices | weights | caches of generators | threads |
+//! |---|---|---|---|
+//! | one | once | once | all |
+//! | `cpu`, several times | once: all of them read the same memory | one each | shared out evenly |
+//! | several GPUs | on each | on each | shared out evenly |
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use super::budget::{self, Place, Tuner, Tuning};
+use super::device::{Device, DeviceState};
+use super::dispatch::Dispatch;
+use super::error::EngineError;
+use super::generation::GeneratorHost;
+use super::kernels;
+use super::model::Model;
+use super::queue::Queue;
+use super::request::Priority;
+use super::room::Room;
+use super::tensors::Accelerator;
+use super::watch::Watch;
+use super::{Engine, Inner};
+use crate::config::{EngineConfig, ModelConfig};
+
+/// Tokens of a batch for each core: several parts of the size that a core takes at once, and under a second of work, so that a
+/// search query never waits long behind a backlog.
+const BATCH_TOKENS_PER_CORE: usize = 2048;
+
+/// Tokens of a batch for a GPU: enough that its products are large, and a tenth of a second of work.
+const BATCH_TOKENS_OF_GPU: usize = 32 << 10;
+
+/// Batches' worth of tokens that may wait for each device. Enough that it never runs dry, few enough that nobody waits long.
+const QUEUED_BATCHES: usize = 4;
+
+/// Tokens of prompts and answers that may wait for generators or be on their way through them: several times what goes over a device
+/// at once, and a few megabytes of memory.
+const GENERATOR_TOKENS: usize = 1 << 18;
+
+/// What a device stands on.
+struct Ground<'a> {
+    name: String,
+    /// None for cores of this machine.
+    accelerator: Option<&'a Accelerator>,
+    threads: usize,
+}
+
+/// A device that is ready and has no threads yet.
+struct Site {
+    name: String,
+    models: Arc<[Model]>,
+    hosts: Vec<(usize, GeneratorHost)>,
+    pool: rayon::ThreadPool,
+    /// Tokens of a batch of each model.
+    budgets: Vec<usize>,
+    /// What they are where nothing is known.
+    usual: usize,
+}
+
+impl Engine {
+    /// Loads every model and starts the threads. Reads gigabytes where models are large: call it where blocking is fine.
+    pub fn start(config: &EngineConfig, models: &BTreeMap<String, ModelConfig>) -> Result<Self, EngineError> {
+        Self::start_with(config, models, &Tuning::default())
+    }
+
+    /// The same, with token budgets of encoders that are remembered or measured, as `tuning` says.
+    pub fn start_with(
+        config: &EngineConfig,
+        models: &BTreeMap<String, ModelConfig>,
+        tuning: &Tuning,
+    ) -> Result<Self, EngineError> {
+        let accelerators = config.device.iter().map(Accelerator::open).collect::<Result<_, _>>()?;
+        Self::start_on(accelerators, config, models, tuning)
+    }
+
+    /// Starts the models on devices, each an accelerator, or cores of this machine where it is none.
+    pub(super) fn start_on(
+        accelerators: Vec<Option<Accelerator>>,
+        config: &EngineConfig,
+        models: &BTreeMap<String, ModelConfig>,
+        tuning: &Tuning,
+    ) -> Result<Self, EngineError> {
+        kernels::check_processor().map_err(EngineError::Processor)?;
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let threads = config.threads.unwrap_or(cores).max(1);
+        let mut tuner = Tuner::new(config.batch_tokens, tuning);
+        let mut sites: Vec<Site> = Vec::with_capacity(accelerators.len());
+        for (place, (accelerator, name)) in accelerators.iter().zip(names(&accelerators)).enumerate() {
+            let models = match (accelerator, sites.first()) {
+                (None, Some(first)) => first.models.clone(),
+                _ => load(models, accelerator.as_ref())?,
+            };
+            let ground = Ground { name, accelerator: accelerator.as_ref(), threads: share(threads, accelerators.len(), place) };
+            sites.push(Site::new(ground, models, config, &mut tuner)?);
+        }
+        Self::run_on(sites)
+    }
+
+    fn run_on(sites: Vec<Site>) -> Result<Self, EngineError> {
+        let watch = Watch::new(sites.iter().map(|site| &*site.name));
+        let queue = Arc::new(Queue::new(watch.clone()));
+        let models = sites.first().map(|site| site.models.clone()).unwrap_or_default();
+        // A caller puts together what fills the largest batch; a device with a smaller one takes a part of it.
+        let budget = |model: usize| sites.iter().map(|site| site.budgets[model]).max().unwrap_or(1);
+        let budgets = (0..models.len()).map(budget).collect();
+        let waiting: usize = sites.iter().map(|site| site.budgets.iter().copied().max().unwrap_or(site.usual)).sum();
+        let usual = sites.iter().map(|site| site.usual).max().unwrap_or(1);
+        let room = Room::new(QUEUED_BATCHES * waiting);
+        let job_room = Room::new(GENERATOR_TOKENS * sites.len());
+        let (mut devices, mut lines) = (Vec::new(), Vec::new());
+        for (place, site) in sites.into_iter().enumerate() {
+            let (jobs, received) = crossbeam_channel::unbounded();
+            let state = Arc::new(DeviceState::new(site.name));
+            lines.push(jobs);
+            devices.push(state.clone());
+            let device = Device {
+                place,
+                models: site.models,
+                state,
+                queue: queue.clone(),
+                watch: watch.clone(),
+                jobs: received,
+                hosts: site.hosts,
+                pool: site.pool,
+                budgets: site.budgets,
+            };
+            // Where one cannot start, those before it find the queue closed.
+            device.start().inspect_err(|_| queue.close())?;
+        }
+        let dispatch = Dispatch::new(lines);
+        let inner = Inner { models, queue, watch, devices, dispatch, room, job_room, budgets, usual };
+        Ok(Self { inner: Arc::new(inner), priority: Priority::Live })
+    }
+}
+
+impl Site {
+    fn new(ground: Ground<'_>, models: Arc<[Model]>, config: &EngineConfig, tuner: &mut Tuner<'_>) -> Result<Self, EngineError> {
+        let Ground { name, accelerator, threads } = ground;
+        let mut hosts = Vec::new();
+        for index in 0..models.len() {
+            hosts.extend(GeneratorHost::new(&models, index, config, accelerator)?.map(|host| (index, host)));
+        }
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(threads)
+            .thread_name(|i| format!("device-{i}"))
+            .build()
+            .map_err(|e| EngineError::NoThreads(e.to_string()))?;
+        let (kind, usual) = match accelerator {
+            Some(accelerator) => (accelerator.kind(), BATCH_TOKENS_OF_GPU),
+            None => (format!("{threads} threads of {}", budget::processor()), threads * BATCH_TOKENS_PER_CORE),
+        };
+        // Last of all, so that it is measured with the memory that is left.
+        let budgets = tuner.budgets(&models, &Place { name: &name, kind, usual, pool: &pool })?;
+        Ok(Self { name, models, hosts, pool, budgets, usual })
+    }
+}
+
+fn load(models: &BTreeMap<String, ModelConfig>, accelerator: Option<&Accelerator>) -> Result<Arc<[Model]>, EngineError> {
+    models.iter().map(|(name, config)| Model::load(name, config, accelerator)).collect()
+}
+
+/// What metrics and messages call the devices: of several with one name, each has a number.
+fn names(accelerators: &[Option<Accelerator>]) -> Vec<String> {
+    let name = |place: usize| accelerators[place].as_ref().map_or("cpu", Accelerator::name);
+    let alike = |place: usize, others: std::ops::Range<usize>| others.filter(|other| name(*other) == name(place)).count();
+    let named = |place: usize| match alike(place, 0..accelerators.len()) {
+        1 => name(place).to_owned(),
+        _ => format!("{}:{}", name(place), alike(place, 0..place)),
+    };
+    (0..accelerators.len()).map(named).collect()
+}
+
+/// The threads of the device at `place` among so many; at least one.
+fn share(threads: usize, devices: usize, place: usize) -> usize {
+    (threads / devices + usize::from(place < threads % devices)).max(1)
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::DType;
+
+    use super::*;
+
+    #[test]
+    fn devices_of_one_name_are_numbered() {
+        assert_eq!(names(&[None]), ["cpu"]);
+        assert_eq!(names(&[None, None]), ["cpu:0", "cpu:1"]);
+        let tensors = || Some(Accelerator::on_cpu(DType::F32));
+        assert_eq!(names(&[tensors(), None, tensors()]), ["candle:0", "cpu", "candle:1"]);
+    }
+
+    #[test]
+    fn threads_are_shared_out_evenly() {
+        let shares =
+            |threads: usize, devices: usize| (0..devices).map(|place| share(threads, devices, place)).collect::<Vec<_>>();
+        assert_eq!(shares(8, 1), [8]);
+        assert_eq!(shares(7, 3), [3, 2, 2]);
+        assert_eq!(shares(1, 2), [1, 1], "no device without a thread");
+    }
+}
