@@ -61,6 +61,15 @@ impl ComputeDevices {
     }
 }
 
+impl fmt::Display for ComputeDevices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (place, device) in self.0.iter().enumerate() {
+            write!(f, "{}{device}", if place > 0 { "," } else { "" })?;
+        }
+        Ok(())
+    }
+}
+
 impl Default for ComputeDevices {
     fn default() -> Self {
         ComputeDevice::default().into()
