@@ -23,7 +23,7 @@ pub(super) fn read_bandwidth() -> f64 {
         let started = Instant::now();
         thread::scope(|scope| {
             for part in numbers.chunks(numbers.len().div_ceil(threads)) {
-                scope.spawn(|| black_box(sum(part)));
+                scope.spawn(move || black_box(sum(part)));
             }
         });
         best = best.min(started.elapsed().as_secs_f64());

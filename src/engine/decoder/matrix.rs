@@ -28,12 +28,7 @@ impl Matrix {
         match self {
             Self::Wide { rows, .. } => rows,
             Self::Half { rows, .. } => rows.into_iter().map(|half| f32::from_bits(u32::from(half) << 16)).collect(),
-            Self::Quantized(Quantized { values, scales, offsets, group, .. }) => {
-                let groups = values.chunks_exact(group).enumerate();
-                let measured =
-                    groups.map(|(i, values)| (values, scales.at(i), offsets.as_ref().map_or(0.0, |offsets| offsets.at(i))));
-                measured.flat_map(|(values, scale, offset)| values.iter().map(move |v| f32::from(*v) * scale + offset)).collect()
-            }
+            Self::Quantized(rows) => rows.widened(),
         }
     }
 

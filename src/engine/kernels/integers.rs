@@ -53,6 +53,15 @@ pub(in crate::engine) struct Quantized {
     pub(in crate::engine) group: usize,
 }
 
+impl Quantized {
+    /// The weights in f32.
+    pub(in crate::engine) fn widened(&self) -> Vec<f32> {
+        let groups = self.values.chunks_exact(self.group).enumerate();
+        let measured = groups.map(|(i, values)| (values, self.scales.at(i), self.offsets.as_ref().map_or(0.0, |o| o.at(i))));
+        measured.flat_map(|(values, scale, offset)| values.iter().map(move |v| f32::from(*v) * scale + offset)).collect()
+    }
+}
+
 /// Scales or offsets of groups.
 pub(in crate::engine) struct Measures {
     /// In f16: one a group, or where there are factors, one for several groups of a row.

@@ -8,7 +8,7 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::integers::{self, Levels, Panels, Quantized, ROWS, Scratch};
 use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
-use super::tiles::{self, BLOCK_ROWS, STEP, Sums, TILE_ROWS, Tiles};
+use super::tiles::{self, BLOCK_ROWS, LEAST_INPUTS, STEP, Sums, TILE_ROWS, Tiles};
 
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
 const CACHED_INPUTS: usize = 128 << 10;
@@ -118,9 +118,12 @@ impl Packed {
         Self { inputs, outputs: rows.len() / inputs, weights: Weights::Wide(panels(rows, inputs)) }
     }
 
-    /// Takes quantized weights.
+    /// Takes quantized weights, which stay so where rows are long enough to round their inputs.
     pub(in crate::engine) fn from_quantized(rows: &Quantized) -> Self {
         let (inputs, outputs) = (rows.inputs, rows.values.len() / rows.inputs);
+        if inputs < LEAST_INPUTS {
+            return Self::from_wide(&rows.widened(), inputs);
+        }
         Self { inputs, outputs, weights: Weights::Whole(Panels::new(rows)) }
     }
 

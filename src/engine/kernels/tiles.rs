@@ -110,8 +110,8 @@ impl Default for Sums {
     }
 }
 
-/// The inputs from which on bf16 pays. Models with fewer are fast as they are, and lose most by rounding: errors of many inputs even out.
-const LEAST_INPUTS: usize = 320;
+/// The inputs from which on rounded inputs pay. Models with fewer are fast as they are, and lose most by rounding: errors of many inputs even out.
+pub(super) const LEAST_INPUTS: usize = 320;
 
 /// Whether rows of so many inputs are multiplied in bf16.
 pub(super) fn pay(inputs: usize) -> bool {
