@@ -9,7 +9,6 @@
 //! With `--generator`: what decoding costs, and what batching, a kept prefix and a schema do to it; see `generator`.
 
 mod generator;
-mod memory;
 mod shape;
 
 use std::collections::BTreeMap;
@@ -47,8 +46,7 @@ pub struct BenchArgs {
     /// The documents, .jsonl or .parquet
     #[arg(long, value_name = "FILE", required_unless_present = "generator")]
     input: Option<PathBuf>,
-    /// Measure the decoder instead, on models of random weights: rates, ratios, how fast memory is read, and what share of that the
-    /// weights take when one row is written
+    /// Measure the decoder instead, on models of random weights
     #[arg(long, conflicts_with_all = ["pipeline", "input"])]
     generator: bool,
     /// With --generator: a small shape for every figure, for a quick look
@@ -57,9 +55,6 @@ pub struct BenchArgs {
     /// With --generator: a model folder or GGUF file, in place of random weights in the shape of Qwen2.5-0.5B
     #[arg(long, value_name = "PATH", requires = "generator", conflicts_with = "small")]
     model: Option<PathBuf>,
-    /// With --generator: also decode behind a prefix of so many tokens that all rows share
-    #[arg(long, value_name = "TOKENS", requires = "generator")]
-    prefix: Option<usize>,
     /// Where a folder for the measurement is made, and removed afterwards
     #[arg(long, value_name = "DIR", default_value = ".tidemill")]
     data_dir: PathBuf,
@@ -83,8 +78,7 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     let measured = match (&args.pipeline, &args.input) {
         (Some(pipeline), Some(input)) => encoders(config, pipeline, input, &folder).await,
         _ => {
-            let (small, given, prefix) = (args.small, args.model.as_deref(), args.prefix);
-            let models = generator::Models { scratch: &folder, small, given, prefix };
+            let models = generator::Models { scratch: &folder, small: args.small, given: args.model.as_deref() };
             generator::measure(&config.engine, models).await
         }
     };

@@ -7,11 +7,6 @@
 //! | `batch_speedup_32` | tokens written a second with 32 rows, over those with one |
 //! | `prefill_tokens_per_second` | long prompts, one token written to each |
 //! | `decode_tokens_per_second` | 32 rows that write |
-//! | `decode_tokens_per_second_prefix` | the same behind a shared prefix, where `--prefix` says how long |
-//! | `read_bandwidth_bytes_per_second` | memory read by all threads at once, of which nothing else is asked |
-//! | `decode_bandwidth_share` | bytes of the files of weights times steps a second of one row, over that |
-//!
-//! The share counts a table of embeddings as read at each step, as it is where it is the output layer, too.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -20,7 +15,6 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::memory::{read_bandwidth, weights_bytes};
 use super::shape::{HALF_BILLION, SMALL, Shape};
 use crate::config::{EngineConfig, ModelConfig};
 use crate::engine::{Answer, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Schema, Work};
@@ -49,31 +43,20 @@ pub(super) struct Models<'a> {
     pub(super) small: bool,
     /// A model folder or GGUF file for everything but the shared prefix, in place of random weights.
     pub(super) given: Option<&'a Path>,
-    /// Tokens of a prefix that the rows of one more figure share.
-    pub(super) prefix: Option<usize>,
 }
 
 /// Measures everything.
 pub(super) async fn measure(config: &EngineConfig, models: Models<'_>) -> Result<Value> {
-    let bandwidth = tokio::task::spawn_blocking(read_bandwidth).await?;
     let bench = Bench::with_shape(config, SMALL, models.scratch).await?;
     let shared = bench.shared_prefix(if models.small { 12 } else { DOCUMENTS }).await?;
-    let (bench, name, path) = match models.given {
-        Some(path) => (Bench::open(config, path).await?, path.display().to_string(), path.to_owned()),
-        None if models.small => (bench, SMALL.name.to_owned(), models.scratch.join(SMALL.name)),
-        None => {
-            let bench = Bench::with_shape(config, HALF_BILLION, models.scratch).await?;
-            (bench, HALF_BILLION.name.to_owned(), models.scratch.join(HALF_BILLION.name))
-        }
+    let (bench, name) = match models.given {
+        Some(path) => (Bench::open(config, path).await?, path.display().to_string()),
+        None if models.small => (bench, SMALL.name.to_owned()),
+        None => (Bench::with_shape(config, HALF_BILLION, models.scratch).await?, HALF_BILLION.name.to_owned()),
     };
-    let weights = weights_bytes(&path)?;
     let prefill = bench.prefill().await?;
-    let alone = bench.decode(1, "").await?;
-    let free = bench.decode(ROWS, "").await?;
-    let behind = match models.prefix {
-        Some(tokens) => Some(bench.decode(ROWS, &bench.text(tokens, 0).await?).await?),
-        None => None,
-    };
+    let alone = bench.decode(1).await?;
+    let free = bench.decode(ROWS).await?;
     Ok(json!({
         "shared_prefix_ratio": shared,
         "constrained_overhead": bench.constrained().await?,
@@ -81,9 +64,6 @@ pub(super) async fn measure(config: &EngineConfig, models: Models<'_>) -> Result
         "prefill_tokens_per_second": prefill,
         "decode_tokens_per_second": free,
         "decode_tokens_per_second_one_row": alone,
-        "decode_tokens_per_second_prefix": behind,
-        "read_bandwidth_bytes_per_second": bandwidth,
-        "decode_bandwidth_share": weights as f64 * alone / bandwidth,
         "shapes": { "shared_prefix_ratio": SMALL.name, "others": name },
         "peak_rss_bytes": peak_resident_bytes(),
     }))
@@ -174,21 +154,20 @@ impl Bench {
         Ok(median(rates))
     }
 
-    /// Short prompts behind `prefix`, each a group of its own where there is none.
-    async fn short(&self, rows: usize, max_tokens: usize, prefix: &str) -> Result<Vec<Ask>> {
+    /// Short prompts, each a group of its own.
+    async fn short(&self, rows: usize, max_tokens: usize) -> Result<Vec<Ask>> {
         let mut prompts = Vec::new();
         for index in 0..rows {
             // Equal prompts would be computed once.
-            let text = format!("{prefix}{index} {}", self.text(8, index).await?);
-            let group = if prefix.is_empty() { format!("short-{index}") } else { "behind a prefix".to_owned() };
-            prompts.push(Ask { group, text, max_tokens });
+            let text = format!("{index} {}", self.text(8, index).await?);
+            prompts.push(Ask { group: format!("short-{index}"), text, max_tokens });
         }
         Ok(prompts)
     }
 
-    /// Tokens written a second by `rows` rows behind `prefix`.
-    async fn decode(&self, rows: usize, prefix: &str) -> Result<f64> {
-        let (first, all) = (self.short(rows, 1, prefix).await?, self.short(rows, WRITTEN, prefix).await?);
+    /// Tokens written a second by `rows` rows.
+    async fn decode(&self, rows: usize) -> Result<f64> {
+        let (first, all) = (self.short(rows, 1).await?, self.short(rows, WRITTEN).await?);
         let mut rates = Vec::new();
         for _ in 0..ROUNDS {
             // What reading the prompt and the first token take is no part of it.
@@ -200,7 +179,7 @@ impl Bench {
     }
 
     async fn constrained(&self) -> Result<f64> {
-        let (schema, mut prompts) = (letters()?, self.short(ROWS, LETTERS + 32, "").await?);
+        let (schema, mut prompts) = (letters()?, self.short(ROWS, LETTERS + 32).await?);
         let mut overheads = Vec::new();
         for _ in 0..ROUNDS {
             let (bound, answers) = self.run(&prompts, Some(&schema)).await?;
