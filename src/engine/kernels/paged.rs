@@ -224,7 +224,7 @@ impl Tile {
         let rows = self.most.len();
         let shared = shared_blocks(parts);
         for block in &parts[0].blocks[..shared] {
-            self.meet(cache, *block as usize, BLOCK_TOKENS, 0..rows, |_| {});
+            self.meet(cache, (*block as usize, BLOCK_TOKENS), 0..rows, |_| {});
         }
         let mut row = 0;
         for part in parts {
@@ -244,7 +244,7 @@ impl Tile {
             let start = index * BLOCK_TOKENS;
             // What lies past the last token is another's leftover.
             let depth = BLOCK_TOKENS.min(last + 1 - start);
-            self.meet(cache, *block as usize, depth, rows.clone(), |scores| {
+            self.meet(cache, (*block as usize, depth), rows.clone(), |scores| {
                 if start + BLOCK_TOKENS <= position + 1 && start >= first_key(last) {
                     return;
                 }
@@ -261,7 +261,7 @@ impl Tile {
     }
 
     /// Takes `rows` through the first `depth` tokens of a block, of whose scores `mask` hides some.
-    fn meet(&mut self, cache: &HeadCache, block: usize, depth: usize, rows: Range<usize>, mask: impl Fn(&mut [f32])) {
+    fn meet(&mut self, cache: &HeadCache, (block, depth): (usize, usize), rows: Range<usize>, mask: impl Fn(&mut [f32])) {
         let (width, padded) = (self.shape.width, self.padded);
         let keys = &cache.keys[block * BLOCK_TOKENS * width..][..BLOCK_TOKENS * width];
         let values = &cache.values[block * BLOCK_TOKENS * padded..][..BLOCK_TOKENS * padded];
