@@ -298,5 +298,5 @@ pub(super) fn answer(answers: &mut Answers) -> Answer {
 
 /// `count` tokens that depend on `seed`.
 pub(super) fn tokens(seed: u32, count: usize) -> Vec<u32> {
-    (0..count as u32).map(|i| 1 + (seed.wrapping_mul(7919) ^ i.wrapping_mul(104_729 + seed)) % (TOKENS - 1)).collect()
+    (0..count as u32).map(|i| 1 + (seed.wrapping_mul(7919) ^ i.wrapping_mul(seed.wrapping_add(104_729))) % (TOKENS - 1)).collect()
 }
