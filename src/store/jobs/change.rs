@@ -218,7 +218,7 @@ pub(super) async fn shift(
 ) -> sqlx::Result<bool> {
     let from: Vec<&str> = from.iter().map(|state| state.as_str()).collect();
     let moved = sqlx::query!(
-        "UPDATE jobs SET state = $2, reason = coalesce($3, reason), updated_at = now(),
+        "UPDATE jobs SET state = $2, reason = CASE $2 WHEN 'succeeded' THEN $3 ELSE coalesce($3, reason) END, updated_at = now(),
                          started_at = CASE WHEN $2 = 'running' THEN coalesce(started_at, now()) ELSE started_at END,
                          finished_at = CASE WHEN $4 THEN now() END
          WHERE id = $1 AND state = ANY($5)",
