@@ -72,7 +72,7 @@ pub(super) async fn measure(mut config: Config, pipeline: &Path, input: &Path, o
         tasks: graph.tasks().cloned().collect(),
         lineages: graph.lineages(),
         graph,
-        output: Dataset::open(INPUT, output).with_context(|| format!("cannot write to {}", output.display()))?,
+        output: Dataset::open("output", output).with_context(|| format!("cannot write to {}", output.display()))?,
         in_flight_bytes: config.limits.in_flight_bytes,
         definition,
     });
