@@ -3,6 +3,8 @@
 //! All rows of a slice of the batch go through a linear layer together, whatever sequences they belong to; only attention and pooling look at
 //! where sequences begin. Nothing is padded.
 
+mod layer;
+
 use std::cell::RefCell;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
@@ -10,13 +12,14 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIter
 use super::batch::{Packed, TokenBatch};
 use super::error::EngineError;
 use super::folder::{Family, ModelShape, Pooling};
-use super::kernels::{AttentionShape, LayerNorm, Linear, attend, gelu, normalize, tanh};
+use super::kernels::{LayerNorm, Linear, normalize, tanh};
 use super::weights::Weights;
 use crate::failure::Poison;
+use layer::{Layer, Space, sized};
 
-/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would leave cores
-/// idle at the end of a batch.
-const PART_TOKENS: usize = 512;
+/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would not stay in the second
+/// cache from product to product.
+const PART_TOKENS: usize = 256;
 
 /// What the host needs of an encoder, wherever it computes.
 pub(super) trait Encode: Send + Sync {
@@ -37,19 +40,7 @@ pub(super) struct Encoder {
     norm: LayerNorm,
     layers: Vec<Layer>,
     hidden: usize,
-    inner: usize,
-    attention: AttentionShape,
     output: Output,
-}
-
-struct Layer {
-    /// Query, key and value in one product.
-    qkv: Linear,
-    project: Linear,
-    attention_norm: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    norm: LayerNorm,
 }
 
 enum Output {
@@ -65,10 +56,7 @@ thread_local! {
 #[derive(Default)]
 struct Workspace {
     rows: Vec<f32>,
-    wide: Vec<f32>,
-    context: Vec<f32>,
-    product: Vec<f32>,
-    scratch: Vec<f32>,
+    space: Space,
 }
 
 impl Encoder {
@@ -100,8 +88,6 @@ impl Encoder {
             norm,
             layers,
             hidden,
-            inner: shape.intermediate_size,
-            attention: AttentionShape { heads: shape.num_attention_heads, width: hidden / shape.num_attention_heads },
             output,
         })
     }
@@ -109,26 +95,12 @@ impl Encoder {
     /// One row a sequence: its vector of length 1, or its logits.
     fn run(&self, batch: &Packed<'_>, workspace: &mut Workspace) -> Vec<Vec<f32>> {
         let (hidden, tokens) = (self.hidden, batch.tokens());
-        let Workspace { rows, wide, context, product, scratch } = workspace;
+        let Workspace { rows, space } = workspace;
         let rows = sized(rows, tokens * hidden);
-        let context = sized(context, tokens * hidden);
-        let product = sized(product, tokens * hidden);
-        let wide = sized(wide, tokens * self.inner.max(3 * hidden));
         self.embed(batch, rows);
+        space.begin(rows, hidden, self.layers.iter().any(Layer::is_rounded));
         for layer in &self.layers {
-            let qkv = &mut wide[..tokens * 3 * hidden];
-            layer.qkv.apply(rows, qkv);
-            for range in batch.ranges() {
-                let context = &mut context[range.start * hidden..range.end * hidden];
-                attend(self.attention, &qkv[range.start * 3 * hidden..range.end * 3 * hidden], context, scratch);
-            }
-            layer.project.product(context, product);
-            layer.attention_norm.add(rows, product, layer.project.bias());
-            let inner = &mut wide[..tokens * self.inner];
-            layer.widen.product(rows, inner);
-            gelu(inner, layer.widen.bias());
-            layer.narrow.product(inner, product);
-            layer.norm.add(rows, product, layer.narrow.bias());
+            layer.run(batch, rows, space);
         }
         batch.ranges().map(|range| self.output.apply(&rows[range.start * hidden..range.end * hidden], hidden)).collect()
     }
@@ -166,13 +138,6 @@ impl Encode for Encoder {
     }
 }
 
-fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
-}
-
 fn layer_norm(weights: &mut Weights, name: &str, shape: &ModelShape) -> Result<LayerNorm, EngineError> {
     let size = [shape.hidden_size];
     Ok(LayerNorm {
@@ -190,26 +155,6 @@ fn linear(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> R
 fn head(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, EngineError> {
     let weight = weights.head(&format!("{name}.weight"), &[outputs, inputs])?;
     Ok(Linear::new(&weight, weights.head(&format!("{name}.bias"), &[outputs])?))
-}
-
-impl Layer {
-    fn load(weights: &mut Weights, index: usize, shape: &ModelShape) -> Result<Self, EngineError> {
-        let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
-        let at = |name: &str| format!("encoder.layer.{index}.{name}");
-        let (mut qkv, mut bias) = (Vec::with_capacity(3 * hidden * hidden), Vec::with_capacity(3 * hidden));
-        for part in ["query", "key", "value"] {
-            qkv.extend(weights.encoder(&at(&format!("attention.self.{part}.weight")), &[hidden, hidden])?);
-            bias.extend(weights.encoder(&at(&format!("attention.self.{part}.bias")), &[hidden])?);
-        }
-        Ok(Self {
-            qkv: Linear::new(&qkv, bias),
-            project: linear(weights, &at("attention.output.dense"), hidden, hidden)?,
-            attention_norm: layer_norm(weights, &at("attention.output.LayerNorm"), shape)?,
-            widen: linear(weights, &at("intermediate.dense"), hidden, inner)?,
-            narrow: linear(weights, &at("output.dense"), inner, hidden)?,
-            norm: layer_norm(weights, &at("output.LayerNorm"), shape)?,
-        })
-    }
 }
 
 impl Output {

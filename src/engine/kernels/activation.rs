@@ -25,25 +25,22 @@ pub(super) fn exp(x: f32) -> f32 {
     value * f32::from_bits((shifted.to_bits() << 23).wrapping_add(127 << 23))
 }
 
-/// `erf` with an absolute error under 5e-7: an odd polynomial over an even one, the coefficients that Eigen uses.
+/// Beyond this `erf` is 1 to the last bit of f32.
+pub(super) const ERF_REACH: f32 = 4.0;
+
+/// `erf` as x times one polynomial of x² over another, the highest power first: the coefficients that Eigen uses.
+pub(super) const ERF_NUMERATOR: [f32; 7] =
+    [-2.726_142_4e-10, 2.770_681_3e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906e-4, -2.954_6e-3, -1.609_603e-2];
+
+/// See [`ERF_NUMERATOR`].
+pub(super) const ERF_DENOMINATOR: [f32; 5] = [-1.456_607e-5, -2.133_740_2e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
+
+/// `erf` with an absolute error under 5e-7.
 #[inline(always)]
 fn erf(x: f32) -> f32 {
-    // Beyond 4 the function is 1 to the last bit of f32.
-    let x = x.clamp(-4.0, 4.0);
-    let t = x * x;
-    let mut p = -2.726_142_4e-10_f32;
-    p = p * t + 2.770_681_3e-8;
-    p = p * t - 2.101_024e-6;
-    p = p * t - 5.692_506_4e-5;
-    p = p * t - 7.349_906e-4;
-    p = p * t - 2.954_6e-3;
-    p = p * t - 1.609_603e-2;
-    let mut q = -1.456_607e-5_f32;
-    q = q * t - 2.133_740_2e-4;
-    q = q * t - 1.682_827e-3;
-    q = q * t - 7.373_329e-3;
-    q = q * t - 1.426_473_9e-2;
-    x * p / q
+    let x = x.clamp(-ERF_REACH, ERF_REACH);
+    let horner = |coefficients: &[f32]| coefficients[1..].iter().fold(coefficients[0], |value, next| value * (x * x) + next);
+    x * horner(&ERF_NUMERATOR) / horner(&ERF_DENOMINATOR)
 }
 
 /// `x = gelu(x + bias)`, the exact form with `erf`, over rows as wide as `bias`.

@@ -1,9 +1,13 @@
 //! Attention of one sequence over itself.
 
+mod half;
+
 use multiversion::multiversion;
 
 use super::activation::exp;
 use super::product::{Matrix, Rows, multiply};
+
+pub(in crate::engine) use half::{HalfSpace, attend_half};
 
 /// The shape of a sequence's attention.
 #[derive(Debug, Clone, Copy)]
@@ -15,7 +19,7 @@ pub(in crate::engine) struct AttentionShape {
 }
 
 /// Rows of scores are padded to whole vectors of this length, so that no element is handled alone.
-const LANES: usize = 16;
+pub(super) const LANES: usize = 16;
 
 /// Scores that are held at once: queries beyond that are taken in turns, so that memory grows with the sequence, not with its square.
 const SCORES: usize = 64 << 10;

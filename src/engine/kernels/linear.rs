@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 use super::packed::{Activations, Hands, Onto, Packed, Target};
 use super::product::{Matrix, Rows, multiply};
-use super::tiles;
+use super::tiles::{self, Function, STEP, Tiles};
 
 /// `x · Wᵀ + b`, the addition left to whoever reads the product, who passes over it anyway.
 pub(in crate::engine) struct Linear {
@@ -63,6 +63,27 @@ impl Linear {
                 weight.multiply(&Activations::new(input, self.inputs, Hands::Own), target);
             }
         }
+    }
+
+    /// Whether rounded rows may be multiplied: [`Linear::apply_rounded`] and [`Linear::product_rounded`].
+    pub(in crate::engine) fn takes_steps(&self) -> bool {
+        let whole = self.inputs.is_multiple_of(STEP) && self.bias.len().is_multiple_of(STEP);
+        whole && matches!(self.weight, Weight::Half(_))
+    }
+
+    fn rounded(&self) -> &Packed {
+        let Weight::Half(weight) = &self.weight else { panic!("rounded rows meet weights of f32") };
+        weight
+    }
+
+    /// Rounds `function(x · Wᵀ + b)` of every row `x` of `input` to the rows of `output`.
+    pub(in crate::engine) fn apply_rounded(&self, input: &Tiles, function: Function, output: &mut Tiles) {
+        self.rounded().multiply_rounded(input, &self.bias, function, output);
+    }
+
+    /// Writes `x · Wᵀ` of every rounded row `x` of `input` to the rows of `output`.
+    pub(in crate::engine) fn product_rounded(&self, input: &Tiles, output: &mut [f32]) {
+        self.rounded().multiply_tiled(input, output);
     }
 
     /// Writes `x · Wᵀ + b` for every row `x` of `input` to the rows of `output`.

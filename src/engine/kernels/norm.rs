@@ -2,6 +2,9 @@
 
 use multiversion::multiversion;
 
+use super::attention::{LANES, reduce};
+use super::tiles::Tiles;
+
 /// Scale and shift of one layer normalisation.
 pub(in crate::engine) struct LayerNorm {
     pub(in crate::engine) scale: Vec<f32>,
@@ -15,26 +18,34 @@ impl LayerNorm {
         add_norm(residual, rows, bias, self);
     }
 
+    /// As [`LayerNorm::add`], and rounds what comes of it to `rounded`.
+    pub(in crate::engine) fn add_rounded(&self, residual: &mut [f32], rows: &[f32], bias: &[f32], rounded: &mut Tiles) {
+        let width = bias.len();
+        for (row, (residual, values)) in residual.chunks_exact_mut(width).zip(rows.chunks_exact(width)).enumerate() {
+            self.add(residual, values, bias);
+            rounded.round(row, residual);
+        }
+    }
+
     /// `rows = norm(rows)`, row by row.
     pub(in crate::engine) fn apply(&self, rows: &mut [f32]) {
         norm(rows, self);
     }
 }
 
-// Independent partial sums: one running sum would wait for each addition before the next.
-const LANES: usize = 32;
-
+/// A sum of many partial ones: a single one would wait for each addition before the next.
 #[inline(always)]
 pub(super) fn sum_of(values: &[f32], f: impl Fn(f32) -> f32) -> f32 {
-    let mut lanes = [0.0_f32; LANES];
-    let chunks = values.chunks_exact(LANES);
-    let rest = chunks.remainder();
+    let mut lanes = [[0.0_f32; LANES]; 2];
+    let (chunks, rest) = values.as_chunks::<{ 2 * LANES }>();
     for chunk in chunks {
-        for (lane, value) in lanes.iter_mut().zip(chunk) {
+        for (lane, value) in lanes.as_flattened_mut().iter_mut().zip(chunk) {
             *lane += f(*value);
         }
     }
-    lanes.iter().sum::<f32>() + rest.iter().map(|value| f(*value)).sum::<f32>()
+    let [mut sum, other] = lanes;
+    sum.iter_mut().zip(other).for_each(|(sum, other)| *sum += other);
+    reduce(sum, |a, b| a + b) + rest.iter().map(|value| f(*value)).sum::<f32>()
 }
 
 #[inline(always)]

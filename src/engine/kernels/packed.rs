@@ -7,14 +7,18 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::integers::{self, Levels, Panels, Quantized, ROWS, Scratch};
+use super::line::Line;
 use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
-use super::tiles::{self, BLOCK_ROWS, LEAST_INPUTS, STEP, Sums, TILE_ROWS, Tiles};
+use super::tiles::{self, BLOCK_ROWS, Function, LEAST_INPUTS, STEP, Sums, TILE_ROWS, Tiles, Unit};
 
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
 const CACHED_INPUTS: usize = 128 << 10;
 
 /// Rows of a task in tiles: 64 steps of them take half a mebibyte, which a second cache holds beside the panel.
 const TILED_ROWS: usize = 128;
+
+/// Steps that a block of rows is taken through at once: with more, the block would not stay in the second cache.
+const STEPS_AT_ONCE: usize = 64;
 
 /// Tasks for each thread, so that one that is late holds up little.
 const TASKS_PER_THREAD: usize = 4;
@@ -28,7 +32,7 @@ pub(in crate::engine) struct Packed {
 
 enum Weights {
     Wide(Vec<f32>),
-    Half(Vec<u16>),
+    Half(Vec<Line>),
     Whole(Panels),
 }
 
@@ -130,12 +134,13 @@ impl Packed {
     /// Takes the upper halves of f32, a row of `inputs` an output.
     pub(in crate::engine) fn from_half(rows: &[u16], inputs: usize) -> Self {
         let outputs = rows.len() / inputs;
-        let size = PANEL * inputs.next_multiple_of(STEP);
-        let mut weights = vec![0; outputs.div_ceil(PANEL) * size];
+        let size = panel_lines(inputs);
+        let mut weights = vec![Line::default(); outputs.div_ceil(PANEL) * size];
         weights.par_chunks_mut(size).zip(rows.par_chunks(PANEL * inputs)).for_each(|(panel, rows)| {
             for (output, row) in rows.chunks_exact(inputs).enumerate() {
                 for (input, value) in row.iter().enumerate() {
-                    panel[half_place(input, output)] = *value;
+                    let (line, pair) = half_place(input, output);
+                    panel[line].0[pair] |= u32::from(*value) << (input % 2 * 16);
                 }
             }
         });
@@ -177,9 +182,10 @@ impl Packed {
                 row.iter_mut().zip(panel[within..].iter().step_by(PANEL)).for_each(|(place, value)| *place = *value);
             }
             Weights::Half(weights) => {
-                let panel = &weights[panel * PANEL * self.inputs.next_multiple_of(STEP)..];
+                let panel = &weights[panel * panel_lines(self.inputs)..];
                 for (input, place) in row.iter_mut().enumerate() {
-                    *place = f32::from_bits(u32::from(panel[half_place(input, within)]) << 16);
+                    let (line, pair) = half_place(input, within);
+                    *place = f32::from_bits(panel[line].0[pair] >> (input % 2 * 16) << 16);
                 }
             }
             Weights::Whole(panels) => panels.row(panel, within, row),
@@ -191,9 +197,9 @@ impl Packed {
         assert_eq!(input.inputs, self.inputs, "inputs of a row");
         assert_eq!(target.values.len(), input.rows() * target.width, "rows of the target");
         match &self.weights {
-            Weights::Half(weights) if tiles::pay(self.inputs) => self.multiply_in_tiles(weights, input, target),
+            Weights::Half(_) if tiles::pay(self.inputs) => self.multiply_in_tiles(input, target),
             Weights::Half(weights) => {
-                let size = PANEL * self.inputs.next_multiple_of(STEP);
+                let size = panel_lines(self.inputs);
                 self.multiply_in_vectors(|index| Panel::Half(&weights[index * size..][..size]), input, target);
             }
             Weights::Wide(weights) => {
@@ -202,6 +208,33 @@ impl Packed {
                 self.multiply_in_vectors(panel, input, target);
             }
             Weights::Whole(panels) => self.multiply_in_whole_numbers(panels, input, target),
+        }
+    }
+
+    /// Rounds `function(x · Wᵀ + bias)` of every row `x` of `input` to the rows of `output`, on the calling thread.
+    pub(in crate::engine) fn multiply_rounded(&self, input: &Tiles, bias: &[f32], function: Function, output: &mut Tiles) {
+        let (bias, []) = bias.as_chunks::<PANEL>() else { panic!("{} outputs are no whole panels", bias.len()) };
+        let (unit, part) = (Unit::take(), Part { rows: 0..input.rows(), panels: 0..bias.len(), steps: 0..input.steps() });
+        self.each_block(&unit, input, part, |rows, panel, sums| {
+            unit.finish(sums, rows, &bias[panel], function, (output, panel));
+        });
+    }
+
+    /// Writes `x · Wᵀ` of every row `x` of `input` to the rows of `output`, on the calling thread.
+    pub(in crate::engine) fn multiply_tiled(&self, input: &Tiles, output: &mut [f32]) {
+        assert_eq!(output.len(), input.rows() * self.outputs, "rows of the output");
+        let unit = Unit::take();
+        for steps in step_ranges(input.steps()) {
+            let onto = if steps.start == 0 { Onto::Nothing } else { Onto::Present };
+            let part = Part { rows: 0..input.rows(), panels: 0..self.outputs.div_ceil(PANEL), steps };
+            self.each_block(&unit, input, part, |rows, panel, sums| {
+                let places = output[rows.start * self.outputs..].chunks_exact_mut(self.outputs);
+                for (place, sums) in places.zip(&sums.0[..rows.len()]) {
+                    let place = &mut place[panel * PANEL..];
+                    let count = place.len().min(PANEL);
+                    put(&mut place[..count], sums, onto);
+                }
+            });
         }
     }
 
@@ -224,30 +257,40 @@ impl Packed {
         });
     }
 
-    fn multiply_in_tiles(&self, weights: &[u16], input: &Activations<'_>, target: Target<'_>) {
-        let size = PANEL * self.inputs.next_multiple_of(STEP);
+    fn multiply_in_tiles(&self, input: &Activations<'_>, target: Target<'_>) {
         let (tiles, grid) = (input.tiles(), Grid::new(input, TILED_ROWS, self.outputs));
         let (onto, column) = (target.onto, target.column);
         let output = Shared::new(target.values, target.width);
         grid.run(|rows, panels| {
-            let mut sums = Sums::default();
-            for range in tiles.ranges() {
-                let onto = if range.start == 0 { onto } else { Onto::Present };
-                for panel in panels.clone() {
-                    let (count, weights) = (PANEL.min(self.outputs - panel * PANEL), &weights[panel * size..][..size]);
-                    for first in rows.clone().step_by(BLOCK_ROWS) {
-                        let block = first..rows.end.min(first + BLOCK_ROWS);
-                        tiles::multiply_tiles(tiles, block.clone(), &range, weights, &mut sums);
-                        for (row, sums) in block.zip(&sums.0) {
-                            // SAFETY: as in `multiply_in_vectors`.
-                            #[allow(unsafe_code)]
-                            let place = unsafe { output.row(row, column + panel * PANEL, count) };
-                            put(place, sums, onto);
-                        }
+            let unit = Unit::take();
+            for steps in step_ranges(tiles.steps()) {
+                let onto = if steps.start == 0 { onto } else { Onto::Present };
+                let part = Part { rows: rows.clone(), panels: panels.clone(), steps };
+                self.each_block(&unit, tiles, part, |rows, panel, sums| {
+                    let (column, count) = (column + panel * PANEL, PANEL.min(self.outputs - panel * PANEL));
+                    for (row, sums) in rows.zip(&sums.0) {
+                        // SAFETY: as in `multiply_in_vectors`.
+                        #[allow(unsafe_code)]
+                        let place = unsafe { output.row(row, column, count) };
+                        put(place, sums, onto);
                     }
-                }
+                });
             }
         });
+    }
+
+    /// Hands the sums of each block of up to 32 rows with each panel to `done`.
+    fn each_block(&self, unit: &Unit, tiles: &Tiles, part: Part, mut done: impl FnMut(Range<usize>, usize, &Sums)) {
+        let Weights::Half(weights) = &self.weights else { panic!("weights that are not of bf16 have no tiles") };
+        let (size, mut sums) = (panel_lines(self.inputs), Sums::default());
+        for panel in part.panels {
+            let weights = &weights[panel * size..][part.steps.start * STEP..part.steps.end * STEP];
+            for first in part.rows.clone().step_by(BLOCK_ROWS) {
+                let rows = first..part.rows.end.min(first + BLOCK_ROWS);
+                unit.multiply(tiles.block(rows.clone(), part.steps.clone(), weights), &mut sums);
+                done(rows, panel, &sums);
+            }
+        }
     }
 
     fn multiply_in_whole_numbers(&self, weights: &Panels, input: &Activations<'_>, target: Target<'_>) {
@@ -284,6 +327,20 @@ pub(super) fn panels<T: Copy + Default + Send + Sync>(rows: &[T], inputs: usize)
         }
     });
     panels
+}
+
+/// What of a product in tiles is done at once.
+struct Part {
+    rows: Range<usize>,
+    panels: Range<usize>,
+    steps: Range<usize>,
+}
+
+/// The steps of a row in ranges that rows are taken through at once.
+fn step_ranges(steps: usize) -> impl Iterator<Item = Range<usize>> {
+    // As even as may be: a short last range would spend its time on moving sums.
+    let size = steps.div_ceil(steps.div_ceil(STEPS_AT_ONCE).max(1)).max(1);
+    (0..steps).step_by(size).map(move |first| first..steps.min(first + size))
 }
 
 /// How a product is cut into tasks: blocks of rows times shares of panels.
@@ -324,20 +381,29 @@ impl Grid {
 #[inline(always)]
 fn put(place: &mut [f32], sums: &[f32; PANEL], onto: Onto) {
     match onto {
-        Onto::Nothing => place.copy_from_slice(&sums[..place.len()]),
+        Onto::Nothing => match place.as_mut_array() {
+            Some(whole) => *whole = *sums,
+            None => place.copy_from_slice(&sums[..place.len()]),
+        },
         Onto::Present => place.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum),
     }
 }
 
-/// Where a weight lies in a panel of halves.
-fn half_place(input: usize, output: usize) -> usize {
-    input / 2 * 2 * PANEL + 2 * output + input % 2
+/// Lines of a panel of halves: two a pair of inputs, up to whole steps.
+fn panel_lines(inputs: usize) -> usize {
+    inputs.next_multiple_of(STEP)
+}
+
+/// The line and the pair of it where a weight lies in a panel of halves.
+fn half_place(input: usize, output: usize) -> (usize, usize) {
+    (input / 2 * 2 + output / Line::PAIRS, output % Line::PAIRS)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::engine::kernels::integers::Measures;
+    use crate::engine::kernels::{add_bias, gelu};
 
     fn number(i: usize) -> f32 {
         (i * 7919 % 1009) as f32 / 1009.0 - 0.5
@@ -403,6 +469,43 @@ mod tests {
                 let mut row = vec![0.0; inputs];
                 packed.row(outputs - 1, &mut row);
                 assert_eq!(row, weights[(outputs - 1) * inputs..], "the last output's weights");
+            }
+        }
+    }
+
+    #[test]
+    fn products_of_rounded_rows_are_those_of_the_rows() {
+        if !tiles::pay(LEAST_INPUTS) {
+            eprintln!("this processor does not multiply bf16: no rows are rounded here");
+            return;
+        }
+        for (rows, inputs, outputs) in [(1, 320, 32), (37, 352, 96), (70, 2208, 64)] {
+            let weights: Vec<f32> = (0..inputs * outputs).map(number).collect();
+            let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
+            let bias: Vec<f32> = (0..outputs).map(|i| number(i + 9)).collect();
+            let packed = Packed::from_rounded(&weights, inputs);
+            let mut expected = vec![0.0; rows * outputs];
+            let target = Target { values: &mut expected, width: outputs, column: 0, onto: Onto::Nothing };
+            packed.multiply(&Activations::new(&input, inputs, Hands::Pool), target);
+            let mut tiles = Tiles::default();
+            tiles.reserve(rows, inputs / STEP);
+            input.chunks(inputs).enumerate().for_each(|(row, values)| tiles.round(row, values));
+            let mut got = vec![f32::NAN; rows * outputs];
+            packed.multiply_tiled(&tiles, &mut got);
+            assert_eq!(got, expected, "{rows} rows of {inputs} inputs");
+            for function in [Function::Identity, Function::Gelu] {
+                let mut output = Tiles::new(rows, outputs);
+                packed.multiply_rounded(&tiles, &bias, function, &mut output);
+                let mut expected = expected.clone();
+                match function {
+                    Function::Identity => add_bias(&mut expected, &bias),
+                    Function::Gelu => gelu(&mut expected, &bias),
+                }
+                for (row, expected) in expected.chunks(outputs).enumerate() {
+                    for (got, expected) in output.row(row).iter().zip(expected) {
+                        assert!((got - expected).abs() <= expected.abs() / 200.0 + 1e-6, "{function:?}: {got} for {expected}");
+                    }
+                }
             }
         }
     }

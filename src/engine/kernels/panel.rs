@@ -10,6 +10,8 @@ mod vectors;
 
 use multiversion::multiversion;
 
+use super::line::Line;
+
 /// Outputs of a panel.
 pub(in crate::engine) const PANEL: usize = 32;
 
@@ -26,8 +28,8 @@ pub(super) enum Panel<'a> {
         /// From one input to the next.
         step: usize,
     },
-    /// The upper halves of f32, two inputs side by side.
-    Half(&'a [u16]),
+    /// The upper halves of f32, two inputs side by side: two lines a pair.
+    Half(&'a [Line]),
 }
 
 /// Rows of inputs.
@@ -85,7 +87,7 @@ pub(super) fn multiply_panel(input: Input<'_>, panel: Panel<'_>, mut store: impl
     assert!((input.rows - 1) * input.step + input.depth <= input.values.len(), "rows reach past the inputs");
     let enough = match panel {
         Panel::Wide { values, step } => input.depth == 0 || (input.depth - 1) * step + PANEL <= values.len(),
-        Panel::Half(values) => input.depth.div_ceil(2) * 2 * PANEL <= values.len(),
+        Panel::Half(lines) => input.depth.div_ceil(2) * 2 <= lines.len(),
     };
     assert!(enough, "{} inputs reach past the panel's weights", input.depth);
     let mut sums = [[0.0_f32; PANEL]; ROWS];
@@ -109,7 +111,7 @@ fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
 fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     match panel {
         Panel::Wide { values, step } => add_up_wide(input, values, step, sums),
-        Panel::Half(values) => {
+        Panel::Half(lines) => {
             // Widened a few inputs at a time, which stay in the first cache.
             const INPUTS: usize = 64;
             let mut wide = [0.0_f32; INPUTS * PANEL];
@@ -117,7 +119,7 @@ fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL];
             sums.iter_mut().for_each(|row| row.fill(0.0));
             for first in (0..input.depth).step_by(INPUTS) {
                 let depth = INPUTS.min(input.depth - first);
-                widen(&values[first * PANEL..][..depth.next_multiple_of(2) * PANEL], &mut wide);
+                widen(&lines[first..][..depth.next_multiple_of(2)], &mut wide);
                 add_up_wide(Input { values: &input.values[first..], depth, ..input }, &wide, PANEL, &mut part);
                 for (sum, part) in sums.iter_mut().zip(&part) {
                     sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
@@ -129,12 +131,12 @@ fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL];
 
 /// Pairs of inputs to one input after the other.
 #[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
-pub(super) fn widen(half: &[u16], wide: &mut [f32]) {
-    for (pair, rows) in half.chunks_exact(2 * PANEL).zip(wide.chunks_exact_mut(2 * PANEL)) {
+fn widen(lines: &[Line], wide: &mut [f32]) {
+    for (pair, rows) in lines.as_chunks::<2>().0.iter().zip(wide.chunks_exact_mut(2 * PANEL)) {
         let (even, odd) = rows.split_at_mut(PANEL);
-        for ((weights, even), odd) in pair.chunks_exact(2).zip(even).zip(odd) {
-            *even = f32::from_bits(u32::from(weights[0]) << 16);
-            *odd = f32::from_bits(u32::from(weights[1]) << 16);
+        for ((weights, even), odd) in pair.iter().flat_map(|line| line.0).zip(even).zip(odd) {
+            *even = f32::from_bits(weights << 16);
+            *odd = f32::from_bits(weights & 0xffff_0000);
         }
     }
 }
@@ -184,11 +186,13 @@ mod tests {
         if half {
             weights.iter_mut().for_each(|w| *w = f32::from_bits(w.to_bits() & 0xffff_0000));
         }
-        let pairs: Vec<u16> = (0..depth.div_ceil(2))
-            .flat_map(|pair| (0..2 * PANEL).map(move |i| (2 * pair + i % 2, i / 2)))
-            .map(|(input, output)| (weights[input * PANEL + output].to_bits() >> 16) as u16)
-            .collect();
-        let panel = if half { Panel::Half(&pairs) } else { Panel::Wide { values: &weights, step: PANEL } };
+        let upper = |input: usize, output: usize| weights[input * PANEL + output].to_bits() >> 16;
+        let line = |line: usize| {
+            let (input, first) = (line / 2 * 2, line % 2 * Line::PAIRS);
+            Line(std::array::from_fn(|i| upper(input, first + i) | upper(input + 1, first + i) << 16))
+        };
+        let lines: Vec<Line> = (0..depth.div_ceil(2) * 2).map(line).collect();
+        let panel = if half { Panel::Half(&lines) } else { Panel::Wide { values: &weights, step: PANEL } };
         let mut sums = [[f32::NAN; PANEL]; ROWS];
         add_up(Input { values: &x, step: depth + 3, rows, depth }, panel, &mut sums);
         for row in 0..rows {

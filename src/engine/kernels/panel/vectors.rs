@@ -12,6 +12,7 @@ use std::arch::x86_64::{
 use std::mem::transmute;
 
 use super::{Input, PANEL, Panel, ROWS};
+use crate::engine::kernels::line::Line;
 use crate::engine::kernels::processor::{self, Level};
 
 /// Whether vectors of 512 bits may be used.
@@ -60,9 +61,9 @@ fn add_up_rows<const R: usize>(input: Input<'_>, panel: Panel<'_>, sums: &mut [[
                 }
             }
         }
-        Panel::Half(values) => {
+        Panel::Half(lines) => {
             let pairs = rows.map(|row| row.as_chunks::<2>());
-            let (weights, rest) = values.as_chunks::<{ 2 * PANEL }>().0[..input.depth.div_ceil(2)].split_at(input.depth / 2);
+            let (weights, rest) = lines.as_chunks::<2>().0[..input.depth.div_ceil(2)].split_at(input.depth / 2);
             for (i, pair) in weights.iter().enumerate() {
                 let (first, second) = (halves(pair, false), halves(pair, true));
                 for (total, (pairs, _)) in totals.iter_mut().zip(&pairs) {
@@ -92,9 +93,9 @@ fn add_up_rows<const R: usize>(input: Input<'_>, panel: Panel<'_>, sums: &mut [[
 /// The weights of the first or the second input of a pair, widened to f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves(pair: &[u16; 2 * PANEL], second: bool) -> [__m512; 2] {
+fn halves(pair: &[Line; 2], second: bool) -> [__m512; 2] {
     // SAFETY: both are of one size, and all bits are values.
-    let pair = unsafe { transmute::<[u16; 2 * PANEL], [__m512i; 2]>(*pair) };
+    let pair = unsafe { transmute::<[Line; 2], [__m512i; 2]>(*pair) };
     let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
     pair.map(|pair| _mm512_castsi512_ps(if second { _mm512_and_si512(pair, upper) } else { _mm512_slli_epi32::<16>(pair) }))
 }

@@ -7,6 +7,7 @@ use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::LazyLock;
 
 use super::{Block, Sums, TILE_ROWS};
+use crate::engine::kernels::line::Line;
 use crate::engine::kernels::processor::{self, Level};
 
 /// Whether this processor has the unit and the system lets this process use it.
@@ -49,95 +50,112 @@ struct Shapes {
     rows: [u8; 16],
 }
 
-impl Shapes {
-    /// Tiles 0, 1 and 6 have the rows of the first half, 2, 3 and 7 those of the second, 4 and 5 hold weights.
-    fn of(first: usize, second: usize) -> Self {
-        let (first, second, all) = (first as u8, second.max(1) as u8, TILE_ROWS as u8);
-        let mut shapes = Self { palette: 1, start: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
-        shapes.row_bytes[..8].fill(64);
-        shapes.rows[..8].copy_from_slice(&[first, first, second, second, all, all, first, second]);
-        shapes
+/// All registers of sixteen rows: rows that a block lacks cost nothing beside setting shapes anew.
+static SHAPES: Shapes = {
+    let mut shapes = Shapes { palette: 1, start: 0, reserved: [0; 14], row_bytes: [0; 16], rows: [0; 16] };
+    let mut register = 0;
+    while register < 8 {
+        (shapes.row_bytes[register], shapes.rows[register]) = (64, TILE_ROWS as u8);
+        register += 1;
+    }
+    shapes
+};
+
+/// The registers of the calling thread, in the shapes that [`Ready::multiply`] needs.
+pub(super) struct Ready(());
+
+impl Ready {
+    /// Sets the shapes.
+    ///
+    /// # Panics
+    /// Where the processor has no such registers.
+    pub(super) fn new() -> Self {
+        assert!(available(), "tile registers on a processor without them");
+        // SAFETY: the processor has the unit, as asserted, and the shapes are allowed ones.
+        unsafe { asm!("ldtilecfg [{shapes}]", shapes = in(reg) &raw const SHAPES, options(nostack, readonly, preserves_flags)) };
+        Self(())
+    }
+
+    /// Writes the products of `block` to `sums`.
+    #[inline]
+    pub(super) fn multiply(&self, block: Block<'_>, sums: &mut Sums) {
+        let Block { inputs, group, step, rows, weights, steps } = block;
+        let above = inputs.as_ptr();
+        // SAFETY: the registers have their shapes, for this exists. All loads lie inside `inputs` and `weights`, as the block's maker has
+        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. The compiler itself never uses the
+        // registers.
+        unsafe {
+            if rows <= TILE_ROWS {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "2:",
+                    "tileloadd tmm4, [{weights} + {long}*1]",
+                    "tileloadd tmm5, [{weights} + {long}*1 + 64]",
+                    "tileloaddt1 tmm6, [{inputs} + {short}*1]",
+                    "tdpbf16ps tmm0, tmm6, tmm4",
+                    "tdpbf16ps tmm1, tmm6, tmm5",
+                    "add {weights}, 2048",
+                    "add {inputs}, {step}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {long}*1], tmm0",
+                    "tilestored [{sums} + {long}*1 + 64], tmm1",
+                    weights = inout(reg) weights.as_ptr() => _,
+                    inputs = inout(reg) above => _,
+                    step = in(reg) step * size_of::<Line>(),
+                    sums = in(reg) sums.0.as_mut_ptr(),
+                    steps = inout(reg) steps => _,
+                    long = in(reg) 128_usize,
+                    short = in(reg) 64_usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm4") _, out("tmm5") _, out("tmm6") _,
+                    options(nostack),
+                );
+            } else {
+                asm!(
+                    "tilezero tmm0",
+                    "tilezero tmm1",
+                    "tilezero tmm2",
+                    "tilezero tmm3",
+                    "2:",
+                    "tileloadd tmm4, [{weights} + {long}*1]",
+                    "tileloaddt1 tmm6, [{inputs} + {short}*1]",
+                    "tdpbf16ps tmm0, tmm6, tmm4",
+                    "tileloadd tmm5, [{weights} + {long}*1 + 64]",
+                    "tdpbf16ps tmm1, tmm6, tmm5",
+                    "tileloaddt1 tmm7, [{below} + {short}*1]",
+                    "tdpbf16ps tmm2, tmm7, tmm4",
+                    "tdpbf16ps tmm3, tmm7, tmm5",
+                    "add {weights}, 2048",
+                    "add {inputs}, {step}",
+                    "add {below}, {step}",
+                    "dec {steps}",
+                    "jnz 2b",
+                    "tilestored [{sums} + {long}*1], tmm0",
+                    "tilestored [{sums} + {long}*1 + 64], tmm1",
+                    "tilestored [{second} + {long}*1], tmm2",
+                    "tilestored [{second} + {long}*1 + 64], tmm3",
+                    weights = inout(reg) weights.as_ptr() => _,
+                    inputs = inout(reg) above => _,
+                    below = inout(reg) above.wrapping_add(group) => _,
+                    step = in(reg) step * size_of::<Line>(),
+                    sums = in(reg) sums.0.as_mut_ptr(),
+                    second = in(reg) sums.0[TILE_ROWS..].as_mut_ptr(),
+                    steps = inout(reg) steps => _,
+                    long = in(reg) 128_usize,
+                    short = in(reg) 64_usize,
+                    out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+                    out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+                    options(nostack),
+                );
+            }
+        }
     }
 }
 
-/// Writes the products of `block` to `sums`.
-pub(super) fn multiply(block: Block<'_>, sums: &mut Sums) {
-    let Block { inputs, group, rows, weights, steps } = block;
-    assert!(available(), "tile registers on a processor without them");
-    let shapes = Shapes::of(rows.min(TILE_ROWS), rows.saturating_sub(TILE_ROWS));
-    let above = inputs.as_ptr();
-    // SAFETY: the processor has the unit, as asserted. All loads lie inside `inputs` and `weights`, as the block's
-    // maker has checked: a step of sixteen rows is 1 KiB long, of the panel 2 KiB. The stores lie inside `sums`. The registers are given back at the end, and the
-    // compiler itself never uses them.
-    unsafe {
-        if rows <= TILE_ROWS {
-            asm!(
-                "ldtilecfg [{shapes}]",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "2:",
-                "tileloadd tmm4, [{weights} + {long}*1]",
-                "tileloadd tmm5, [{weights} + {long}*1 + 64]",
-                "tileloadd tmm6, [{inputs} + {short}*1]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                "add {weights}, 2048",
-                "add {inputs}, 1024",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{sums} + {long}*1], tmm0",
-                "tilestored [{sums} + {long}*1 + 64], tmm1",
-                "tilerelease",
-                shapes = in(reg) &raw const shapes,
-                weights = inout(reg) weights.as_ptr() => _,
-                inputs = inout(reg) above => _,
-                sums = in(reg) sums.0.as_mut_ptr(),
-                steps = inout(reg) steps => _,
-                long = in(reg) 128_usize,
-                short = in(reg) 64_usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        } else {
-            asm!(
-                "ldtilecfg [{shapes}]",
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                "2:",
-                "tileloadd tmm4, [{weights} + {long}*1]",
-                "tileloadd tmm6, [{inputs} + {short}*1]",
-                "tdpbf16ps tmm0, tmm6, tmm4",
-                "tileloadd tmm5, [{weights} + {long}*1 + 64]",
-                "tdpbf16ps tmm1, tmm6, tmm5",
-                "tileloadd tmm7, [{below} + {short}*1]",
-                "tdpbf16ps tmm2, tmm7, tmm4",
-                "tdpbf16ps tmm3, tmm7, tmm5",
-                "add {weights}, 2048",
-                "add {inputs}, 1024",
-                "add {below}, 1024",
-                "dec {steps}",
-                "jnz 2b",
-                "tilestored [{sums} + {long}*1], tmm0",
-                "tilestored [{sums} + {long}*1 + 64], tmm1",
-                "tilestored [{second} + {long}*1], tmm2",
-                "tilestored [{second} + {long}*1 + 64], tmm3",
-                "tilerelease",
-                shapes = in(reg) &raw const shapes,
-                weights = inout(reg) weights.as_ptr() => _,
-                inputs = inout(reg) above => _,
-                below = inout(reg) above.wrapping_add(group) => _,
-                sums = in(reg) sums.0.as_mut_ptr(),
-                second = in(reg) sums.0[TILE_ROWS..].as_mut_ptr(),
-                steps = inout(reg) steps => _,
-                long = in(reg) 128_usize,
-                short = in(reg) 64_usize,
-                out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
-                out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
-                options(nostack),
-            );
-        }
+impl Drop for Ready {
+    fn drop(&mut self) {
+        // SAFETY: the processor has the unit, for this was made. Registers that are in use make every switch of threads save them.
+        unsafe { asm!("tilerelease", options(nomem, nostack, preserves_flags)) };
     }
 }

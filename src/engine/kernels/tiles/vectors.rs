@@ -5,7 +5,8 @@
 use std::arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps};
 use std::mem::transmute;
 
-use super::{Block, PAIRS, STEP, STEP_PAIRS, Sums, TILE_ROWS};
+use super::{Block, STEP, Sums, TILE_ROWS};
+use crate::engine::kernels::line::Line;
 use crate::engine::kernels::panel::PANEL;
 use crate::engine::kernels::processor::{self, Level};
 
@@ -24,42 +25,42 @@ pub(super) fn multiply(block: Block<'_>, sums: &mut Sums) {
     assert!(available(), "bf16 vectors on a processor without them");
     for first in (0..block.rows).step_by(ROWS) {
         let rows = ROWS.min(block.rows - first);
-        let inputs = &block.inputs[first / TILE_ROWS * block.group + first % TILE_ROWS * PAIRS..];
+        let inputs = &block.inputs[first / TILE_ROWS * block.group + first % TILE_ROWS..];
+        let inputs = inputs.chunks(block.step).take(block.steps);
         let sums = &mut sums.0[first..];
         // SAFETY: the processor has the instructions, as asserted.
         unsafe {
             match rows {
-                1 => add_up::<1>(inputs, block.weights, block.steps, sums),
-                2 => add_up::<2>(inputs, block.weights, block.steps, sums),
-                3 => add_up::<3>(inputs, block.weights, block.steps, sums),
-                4 => add_up::<4>(inputs, block.weights, block.steps, sums),
-                5 => add_up::<5>(inputs, block.weights, block.steps, sums),
-                6 => add_up::<6>(inputs, block.weights, block.steps, sums),
-                7 => add_up::<7>(inputs, block.weights, block.steps, sums),
-                _ => add_up::<8>(inputs, block.weights, block.steps, sums),
+                1 => add_up::<1>(inputs, block.weights, sums),
+                2 => add_up::<2>(inputs, block.weights, sums),
+                3 => add_up::<3>(inputs, block.weights, sums),
+                4 => add_up::<4>(inputs, block.weights, sums),
+                5 => add_up::<5>(inputs, block.weights, sums),
+                6 => add_up::<6>(inputs, block.weights, sums),
+                7 => add_up::<7>(inputs, block.weights, sums),
+                _ => add_up::<8>(inputs, block.weights, sums),
             }
         }
     }
 }
 
-/// The sums of `R` rows, which do not depend on `R`.
+/// The sums of `R` rows, which do not depend on `R`. `tiles` begin with these rows, one a step.
 ///
 /// Inputs are read as slices of known length: with debug assertions a read by pointer is checked each time, and takes three times as long.
 ///
 /// # Panics
-/// Where `inputs` do not hold `R` rows of `steps` tiles from their start on.
+/// Where a tile ends before `R` rows.
 #[target_feature(enable = "avx512f,avx512bf16")]
-fn add_up<const R: usize>(inputs: &[u32], weights: &[u16], steps: usize, sums: &mut [[f32; PANEL]]) {
+fn add_up<'a, const R: usize>(tiles: impl Iterator<Item = &'a [Line]>, weights: &[Line], sums: &mut [[f32; PANEL]]) {
     let mut totals = [[_mm512_setzero_ps(); 2]; R];
-    for (tile, weights) in inputs.chunks(STEP_PAIRS).zip(weights.as_chunks::<{ STEP * PANEL }>().0).take(steps) {
-        let (rows, _) = tile.as_chunks::<PAIRS>();
-        let rows: &[[u32; PAIRS]; R] = rows.first_chunk().expect("a tile holds the rows");
-        for (i, pair) in weights.as_chunks::<PANEL>().0.as_chunks::<2>().0.iter().enumerate() {
+    for (tile, weights) in tiles.zip(weights.as_chunks::<STEP>().0) {
+        let rows: &[Line; R] = tile.first_chunk().expect("a tile holds the rows");
+        for (i, pair) in weights.as_chunks::<2>().0.iter().enumerate() {
             // SAFETY: all are of one size, and all bits are values.
-            let [left, right] = unsafe { transmute::<[[u16; PANEL]; 2], [__m512bh; 2]>(*pair) };
+            let [left, right] = unsafe { transmute::<[Line; 2], [__m512bh; 2]>(*pair) };
             for (row, total) in rows.iter().zip(&mut totals) {
                 // SAFETY: as above.
-                let x = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(row[i].cast_signed())) };
+                let x = unsafe { transmute::<__m512i, __m512bh>(_mm512_set1_epi32(row.0[i].cast_signed())) };
                 total[0] = _mm512_dpbf16_ps(total[0], left, x);
                 total[1] = _mm512_dpbf16_ps(total[1], right, x);
             }
