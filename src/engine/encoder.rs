@@ -81,15 +81,7 @@ impl Encoder {
             Some(pooling) => Output::Pooled(pooling),
             None => Output::load(weights, family, hidden)?,
         };
-        Ok(Self {
-            words,
-            positions,
-            first_position: shape.first_position(family),
-            norm,
-            layers,
-            hidden,
-            output,
-        })
+        Ok(Self { words, positions, first_position: shape.first_position(family), norm, layers, hidden, output })
     }
 
     /// One row a sequence: its vector of length 1, or its logits.

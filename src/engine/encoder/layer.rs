@@ -109,7 +109,13 @@ impl Layer {
         self.norm.add_rounded(rows, product, self.narrow.bias(), &mut space.rows);
     }
 
-    fn run_wide(&self, batch: &Packed<'_>, rows: &mut [f32], product: &mut [f32], space: (&mut [f32], &mut [f32], &mut Vec<f32>)) {
+    fn run_wide(
+        &self,
+        batch: &Packed<'_>,
+        rows: &mut [f32],
+        product: &mut [f32],
+        space: (&mut [f32], &mut [f32], &mut Vec<f32>),
+    ) {
         let (tokens, hidden) = (batch.tokens(), self.project.bias().len());
         let (wide, context, scores) = space;
         let qkv = &mut wide[..tokens * 3 * hidden];

@@ -276,18 +276,40 @@ impl Unit {
         let (_, _, _, _) = (sums, rows, factors, output);
     }
 
-    /// Rounds `2^(factor * (score - highest))` of a row's scores to its row of `weights`, and gives back their sum before rounding.
+    /// Rounds `2^(factor * (score - highest))` of the scores of each row to its row of `weights`, and gives back their sums before rounding.
     #[inline]
-    pub(super) fn weigh(&self, scores: &[Sums], row: usize, factor: f32, weights: &mut Tiles) -> f32 {
+    pub(super) fn weigh(&self, scores: &[Sums], rows: usize, factor: f32, weights: &mut Tiles) -> [f32; BLOCK_ROWS] {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `finish`.
         #[allow(unsafe_code)]
-        return unsafe { finish::weigh(scores, row, factor, weights) };
+        return unsafe { finish::weigh(scores, rows, factor, weights) };
         #[cfg(not(target_arch = "x86_64"))]
         {
-            let (_, _, _, _) = (scores, row, factor, weights);
-            1.0
+            let (_, _, _, _) = (scores, rows, factor, weights);
+            [1.0; BLOCK_ROWS]
         }
+    }
+
+    /// Sixteen lines the other way: the first pairs of all, then the second ones.
+    #[inline]
+    pub(super) fn transpose(&self, lines: &[Line; Line::PAIRS]) -> [Line; Line::PAIRS] {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `finish`.
+        #[allow(unsafe_code)]
+        return unsafe { finish::transpose(lines) };
+        #[cfg(not(target_arch = "x86_64"))]
+        *lines
+    }
+
+    /// The values of two lines in turns: those of the first in the lower halves.
+    #[inline]
+    pub(super) fn interleave(&self, first: &Line, second: &Line) -> [Line; 2] {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `finish`.
+        #[allow(unsafe_code)]
+        return unsafe { finish::interleave(first, second) };
+        #[cfg(not(target_arch = "x86_64"))]
+        [*first, *second]
     }
 }
 

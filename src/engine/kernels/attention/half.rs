@@ -48,14 +48,15 @@ pub(in crate::engine) fn attend_half(
     space.weights.reserve(BLOCK_ROWS, panels);
     // The weights are powers of two.
     let factor = std::f32::consts::LOG2_E / (shape.width as f32).sqrt();
+    let mut sums = Sums::default();
     for head in 0..shape.heads {
         let (queries, keys) = (head * steps, (shape.heads + head) * steps);
         let values = keys + shape.heads * steps;
         for step in 0..steps {
             for panel in 0..panels {
                 let (first, count) = (rows.start + panel * PANEL, PANEL.min(tokens - panel * PANEL));
-                across(qkv.rows_from(first, keys + step), count, &mut space.keys[panel * steps + step]);
-                pairwise(qkv.rows_from(first, values + step), count, &mut space.values[step * panels + panel]);
+                across(&unit, qkv.rows_from(first, keys + step), count, &mut space.keys[panel * steps + step]);
+                pairwise(&unit, qkv.rows_from(first, values + step), count, &mut space.values[step * panels + panel]);
             }
         }
         for first in rows.clone().step_by(BLOCK_ROWS) {
@@ -63,12 +64,9 @@ pub(in crate::engine) fn attend_half(
             for (keys, sums) in space.keys.chunks_exact(steps).zip(&mut space.scores) {
                 unit.multiply(qkv.block(block.clone(), queries..queries + steps, flat(keys)), sums);
             }
-            let mut factors = [0.0; BLOCK_ROWS];
-            for (row, reciprocal) in factors[..block.len()].iter_mut().enumerate() {
-                hide(&mut space.scores[panels - 1].0[row], tokens - (panels - 1) * PANEL);
-                *reciprocal = 1.0 / unit.weigh(&space.scores, row, factor, &mut space.weights);
-            }
-            let mut sums = Sums::default();
+            // The scores of keys that are none.
+            space.scores[panels - 1].0.iter_mut().for_each(|row| row[tokens - (panels - 1) * PANEL..].fill(f32::MIN));
+            let factors = unit.weigh(&space.scores, block.len(), factor, &mut space.weights).map(f32::recip);
             for (step, values) in space.values.chunks_exact(panels).enumerate() {
                 unit.multiply(space.weights.block(0..block.len(), 0..panels, flat(values)), &mut sums);
                 unit.scale(&sums, block.clone(), &factors, (context, queries + step));
@@ -82,34 +80,21 @@ fn flat(steps: &[PanelStep]) -> &[Line] {
     steps.as_flattened().as_flattened()
 }
 
-/// The scores of keys that are none.
-fn hide(scores: &mut [f32; PANEL], keys: usize) {
-    scores[keys..].fill(f32::MIN);
-}
-
 /// Keys as the outputs of a panel: pair after pair, each of all keys. `rows` begin with `count` keys; the others are zero.
-fn across(rows: &[Line], count: usize, panel: &mut PanelStep) {
-    if count < PANEL {
-        *panel = EMPTY;
-    }
-    for (key, pairs) in rows[..count].iter().enumerate() {
-        for (pair, outputs) in pairs.0.iter().zip(&mut *panel) {
-            outputs[key / Line::PAIRS].0[key % Line::PAIRS] = *pair;
-        }
-    }
+fn across(unit: &Unit, rows: &[Line], count: usize, panel: &mut PanelStep) {
+    let mut keys = [[Line::default(); Line::PAIRS]; 2];
+    keys.as_flattened_mut()[..count].copy_from_slice(&rows[..count]);
+    let [left, right] = keys.map(|keys| unit.transpose(&keys));
+    panel.iter_mut().zip(left).zip(right).for_each(|((outputs, left), right)| *outputs = [left, right]);
 }
 
 /// Values as the inputs of a panel: each component of two keys side by side. `rows` begin with `count` keys; the others are zero, so that
 /// no other sequence's values are met.
-fn pairwise(rows: &[Line], count: usize, panel: &mut PanelStep) {
+fn pairwise(unit: &Unit, rows: &[Line], count: usize, panel: &mut PanelStep) {
     let rows = &rows[..count];
     for (pair, outputs) in panel.iter_mut().enumerate() {
         let [first, second] = [2 * pair, 2 * pair + 1].map(|key| rows.get(key).copied().unwrap_or_default());
-        let [left, right] = outputs;
-        let components = left.0.as_chunks_mut::<2>().0.iter_mut().chain(right.0.as_chunks_mut::<2>().0);
-        for ((two, first), second) in components.zip(first.0).zip(second.0) {
-            *two = [first & 0xffff | second << 16, first >> 16 | second & 0xffff_0000];
-        }
+        *outputs = unit.interleave(&first, &second);
     }
 }
 
@@ -142,13 +127,17 @@ mod tests {
             return;
         }
         let mut space = HalfSpace::default();
-        for (heads, width, first, tokens) in [(2, 32, 0, 1), (1, 32, 5, 16), (3, 64, 7, 33), (2, 32, 3, 100), (1, 96, 0, 300), (2, 32, 1, 40)] {
+        for (heads, width, first, tokens) in
+            [(2, 32, 0, 1), (1, 32, 5, 16), (3, 64, 7, 33), (2, 32, 3, 100), (1, 96, 0, 300), (2, 32, 1, 40)]
+        {
             let shape = AttentionShape { heads, width };
             let (qkv, values) = strips(first + tokens + 4, shape, tokens);
             let got = attended(shape, &qkv, first..first + tokens, &mut space);
             let part = |token: usize, kind: usize, head: usize| &values[first + token][(kind * heads + head) * width..][..width];
             for (token, head) in (0..tokens).step_by(7).flat_map(|token| (0..heads).map(move |head| (token, head))) {
-                let dot = |other: usize| part(token, 0, head).iter().zip(part(other, 1, head)).map(|(a, b)| f64::from(a * b)).sum::<f64>();
+                let dot = |other: usize| {
+                    part(token, 0, head).iter().zip(part(other, 1, head)).map(|(a, b)| f64::from(a * b)).sum::<f64>()
+                };
                 let scores: Vec<f64> = (0..tokens).map(|other| dot(other) / (width as f64).sqrt()).collect();
                 let most = scores.iter().copied().fold(f64::MIN, f64::max);
                 let sum: f64 = scores.iter().map(|score| (score - most).exp()).sum();

@@ -3,14 +3,17 @@
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_cvtne2ps_pbh, _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_max_ps,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_rcp14_ps, _mm512_reduce_add_ps, _mm512_reduce_max_ps, _mm512_roundscale_ps,
-    _mm512_scalef_ps, _mm512_set1_ps, _mm512_setzero_ps, _mm512_sub_ps,
+    __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_cvtne2ps_pbh,
+    _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
+    _mm512_permutex2var_epi32, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_sub_ps,
+    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_epi32,
+    _mm512_unpacklo_epi64, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 use std::ops::Range;
 
-use super::{Function, Sums, Tiles};
+use super::{BLOCK_ROWS, Function, Sums, TILE_ROWS, Tiles};
 use crate::engine::kernels::activation::{ERF_DENOMINATOR, ERF_NUMERATOR, ERF_REACH};
 use crate::engine::kernels::line::Line;
 use crate::engine::kernels::panel::PANEL;
@@ -63,24 +66,105 @@ pub(super) fn scale(sums: &Sums, rows: Range<usize>, factors: &[f32], (output, s
 
 /// See [`super::Unit::weigh`].
 #[target_feature(enable = "avx512f,avx512bf16")]
-pub(super) fn weigh(scores: &[Sums], row: usize, factor: f32, weights: &mut Tiles) -> f32 {
-    let [mut left, mut right] = [_mm512_set1_ps(f32::MIN); 2];
-    for sums in scores {
-        let values = load(&sums.0[row]);
-        (left, right) = (_mm512_max_ps(left, values[0]), _mm512_max_ps(right, values[1]));
-    }
-    let most = _mm512_set1_ps(_mm512_reduce_max_ps(_mm512_max_ps(left, right)));
+pub(super) fn weigh(scores: &[Sums], rows: usize, factor: f32, weights: &mut Tiles) -> [f32; BLOCK_ROWS] {
     let factor = _mm512_set1_ps(factor);
-    let mut total = [_mm512_setzero_ps(); 2];
-    for (step, sums) in scores.iter().enumerate() {
-        let mut values = load(&sums.0[row]);
-        for (value, total) in values.iter_mut().zip(&mut total) {
-            *value = power_of_two(_mm512_mul_ps(_mm512_sub_ps(*value, most), factor));
-            *total = _mm512_add_ps(*total, *value);
-        }
-        *weights.place(row, step) = round(values);
+    let mut totals = [0.0; BLOCK_ROWS];
+    for (first, totals) in (0..rows).step_by(TILE_ROWS).zip(totals.as_chunks_mut().0) {
+        let most = reduce(
+            std::array::from_fn(|row| {
+                let mut most = [_mm512_set1_ps(f32::MIN); 2];
+                for sums in scores {
+                    let values = load(&sums.0[first + row]);
+                    most = [_mm512_max_ps(most[0], values[0]), _mm512_max_ps(most[1], values[1])];
+                }
+                _mm512_max_ps(most[0], most[1])
+            }),
+            |a, b| _mm512_max_ps(a, b),
+        );
+        let sums = std::array::from_fn(|row| {
+            let most = _mm512_set1_ps(most[row]);
+            let mut total = [_mm512_setzero_ps(); 2];
+            for (step, sums) in scores.iter().enumerate() {
+                let mut values = load(&sums.0[first + row]);
+                for (value, total) in values.iter_mut().zip(&mut total) {
+                    *value = power_of_two(_mm512_mul_ps(_mm512_sub_ps(*value, most), factor));
+                    *total = _mm512_add_ps(*total, *value);
+                }
+                *weights.place(first + row, step) = round(values);
+            }
+            _mm512_add_ps(total[0], total[1])
+        });
+        *totals = reduce(sums, |a, b| _mm512_add_ps(a, b));
     }
-    _mm512_reduce_add_ps(_mm512_add_ps(total[0], total[1]))
+    totals
+}
+
+/// What `join` makes of the lanes of each of sixteen vectors. All are joined together, in four rounds that halve their number: one after
+/// the other takes twice as many instructions.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn reduce(vectors: [__m512; 16], join: impl Fn(__m512, __m512) -> __m512) -> [f32; 16] {
+    // Each lane is a quarter of a row of sixteen bytes in turn: a b a b, then a b c d.
+    let twos: [__m512; 8] = std::array::from_fn(|i| {
+        let (a, b) = (vectors[2 * i], vectors[2 * i + 1]);
+        join(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b))
+    });
+    let fours: [__m512; 4] = std::array::from_fn(|i| {
+        let (a, b) = (_mm512_castps_pd(twos[2 * i]), _mm512_castps_pd(twos[2 * i + 1]));
+        join(_mm512_castpd_ps(_mm512_unpacklo_pd(a, b)), _mm512_castpd_ps(_mm512_unpackhi_pd(a, b)))
+    });
+    let halves = |a, b| join(_mm512_shuffle_f32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_f32x4::<0b11_01_11_01>(a, b));
+    let whole = halves(halves(fours[0], fours[1]), halves(fours[2], fours[3]));
+    // SAFETY: both are of one size, and all bits are values.
+    unsafe { transmute::<__m512, [f32; 16]>(whole) }
+}
+
+/// Sixteen lines the other way: the first pairs of all, then the second ones.
+#[target_feature(enable = "avx512f")]
+pub(super) fn transpose(lines: &[Line; 16]) -> [Line; 16] {
+    // SAFETY: both are of one size, and all bits are values.
+    let lines: [__m512i; 16] = unsafe { transmute::<[Line; 16], [__m512i; 16]>(*lines) };
+    let mut quads = lines;
+    // Within quarters: four pairs of four lines each.
+    for (four, quads) in lines.as_chunks::<4>().0.iter().zip(quads.as_chunks_mut::<4>().0) {
+        let [low, high] = [_mm512_unpacklo_epi32(four[0], four[1]), _mm512_unpackhi_epi32(four[0], four[1])];
+        let [low2, high2] = [_mm512_unpacklo_epi32(four[2], four[3]), _mm512_unpackhi_epi32(four[2], four[3])];
+        *quads = [
+            _mm512_unpacklo_epi64(low, low2),
+            _mm512_unpackhi_epi64(low, low2),
+            _mm512_unpacklo_epi64(high, high2),
+            _mm512_unpackhi_epi64(high, high2),
+        ];
+    }
+    // Then the quarters themselves.
+    let mut across = lines;
+    for i in 0..4 {
+        let [a, b, c, d] = [quads[i], quads[4 + i], quads[8 + i], quads[12 + i]];
+        let (even, odd) = (_mm512_shuffle_i32x4::<0b10_00_10_00>(a, b), _mm512_shuffle_i32x4::<0b11_01_11_01>(a, b));
+        let (even2, odd2) = (_mm512_shuffle_i32x4::<0b10_00_10_00>(c, d), _mm512_shuffle_i32x4::<0b11_01_11_01>(c, d));
+        across[i] = _mm512_shuffle_i32x4::<0b10_00_10_00>(even, even2);
+        across[8 + i] = _mm512_shuffle_i32x4::<0b11_01_11_01>(even, even2);
+        across[4 + i] = _mm512_shuffle_i32x4::<0b10_00_10_00>(odd, odd2);
+        across[12 + i] = _mm512_shuffle_i32x4::<0b11_01_11_01>(odd, odd2);
+    }
+    // SAFETY: as above.
+    unsafe { transmute::<[__m512i; 16], [Line; 16]>(across) }
+}
+
+/// The values of two lines in turns.
+#[target_feature(enable = "avx512f")]
+pub(super) fn interleave(first: &Line, second: &Line) -> [Line; 2] {
+    // SAFETY: here and below, all are of one size, and all bits are values.
+    let [a, b] = unsafe { transmute::<[Line; 2], [__m512i; 2]>([*first, *second]) };
+    let (lower, upper) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+    let even = _mm512_or_si512(_mm512_and_si512(a, lower), _mm512_slli_epi32::<16>(b));
+    let odd = _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_and_si512(b, upper));
+    let [left, right] = [0, 8].map(|first| {
+        let places: [i32; 16] = std::array::from_fn(|i| first + i as i32 / 2 + i as i32 % 2 * 16);
+        let places = unsafe { transmute::<[i32; 16], __m512i>(places) };
+        _mm512_permutex2var_epi32(even, places, odd)
+    });
+    unsafe { transmute::<[__m512i; 2], [Line; 2]>([left, right]) }
 }
 
 #[inline]
