@@ -59,14 +59,15 @@ fn add_up<const FORM: usize>(block: Block<'_>, rows: usize, sums: &mut [[f32; PA
         for (lines, (inputs, places)) in span[layout.before()..].chunks_exact(layout.step()).zip(&mut steps) {
             let (values, small) = lines.split_at(layout.values());
             let scales = scales.of_step(small, layout);
-            let weights = if FORM == NIBBLES { nibbles(first(values)) } else { bytes(first(values)) };
-            let (inputs, places) = (inputs[..rows].as_chunks::<2>(), places[..rows].as_chunks::<2>());
-            let (pairs, last) = totals[..rows].as_chunks_mut::<2>();
-            for ((inputs, places), totals) in inputs.0.iter().zip(places.0).zip(pairs) {
-                add_step::<FORM, 2>(&weights, inputs, places, &scales, totals);
-            }
-            if !last.is_empty() {
-                add_step::<FORM, 1>(&weights, first(inputs.1), first(places.1), &scales, first_mut(last));
+            let mut row = 0;
+            while row < rows {
+                let (inputs, places, totals) = (&inputs[row..], &places[row..], &mut totals[row..rows]);
+                row += match totals.len() {
+                    1 => add_step::<FORM, 1>(values, inputs, places, &scales, totals),
+                    2 => add_step::<FORM, 2>(values, inputs, places, &scales, totals),
+                    3 => add_step::<FORM, 3>(values, inputs, places, &scales, totals),
+                    _ => add_step::<FORM, 4>(values, inputs, places, &scales, totals),
+                };
             }
         }
     }
@@ -78,23 +79,23 @@ fn add_up<const FORM: usize>(block: Block<'_>, rows: usize, sums: &mut [[f32; PA
 
 /// What the values of 32 outputs are multiplied by, those of each group, and what is added to them.
 #[derive(Clone, Copy)]
-pub(super) struct Scales {
-    pub(super) groups: [[__m512; 2]; 2],
-    pub(super) offsets: Option<[__m512; 2]>,
+struct Scales {
+    groups: [[__m512; 2]; 2],
+    offsets: Option<[__m512; 2]>,
 }
 
 impl Scales {
     /// Those of a span, without their factors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) fn of_span(lines: &[Line], layout: Layout) -> Self {
+    fn of_span(lines: &[Line], layout: Layout) -> Self {
         Self { groups: [halves(&lines[0]); 2], offsets: if layout.offsets { Some(halves(&lines[1])) } else { None } }
     }
 
     /// Those of a step of it, which may have a line of factors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    pub(super) fn of_step(mut self, small: &[Line], layout: Layout) -> Self {
+    fn of_step(mut self, small: &[Line], layout: Layout) -> Self {
         let [line, ..] = small else { return self };
         prefetch(line);
         let small = line.0.as_chunks().0;
@@ -111,29 +112,29 @@ impl Scales {
     }
 }
 
-/// The weights of a step, as its lines have them.
-type Values = [__m512i; 2 * QUADS];
-
-/// Adds what a step makes to the sums of `N` rows: at two, as many products are under way as it takes to keep the units busy.
+/// Adds what a step makes to the sums of `N` rows, and says how many these are. Four have as many products under way as it takes to keep
+/// the units busy.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_step<const FORM: usize, const N: usize>(
-    weights: &Values,
-    inputs: &[Step; N],
-    places: &[Scale; N],
+    values: &[Line],
+    inputs: &[Step],
+    places: &[Scale],
     scales: &Scales,
-    totals: &mut [[__m512; 2]; N],
-) {
+    totals: &mut [[__m512; 2]],
+) -> usize {
+    let (inputs, places): (&[Step; N], &[Scale; N]) = (first(inputs), first(places));
     for group in 0..if FORM == SHORT { 2 } else { 1 } {
-        let more = places.each_ref().map(|place| match FORM {
+        let lifts = places.each_ref().map(|place| match FORM {
             NIBBLES => 0,
             BYTES => place.lifts[2],
             _ => place.lifts[group],
         });
         let dots = match (FORM, group) {
-            (SHORT, 0) => dots::<0, { QUADS / 2 }, N>(weights, inputs, more),
-            (SHORT, _) => dots::<{ QUADS / 2 }, QUADS, N>(weights, inputs, more),
-            _ => dots::<0, QUADS, N>(weights, inputs, more),
+            (NIBBLES, _) => nibbles(first(values), inputs),
+            (SHORT, 0) => bytes::<0, { QUADS / 2 }, N>(first(values), inputs, lifts),
+            (SHORT, _) => bytes::<{ QUADS / 2 }, QUADS, N>(first(values), inputs, lifts),
+            _ => bytes::<0, QUADS, N>(first(values), inputs, lifts),
         };
         for ((totals, dots), place) in totals.iter_mut().zip(dots).zip(places) {
             let place = _mm512_set1_ps(place.scale);
@@ -148,55 +149,75 @@ fn add_step<const FORM: usize, const N: usize>(
             totals.iter_mut().zip(offsets).for_each(|(total, offset)| *total = _mm512_fmadd_ps(offset, whole, *total));
         }
     }
+    N
 }
 
-/// Weights of four bits.
+/// The sums of products with weights of four bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-pub(super) fn nibbles(lines: &[Line; QUADS]) -> Values {
+fn nibbles<const N: usize>(lines: &[Line; QUADS], inputs: &[Step; N]) -> [[__m512i; 2]; N] {
     let lowest = _mm512_set1_epi8(15);
-    let mut weights = [_mm512_setzero_si512(); 2 * QUADS];
-    for (line, weights) in lines.iter().zip(weights.as_chunks_mut::<2>().0) {
-        let both = fetch(line);
-        *weights = [_mm512_and_si512(both, lowest), _mm512_and_si512(_mm512_srli_epi16::<4>(both), lowest)];
+    let mut dots = Dots::new([0; N]);
+    for i in 0..QUADS / 2 {
+        let both = [fetch(&lines[i]), fetch(&lines[QUADS / 2 + i])];
+        dots.add(both.map(|both| _mm512_and_si512(both, lowest)), inputs, 2 * i);
+        dots.add(both.map(|both| _mm512_and_si512(_mm512_srli_epi16::<4>(both), lowest)), inputs, 2 * i + 1);
     }
-    weights
+    dots.whole()
 }
 
-/// Weights of a byte, each more by 128, so that none is less than zero.
+/// The sums of products of the inputs from the quad `FROM` on, before `TO`, with weights of a byte. These are each taken to be more by
+/// 128, so that none is less than zero, for which each row's `lift` makes up.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn bytes(lines: &[Line; 2 * QUADS]) -> Values {
-    let mut weights = [_mm512_setzero_si512(); 2 * QUADS];
-    let sign = _mm512_set1_epi8(-128);
-    lines.iter().zip(&mut weights).for_each(|(line, weights)| *weights = _mm512_xor_si512(fetch(line), sign));
-    weights
-}
-
-/// The sums of products of the inputs from the quad `FROM` on, before `TO`, and each row's `more`.
-#[inline]
-#[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn dots<const FROM: usize, const TO: usize, const N: usize>(
-    weights: &Values,
+fn bytes<const FROM: usize, const TO: usize, const N: usize>(
+    lines: &[Line; 2 * QUADS],
     inputs: &[Step; N],
-    more: [i32; N],
+    lifts: [i32; N],
 ) -> [[__m512i; 2]; N] {
-    let mut high = [[_mm512_setzero_si512(); 2]; N];
-    let mut low = more.map(|more| [_mm512_set1_epi32(more); 2]);
+    let sign = _mm512_set1_epi8(-128);
+    let mut dots = Dots::new(lifts);
     for i in FROM..TO {
-        for ((inputs, high), low) in inputs.iter().zip(&mut high).zip(&mut low) {
-            let x = [inputs.high[i], inputs.low[i]].map(|x| _mm512_set1_epi32(x.cast_signed()));
+        let weights = [fetch(&lines[i]), fetch(&lines[QUADS + i])];
+        dots.add(weights.map(|weights| _mm512_xor_si512(weights, sign)), inputs, i);
+    }
+    dots.whole()
+}
+
+/// Sums of products with the high inputs of each row and with the low ones.
+struct Dots<const N: usize> {
+    high: [[__m512i; 2]; N],
+    low: [[__m512i; 2]; N],
+}
+
+impl<const N: usize> Dots<N> {
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn new(low: [i32; N]) -> Self {
+        Self { high: [[_mm512_setzero_si512(); 2]; N], low: low.map(|low| [_mm512_set1_epi32(low); 2]) }
+    }
+
+    /// Adds the products of one quad.
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn add(&mut self, weights: [__m512i; 2], inputs: &[Step; N], quad: usize) {
+        for ((inputs, high), low) in inputs.iter().zip(&mut self.high).zip(&mut self.low) {
+            let x = [inputs.high[quad], inputs.low[quad]].map(|x| _mm512_set1_epi32(x.cast_signed()));
             for half in 0..2 {
-                let weights = weights[half * QUADS + i];
-                high[half] = _mm512_dpbusd_epi32(high[half], weights, x[0]);
-                low[half] = _mm512_dpbusd_epi32(low[half], weights, x[1]);
+                high[half] = _mm512_dpbusd_epi32(high[half], weights[half], x[0]);
+                low[half] = _mm512_dpbusd_epi32(low[half], weights[half], x[1]);
             }
         }
     }
-    for (low, high) in low.iter_mut().zip(high) {
-        low.iter_mut().zip(high).for_each(|(low, high)| *low = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), *low));
+
+    #[inline]
+    #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
+    fn whole(mut self) -> [[__m512i; 2]; N] {
+        for (low, high) in self.low.iter_mut().zip(self.high) {
+            low.iter_mut().zip(high).for_each(|(low, high)| *low = _mm512_add_epi32(_mm512_slli_epi32::<8>(high), *low));
+        }
+        self.low
     }
-    low
 }
 
 /// 32 numbers of f16.
@@ -220,13 +241,8 @@ fn times(large: [__m512; 2], small: [u8; PANEL]) -> [__m512; 2] {
 
 /// As many as there must be.
 #[inline(always)]
-pub(super) fn first<T, const N: usize>(all: &[T]) -> &[T; N] {
+fn first<T, const N: usize>(all: &[T]) -> &[T; N] {
     all.first_chunk().expect("a step holds all that belongs to it")
-}
-
-#[inline(always)]
-fn first_mut<T, const N: usize>(all: &mut [T]) -> &mut [T; N] {
-    all.first_chunk_mut().expect("a step holds all that belongs to it")
 }
 
 /// A line of values.
@@ -239,7 +255,7 @@ fn fetch(line: &Line) -> __m512i {
 
 /// Has the weights fetched that come [`AHEAD`] lines after `line`.
 #[inline(always)]
-pub(super) fn prefetch(line: &Line) {
+fn prefetch(line: &Line) {
     // SAFETY: every such processor has the instruction, and nothing is read, wherever it points.
     unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *line).wrapping_add(AHEAD).cast()) };
 }
