@@ -291,27 +291,28 @@ struct Grid {
     rows: usize,
     block: usize,
     panels: usize,
-    share: usize,
+    /// Shares of the panels, as even as may be: where few panels are cut, a short last one would leave a thread without work.
+    shares: usize,
 }
 
 impl Grid {
-    /// Blocks of at most `block` rows, and as few panels a task as keep all threads busy.
+    /// Blocks of at most `block` rows, and as few shares of the panels as keep all threads busy.
     fn new(input: &Activations<'_>, block: usize, outputs: usize) -> Self {
         let (rows, hands, panels) = (input.rows(), input.hands, outputs.div_ceil(PANEL));
         let shares = match hands {
             Hands::Pool => (TASKS_PER_THREAD * rayon::current_num_threads()).div_ceil(rows.div_ceil(block).max(1)),
             Hands::Own => 1,
         };
-        Self { hands, rows, block, panels, share: panels.div_ceil(shares.clamp(1, panels.max(1))).max(1) }
+        Self { hands, rows, block, panels, shares: shares.clamp(1, panels.max(1)) }
     }
 
     /// Calls `task` with the rows and the panels of each task.
     fn run(&self, task: impl Fn(Range<usize>, Range<usize>) + Sync) {
-        let shares = self.panels.div_ceil(self.share);
+        let shares = self.shares;
         let tasks = 0..self.rows.div_ceil(self.block) * shares;
         let run = |index| {
-            let (first, panel) = (index / shares * self.block, index % shares * self.share);
-            task(first..self.rows.min(first + self.block), panel..self.panels.min(panel + self.share));
+            let (first, share) = (index / shares * self.block, index % shares);
+            task(first..self.rows.min(first + self.block), share * self.panels / shares..(share + 1) * self.panels / shares);
         };
         match self.hands {
             Hands::Pool => tasks.into_par_iter().with_max_len(1).for_each(run),
