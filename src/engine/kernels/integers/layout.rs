@@ -14,6 +14,7 @@ use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::{Measures, PANEL, QUAD, QUADS, Quantized, STEP, Weights, single};
+use crate::engine::kernels::pages::Pages;
 
 /// Outputs of a line.
 const OUTPUTS: usize = PANEL / 2;
@@ -130,7 +131,7 @@ impl Measures {
 
 /// Quantized weights in panels.
 pub(in crate::engine::kernels) struct Panels {
-    lines: Vec<Line>,
+    lines: Pages<Line>,
     layout: Layout,
     inputs: usize,
 }
@@ -141,7 +142,8 @@ impl Panels {
         let (layout, inputs) = (Layout::of(rows), rows.inputs);
         let outputs = rows.values.len() / inputs;
         let size = layout.panel(inputs);
-        let mut lines = vec![Line([0; 64]); outputs.div_ceil(PANEL) * size];
+        let count = outputs.div_ceil(PANEL) * size;
+        let mut lines = Pages::new(Line([0; 64]), count);
         let panels = lines.par_chunks_mut(size).zip(rows.values.par_chunks(PANEL * inputs)).enumerate();
         panels.for_each(|(index, (panel, values))| {
             let mut bytes = vec![0; size * 64];
