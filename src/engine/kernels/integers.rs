@@ -2,8 +2,8 @@
 //!
 //! A weight is `value * scale + offset`, scale and offset being shared by 16 or 32 inputs of one output. Of the inputs, 32 share a scale:
 //! each is rounded to 16 bits of it, an error of 2⁻¹⁶ of the largest of them, far below that of the weights. The sum over a group is
-//! then exact, whichever way it is added up, and only the groups' sums are added in f32, in their order and always by the same operations. So a row's results are the
-//! same bits whatever rows are multiplied beside it, and on every processor.
+//! then exact, whichever way it is added up, and only the groups' sums are added in f32, in their order and always by the same
+//! operations. So a row's results are the same bits whatever rows are multiplied beside it, and on every processor.
 //!
 //! Weights stay in memory as their file has them, four bits or a byte, with scales of two bytes or less: with few rows, the time goes to
 //! reading them.
@@ -31,7 +31,7 @@ const QUAD: usize = 4;
 /// Such of a step.
 const QUADS: usize = STEP / QUAD;
 
-/// Rows that one pass over a panel serves: those of a tile.
+/// Rows that one pass over a panel serves.
 pub(super) const ROWS: usize = 16;
 
 /// Quantized weights, a row of `inputs` an output.
