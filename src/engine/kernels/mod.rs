@@ -13,6 +13,7 @@ mod linear;
 mod norm;
 mod packed;
 mod paged;
+mod pages;
 mod panel;
 mod processor;
 mod product;

@@ -10,7 +10,7 @@ mod vectors;
 
 use multiversion::multiversion;
 
-use super::line::Line;
+use super::line::{Aligned, Line, PAIRS};
 
 /// Outputs of a panel.
 pub(in crate::engine) const PANEL: usize = 32;
@@ -188,8 +188,8 @@ mod tests {
         }
         let upper = |input: usize, output: usize| weights[input * PANEL + output].to_bits() >> 16;
         let line = |line: usize| {
-            let (input, first) = (line / 2 * 2, line % 2 * Line::PAIRS);
-            Line(std::array::from_fn(|i| upper(input, first + i) | upper(input + 1, first + i) << 16))
+            let (input, first) = (line / 2 * 2, line % 2 * PAIRS);
+            Aligned(std::array::from_fn(|i| upper(input, first + i) | upper(input + 1, first + i) << 16))
         };
         let lines: Vec<Line> = (0..depth.div_ceil(2) * 2).map(line).collect();
         let panel = if half { Panel::Half(&lines) } else { Panel::Wide { values: &weights, step: PANEL } };

@@ -25,7 +25,7 @@ mod vectors;
 use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::line::Line;
+use super::line::{Aligned, Line, PAIRS};
 use super::panel::PANEL;
 
 /// Rows of a tile.
@@ -38,7 +38,7 @@ pub(in crate::engine) const STEP: usize = 32;
 pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 
 /// One step of a row is a line: the units multiply the two values of a pair together.
-const _: () = assert!(STEP == 2 * Line::PAIRS && PANEL == 2 * Line::PAIRS);
+const _: () = assert!(STEP == 2 * PAIRS && PANEL == 2 * PAIRS);
 
 /// Rounded inputs as tiles, in one of two orders.
 ///
@@ -172,7 +172,7 @@ fn rounded(inputs: &[f32; STEP]) -> Line {
         #[allow(unsafe_code)]
         return unsafe { finish::rounded(inputs) };
     }
-    Line(std::array::from_fn(|pair| u32::from(nearest(inputs[2 * pair])) | u32::from(nearest(inputs[2 * pair + 1])) << 16))
+    Aligned(std::array::from_fn(|pair| u32::from(nearest(inputs[2 * pair])) | u32::from(nearest(inputs[2 * pair + 1])) << 16))
 }
 
 /// The upper half of the nearest number with eight significant bits, ties to even.
@@ -292,7 +292,7 @@ impl Unit {
 
     /// Sixteen lines the other way: the first pairs of all, then the second ones.
     #[inline]
-    pub(super) fn transpose(&self, lines: &[Line; Line::PAIRS]) -> [Line; Line::PAIRS] {
+    pub(super) fn transpose(&self, lines: &[Line; PAIRS]) -> [Line; PAIRS] {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `finish`.
         #[allow(unsafe_code)]

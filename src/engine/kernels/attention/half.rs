@@ -8,14 +8,14 @@
 use std::ops::Range;
 
 use super::AttentionShape;
-use crate::engine::kernels::line::Line;
+use crate::engine::kernels::line::{Aligned, Line, PAIRS};
 use crate::engine::kernels::panel::PANEL;
 use crate::engine::kernels::tiles::{BLOCK_ROWS, STEP, Sums, Tiles, Unit};
 
 /// A step of a panel: two lines a pair of inputs.
-type PanelStep = [[Line; 2]; Line::PAIRS];
+type PanelStep = [[Line; 2]; PAIRS];
 
-const EMPTY: PanelStep = [[Line([0; Line::PAIRS]); 2]; Line::PAIRS];
+const EMPTY: PanelStep = [[Aligned([0; PAIRS]); 2]; PAIRS];
 
 /// Buffers of one thread, kept between sequences.
 #[derive(Default)]
@@ -82,7 +82,7 @@ fn flat(steps: &[PanelStep]) -> &[Line] {
 
 /// Keys as the outputs of a panel: pair after pair, each of all keys. `rows` begin with `count` keys; the others are zero.
 fn across(unit: &Unit, rows: &[Line], count: usize, panel: &mut PanelStep) {
-    let mut keys = [[Line::default(); Line::PAIRS]; 2];
+    let mut keys = [[Line::default(); PAIRS]; 2];
     keys.as_flattened_mut()[..count].copy_from_slice(&rows[..count]);
     let [left, right] = keys.map(|keys| unit.transpose(&keys));
     panel.iter_mut().zip(left).zip(right).for_each(|((outputs, left), right)| *outputs = [left, right]);

@@ -1,18 +1,25 @@
-//! Vectors of 256 bits: two products of each of eight outputs at a time.
+//! Vectors of 256 bits: two products of each of eight outputs at a time, both in 16 bits.
 
 #![allow(unsafe_code)]
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi8_epi16, _mm256_cvtepi32_ps, _mm256_fmadd_ps,
-    _mm256_madd_epi16, _mm256_mul_ps, _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps,
-    _mm256_setzero_si256, _mm256_srli_epi16,
+    __m256, __m256i, _mm256_add_epi32, _mm256_and_si256, _mm256_cvtepi32_ps, _mm256_fmadd_ps, _mm256_madd_epi16, _mm256_mul_ps,
+    _mm256_set1_epi16, _mm256_set1_epi32, _mm256_set1_ps, _mm256_setzero_ps, _mm256_setzero_si256, _mm256_slli_epi16,
+    _mm256_srai_epi16, _mm256_srli_epi16,
 };
 use std::mem::transmute;
 
-use super::{Block, PAIRS, PANEL, ROWS, STEP, size};
+use super::layout::{Line, widen};
+use super::{Block, PANEL, QUAD, QUADS, ROWS, STEP, Step};
 
 /// Outputs of a vector.
 const LANES: usize = 8;
+
+/// The inputs of a step: of four, the first and third in one number, the second and fourth in another.
+type Pairs = [[u32; 2]; QUADS];
+
+/// The weights of eight outputs with the same.
+type Part = [[__m256i; 2]; QUADS];
 
 /// Whether this processor has the instructions.
 pub(super) fn available() -> bool {
@@ -23,75 +30,89 @@ pub(super) fn available() -> bool {
 pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     assert!(available(), "vectors of whole numbers on a processor without them");
     // SAFETY: the processor has the instructions, as asserted.
-    unsafe {
-        match rows {
-            1 => add_up::<1>(block, sums),
-            2 => add_up::<2>(block, sums),
-            3 => add_up::<3>(block, sums),
-            4 => add_up::<4>(block, sums),
-            5 => add_up::<5>(block, sums),
-            6 => add_up::<6>(block, sums),
-            7 => add_up::<7>(block, sums),
-            _ => add_up::<8>(block, sums),
+    unsafe { add_up(block, rows, sums) }
+}
+
+/// The sums of `rows` rows, which do not depend on how many there are.
+#[target_feature(enable = "avx2,fma")]
+fn add_up(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+    let layout = block.weights.layout;
+    let mut totals = [[_mm256_setzero_ps(); PANEL / LANES]; ROWS];
+    let mut pairs = [[[0; 2]; QUADS]; ROWS];
+    let mut steps = block.inputs.chunks_exact(block.lanes).zip(block.scales.chunks_exact(block.lanes));
+    for span in block.weights.lines.chunks_exact(layout.span()) {
+        for (lines, (inputs, places)) in span[layout.before()..].chunks_exact(layout.step()).zip(&mut steps) {
+            let pairs = &mut pairs[..rows];
+            pairs.iter_mut().zip(inputs).for_each(|(pairs, inputs)| *pairs = in_pairs(inputs));
+            let (values, small) = lines.split_at(layout.values());
+            let small = |second: usize| &small[0].0.as_chunks().0[second];
+            let mut scales = [[_mm256_setzero_ps(); PANEL / LANES]; 2];
+            for (group, scales) in scales.iter_mut().enumerate().take(STEP / layout.group) {
+                *scales = vectors(widen(&span[0], layout.factors.then(|| small(group))));
+            }
+            let offsets = layout.offsets.then(|| vectors(widen(&span[1], layout.offset_factors.then(|| small(1)))));
+            for part in 0..PANEL / LANES {
+                let weights = unpack(values, layout.nibbles, part);
+                for ((inputs, place), totals) in pairs.iter().zip(places).zip(&mut totals) {
+                    let total = &mut totals[part];
+                    let groups = weights.chunks_exact(layout.group / QUAD).zip(inputs.chunks_exact(layout.group / QUAD));
+                    for ((weights, inputs), scales) in groups.zip(&scales) {
+                        let mut dot = _mm256_setzero_si256();
+                        for (weights, inputs) in weights.as_flattened().iter().zip(inputs.as_flattened()) {
+                            let x = _mm256_set1_epi32(inputs.cast_signed());
+                            dot = _mm256_add_epi32(dot, _mm256_madd_epi16(*weights, x));
+                        }
+                        let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(dot), scales[part]);
+                        *total = _mm256_fmadd_ps(dot, _mm256_set1_ps(place.scale), *total);
+                    }
+                    if let Some(offsets) = &offsets {
+                        *total = _mm256_fmadd_ps(offsets[part], _mm256_set1_ps(place.whole), *total);
+                    }
+                }
+            }
         }
+    }
+    for (sums, totals) in sums.iter_mut().zip(totals).take(rows) {
+        // SAFETY: both are of one size, and all bits are values.
+        *sums = unsafe { transmute::<[__m256; PANEL / LANES], [f32; PANEL]>(totals) };
     }
 }
 
-/// The sums of `R` rows, which do not depend on `R`.
+#[inline]
 #[target_feature(enable = "avx2,fma")]
-fn add_up<const R: usize>(block: Block<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
-    let Block { weights, lanes, .. } = block;
-    let mut totals = [[_mm256_setzero_ps(); PANEL / LANES]; R];
-    let rows = block.pairs.as_chunks::<PAIRS>().0;
-    let groups = weights.values.chunks_exact(size(weights.group, weights.nibbles)).zip(weights.scales);
-    for (group, (values, scales)) in groups.enumerate() {
-        let (step, first) = (group * weights.group / STEP, group * weights.group % STEP / 2);
-        let rows: &[[u32; PAIRS]; R] = rows[step * lanes..].first_chunk().expect("a step holds the rows");
-        let places = block.scales[step * lanes..].first_chunk::<R>().expect("a step holds the rows");
-        let whole = block.sums[step * lanes..].first_chunk::<R>().expect("a step holds the rows");
-        for part in 0..PANEL / LANES {
-            let mut dots = [_mm256_setzero_si256(); R];
-            let mut add = |pair: usize, weights: __m256i| {
-                for (row, dot) in rows.iter().zip(&mut dots) {
-                    let x = _mm256_set1_epi32(row[pair % PAIRS].cast_signed());
-                    *dot = _mm256_add_epi32(*dot, _mm256_madd_epi16(weights, x));
-                }
-            };
-            if weights.nibbles {
-                let lowest = _mm256_set1_epi16(15);
-                for (i, words) in values.as_chunks::<{ 4 * PANEL }>().0.iter().enumerate() {
-                    // SAFETY: both are of one size, and all bits are values.
-                    let words = unsafe { transmute::<[u8; 4 * LANES], __m256i>(words.as_chunks().0[part]) };
-                    let pair = first + 4 * i;
-                    add(pair, _mm256_and_si256(words, lowest));
-                    add(pair + 1, _mm256_and_si256(_mm256_srli_epi16::<4>(words), lowest));
-                    add(pair + 2, _mm256_and_si256(_mm256_srli_epi16::<8>(words), lowest));
-                    add(pair + 3, _mm256_srli_epi16::<12>(words));
-                }
-            } else {
-                for (i, bytes) in values.as_chunks::<{ 2 * PANEL }>().0.iter().enumerate() {
-                    // SAFETY: as above.
-                    let bytes = unsafe { transmute::<[u8; 2 * LANES], __m128i>(bytes.as_chunks().0[part]) };
-                    add(first + i, _mm256_cvtepi8_epi16(bytes));
-                }
-            }
-            // SAFETY: as above.
-            let scale = unsafe { transmute::<[f32; LANES], __m256>(scales.as_chunks().0[part]) };
-            for ((totals, dot), place) in totals.iter_mut().zip(&dots).zip(places) {
-                let dot = _mm256_mul_ps(_mm256_cvtepi32_ps(*dot), scale);
-                totals[part] = _mm256_fmadd_ps(dot, _mm256_set1_ps(*place), totals[part]);
-            }
-            if let Some(offsets) = weights.offsets.get(group) {
-                // SAFETY: as above.
-                let offset = unsafe { transmute::<[f32; LANES], __m256>(offsets.as_chunks().0[part]) };
-                for ((totals, place), whole) in totals.iter_mut().zip(places).zip(whole) {
-                    totals[part] = _mm256_fmadd_ps(offset, _mm256_set1_ps(place * whole), totals[part]);
-                }
-            }
+fn in_pairs(inputs: &Step) -> Pairs {
+    let value = |input: usize| u32::from(inputs.value(input).cast_unsigned());
+    let pair = |first: usize| value(first) | value(first + 2) << 16;
+    std::array::from_fn(|quad| [pair(QUAD * quad), pair(QUAD * quad + 1)])
+}
+
+/// The weights of a step with the outputs `part`.
+#[inline]
+#[target_feature(enable = "avx2,fma")]
+fn unpack(lines: &[Line], nibbles: bool, part: usize) -> Part {
+    let mut weights = [[_mm256_setzero_si256(); 2]; QUADS];
+    let lines = &lines[lines.len() / 2 * (part / 2)..][..lines.len() / 2];
+    // SAFETY: both are of one size, and all bits are values.
+    let vector = |line: &Line| unsafe { transmute::<[u8; 32], __m256i>(line.0.as_chunks().0[part % 2]) };
+    if nibbles {
+        let lowest = _mm256_set1_epi16(15);
+        for (line, weights) in lines.iter().zip(weights.as_chunks_mut::<2>().0) {
+            let all = vector(line);
+            let second = _mm256_and_si256(_mm256_srli_epi16::<4>(all), lowest);
+            let third = _mm256_and_si256(_mm256_srli_epi16::<8>(all), lowest);
+            *weights = [[_mm256_and_si256(all, lowest), third], [second, _mm256_srli_epi16::<12>(all)]];
+        }
+    } else {
+        for (line, weights) in lines.iter().zip(&mut weights) {
+            let all = vector(line);
+            *weights = [_mm256_srai_epi16::<8>(_mm256_slli_epi16::<8>(all)), _mm256_srai_epi16::<8>(all)];
         }
     }
-    for (sums, totals) in sums.iter_mut().zip(totals) {
-        // SAFETY: as above.
-        *sums = unsafe { transmute::<[__m256; PANEL / LANES], [f32; PANEL]>(totals) };
-    }
+    weights
+}
+
+#[inline(always)]
+fn vectors(numbers: [f32; PANEL]) -> [__m256; PANEL / LANES] {
+    // SAFETY: as above.
+    unsafe { transmute::<[f32; PANEL], [__m256; PANEL / LANES]>(numbers) }
 }

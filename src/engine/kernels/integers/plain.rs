@@ -1,48 +1,58 @@
 //! Sums of products in plain loops, for processors without the instructions of the other files.
 
-use super::{Block, PAIRS, PANEL, ROWS, STEP, size};
+use super::layout::{Line, widen};
+use super::{Block, PANEL, QUAD, QUADS, ROWS, STEP};
 
 /// Writes the sums of the first `rows` rows of `block`.
 pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     let Block { weights, lanes, .. } = block;
-    let mut pairs = [[0_i16; 2 * PANEL]; PAIRS];
-    let pairs = &mut pairs[..weights.group / 2];
+    let layout = weights.layout;
+    let mut wide = [[0_i16; QUAD * PANEL]; QUADS];
     sums[..rows].iter_mut().for_each(|sums| sums.fill(0.0));
-    for (group, values) in weights.values.chunks_exact(size(weights.group, weights.nibbles)).enumerate() {
-        widen(values, weights.nibbles, pairs);
-        let (step, first) = (group * weights.group / STEP, group * weights.group % STEP / 2);
-        for (row, sums) in sums[..rows].iter_mut().enumerate() {
-            let place = step * lanes + row;
-            let mut dots = [0_i32; PANEL];
-            for (x, pair) in block.pairs[place * PAIRS + first..].iter().zip(&*pairs) {
-                let (x, y) = (i32::from(*x as u16 as i16), i32::from((*x >> 16) as u16 as i16));
-                for (dot, [even, odd]) in dots.iter_mut().zip(pair.as_chunks().0) {
-                    *dot += x * i32::from(*even) + y * i32::from(*odd);
+    let mut steps = block.inputs.chunks_exact(lanes).zip(block.scales.chunks_exact(lanes));
+    for span in weights.lines.chunks_exact(layout.span()) {
+        for (lines, (inputs, places)) in span[layout.before()..].chunks_exact(layout.step()).zip(&mut steps) {
+            let (values, small) = lines.split_at(layout.values());
+            let small = |second: usize| &small[0].0.as_chunks().0[second];
+            unpack(values, layout.nibbles, &mut wide);
+            let offsets = layout.offsets.then(|| widen(&span[1], layout.offset_factors.then(|| small(1))));
+            for group in 0..STEP / layout.group {
+                let scales = widen(&span[0], layout.factors.then(|| small(group)));
+                let quads = group * layout.group / QUAD..(group + 1) * layout.group / QUAD;
+                for ((inputs, place), sums) in inputs.iter().zip(places).zip(&mut sums[..rows]) {
+                    let mut dots = [0_i32; PANEL];
+                    for quad in quads.clone() {
+                        let x: [i32; QUAD] = std::array::from_fn(|i| i32::from(inputs.value(quad * QUAD + i)));
+                        for (dot, weights) in dots.iter_mut().zip(wide[quad].as_chunks::<QUAD>().0) {
+                            *dot += x.iter().zip(weights).map(|(x, weight)| x * i32::from(*weight)).sum::<i32>();
+                        }
+                    }
+                    for ((sum, dot), scale) in sums.iter_mut().zip(&dots).zip(&scales) {
+                        *sum = (*dot as f32 * scale).mul_add(place.scale, *sum);
+                    }
                 }
             }
-            for ((sum, dot), scale) in sums.iter_mut().zip(&dots).zip(&weights.scales[group]) {
-                *sum = (*dot as f32 * scale).mul_add(block.scales[place], *sum);
-            }
-            if let Some(offsets) = weights.offsets.get(group) {
-                let whole = block.scales[place] * block.sums[place];
-                sums.iter_mut().zip(offsets).for_each(|(sum, offset)| *sum = offset.mul_add(whole, *sum));
+            for (place, sums) in places.iter().zip(&mut sums[..rows]) {
+                for (sum, offset) in sums.iter_mut().zip(offsets.iter().flatten()) {
+                    *sum = offset.mul_add(place.whole, *sum);
+                }
             }
         }
     }
 }
 
-/// The values of a group in 16 bits, pair by pair.
-fn widen(values: &[u8], nibbles: bool, pairs: &mut [[i16; 2 * PANEL]]) {
-    if nibbles {
-        for (words, pairs) in values.as_chunks::<{ 4 * PANEL }>().0.iter().zip(pairs.as_chunks_mut::<4>().0) {
-            for (i, word) in words.as_chunks().0.iter().enumerate() {
-                let word = u16::from_le_bytes(*word);
-                pairs.iter_mut().enumerate().for_each(|(nibble, pair)| pair[i] = (word >> (4 * nibble) & 15).cast_signed());
+/// The values of a step in 16 bits: by four inputs, those of each output.
+fn unpack(lines: &[Line], nibbles: bool, wide: &mut [[i16; QUAD * PANEL]; QUADS]) {
+    let size = QUAD * PANEL / 2;
+    for (half, lines) in lines.chunks_exact(lines.len() / 2).enumerate() {
+        for (quad, wide) in wide.iter_mut().enumerate() {
+            let wide = &mut wide[half * size..][..size];
+            if nibbles {
+                let shift = quad % 2 * 4;
+                wide.iter_mut().zip(&lines[quad / 2].0).for_each(|(wide, value)| *wide = i16::from(value >> shift & 15));
+            } else {
+                wide.iter_mut().zip(&lines[quad].0).for_each(|(wide, value)| *wide = i16::from(value.cast_signed()));
             }
-        }
-    } else {
-        for (values, pair) in values.as_chunks::<{ 2 * PANEL }>().0.iter().zip(pairs) {
-            pair.iter_mut().zip(values).for_each(|(wide, value)| *wide = i16::from(value.cast_signed()));
         }
     }
 }

@@ -67,16 +67,16 @@ fn levels(input: &[f32], depth: usize) -> Levels {
 /// The sums of all rows with the outputs of the panel `index`, computed by `multiply`.
 fn sums(
     panels: &Panels,
+    depth: usize,
     input: &[f32],
     index: usize,
     multiply: impl Fn(Block<'_>, usize, &mut [[f32; PANEL]; ROWS]),
 ) -> Vec<[f32; PANEL]> {
-    let levels = levels(input, panels.inputs);
-    let (mut scratch, mut block, mut all) = (Scratch::default(), [[f32::NAN; PANEL]; ROWS], Vec::new());
-    panels.scratch(index, &mut scratch);
-    let rows = input.len() / panels.inputs;
+    let levels = levels(input, depth);
+    let (mut block, mut all) = ([[f32::NAN; PANEL]; ROWS], Vec::new());
+    let rows = input.len() / depth;
     for first in (0..rows).step_by(ROWS) {
-        let (inputs, count) = levels.block(first / ROWS, panels.weights(index, &scratch));
+        let (inputs, count) = levels.block(first / ROWS, panels.weights(index));
         multiply(inputs, count, &mut block);
         all.extend_from_slice(&block[..count]);
     }
@@ -97,7 +97,7 @@ fn products_agree_with_plain_loops_for_any_form_and_size() {
                 assert_eq!(row, wide[output * inputs..][..inputs], "{form:?}: the weights of output {output} of {outputs}");
             }
             for index in 0..outputs.div_ceil(PANEL) {
-                let got = sums(&panels, &input, index, multiply);
+                let got = sums(&panels, inputs, &input, index, multiply);
                 for (row, got) in got.iter().enumerate() {
                     for (i, got) in got.iter().enumerate().take(outputs - index * PANEL) {
                         let weights = &wide[(index * PANEL + i) * inputs..][..inputs];
@@ -120,13 +120,21 @@ fn every_way_to_compute_gives_the_same_bits() {
             let mut next = numbers(rows, 7);
             let input: Vec<f32> = (0..rows * 512).map(|_| next()).collect();
             let bits = |sums: Vec<[f32; PANEL]>| sums.iter().flatten().map(|sum| sum.to_bits()).collect::<Vec<_>>();
-            let expected = bits(sums(&panels, &input, 1, plain::multiply));
-            assert_eq!(bits(sums(&panels, &input, 1, multiply)), expected, "{form:?}, {rows} rows: the way of this processor");
+            let expected = bits(sums(&panels, 512, &input, 1, plain::multiply));
+            assert_eq!(
+                bits(sums(&panels, 512, &input, 1, multiply)),
+                expected,
+                "{form:?}, {rows} rows: the way of this processor"
+            );
             #[cfg(target_arch = "x86_64")]
             if avx2::available() {
-                assert_eq!(bits(sums(&panels, &input, 1, avx2::multiply)), expected, "{form:?}, {rows} rows: 256 bits");
+                assert_eq!(bits(sums(&panels, 512, &input, 1, avx2::multiply)), expected, "{form:?}, {rows} rows: 256 bits");
             }
-            let alone = input.chunks_exact(512).flat_map(|row| bits(sums(&panels, row, 1, multiply)));
+            #[cfg(target_arch = "x86_64")]
+            if vectors::available() {
+                assert_eq!(bits(sums(&panels, 512, &input, 1, vectors::multiply)), expected, "{form:?}, {rows} rows: 512 bits");
+            }
+            let alone = input.chunks_exact(512).flat_map(|row| bits(sums(&panels, 512, row, 1, multiply)));
             assert_eq!(alone.collect::<Vec<_>>(), expected, "{form:?}: each of {rows} rows alone");
         }
     }
