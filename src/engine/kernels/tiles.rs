@@ -290,28 +290,35 @@ impl Unit {
         }
     }
 
-    /// Sixteen lines the other way: the first pairs of all, then the second ones.
+    /// Up to 32 rows as the outputs of a panel, as if it were multiplied by their transpose. Outputs that no row stands for are zero.
     #[inline]
-    pub(super) fn transpose(&self, lines: &[Line; PAIRS]) -> [Line; PAIRS] {
+    pub(super) fn across(&self, rows: &[Line], panel: &mut PanelStep) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `finish`.
         #[allow(unsafe_code)]
-        return unsafe { finish::transpose(lines) };
+        unsafe {
+            finish::across(rows, panel);
+        }
         #[cfg(not(target_arch = "x86_64"))]
-        *lines
+        let (_, _) = (rows, panel);
     }
 
-    /// The values of two lines in turns: those of the first in the lower halves.
+    /// Up to 32 rows as the inputs of a panel. Inputs that no row stands for are zero.
     #[inline]
-    pub(super) fn interleave(&self, first: &Line, second: &Line) -> [Line; 2] {
+    pub(super) fn pairwise(&self, rows: &[Line], panel: &mut PanelStep) {
         #[cfg(target_arch = "x86_64")]
         // SAFETY: as in `finish`.
         #[allow(unsafe_code)]
-        return unsafe { finish::interleave(first, second) };
+        unsafe {
+            finish::pairwise(rows, panel);
+        }
         #[cfg(not(target_arch = "x86_64"))]
-        [*first, *second]
+        let (_, _) = (rows, panel);
     }
 }
+
+/// One step of a panel: two lines for each pair of inputs.
+pub(super) type PanelStep = [[Line; 2]; PAIRS];
 
 /// What a layer makes of its sums.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

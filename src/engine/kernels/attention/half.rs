@@ -10,10 +10,7 @@ use std::ops::Range;
 use super::AttentionShape;
 use crate::engine::kernels::line::{Aligned, Line, PAIRS};
 use crate::engine::kernels::panel::PANEL;
-use crate::engine::kernels::tiles::{BLOCK_ROWS, STEP, Sums, Tiles, Unit};
-
-/// A step of a panel: two lines a pair of inputs.
-type PanelStep = [[Line; 2]; PAIRS];
+use crate::engine::kernels::tiles::{BLOCK_ROWS, PanelStep, STEP, Sums, Tiles, Unit};
 
 const EMPTY: PanelStep = [[Aligned([0; PAIRS]); 2]; PAIRS];
 
@@ -55,8 +52,8 @@ pub(in crate::engine) fn attend_half(
         for step in 0..steps {
             for panel in 0..panels {
                 let (first, count) = (rows.start + panel * PANEL, PANEL.min(tokens - panel * PANEL));
-                across(&unit, qkv.rows_from(first, keys + step), count, &mut space.keys[panel * steps + step]);
-                pairwise(&unit, qkv.rows_from(first, values + step), count, &mut space.values[step * panels + panel]);
+                unit.across(&qkv.rows_from(first, keys + step)[..count], &mut space.keys[panel * steps + step]);
+                unit.pairwise(&qkv.rows_from(first, values + step)[..count], &mut space.values[step * panels + panel]);
             }
         }
         for first in rows.clone().step_by(BLOCK_ROWS) {
@@ -78,24 +75,6 @@ pub(in crate::engine) fn attend_half(
 /// The steps as the weights of a panel.
 fn flat(steps: &[PanelStep]) -> &[Line] {
     steps.as_flattened().as_flattened()
-}
-
-/// Keys as the outputs of a panel: pair after pair, each of all keys. `rows` begin with `count` keys; the others are zero.
-fn across(unit: &Unit, rows: &[Line], count: usize, panel: &mut PanelStep) {
-    let mut keys = [[Line::default(); PAIRS]; 2];
-    keys.as_flattened_mut()[..count].copy_from_slice(&rows[..count]);
-    let [left, right] = keys.map(|keys| unit.transpose(&keys));
-    panel.iter_mut().zip(left).zip(right).for_each(|((outputs, left), right)| *outputs = [left, right]);
-}
-
-/// Values as the inputs of a panel: each component of two keys side by side. `rows` begin with `count` keys; the others are zero, so that
-/// no other sequence's values are met.
-fn pairwise(unit: &Unit, rows: &[Line], count: usize, panel: &mut PanelStep) {
-    let rows = &rows[..count];
-    for (pair, outputs) in panel.iter_mut().enumerate() {
-        let [first, second] = [2 * pair, 2 * pair + 1].map(|key| rows.get(key).copied().unwrap_or_default());
-        *outputs = unit.interleave(&first, &second);
-    }
 }
 
 #[cfg(test)]

@@ -6,16 +6,16 @@ use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm512_add_ps, _mm512_and_si512, _mm512_castpd_ps, _mm512_castps_pd, _mm512_cvtne2ps_pbh,
     _mm512_fmadd_ps, _mm512_fnmadd_ps, _mm512_loadu_ps, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_or_si512,
     _mm512_permutex2var_epi32, _mm512_rcp14_ps, _mm512_roundscale_ps, _mm512_scalef_ps, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_ps, _mm512_shuffle_f32x4, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srli_epi32, _mm512_sub_ps,
-    _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_epi32,
+    _mm512_setzero_ps, _mm512_setzero_si512, _mm512_shuffle_f32x4, _mm512_shuffle_i32x4, _mm512_slli_epi32, _mm512_srli_epi32,
+    _mm512_sub_ps, _mm512_unpackhi_epi32, _mm512_unpackhi_epi64, _mm512_unpackhi_pd, _mm512_unpackhi_ps, _mm512_unpacklo_epi32,
     _mm512_unpacklo_epi64, _mm512_unpacklo_pd, _mm512_unpacklo_ps,
 };
 use std::mem::transmute;
 use std::ops::Range;
 
-use super::{BLOCK_ROWS, Function, Sums, TILE_ROWS, Tiles};
+use super::{BLOCK_ROWS, Function, PanelStep, Sums, TILE_ROWS, Tiles};
 use crate::engine::kernels::activation::{ERF_DENOMINATOR, ERF_NUMERATOR, ERF_REACH};
-use crate::engine::kernels::line::Line;
+use crate::engine::kernels::line::{Aligned, Line, PAIRS};
 use crate::engine::kernels::panel::PANEL;
 
 /// Two vectors of a row's values.
@@ -119,11 +119,55 @@ fn reduce(vectors: [__m512; 16], join: impl Fn(__m512, __m512) -> __m512) -> [f3
     unsafe { transmute::<__m512, [f32; 16]>(whole) }
 }
 
-/// Sixteen lines the other way: the first pairs of all, then the second ones.
+/// See [`super::Unit::across`].
 #[target_feature(enable = "avx512f")]
-pub(super) fn transpose(lines: &[Line; 16]) -> [Line; 16] {
+pub(super) fn across(rows: &[Line], panel: &mut PanelStep) {
+    for half in 0..2 {
+        let lines = transposed(std::array::from_fn(|row| row_or_zero(rows, half * PAIRS + row)));
+        panel.iter_mut().zip(lines).for_each(|(outputs, line)| outputs[half] = line_of(line));
+    }
+}
+
+/// See [`super::Unit::pairwise`].
+#[target_feature(enable = "avx512f")]
+pub(super) fn pairwise(rows: &[Line], panel: &mut PanelStep) {
+    let (lower, upper) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
+    let places = [0, 8].map(|first| {
+        let places: [u32; PAIRS] = std::array::from_fn(|i| (first + i / 2 + i % 2 * PAIRS) as u32);
+        vector(&Aligned(places))
+    });
+    for (pair, outputs) in panel.iter_mut().enumerate() {
+        let (a, b) = (row_or_zero(rows, 2 * pair), row_or_zero(rows, 2 * pair + 1));
+        let even = _mm512_or_si512(_mm512_and_si512(a, lower), _mm512_slli_epi32::<16>(b));
+        let odd = _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_and_si512(b, upper));
+        *outputs = places.map(|places| line_of(_mm512_permutex2var_epi32(even, places, odd)));
+    }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn row_or_zero(rows: &[Line], row: usize) -> __m512i {
+    rows.get(row).map_or(_mm512_setzero_si512(), |row| vector(row))
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn vector(line: &Line) -> __m512i {
     // SAFETY: both are of one size, and all bits are values.
-    let lines: [__m512i; 16] = unsafe { transmute::<[Line; 16], [__m512i; 16]>(*lines) };
+    unsafe { transmute::<Line, __m512i>(*line) }
+}
+
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn line_of(vector: __m512i) -> Line {
+    // SAFETY: as above.
+    unsafe { transmute::<__m512i, Line>(vector) }
+}
+
+/// Sixteen lines the other way: the first pairs of all, then the second ones.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn transposed(lines: [__m512i; PAIRS]) -> [__m512i; PAIRS] {
     let mut quads = lines;
     // Within quarters: four pairs of four lines each.
     for (four, quads) in lines.as_chunks::<4>().0.iter().zip(quads.as_chunks_mut::<4>().0) {
@@ -147,24 +191,7 @@ pub(super) fn transpose(lines: &[Line; 16]) -> [Line; 16] {
         across[4 + i] = _mm512_shuffle_i32x4::<0b10_00_10_00>(odd, odd2);
         across[12 + i] = _mm512_shuffle_i32x4::<0b11_01_11_01>(odd, odd2);
     }
-    // SAFETY: as above.
-    unsafe { transmute::<[__m512i; 16], [Line; 16]>(across) }
-}
-
-/// The values of two lines in turns.
-#[target_feature(enable = "avx512f")]
-pub(super) fn interleave(first: &Line, second: &Line) -> [Line; 2] {
-    // SAFETY: here and below, all are of one size, and all bits are values.
-    let [a, b] = unsafe { transmute::<[Line; 2], [__m512i; 2]>([*first, *second]) };
-    let (lower, upper) = (_mm512_set1_epi32(0xffff), _mm512_set1_epi32(0xffff_0000_u32.cast_signed()));
-    let even = _mm512_or_si512(_mm512_and_si512(a, lower), _mm512_slli_epi32::<16>(b));
-    let odd = _mm512_or_si512(_mm512_srli_epi32::<16>(a), _mm512_and_si512(b, upper));
-    let [left, right] = [0, 8].map(|first| {
-        let places: [i32; 16] = std::array::from_fn(|i| first + i as i32 / 2 + i as i32 % 2 * 16);
-        let places = unsafe { transmute::<[i32; 16], __m512i>(places) };
-        _mm512_permutex2var_epi32(even, places, odd)
-    });
-    unsafe { transmute::<[__m512i; 2], [Line; 2]>([left, right]) }
+    across
 }
 
 #[inline]
