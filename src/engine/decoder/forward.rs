@@ -106,6 +106,9 @@ impl Decoder {
         let hidden = &mut space.hidden[..tokens * self.shape.hidden];
         let normed = sized(&mut space.normed, hidden.len());
         normalize(&layer.inner_norm, hidden, normed);
+        if let Some(gated) = layer.widen.gate(normed, &layer.narrow) {
+            return layer.narrow.apply_to(&gated, hidden, Onto::Present);
+        }
         let wide = sized(&mut space.wide, tokens * 2 * inner);
         layer.widen.apply(normed, wide, Onto::Nothing);
         let gated = sized(&mut space.gated, tokens * inner);

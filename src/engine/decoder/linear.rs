@@ -33,10 +33,22 @@ impl Linear {
 
     /// Writes the layer's results for every row of `input` to the rows of `output`, or adds them there.
     pub(super) fn apply(&self, input: &[f32], output: &mut [f32], onto: Onto) {
-        let input = Activations::new(input, self.parts[0].inputs(), Hands::Pool);
+        self.apply_to(&Activations::new(input, self.parts[0].inputs(), Hands::Pool), output, onto);
+    }
+
+    /// What the gates, the first part, let through of the values, the second one, for every row of `input`: rounded at once, as `next` reads
+    /// it, and never written as f32. None where the weights are such that nothing is rounded.
+    pub(super) fn gate(&self, input: &[f32], next: &Self) -> Option<Activations<'static>> {
+        let [gates, values] = &*self.parts else { return None };
+        let rounds = [gates, values].into_iter().chain(&next.parts).all(Packed::takes_steps);
+        (rounds && self.bias.is_none()).then(|| gates.gate(values, &Activations::new(input, gates.inputs(), Hands::Pool)))
+    }
+
+    /// [`Linear::apply`] to rows that other layers may read, too.
+    pub(super) fn apply_to(&self, input: &Activations<'_>, output: &mut [f32], onto: Onto) {
         let mut column = 0;
         for part in &self.parts {
-            part.multiply(&input, Target { values: output, width: self.outputs, column, onto });
+            part.multiply(input, Target { values: output, width: self.outputs, column, onto });
             column += part.outputs();
         }
         if let Some(bias) = &self.bias {

@@ -4,7 +4,7 @@ use multiversion::multiversion;
 
 use super::packed::{Activations, Hands, Onto, Packed, Target};
 use super::product::{Matrix, Rows, multiply};
-use super::tiles::{self, Function, STEP, Tiles};
+use super::tiles::{self, Function, Tiles};
 
 /// `x · Wᵀ + b`, the addition left to whoever reads the product, who passes over it anyway.
 pub(in crate::engine) struct Linear {
@@ -67,8 +67,7 @@ impl Linear {
 
     /// Whether rounded rows may be multiplied: [`Linear::apply_rounded`] and [`Linear::product_rounded`].
     pub(in crate::engine) fn takes_steps(&self) -> bool {
-        let whole = self.inputs.is_multiple_of(STEP) && self.bias.len().is_multiple_of(STEP);
-        whole && matches!(self.weight, Weight::Half(_))
+        matches!(&self.weight, Weight::Half(weight) if weight.takes_steps())
     }
 
     fn rounded(&self) -> &Packed {

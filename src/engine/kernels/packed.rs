@@ -71,7 +71,9 @@ pub(in crate::engine) enum Hands {
 
 /// Rows that several matrices are multiplied with.
 pub(in crate::engine) struct Activations<'a> {
+    /// Nothing where rounded rows are all there is.
     values: &'a [f32],
+    rows: usize,
     inputs: usize,
     hands: Hands,
     tiles: OnceLock<Tiles>,
@@ -82,11 +84,11 @@ impl<'a> Activations<'a> {
     /// Rows of `inputs` values, for products that `hands` work on.
     pub(in crate::engine) fn new(values: &'a [f32], inputs: usize, hands: Hands) -> Self {
         assert!(values.len().is_multiple_of(inputs), "whole rows of {inputs} inputs");
-        Self { values, inputs, hands, tiles: OnceLock::new(), levels: OnceLock::new() }
+        Self { values, rows: values.len() / inputs, inputs, hands, tiles: OnceLock::new(), levels: OnceLock::new() }
     }
 
     fn rows(&self) -> usize {
-        self.values.len() / self.inputs
+        self.rows
     }
 
     /// The rows as tiles, made by the first matrix that asks.
@@ -195,10 +197,56 @@ impl Packed {
         }
     }
 
+    /// Whether rounded rows may be multiplied, and results be rounded: all is whole steps, of bf16.
+    pub(in crate::engine) fn takes_steps(&self) -> bool {
+        let whole = self.inputs.is_multiple_of(STEP) && self.outputs.is_multiple_of(PANEL);
+        whole && matches!(self.weights, Weights::Half(_)) && tiles::pay(self.inputs)
+    }
+
+    /// Rounded `silu(x · Gᵀ) · (x · Vᵀ)` of every row `x` of `input`, for matrices that take whole steps, this one's weights being G.
+    pub(in crate::engine) fn gate(&self, values: &Packed, input: &Activations<'_>) -> Activations<'static> {
+        assert!(self.takes_steps() && values.takes_steps() && self.outputs == values.outputs, "gates of other values");
+        let (tiles, grid) = (input.tiles(), Grid::new(input, TILED_ROWS, self.outputs));
+        let mut gated = Tiles::new(input.rows(), self.outputs);
+        let output = gated.shared();
+        grid.run(|rows, panels| {
+            let (unit, mut sums, mut lines) = (Unit::take(), [Sums::default(), Sums::default()], [Line::default(); BLOCK_ROWS]);
+            for panel in panels {
+                for first in rows.clone().step_by(BLOCK_ROWS) {
+                    let block = first..rows.end.min(first + BLOCK_ROWS);
+                    for (matrix, sums) in [self, values].into_iter().zip(&mut sums) {
+                        let weights = matrix.panel(panel, 0..tiles.steps());
+                        unit.multiply(tiles.block(block.clone(), 0..tiles.steps(), weights), sums);
+                    }
+                    unit.gate(&sums, block.len(), &mut lines);
+                    for (row, line) in block.zip(&lines) {
+                        // SAFETY: no other task has both this row and this panel, and the place goes with this round.
+                        #[allow(unsafe_code)]
+                        unsafe {
+                            *output.place(row, panel) = *line;
+                        }
+                    }
+                }
+            }
+        });
+        let (rows, inputs, hands) = (input.rows(), self.outputs, input.hands);
+        Activations { values: &[], rows, inputs, hands, tiles: OnceLock::from(gated), levels: OnceLock::new() }
+    }
+
+    /// The weights of a panel, as far as `steps` go.
+    fn panel(&self, index: usize, steps: Range<usize>) -> &[Line] {
+        let Weights::Half(weights) = &self.weights else { panic!("weights that are not of bf16 have no tiles") };
+        &weights[index * panel_lines(self.inputs)..][steps.start * STEP..steps.end * STEP]
+    }
+
     /// Writes the products of every row of `input` to the rows of `target`.
     pub(in crate::engine) fn multiply(&self, input: &Activations<'_>, target: Target<'_>) {
         assert_eq!(input.inputs, self.inputs, "inputs of a row");
         assert_eq!(target.values.len(), input.rows() * target.width, "rows of the target");
+        assert!(
+            input.values.len() == input.rows() * input.inputs || self.takes_steps(),
+            "rounded rows meet weights that are not of bf16"
+        );
         match &self.weights {
             Weights::Half(_) if tiles::pay(self.inputs) => self.multiply_in_tiles(input, target),
             Weights::Half(weights) => {
@@ -284,10 +332,9 @@ impl Packed {
 
     /// Hands the sums of each block of up to 32 rows with each panel to `done`.
     fn each_block(&self, unit: &Unit, tiles: &Tiles, part: Part, mut done: impl FnMut(Range<usize>, usize, &Sums)) {
-        let Weights::Half(weights) = &self.weights else { panic!("weights that are not of bf16 have no tiles") };
-        let (size, mut sums) = (panel_lines(self.inputs), Sums::default());
+        let mut sums = Sums::default();
         for panel in part.panels {
-            let weights = &weights[panel * size..][part.steps.start * STEP..part.steps.end * STEP];
+            let weights = self.panel(panel, part.steps.clone());
             for first in part.rows.clone().step_by(BLOCK_ROWS) {
                 let rows = first..part.rows.end.min(first + BLOCK_ROWS);
                 unit.multiply(tiles.block(rows.clone(), part.steps.clone(), weights), &mut sums);

@@ -45,23 +45,23 @@ pub(super) struct Input<'a> {
 
 /// A matrix that several threads fill, each a rectangle of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Shared<'a> {
-    values: *mut f32,
+pub(super) struct Shared<'a, T = f32> {
+    values: *mut T,
     length: usize,
     step: usize,
-    _borrowed: std::marker::PhantomData<&'a mut [f32]>,
+    _borrowed: std::marker::PhantomData<&'a mut [T]>,
 }
 
 // SAFETY: a `Shared` is only written through the unsafe methods below, whose callers promise rectangles that no other thread touches.
 #[allow(unsafe_code)]
-unsafe impl Send for Shared<'_> {}
+unsafe impl<T: Send> Send for Shared<'_, T> {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl Sync for Shared<'_> {}
+unsafe impl<T: Send> Sync for Shared<'_, T> {}
 
-impl<'a> Shared<'a> {
+impl<'a, T> Shared<'a, T> {
     /// Rows of `step` values.
-    pub(super) fn new(values: &'a mut [f32], step: usize) -> Self {
+    pub(super) fn new(values: &'a mut [T], step: usize) -> Self {
         Self { values: values.as_mut_ptr(), length: values.len(), step, _borrowed: std::marker::PhantomData }
     }
 
@@ -70,7 +70,7 @@ impl<'a> Shared<'a> {
     /// # Safety
     /// While the slice lives, nothing else may touch these values.
     #[allow(unsafe_code, clippy::mut_from_ref)]
-    pub(super) unsafe fn row(&self, row: usize, column: usize, count: usize) -> &mut [f32] {
+    pub(super) unsafe fn row(&self, row: usize, column: usize, count: usize) -> &mut [T] {
         let start = row * self.step + column;
         assert!(column + count <= self.step && start + count <= self.length, "a rectangle reaches past its matrix");
         // SAFETY: inside the allocation, as just asserted; not aliased, as the caller promises.

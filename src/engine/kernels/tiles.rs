@@ -26,7 +26,7 @@ use std::marker::PhantomData;
 use std::ops::Range;
 
 use super::line::{Aligned, Line, PAIRS};
-use super::panel::PANEL;
+use super::panel::{PANEL, Shared};
 
 /// Rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
@@ -119,6 +119,12 @@ impl Tiles {
         &mut self.lines[at]
     }
 
+    /// The places, for several threads that write each its own.
+    pub(super) fn shared(&mut self) -> SharedTiles<'_> {
+        let (step, group) = (self.step, self.group);
+        SharedTiles { lines: Shared::new(&mut self.lines, 1), step, group }
+    }
+
     /// One step of a row, from which on the next rows follow where the tiles are in strips.
     #[inline(always)]
     pub(super) fn rows_from(&self, row: usize, step: usize) -> &[Line] {
@@ -146,6 +152,26 @@ impl Tiles {
         assert!(reach <= inputs.len(), "rows reach past the tiles");
         assert_eq!(range.len() * STEP, weights.len(), "weights of the steps {range:?}");
         Block { inputs, group: self.group, step: self.step, rows: rows.len(), weights, steps: range.len() }
+    }
+}
+
+/// The places of tiles.
+pub(super) struct SharedTiles<'a> {
+    lines: Shared<'a, Line>,
+    step: usize,
+    group: usize,
+}
+
+impl SharedTiles<'_> {
+    /// The place of one step of a row.
+    ///
+    /// # Safety
+    /// While the place lives, nothing else may touch it.
+    #[allow(unsafe_code, clippy::mut_from_ref)]
+    pub(super) unsafe fn place(&self, row: usize, step: usize) -> &mut Line {
+        let at = row / TILE_ROWS * self.group + row % TILE_ROWS + step * self.step;
+        // SAFETY: as the caller promises.
+        unsafe { &mut self.lines.row(at, 0, 1)[0] }
     }
 }
 
@@ -261,6 +287,19 @@ impl Unit {
         }
         #[cfg(not(target_arch = "x86_64"))]
         let (_, _, _, _, _) = (sums, rows, bias, function, output);
+    }
+
+    /// Rounds `silu(gate) · value` of as many rows, with the sums of gates and of values.
+    #[inline]
+    pub(super) fn gate(&self, sums: &[Sums; 2], rows: usize, lines: &mut [Line; BLOCK_ROWS]) {
+        #[cfg(target_arch = "x86_64")]
+        // SAFETY: as in `finish`.
+        #[allow(unsafe_code)]
+        unsafe {
+            finish::gate(sums, rows, lines);
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        let (_, _, _) = (sums, rows, lines);
     }
 
     /// Rounds `sums`, each row times its factor, to one step of `output`.

@@ -1,6 +1,6 @@
 use super::*;
 use crate::engine::kernels::integers::Measures;
-use crate::engine::kernels::{add_bias, gelu};
+use crate::engine::kernels::{add_bias, gate, gelu};
 
 fn number(i: usize) -> f32 {
     (i * 7919 % 1009) as f32 / 1009.0 - 0.5
@@ -103,6 +103,35 @@ fn products_of_rounded_rows_are_those_of_the_rows() {
                     assert!((got - expected).abs() <= expected.abs() / 200.0 + 1e-6, "{function:?}: {got} for {expected}");
                 }
             }
+        }
+    }
+}
+
+#[test]
+fn gated_products_are_those_of_the_rows() {
+    if !tiles::pay(LEAST_INPUTS) {
+        eprintln!("this processor does not multiply bf16: nothing is gated as it is rounded here");
+        return;
+    }
+    let (rows, inputs, inner) = (77, 352, 96);
+    let weights = |seed: usize| (0..inputs * inner).map(|i| 8.0 * number(i + seed)).collect::<Vec<_>>();
+    let [gates, values] = [0, 11].map(|seed| Packed::from_rounded(&weights(seed), inputs));
+    let input: Vec<f32> = (0..rows * inputs).map(|i| number(i + 5)).collect();
+    let input = Activations::new(&input, inputs, Hands::Pool);
+    let product = |matrix: &Packed, input: &Activations<'_>| {
+        let mut values = vec![0.0; rows * matrix.outputs()];
+        let target = Target { values: &mut values, width: matrix.outputs(), column: 0, onto: Onto::Nothing };
+        matrix.multiply(input, target);
+        values
+    };
+    let wide = [&gates, &values].map(|matrix| product(matrix, &input));
+    let mut expected = vec![0.0; rows * inner];
+    let both: Vec<f32> = wide[0].chunks(inner).zip(wide[1].chunks(inner)).flat_map(|(a, b)| [a, b].concat()).collect();
+    gate(&both, &mut expected, inner);
+    let gated = gates.gate(&values, &input);
+    for (row, expected) in expected.chunks(inner).enumerate() {
+        for (got, expected) in gated.tiles().row(row).iter().zip(expected) {
+            assert!((got - expected).abs() <= expected.abs() / 200.0 + 1e-6, "row {row}: {got} for {expected}");
         }
     }
 }

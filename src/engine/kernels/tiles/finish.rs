@@ -54,6 +54,20 @@ pub(super) fn finish(
     }
 }
 
+/// See [`super::Unit::gate`].
+#[target_feature(enable = "avx512f,avx512bf16")]
+pub(super) fn gate([gates, values]: &[Sums; 2], rows: usize, lines: &mut [Line; BLOCK_ROWS]) {
+    let (one, inverse) = (_mm512_set1_ps(1.0), _mm512_set1_ps(-std::f32::consts::LOG2_E));
+    for ((line, gates), values) in lines[..rows].iter_mut().zip(&gates.0).zip(&values.0) {
+        let (gates, mut values) = (load(gates), load(values));
+        for (value, gate) in values.iter_mut().zip(gates) {
+            let sigmoid = reciprocal(_mm512_add_ps(one, power_of_two(_mm512_mul_ps(gate, inverse))));
+            *value = _mm512_mul_ps(_mm512_mul_ps(gate, sigmoid), *value);
+        }
+        *line = round(values);
+    }
+}
+
 /// See [`super::Unit::scale`].
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) fn scale(sums: &Sums, rows: Range<usize>, factors: &[f32], (output, step): (&mut Tiles, usize)) {
@@ -210,7 +224,7 @@ fn round([left, right]: Two) -> Line {
     unsafe { transmute::<__m512bh, Line>(_mm512_cvtne2ps_pbh(right, left)) }
 }
 
-/// As [`crate::engine::kernels::gelu`], with a reciprocal that is refined once in place of a division: the error is that of f32.
+/// As [`crate::engine::kernels::gelu`], with a reciprocal in place of a division: the error is that of f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn gelu(x: __m512) -> __m512 {
@@ -220,19 +234,25 @@ fn gelu(x: __m512) -> __m512 {
     let s = _mm512_max_ps(_mm512_min_ps(scaled, reach), _mm512_sub_ps(_mm512_setzero_ps(), reach));
     let t = _mm512_mul_ps(s, s);
     let (above, below) = (polynomial(t, &ERF_NUMERATOR), polynomial(t, &ERF_DENOMINATOR));
-    let near = _mm512_rcp14_ps(below);
-    let reciprocal = _mm512_mul_ps(near, _mm512_fnmadd_ps(below, near, _mm512_set1_ps(2.0)));
-    let erf = _mm512_mul_ps(_mm512_mul_ps(s, above), reciprocal);
+    let erf = _mm512_mul_ps(_mm512_mul_ps(s, above), reciprocal(below));
     _mm512_fmadd_ps(half, erf, half)
 }
 
-/// 2 to the power of `x`, which is not above zero, with a relative error under 4e-6; what lies below -120 counts as -120.
+/// One over `x`: the processor's first guess, refined once.
+#[inline]
+#[target_feature(enable = "avx512f")]
+fn reciprocal(x: __m512) -> __m512 {
+    let near = _mm512_rcp14_ps(x);
+    _mm512_mul_ps(near, _mm512_fnmadd_ps(x, near, _mm512_set1_ps(2.0)))
+}
+
+/// 2 to the power of `x`, with a relative error under 4e-6; what lies beyond 120 on either side counts as that.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn power_of_two(x: __m512) -> __m512 {
     /// Powers of ln 2 over the factorials: the exponential series on [-1/2, 1/2].
     const SERIES: [f32; 6] = [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, 0.693_147_2, 1.0];
-    let x = _mm512_max_ps(x, _mm512_set1_ps(-120.0));
+    let x = _mm512_min_ps(_mm512_max_ps(x, _mm512_set1_ps(-120.0)), _mm512_set1_ps(120.0));
     let whole = _mm512_roundscale_ps::<0>(x);
     _mm512_scalef_ps(polynomial(_mm512_sub_ps(x, whole), &SERIES), whole)
 }
