@@ -37,6 +37,7 @@ mod tensors;
 mod tokens;
 mod watch;
 mod weights;
+mod wordpiece;
 
 #[cfg(test)]
 mod tests;

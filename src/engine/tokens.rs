@@ -8,11 +8,14 @@ use tokenizers::Tokenizer;
 use super::error::EngineError;
 use super::folder::Folder;
 use super::request::Chunking;
+use super::wordpiece::{self, WordPieces};
 use crate::outcome::Span;
 
 /// A model's tokenizer and the limits of its input.
 pub(super) struct TextTokenizer {
     tokenizer: Arc<Tokenizer>,
+    /// The shorter way, where the tokenizer is of the family that has one.
+    words: Option<WordPieces>,
     /// Special tokens before and after every sequence.
     before: Vec<u32>,
     after: Vec<u32>,
@@ -91,19 +94,23 @@ impl TextTokenizer {
                 leading + trailing
             )));
         }
-        Ok(Self { tokenizer: Arc::new(tokenizer), before, after, capacity })
+        let words = WordPieces::of(&tokenizer);
+        Ok(Self { tokenizer: Arc::new(tokenizer), words, before, after, capacity })
     }
 
     /// A tokenizer that adds no special tokens, for a model that takes `capacity` tokens.
     pub(super) fn bare(tokenizer: Arc<Tokenizer>, capacity: usize) -> Self {
-        Self { tokenizer, before: Vec::new(), after: Vec::new(), capacity }
+        Self { tokenizer, words: None, before: Vec::new(), after: Vec::new(), capacity }
     }
 
     /// Tokens of the text, special tokens not counted.
     pub(super) fn count(&self, text: &str) -> Result<usize, tokenizers::Error> {
         let mut count = 0;
         for segment in segments(text, self.segment_bytes()) {
-            count += self.tokenizer.encode_fast(&text[segment], false)?.len();
+            count += match &self.words {
+                Some(words) => words.encode(&self.tokenizer, &text[segment])?.len(),
+                None => self.tokenizer.encode_fast(&text[segment], false)?.len(),
+            };
         }
         Ok(count)
     }
@@ -147,11 +154,12 @@ impl TextTokenizer {
         for segment in segments(text, self.segment_bytes()) {
             let start = segment.start;
             tokens.read = segment.end;
-            let encoding = self.tokenizer.encode(&text[segment], false)?;
-            tokens.ids.extend_from_slice(encoding.get_ids());
-            tokens
-                .places
-                .extend(encoding.get_offsets().iter().map(|(from, to)| whole_characters(text, start + from, start + to)));
+            let pieces = match &self.words {
+                Some(words) => words.encode(&self.tokenizer, &text[segment])?,
+                None => wordpiece::by_library(&self.tokenizer, &text[segment])?,
+            };
+            tokens.ids.extend(pieces.iter().map(|(id, _)| *id));
+            tokens.places.extend(pieces.iter().map(|(_, place)| whole_characters(text, start + place.start, start + place.end)));
             if tokens.ids.len() >= enough {
                 break;
             }

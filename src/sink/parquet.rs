@@ -209,7 +209,7 @@ fn columns(batch_id: Uuid, rows: &[ParquetRow<'_>]) -> parquet::errors::Result<R
         text(rows, |r| r.lineage.model.as_deref()),
         text(rows, |r| r.lineage.revision.as_deref()),
         text(rows, |r| r.lineage.prompt.as_deref()),
-        text(rows, |r| Some(blake3::Hash::from_bytes(r.fingerprint.0).to_hex().to_string())),
+        text(rows, |r| Some(blake3::Hash::from_bytes(r.fingerprint.0).to_hex())),
         text(rows, |_| Some(batch_id.as_str())),
         text(rows, |r| Some(&*r.place.partition.topic)),
         int32(rows, |r| Some(r.place.partition.number)),
