@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::budget::{self, Place, Tuner, Tuning};
+use super::budget::{Place, Tuner, Tuning};
 use super::device::{Device, DeviceState};
 use super::dispatch::Dispatch;
 use super::error::EngineError;
@@ -148,7 +148,7 @@ impl Site {
             .map_err(|e| EngineError::NoThreads(e.to_string()))?;
         let (kind, usual) = match accelerator {
             Some(accelerator) => (accelerator.kind(), BATCH_TOKENS_OF_GPU),
-            None => (format!("{threads} threads of {}", budget::processor()), threads * BATCH_TOKENS_PER_CORE),
+            None => (format!("{threads} threads of {}", kernels::processor_name()), threads * BATCH_TOKENS_PER_CORE),
         };
         // Last of all, so that it is measured with the memory that is left.
         let budgets = tuner.budgets(&models, &Place { name: &name, kind, usual, pool: &pool })?;

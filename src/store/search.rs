@@ -245,9 +245,9 @@ impl Reader {
                 }
             }
             let weight = |id: &str, all_words: bool| match (elsewhere.contains(id), both) {
-                (true, true) => 1.0 + own_weight(id, all_words),
+                (true, true) => 1.0 + own_weight(all_words),
                 (true, false) => 1.0,
-                (false, _) => own_weight(id, all_words),
+                (false, _) => own_weight(all_words),
             };
             let fused = both || (space.is_some() && !by_words.is_empty());
             // What came from fewer candidates keeps its place, so that no page depends on how far others went.
@@ -275,7 +275,7 @@ impl Reader {
 }
 
 /// What a document's place among the words counts beside one among the vectors.
-fn own_weight(_: &str, all_words: bool) -> f64 {
+fn own_weight(all_words: bool) -> f64 {
     if all_words { 1.0 } else { SOME_WORDS }
 }
 
@@ -314,7 +314,7 @@ mod tests {
 
     #[test]
     fn some_of_the_words_count_less_than_all() {
-        let ranked = fuse(list(&["a", "b"], false), list(&["c"], false), true, own_weight);
+        let ranked = fuse(list(&["a", "b"], false), list(&["c"], false), true, |_, all| own_weight(all));
         let ids: Vec<_> = ranked.iter().map(|ranked| ranked.id.as_str()).collect();
         assert_eq!(ids, ["a", "b", "c"]);
         assert!((ranked[2].score - SOME_WORDS / 61.0).abs() < 1e-12);
@@ -322,7 +322,7 @@ mod tests {
 
     #[test]
     fn a_document_in_both_lists_beats_the_first_of_one() {
-        let ranked = fuse(list(&["a", "b"], false), list(&["c", "b"], true), true, own_weight);
+        let ranked = fuse(list(&["a", "b"], false), list(&["c", "b"], true), true, |_, all| own_weight(all));
         let ids: Vec<_> = ranked.iter().map(|ranked| ranked.id.as_str()).collect();
         assert_eq!(ids, ["b", "a", "c"], "b is second in both lists, a and c tie");
         let Explanation { vector: Some(vector), text: Some(text) } = &ranked[0].explanation else { panic!("b is in both lists") };
@@ -337,7 +337,7 @@ mod tests {
             let (by_vector, by_words) = (list(&["a", "b"], false), list(&["old", "a", "b"], true));
             fuse(by_vector, by_words, true, weight).into_iter().map(|ranked| ranked.id).collect()
         };
-        assert_eq!(ids(&|id, all| own_weight(id, all) + f64::from(id == "old")), ["old", "a", "b"]);
-        assert_eq!(ids(&own_weight), ["a", "b", "old"], "without that it would be");
+        assert_eq!(ids(&|id, all| own_weight(all) + f64::from(id == "old")), ["old", "a", "b"]);
+        assert_eq!(ids(&|_, all| own_weight(all)), ["a", "b", "old"], "without that it would be");
     }
 }

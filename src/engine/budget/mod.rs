@@ -141,25 +141,5 @@ fn tell(model: &Model, place: &Place<'_>, measured: &[Measured], chosen: usize) 
     );
 }
 
-/// The processor of this machine, as far as its arithmetic goes.
-pub(super) fn processor() -> String {
-    let chosen = std::env::var("TIDEMILL_CPU").unwrap_or_default();
-    let known = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    format!("{} {chosen}", described(&known)).trim_end().to_owned()
-}
-
-/// Name and vector units, as Linux tells them. A virtual machine may hide units that another one of the same name shows.
-fn described(cpuinfo: &str) -> String {
-    let value = |name: &str| {
-        let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
-        line.split_once(':').map(|(_, value)| value.trim())
-    };
-    let flags: Vec<&str> = value("flags").unwrap_or_default().split_whitespace().collect();
-    let units = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"].into_iter().filter(|unit| flags.contains(unit));
-    let mut words = vec![value("model name").unwrap_or(std::env::consts::ARCH)];
-    words.extend(units);
-    words.join(" ")
-}
-
 #[cfg(test)]
 mod tests;

@@ -105,13 +105,6 @@ fn a_folder_that_cannot_be_written_costs_a_measurement_and_no_more() {
     assert_eq!(key.recall(&file, &[512]), None);
 }
 
-#[test]
-fn a_processor_is_known_by_name_and_vector_units() {
-    let linux = "processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 avx512f fma avx512_bf16\nprocessor\t: 1\n";
-    assert_eq!(described(linux), "AMD EPYC 9R14 avx2 avx512f avx512_bf16");
-    assert_eq!(described(""), std::env::consts::ARCH);
-}
-
 /// The files of budgets in a folder.
 fn kept(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder.join("batch-tokens")).into_iter().flatten();

@@ -30,7 +30,7 @@ pub(super) use linear::{Linear, add_bias};
 pub(super) use norm::{LayerNorm, normalize};
 pub(super) use packed::{Activations, Hands, Onto, Packed, Target};
 pub(super) use paged::{BLOCK_TOKENS, HeadCache, NewTokens, PagedShape, attend_paged};
-pub(super) use processor::check as check_processor;
+pub(super) use processor::{check as check_processor, name as processor_name};
 pub(super) use rms::RmsNorm;
 pub(super) use rotary::rotate;
 pub(super) use softmax::log_sum_exp;

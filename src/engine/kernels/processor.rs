@@ -36,6 +36,26 @@ fn named(word: Option<&str>) -> Result<Level, String> {
     found.ok_or_else(|| format!("TIDEMILL_CPU is `{word}`; set it to avx2, avx512, bf16 or amx, or leave it away"))
 }
 
+/// The processor of this machine, as far as its arithmetic goes.
+pub(in crate::engine) fn name() -> String {
+    let chosen = std::env::var("TIDEMILL_CPU").unwrap_or_default();
+    let known = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    format!("{} {chosen}", described(&known)).trim_end().to_owned()
+}
+
+/// Name and vector units, as Linux tells them. A virtual machine may hide units that another one of the same name shows.
+fn described(cpuinfo: &str) -> String {
+    let value = |name: &str| {
+        let line = cpuinfo.lines().find(|line| line.starts_with(name))?;
+        line.split_once(':').map(|(_, value)| value.trim())
+    };
+    let flags: Vec<&str> = value("flags").unwrap_or_default().split_whitespace().collect();
+    let units = ["avx2", "avx512f", "avx512_bf16", "amx_bf16"].into_iter().filter(|unit| flags.contains(unit));
+    let mut words = vec![value("model name").unwrap_or(std::env::consts::ARCH)];
+    words.extend(units);
+    words.join(" ")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -46,5 +66,12 @@ mod tests {
         assert_eq!(named(Some("avx512")), Ok(Level::Avx512));
         assert!(Level::Avx2 < Level::Avx512 && Level::Avx512 < Level::Bf16 && Level::Bf16 < Level::Amx);
         assert!(named(Some("AVX")).unwrap_err().contains("avx2, avx512, bf16 or amx"));
+    }
+
+    #[test]
+    fn a_processor_is_known_by_name_and_vector_units() {
+        let linux = "processor\t: 0\nmodel name\t: AMD EPYC 9R14\nflags\t\t: fpu avx2 avx512f fma avx512_bf16\nprocessor\t: 1\n";
+        assert_eq!(described(linux), "AMD EPYC 9R14 avx2 avx512f avx512_bf16");
+        assert_eq!(described(""), std::env::consts::ARCH);
     }
 }
