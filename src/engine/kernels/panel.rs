@@ -10,7 +10,7 @@ mod vectors;
 
 use multiversion::multiversion;
 
-use super::line::{Aligned, Line, PAIRS};
+use super::line::Line;
 
 /// Outputs of a panel.
 pub(in crate::engine) const PANEL: usize = 32;
@@ -171,6 +171,7 @@ fn add_up_plainly(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f3
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::kernels::line::{Aligned, PAIRS};
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
