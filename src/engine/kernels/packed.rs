@@ -267,7 +267,7 @@ impl Packed {
         let (bias, []) = bias.as_chunks::<PANEL>() else { panic!("{} outputs are no whole panels", bias.len()) };
         let (unit, part) = (Unit::take(), Part { rows: 0..input.rows(), panels: 0..bias.len(), steps: 0..input.steps() });
         self.each_block(&unit, input, part, |rows, panel, sums| {
-            unit.finish(sums, rows, &bias[panel], function, (output, panel));
+            unit.finish(sums, rows, (&bias[panel], function), (output, panel));
         });
     }
 

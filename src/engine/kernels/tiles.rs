@@ -275,8 +275,7 @@ impl Unit {
         &self,
         sums: &Sums,
         rows: Range<usize>,
-        bias: &[f32; PANEL],
-        function: Function,
+        (bias, function): (&[f32; PANEL], Function),
         output: (&mut Tiles, usize),
     ) {
         #[cfg(target_arch = "x86_64")]

@@ -115,7 +115,7 @@ impl Measures {
     }
 
     /// Brings those of the output `within` of a panel to their places.
-    fn lay(&self, layout: Layout, rows: &Quantized, row: usize, within: usize, offset: bool, panel: &mut [u8]) {
+    fn lay(&self, layout: Layout, rows: &Quantized, (row, within, offset): (usize, usize, bool), panel: &mut [u8]) {
         let (larges, groups) = (self.of_row(rows), rows.inputs / rows.group);
         for group in 0..groups {
             let (large, small) = layout.measure(group * rows.group, within, offset);
@@ -152,9 +152,9 @@ impl Panels {
                     bytes[place] |= value.cast_unsigned() << shift;
                 }
                 let row = index * PANEL + output;
-                rows.scales.lay(layout, rows, row, output, false, &mut bytes);
+                rows.scales.lay(layout, rows, (row, output, false), &mut bytes);
                 if let Some(offsets) = &rows.offsets {
-                    offsets.lay(layout, rows, row, output, true, &mut bytes);
+                    offsets.lay(layout, rows, (row, output, true), &mut bytes);
                 }
             }
             panel.iter_mut().zip(bytes.as_chunks().0).for_each(|(line, bytes)| line.0 = *bytes);

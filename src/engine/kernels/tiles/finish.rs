@@ -251,7 +251,7 @@ fn reciprocal(x: __m512) -> __m512 {
 #[target_feature(enable = "avx512f")]
 fn power_of_two(x: __m512) -> __m512 {
     /// Powers of ln 2 over the factorials: the exponential series on [-1/2, 1/2].
-    const SERIES: [f32; 6] = [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, 0.693_147_2, 1.0];
+    const SERIES: [f32; 6] = [1.333_355_8e-3, 9.618_13e-3, 5.550_411e-2, 0.240_226_5, std::f32::consts::LN_2, 1.0];
     // In this order what is no number stays what it is.
     let x = _mm512_min_ps(_mm512_set1_ps(120.0), _mm512_max_ps(_mm512_set1_ps(-120.0), x));
     let whole = _mm512_roundscale_ps::<0>(x);
