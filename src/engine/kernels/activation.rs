@@ -26,14 +26,14 @@ pub(super) fn exp(x: f32) -> f32 {
 }
 
 /// Beyond this `erf` is 1 to the last bit of f32.
-pub(super) const ERF_REACH: f32 = 4.0;
+const ERF_REACH: f32 = 4.0;
 
 /// `erf` as x times one polynomial of x² over another, the highest power first: the coefficients that Eigen uses.
-pub(super) const ERF_NUMERATOR: [f32; 7] =
+const ERF_NUMERATOR: [f32; 7] =
     [-2.726_142_4e-10, 2.770_681_3e-8, -2.101_024e-6, -5.692_506_4e-5, -7.349_906e-4, -2.954_6e-3, -1.609_603e-2];
 
 /// See [`ERF_NUMERATOR`].
-pub(super) const ERF_DENOMINATOR: [f32; 5] = [-1.456_607e-5, -2.133_740_2e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
+const ERF_DENOMINATOR: [f32; 5] = [-1.456_607e-5, -2.133_740_2e-4, -1.682_827e-3, -7.373_329e-3, -1.426_473_9e-2];
 
 /// `erf` with an absolute error under 5e-7.
 #[inline(always)]

@@ -4,7 +4,8 @@ use multiversion::multiversion;
 
 use super::packed::{Activations, Hands, Onto, Packed, Target};
 use super::product::{Matrix, Rows, multiply};
-use super::tiles::{self, Function, Tiles};
+use super::tiles::Tiles;
+use super::unit::{self, Function};
 
 /// `x · Wᵀ + b`, the addition left to whoever reads the product, who passes over it anyway.
 pub(in crate::engine) struct Linear {
@@ -26,7 +27,7 @@ impl Linear {
         let outputs = bias.len();
         assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "{} weights are no matrix of {outputs} rows", weight.len());
         let inputs = weight.len() / outputs;
-        if tiles::pay(inputs) {
+        if unit::pay(inputs) {
             return Self { weight: Weight::Half(Packed::from_rounded(weight, inputs)), bias, inputs };
         }
         let mut transposed = vec![0.0; weight.len()];

@@ -21,6 +21,7 @@ mod rms;
 mod rotary;
 mod softmax;
 mod tiles;
+mod unit;
 
 pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, HalfSpace, attend, attend_half};
@@ -34,4 +35,5 @@ pub(super) use processor::{check as check_processor, name as processor_name};
 pub(super) use rms::RmsNorm;
 pub(super) use rotary::rotate;
 pub(super) use softmax::log_sum_exp;
-pub(super) use tiles::{Function, STEP, Tiles};
+pub(super) use tiles::{STEP, Tiles};
+pub(super) use unit::Function;

@@ -14,7 +14,8 @@ use super::integers::{self, Levels, Panels, Quantized, ROWS};
 use super::line::{Line, PAIRS};
 use super::pages::Pages;
 use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
-use super::tiles::{self, BLOCK_ROWS, Function, LEAST_INPUTS, STEP, Sums, TILE_ROWS, Tiles, Unit};
+use super::tiles::{self, STEP, TILE_ROWS, Tiles};
+use super::unit::{self, BLOCK_ROWS, Function, LEAST_INPUTS, Sums, Unit};
 use grid::Grid;
 
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
@@ -154,7 +155,7 @@ impl Packed {
 
     /// Takes weights of f32 as the nearest bf16.
     pub(in crate::engine) fn from_rounded(rows: &[f32], inputs: usize) -> Self {
-        let halves: Vec<u16> = rows.iter().map(|weight| tiles::nearest(*weight)).collect();
+        let halves: Vec<u16> = rows.iter().map(|weight| unit::nearest(*weight)).collect();
         Self::from_half(&halves, inputs)
     }
 
@@ -200,7 +201,7 @@ impl Packed {
     /// Whether rounded rows may be multiplied, and results be rounded: all is whole steps, of bf16.
     pub(in crate::engine) fn takes_steps(&self) -> bool {
         let whole = self.inputs.is_multiple_of(STEP) && self.outputs.is_multiple_of(PANEL);
-        whole && matches!(self.weights, Weights::Half(_)) && tiles::pay(self.inputs)
+        whole && matches!(self.weights, Weights::Half(_)) && unit::pay(self.inputs)
     }
 
     /// Rounded `silu(x · Gᵀ) · (x · Vᵀ)` of every row `x` of `input`, for matrices that take whole steps, this one's weights being G.
@@ -248,7 +249,7 @@ impl Packed {
             "rounded rows meet weights that are not of bf16"
         );
         match &self.weights {
-            Weights::Half(_) if tiles::pay(self.inputs) => self.multiply_in_tiles(input, target),
+            Weights::Half(_) if unit::pay(self.inputs) => self.multiply_in_tiles(input, target),
             Weights::Half(weights) => {
                 let size = panel_lines(self.inputs);
                 self.multiply_in_vectors(|index| Panel::Half(&weights[index * size..][..size]), input, target);

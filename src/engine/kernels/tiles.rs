@@ -1,41 +1,16 @@
-//! Products of bf16 weights by the units that newer x86 servers have for them.
-//!
-//! | unit | work of an instruction, beside one of f32 vectors |
-//! |---|---|
-//! | tile registers (AMX) | sixteen times |
-//! | vector registers (AVX512-BF16) | twice |
-//!
-//! They multiply bf16 by bf16 and add up in f32. Inputs are f32 and rounded to bf16 on the way, as everyone does who runs such a
-//! checkpoint in its own type: a relative error of 2⁻⁸ at most. The weights are what the checkpoint holds. A row's sums are the same bits
-//! whatever rows are multiplied beside it.
-//!
-//! ```text
-//! inputs     16 rows × 32 inputs, a tile
-//! weights    a panel as it is: 16 pairs of inputs × 16 outputs, twice
-//! sums       up to 32 rows × 32 outputs
-//! ```
+//! Rounded inputs, laid out for the units that multiply them: tiles of 16 rows × 32 inputs.
 
-#[cfg(target_arch = "x86_64")]
-mod amx;
-#[cfg(target_arch = "x86_64")]
-mod finish;
-#[cfg(target_arch = "x86_64")]
-mod vectors;
-
-use std::marker::PhantomData;
 use std::ops::Range;
 
-use super::line::{Aligned, Line, PAIRS};
+use super::line::{Line, PAIRS};
 use super::panel::{PANEL, Shared};
+use super::unit::{BLOCK_ROWS, Block, rounded};
 
 /// Rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
 
 /// Inputs that one step takes; panels are padded to whole steps with zeros.
 pub(in crate::engine) const STEP: usize = 32;
-
-/// Rows that one pass over a panel serves.
-pub(super) const BLOCK_ROWS: usize = 2 * TILE_ROWS;
 
 /// One step of a row is a line: the units multiply the two values of a pair together.
 const _: () = assert!(STEP == 2 * PAIRS && PANEL == 2 * PAIRS);
@@ -189,201 +164,10 @@ pub(super) fn round(rows: &[f32], depth: usize, group: &mut [Line]) {
     }
 }
 
-/// One step of rounded inputs.
-#[inline]
-fn rounded(inputs: &[f32; STEP]) -> Line {
-    #[cfg(target_arch = "x86_64")]
-    if finish::available() {
-        // SAFETY: the processor has the instructions.
-        #[allow(unsafe_code)]
-        return unsafe { finish::rounded(inputs) };
-    }
-    Aligned(std::array::from_fn(|pair| u32::from(nearest(inputs[2 * pair])) | u32::from(nearest(inputs[2 * pair + 1])) << 16))
-}
-
-/// The upper half of the nearest number with eight significant bits, ties to even.
-#[inline(always)]
-pub(super) fn nearest(x: f32) -> u16 {
-    let bits = x.to_bits();
-    (bits.wrapping_add(0x7fff + (bits >> 16 & 1)) >> 16) as u16
-}
-
-/// Sums of up to 32 rows with one panel.
-#[derive(Clone)]
-#[repr(align(64))]
-pub(super) struct Sums(pub(super) [[f32; PANEL]; BLOCK_ROWS]);
-
-impl Default for Sums {
-    fn default() -> Self {
-        Self([[0.0; PANEL]; BLOCK_ROWS])
-    }
-}
-
-/// The inputs from which on rounded inputs pay. Models with fewer are fast as they are, and lose most by rounding: errors of many inputs even out.
-pub(super) const LEAST_INPUTS: usize = 320;
-
-/// Whether rows of so many inputs are multiplied in bf16.
-pub(super) fn pay(inputs: usize) -> bool {
-    inputs >= LEAST_INPUTS && available()
-}
-
-/// Whether this processor multiplies bf16 by itself.
-fn available() -> bool {
-    #[cfg(target_arch = "x86_64")]
-    return finish::available() && (amx::available() || vectors::available());
-    #[cfg(not(target_arch = "x86_64"))]
-    false
-}
-
-/// The widest unit of this processor, made ready for the calling thread until it goes. A thread has one at a time.
-pub(super) struct Unit {
-    #[cfg(target_arch = "x86_64")]
-    tiles: Option<amx::Ready>,
-    /// What is made ready is a thread's own.
-    _thread: PhantomData<*const ()>,
-}
-
-impl Unit {
-    /// Makes the unit ready.
-    ///
-    /// # Panics
-    /// Where the processor has none.
-    pub(super) fn take() -> Self {
-        assert!(available(), "products of bf16 on a processor without them");
-        Self {
-            #[cfg(target_arch = "x86_64")]
-            tiles: amx::available().then(amx::Ready::new),
-            _thread: PhantomData,
-        }
-    }
-
-    /// Writes the sums of the block's rows to `sums`; rows past those of the block are left as they come.
-    #[inline]
-    pub(super) fn multiply(&self, block: Block<'_>, sums: &mut Sums) {
-        #[cfg(target_arch = "x86_64")]
-        match &self.tiles {
-            Some(ready) => ready.multiply(block, sums),
-            None => vectors::multiply(block, sums),
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let (_, _) = (block, sums);
-    }
-
-    /// Rounds `function(sums + bias)` of `rows` to one step of `output`: the outputs of a panel are the inputs of a step.
-    #[inline]
-    pub(super) fn finish(
-        &self,
-        sums: &Sums,
-        rows: Range<usize>,
-        (bias, function): (&[f32; PANEL], Function),
-        output: (&mut Tiles, usize),
-    ) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: a unit is only made where the processor has the instructions.
-        #[allow(unsafe_code)]
-        unsafe {
-            finish::finish(sums, rows, bias, function, output);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let (_, _, _, _, _) = (sums, rows, bias, function, output);
-    }
-
-    /// Rounds `silu(gate) · value` of as many rows, with the sums of gates and of values.
-    #[inline]
-    pub(super) fn gate(&self, sums: &[Sums; 2], rows: usize, lines: &mut [Line; BLOCK_ROWS]) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as in `finish`.
-        #[allow(unsafe_code)]
-        unsafe {
-            finish::gate(sums, rows, lines);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let (_, _, _) = (sums, rows, lines);
-    }
-
-    /// Rounds `sums`, each row times its factor, to one step of `output`.
-    #[inline]
-    pub(super) fn scale(&self, sums: &Sums, rows: Range<usize>, factors: &[f32], output: (&mut Tiles, usize)) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as in `finish`.
-        #[allow(unsafe_code)]
-        unsafe {
-            finish::scale(sums, rows, factors, output);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let (_, _, _, _) = (sums, rows, factors, output);
-    }
-
-    /// Rounds `2^(factor * (score - highest))` of the scores of each row to its row of `weights`, and gives back their sums before rounding.
-    #[inline]
-    pub(super) fn weigh(&self, scores: &[Sums], rows: usize, factor: f32, weights: &mut Tiles) -> [f32; BLOCK_ROWS] {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as in `finish`.
-        #[allow(unsafe_code)]
-        return unsafe { finish::weigh(scores, rows, factor, weights) };
-        #[cfg(not(target_arch = "x86_64"))]
-        {
-            let (_, _, _, _) = (scores, rows, factor, weights);
-            [1.0; BLOCK_ROWS]
-        }
-    }
-
-    /// Up to 32 rows as the outputs of a panel, as if it were multiplied by their transpose. Outputs that no row stands for are zero.
-    #[inline]
-    pub(super) fn across(&self, rows: &[Line], panel: &mut PanelStep) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as in `finish`.
-        #[allow(unsafe_code)]
-        unsafe {
-            finish::across(rows, panel);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let (_, _) = (rows, panel);
-    }
-
-    /// Up to 32 rows as the inputs of a panel. Inputs that no row stands for are zero.
-    #[inline]
-    pub(super) fn pairwise(&self, rows: &[Line], panel: &mut PanelStep) {
-        #[cfg(target_arch = "x86_64")]
-        // SAFETY: as in `finish`.
-        #[allow(unsafe_code)]
-        unsafe {
-            finish::pairwise(rows, panel);
-        }
-        #[cfg(not(target_arch = "x86_64"))]
-        let (_, _) = (rows, panel);
-    }
-}
-
-/// One step of a panel: two lines for each pair of inputs.
-pub(super) type PanelStep = [[Line; 2]; PAIRS];
-
-/// What a layer makes of its sums.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Function {
-    /// The sums as they are.
-    Identity,
-    /// GELU with `erf`.
-    Gelu,
-}
-
-/// Up to 32 rows and one panel. Whoever makes one has checked that both hold all that `rows` and `steps` name.
-#[cfg_attr(not(target_arch = "x86_64"), expect(dead_code, reason = "only x86 has such units so far"))]
-pub(super) struct Block<'a> {
-    /// The first tile of the first sixteen rows.
-    inputs: &'a [Line],
-    /// From there to the tile of the next sixteen.
-    group: usize,
-    /// From there to the tile of the next step.
-    step: usize,
-    rows: usize,
-    weights: &'a [Line],
-    steps: usize,
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::kernels::unit::nearest;
 
     #[test]
     fn inputs_are_rounded_to_the_nearest_of_their_tile() {

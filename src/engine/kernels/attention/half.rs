@@ -10,7 +10,8 @@ use std::ops::Range;
 use super::AttentionShape;
 use crate::engine::kernels::line::{Aligned, Line, PAIRS};
 use crate::engine::kernels::panel::PANEL;
-use crate::engine::kernels::tiles::{BLOCK_ROWS, PanelStep, STEP, Sums, Tiles, Unit};
+use crate::engine::kernels::tiles::{STEP, Tiles};
+use crate::engine::kernels::unit::{BLOCK_ROWS, PanelStep, Sums, Unit};
 
 const EMPTY: PanelStep = [[Aligned([0; PAIRS]); 2]; PAIRS];
 
@@ -80,7 +81,7 @@ fn flat(steps: &[PanelStep]) -> &[Line] {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::kernels::tiles;
+    use crate::engine::kernels::unit;
 
     /// Strips of rows of numbers that bf16 holds exactly, and the rows themselves.
     fn strips(rows: usize, shape: AttentionShape, seed: usize) -> (Tiles, Vec<Vec<f32>>) {
@@ -101,7 +102,7 @@ mod tests {
 
     #[test]
     fn attention_in_bf16_agrees_with_plain_loops_for_any_length_and_width() {
-        if !tiles::pay(tiles::LEAST_INPUTS) {
+        if !unit::pay(unit::LEAST_INPUTS) {
             eprintln!("this processor does not multiply bf16: nothing attends in it here");
             return;
         }
@@ -133,7 +134,7 @@ mod tests {
 
     #[test]
     fn a_sequence_comes_to_the_same_bits_whatever_lies_beside_it() {
-        if !tiles::pay(tiles::LEAST_INPUTS) {
+        if !unit::pay(unit::LEAST_INPUTS) {
             eprintln!("this processor does not multiply bf16: nothing attends in it here");
             return;
         }

@@ -30,8 +30,8 @@ fn products_agree_with_plain_loops_for_any_sizes() {
             let packed = match kind {
                 "half" => {
                     weights.iter_mut().zip(&halves).for_each(|(w, half)| *w = f32::from_bits(u32::from(*half) << 16));
-                    if tiles::pay(inputs) {
-                        read.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(tiles::nearest(*x)) << 16));
+                    if unit::pay(inputs) {
+                        read.iter_mut().for_each(|x| *x = f32::from_bits(u32::from(unit::nearest(*x)) << 16));
                     }
                     Packed::from_half(&halves, inputs)
                 }
@@ -72,7 +72,7 @@ fn products_agree_with_plain_loops_for_any_sizes() {
 
 #[test]
 fn products_of_rounded_rows_are_those_of_the_rows() {
-    if !tiles::pay(LEAST_INPUTS) {
+    if !unit::pay(LEAST_INPUTS) {
         eprintln!("this processor does not multiply bf16: no rows are rounded here");
         return;
     }
@@ -90,7 +90,7 @@ fn products_of_rounded_rows_are_those_of_the_rows() {
         let mut got = vec![f32::NAN; rows * outputs];
         packed.multiply_tiled(&tiles, &mut got);
         assert_eq!(got, expected, "{rows} rows of {inputs} inputs");
-        for function in [Function::Identity, Function::Gelu] {
+        for (function, error) in [(Function::Identity, 1e-6), (Function::Gelu, 1e-4)] {
             let mut output = Tiles::new(rows, outputs);
             packed.multiply_rounded(&tiles, &bias, function, &mut output);
             let mut expected = expected.clone();
@@ -100,7 +100,7 @@ fn products_of_rounded_rows_are_those_of_the_rows() {
             }
             for (row, expected) in expected.chunks(outputs).enumerate() {
                 for (got, expected) in output.row(row).iter().zip(expected) {
-                    assert!((got - expected).abs() <= expected.abs() / 200.0 + 1e-6, "{function:?}: {got} for {expected}");
+                    assert!((got - expected).abs() <= expected.abs() / 200.0 + error, "{function:?}: {got} for {expected}");
                 }
             }
         }
@@ -109,7 +109,7 @@ fn products_of_rounded_rows_are_those_of_the_rows() {
 
 #[test]
 fn gated_products_are_those_of_the_rows() {
-    if !tiles::pay(LEAST_INPUTS) {
+    if !unit::pay(LEAST_INPUTS) {
         eprintln!("this processor does not multiply bf16: nothing is gated as it is rounded here");
         return;
     }

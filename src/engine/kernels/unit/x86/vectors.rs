@@ -5,10 +5,11 @@
 use std::arch::x86_64::{__m512bh, __m512i, _mm512_dpbf16_ps, _mm512_set1_epi32, _mm512_setzero_ps, _mm512_storeu_ps};
 use std::mem::transmute;
 
-use super::{Block, STEP, Sums, TILE_ROWS};
 use crate::engine::kernels::line::Line;
 use crate::engine::kernels::panel::PANEL;
 use crate::engine::kernels::processor::{self, Level};
+use crate::engine::kernels::tiles::{STEP, TILE_ROWS};
+use crate::engine::kernels::unit::{Block, Sums};
 
 /// Rows whose sums stay in registers.
 const ROWS: usize = 8;

@@ -6,9 +6,10 @@ use std::arch::asm;
 use std::arch::x86_64::{__cpuid, __cpuid_count};
 use std::sync::LazyLock;
 
-use super::{Block, Sums, TILE_ROWS};
 use crate::engine::kernels::line::Line;
 use crate::engine::kernels::processor::{self, Level};
+use crate::engine::kernels::tiles::TILE_ROWS;
+use crate::engine::kernels::unit::{Block, Sums};
 
 /// Whether this processor has the unit and the system lets this process use it.
 pub(super) fn available() -> bool {
