@@ -5,6 +5,7 @@
 //! build ──▶  ├─ relay: outbox → topics
 //!            ├─ couriers, one a webhook that a pipeline names: deliveries → receivers
 //!            ├─ caretaker: health of database and models, sweep of files that never went live
+//!            ├─ indexer: an index for each vector space that has become large
 //!            └─ HTTP server
 //! ```
 //! On shutdown the runners drain first; the rest ends when they have.
@@ -76,6 +77,8 @@ const CARE: Duration = Duration::from_secs(1);
 const SWEEP: Duration = Duration::from_secs(3600);
 /// How old a file must be that never went live: far older than any commit can take.
 const SWEPT_AFTER_SECONDS: f64 = 86_400.0;
+/// How often the indexer looks for vector spaces that have become large.
+const INDEXING: Duration = Duration::from_secs(10);
 
 impl App {
     /// Loads the models, brings the schema up to date and makes every pipeline ready.
@@ -197,6 +200,7 @@ impl App {
         let mut helpers = JoinSet::new();
         let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
         helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
+        helpers.spawn(indexer(self.store.clone()));
         helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
         let service = self.service(gate);
         for courier in std::mem::take(&mut self.couriers) {
@@ -378,6 +382,16 @@ async fn caretaker(store: Store, engine: Engine, health: Health, registry: Optio
             }
         }
         sleep(CARE).await;
+    }
+}
+
+async fn indexer(store: Store) {
+    loop {
+        match store.index_embedding_sets().await {
+            Ok(built) => built.into_iter().for_each(|set| tracing::info!(set, "the vector space has an index now")),
+            Err(failure) => tracing::warn!(%failure, "indexes of vector spaces are put off"),
+        }
+        sleep(INDEXING).await;
     }
 }
 

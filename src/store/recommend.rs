@@ -5,7 +5,7 @@
 //! | where a document lies | the mean of its chunks' vectors: two that share one passage, as shops' terms are, are not alike for that |
 //! | candidates | for each seed the documents with the nearest chunks, so that no interest drowns in another |
 //! | few chunks in all, or too little came through | every vector is compared |
-//! | otherwise | the vector space's own HNSW index, read on until the filter and what is excluded have let enough through |
+//! | otherwise | the vector space's own HNSW index, once it is built, read on until the filter and what is excluded have let enough through |
 
 use std::collections::{BTreeMap, HashMap};
 

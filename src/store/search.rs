@@ -30,7 +30,7 @@ use crate::failure::Transient;
 use crate::outcome::{EmbeddingSet, Span};
 use vectors::{Space, of_other_spaces};
 
-pub(super) use vectors::Crowds;
+pub(super) use vectors::{Crowds, EXACT_UP_TO};
 use words::Wording;
 
 pub use facets::{Facet, FacetCounts, FacetValue};

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | few chunks in all | every vector is compared | nothing |
 //! | few documents pass the filter | every vector of theirs is compared | nothing |
-//! | otherwise | the vector space's own HNSW index, read on until enough has come through | a document that lies far from all others |
+//! | otherwise | the vector space's own HNSW index, once it is built, read on until enough has come through | a document that lies far from all others |
 //! | that lets too little through | every vector is compared | nothing |
 
 use std::collections::{HashMap, HashSet};
@@ -18,7 +18,7 @@ use crate::outcome::Span;
 
 /// Chunks up to which every vector is compared: that takes some 20 ms and misses nothing, while an index may miss a document
 /// that lies far from all others.
-const EXACT_UP_TO: i64 = 10_000;
+pub(in crate::store) const EXACT_UP_TO: i64 = 10_000;
 
 /// Documents that pass a filter up to which all of theirs are compared. Reading the index until so rare a document comes through
 /// takes longer and misses some.
