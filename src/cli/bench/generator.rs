@@ -31,6 +31,8 @@ use crate::metrics::peak_resident_bytes;
 const MODEL: &str = "bench";
 /// Each figure is the median of this many measurements.
 const ROUNDS: usize = 3;
+/// What a schema costs is a small difference of two large times: it is measured more often.
+const PAIRS: usize = 5;
 /// Rows of a batch.
 const ROWS: usize = 32;
 /// Tokens that each row writes.
@@ -201,21 +203,27 @@ impl Bench {
     }
 
     async fn constrained(&self) -> Result<f64> {
-        let (schema, mut prompts) = (letters()?, self.short(ROWS, LETTERS + 32, "").await?);
-        let mut overheads = Vec::new();
-        for _ in 0..ROUNDS {
-            let (bound, answers) = self.run(&prompts, Some(&schema)).await?;
-            let mut free = prompts.clone();
-            for (ask, answer) in free.iter_mut().zip(&answers) {
-                // What the schema forces takes no step of its own, but is read: before the model's first choice by both.
-                ask.text.push_str(FORCED);
-                ask.max_tokens = chosen(answer).max(1);
-            }
-            let (unbound, written) = self.run(&free, None).await?;
-            let wanted: usize = free.iter().map(|ask| ask.max_tokens).sum();
-            // A free row may come to its end early: time counts by the token.
-            overheads.push((bound / wanted as f64) / (unbound / generated(&written)) - 1.0);
-            prompts.rotate_left(1);
+        let (schema, prompts) = (letters()?, self.short(ROWS, LETTERS + 32, "").await?);
+        let (_, answers) = self.run(&prompts, Some(&schema)).await?;
+        let mut free = prompts.clone();
+        for (ask, answer) in free.iter_mut().zip(&answers) {
+            // What the schema forces takes no step of its own, but is read: before the model's first choice by both.
+            ask.text.push_str(FORCED);
+            ask.max_tokens = chosen(answer).max(1);
+        }
+        let wanted: usize = free.iter().map(|ask| ask.max_tokens).sum();
+        // A free row may come to its end early: time counts by the token.
+        let unbound = async || {
+            let (seconds, written) = self.run(&free, None).await?;
+            anyhow::Ok(seconds / generated(&written))
+        };
+        let (mut before, mut overheads) = (unbound().await?, Vec::new());
+        for _ in 0..PAIRS {
+            let (seconds, _) = self.run(&prompts, Some(&schema)).await?;
+            let after = unbound().await?;
+            // Between two of the others, so that what changes slowly changes nothing.
+            overheads.push(seconds / wanted as f64 / ((before + after) / 2.0) - 1.0);
+            before = after;
         }
         Ok(median(overheads))
     }
