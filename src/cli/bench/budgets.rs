@@ -5,8 +5,10 @@
 //! |---|---|
 //! | `tuned` | the budget that a start measures on this machine, measured anew |
 //! | `best` | the fixed budget with the most tokens a second |
-//! | `ratio` | tokens a second with `tuned` over those with `best` |
+//! | `ratio` | tokens a second with `tuned` over those with `best`: the two against each other once more, the median of pairs |
 //! | `tokens_per_second` | the median of each budget's rounds |
+//!
+//! The largest of several noisy figures is larger than what it stands for, and so `best` is measured anew beside `tuned`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -67,11 +69,9 @@ pub(super) async fn measure(config: &Config, name: &str, extent: Extent) -> Resu
         }
     }
     let rates: BTreeMap<usize, f64> = rates.into_iter().map(|(budget, rates)| (budget, median(rates))).collect();
-    let best = rates.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or((tuned, 1.0), |(budget, rate)| (*budget, *rate));
-    let of_tuned = rates.get(&tuned).copied().unwrap_or(0.0);
-    Ok(
-        json!({ "model": name, "tuned": tuned, "best": best.0, "ratio": of_tuned / best.1, "texts": texts, "tokens_per_second": rates }),
-    )
+    let best = rates.iter().max_by(|a, b| a.1.total_cmp(b.1)).map_or(tuned, |(budget, _)| *budget);
+    let ratio = if best == tuned { 1.0 } else { bench.duel([tuned, best], texts, extent.rounds).await? };
+    Ok(json!({ "model": name, "tuned": tuned, "best": best, "ratio": ratio, "texts": texts, "tokens_per_second": rates }))
 }
 
 struct Bench {
@@ -93,6 +93,20 @@ impl Bench {
         let models = BTreeMap::from([(self.name.clone(), self.model.clone())]);
         let start = move || Engine::start_with(&config, &models, &Tuning::measured(None));
         Ok(tokio::task::spawn_blocking(start).await??)
+    }
+
+    /// Tokens a second with the first budget over those with the second, each measured twice a round: there and back.
+    async fn duel(&self, budgets: [usize; 2], texts: usize, rounds: usize) -> Result<f64> {
+        let engines = [self.start(Some(budgets[0])).await?, self.start(Some(budgets[1])).await?];
+        let mut ratios = Vec::new();
+        for _ in 0..rounds {
+            let mut tokens = [0.0; 2];
+            for index in [0, 1, 1, 0] {
+                tokens[index] += self.rate(&engines[index], texts).await?.tokens;
+            }
+            ratios.push(tokens[0] / tokens[1]);
+        }
+        Ok(median(ratios))
     }
 
     /// Encodes so many texts in a few calls at once.
@@ -145,7 +159,9 @@ mod tests {
         assert_eq!(rates.len(), 6, "five that a start measures and one more: {report}");
         let rate = |figure: &str| rates[&report[figure].to_string()].as_f64().unwrap();
         assert!(rates.values().all(|other| other.as_f64().unwrap() <= rate("best")), "{report}");
-        assert_eq!(report["ratio"].as_f64().unwrap(), rate("tuned") / rate("best"), "{report}");
+        let ratio = report["ratio"].as_f64().unwrap();
+        assert!(if report["tuned"] == report["best"] { ratio == 1.0 } else { ratio > 0.0 }, "{report}");
+        assert!(rate("tuned") > 0.0, "{report}");
     }
 
     #[tokio::test]
@@ -153,6 +169,14 @@ mod tests {
         let error = async |name: &str| measure(&tiny(), name, THOROUGH).await.unwrap_err().to_string();
         assert!(error("writer").await.contains("no encoder"));
         assert!(error("tini").await.contains("did you mean"), "the nearest model is named");
+    }
+
+    #[tokio::test]
+    async fn two_budgets_are_measured_against_each_other() {
+        let config = tiny();
+        let bench = Bench { model: config.models["tiny"].clone(), config: config.engine, name: "tiny".into() };
+        let (one, other) = (bench.duel([64, 512], 16, 3).await.unwrap(), bench.duel([64, 64], 16, 3).await.unwrap());
+        assert!(one.is_finite() && one > 0.0 && other.is_finite() && other > 0.0, "{one} and {other}");
     }
 
     #[test]
