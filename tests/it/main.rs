@@ -28,6 +28,7 @@ mod floors;
 mod formats;
 mod gpu;
 mod harness;
+mod indexes;
 mod isolation;
 mod jobs;
 mod leads;
@@ -94,6 +95,7 @@ fn main() -> ExitCode {
         deploy::trials(),
         bad_input::trials(),
         dead_letters::trials(),
+        indexes::trials(),
         isolation::trials(),
         stops::trials(),
         backfill::trials(),

@@ -1,7 +1,6 @@
 //! Search against a real Postgres with pgvector.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
@@ -13,8 +12,8 @@ use tidemill::store::{
     Store,
 };
 
+use crate::harness::postgres;
 use crate::harness::trial::{Needs, trial};
-use crate::harness::{eventually, postgres};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -23,19 +22,18 @@ pub fn trials() -> Vec<Trial> {
         trial("search::korean_is_found_beside_english_whatever_particle_follows", Needs::NOTHING, korean_is_found),
         trial("search::filters_compare_numbers_texts_and_times", Needs::NOTHING, filters_compare),
         trial("search::a_selective_filter_starves_no_vector_search", Needs::NOTHING, selective_filters_starve_nothing),
-        trial("search::a_vector_space_is_indexed_once_it_is_large", Needs::NOTHING, large_spaces_are_indexed),
         trial("search::pages_tile_the_answer_and_facets_count_all_of_it", Needs::NOTHING, pages_tile_the_answer),
     ]
 }
 
 /// A pipeline of a few notes, and one note of another pipeline.
-struct Library {
-    store: Store,
-    set: EmbeddingSet,
+pub struct Library {
+    pub store: Store,
+    pub set: EmbeddingSet,
 }
 
 /// Fills the empty database at `url`.
-async fn library(url: &str) -> Library {
+pub async fn library(url: &str) -> Library {
     let store = Store::connect(&DatabaseConfig { url: Some(url.to_owned()), ..DatabaseConfig::default() }).unwrap();
     store.migrate().await.unwrap();
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
@@ -90,7 +88,8 @@ async fn crowd(url: &str, library: &Library) {
     assert_eq!(library.store.index_embedding_sets().await.unwrap(), [id]);
 }
 
-async fn add_crowd(url: &str, id: i32) {
+/// Twelve thousand documents with a vector each.
+pub async fn add_crowd(url: &str, id: i32) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
         "INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id)
@@ -133,14 +132,16 @@ async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &st
 }
 
 impl Library {
-    fn question(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> SearchQuery {
+    /// A question of the notes.
+    pub fn question(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> SearchQuery {
         let (set, task) = (self.set.clone(), "vector".to_owned());
         let vector = vector.map(|v| QueryVector { set, task, vector: v.to_vec(), words: String::new() });
         let words = words.map(str::to_owned);
         SearchQuery { pipeline: "notes".into(), words, vector, offset: 0, limit, filter, facets: Vec::new() }
     }
 
-    async fn page(&self, query: &SearchQuery) -> SearchPage {
+    /// Its answer.
+    pub async fn page(&self, query: &SearchQuery) -> SearchPage {
         self.store.search(query.clone()).await.unwrap()
     }
 
@@ -382,56 +383,6 @@ async fn exact(url: &str, [x, y, z]: [f32; 3], share: i32, equal: bool) -> Vec<S
          WHERE (d.metadata ->> 'share')::integer {sign} {share} ORDER BY (e.vector <=> '[{x},{y},{z}]'::vector) + 0, d.id LIMIT 10"
     );
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap()
-}
-
-async fn large_spaces_are_indexed() {
-    let database = postgres::database().await;
-    let library = library(&database.url).await;
-    let store = &library.store;
-    let id = store.embedding_set(&library.set).await.unwrap();
-    let mut connection = PgConnection::connect(&database.url).await.unwrap();
-    let valid = async |connection: &mut PgConnection| -> Option<bool> {
-        sqlx::query_scalar("SELECT (SELECT indisvalid FROM pg_index WHERE indexrelid = to_regclass('embeddings_set_' || $1))")
-            .bind(id)
-            .fetch_one(connection)
-            .await
-            .unwrap()
-    };
-    let nothing: [i32; 0] = [];
-    assert_eq!(store.index_embedding_sets().await.unwrap(), nothing);
-    assert_eq!(valid(&mut connection).await, None, "a small space is compared whole and has no index");
-
-    add_crowd(&database.url, id).await;
-    // As another process does while it builds.
-    let mut other = PgConnection::connect(&database.url).await.unwrap();
-    sqlx::raw_sql("SELECT pg_advisory_lock(x'74696465696e6478'::bigint)").execute(&mut other).await.unwrap();
-    assert_eq!(store.index_embedding_sets().await.unwrap(), nothing, "two build at a time");
-    other.close().await.unwrap();
-    let (limit, query) = (Duration::from_secs(20), library.question(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10));
-    eventually("the index is built", limit, async || store.index_embedding_sets().await.unwrap() == [id]).await;
-    assert_eq!(store.index_embedding_sets().await.unwrap(), nothing, "it is built once");
-    assert_eq!(valid(&mut connection).await, Some(true));
-    assert_eq!(library.page(&query).await.hits.len(), 10);
-    eventually("a search has read the index", limit, async || {
-        let scans =
-            "SELECT coalesce(sum(idx_scan), 0)::bigint FROM pg_stat_user_indexes WHERE indexrelname ~ '^embeddings_set_[0-9]'";
-        let mut connection = PgConnection::connect(&database.url).await.unwrap();
-        sqlx::query_scalar::<_, i64>(scans).fetch_one(&mut connection).await.unwrap() > 0
-    })
-    .await;
-
-    // What a builder leaves that was killed.
-    let killed = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('embeddings_set_' || $1)";
-    sqlx::query(killed).bind(id).execute(&mut connection).await.unwrap();
-    assert_eq!(store.index_embedding_sets().await.unwrap(), [id]);
-    assert_eq!(valid(&mut connection).await, Some(true), "what was half built is built anew");
-
-    // pgvector indexes no vector of so many dimensions.
-    let wide = EmbeddingSet { model: "wide".into(), revision: "r".into(), dimension: 2_001 };
-    let wide = store.embedding_set(&wide).await.unwrap();
-    let moved = sqlx::query("UPDATE embeddings SET set_id = $1").bind(wide).execute(&mut connection).await.unwrap();
-    assert!(moved.rows_affected() > 12_000);
-    assert_eq!(store.index_embedding_sets().await.unwrap(), nothing);
 }
 
 async fn pages_tile_the_answer() {
