@@ -206,7 +206,7 @@ impl JobSpec {
             spec: self.to_json().to_string(),
             priority: self.priority,
             deadline_ms: self.deadline.map(Timestamp::as_millisecond),
-            budget_micros: device_seconds.map(|seconds| (seconds * 1e6) as i64),
+            budget_micros: device_seconds.map(|seconds| (seconds * 1e6).round() as i64),
             schedule: schedule.map(str::to_owned),
         })
     }
@@ -408,5 +408,16 @@ mod tests {
         let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
         assert_eq!(spec.to_new(Some(4.0), None).unwrap().budget_micros, Some(1_800_000_000));
         assert!(spec.to_new(None, None).unwrap_err().0.contains("price_per_device_hour"));
+    }
+
+    #[test]
+    fn a_budget_keeps_each_microsecond() {
+        for micros in [1, 249, 7_982, 600_000_000] {
+            let seconds = micros as f64 / 1e6;
+            let text =
+                format!(r#"{{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{{"device_seconds":{seconds}}}}}"#);
+            let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
+            assert_eq!(spec.to_new(None, None).unwrap().budget_micros, Some(micros), "{text}");
+        }
     }
 }
