@@ -10,9 +10,9 @@ use libtest_mimic::Trial;
 use parquet::arrow::ArrowWriter;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tidemill::demo::postgres::free_port;
 use tokio::task::spawn_blocking;
 
+use crate::harness::free_port;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, kafka, postgres};
@@ -46,7 +46,7 @@ impl Office {
         std::fs::write(world.path("tidemill.toml"), config).unwrap();
         std::fs::create_dir(world.path("archive")).unwrap();
         write(&world.path("archive/a.parquet"), documents);
-        Self { world, address: format!("127.0.0.1:{}", free_port().unwrap()), client: Client::new() }
+        Self { world, address: format!("127.0.0.1:{}", free_port()), client: Client::new() }
     }
 
     async fn open(&self, failpoints: &str) -> Worker {

@@ -5,8 +5,8 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tidemill::demo::postgres::free_port;
 
+use crate::harness::free_port;
 use crate::harness::kafka::Sent;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka};
@@ -21,7 +21,7 @@ async fn explained() {
     let mut world = World::new(kafka::shared().await, 1).await;
     world.settings = "[jobs]\nprice_per_device_hour = 2.5\n".to_owned();
     world.configure(&world.path("data"));
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    let address = format!("127.0.0.1:{}", free_port());
     let _worker = world.worker_at(&address, "");
     world.send(0..3).await;
     world.drained(3, Duration::from_secs(60)).await;

@@ -8,13 +8,13 @@ use libtest_mimic::Trial;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
-use tidemill::demo::postgres::free_port;
 use tidemill::outcome::EmbeddingSet;
 use tidemill::pipeline::definition::Definition;
 use tidemill::recommend::{Reason, RecommendError, Recommendation, Recommender, Wish};
 use tidemill::store::{FilterCondition, FilterPlace, FilterTest, SearchFilter, Store};
 use tokio::task::spawn_blocking;
 
+use crate::harness::free_port;
 use crate::harness::kafka::Sent;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka, open_folder, postgres};
@@ -80,7 +80,7 @@ async fn counted_once() {
     worker.kill();
     assert!(committed().await < records, "the kill came too late to tell anything");
 
-    let address = format!("127.0.0.1:{}", free_port().unwrap());
+    let address = format!("127.0.0.1:{}", free_port());
     let _worker = world.worker_at(&address, "");
     eventually("all events are committed", Duration::from_secs(60), || async { committed().await == records }).await;
     world.drained(ITEMS as i64, Duration::from_secs(60)).await;

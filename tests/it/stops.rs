@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
-use tidemill::demo::postgres::free_port;
 use tokio::time::sleep;
 
+use crate::harness::free_port;
 use crate::harness::kafka::{self, Sent};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, postgres};
@@ -52,7 +52,7 @@ async fn too_many_dead_letters() {
     const RECORDS: i64 = 1_700;
     const POISON: std::ops::Range<usize> = 600..1_100;
     let world = World::new(kafka::shared().await, 2).await;
-    let listen = format!("127.0.0.1:{}", free_port().unwrap());
+    let listen = format!("127.0.0.1:{}", free_port());
     // Every other one; the keys spread them over both partitions.
     let is_poison = |n: usize| POISON.contains(&n) && n.is_multiple_of(2);
     send(&world, 0..600, is_poison).await;

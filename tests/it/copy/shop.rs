@@ -6,8 +6,8 @@ use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::record::RowAccessor;
 use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
-use tidemill::demo::postgres::free_port;
 
+use crate::harness::free_port;
 use crate::harness::kafka::Sent;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, kafka, postgres};
@@ -77,7 +77,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
 
     /// A worker that answers at an address.
     pub async fn serve(&self) -> (Worker, String) {
-        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let address = format!("127.0.0.1:{}", free_port());
         let worker = self.world.worker_at(&address, "");
         eventually("the worker serves", Duration::from_secs(60), || async {
             let ready = self.client.get(format!("http://{address}/v1/copy")).send().await;

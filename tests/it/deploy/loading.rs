@@ -5,8 +5,8 @@ use std::process::Command;
 use std::time::Duration;
 
 use nix::sys::signal::Signal;
-use tidemill::demo::postgres::free_port;
 
+use crate::harness::free_port;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
 
@@ -18,7 +18,7 @@ pub async fn a_loading_process_answers() {
     let pipeline = "version: 1\nname: notes\nsource: { topic: t }\ntasks: { copy: { render: { template: x } } }\n";
     std::fs::write(folder.path().join("pipelines/notes.yaml"), pipeline).unwrap();
     let url = format!("postgres://nobody@{}/none", silent.local_addr().unwrap());
-    let listen = format!("127.0.0.1:{}", free_port().unwrap());
+    let listen = format!("127.0.0.1:{}", free_port());
     let environment = [
         ("TIDEMILL_DATABASE__URL", url.as_str()),
         ("TIDEMILL_KAFKA__BROKERS", "127.0.0.1:1"),

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use libtest_mimic::Trial;
-use tidemill::demo::postgres::free_port;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::sleep;
 
 use super::{ALONE, OUTAGE, assert_ready, listen, not_ready};
 use crate::harness::eventually;
+use crate::harness::free_port;
 use crate::harness::kafka::Broker;
 use crate::harness::proxy::Proxy;
 use crate::harness::trial::trial;
@@ -46,7 +46,7 @@ async fn broker_gone() {
 /// The one that is cut off still reaches the ledger: only the fence keeps it from committing what the other took over.
 async fn cut_off() {
     const RECORDS: usize = 2000;
-    let behind = free_port().unwrap();
+    let behind = free_port();
     let proxy = Proxy::before(behind).await;
     let port = proxy.port();
     let broker = spawn_blocking(move || Broker::start_behind(behind, port)).await.unwrap();

@@ -9,12 +9,12 @@ use rand::RngExt;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use tidemill::config::DatabaseConfig;
-use tidemill::demo::postgres::free_port;
 use tidemill::store::Store;
 use tokio::task::{block_in_place, spawn_blocking};
 use tokio::time::{Instant, sleep};
 
 use super::ALONE;
+use crate::harness::free_port;
 use crate::harness::kafka::Broker;
 use crate::harness::postgres::Server;
 use crate::harness::proxy::Proxy;
@@ -78,7 +78,7 @@ async fn soak(length: Duration) {
 impl Site {
     async fn build() -> Self {
         let server = spawn_blocking(Server::start).await.unwrap();
-        let behind = free_port().unwrap();
+        let behind = free_port();
         let (to_database, to_broker) = (Proxy::before_postgres(server.port()).await, Proxy::before(behind).await);
         let port = to_broker.port();
         let broker = spawn_blocking(move || Broker::start_behind(behind, port)).await.unwrap();

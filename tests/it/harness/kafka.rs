@@ -16,8 +16,9 @@ use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tidemill::demo::account::Account;
 use tidemill::demo::download::cache_dir;
-use tidemill::demo::postgres::free_port;
 use tidemill::demo::supervised::{Supervised, Supervision};
+
+use super::free_port;
 
 /// What Maven resolves, and the hash of every file of it.
 const POM: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/kafka/pom.xml");
@@ -116,7 +117,7 @@ impl Broker {
     fn try_start(extras: &Extras) -> Result<Self> {
         let jars = jars()?;
         let folder = super::open_folder();
-        let (port, controller) = (free_port()?, free_port()?);
+        let (port, controller) = (free_port(), free_port());
         let data = folder.path().join("data");
         fs::write(folder.path().join("server.properties"), properties(port, controller, &data, extras))?;
         fs::write(folder.path().join("log4j2.properties"), LOGGING)?;

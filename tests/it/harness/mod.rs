@@ -10,7 +10,9 @@ pub mod secured;
 pub mod trial;
 pub mod worker;
 
+use std::net::{Ipv4Addr, TcpListener};
 use std::path::Path;
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -26,6 +28,21 @@ pub fn open_folder() -> TempDir {
     use std::os::unix::fs::PermissionsExt;
     let permissions = std::fs::Permissions::from_mode(0o755);
     tempfile::Builder::new().prefix("tidemill-it-").permissions(permissions).tempdir().expect("cannot make a temporary folder")
+}
+
+/// A port that nothing listens on. It lies below those that systems give out for outgoing connections, so that none of these takes it in
+/// the seconds that a server may need until it does.
+pub fn free_port() -> u16 {
+    const FIRST: u16 = 15_000;
+    const COUNT: u16 = 15_000;
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Two runs at a time begin at different places.
+    let start = (std::process::id() % u32::from(COUNT)) as u16;
+    let candidate = || FIRST + ((u32::from(start) + u32::from(NEXT.fetch_add(1, Ordering::Relaxed))) % u32::from(COUNT)) as u16;
+    std::iter::repeat_with(candidate)
+        .take(COUNT.into())
+        .find(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, *port)).is_ok())
+        .expect("no port is free between 15000 and 30000")
 }
 
 /// Waits for something to become true, and says what did not where it does not.

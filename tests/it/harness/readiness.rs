@@ -2,15 +2,15 @@
 
 use std::time::Duration;
 
-use tidemill::demo::postgres::free_port;
 use tokio::time::{Instant, sleep};
 
 use super::eventually;
+use super::free_port;
 use super::worker::Worker;
 
 /// An address that nobody listens at.
 pub fn listen() -> String {
-    format!("127.0.0.1:{}", free_port().unwrap())
+    format!("127.0.0.1:{}", free_port())
 }
 
 /// What `/readyz` says; none where nothing answers.

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
-use tidemill::demo::postgres::free_port;
 
+use super::free_port;
 use super::kafka::{Broker, Client, Extras};
 use super::open_folder;
 
@@ -37,7 +37,7 @@ impl SecuredBroker {
         for name in ["broker", "stranger"] {
             certify(folder.path(), name);
         }
-        let [passwords, tls] = [free_port().unwrap(), free_port().unwrap()];
+        let [passwords, tls] = [free_port(), free_port()];
         let extras = Extras {
             proxied: None,
             listeners: vec![("SASL_PLAINTEXT", passwords), ("SASL_SSL", tls)],

@@ -8,9 +8,9 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use tidemill::demo::postgres::free_port;
 
 use self::receiver::{Answer, Receiver, SECRET};
+use crate::harness::free_port;
 use crate::harness::kafka::Sent;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
@@ -66,7 +66,7 @@ impl Sales {
                stage: document.metadata.stage\n  drafts: [reply]\n  threshold: 70\n{leads}\
              sinks: {{ parquet: {{ dataset: results }} }}\nbudget: {{ max_wait: 50ms, max_records: 50 }}\n",
         ));
-        let address = format!("127.0.0.1:{}", free_port().unwrap());
+        let address = format!("127.0.0.1:{}", free_port());
         Self { world, accounts, address, client: reqwest::Client::new() }
     }
 
