@@ -205,7 +205,7 @@ fn make_database(installation: &Path, cluster: &Cluster, port: u16) -> Result<()
 ///
 /// # Errors
 /// Where the system has none.
-pub fn free_port() -> Result<u16> {
+fn free_port() -> Result<u16> {
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).context("cannot find a free port on 127.0.0.1")?;
     Ok(listener.local_addr()?.port())
 }
