@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::stops::{self, Look, Stop};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
-use super::{InTime, StagedFile, Store, copy, editorial, interactions, leads, unavailable};
+use super::{InTime, StagedFile, Store, editorial, embeddings, interactions, leads, unavailable};
 use crate::failure::Transient;
 
 /// A commit that went through.
@@ -131,7 +131,7 @@ pub(super) async fn write(connection: &mut PgConnection, submission: &Submission
     let results: Vec<&ResultRow> = submission.results.iter().filter(|r| accepted.contains(&r.document_id)).collect();
     remove_outputs(connection, submission, &results, &accepted).await.map_err(unavailable)?;
     upsert_results(connection, submission, &results).await.map_err(unavailable)?;
-    copy::embeddings(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
+    embeddings::insert(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
     interactions::write(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
     editorial::write(connection, submission, &accepted).await.map_err(unavailable)?;
     fail::fail_point!("commit-after-results", |_| std::process::abort());

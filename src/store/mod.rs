@@ -2,11 +2,11 @@
 
 mod audit;
 mod commit;
-mod copy;
 mod dead_letters;
 mod documents;
 mod editorial;
 mod embedding_sets;
+mod embeddings;
 mod explain;
 mod figures;
 mod files;
