@@ -94,6 +94,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// everything, ends nothing, and its sockets stay open.
 const DEADLINE: Duration = Duration::from_secs(90);
 
+/// How long a connection that was alive is taken to be so still.
+const RECENT: Duration = Duration::from_secs(1);
+
 /// Longest that a sign of life may take. `/readyz` says within two of these that the database is gone.
 const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
 
@@ -126,6 +129,9 @@ impl Store {
         let pool = PgPoolOptions::new()
             .max_connections(config.max_connections.unwrap_or(DEFAULT_CONNECTIONS))
             .acquire_timeout(Duration::from_secs(5))
+            // Under load each connection is used again within milliseconds of being found alive.
+            .test_before_acquire(false)
+            .before_acquire(|connection, last| Box::pin(async move { Ok(last.idle_for < RECENT || is_alive(connection).await?) }))
             // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
             .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
             .connect_lazy_with(options);

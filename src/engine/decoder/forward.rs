@@ -7,7 +7,7 @@ use super::cache::{BLOCK_TOKENS, KvCache};
 use super::layer::Layer;
 use super::rope::Angles;
 use super::{Decoder, Logits, StepRow, Wanted};
-use crate::engine::kernels::{HeadCache, NewTokens, Onto, PagedShape, RmsNorm, attend_paged, gate, rotate};
+use crate::engine::kernels::{HeadCache, NewTokens, Onto, PagedShape, RmsNorm, attend_paged, gate, rotate, sized};
 
 /// Values that one thread gets through sooner than another wakes up.
 const ALONE: usize = 16 << 10;
@@ -154,11 +154,4 @@ fn normalize(norm: &RmsNorm, rows: &[f32], output: &mut [f32]) {
         .zip(rows.par_chunks(width))
         .with_min_len(least)
         .for_each(|(output, row)| norm.apply(row, output));
-}
-
-fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    if buffer.len() < length {
-        buffer.resize(length, 0.0);
-    }
-    &mut buffer[..length]
 }

@@ -7,7 +7,9 @@ use super::{layer_norm, linear};
 use crate::engine::batch::Packed;
 use crate::engine::error::EngineError;
 use crate::engine::folder::ModelShape;
-use crate::engine::kernels::{AttentionShape, Function, HalfSpace, LayerNorm, Linear, STEP, Tiles, attend, attend_half, gelu};
+use crate::engine::kernels::{
+    AttentionShape, Function, HalfSpace, LayerNorm, Linear, STEP, Tiles, attend, attend_half, gelu, sized,
+};
 use crate::engine::weights::Weights;
 
 /// The weights of a layer.
@@ -132,15 +134,4 @@ impl Layer {
         self.narrow.product(inner, product);
         self.norm.add(rows, product, self.narrow.bias());
     }
-}
-
-/// The first `length` values of a buffer, from the beginning of a line of the cache on.
-pub(super) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
-    const LINE: usize = 64;
-    let spare = LINE / size_of::<f32>();
-    if buffer.len() < length + spare {
-        buffer.resize(length + spare, 0.0);
-    }
-    let start = buffer.as_ptr().align_offset(LINE).min(spare);
-    &mut buffer[start..][..length]
 }

@@ -10,3 +10,13 @@ pub(super) type Line = Aligned<[u32; PAIRS]>;
 
 /// Pairs of a line.
 pub(super) const PAIRS: usize = 16;
+
+/// The first `length` values of a buffer that grows where it has to, from the beginning of a line on.
+pub(in crate::engine) fn sized(buffer: &mut Vec<f32>, length: usize) -> &mut [f32] {
+    let spare = size_of::<Line>() / size_of::<f32>();
+    if buffer.len() < length + spare {
+        buffer.resize(length + spare, 0.0);
+    }
+    let start = buffer.as_ptr().align_offset(size_of::<Line>()).min(spare);
+    &mut buffer[start..][..length]
+}

@@ -27,6 +27,7 @@ pub(super) use activation::{gelu, tanh};
 pub(super) use attention::{AttentionShape, HalfSpace, attend, attend_half};
 pub(super) use gated::gate;
 pub(super) use integers::{Measures, Quantized};
+pub(super) use line::sized;
 pub(super) use linear::{Linear, add_bias};
 pub(super) use norm::{LayerNorm, normalize};
 pub(super) use packed::{Activations, Hands, Onto, Packed, Target};
