@@ -47,7 +47,7 @@ impl Decoder {
             self.attention(layer, heads, &step, &mut space);
             self.feed_forward(layer, step.tokens, &mut space);
         }
-        let states = self.wanted(rows, &space.hidden);
+        let states = self.wanted(rows, sized(&mut space.hidden, step.tokens * width));
         cache.workspace = space;
         states
     }
@@ -67,7 +67,7 @@ impl Decoder {
     fn attention(&self, layer: &Layer, caches: &mut [HeadCache], step: &Step<'_>, space: &mut Workspace) {
         let shape = &self.shape;
         let (width, queries, keys) = (shape.head_width, shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
-        let hidden = &mut space.hidden[..step.tokens * shape.hidden];
+        let hidden = sized(&mut space.hidden, step.tokens * shape.hidden);
         let normed = sized(&mut space.normed, hidden.len());
         normalize(&layer.attention_norm, hidden, normed);
         let qkv = sized(&mut space.qkv, step.tokens * layer.qkv.outputs());
@@ -103,7 +103,7 @@ impl Decoder {
 
     fn feed_forward(&self, layer: &Layer, tokens: usize, space: &mut Workspace) {
         let inner = self.shape.inner;
-        let hidden = &mut space.hidden[..tokens * self.shape.hidden];
+        let hidden = sized(&mut space.hidden, tokens * self.shape.hidden);
         let normed = sized(&mut space.normed, hidden.len());
         normalize(&layer.inner_norm, hidden, normed);
         if let Some(gated) = layer.widen.gate(normed, &layer.narrow) {
