@@ -21,7 +21,7 @@ pub struct Worker {
 }
 
 /// Variables that tell the tests something: `tidemill` would take them for settings that it does not know.
-pub const OF_THE_TESTS: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH"];
+pub const OF_THE_TESTS: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA"];
 
 impl Worker {
     /// Starts `tidemill` with the arguments and environment, in `folder`.
