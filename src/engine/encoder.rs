@@ -17,9 +17,9 @@ use super::weights::Weights;
 use crate::failure::Poison;
 use layer::{Layer, Space};
 
-/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would leave one core waiting
-/// longer for the other at the end of a batch, above all where the database and the broker share them.
-const PART_TOKENS: usize = 128;
+/// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would not stay in the second
+/// cache from product to product.
+const PART_TOKENS: usize = 256;
 
 /// What the host needs of an encoder, wherever it computes.
 pub(super) trait Encode: Send + Sync {
