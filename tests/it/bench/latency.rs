@@ -52,7 +52,8 @@ pub(super) async fn at_a_fifth_of_capacity() {
     }
     println!(
         "{}",
-        json!({ "bench": "latency", "capacity_records_per_second": capacity, "sent_per_round": count, "batch_ms": batches, "p50_ms": medians, "p99_ms": lates, "bar_ms": bars })
+        json!({ "bench": "latency", "capacity_records_per_second": capacity, "sent_per_round": count, "batch_ms": batches,
+                "p50_ms": medians, "p99_ms": lates, "bar_ms": bars })
     );
     let (late, bar) = (median(&mut lates), median(&mut bars));
     assert!(
