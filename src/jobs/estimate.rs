@@ -245,7 +245,7 @@ impl Estimator<'_> {
         let claim = Claim { partition: Partition { topic: "plan".into(), number: 0 }, epoch: 0, next_offset: 0 };
         let mut batcher = Batcher::new(claim, receiver, self.station.definition.budget.clone(), None);
         let mut evaluated = Vec::new();
-        while let Some(batch) = batcher.next().await {
+        while let Some(batch) = batcher.next(false).await {
             let started = Instant::now();
             let evaluator = &self.station.works.evaluator;
             let fates = match afresh {

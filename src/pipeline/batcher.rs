@@ -2,8 +2,11 @@
 //!
 //! A batch never mixes partitions. Each partition commits, is fenced and is revoked alone, and where devices want company for
 //! short texts, the model host mixes the requests of all batches under way.
+//!
+//! While a batch waits, whoever has nothing to do may begin with what is there: at half of the wait, then at half of what is left of it,
+//! so that little is to be done when it ends, and few pieces are made, the largest first. What is begun is committed with the rest.
 
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedReceiver;
@@ -16,15 +19,17 @@ use crate::record::Record;
 use crate::source::{Delivery, Hold, Load};
 use crate::store::Doubt;
 
-/// Records that are worked on and committed together.
+/// Records that are worked on together, and committed together with those of the same batch that were given out before.
 #[derive(Debug)]
 pub struct MicroBatch {
     /// The offsets covered, gaps included.
     pub delta: CheckpointDelta,
     /// The records in order; at least one.
     pub records: Vec<Record>,
-    /// When the first record arrived.
+    /// When the first record arrived, of those given out before as well.
     pub opened: Instant,
+    /// Whether it is the beginning of one that still takes records in, and more of it is to come.
+    pub is_open: bool,
     /// How carefully it is to be treated.
     pub care: Care,
     /// How often its records were tried by now, as far as that is known.
@@ -32,7 +37,7 @@ pub struct MicroBatch {
     /// The right to be under way alone, where the batch has it.
     pub turn: Option<OwnedSemaphorePermit>,
     /// Given back with the batch.
-    _holds: Vec<Hold>,
+    holds: Vec<Hold>,
 }
 
 /// How carefully a batch is treated.
@@ -59,14 +64,21 @@ pub struct Batcher {
 #[derive(Debug)]
 struct Open {
     opened: Instant,
+    /// When what is there may be begun with, if it is worth it.
+    begins: Option<Instant>,
     records: Vec<Record>,
     holds: Vec<Hold>,
+    /// Records and bytes of payload so far, those that were begun with included.
+    count: usize,
     bytes: usize,
 }
 
 /// Bytes of payload that are taken for a token before anything is tokenized. English has four to five to a token; scripts that
 /// have more bytes a character have more tokens too.
 const BYTES_PER_TOKEN: usize = 4;
+
+/// The least part of the wait that is left when a batch is begun with: four beginnings at most.
+const LEAST_LEFT: u32 = 16;
 
 impl Budget {
     /// What `batches` full batches hold.
@@ -102,49 +114,95 @@ impl Batcher {
             Care::Narrow => isolation::FEW,
             Care::Alone => 1,
         };
-        open.records.len() >= most || self.budget.is_spent(open.records.len(), open.bytes)
+        open.count >= most || self.budget.is_spent(open.count, open.bytes)
     }
 
-    /// The next batch; `None` once the source has ended and everything is given out.
+    /// When the batch is to be given out, as it is or to begin with.
+    fn due(&self, open: &Open, may_begin: bool) -> (Instant, bool) {
+        // The newest record stays, so that there is one when the batch ends.
+        let can_begin = may_begin && open.records.len() > 1 && self.care() == Care::None;
+        match open.begins.filter(|_| can_begin) {
+            Some(begins) => (begins, true),
+            None => (open.opened + self.budget.max_wait, false),
+        }
+    }
+
+    /// The next batch, or the beginning of one if that is asked for; `None` once the source has ended and everything is given out.
     ///
     /// Nothing is lost if the future is dropped.
-    pub async fn next(&mut self) -> Option<MicroBatch> {
+    pub async fn next(&mut self, may_begin: bool) -> Option<MicroBatch> {
         loop {
             let delivery = match &self.open {
                 None => self.records.recv().await,
                 Some(open) if self.is_spent(open) => return self.cut(),
-                Some(open) => match timeout_at((open.opened + self.budget.max_wait).into(), self.records.recv()).await {
-                    Ok(delivery) => delivery,
-                    Err(_) => return self.cut(),
-                },
+                Some(open) => {
+                    let (due, begins) = self.due(open, may_begin);
+                    match timeout_at(due.into(), self.records.recv()).await {
+                        Ok(delivery) => delivery,
+                        Err(_) if begins => return self.begin(),
+                        Err(_) => return self.cut(),
+                    }
+                }
             };
             let Some(Delivery { record, hold }) = delivery else { return self.cut() };
-            let open = self.open.get_or_insert_with(|| Open {
-                opened: Instant::now(),
-                records: Vec::new(),
-                holds: Vec::new(),
-                bytes: 0,
-            });
+            let open = self.open.get_or_insert_with(|| Open::new(self.budget.max_wait));
+            open.count += 1;
             open.bytes += record.payload.as_ref().map_or(0, |payload| payload.len());
             open.records.push(record);
             open.holds.push(hold);
         }
     }
 
+    /// All that is there but the newest record.
+    fn begin(&mut self) -> Option<MicroBatch> {
+        let open = self.open.as_mut()?;
+        open.begins = half_way(Instant::now(), open.opened, self.budget.max_wait);
+        let newest = open.records.len() - 1;
+        let (records, holds) = (open.records.drain(..newest).collect(), open.holds.drain(..newest).collect());
+        let opened = open.opened;
+        self.batch(opened, records, holds, true)
+    }
+
     fn cut(&mut self) -> Option<MicroBatch> {
         let Open { opened, records, holds, .. } = self.open.take()?;
+        self.batch(opened, records, holds, false)
+    }
+
+    fn batch(&mut self, opened: Instant, records: Vec<Record>, holds: Vec<Hold>, is_open: bool) -> Option<MicroBatch> {
         let to = records.last()?.place.offset + 1;
         let care = self.care();
         let from = std::mem::replace(&mut self.claim.next_offset, to);
         let delta = CheckpointDelta { partition: self.claim.partition.clone(), epoch: self.claim.epoch, from, to };
-        Some(MicroBatch { delta, records, opened, care, attempts: 1, turn: None, _holds: holds })
+        Some(MicroBatch { delta, records, opened, is_open, care, attempts: 1, turn: None, holds })
+    }
+}
+
+impl Open {
+    fn new(max_wait: Duration) -> Self {
+        let opened = Instant::now();
+        let begins = half_way(opened, opened, max_wait);
+        Self { opened, begins, records: Vec::new(), holds: Vec::new(), count: 0, bytes: 0 }
+    }
+}
+
+/// The middle of what is left of the wait, unless too little is.
+fn half_way(now: Instant, opened: Instant, max_wait: Duration) -> Option<Instant> {
+    let left = (opened + max_wait).saturating_duration_since(now) / 2;
+    (left >= max_wait / LEAST_LEFT).then(|| now + left)
+}
+
+impl MicroBatch {
+    /// Takes in what came next of the same batch.
+    pub fn join(&mut self, next: Self) {
+        self.delta.to = next.delta.to;
+        self.records.extend(next.records);
+        self.is_open = next.is_open;
+        self.holds.extend(next.holds);
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use prometheus::IntGauge;
     use tokio::sync::mpsc::unbounded_channel;
 
@@ -175,7 +233,7 @@ mod tests {
         drop(sender);
         let mut batcher = Batcher::new(claim, receiver, budget, doubt);
         let mut cuts = Vec::new();
-        while let Some(batch) = batcher.next().await {
+        while let Some(batch) = batcher.next(false).await {
             cuts.push((batch.delta.from, batch.delta.to, batch.records.len(), batch.care));
         }
         assert!(in_flight.has_room() && !in_flight.is_full(), "dropping the batches gives their bytes back");
@@ -221,7 +279,49 @@ mod tests {
         let (sender, receiver) = unbounded_channel();
         let mut batcher = Batcher::new(claim, receiver, Budget::default(), None);
         sender.send(delivery(&in_flight, 0, 1)).unwrap();
-        let batch = tokio::time::timeout(Duration::from_secs(5), batcher.next()).await.expect("the batch is cut while open");
+        let batch = tokio::time::timeout(Duration::from_secs(5), batcher.next(false)).await.expect("the batch is cut while open");
         assert_eq!(batch.expect("one record is there").records.len(), 1);
+    }
+    #[tokio::test]
+    async fn whoever_is_idle_begins_with_what_is_there_and_the_rest_belongs_to_it() {
+        let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
+        let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
+        let (sender, receiver) = unbounded_channel();
+        let budget = Budget { max_wait: Duration::from_millis(500), ..budget(1_000, 5) };
+        let mut batcher = Batcher::new(claim, receiver, budget, None);
+        let send = |offset| sender.send(delivery(&in_flight, offset, 1)).unwrap();
+        (0..3).for_each(send);
+        let mut begun = batcher.next(true).await.expect("a beginning comes");
+        assert_eq!((begun.delta.from, begun.delta.to, begun.is_open), (0, 2, true), "the newest stays");
+        (3..6).for_each(send);
+        let rest = batcher.next(true).await.expect("the rest comes");
+        assert_eq!((rest.delta.from, rest.delta.to, rest.is_open), (2, 5, false), "those that are begun with count");
+        assert_eq!(rest.opened, begun.opened);
+        begun.join(rest);
+        let offsets: Vec<i64> = begun.records.iter().map(|record| record.place.offset).collect();
+        assert_eq!((begun.delta.from, begun.delta.to, begun.is_open, offsets), (0, 5, false, (0..5).collect()));
+    }
+
+    #[tokio::test]
+    async fn what_is_in_doubt_is_not_begun_with() {
+        let doubt = Some(Doubt { to: 1_000, narrowed: false });
+        let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
+        let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
+        let (sender, receiver) = unbounded_channel();
+        (0..3).for_each(|offset| sender.send(delivery(&in_flight, offset, 1)).unwrap());
+        let mut batcher =
+            Batcher::new(claim, receiver, Budget { max_wait: Duration::from_millis(50), ..budget(1_000, 5) }, doubt);
+        let batch = batcher.next(true).await.expect("a batch comes");
+        assert_eq!((batch.delta.from, batch.delta.to, batch.is_open), (0, 3, false));
+    }
+
+    #[test]
+    fn pieces_are_cut_at_half_of_what_is_left_of_the_wait_until_little_is() {
+        let (opened, max_wait) = (Instant::now(), Duration::from_millis(800));
+        let next = |now: &Instant| half_way(*now, opened, max_wait);
+        let beginnings = std::iter::successors(next(&opened), next);
+        let after: Vec<u128> = beginnings.map(|begins| (begins - opened).as_millis()).collect();
+        assert_eq!(after, [400, 600, 700, 750]);
+        assert_eq!(half_way(opened + Duration::from_secs(9), opened, max_wait), None, "the wait is over");
     }
 }

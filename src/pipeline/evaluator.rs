@@ -8,6 +8,7 @@ use futures::future::BoxFuture;
 use super::batcher::MicroBatch;
 use super::definition::Definition;
 use super::graph::{Graph, Known, NothingKnown, Wanted};
+use super::standing::sort_out;
 use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::{Component, Poison, Transient};
@@ -23,12 +24,19 @@ pub enum Fate {
     Dead(Poison),
     /// A newer version of its document is known, or stands later in the batch.
     Superseded,
+    /// It deletes whatever version of a document is there, and a later record of the batch brings one.
+    Outlived {
+        /// The document.
+        id: Arc<str>,
+    },
     /// It deletes a document; `version` is absent where neither the record nor the ledger knows one.
     Deleted {
         /// The document.
         id: Arc<str>,
         /// The version that the delete ends.
         version: Option<i64>,
+        /// Whether it ends any other that is there by then, too: the record names none.
+        any: bool,
     },
     /// It brings a version of a document, with one outcome a task.
     Document(Document, Vec<Outcome>),
@@ -130,42 +138,6 @@ fn id(decoded: &Decoded) -> &Arc<str> {
     }
 }
 
-/// Decides which record of each document stands: of those in the batch and what the ledger knows, the greatest version, and of
-/// equal ones the latest.
-fn sort_out(decoded: Vec<Result<Decoded, Poison>>, known: &HashMap<String, KnownVersion>) -> Vec<Fate> {
-    let mut standing: HashMap<Arc<str>, (Option<usize>, Option<i64>)> = HashMap::new();
-    let mut fates: Vec<Fate> = Vec::with_capacity(decoded.len());
-    for (index, decoded) in decoded.into_iter().enumerate() {
-        let decoded = match decoded {
-            Ok(decoded) => decoded,
-            Err(poison) => {
-                fates.push(Fate::Dead(poison));
-                continue;
-            }
-        };
-        let id = id(&decoded).clone();
-        let (holder, version) = standing.entry(id.clone()).or_insert_with(|| (None, known.get(&*id).map(|k| k.version)));
-        let own = match &decoded {
-            Decoded::Document(document) => Some(document.version),
-            // A delete without a version ends whatever version is there.
-            Decoded::Tombstone { version: own, .. } => own.or(*version),
-        };
-        if own < *version {
-            fates.push(Fate::Superseded);
-            continue;
-        }
-        if let Some(earlier) = holder.replace(index) {
-            fates[earlier] = Fate::Superseded;
-        }
-        *version = own;
-        fates.push(match decoded {
-            Decoded::Document(document) => Fate::Document(document, Vec::new()),
-            Decoded::Tombstone { id, .. } => Fate::Deleted { id, version: own },
-        });
-    }
-    fates
-}
-
 /// The results of the ledger, as the task graph asks for them.
 struct Ledger<'a> {
     pipeline: &'a str,
@@ -217,49 +189,5 @@ impl Ledger<'_> {
         }
         let mut answers = self.store.unchanged(self.pipeline, &units).await?.into_iter();
         Ok(wanted.iter().map(|wanted| has_rows(wanted) && answers.next().unwrap_or(false)).collect())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::Map;
-
-    use super::*;
-
-    fn document(id: &str, version: i64) -> Result<Decoded, Poison> {
-        let (metadata, fields) = (Map::new(), Map::new());
-        Ok(Decoded::Document(Document { id: id.into(), version, text: "text".into(), metadata, fields }))
-    }
-
-    fn tombstone(id: &str, version: Option<i64>) -> Result<Decoded, Poison> {
-        Ok(Decoded::Tombstone { id: id.into(), version })
-    }
-
-    fn fates(records: Vec<Result<Decoded, Poison>>, known: &[(&str, i64)]) -> Vec<String> {
-        let known = known.iter().map(|&(id, version)| (id.to_owned(), KnownVersion { version, deleted: false })).collect();
-        let name = |fate: &Fate| match fate {
-            Fate::Dead(_) => "dead".to_owned(),
-            Fate::Superseded => "superseded".to_owned(),
-            Fate::Deleted { version, .. } => format!("deleted {version:?}"),
-            Fate::Document(document, _) => format!("document {}", document.version),
-        };
-        sort_out(records, &known).iter().map(name).collect()
-    }
-
-    #[test]
-    fn the_greatest_version_stands_and_of_equal_ones_the_latest() {
-        assert_eq!(fates(vec![document("a", 2), document("a", 1)], &[]), ["document 2", "superseded"]);
-        assert_eq!(fates(vec![document("a", 1), document("a", 2)], &[]), ["superseded", "document 2"]);
-        assert_eq!(fates(vec![document("a", 2), document("a", 2)], &[]), ["superseded", "document 2"]);
-        assert_eq!(fates(vec![document("a", 2), document("b", 2)], &[("a", 3), ("b", 2)]), ["superseded", "document 2"]);
-    }
-
-    #[test]
-    fn a_delete_without_a_version_ends_whatever_is_there() {
-        assert_eq!(fates(vec![tombstone("a", None)], &[]), ["deleted None"]);
-        assert_eq!(fates(vec![tombstone("a", None)], &[("a", 7)]), ["deleted Some(7)"]);
-        let batch = vec![document("a", 8), tombstone("a", None), document("a", 7)];
-        assert_eq!(fates(batch, &[("a", 7)]), ["superseded", "deleted Some(8)", "superseded"]);
-        assert_eq!(fates(vec![tombstone("a", Some(6))], &[("a", 7)]), ["superseded"]);
     }
 }

@@ -1,5 +1,7 @@
 //! The walk of one partition: batches are evaluated side by side and committed in order, one at a time. What may have ended the
 //! partition's last owner is walked one batch at a time.
+//!
+//! While nothing is evaluated, a batch that still takes records in is begun with; its pieces meet before they are committed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -17,6 +19,7 @@ use super::batcher::{Batcher, Care, MicroBatch};
 use super::committer::{Backoff, Refusal};
 use super::evaluator::Fate;
 use super::isolation::{self, Verdict};
+use super::standing;
 use super::works::Works;
 use crate::checkpoint::Claim;
 use crate::failure::{Component, Transient};
@@ -65,17 +68,16 @@ pub async fn run(
     let mut batcher = Some(Batcher::new(claim, records, works.budget.clone(), doubt));
     let mut care = Care::None;
     let mut evaluating = FuturesOrdered::new();
-    let mut evaluated: VecDeque<(MicroBatch, Vec<Fate>)> = VecDeque::new();
+    let mut evaluated = Evaluated::default();
     let mut committing: Option<JoinHandle<Settled>> = None;
     loop {
         if committing.is_none()
-            && let Some((batch, fates)) = evaluated.pop_front()
+            && let Some((batch, fates)) = evaluated.pop(batcher.is_none() && evaluating.is_empty())
         {
             // Spawned, because a transaction that is cancelled between its statements poisons its pooled connection.
             committing = Some(tokio::spawn(settle(works.clone(), batch, fates)));
         }
-        let under_way = evaluating.len() + evaluated.len();
-        let idle = under_way == 0 && committing.is_none();
+        let idle = evaluating.is_empty() && evaluated.0.is_empty() && committing.is_none();
         if batcher.is_none() && idle {
             return;
         }
@@ -84,7 +86,7 @@ pub async fn run(
             drop(isolated.take());
         }
         let has_room = match (care, next_care) {
-            (Care::None, Care::None) => under_way < AHEAD,
+            (Care::None, Care::None) => evaluating.len() + evaluated.complete() < AHEAD,
             _ => idle,
         };
         tokio::select! {
@@ -110,7 +112,7 @@ pub async fn run(
                 }
             }
             Some(outcome) = evaluating.next() => match outcome {
-                Ok(batch_and_fates) => evaluated.push_back(batch_and_fates),
+                Ok((batch, fates)) => evaluated.push(batch, fates),
                 Err(Ended::Fenced) => {
                     let _ = notices.send(Notice::Fenced(partition));
                     return;
@@ -125,7 +127,7 @@ pub async fn run(
                 drop(changed);
                 batcher = None;
             }
-            batch = next(&mut batcher), if batcher.is_some() && has_room => match batch {
+            batch = next(&mut batcher, evaluating.is_empty()), if batcher.is_some() && has_room => match batch {
                 Some(batch) => {
                     care = batch.care;
                     evaluating.push_back(evaluate(works.clone(), batch));
@@ -149,9 +151,35 @@ enum Ended {
     Wedged(String),
 }
 
-async fn next(batcher: &mut Option<Batcher>) -> Option<MicroBatch> {
+/// Batches with the fates of their records, the oldest first; of the last one more may be to come.
+#[derive(Default)]
+struct Evaluated(VecDeque<(MicroBatch, Vec<Fate>)>);
+
+impl Evaluated {
+    fn push(&mut self, batch: MicroBatch, fates: Vec<Fate>) {
+        match self.0.back_mut().filter(|(last, _)| last.is_open) {
+            Some((last, so_far)) => {
+                last.join(batch);
+                standing::join(so_far, fates);
+            }
+            None => self.0.push_back((batch, fates)),
+        }
+    }
+
+    /// The oldest one, if all of it is there or nothing more `ends` it.
+    fn pop(&mut self, ends: bool) -> Option<(MicroBatch, Vec<Fate>)> {
+        self.0.pop_front_if(|(batch, _)| ends || !batch.is_open)
+    }
+
+    /// Those of which all is there.
+    fn complete(&self) -> usize {
+        self.0.iter().filter(|(batch, _)| !batch.is_open).count()
+    }
+}
+
+async fn next(batcher: &mut Option<Batcher>, may_begin: bool) -> Option<MicroBatch> {
     match batcher {
-        Some(batcher) => batcher.next().await,
+        Some(batcher) => batcher.next(may_begin).await,
         None => None,
     }
 }

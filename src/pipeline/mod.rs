@@ -17,6 +17,7 @@ pub mod problem;
 pub mod query;
 mod recommendations;
 mod runner;
+mod standing;
 mod submission;
 mod tasks;
 pub mod train;

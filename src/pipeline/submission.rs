@@ -138,10 +138,10 @@ impl Ledgering<'_> {
                     submission.usage.iter_mut().for_each(|u| u.dead += 1);
                     self.dead_letter(&mut submission, record, None, poison);
                 }
-                Fate::Superseded => submission.usage.iter_mut().for_each(|u| u.skipped += 1),
-                Fate::Deleted { id, version } => {
+                Fate::Superseded | Fate::Outlived { .. } => submission.usage.iter_mut().for_each(|u| u.skipped += 1),
+                Fate::Deleted { id, version, any } => {
                     submission.usage.iter_mut().for_each(|u| u.ok += 1);
-                    submission.documents.push(DocumentRow { id: id.to_string(), version: *version, content: None });
+                    submission.documents.push(DocumentRow { id: id.to_string(), version: *version, wins: *any, content: None });
                     for task in self.tasks {
                         self.deletion_event(&mut submission, record, id, task);
                     }
@@ -153,6 +153,7 @@ impl Ledgering<'_> {
                     submission.documents.push(DocumentRow {
                         id: document.id.to_string(),
                         version: Some(document.version),
+                        wins: false,
                         content: Some(content),
                     });
                     self.copy(&mut submission, document, outcomes);

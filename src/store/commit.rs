@@ -198,25 +198,30 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
     documents.sort_by(|a, b| a.id.cmp(&b.id));
     let ids: Vec<&str> = documents.iter().map(|d| d.id.as_str()).collect();
     let versions: Vec<Option<i64>> = documents.iter().map(|d| d.version).collect();
+    let wins: Vec<bool> = documents.iter().map(|d| d.wins).collect();
     let deleted: Vec<bool> = documents.iter().map(|d| d.content.is_none()).collect();
     let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| &*c.text)).collect();
     let metadata: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("{}", |c| c.metadata.as_str())).collect();
     let sources: Vec<Option<&str>> = documents.iter().map(|d| d.content.as_ref()?.source.as_deref()).collect();
-    // A delete without a version enters as the smallest one, below any that a later document brings.
+    // What wins enters with the version that is there, which may have come since it was evaluated; a delete where none is known enters
+    // with the smallest one, below any that a later document brings.
     let accepted = sqlx::query_scalar!(
         "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, source, batch_id)
-         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata::jsonb, source::jsonb, $2
-         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::text[], $7::text[], $8::text[])
-              AS n (id, version, deleted, text, metadata, source)
+         SELECT $1, id, greatest(coalesce(version, -9223372036854775808), CASE WHEN wins THEN (
+                    SELECT k.version FROM documents k WHERE k.pipeline = $1 AND k.id = n.id) END),
+                deleted, text, metadata::jsonb, source::jsonb, $2
+         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::boolean[], $7::text[], $8::text[], $9::text[])
+              AS n (id, version, wins, deleted, text, metadata, source)
          ON CONFLICT (pipeline, id) DO UPDATE
-         SET version = greatest(d.version, excluded.version), deleted = excluded.deleted, text = excluded.text,
-             metadata = excluded.metadata, source = excluded.source, batch_id = excluded.batch_id, updated_at = now()
-         WHERE excluded.version >= d.version OR (excluded.deleted AND excluded.version = -9223372036854775808)
+         SET version = excluded.version, deleted = excluded.deleted, text = excluded.text, metadata = excluded.metadata,
+             source = excluded.source, batch_id = excluded.batch_id, updated_at = now()
+         WHERE excluded.version >= d.version
          RETURNING id",
         submission.batch.pipeline,
         submission.batch.id,
         &ids as &[&str],
         &versions as &[Option<i64>],
+        &wins,
         &deleted,
         &texts as &[&str],
         &metadata as &[&str],

@@ -80,8 +80,10 @@ pub struct UsageRow {
 pub struct DocumentRow {
     /// The document.
     pub id: String,
-    /// Its version; `None` for a delete that carries none and so ends whatever version is there.
+    /// Its version; `None` for a delete where none is known.
     pub version: Option<i64>,
+    /// Whether it stands over whatever version is there: a delete that names none.
+    pub wins: bool,
     /// What to store; `None` for a delete.
     pub content: Option<DocumentContent>,
 }

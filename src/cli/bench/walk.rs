@@ -135,7 +135,7 @@ impl Walk {
         let claim = Claim { partition: range.partition.clone(), epoch: 0, next_offset: range.from };
         let reader = tokio::spawn(async move { archive.deliver(&range, &records, &in_flight, &|| false).await });
         let batches = unfold(Batcher::new(claim, receiver, budget, None), async |mut batcher| {
-            let batch = batcher.next().await?;
+            let batch = batcher.next(false).await?;
             Some((batch, batcher))
         });
         let step = |batch: MicroBatch| tokio::spawn(self.clone().step(batch));
@@ -171,7 +171,7 @@ impl Walk {
                     documents.push(document);
                     Fate::Superseded
                 }
-                Ok(Decoded::Tombstone { id, version }) => Fate::Deleted { id, version },
+                Ok(Decoded::Tombstone { id, version }) => Fate::Deleted { id, version, any: version.is_none() },
                 Err(poison) => Fate::Dead(poison),
             });
         }
@@ -188,7 +188,7 @@ fn dead(fates: &[Fate]) -> u64 {
     let count = |fate: &Fate| match fate {
         Fate::Dead(_) => 1,
         Fate::Document(_, outcomes) => outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Dead(_))).count(),
-        Fate::Superseded | Fate::Deleted { .. } => 0,
+        Fate::Superseded | Fate::Outlived { .. } | Fate::Deleted { .. } => 0,
     };
     fates.iter().map(count).sum::<usize>() as u64
 }
