@@ -89,6 +89,7 @@ pub async fn run(
             (Care::None, Care::None) => evaluating.len() + evaluated.complete() < AHEAD,
             _ => idle,
         };
+        let may_begin = evaluating.is_empty();
         tokio::select! {
             biased;
             settled = join(&mut committing) => {
@@ -127,7 +128,7 @@ pub async fn run(
                 drop(changed);
                 batcher = None;
             }
-            batch = next(&mut batcher, evaluating.is_empty()), if batcher.is_some() && has_room => match batch {
+            batch = next(&mut batcher, may_begin), if batcher.is_some() && has_room => match batch {
                 Some(batch) => {
                     care = batch.care;
                     evaluating.push_back(evaluate(works.clone(), batch));

@@ -42,35 +42,23 @@ impl Standing {
 
 /// The fates of records of one piece. Documents have no outcomes yet.
 pub(super) fn sort_out(decoded: Vec<Result<Decoded, Poison>>, known: &HashMap<String, KnownVersion>) -> Vec<Fate> {
-    let mut standing = Standing::default();
-    let mut fates: Vec<Fate> = Vec::with_capacity(decoded.len());
-    for (place, decoded) in decoded.into_iter().enumerate() {
-        let claim = match &decoded {
-            Err(poison) => {
-                fates.push(Fate::Dead(poison.clone()));
-                continue;
-            }
-            Ok(Decoded::Document(document)) => Claim { id: &document.id, version: Some(document.version), any: false },
-            Ok(Decoded::Tombstone { id, version }) => Claim { id, version: *version, any: version.is_none() },
-        };
-        let verdict = standing.judge(place, &claim, || known.get(&**claim.id).map(|known| known.version));
-        fates.push(match (verdict, decoded) {
-            (Verdict::Stands { version, instead_of }, Ok(decoded)) => {
-                instead_of.into_iter().for_each(|earlier| supersede(&mut fates[earlier]));
-                match decoded {
-                    Decoded::Document(document) => Fate::Document(document, Vec::new()),
-                    Decoded::Tombstone { id, version: own } => Fate::Deleted { id, version, any: own.is_none() },
-                }
-            }
-            _ => Fate::Superseded,
-        });
-    }
+    let fate = |decoded| match decoded {
+        Err(poison) => Fate::Dead(poison),
+        Ok(Decoded::Document(document)) => Fate::Document(document, Vec::new()),
+        Ok(Decoded::Tombstone { id, version }) => Fate::Deleted { id, version, any: version.is_none() },
+    };
+    let mut fates: Vec<Fate> = decoded.into_iter().map(fate).collect();
+    settle(&mut fates, |id| known.get(id).map(|known| known.version));
     fates
 }
 
 /// Puts the fates of the next piece of a batch behind those of the pieces before it, which its evaluation did not see.
 pub(super) fn join(fates: &mut Vec<Fate>, next: Vec<Fate>) {
     fates.extend(next);
+    settle(fates, |_| None);
+}
+
+fn settle(fates: &mut [Fate], known: impl Fn(&str) -> Option<i64>) {
     let mut standing = Standing::default();
     for place in 0..fates.len() {
         let claim = match &fates[place] {
@@ -79,7 +67,7 @@ pub(super) fn join(fates: &mut Vec<Fate>, next: Vec<Fate>) {
             Fate::Deleted { id, version, any } => Claim { id, version: *version, any: *any },
             Fate::Outlived { id } => Claim { id, version: None, any: true },
         };
-        match standing.judge(place, &claim, || None) {
+        match standing.judge(place, &claim, || known(claim.id)) {
             Verdict::Superseded => supersede(&mut fates[place]),
             Verdict::Stands { version, instead_of } => {
                 if let Claim { id, any: true, .. } = claim {
