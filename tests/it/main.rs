@@ -35,6 +35,7 @@ mod leads;
 mod ledger;
 mod limits;
 mod models;
+mod pieces;
 mod pipelines;
 mod plan;
 mod properties;
@@ -75,6 +76,7 @@ fn main() -> ExitCode {
         leads::trials(),
         ledger::trials(),
         models::trials(),
+        pieces::trials(),
         pipelines::trials(),
         properties::trials(),
         schedules::trials(),
