@@ -51,7 +51,7 @@ async fn begun(world: &World, to: i64) {
 
 async fn begun_with() {
     // Long enough for a slow machine to see the beginning before the end.
-    let world = world("max_wait: 12s").await;
+    let world = world("max_wait: 8s").await;
     let count = |query: &'static str| postgres::count(&world.database_url, query);
     let mut worker = world.worker("");
     let first = [revision(0, 1), revision(1, 1), revision(2, 1), revision(3, 5), revision(4, 1)];
