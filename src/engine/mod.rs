@@ -67,7 +67,7 @@ use generation::Prepared;
 use model::{Host, Model};
 use plan::{Plan, Results};
 use queue::{Part, Queue, Waiting};
-use room::Room;
+use room::{Room, Turns};
 use watch::{Preparing, Watch};
 
 /// The model host. A clone is another handle on the same models; the last one dropped stops the threads.
@@ -86,6 +86,7 @@ struct Inner {
     dispatch: Dispatch,
     /// For encoders.
     room: Room,
+    turns: Turns,
     /// For generators.
     job_room: Room,
     /// Tokens of a batch of each model.
@@ -230,8 +231,14 @@ impl Engine {
         // By model, then the longest first, so that a batch's parts come out even.
         indexed.sort_by_key(|i| (sequences[*i].0, std::cmp::Reverse(sequences[*i].1.len())));
         let mut rest = indexed.as_slice();
+        let mut turn = None;
         while let Some(first) = rest.first() {
             let model = sequences[*first].0;
+            if turn.as_ref().is_none_or(|(of, _)| *of != model) {
+                let all = sequences.iter().filter(|sequence| sequence.0 == model).map(|sequence| sequence.1.len()).sum();
+                let is_small = queue::is_small(all, inner.budgets[model]);
+                turn = Some((model, if is_small { None } else { Some(inner.turns.wait(self.priority, model).await) }));
+            }
             let (mut count, mut tokens) = (0, 0);
             // Room is asked for by the batch, so that callers with little to do slip in between.
             while let Some(index) = rest.get(count).filter(|i| sequences[**i].0 == model && tokens < inner.budgets[model]) {
@@ -248,7 +255,7 @@ impl Engine {
             inner.queue.push(Part { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
             rest = &rest[count..];
         }
-        drop((reply, preparing));
+        drop((reply, preparing, turn));
         let mut rows: Vec<Option<Result<Row, Poison>>> = vec![None; sequences.len()];
         while let Some((index, row)) = replies.recv().await {
             rows[index] = Some(row);

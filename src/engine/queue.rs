@@ -129,20 +129,30 @@ impl State {
     }
 }
 
+impl Part {
+    fn is_small(&self, budget: usize) -> bool {
+        is_small(self.waiting.iter().map(|waiting| waiting.ids.len()).sum(), budget)
+    }
+}
+
+/// Whether so many tokens are little work: what has little to do goes before what has much.
+pub(super) fn is_small(tokens: usize, budget: usize) -> bool {
+    tokens <= budget / 8
+}
+
 impl Parts {
-    /// Draws sequences of the model that has waited longest.
-    ///
-    /// Every part of that model first gives an even share of the budget, so that one sentence never waits behind a book; what is left
-    /// of the budget goes to the parts in order of arrival.
+    /// Draws sequences of the model that has waited longest: half of the budget for parts that are small, so that one sentence never waits
+    /// behind a book, and then all parts in order of arrival, so that what came first ends first.
     fn draw(&mut self, budgets: &[usize]) -> Option<(usize, Vec<Waiting>)> {
         let model = self.0.front()?.model;
         let budget = budgets[model];
-        let parts = self.0.iter().filter(|part| part.model == model).count();
         let mut drawn = Vec::new();
-        let mut left = budget;
-        for share in [budget / parts, budget] {
+        let mut left = budget / 2;
+        for small_ones in [true, false] {
             for part in self.0.iter_mut().filter(|part| part.model == model) {
-                let mut taken = 0;
+                if small_ones && !part.is_small(budget) {
+                    continue;
+                }
                 while let Some(next) = part.waiting.front() {
                     let tokens = next.ids.len();
                     if next.reply.is_closed() {
@@ -152,14 +162,14 @@ impl Parts {
                         continue;
                     }
                     // A sequence larger than the budget still has to go some time: alone.
-                    if (taken + tokens > share || tokens > left) && !drawn.is_empty() {
+                    if tokens > left && !drawn.is_empty() {
                         break;
                     }
-                    taken += tokens;
                     left = left.saturating_sub(tokens);
                     drawn.extend(part.waiting.pop_front());
                 }
             }
+            left += if small_ones { budget - budget / 2 } else { 0 };
         }
         self.0.retain(|part| !part.waiting.is_empty());
         // The next batch belongs to another model, where one waits.

@@ -1,8 +1,8 @@
-//! How much may wait for the devices.
+//! How much may wait for the devices, and who fills it.
 
 use std::sync::Arc;
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, MutexGuard, OwnedSemaphorePermit, Semaphore};
 
 use super::request::Priority;
 
@@ -35,5 +35,25 @@ impl Room {
     #[cfg(test)]
     pub(super) fn free(&self) -> usize {
         self.live.available_permits()
+    }
+}
+
+/// Calls with much to do for an encoder fill the queue one after the other. If they did so side by side, all of them would end when the
+/// last one does: what waits for one would wait for all, and then much would be there to commit and nothing to compute.
+pub(super) struct Turns(Vec<[Mutex<()>; 2]>);
+
+impl Turns {
+    /// For so many models.
+    pub(super) fn new(models: usize) -> Self {
+        Self((0..models).map(|_| Default::default()).collect())
+    }
+
+    /// Waits until those that came earlier have queued all they have for the model.
+    pub(super) async fn wait(&self, priority: Priority, model: usize) -> MutexGuard<'_, ()> {
+        let place = match priority {
+            Priority::Live => 0,
+            Priority::Backfill => 1,
+        };
+        self.0[model][place].lock().await
     }
 }

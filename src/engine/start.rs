@@ -18,7 +18,7 @@ use super::kernels;
 use super::model::Model;
 use super::queue::Queue;
 use super::request::Priority;
-use super::room::Room;
+use super::room::{Room, Turns};
 use super::tensors::Accelerator;
 use super::watch::Watch;
 use super::{Engine, Inner};
@@ -108,6 +108,7 @@ impl Engine {
         let usual = sites.iter().map(|site| site.usual).max().unwrap_or(1);
         let room = Room::new(QUEUED_BATCHES * waiting);
         let job_room = Room::new(GENERATOR_TOKENS * sites.len());
+        let turns = Turns::new(models.len());
         let (mut devices, mut lines) = (Vec::new(), Vec::new());
         for (place, site) in sites.into_iter().enumerate() {
             let (jobs, received) = crossbeam_channel::unbounded();
@@ -129,7 +130,7 @@ impl Engine {
             device.start().inspect_err(|_| queue.close())?;
         }
         let dispatch = Dispatch::new(lines);
-        let inner = Inner { models, queue, watch, devices, dispatch, room, job_room, budgets, usual };
+        let inner = Inner { models, queue, watch, devices, dispatch, room, turns, job_room, budgets, usual };
         Ok(Self { inner: Arc::new(inner), priority: Priority::Live })
     }
 }

@@ -11,6 +11,7 @@ use tokio::sync::mpsc::unbounded_channel;
 
 use super::fixture::{NAME, bert, encode, start_with, texts, vectors};
 use crate::config::{ComputeDevice, EngineConfig};
+use crate::engine::batch::TokenBatch;
 use crate::engine::queue::{Part, Queue, Waiting};
 use crate::engine::watch::{Activity, Watch};
 use crate::engine::{
@@ -176,6 +177,34 @@ fn each_model_s_batches_keep_to_its_own_budget() {
     }
     taken.sort_unstable();
     assert_eq!(taken, [(0, 8), (0, 8), (1, 16)]);
+}
+
+#[test]
+fn what_came_first_ends_first_and_what_is_small_goes_before_it() {
+    let queue = Queue::new(Watch::new(["cpu"]));
+    queue.push(part(0, &[30; 5]));
+    queue.push(part(0, &[20; 5]));
+    queue.push(part(0, &[7]));
+    queue.push(part(0, &[6; 15]));
+    let mut take = || {
+        let batch = queue.take(0, &[100]).expect("a batch");
+        let mut lengths: Vec<usize> = batch.sequences().map(<[u32]>::len).collect();
+        lengths.sort_unstable_by(|a, b| b.cmp(a));
+        lengths
+    };
+    assert_eq!(take(), [30, 30, 30, 7], "the small one does not wait, the others do");
+    assert_eq!(take(), [30, 30, 20, 20], "the first part ends before the second begins");
+    assert_eq!(take(), [20, 20, 20, 6, 6, 6, 6, 6, 6]);
+}
+
+#[test]
+fn small_parts_get_half_of_a_batch_at_most_while_others_wait() {
+    let queue = Queue::new(Watch::new(["cpu"]));
+    queue.push(part(0, &[50; 2]));
+    (0..10).for_each(|_| queue.push(part(0, &[10])));
+    let tokens = |batch: TokenBatch| batch.sequences().map(<[u32]>::len).filter(|length| *length == 50).sum::<usize>();
+    assert_eq!(tokens(queue.take(0, &[100]).expect("a batch")), 50);
+    assert_eq!(tokens(queue.take(0, &[100]).expect("a batch")), 50);
 }
 
 #[test]

@@ -117,6 +117,21 @@ async fn short_text_does_not_wait_behind_a_book() {
     assert!(waited < u64::from(read / 4), "a short question waited while the device read {waited} of a book's {read} tokens");
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_two_calls_with_much_to_do_one_ends_long_before_the_other() {
+    let folder = bert().write();
+    let config = EngineConfig { threads: Some(1), batch_tokens: Some(64), ..EngineConfig::default() };
+    let engine = start_with(folder.path(), config).unwrap();
+    let call = async |name: &str| {
+        let texts: Vec<String> = (0..400).map(|n| format!("{name} has so many words {n}")).collect();
+        vectors(&engine, &texts).await;
+        engine.stats().tokens
+    };
+    let (one, other) = tokio::join!(call("this"), call("that"));
+    let (first, last) = (one.min(other), one.max(other));
+    assert!(first < last / 4 * 3, "the first call ended when {first} of all {last} tokens were computed");
+}
+
 #[tokio::test]
 async fn panic_on_the_device_reaches_every_caller_and_health() {
     let engine = bert().engine();
