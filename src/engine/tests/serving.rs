@@ -123,7 +123,7 @@ async fn of_two_calls_with_much_to_do_one_ends_long_before_the_other() {
     let config = EngineConfig { threads: Some(1), batch_tokens: Some(64), ..EngineConfig::default() };
     let engine = start_with(folder.path(), config).unwrap();
     let call = async |name: &str| {
-        let texts: Vec<String> = (0..400).map(|n| format!("{name} has so many words {n}")).collect();
+        let texts: Vec<String> = (0..4_000).map(|n| format!("{name} has so many words {n}")).collect();
         vectors(&engine, &texts).await;
         engine.stats().tokens
     };
