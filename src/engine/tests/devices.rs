@@ -186,7 +186,7 @@ fn what_came_first_ends_first_and_what_is_small_goes_before_it() {
     queue.push(part(0, &[20; 5]));
     queue.push(part(0, &[7]));
     queue.push(part(0, &[6; 15]));
-    let mut take = || {
+    let take = || {
         let batch = queue.take(0, &[100]).expect("a batch");
         let mut lengths: Vec<usize> = batch.sequences().map(<[u32]>::len).collect();
         lengths.sort_unstable_by(|a, b| b.cmp(a));
