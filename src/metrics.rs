@@ -76,7 +76,7 @@ metrics! {
     pipeline_stopped: IntGaugeVec = "tidemill_pipeline_stopped", "1 for a pipeline that is stopped, with the class of dead letters that there were too many of, or by_hand.", ["pipeline", "class"];
     fenced: IntCounterVec = "tidemill_fenced_total", "Batches dropped because another worker owns the partition by now.", ["pipeline"];
     commit_seconds: HistogramVec = "tidemill_commit_seconds", "Time from staging a batch to its visible commit.", ["pipeline"];
-    batch_seconds: HistogramVec = "tidemill_batch_seconds", "Time a micro-batch spends in each stage of the walk.", ["pipeline", "stage"];
+    batch_seconds: HistogramVec = "tidemill_batch_seconds", "Time a micro-batch spends in each stage of the walk; piece by piece where it is begun with while it waits.", ["pipeline", "stage"];
     in_flight_bytes: IntGaugeVec = "tidemill_in_flight_bytes", "Bytes of records read and not yet committed.", ["pipeline"];
     lag: IntGaugeVec = "tidemill_lag_records", "Offsets between the committed position in the ledger and the end of the partition.", ["pipeline", "topic", "partition"];
     last_progress: GaugeVec = "tidemill_last_progress_timestamp_seconds", "When the partition's position last advanced, as Unix time.", ["pipeline", "topic", "partition"];

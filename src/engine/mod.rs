@@ -1,7 +1,7 @@
 //! The model host: models in memory, token batches, and the threads that compute.
 //!
 //! ```text
-//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens, fair ─ TokenBatch ─┬ a device's thread
+//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens ─────── TokenBatch ─┬ a device's thread
 //!   ▲                                                        ├ Job ─ Dispatch ─ Scheduler of a generator ───┘      │
 //!   │                                                        └ RemoteModel: a server ────────────────────┐         │
 //!   └──────────────────────── answers in the order of the requests ◀───── rows, completions, scores ─────┴─────────┘

@@ -1,4 +1,4 @@
-//! The queue in front of the devices: bounded by tokens, fair between callers.
+//! The queue in front of the devices: bounded by tokens; what came first ends first, and who has little to do does not wait for that.
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -102,7 +102,7 @@ pub struct TaskDefinition {
 /// When a micro-batch is full: whichever comes first.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Budget {
-    /// How long the first document may wait for company.
+    /// How long the first document may wait for company; who has nothing else to do begins with it before.
     pub max_wait: Duration,
     /// Tokens of text, estimated from its bytes.
     pub max_tokens: usize,
