@@ -282,6 +282,7 @@ mod tests {
         let batch = tokio::time::timeout(Duration::from_secs(5), batcher.next(false)).await.expect("the batch is cut while open");
         assert_eq!(batch.expect("one record is there").records.len(), 1);
     }
+
     #[tokio::test]
     async fn whoever_is_idle_begins_with_what_is_there_and_the_rest_belongs_to_it() {
         let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
