@@ -15,7 +15,7 @@ use super::line::{Line, PAIRS};
 use super::pages::Pages;
 use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
 use super::tiles::{self, STEP, TILE_ROWS, Tiles};
-use super::unit::{self, BLOCK_ROWS, Function, LEAST_INPUTS, Sums, Unit};
+use super::unit::{self, AHEAD, BLOCK_ROWS, Block, Function, LEAST_INPUTS, Sums, Unit};
 use grid::Grid;
 
 /// Inputs that a task reads again for each panel: what the second cache holds beside the panel.
@@ -333,12 +333,15 @@ impl Packed {
 
     /// Hands the sums of each block of up to 32 rows with each panel to `done`.
     fn each_block(&self, unit: &Unit, tiles: &Tiles, part: Part, mut done: impl FnMut(Range<usize>, usize, &Sums)) {
-        let mut sums = Sums::default();
+        let (mut sums, panels) = (Sums::default(), part.panels.end);
         for panel in part.panels {
             let weights = self.panel(panel, part.steps.clone());
+            let next = if panel + 1 < panels { self.panel(panel + 1, part.steps.clone()) } else { weights };
+            let mut ahead = next.chunks(AHEAD * part.steps.len());
             for first in part.rows.clone().step_by(BLOCK_ROWS) {
                 let rows = first..part.rows.end.min(first + BLOCK_ROWS);
-                unit.multiply(tiles.block(rows.clone(), part.steps.clone(), weights), &mut sums);
+                let block = tiles.block(rows.clone(), part.steps.clone(), weights);
+                unit.multiply(Block { ahead: ahead.next().unwrap_or(weights), ..block }, &mut sums);
                 done(rows, panel, &sums);
             }
         }

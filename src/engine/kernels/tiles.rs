@@ -126,7 +126,7 @@ impl Tiles {
         let reach = (groups - 1) * self.group + (range.len() - 1) * self.step + TILE_ROWS;
         assert!(reach <= inputs.len(), "rows reach past the tiles");
         assert_eq!(range.len() * STEP, weights.len(), "weights of the steps {range:?}");
-        Block { inputs, group: self.group, step: self.step, rows: rows.len(), weights, steps: range.len() }
+        Block { inputs, group: self.group, step: self.step, rows: rows.len(), weights, steps: range.len(), ahead: weights }
     }
 }
 

@@ -80,7 +80,13 @@ pub(super) struct Block<'a> {
     pub(super) rows: usize,
     pub(super) weights: &'a [Line],
     pub(super) steps: usize,
+    /// What is read soon from afar: [`AHEAD`] lines of it are sent for with each step.
+    pub(super) ahead: &'a [Line],
 }
+
+/// Lines that are sent for while a step is multiplied. Eight blocks of rows, as many as encoders take at once, send for the whole of the next
+/// panel: its weights wait in the second cache when the first block asks for them.
+pub(super) const AHEAD: usize = 4;
 
 /// One step of inputs, each rounded on its own.
 pub(super) fn rounded_each(inputs: &[f32; STEP]) -> Line {

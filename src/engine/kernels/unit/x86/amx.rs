@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use crate::engine::kernels::line::Line;
 use crate::engine::kernels::processor::{self, Level};
 use crate::engine::kernels::tiles::TILE_ROWS;
-use crate::engine::kernels::unit::{Block, Sums};
+use crate::engine::kernels::unit::{AHEAD, Block, Sums};
 
 /// Whether this processor has the unit and the system lets this process use it.
 pub(super) fn available() -> bool {
@@ -80,11 +80,12 @@ impl Ready {
     /// Writes the products of `block` to `sums`.
     #[inline]
     pub(super) fn multiply(&self, block: Block<'_>, sums: &mut Sums) {
-        let Block { inputs, group, step, rows, weights, steps } = block;
+        const { assert!(AHEAD == 4, "the lines below") };
+        let Block { inputs, group, step, rows, weights, steps, ahead } = block;
         let above = inputs.as_ptr();
         // SAFETY: the registers have their shapes, for this exists. All loads lie inside `inputs` and `weights`, as the block's maker has
-        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. The compiler itself never uses the
-        // registers.
+        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. What is sent for is
+        // not read, wherever it lies. The compiler itself never uses the registers.
         unsafe {
             if rows <= TILE_ROWS {
                 asm!(
@@ -96,6 +97,11 @@ impl Ready {
                     "tileloaddt1 tmm6, [{inputs} + {short}*1]",
                     "tdpbf16ps tmm0, tmm6, tmm4",
                     "tdpbf16ps tmm1, tmm6, tmm5",
+                    "prefetcht1 [{ahead}]",
+                    "prefetcht1 [{ahead} + 64]",
+                    "prefetcht1 [{ahead} + 128]",
+                    "prefetcht1 [{ahead} + 192]",
+                    "add {ahead}, 256",
                     "add {weights}, 2048",
                     "add {inputs}, {step}",
                     "dec {steps}",
@@ -104,6 +110,7 @@ impl Ready {
                     "tilestored [{sums} + {long}*1 + 64], tmm1",
                     weights = inout(reg) weights.as_ptr() => _,
                     inputs = inout(reg) above => _,
+                    ahead = inout(reg) ahead.as_ptr() => _,
                     step = in(reg) step * size_of::<Line>(),
                     sums = in(reg) sums.0.as_mut_ptr(),
                     steps = inout(reg) steps => _,
@@ -127,6 +134,11 @@ impl Ready {
                     "tileloaddt1 tmm7, [{below} + {short}*1]",
                     "tdpbf16ps tmm2, tmm7, tmm4",
                     "tdpbf16ps tmm3, tmm7, tmm5",
+                    "prefetcht1 [{ahead}]",
+                    "prefetcht1 [{ahead} + 64]",
+                    "prefetcht1 [{ahead} + 128]",
+                    "prefetcht1 [{ahead} + 192]",
+                    "add {ahead}, 256",
                     "add {weights}, 2048",
                     "add {inputs}, {step}",
                     "add {below}, {step}",
@@ -138,6 +150,7 @@ impl Ready {
                     "tilestored [{second} + {long}*1 + 64], tmm3",
                     weights = inout(reg) weights.as_ptr() => _,
                     inputs = inout(reg) above => _,
+                    ahead = inout(reg) ahead.as_ptr() => _,
                     below = inout(reg) above.wrapping_add(group) => _,
                     step = in(reg) step * size_of::<Line>(),
                     sums = in(reg) sums.0.as_mut_ptr(),
