@@ -147,8 +147,9 @@ impl Parts {
         let model = self.0.front()?.model;
         let budget = budgets[model];
         let mut drawn = Vec::new();
-        let mut left = budget / 2;
-        for small_ones in [true, false] {
+        let mut left = 0;
+        for (small_ones, share) in [(true, budget / 2), (false, budget - budget / 2)] {
+            left += share;
             for part in self.0.iter_mut().filter(|part| part.model == model) {
                 if small_ones && !part.is_small(budget) {
                     continue;
@@ -169,7 +170,6 @@ impl Parts {
                     drawn.extend(part.waiting.pop_front());
                 }
             }
-            left += if small_ones { budget - budget / 2 } else { 0 };
         }
         self.0.retain(|part| !part.waiting.is_empty());
         // The next batch belongs to another model, where one waits.

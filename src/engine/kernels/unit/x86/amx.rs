@@ -84,8 +84,8 @@ impl Ready {
         let Block { inputs, group, step, rows, weights, steps, ahead } = block;
         let above = inputs.as_ptr();
         // SAFETY: the registers have their shapes, for this exists. All loads lie inside `inputs` and `weights`, as the block's maker has
-        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. What is sent for is
-        // not read, wherever it lies. The compiler itself never uses the registers.
+        // checked: a tile is 1 KiB long, a step of the panel 2 KiB. The stores lie inside `sums`. What is sent for is not read, wherever it
+        // lies. The compiler itself never uses the registers.
         unsafe {
             if rows <= TILE_ROWS {
                 asm!(
