@@ -15,14 +15,17 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use self::memory::Key;
-use self::sweep::{Measured, Stock, sweep};
+use self::sweep::{Measured, Stock, duel, sweep};
 use super::error::EngineError;
 use super::model::{Host, HostedEncoder, Model};
 use crate::metrics::METRICS;
 
-/// A budget whose rate is at least this share of the best one's is as good as it: what is lacking is within what two measurements differ by.
-/// The smallest such budget is taken, for whoever asks next waits for no more than one batch.
-const AS_GOOD: f64 = 0.97;
+/// A budget whose rate is at least this share of the best one's may be as good as it in truth: a sweep has few batches of each.
+const NEAR: f64 = 0.9;
+
+/// A smaller budget that reaches at least this share of a larger one's rate in three pairs of four is as good as it. It is taken then, for
+/// whoever asks next waits for no more than one batch; in doubt it is the larger one, which costs nobody more than that wait.
+const AS_GOOD: f64 = 0.98;
 
 /// What may be done to find out how many tokens a batch is best given.
 #[derive(Debug, Clone, Default)]
@@ -98,8 +101,9 @@ impl<'a> Tuner<'a> {
             Some(remembered) => remembered,
             None if self.tuning.measures => {
                 let mut stock = Stock::new(hosted, model.info.max_tokens);
-                let measured = sweep(&candidates, |tokens| stock.time(hosted, tokens, place.pool))?;
-                let chosen = choose(&measured, place.usual);
+                let mut encode = |tokens| stock.time(hosted, tokens, place.pool);
+                let measured = sweep(&candidates, &mut encode)?;
+                let chosen = choose(&measured, place.usual, |smaller, larger| duel(smaller, larger, &mut encode))?;
                 tell(model, place, &measured, chosen);
                 if let Some(folder) = folder {
                     key.keep(folder, chosen);
@@ -119,15 +123,24 @@ pub(super) fn candidates(usual: usize) -> Vec<usize> {
     [1, 2, 4, 8, 16].map(|eighths| (usual * eighths / 8).max(1)).to_vec()
 }
 
-/// The smallest budget that is as good as the best. The usual one where it could not be measured in time: what is smaller may well be worse
-/// then, and nobody knows.
-fn choose(measured: &[Measured], usual: usize) -> usize {
-    if !measured.iter().any(|one| one.batch_tokens == usual) {
-        return usual;
+/// The smallest budget that is near the best, if `duel`, which gives the smaller one's share of the larger one's rate, finds that it is as good;
+/// else the best. Where the best itself is the smallest, it has to stand its ground against the largest that is near. The usual one where that
+/// could not be measured in time: what is smaller may well be worse then, and nobody knows.
+fn choose<E>(measured: &[Measured], usual: usize, duel: impl FnOnce(usize, usize) -> Result<Option<f64>, E>) -> Result<usize, E> {
+    let best = measured.iter().max_by(|a, b| a.tokens_per_second.total_cmp(&b.tokens_per_second));
+    let Some(best) = best.filter(|_| measured.iter().any(|one| one.batch_tokens == usual)) else { return Ok(usual) };
+    let near = measured.iter().filter(|one| one.tokens_per_second >= best.tokens_per_second * NEAR).map(|one| one.batch_tokens);
+    let best = best.batch_tokens;
+    let (smallest, largest) = near.fold((best, best), |(smallest, largest), one| (smallest.min(one), largest.max(one)));
+    let larger = if best > smallest { best } else { largest };
+    if larger == smallest {
+        return Ok(best);
     }
-    let best = measured.iter().map(|one| one.tokens_per_second).fold(0.0, f64::max);
-    let good = measured.iter().filter(|one| one.tokens_per_second >= best * AS_GOOD);
-    good.map(|one| one.batch_tokens).min().unwrap_or(usual)
+    Ok(match duel(smallest, larger)? {
+        Some(share) if share >= AS_GOOD => smallest,
+        Some(_) => larger,
+        None => best,
+    })
 }
 
 fn tell(model: &Model, place: &Place<'_>, measured: &[Measured], chosen: usize) {

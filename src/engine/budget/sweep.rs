@@ -12,7 +12,8 @@ use crate::engine::model::HostedEncoder;
 use crate::engine::queue::Waiting;
 use crate::engine::request::Chunking;
 
-/// Time for one encoder: a start is hardly later for it, and a sentence encoder on two cores shows what it can do.
+/// Time for the budgets of one encoder, and once more for the two best: a start is hardly later for it, and a sentence encoder on two cores
+/// shows what it can do.
 const TIME: Duration = Duration::from_secs(2);
 
 /// Batches of one size, of which the middle one counts; so many are enough for models that need far less than the time.
@@ -39,6 +40,13 @@ pub(super) struct Sample {
     pub(super) time: Duration,
 }
 
+impl Sample {
+    /// Tokens a second.
+    fn rate(self) -> f64 {
+        self.tokens as f64 / self.time.as_secs_f64().max(1e-9)
+    }
+}
+
 /// One budget's batches so far.
 struct Run {
     batch_tokens: usize,
@@ -60,16 +68,53 @@ pub(super) fn sweep<E>(candidates: &[usize], mut encode: impl FnMut(usize) -> Re
         let fits = |run: &&mut Run| run.rates.len() < SAMPLES && run.batch_tokens as f64 * pace <= left.as_secs_f64();
         let Some(run) = runs.iter_mut().filter(fits).min_by_key(|run| run.spent) else { break };
         last = encode(run.batch_tokens)?;
-        run.rates.push(last.tokens as f64 / last.time.as_secs_f64().max(1e-9));
+        run.rates.push(last.rate());
         run.spent += last.time;
         left = left.saturating_sub(last.time);
     }
-    let measured = runs.into_iter().filter_map(|run| {
-        let Run { batch_tokens, mut rates, .. } = run;
-        rates.sort_by(f64::total_cmp);
-        Some(Measured { batch_tokens, tokens_per_second: *rates.get(rates.len() / 2)? })
-    });
-    Ok(measured.collect())
+    let measured = |run: Run| Some(Measured { batch_tokens: run.batch_tokens, tokens_per_second: at_share(run.rates, 0.5)? });
+    Ok(runs.into_iter().filter_map(measured).collect())
+}
+
+/// The rate with the budget `smaller` over the one with `larger`: what it reaches at least in three pairs of four, measured for about [`TIME`] in
+/// all. The halves of a pair have as many tokens and are measured one right after the other, so that what the machine does besides is the
+/// same to both. None where one pair takes so long that there would be too few of them to say anything.
+pub(super) fn duel<E>(
+    smaller: usize,
+    larger: usize,
+    mut encode: impl FnMut(usize) -> Result<Sample, E>,
+) -> Result<Option<f64>, E> {
+    let mut half = |budget: usize| {
+        let mut sum = Sample { tokens: 0, time: Duration::ZERO };
+        for _ in 0..larger.div_ceil(budget.max(1)) {
+            let Sample { tokens, time } = encode(budget)?;
+            sum = Sample { tokens: sum.tokens + tokens, time: sum.time + time };
+        }
+        Ok(sum)
+    };
+    let (mut spent, mut shares) = (Duration::ZERO, Vec::new());
+    while spent < TIME && shares.len() < SAMPLES {
+        // Which of them is first changes from pair to pair.
+        let (small, large) = if shares.len() % 2 == 0 {
+            let small = half(smaller)?;
+            (small, half(larger)?)
+        } else {
+            let large = half(larger)?;
+            (half(smaller)?, large)
+        };
+        spent += small.time + large.time;
+        if shares.is_empty() && spent > TIME / 2 {
+            return Ok(None);
+        }
+        shares.push(small.rate() / large.rate());
+    }
+    Ok(at_share(shares, 0.25))
+}
+
+/// The figure below which this share of the figures lies.
+fn at_share(mut figures: Vec<f64>, share: f64) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get((figures.len() as f64 * share) as usize).copied()
 }
 
 /// Sequences to measure with, without end.

@@ -14,18 +14,34 @@ fn measured(rates: &[(usize, f64)]) -> Vec<Measured> {
     rates.iter().map(|(batch_tokens, rate)| Measured { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()
 }
 
+/// What is chosen where the smaller of two near ones has `share` of the larger one's rate, and which two those were.
+fn chosen(rates: &[(usize, f64)], share: Option<f64>) -> (usize, Option<(usize, usize)>) {
+    let mut two = None;
+    let chosen = choose(&measured(rates), 4096, |smaller, larger| {
+        two = Some((smaller, larger));
+        Ok::<_, Infallible>(share)
+    });
+    (chosen.unwrap(), two)
+}
+
 #[test]
-fn the_smallest_budget_that_is_as_good_as_the_best_is_chosen() {
-    let rising = measured(&[(512, 60.0), (1024, 90.0), (2048, 98.0), (4096, 100.0), (8192, 99.0)]);
-    assert_eq!(choose(&rising, 4096), 2048);
-    assert_eq!(choose(&measured(&[(512, 99.0), (4096, 100.0)]), 4096), 512);
-    assert_eq!(choose(&measured(&[(512, 50.0), (4096, 80.0), (8192, 100.0)]), 4096), 8192, "the best is the only good one");
+fn the_smallest_budget_near_the_best_is_chosen_where_it_is_as_good() {
+    let rising = [(512, 60.0), (1024, 89.0), (2048, 92.0), (4096, 100.0), (8192, 99.0)];
+    assert_eq!(chosen(&rising, Some(0.98)), (2048, Some((2048, 4096))));
+    assert_eq!(chosen(&rising, Some(0.97)), (4096, Some((2048, 4096))));
+    assert_eq!(chosen(&rising, None), (4096, Some((2048, 4096))), "no time for pairs: the best so far");
+    let falling = [(1024, 100.0), (2048, 99.0), (4096, 91.0)];
+    assert_eq!(chosen(&falling, Some(1.0)), (1024, Some((1024, 4096))));
+    assert_eq!(chosen(&falling, Some(0.9)), (4096, Some((1024, 4096))), "a sweep may be wrong about the best");
+    assert_eq!(chosen(&falling, None).0, 1024);
+    let alone = [(512, 50.0), (4096, 80.0), (8192, 100.0)];
+    assert_eq!(chosen(&alone, Some(2.0)), (8192, None), "no other is near");
 }
 
 #[test]
 fn the_usual_budget_stays_where_it_could_not_be_measured() {
-    assert_eq!(choose(&measured(&[(512, 1.0), (1024, 1.1)]), 4096), 4096);
-    assert_eq!(choose(&[], 4096), 4096);
+    assert_eq!(chosen(&[(512, 1.0), (1024, 1.1)], Some(1.0)), (4096, None));
+    assert_eq!(chosen(&[], Some(1.0)), (4096, None));
 }
 
 #[test]
@@ -64,6 +80,33 @@ fn a_budget_for_which_there_is_no_time_is_left_out() {
     assert_eq!(found.iter().map(|one| one.batch_tokens).collect::<Vec<_>>(), [500, 1000]);
     let (found, asked) = swept(&[500, 1000], 0.0, 10_000.0);
     assert_eq!((found, asked), (Vec::new(), vec![500]), "one batch has taken all of the time");
+}
+
+#[test]
+fn two_budgets_are_compared_in_pairs_of_as_many_tokens_whatever_else_the_machine_does() {
+    let mut asked = Vec::new();
+    let share = duel(1000, 2000, |tokens| {
+        asked.push(tokens);
+        // From pair to pair the machine is twice as fast or half as fast, which is far more than budgets differ by.
+        let pace = [10.0, 20.0][(asked.len() - 1) / 3 % 2];
+        Ok::<_, Infallible>(Sample { tokens, time: Duration::from_secs_f64((2.0 + pace * tokens as f64 / 1000.0) / 1000.0) })
+    });
+    let share = share.unwrap().unwrap();
+    assert!((0.91..0.92).contains(&share), "22 milliseconds for 24, or 42 for 44: {share}");
+    assert_eq!(asked[..6], [1000, 1000, 2000, 2000, 1000, 1000], "there and back");
+    assert_eq!(asked.len(), 3 * 31, "66 milliseconds on average, for two seconds");
+}
+
+#[test]
+fn two_budgets_are_not_compared_where_a_pair_takes_too_long() {
+    let mut asked = 0;
+    let share = duel(1000, 2000, |tokens| {
+        asked += 1;
+        Ok::<_, Infallible>(Sample { tokens, time: Duration::from_millis(300) })
+    });
+    assert_eq!((share, asked), (Ok(Some(0.5)), 9), "900 milliseconds a pair: three of them");
+    let slow = duel(1000, 2000, |tokens| Ok::<_, Infallible>(Sample { tokens, time: Duration::from_millis(400) }));
+    assert_eq!(slow, Ok(None), "1200 milliseconds a pair");
 }
 
 #[test]
