@@ -123,9 +123,9 @@ pub(super) fn candidates(usual: usize) -> Vec<usize> {
     [1, 2, 4, 8, 16].map(|eighths| (usual * eighths / 8).max(1)).to_vec()
 }
 
-/// The smallest budget that is near the best, if `duel`, which gives the smaller one's share of the larger one's rate, finds that it is as good;
-/// else the best. Where the best itself is the smallest, it has to stand its ground against the largest that is near. The usual one where that
-/// could not be measured in time: what is smaller may well be worse then, and nobody knows.
+/// The smallest budget that is near the best, if `duel`, which gives the smaller one's share of the larger one's rate, finds that it is as
+/// good; else the best. Where the best itself is the smallest, it has to stand its ground against the largest that is near. The usual one
+/// where that could not be measured in time: what is smaller may well be worse then, and nobody knows.
 fn choose<E>(measured: &[Measured], usual: usize, duel: impl FnOnce(usize, usize) -> Result<Option<f64>, E>) -> Result<usize, E> {
     let best = measured.iter().max_by(|a, b| a.tokens_per_second.total_cmp(&b.tokens_per_second));
     let Some(best) = best.filter(|_| measured.iter().any(|one| one.batch_tokens == usual)) else { return Ok(usual) };

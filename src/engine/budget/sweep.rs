@@ -12,8 +12,8 @@ use crate::engine::model::HostedEncoder;
 use crate::engine::queue::Waiting;
 use crate::engine::request::Chunking;
 
-/// Time for the budgets of one encoder, and once more for the two best: a start is hardly later for it, and a sentence encoder on two cores
-/// shows what it can do.
+/// Time for the budgets of one encoder, and once more for two of them in pairs: a start is hardly later for it, and a sentence encoder on
+/// two cores shows what it can do.
 const TIME: Duration = Duration::from_secs(2);
 
 /// Batches of one size, of which the middle one counts; so many are enough for models that need far less than the time.
@@ -76,9 +76,9 @@ pub(super) fn sweep<E>(candidates: &[usize], mut encode: impl FnMut(usize) -> Re
     Ok(runs.into_iter().filter_map(measured).collect())
 }
 
-/// The rate with the budget `smaller` over the one with `larger`: what it reaches at least in three pairs of four, measured for about [`TIME`] in
-/// all. The halves of a pair have as many tokens and are measured one right after the other, so that what the machine does besides is the
-/// same to both. None where one pair takes so long that there would be too few of them to say anything.
+/// The rate with the budget `smaller` over the one with `larger`: what it reaches at least in three pairs of four, measured for about
+/// [`TIME`] in all. The halves of a pair have as many tokens and are measured one right after the other, so that what the machine does
+/// besides is the same to both. None where one pair takes so long that there would be too few of them to say anything.
 pub(super) fn duel<E>(
     smaller: usize,
     larger: usize,
