@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
+use sqlx::{Connection, PgConnection};
 use tidemill::checkpoint::CheckpointDelta;
 use tidemill::record::{Partition, Place};
 use tidemill::store::Doubt;
@@ -97,12 +98,17 @@ async fn killed_from_outside() {
     let pipeline = std::fs::read_to_string(world.path("pipelines/echo.yaml")).unwrap();
     world.write_pipeline(&pipeline.replace("max_wait: 50ms, max_records: 50", "max_wait: 2s, max_records: 600"));
     world.send(0..RECORDS as usize).await;
-    let mut worker = world.worker("commit-before-stage=sleep(60000)");
+    // Commits wait in the database: one that slept in the worker would hold up whatever its thread had to wake.
+    let mut ledger = PgConnection::connect(&world.database_url).await.unwrap();
+    let mut transaction = ledger.begin().await.unwrap();
+    sqlx::query("LOCK TABLE batches IN SHARE MODE").execute(&mut *transaction).await.unwrap();
+    let mut worker = world.worker("");
     eventually("batches are under way side by side", Duration::from_secs(60), || async {
         postgres::count(&world.database_url, "SELECT coalesce(max(begun_to), 0)::bigint FROM under_way").await >= 1_500
     })
     .await;
     worker.kill();
+    transaction.rollback().await.unwrap();
     let next = world.worker("");
     eventually("the successor is careful", Duration::from_secs(60), || async { next.log().contains("taken up with care") }).await;
     let careful = Instant::now();
