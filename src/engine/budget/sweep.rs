@@ -16,7 +16,7 @@ use crate::engine::request::Chunking;
 /// two cores shows what it can do.
 const TIME: Duration = Duration::from_secs(2);
 
-/// Batches of one size, of which the middle one counts; so many are enough for models that need far less than the time.
+/// Batches of one size, or pairs of two sizes, at most: so many are enough for models that need far less than the time.
 const SAMPLES: usize = 32;
 
 /// Lengths of sequences, in turns: titles, sentences, paragraphs, and chunks of 256 tokens.
