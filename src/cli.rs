@@ -250,8 +250,16 @@ pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     ExitCode::from(if of_the_caller { 2 } else { 1 })
 }
 
+/// Modules that this package only hands on log under the name of their own package.
+const LOGGED_AS: [(&str, &str); 3] = [
+    ("tidemill::engine", "tidemill_engine"),
+    ("tidemill::store", "tidemill_store"),
+    ("tidemill::health", "tidemill_base::health"),
+];
+
 fn log_to_stderr(filter: &str, format: LogFormat) -> Result<()> {
-    let filter = EnvFilter::try_new(filter).map_err(|e| ConfigError(format!("--log {filter:?} is no filter: {e}")))?;
+    let named = LOGGED_AS.iter().fold(filter.to_owned(), |filter, (here, there)| filter.replace(here, there));
+    let filter = EnvFilter::try_new(named).map_err(|e| ConfigError(format!("--log {filter:?} is no filter: {e}")))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {
         LogFormat::Text => subscriber.compact().with_ansi(std::io::stderr().is_terminal()).init(),

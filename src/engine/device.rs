@@ -14,8 +14,8 @@ use super::generation::{Counts, GeneratorHost, Job};
 use super::model::{Host, Model};
 use super::queue::Queue;
 use super::watch::{Activity, Idle, Spent, Watch};
-use crate::failure::{Component, Transient};
-use crate::metrics::METRICS;
+use tidemill_base::failure::{Component, Transient};
+use tidemill_base::metrics::METRICS;
 
 /// How long a device waits at most before its wait is counted, though it goes on: well below what anybody waits between two looks at it.
 const COUNTED: Duration = Duration::from_secs(1);
@@ -210,7 +210,7 @@ impl Device {
     fn turn(&mut self, next: &mut Next) -> Result<bool, EngineError> {
         match next {
             Next::Batch(batch) => {
-                fail::fail_point!("device-batch");
+                tidemill_base::failpoint!("device-batch");
                 self.compute(batch)?;
             }
             Next::Job(..) => {
@@ -241,7 +241,7 @@ impl Device {
     }
 
     fn compute(&self, batch: &TokenBatch) -> Result<(), EngineError> {
-        fail::fail_point!(
+        tidemill_base::failpoint!(
             "device-stutter",
             batch.sequences().any(|ids| ids.windows(8).any(|eight| eight.iter().all(|id| *id == eight[0]))),
             |_| std::process::abort()

@@ -12,10 +12,10 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIter
 use super::batch::{Packed, TokenBatch};
 use super::error::EngineError;
 use super::folder::{Family, ModelShape, Pooling};
-use super::kernels::{LayerNorm, Linear, normalize, sized, tanh};
 use super::weights::Weights;
-use crate::failure::Poison;
 use layer::{Layer, Space};
+use tidemill_base::failure::Poison;
+use tidemill_kernels::{LayerNorm, Linear, normalize, sized, tanh};
 
 /// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would not stay in the second
 /// cache from product to product.

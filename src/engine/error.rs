@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use crate::config::ConfigError;
+use tidemill_base::config::ConfigError;
 
 /// A model folder or engine setting that does not work.
 #[derive(Debug, thiserror::Error)]

@@ -14,9 +14,9 @@ use super::schema::Schema;
 use super::tensors::{Accelerator, TensorDecoder, TensorEncoder};
 use super::tokens::TextTokenizer;
 use super::weights::Weights;
-use crate::config::{ModelConfig, ModelPlace};
-use crate::failure::{Failure, FailureClass};
-use crate::outcome::Span;
+use tidemill_base::config::{ModelConfig, ModelPlace};
+use tidemill_base::failure::{Failure, FailureClass};
+use tidemill_base::outcome::Span;
 
 /// What the rest of the program may know about a model.
 #[derive(Debug, Clone, PartialEq, Eq)]

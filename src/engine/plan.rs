@@ -10,7 +10,7 @@ use super::generation::Prepared;
 use super::model::{Generator, Host, HostedEncoder, Model, ModelKind};
 use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, Work};
 use super::tokens::TextChunk;
-use crate::failure::{Failure, FailureClass, Poison};
+use tidemill_base::failure::{Failure, FailureClass, Poison};
 
 /// The distinct work of a call and how its answers are put together from what comes of it.
 #[derive(Default)]

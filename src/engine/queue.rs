@@ -9,8 +9,8 @@ use tokio::sync::mpsc::UnboundedSender;
 use super::batch::{Row, TokenBatch};
 use super::request::Priority;
 use super::watch::Watch;
-use crate::failure::Poison;
-use crate::metrics::METRICS;
+use tidemill_base::failure::Poison;
+use tidemill_base::metrics::METRICS;
 
 /// A sequence and who waits for its row.
 #[cfg_attr(test, derive(Clone))]

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 use super::schema::Schema;
-use crate::outcome::Span;
+use tidemill_base::outcome::Span;
 
 /// One document's work for one model.
 #[derive(Debug, Clone, PartialEq)]

@@ -4,7 +4,7 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use super::request::{Completion, Finish};
-use crate::failure::{Failure, FailureClass};
+use tidemill_base::failure::{Failure, FailureClass};
 
 /// Faults of one value that are told.
 const MOST_FAULTS: usize = 20;

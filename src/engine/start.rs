@@ -14,7 +14,7 @@ use super::device::{Device, DeviceState};
 use super::dispatch::Dispatch;
 use super::error::EngineError;
 use super::generation::GeneratorHost;
-use super::kernels;
+
 use super::model::Model;
 use super::queue::Queue;
 use super::request::Priority;
@@ -22,7 +22,7 @@ use super::room::{Room, Turns};
 use super::tensors::Accelerator;
 use super::watch::Watch;
 use super::{Engine, Inner};
-use crate::config::{EngineConfig, ModelConfig};
+use tidemill_base::config::{EngineConfig, ModelConfig};
 
 /// Tokens of a batch for each core: several parts of the size that a core takes at once, and under a second of work, so that a
 /// search query never waits long behind a backlog.
@@ -81,7 +81,7 @@ impl Engine {
         models: &BTreeMap<String, ModelConfig>,
         tuning: &Tuning,
     ) -> Result<Self, EngineError> {
-        kernels::check_processor().map_err(EngineError::Processor)?;
+        tidemill_kernels::check_processor().map_err(EngineError::Processor)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(cores).max(1);
         let mut tuner = Tuner::new(config.batch_tokens, tuning);
@@ -149,7 +149,7 @@ impl Site {
             .map_err(|e| EngineError::NoThreads(e.to_string()))?;
         let (kind, usual) = match accelerator {
             Some(accelerator) => (accelerator.kind(), BATCH_TOKENS_OF_GPU),
-            None => (format!("{threads} threads of {}", kernels::processor_name()), threads * BATCH_TOKENS_PER_CORE),
+            None => (format!("{threads} threads of {}", tidemill_kernels::processor_name()), threads * BATCH_TOKENS_PER_CORE),
         };
         // Last of all, so that it is measured with the memory that is left.
         let budgets = tuner.budgets(&models, &Place { name: &name, kind, usual, pool: &pool })?;

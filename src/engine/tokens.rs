@@ -9,7 +9,7 @@ use super::error::EngineError;
 use super::folder::Folder;
 use super::request::Chunking;
 use super::wordpiece::{self, WordPieces};
-use crate::outcome::Span;
+use tidemill_base::outcome::Span;
 
 /// A model's tokenizer and the limits of its input.
 pub(super) struct TextTokenizer {

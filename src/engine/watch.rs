@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use prometheus::Counter;
 
-use crate::metrics::METRICS;
+use tidemill_base::metrics::METRICS;
 
 /// What a device does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

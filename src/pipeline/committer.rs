@@ -98,7 +98,7 @@ impl Committer {
     /// # Errors
     /// Where the batch must not be committed as it is.
     pub async fn commit(&self, batch: &MicroBatch, fates: &[Fate]) -> Result<(), Refusal> {
-        fail::fail_point!("commit-before-stage", |_| std::process::abort());
+        tidemill_base::failpoint!("commit-before-stage", |_| std::process::abort());
         let started = Instant::now();
         let id = Uuid::now_v7();
         let mut staged = None;
@@ -119,7 +119,7 @@ impl Committer {
                 }
             }
         };
-        fail::fail_point!("commit-after-ledger", |_| std::process::abort());
+        tidemill_base::failpoint!("commit-after-ledger", |_| std::process::abort());
         self.health.up(Component::Database);
         METRICS.commit_seconds.with_label_values(&[&self.pipeline]).observe(started.elapsed().as_secs_f64());
         self.count(&submission);
@@ -185,11 +185,11 @@ impl Committer {
         }
         let path = dataset.path(&self.pipeline, &batch.delta);
         self.store.announce_file(&path.display().to_string(), dataset.name(), &self.pipeline, id).await?;
-        fail::fail_point!("commit-after-announce", |_| std::process::abort());
+        tidemill_base::failpoint!("commit-after-announce", |_| std::process::abort());
         // Encoding and syncing take milliseconds to tens of them, which other tasks of this thread must not wait for.
         let file = tokio::task::block_in_place(|| dataset.write(&path, id, &rows))?;
         self.health.up(Component::Storage);
-        fail::fail_point!("commit-after-stage", |_| std::process::abort());
+        tidemill_base::failpoint!("commit-after-stage", |_| std::process::abort());
         Ok(Some(file))
     }
 

@@ -76,7 +76,7 @@ impl Evaluator {
     /// # Errors
     /// Where the ledger, the model host or the registry is unavailable: nothing came of it, and the batch is to be evaluated again.
     pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<Fate>, Transient> {
-        fail::fail_point!("evaluate-lethal", batch.records.iter().any(|r| r.key.as_deref() == Some(b"lethal")), |_| {
+        tidemill_base::failpoint!("evaluate-lethal", batch.records.iter().any(|r| r.key.as_deref() == Some(b"lethal")), |_| {
             std::process::abort()
         });
         let schemas = self.schemas(&batch.records).await?;

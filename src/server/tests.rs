@@ -13,8 +13,9 @@ use tokio::task::JoinHandle;
 
 use super::*;
 use crate::config::{DatabaseConfig, DatasetConfig, EngineConfig, JobsConfig, ServerLimitsConfig};
-use crate::engine::{Engine, http};
+use crate::engine::Engine;
 use crate::failure::Component;
+use crate::http;
 use crate::jobs::Names;
 use crate::pipeline::definition::Definition;
 use crate::store::Store;

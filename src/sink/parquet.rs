@@ -130,7 +130,7 @@ fn out_of_order(path: &Path, error: &dyn std::fmt::Display) -> Transient {
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder)?;
-    fail::fail_point!("parquet-write", |_| Err(io::Error::from(io::ErrorKind::StorageFull)));
+    tidemill_base::failpoint!("parquet-write", |_| Err(io::Error::from(io::ErrorKind::StorageFull)));
     let mut file = File::create_new(path)?;
     file.write_all(bytes)?;
     file.sync_all()?;

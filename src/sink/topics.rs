@@ -111,7 +111,7 @@ impl Relay {
         // sent again behind the one that failed.
         let sent = results.iter().take_while(|result| result.is_ok()).count();
         let ids: Vec<i64> = events[..sent].iter().map(|event| event.id).collect();
-        fail::fail_point!("relay-before-delete", |_| std::process::abort());
+        tidemill_base::failpoint!("relay-before-delete", |_| std::process::abort());
         lease.published(&ids).await?;
         for event in &events[..sent] {
             METRICS.published.with_label_values(&[&event.topic]).inc();

@@ -22,9 +22,9 @@ use reqwest::{Client, StatusCode};
 use tokio::time::{sleep, timeout};
 
 use crate::config::{ConfigError, WebhookConfig, WebhookPlace};
-use crate::engine::http;
-use crate::engine::http::retry::retry_after;
 use crate::failure::Transient;
+use crate::http;
+use crate::http::retry::retry_after;
 use crate::metrics::METRICS;
 use crate::store::{Attempt, Store, Verdict, WaitingDelivery};
 
@@ -98,7 +98,7 @@ impl Courier {
 
     async fn attempt(&self, delivery: &WaitingDelivery) -> Result<(), Transient> {
         let attempt = self.call(delivery).await;
-        fail::fail_point!("delivery-before-settle", |_| std::process::abort());
+        tidemill_base::failpoint!("delivery-before-settle", |_| std::process::abort());
         self.store.settle_delivery(delivery, &attempt).await?;
         self.count(attempt.verdict).inc();
         let (id, attempts) = (delivery.id, delivery.attempts);

@@ -21,10 +21,10 @@ use tokio::sync::OnceCell;
 
 use crate::config::{ConfigError, RegistryPlace, SchemaRegistryConfig};
 use crate::document::avro::{Schema, Schemas};
-use crate::engine::http;
-use crate::engine::http::retry::{Gate, Verdict, retry_after};
 use crate::failure::{Component, FailureClass, Poison, Transient};
 use crate::health::Health;
+use crate::http;
+use crate::http::retry::{Gate, Verdict, retry_after};
 
 /// A registry and what it has said. Clones share it.
 #[derive(Clone)]

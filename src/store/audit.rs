@@ -3,7 +3,7 @@
 use sqlx::Row;
 
 use super::{Store, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// Each query returns one text column: a sentence for every violation.
 const CHECKS: &[&str] = &[

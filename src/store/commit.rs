@@ -21,7 +21,7 @@ use uuid::Uuid;
 use super::stops::{self, Look, Stop};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
 use super::{InTime, StagedFile, Store, editorial, embeddings, interactions, leads, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// A commit that went through.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,12 +85,12 @@ async fn commit(connection: &mut PgConnection, submission: &Submission) -> Resul
         Some(tolerance) => stops::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
         None => Look::default(),
     };
-    fail::fail_point!("commit-before-commit", |_| std::process::abort());
+    tidemill_base::failpoint!("commit-before-commit", |_| std::process::abort());
     transaction.commit().await.map_err(unavailable)?;
-    fail::fail_point!("commit-after-commit", |_| std::process::abort());
-    fail::fail_point!("commit-reply-lost", |_| {
+    tidemill_base::failpoint!("commit-after-commit", |_| std::process::abort());
+    tidemill_base::failpoint!("commit-reply-lost", |_| {
         let reason = "the reply to the commit was lost".to_owned();
-        Err(CommitError::Unavailable(Transient { component: crate::failure::Component::Database, reason }))
+        Err(CommitError::Unavailable(Transient { component: tidemill_base::failure::Component::Database, reason }))
     });
     Ok(Ledgered { superseded, faults: look.faults, stop: look.stop })
 }
@@ -114,7 +114,7 @@ pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> 
     .execute(&mut *connection)
     .await
     .map_err(unavailable)?;
-    fail::fail_point!("commit-after-position", |_| std::process::abort());
+    tidemill_base::failpoint!("commit-after-position", |_| std::process::abort());
     match advanced.rows_affected() {
         1 => Ok(()),
         _ if stops::is_stopped(connection, &batch.pipeline).await.map_err(unavailable)? => Err(CommitError::Stopped),
@@ -134,7 +134,7 @@ pub(super) async fn write(connection: &mut PgConnection, submission: &Submission
     embeddings::insert(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
     interactions::write(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
     editorial::write(connection, submission, &accepted).await.map_err(unavailable)?;
-    fail::fail_point!("commit-after-results", |_| std::process::abort());
+    tidemill_base::failpoint!("commit-after-results", |_| std::process::abort());
     insert_dead_letters(connection, submission).await.map_err(unavailable)?;
     insert_events(connection, submission, &accepted).await.map_err(unavailable)?;
     leads::write(connection, submission, &accepted).await.map_err(unavailable)?;

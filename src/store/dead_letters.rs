@@ -18,8 +18,8 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::{InTime, Reader, Store, unavailable};
-use crate::failure::Transient;
-use crate::record::{REPLAY_COUNT, REPLAY_OF};
+use tidemill_base::failure::Transient;
+use tidemill_base::record::{REPLAY_COUNT, REPLAY_OF};
 
 /// Which letters are meant; everything that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

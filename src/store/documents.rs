@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::{InTime, Store};
-use crate::failure::Transient;
-use crate::outcome::Lineage;
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::Lineage;
 
 /// What a document was made of.
 #[derive(Debug, Clone, PartialEq)]

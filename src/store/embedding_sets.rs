@@ -6,8 +6,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 
 use super::search::EXACT_UP_TO;
 use super::{InTime, Store, unavailable};
-use crate::failure::Transient;
-use crate::outcome::EmbeddingSet;
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::EmbeddingSet;
 
 /// Names whoever builds indexes among advisory locks.
 const INDEX_LOCK: i64 = 0x7469_6465_696e_6478;

@@ -5,7 +5,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{InTime, Reader, Store};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// Dead letters of a document that are listed.
 const LETTERS: i64 = 50;

@@ -5,7 +5,7 @@ use utoipa::ToSchema;
 
 use super::stops::Stop;
 use super::{InTime, Reader, Store};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// What became of the (record, task) units of some batches, and what that took.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, ToSchema)]

@@ -3,7 +3,7 @@
 use uuid::Uuid;
 
 use super::{InTime, Store};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// A file that is written and synced, and not yet part of its dataset.
 #[derive(Debug, Clone, PartialEq, Eq)]

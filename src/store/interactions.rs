@@ -5,8 +5,8 @@
 use sqlx::PgConnection;
 
 use super::{InTime, Reader, ResultRow};
-use crate::failure::Transient;
-use crate::outcome::Interaction;
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::Interaction;
 
 /// Something that somebody did with a document.
 #[derive(Debug, Clone, PartialEq)]

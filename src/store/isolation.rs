@@ -6,9 +6,9 @@
 //! | `attempts` | before a record is evaluated alone | when the position moves past the record |
 
 use super::{InTime, Store};
-use crate::checkpoint::{CheckpointDelta, Claim};
-use crate::failure::Transient;
-use crate::record::{Partition, Place};
+use tidemill_base::checkpoint::{CheckpointDelta, Claim};
+use tidemill_base::failure::Transient;
+use tidemill_base::record::{Partition, Place};
 
 /// Offsets among which is one that may have ended the last owner of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

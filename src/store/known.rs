@@ -5,8 +5,8 @@ use std::collections::HashMap;
 use serde_json::Value;
 
 use super::{InTime, Store};
-use crate::failure::Transient;
-use crate::outcome::{EmbeddedChunk, Fingerprint, Output, Span};
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::{EmbeddedChunk, Fingerprint, Output, Span};
 
 /// The stored version of a document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::{InTime, Store, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// One event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]

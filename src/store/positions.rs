@@ -1,9 +1,9 @@
 //! Positions and the right to advance them.
 
 use super::{InTime, Store, unavailable};
-use crate::checkpoint::Claim;
-use crate::failure::Transient;
-use crate::record::Partition;
+use tidemill_base::checkpoint::Claim;
+use tidemill_base::failure::Transient;
+use tidemill_base::record::Partition;
 
 /// A position as the ledger has it.
 #[derive(Debug, Clone, PartialEq, Eq)]

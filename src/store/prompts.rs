@@ -1,8 +1,8 @@
 //! The wordings that results come from.
 
 use super::{InTime, Store};
-use crate::failure::Transient;
-use crate::prompt::PromptVersion;
+use tidemill_base::failure::Transient;
+use tidemill_base::prompt::PromptVersion;
 
 impl Store {
     /// Keeps each of `prompts` under its version; one that is known already stays as it is.

@@ -16,7 +16,7 @@ use sqlx::{Arguments, Connection, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::search::{HitLabel, SNAPSHOT, SearchFilter};
 use super::{InTime, Reader, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// Chunks to read for each document wanted, as one may have several of the near ones. Where that is not enough, every vector is
 /// compared.

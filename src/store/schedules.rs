@@ -5,7 +5,7 @@ use sqlx::PgConnection;
 
 use super::jobs::{cancel, submit};
 use super::{InTime, JobState, NewJob, Store, Submitted, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// What became of a time of a schedule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -26,8 +26,8 @@ use sqlx::Connection;
 use utoipa::ToSchema;
 
 use super::{Reader, Store, unavailable};
-use crate::failure::Transient;
-use crate::outcome::{EmbeddingSet, Span};
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::{EmbeddingSet, Span};
 use vectors::{Space, of_other_spaces};
 
 pub(super) use vectors::{Crowds, EXACT_UP_TO};

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::{Store, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// What a pipeline has made of a topic.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

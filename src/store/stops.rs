@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 
 use super::submission::Submission;
 use super::{InTime, Store, unavailable};
-use crate::failure::{Tolerance, Transient};
+use tidemill_base::failure::{Tolerance, Transient};
 
 /// Why a pipeline stands still.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::{CopyRows, LeadSubmission, StagedFile};
-use crate::checkpoint::CheckpointDelta;
-use crate::failure::Tolerance;
-use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
+use tidemill_base::checkpoint::CheckpointDelta;
+use tidemill_base::failure::Tolerance;
+use tidemill_base::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
 
 /// Everything that one micro-batch makes true.
 #[derive(Debug, Clone)]

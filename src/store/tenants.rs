@@ -14,7 +14,7 @@ use sqlx::pool::PoolConnection;
 use sqlx::{Executor, PgConnection, Postgres};
 
 use super::{InTime, Store, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// Reads for somebody. Clones share the connections.
 #[derive(Debug, Clone)]

@@ -1,8 +1,8 @@
 //! The tokens of the HTTP API.
 
 use super::{InTime, SIGN_OF_LIFE, Store};
-use crate::access::Scope;
-use crate::failure::Transient;
+use tidemill_base::access::Scope;
+use tidemill_base::failure::Transient;
 
 /// A token to be kept.
 #[derive(Debug, Clone)]

@@ -4,7 +4,7 @@ use sqlx::{Acquire, PgConnection};
 use tokio::time::timeout;
 
 use super::{Store, unavailable};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 impl Store {
     /// Does the work in one transaction, and commits it. Where the work fails, nothing of it stays.

@@ -1,5 +1,6 @@
-//! The house rules, read off the source: imports go down, libraries stay in their rooms, files stay short.
+//! The house rules, read off the source: imports go down, libraries stay in their rooms, files stay short, packages need only those below.
 //!
+//! A room is a folder of `src`, or a file beside its folder; those of the package `base` are rooms of their own, each other package is one.
 //! The first floor listed is the ground. Rooms on one floor do not know each other, save on the ground, which is one vocabulary,
 //! and under the roof, where everything is put together.
 
@@ -8,15 +9,23 @@ use std::path::Path;
 
 use libtest_mimic::Trial;
 
-/// The rooms of each floor, the ground floor first. A room is a folder of `src`, or a file beside its folder.
+/// The packages inside `src` and which others of ours each may need; the root package may need all.
+const PACKAGES: &[(&str, &[&str])] = &[("kernels", &[]), ("base", &[]), ("engine", &["base", "kernels"]), ("store", &["base"])];
+
+/// The rooms of each floor, the ground floor first.
 const FLOORS: &[&[&str]] = &[
     &[
         "access",
+        "base",
+        "cache",
         "checkpoint",
         "config",
         "document",
+        "failpoint",
         "failure",
         "health",
+        "http",
+        "kernels",
         "metrics",
         "nearest",
         "outcome",
@@ -35,13 +44,14 @@ const FLOORS: &[&[&str]] = &[
 
 /// Libraries that only some files may name, by the beginning of their paths.
 const KEPT_IN: &[(&str, &[&str])] = &[
-    ("sqlx", &["store/", "store.rs"]),
-    ("axum", &["server/", "server.rs"]),
+    ("unsafe", &["kernels/"]),
+    ("sqlx", &["store/"]),
+    ("axum", &["server/"]),
     ("rdkafka", &["broker.rs", "source/kafka", "sink/topics", "demo/"]),
-    ("candle_core", &["engine/", "engine.rs"]),
-    ("candle_nn", &["engine/", "engine.rs"]),
+    ("candle_core", &["engine/"]),
+    ("candle_nn", &["engine/"]),
     ("candle_flash_attn", &["engine/tensors/flash"]),
-    ("candle_transformers", &["engine/", "engine.rs"]),
+    ("candle_transformers", &["engine/"]),
     ("object_store", &["source/archive"]),
     ("cronexpr", &["jobs/"]),
     ("hyper", &["server/"]),
@@ -69,6 +79,7 @@ pub fn trials() -> Vec<Trial> {
         trial!(imports_that_go_down_or_stay_in_the_room_pass),
         trial!(a_library_outside_its_room_is_found),
         trial!(a_file_without_a_floor_and_one_too_long_are_found),
+        trial!(packages_need_only_those_below),
     ]
 }
 
@@ -95,18 +106,30 @@ fn an_import_that_climbs_is_found_however_it_is_written() {
     }
     let nested = "mod tests {\n    use super::super::super::pipeline;\n}";
     assert_eq!(faults("task/echo.rs", nested), [sentence.replace(":1 ", ":2 ")]);
+    let sentence = "src/base/echo.rs:1 imports `store` (floor 1) from `echo`";
+    assert!(faults("base/record.rs", "use tidemill_store::Store;")[0].starts_with(&sentence.replace("echo", "record")));
 }
 
 fn an_import_that_goes_sideways_is_found() {
-    let sentence = "src/store/mod.rs:1 imports `engine` from `store`: rooms on floor 1 do not know each other";
-    assert_eq!(faults("store/mod.rs", "use crate::engine::Engine;"), [sentence]);
+    let sentence = "src/store/lib.rs:1 imports `engine` from `store`: rooms on floor 1 do not know each other";
+    assert_eq!(faults("store/lib.rs", "use tidemill_engine::Engine;"), [sentence]);
+    assert_eq!(
+        faults("broker.rs", "use crate::engine::Engine;"),
+        [sentence.replace("store/lib", "broker").replace("store", "broker")]
+    );
 }
 
 fn imports_that_go_down_or_stay_in_the_room_pass() {
     let text = "//! See crate::server.\nuse crate::{engine::Engine, task::Task};\nuse super::Other; /* crate::cli */\n\
                 mod tests { use super::*; use super::super::labels; const TEXT: &str = \"use crate::cli;\"; }\npub(crate) fn f() {}";
     assert_eq!(faults("task/echo.rs", text), [""; 0]);
-    assert_eq!(faults("health.rs", "use crate::metrics::METRICS;"), [""; 0], "the ground floor is one vocabulary");
+    assert_eq!(faults("base/health.rs", "use crate::metrics::METRICS;"), [""; 0], "the ground floor is one vocabulary");
+    assert_eq!(
+        faults("store/jobs/mod.rs", "use crate::pipeline::Row;\nuse super::super::search;"),
+        [""; 0],
+        "a package's own paths"
+    );
+    assert_eq!(faults("engine/plan.rs", "use tidemill_base::failure::Failure;\nuse tidemill_kernels::Packed;"), [""; 0]);
     assert_eq!(faults("demo/mod.rs", "use crate::app;"), [""; 0], "everything meets under the roof");
 }
 
@@ -115,6 +138,8 @@ fn a_library_outside_its_room_is_found() {
     assert_eq!(faults("task/echo.rs", "fn f() {\n    sqlx::query(\"SELECT 1\");\n}"), [sentence]);
     assert_eq!(faults("sink/topics.rs", "use rdkafka::producer;"), [""; 0]);
     assert_eq!(faults("sink/parquet.rs", "use rdkafka::producer;").len(), 1);
+    assert_eq!(faults("kernels/pages.rs", "unsafe fn f() {}"), [""; 0]);
+    assert_eq!(faults("engine/plan.rs", "unsafe fn f() {}").len(), 1);
 }
 
 fn a_file_without_a_floor_and_one_too_long_are_found() {
@@ -127,6 +152,23 @@ fn a_file_without_a_floor_and_one_too_long_are_found() {
         faults("task/echo.rs", &"\n".repeat(451)),
         ["src/task/echo.rs has 451 lines; 450 are the most, so give a part its own file"]
     );
+}
+
+fn packages_need_only_those_below() {
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    for (package, below) in PACKAGES {
+        let text = fs::read_to_string(source.join(package).join("Cargo.toml")).unwrap();
+        let manifest: toml::Table = toml::from_str(&text).unwrap();
+        for kind in ["dependencies", "dev-dependencies", "build-dependencies"] {
+            let needed = manifest.get(kind).and_then(|found| found.as_table()).into_iter().flat_map(toml::Table::keys);
+            for other in needed.filter_map(|name| name.strip_prefix("tidemill-")) {
+                assert!(
+                    below.contains(&other),
+                    "src/{package}/Cargo.toml needs `{other}`; `{package}` may need {below:?} of ours"
+                );
+            }
+        }
+    }
 }
 
 fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
@@ -144,7 +186,8 @@ fn collect(root: &Path, folder: &Path, files: &mut Vec<(String, String)>) {
 
 /// What is wrong with the file at `path` below `src`, a sentence each.
 fn faults(path: &str, text: &str) -> Vec<String> {
-    let room = path.split(['/', '.']).next().unwrap();
+    let (package, within) = package_of(path);
+    let room = package.filter(|package| *package != "base").unwrap_or_else(|| within.split(['/', '.']).next().unwrap());
     let Some(floor) = floor_of(room) else {
         return vec![format!("src/{path}: room `{room}` is on no floor; give it one in tests/it/floors.rs")];
     };
@@ -176,13 +219,24 @@ fn faults(path: &str, text: &str) -> Vec<String> {
     found
 }
 
+/// The package that the file at `path` below `src` belongs to, none for the root's, and the path within it.
+fn package_of(path: &str) -> (Option<&str>, &str) {
+    match path.split_once('/') {
+        Some((package, within)) if PACKAGES.iter().any(|(name, _)| *name == package) => (Some(package), within),
+        _ => (None, path),
+    }
+}
+
 fn floor_of(room: &str) -> Option<usize> {
     FLOORS.iter().position(|rooms| rooms.contains(&room))
 }
 
 /// The rooms that paths in the file lead to, with the line of each.
 fn imports<'a>(path: &str, tokens: &[(usize, &'a str)]) -> Vec<(usize, &'a str)> {
-    let stem = path.trim_end_matches(".rs").trim_end_matches("/mod");
+    let (package, within) = package_of(path);
+    // What a path from the package's root leads to: a room, save in the packages that are one.
+    let is_one_room = package.is_some_and(|package| package != "base");
+    let stem = within.trim_end_matches(".rs").trim_end_matches("/mod");
     let depth_of_file = if ["lib", "main"].contains(&stem) { 0 } else { stem.split('/').count() };
     // One entry an open brace: whether it opens a module, which takes one more `super` to leave.
     let mut braces: Vec<bool> = Vec::new();
@@ -193,16 +247,19 @@ fn imports<'a>(path: &str, tokens: &[(usize, &'a str)]) -> Vec<(usize, &'a str)>
         match word(at) {
             "{" => braces.push(at >= 2 && word(at - 2) == "mod"),
             "}" => drop(braces.pop()),
-            "crate" | "tidemill" if word(at + 1) == "::" => rooms_at_root(tokens, at + 2, &mut found),
+            "crate" if word(at + 1) == "::" && !is_one_room => rooms_at_root(tokens, at + 2, &mut found),
+            "tidemill" | "tidemill_base" if word(at + 1) == "::" => rooms_at_root(tokens, at + 2, &mut found),
             // Only the head of a path counts: `super` inside one was counted with it.
             "super" if word(at + 1) == "::" && (at == 0 || word(at - 1) != "::") => {
                 let depth = depth_of_file + braces.iter().filter(|module| **module).count();
                 let supers = (0..).take_while(|n| word(at + 2 * n) == "super" && word(at + 2 * n + 1) == "::").count();
-                if supers == depth {
+                if supers == depth && !is_one_room {
                     rooms_at_root(tokens, at + 2 * supers, &mut found);
                 }
             }
-            _ => {}
+            name => {
+                found.extend(name.strip_prefix("tidemill_").filter(|_| word(at + 1) == "::").map(|room| (tokens[at].0, room)))
+            }
         }
         at += 1;
     }

@@ -12,20 +12,34 @@ use crate::world::World;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    let needs = Needs::KAFKA.within(Duration::from_secs(300));
-    vec![trial("secured::the_walk_needs_the_password_and_the_authority_and_nothing_else", needs, secured)]
+    let limit = Duration::from_secs(300);
+    vec![
+        trial("secured::a_password_in_plain_text_needs_no_tls_in_the_build", Needs::KAFKA.within(limit), without_tls),
+        trial(
+            "secured::the_walk_needs_the_password_and_the_authority_and_nothing_else",
+            Needs::KAFKA_TLS.within(limit),
+            with_tls,
+        ),
+    ]
+}
+
+async fn without_tls() {
+    let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
+    walk(&broker, &broker.passwords, "sasl_plaintext", "plain").await;
+    wrong_password(&broker, "plain").await;
+    no_rights(&broker, "plain").await;
 }
 
 /// One broker serves all of it: starting one is most of the work.
-async fn secured() {
+async fn with_tls() {
     let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
     walk(&broker, &broker.passwords, "sasl_plaintext", "scram-sha-256").await;
     walk(&broker, &broker.tls, "sasl_ssl", "scram-sha-256").await;
     walk(&broker, &broker.tls, "sasl_ssl", "scram-sha-512").await;
     walk(&broker, &broker.tls, "sasl_ssl", "plain").await;
-    wrong_password(&broker).await;
+    wrong_password(&broker, "scram-sha-256").await;
     wrong_authority(&broker).await;
-    no_rights(&broker).await;
+    no_rights(&broker, "scram-sha-256").await;
 }
 
 /// A world whose workers enter by the listener at `address`; the test itself uses the open one.
@@ -53,9 +67,9 @@ async fn walk(broker: &SecuredBroker, address: &str, protocol: &str, mechanism: 
     world.assert_exactly_once(50, 0).await;
 }
 
-async fn wrong_password(broker: &SecuredBroker) {
-    let security = "protocol = \"sasl_plaintext\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\n";
-    let world = world(broker, &broker.passwords, security).await;
+async fn wrong_password(broker: &SecuredBroker, mechanism: &str) {
+    let security = format!("protocol = \"sasl_plaintext\"\nmechanism = \"{mechanism}\"\npassword_file = \"password\"\n");
+    let world = world(broker, &broker.passwords, &security).await;
     std::fs::write(world.path("password"), "wrong-88888").unwrap();
     let url = listen();
     let mut worker = world.worker_at(&url, "");
@@ -86,9 +100,9 @@ async fn wrong_authority(broker: &SecuredBroker) {
     assert!(told.contains("certificate") && told.contains("`kafka.security.ca_file`"), "/readyz says {told}");
 }
 
-async fn no_rights(broker: &SecuredBroker) {
-    let security = "protocol = \"sasl_plaintext\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\n";
-    let world = world(broker, &broker.passwords, security).await;
+async fn no_rights(broker: &SecuredBroker, mechanism: &str) {
+    let security = format!("protocol = \"sasl_plaintext\"\nmechanism = \"{mechanism}\"\npassword_file = \"password\"\n");
+    let world = world(broker, &broker.passwords, &security).await;
     world.amend("tidemill.toml", |text| text.replace(&format!("username = \"{USER}\""), &format!("username = \"{VISITOR}\"")));
     let url = listen();
     let worker = world.worker_at(&url, "");

@@ -18,7 +18,7 @@ use self::memory::Key;
 use self::sweep::{Measured, Stock, duel, sweep};
 use super::error::EngineError;
 use super::model::{Host, HostedEncoder, Model};
-use crate::metrics::METRICS;
+use tidemill_base::metrics::METRICS;
 
 /// A budget whose rate is at least this share of the best one's may be as good as it in truth: a sweep has few batches of each.
 const NEAR: f64 = 0.9;

@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 use tokio::sync::mpsc::unbounded_channel;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::engine::batch::TokenBatch;
-use crate::engine::error::EngineError;
-use crate::engine::model::HostedEncoder;
-use crate::engine::queue::Waiting;
-use crate::engine::request::Chunking;
+use crate::batch::TokenBatch;
+use crate::error::EngineError;
+use crate::model::HostedEncoder;
+use crate::queue::Waiting;
+use crate::request::Chunking;
 
 /// Time for the budgets of one encoder, and once more for two of them in pairs: a start is hardly later for it, and a sentence encoder on
 /// two cores shows what it can do.

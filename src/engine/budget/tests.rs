@@ -6,9 +6,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::config::EngineConfig;
-use crate::engine::budget::sweep::Sample;
-use crate::engine::tests::fixture::{NAME, bert, start_tuned, vectors};
+use crate::budget::sweep::Sample;
+use crate::tests::fixture::{NAME, bert, start_tuned, vectors};
+use tidemill_base::config::EngineConfig;
 
 fn measured(rates: &[(usize, f64)]) -> Vec<Measured> {
     rates.iter().map(|(batch_tokens, rate)| Measured { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()

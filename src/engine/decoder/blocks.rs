@@ -2,7 +2,7 @@
 
 use candle_core::quantized::GgmlDType;
 
-use crate::engine::kernels::{Measures, Quantized};
+use tidemill_kernels::{Measures, Quantized};
 
 /// Blocks of K formats hold this many values.
 const LARGE: usize = 256;

@@ -1,11 +1,11 @@
 //! Keys and values of the tokens that were read, in blocks of any sequence in any order.
 
 use super::forward::Workspace;
-pub(in crate::engine) use crate::engine::kernels::BLOCK_TOKENS;
-use crate::engine::kernels::HeadCache;
+pub(crate) use tidemill_kernels::BLOCK_TOKENS;
+use tidemill_kernels::HeadCache;
 
 /// Storage for a number of blocks in every layer. Which sequence a block belongs to is its owner's affair.
-pub(in crate::engine) struct KvCache {
+pub(crate) struct KvCache {
     /// By layer, then by head of keys and values.
     pub(super) layers: Vec<Vec<HeadCache>>,
     pub(super) workspace: Workspace,
@@ -20,12 +20,12 @@ impl KvCache {
     }
 
     /// Blocks there are.
-    pub(in crate::engine) fn blocks(&self) -> usize {
+    pub(crate) fn blocks(&self) -> usize {
         self.blocks
     }
 
     /// Copies block `from` onto block `to` in every layer.
-    pub(in crate::engine) fn copy_block(&mut self, from: u32, to: u32) {
+    pub(crate) fn copy_block(&mut self, from: u32, to: u32) {
         self.layers.iter_mut().flatten().for_each(|head| head.copy(from, to));
     }
 }

@@ -5,11 +5,11 @@ use std::path::Path;
 use serde::Deserialize;
 
 use super::rope::Rotation;
-use crate::engine::error::EngineError;
+use crate::error::EngineError;
 
 /// The families that share one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Family {
+pub(crate) enum Family {
     /// Llama 2 and 3, and what was trained in their shape.
     Llama,
     /// Mistral: Llama with a sliding window.
@@ -22,43 +22,43 @@ pub(in crate::engine) enum Family {
 
 /// What the forward pass needs to know beside the weights.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::engine) struct DecoderShape {
+pub(crate) struct DecoderShape {
     /// `model_type` of the family.
-    pub(in crate::engine) architecture: String,
+    pub(crate) architecture: String,
     /// Rows of the embedding table, and logits of a token.
-    pub(in crate::engine) vocabulary: usize,
+    pub(crate) vocabulary: usize,
     /// Components of a token's vector.
-    pub(in crate::engine) hidden: usize,
+    pub(crate) hidden: usize,
     /// Layers.
-    pub(in crate::engine) layers: usize,
+    pub(crate) layers: usize,
     /// Query heads.
-    pub(in crate::engine) heads: usize,
+    pub(crate) heads: usize,
     /// Key and value heads; each serves `heads / kv_heads` query heads.
-    pub(in crate::engine) kv_heads: usize,
+    pub(crate) kv_heads: usize,
     /// Components of a head, which need not be `hidden / heads`.
-    pub(in crate::engine) head_width: usize,
+    pub(crate) head_width: usize,
     /// Components between the two products of a feed-forward layer.
-    pub(in crate::engine) inner: usize,
+    pub(crate) inner: usize,
     /// Positions that the model was made for.
-    pub(in crate::engine) context: usize,
+    pub(crate) context: usize,
     /// Keys that a query sees, itself included, in the layers that have a window; none where no layer has one.
-    pub(in crate::engine) sliding_window: Option<usize>,
+    pub(crate) sliding_window: Option<usize>,
     /// The window of each layer.
-    pub(in crate::engine) windows: Vec<Option<usize>>,
+    pub(crate) windows: Vec<Option<usize>>,
     /// Added to the mean square before its root is taken.
-    pub(in crate::engine) epsilon: f32,
+    pub(crate) epsilon: f32,
     /// How positions turn queries and keys.
-    pub(in crate::engine) rotation: Rotation,
+    pub(crate) rotation: Rotation,
     /// Whether the output layer is the embedding table.
-    pub(in crate::engine) tied: bool,
+    pub(crate) tied: bool,
     /// Whether query, key and value products have a bias.
-    pub(in crate::engine) qkv_bias: bool,
+    pub(crate) qkv_bias: bool,
     /// Whether the product after attention has a bias.
-    pub(in crate::engine) output_bias: bool,
+    pub(crate) output_bias: bool,
     /// Whether the feed-forward products have a bias.
-    pub(in crate::engine) inner_bias: bool,
+    pub(crate) inner_bias: bool,
     /// Whether each head's query and key are normalized.
-    pub(in crate::engine) head_norm: bool,
+    pub(crate) head_norm: bool,
 }
 
 #[derive(Deserialize)]
@@ -128,7 +128,7 @@ impl Family {
 }
 
 /// Whether `model_type` names a decoder that is built here.
-pub(in crate::engine) fn is_decoder(model_type: &str) -> bool {
+pub(crate) fn is_decoder(model_type: &str) -> bool {
     Family::named(model_type).is_some()
 }
 

@@ -7,7 +7,7 @@ use super::cache::{BLOCK_TOKENS, KvCache};
 use super::layer::Layer;
 use super::rope::Angles;
 use super::{Decoder, Logits, StepRow, Wanted};
-use crate::engine::kernels::{HeadCache, NewTokens, Onto, PagedShape, RmsNorm, attend_paged, gate, rotate, sized};
+use tidemill_kernels::{HeadCache, NewTokens, Onto, PagedShape, RmsNorm, attend_paged, gate, rotate, sized};
 
 /// Values that one thread gets through sooner than another wakes up.
 const ALONE: usize = 16 << 10;

@@ -13,9 +13,9 @@ use super::config::{DecoderShape, Family};
 use super::matrix::Matrix;
 use super::rope::Rotation;
 use super::weights::Tensors;
-use crate::engine::error::{EngineError, first_line};
-use crate::engine::folder::Folder;
-use crate::engine::kernels::{Measures, Quantized};
+use crate::error::{EngineError, first_line};
+use crate::folder::Folder;
+use tidemill_kernels::{Measures, Quantized};
 
 /// The tensors of a GGUF file, under the names of Hugging Face folders.
 pub(super) struct GgufTensors {

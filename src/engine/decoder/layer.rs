@@ -4,8 +4,8 @@ use super::config::DecoderShape;
 use super::linear::Linear;
 use super::matrix::Matrix;
 use super::weights::Tensors;
-use crate::engine::error::EngineError;
-use crate::engine::kernels::RmsNorm;
+use crate::error::EngineError;
+use tidemill_kernels::RmsNorm;
 
 /// The weights of one layer.
 pub(super) struct Layer {

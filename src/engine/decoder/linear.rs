@@ -1,6 +1,6 @@
 //! Linear layers: one weight or several that read the same input, with their biases.
 
-use crate::engine::kernels::{Activations, Hands, Onto, Packed, Target, add_bias};
+use tidemill_kernels::{Activations, Hands, Onto, Packed, Target, add_bias};
 
 /// `x · Wᵀ + b` of one or more matrices, the results side by side.
 pub(super) struct Linear {

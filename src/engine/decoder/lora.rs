@@ -9,8 +9,8 @@ use serde_json::Value;
 
 use super::matrix::Matrix;
 use super::weights::Shard;
-use crate::engine::error::EngineError;
-use crate::engine::folder::Folder;
+use crate::error::EngineError;
+use crate::folder::Folder;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";

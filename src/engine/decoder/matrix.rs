@@ -1,9 +1,9 @@
 //! A weight matrix between the file and the kernels.
 
-use crate::engine::kernels::{Packed, Quantized};
+use tidemill_kernels::{Packed, Quantized};
 
 /// A matrix as its file stores it, a row an output.
-pub(in crate::engine) enum Matrix {
+pub(crate) enum Matrix {
     /// In f32, or what f32 alone holds without loss.
     Wide {
         /// The rows, side by side.
@@ -24,7 +24,7 @@ pub(in crate::engine) enum Matrix {
 
 impl Matrix {
     /// The values in f32.
-    pub(in crate::engine) fn into_wide(self) -> Vec<f32> {
+    pub(crate) fn into_wide(self) -> Vec<f32> {
         match self {
             Self::Wide { rows, .. } => rows,
             Self::Half { rows, .. } => rows.into_iter().map(|half| f32::from_bits(u32::from(half) << 16)).collect(),

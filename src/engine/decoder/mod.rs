@@ -22,14 +22,14 @@ mod rope;
 mod weights;
 
 #[cfg(test)]
-pub(in crate::engine) mod tests;
+pub(crate) mod tests;
 
 use std::path::Path;
 
-pub(in crate::engine) use cache::{BLOCK_TOKENS, KvCache};
-pub(in crate::engine) use config::{DecoderShape, is_decoder};
-pub(in crate::engine) use matrix::Matrix;
-pub(in crate::engine) use weights::Tensors;
+pub(crate) use cache::{BLOCK_TOKENS, KvCache};
+pub(crate) use config::{DecoderShape, is_decoder};
+pub(crate) use matrix::Matrix;
+pub(crate) use weights::Tensors;
 
 use self::gguf::GgufTensors;
 use self::layer::Layer;
@@ -38,10 +38,10 @@ use self::lora::Adapter;
 use self::weights::Checkpoint;
 use super::error::EngineError;
 use super::folder::Folder;
-use super::kernels::{HeadCache, Packed, RmsNorm};
+use tidemill_kernels::{HeadCache, Packed, RmsNorm};
 
 /// A decoder in memory.
-pub(in crate::engine) struct Decoder {
+pub(crate) struct Decoder {
     shape: DecoderShape,
     /// The embedding table, where it is not the output layer as well.
     embeddings: Option<Packed>,
@@ -51,20 +51,20 @@ pub(in crate::engine) struct Decoder {
 }
 
 /// New tokens of one sequence in a forward pass.
-pub(in crate::engine) struct StepRow<'a> {
+pub(crate) struct StepRow<'a> {
     /// The new tokens.
-    pub(in crate::engine) ids: &'a [u32],
+    pub(crate) ids: &'a [u32],
     /// Tokens before them, whose keys and values are in the cache.
-    pub(in crate::engine) past: usize,
+    pub(crate) past: usize,
     /// The blocks of the sequence in order, enough for the new tokens too.
-    pub(in crate::engine) blocks: &'a [u32],
+    pub(crate) blocks: &'a [u32],
     /// The tokens whose logits are wanted.
-    pub(in crate::engine) wanted: Wanted,
+    pub(crate) wanted: Wanted,
 }
 
 /// Whose logits are wanted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::engine) enum Wanted {
+pub(crate) enum Wanted {
     /// Nobody's: a middle chunk of a prompt.
     None,
     /// The last new token's: what comes next is chosen.
@@ -74,7 +74,7 @@ pub(in crate::engine) enum Wanted {
 }
 
 /// Logits of the wanted tokens, in the order of rows and tokens.
-pub(in crate::engine) struct Logits {
+pub(crate) struct Logits {
     values: Vec<f32>,
     vocabulary: usize,
     refused: Vec<usize>,
@@ -82,7 +82,7 @@ pub(in crate::engine) struct Logits {
 
 /// Reads the decoder of a Hugging Face folder or GGUF file, with the weights of a PEFT LoRA folder merged into it, and gives its shape and
 /// tensors to `build`, which must take every tensor.
-pub(in crate::engine) fn read<D>(
+pub(crate) fn read<D>(
     folder: &mut Folder,
     adapter: Option<&Path>,
     build: impl FnOnce(DecoderShape, &mut dyn Tensors) -> Result<D, EngineError>,
@@ -106,7 +106,7 @@ pub(in crate::engine) fn read<D>(
 
 impl Decoder {
     /// Loads the decoder of a folder or file: see [`read`].
-    pub(in crate::engine) fn load(folder: &mut Folder, adapter: Option<&Path>) -> Result<Self, EngineError> {
+    pub(crate) fn load(folder: &mut Folder, adapter: Option<&Path>) -> Result<Self, EngineError> {
         read(folder, adapter, Self::build)
     }
 
@@ -124,23 +124,23 @@ impl Decoder {
     }
 
     /// The sizes that callers plan with.
-    pub(in crate::engine) fn shape(&self) -> &DecoderShape {
+    pub(crate) fn shape(&self) -> &DecoderShape {
         &self.shape
     }
 
     /// Bytes of the weights in memory.
-    pub(in crate::engine) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         let layers: usize = self.layers.iter().map(Layer::bytes).sum();
         layers + self.head.bytes() + self.embeddings.as_ref().map_or(0, Packed::bytes)
     }
 
     /// Storage for `blocks` blocks of [`BLOCK_TOKENS`] tokens in every layer.
-    pub(in crate::engine) fn cache(&self, blocks: usize) -> Result<KvCache, EngineError> {
+    pub(crate) fn cache(&self, blocks: usize) -> Result<KvCache, EngineError> {
         Ok(KvCache::new(self.shape.layers, self.shape.kv_heads, self.shape.head_width, blocks))
     }
 
     /// Bytes that a block takes over all layers.
-    pub(in crate::engine) fn block_bytes(&self) -> usize {
+    pub(crate) fn block_bytes(&self) -> usize {
         self.shape.layers * self.shape.kv_heads * HeadCache::block_bytes(self.shape.head_width)
     }
 
@@ -150,7 +150,7 @@ impl Decoder {
     ///
     /// # Panics
     /// Where a row has no tokens, too few blocks, or a block or token id out of range.
-    pub(in crate::engine) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
+    pub(crate) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
         Ok(self.logits(&self.states(cache, rows)))
     }
 
@@ -162,7 +162,7 @@ impl Decoder {
 
 impl StepRow<'_> {
     /// Panics where the row is not what [`Decoder::forward`] asks for: a decoder of `vocabulary` tokens, a cache of `blocks` blocks.
-    pub(in crate::engine) fn check(&self, vocabulary: usize, blocks: usize) {
+    pub(crate) fn check(&self, vocabulary: usize, blocks: usize) {
         let end = self.past + self.ids.len();
         assert!(!self.ids.is_empty(), "a row without tokens");
         assert!(end <= self.blocks.len() * BLOCK_TOKENS, "{end} tokens in {} blocks", self.blocks.len());
@@ -171,7 +171,7 @@ impl StepRow<'_> {
     }
 
     /// How many of its tokens logits are wanted of.
-    pub(in crate::engine) fn wanted_tokens(&self) -> usize {
+    pub(crate) fn wanted_tokens(&self) -> usize {
         match self.wanted {
             Wanted::None => 0,
             Wanted::Last => 1,
@@ -182,22 +182,22 @@ impl StepRow<'_> {
 
 impl Logits {
     /// Rows of `vocabulary` logits, those of the step's rows `refused` being no numbers.
-    pub(in crate::engine) fn new(values: Vec<f32>, vocabulary: usize, refused: Vec<usize>) -> Self {
+    pub(crate) fn new(values: Vec<f32>, vocabulary: usize, refused: Vec<usize>) -> Self {
         Self { values, vocabulary, refused }
     }
 
     /// The step's rows for which the device had too little memory, even alone.
-    pub(in crate::engine) fn refused(&self) -> &[usize] {
+    pub(crate) fn refused(&self) -> &[usize] {
         &self.refused
     }
 
     /// Rows there are.
-    pub(in crate::engine) fn rows(&self) -> usize {
+    pub(crate) fn rows(&self) -> usize {
         self.values.len() / self.vocabulary
     }
 
     /// The logits of row `i`, to be read.
-    pub(in crate::engine) fn row_ref(&self, i: usize) -> &[f32] {
+    pub(crate) fn row_ref(&self, i: usize) -> &[f32] {
         &self.values[i * self.vocabulary..][..self.vocabulary]
     }
 }

@@ -2,16 +2,16 @@
 
 /// The frequency of each pair of components.
 #[derive(Debug, Clone, PartialEq)]
-pub(in crate::engine) struct Rotation {
+pub(crate) struct Rotation {
     frequencies: Vec<f32>,
 }
 
 /// Cosines and sines for the positions of one step.
-pub(in crate::engine) struct Angles {
+pub(crate) struct Angles {
     /// A row of `head_width / 2` a token.
-    pub(in crate::engine) cosines: Vec<f32>,
+    pub(crate) cosines: Vec<f32>,
     /// As the cosines.
-    pub(in crate::engine) sines: Vec<f32>,
+    pub(crate) sines: Vec<f32>,
 }
 
 impl Rotation {
@@ -45,7 +45,7 @@ impl Rotation {
     }
 
     /// The angles at `positions`.
-    pub(in crate::engine) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
+    pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
         let (mut cosines, mut sines) = (Vec::new(), Vec::new());
         for position in positions {
             for frequency in &self.frequencies {

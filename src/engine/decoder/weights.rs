@@ -10,8 +10,8 @@ use serde::Deserialize;
 
 use super::lora::Adapter;
 use super::matrix::Matrix;
-use crate::engine::error::EngineError;
-use crate::engine::folder::Folder;
+use crate::error::EngineError;
+use crate::folder::Folder;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -20,7 +20,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const HEADER_BYTES: u64 = 100 << 20;
 
 /// Where the tensors of a decoder come from.
-pub(in crate::engine) trait Tensors {
+pub(crate) trait Tensors {
     /// Takes the matrix `name` of `outputs` rows of `inputs`.
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, EngineError>;
 

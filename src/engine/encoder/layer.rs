@@ -4,13 +4,11 @@
 //! for the rows that go from layer to layer.
 
 use super::{layer_norm, linear};
-use crate::engine::batch::Packed;
-use crate::engine::error::EngineError;
-use crate::engine::folder::ModelShape;
-use crate::engine::kernels::{
-    AttentionShape, Function, HalfSpace, LayerNorm, Linear, STEP, Tiles, attend, attend_half, gelu, sized,
-};
-use crate::engine::weights::Weights;
+use crate::batch::Packed;
+use crate::error::EngineError;
+use crate::folder::ModelShape;
+use crate::weights::Weights;
+use tidemill_kernels::{AttentionShape, Function, HalfSpace, LayerNorm, Linear, STEP, Tiles, attend, attend_half, gelu, sized};
 
 /// The weights of a layer.
 pub(super) struct Layer {

@@ -10,7 +10,7 @@ use std::sync::Arc;
 use super::ports::{BLOCK_TOKENS, Decode};
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
-use crate::engine::request::Priority;
+use crate::request::Priority;
 
 /// What came of trying to let a sequence in.
 enum Admission {

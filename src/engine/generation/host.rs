@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::ports::{BLOCK_TOKENS, Decode, HostedDecoder, Logits, StepRow, Vocabulary};
 use super::scheduler::{Counts, Limits, Scheduler};
 use super::sequence::Job;
-use crate::config::EngineConfig;
-use crate::engine::decoder::{Decoder, DecoderShape, KvCache};
-use crate::engine::error::EngineError;
-use crate::engine::model::{Generator, Host, Model};
-use crate::engine::tensors::Accelerator;
-use crate::metrics::METRICS;
+use crate::decoder::{Decoder, DecoderShape, KvCache};
+use crate::error::EngineError;
+use crate::model::{Generator, Host, Model};
+use crate::tensors::Accelerator;
+use tidemill_base::config::EngineConfig;
+use tidemill_base::metrics::METRICS;
 
 /// Sequences of a generator on the device. Beyond this a step's products are so large that more rows gain nothing, and each takes longer.
 const ROWS: usize = 64;
@@ -29,7 +29,7 @@ const STEP_TOKENS_OF_GPU: usize = 2048;
 const KV_CACHE_MIB: usize = 1024;
 
 /// A generator with everything that changes while it works.
-pub(in crate::engine) struct GeneratorHost {
+pub(crate) struct GeneratorHost {
     scheduler: Scheduler<Box<dyn Decode>>,
     name: Arc<str>,
     /// Rows, waiting sequences and blocks as the metrics have them of this device.
@@ -60,7 +60,7 @@ impl Place {
 
 impl GeneratorHost {
     /// Hosts the model at `index`; none where it is no generator in memory.
-    pub(in crate::engine) fn new(
+    pub(crate) fn new(
         models: &Arc<[Model]>,
         index: usize,
         config: &EngineConfig,
@@ -93,17 +93,17 @@ impl GeneratorHost {
     }
 
     /// Takes a job.
-    pub(in crate::engine) fn submit(&mut self, job: Job) {
+    pub(crate) fn submit(&mut self, job: Job) {
         self.scheduler.submit(job);
     }
 
     /// Whether there is nothing to do.
-    pub(in crate::engine) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.scheduler.is_idle()
     }
 
     /// Takes everyone a step further, on the threads of the current pool; gives what was done.
-    pub(in crate::engine) fn step(&mut self) -> Result<Counts, EngineError> {
+    pub(crate) fn step(&mut self) -> Result<Counts, EngineError> {
         let start = Instant::now();
         self.scheduler.step()?;
         let counts = self.scheduler.take_counts();

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::engine::decoder::DecoderShape;
-pub(super) use crate::engine::decoder::{BLOCK_TOKENS, Logits, StepRow, Wanted};
-use crate::engine::error::EngineError;
-pub(super) use crate::engine::prompt::TokenMask;
-use crate::failure::Poison;
+use crate::decoder::DecoderShape;
+pub(super) use crate::decoder::{BLOCK_TOKENS, Logits, StepRow, Wanted};
+use crate::error::EngineError;
+pub(super) use crate::prompt::TokenMask;
+use tidemill_base::failure::Poison;
 
 /// A decoder with its cache of keys and values.
-pub(in crate::engine) trait Decode: Send {
+pub(crate) trait Decode: Send {
     /// Blocks of the cache.
     fn blocks(&self) -> usize;
     /// Copies what block `from` holds to block `to`.
@@ -19,7 +19,7 @@ pub(in crate::engine) trait Decode: Send {
 }
 
 /// A decoder's weights, wherever they are.
-pub(in crate::engine) trait HostedDecoder: Send + Sync {
+pub(crate) trait HostedDecoder: Send + Sync {
     /// The sizes that callers plan with.
     fn shape(&self) -> &DecoderShape;
     /// Bytes of the weights.
@@ -31,7 +31,7 @@ pub(in crate::engine) trait HostedDecoder: Send + Sync {
 }
 
 /// What tokens stand for.
-pub(in crate::engine) trait Vocabulary: Send + Sync {
+pub(crate) trait Vocabulary: Send + Sync {
     /// The bytes that a token stands for; none for special tokens.
     fn piece(&self, id: u32) -> &[u8];
     /// Whether the token ends a turn.
@@ -55,7 +55,7 @@ impl Decode for Box<dyn Decode> {
 }
 
 /// What a schema allows after the tokens that one sequence has so far.
-pub(in crate::engine) trait Guide: Send {
+pub(crate) trait Guide: Send {
     /// The tokens that must come next, which then count as written. Empty where there is a choice.
     fn forced(&mut self) -> Result<Vec<u32>, Poison>;
     /// Sets `allowed` to the tokens that may come next.

@@ -6,16 +6,16 @@ use tokio::sync::OwnedSemaphorePermit;
 
 use super::ports::{Guide, TokenMask};
 use super::sequence::{Job, Reply, Task, Weighing, Writing};
-use crate::engine::model::Generator;
-use crate::engine::prompt::Constraint;
-use crate::engine::request::{Generate, Priority, Prompt, Score};
-use crate::failure::{Failure, FailureClass, Poison};
+use crate::model::Generator;
+use crate::prompt::Constraint;
+use crate::request::{Generate, Priority, Prompt, Score};
+use tidemill_base::failure::{Failure, FailureClass, Poison};
 
 /// A request in tokens.
-pub(in crate::engine) struct Prepared {
-    pub(in crate::engine) group: Arc<str>,
-    pub(in crate::engine) prompt: Arc<[u32]>,
-    pub(in crate::engine) task: Task,
+pub(crate) struct Prepared {
+    pub(crate) group: Arc<str>,
+    pub(crate) prompt: Arc<[u32]>,
+    pub(crate) task: Task,
 }
 
 impl Guide for Constraint {
@@ -38,7 +38,7 @@ impl Guide for Constraint {
 
 impl Prepared {
     /// A completion.
-    pub(in crate::engine) fn generate(model: &Generator, context: usize, ask: &Generate) -> Result<Self, Failure> {
+    pub(crate) fn generate(model: &Generator, context: usize, ask: &Generate) -> Result<Self, Failure> {
         let prompt = encode(model, context, &ask.prompt, ask.max_tokens)?;
         let constraint = ask.schema.as_ref().map(|schema| model.tokenizer.grammars().constraint(schema)).transpose()?;
         let guide = constraint.map(|constraint| Box::new(constraint) as Box<dyn Guide>);
@@ -48,7 +48,7 @@ impl Prepared {
     }
 
     /// Answers to weigh. Each ends as a whole answer does, or one that begins like a longer one would take that one's share as well.
-    pub(in crate::engine) fn score(model: &Generator, context: usize, ask: &Score) -> Result<Self, Failure> {
+    pub(crate) fn score(model: &Generator, context: usize, ask: &Score) -> Result<Self, Failure> {
         if ask.answers.is_empty() {
             return Err(Failure::poison(FailureClass::Model, "there are no answers to weigh"));
         }
@@ -65,13 +65,13 @@ impl Prepared {
     }
 
     /// The job that answers at `index` of a call.
-    pub(in crate::engine) fn into_job(self, priority: Priority, index: usize, reply: Reply, room: OwnedSemaphorePermit) -> Job {
+    pub(crate) fn into_job(self, priority: Priority, index: usize, reply: Reply, room: OwnedSemaphorePermit) -> Job {
         let Self { group, prompt, task } = self;
         Job { group, priority, prompt, task, index, reply, room: Some(room) }
     }
 
     /// What it takes of the room among the jobs: the tokens that it may have in the end.
-    pub(in crate::engine) fn weight(&self) -> usize {
+    pub(crate) fn weight(&self) -> usize {
         self.prompt.len() + self.task.extra()
     }
 }

@@ -1,9 +1,9 @@
 //! Which token comes next.
 
 use super::ports::TokenMask;
-use crate::engine::kernels::log_sum_exp;
-use crate::engine::request::Sampling;
-use crate::failure::{FailureClass, Poison};
+use crate::request::Sampling;
+use tidemill_base::failure::{FailureClass, Poison};
+use tidemill_kernels::log_sum_exp;
 
 /// Candidates that are put in order at first where only the likeliest count; more where these are not enough.
 const ORDERED: usize = 256;

@@ -12,39 +12,39 @@ use super::ports::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Voca
 use super::prefix::Prefixes;
 use super::sequence::{Job, Sequence, Task};
 use super::waiting::Waiting;
-use crate::engine::device::panic_text;
-use crate::engine::error::EngineError;
-use crate::engine::request::Finish;
-use crate::failure::{FailureClass, Poison};
+use crate::device::panic_text;
+use crate::error::EngineError;
+use crate::request::Finish;
+use tidemill_base::failure::{FailureClass, Poison};
 
 /// Bounds on what is done at once.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Limits {
+pub(crate) struct Limits {
     /// Sequences on the device.
-    pub(in crate::engine) rows: usize,
+    pub(crate) rows: usize,
     /// Tokens of one forward pass.
-    pub(in crate::engine) step_tokens: usize,
+    pub(crate) step_tokens: usize,
 }
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(in crate::engine) struct Counts {
+pub(crate) struct Counts {
     /// Forward passes.
-    pub(in crate::engine) steps: u64,
+    pub(crate) steps: u64,
     /// Tokens that went through the model.
-    pub(in crate::engine) tokens: u64,
+    pub(crate) tokens: u64,
     /// Tokens of prompts and answers that were read, each request's once.
-    pub(in crate::engine) prompt_tokens: u64,
+    pub(crate) prompt_tokens: u64,
     /// Tokens that were written.
-    pub(in crate::engine) generated: u64,
+    pub(crate) generated: u64,
     /// Tokens of prompts that a kept prefix held already.
-    pub(in crate::engine) prefix_tokens_saved: u64,
+    pub(crate) prefix_tokens_saved: u64,
     /// Sequences that lost their place for others and were read again.
-    pub(in crate::engine) preemptions: u64,
+    pub(crate) preemptions: u64,
 }
 
 /// One model's sequences, and the order in which they go over the device.
-pub(in crate::engine) struct Scheduler<D> {
+pub(crate) struct Scheduler<D> {
     pub(super) decoder: D,
     pub(super) vocabulary: Arc<dyn Vocabulary>,
     pub(super) limits: Limits,
@@ -100,7 +100,7 @@ impl Turn<'_> {
 
 impl<D: Decode> Scheduler<D> {
     /// A scheduler with nothing to do.
-    pub(in crate::engine) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: Limits) -> Self {
+    pub(crate) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: Limits) -> Self {
         let blocks = Blocks::new(decoder.blocks());
         let limits = Limits { rows: limits.rows.max(1), step_tokens: limits.step_tokens.max(1) };
         Self {
@@ -117,7 +117,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Takes a job.
-    pub(in crate::engine) fn submit(&mut self, job: Job) {
+    pub(crate) fn submit(&mut self, job: Job) {
         let outcome = self.check(&job);
         let prompt = job.prompt.clone();
         let mut sequence = Sequence::new(job);
@@ -153,32 +153,32 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Whether there is nothing to do.
-    pub(in crate::engine) fn is_idle(&self) -> bool {
+    pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.count() == 0
     }
 
     /// Sequences on the device.
-    pub(in crate::engine) fn running(&self) -> usize {
+    pub(crate) fn running(&self) -> usize {
         self.running.len()
     }
 
     /// Sequences that wait for a place.
-    pub(in crate::engine) fn waiting(&self) -> usize {
+    pub(crate) fn waiting(&self) -> usize {
         self.waiting.count()
     }
 
     /// Blocks in use.
-    pub(in crate::engine) fn blocks_used(&self) -> usize {
+    pub(crate) fn blocks_used(&self) -> usize {
         self.blocks.count() - self.blocks.free()
     }
 
     /// What was done since this was last asked.
-    pub(in crate::engine) fn take_counts(&mut self) -> Counts {
+    pub(crate) fn take_counts(&mut self) -> Counts {
         std::mem::take(&mut self.counts)
     }
 
     /// One forward pass and what follows from it. Runs on the threads of the current pool.
-    pub(in crate::engine) fn step(&mut self) -> Result<(), EngineError> {
+    pub(crate) fn step(&mut self) -> Result<(), EngineError> {
         self.drop_abandoned();
         self.admit();
         let mut parts = self.plan();

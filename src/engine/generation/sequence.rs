@@ -9,34 +9,34 @@ use super::ports::{BLOCK_TOKENS, Guide, Logits, TokenMask, Vocabulary};
 use super::sampler::{choose, normaliser};
 use super::scheduler::Branch;
 use super::text::Text;
-use crate::engine::prompt::GrowingText;
-use crate::engine::request::{Answer, Completion, Finish, Prediction, Priority, Sampling};
-use crate::failure::{Failure, Poison};
+use crate::prompt::GrowingText;
+use crate::request::{Answer, Completion, Finish, Prediction, Priority, Sampling};
+use tidemill_base::failure::{Failure, Poison};
 
 /// The answer to the request at an index of its call.
-pub(in crate::engine) type Reply = UnboundedSender<(usize, Result<Answer, Failure>)>;
+pub(crate) type Reply = UnboundedSender<(usize, Result<Answer, Failure>)>;
 
 /// What is asked, in tokens.
-pub(in crate::engine) struct Job {
+pub(crate) struct Job {
     /// Who asks.
-    pub(in crate::engine) group: Arc<str>,
+    pub(crate) group: Arc<str>,
     /// Whether it goes first.
-    pub(in crate::engine) priority: Priority,
+    pub(crate) priority: Priority,
     /// The prompt, special tokens included.
-    pub(in crate::engine) prompt: Arc<[u32]>,
+    pub(crate) prompt: Arc<[u32]>,
     /// What to do with it.
-    pub(in crate::engine) task: Task,
+    pub(crate) task: Task,
     /// Its place in its call.
-    pub(in crate::engine) index: usize,
+    pub(crate) index: usize,
     /// Where the answer goes.
-    pub(in crate::engine) reply: Reply,
+    pub(crate) reply: Reply,
     /// Room among the jobs, given back when this one is done.
     #[expect(dead_code, reason = "held for its drop")]
-    pub(in crate::engine) room: Option<OwnedSemaphorePermit>,
+    pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What to do with a prompt.
-pub(in crate::engine) enum Task {
+pub(crate) enum Task {
     /// Complete it.
     Write(Writing),
     /// Weigh answers to it.
@@ -44,7 +44,7 @@ pub(in crate::engine) enum Task {
 }
 
 /// A completion and how it is to be made.
-pub(in crate::engine) struct Writing {
+pub(crate) struct Writing {
     max_tokens: usize,
     sampling: Sampling,
     stops: Vec<Box<str>>,
@@ -54,7 +54,7 @@ pub(in crate::engine) struct Writing {
 }
 
 /// Answers, each with the token that ends a turn, and their scores so far.
-pub(in crate::engine) struct Weighing {
+pub(crate) struct Weighing {
     pub(super) answers: Vec<Arc<[u32]>>,
     /// One an answer, once the prompt has been read: the sum over the tokens scored so far.
     pub(super) scores: Vec<f32>,
@@ -82,7 +82,7 @@ pub(super) struct Sequence {
 
 impl Writing {
     /// A completion of at most `max_tokens` tokens that ends where one of `stop` comes up; `text` is empty.
-    pub(in crate::engine) fn new(
+    pub(crate) fn new(
         max_tokens: usize,
         sampling: Sampling,
         stop: &[String],
@@ -150,7 +150,7 @@ impl Writing {
 
 impl Weighing {
     /// Answers to weigh: the tokens of each, with the one that ends a turn.
-    pub(in crate::engine) fn new(answers: Vec<Arc<[u32]>>) -> Self {
+    pub(crate) fn new(answers: Vec<Arc<[u32]>>) -> Self {
         Self { answers, scores: Vec::new(), next: 0 }
     }
 

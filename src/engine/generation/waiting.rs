@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use super::sequence::Sequence;
-use crate::engine::request::Priority;
+use crate::request::Priority;
 
 /// Everything that waits.
 #[derive(Default)]

@@ -10,8 +10,8 @@ use tokio::fs::{self, File, OpenOptions};
 use tokio::io::AsyncWriteExt;
 
 use super::{Hub, HubFile, Listing};
-use crate::engine::http;
-use crate::engine::http::retry::{Verdict, retry_after};
+use tidemill_base::http;
+use tidemill_base::http::retry::{Verdict, retry_after};
 
 /// Hears how many bytes of a file are there, and how many there will be, where that is known.
 pub(super) type Heard<'a> = dyn Fn(u64, Option<u64>) + Sync + 'a;

@@ -90,7 +90,7 @@ mod tests {
 
     #[test]
     fn a_model_is_read_as_far_as_it_is_small() {
-        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures");
+        let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures");
         for sound in ["generators/qwen2", "generators/qwen2-lora", "generators/llama-q4_k_m.gguf"] {
             inspect(&fixtures.join(sound)).unwrap();
         }

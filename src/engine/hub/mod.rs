@@ -26,9 +26,9 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, RequestBuilder, Url};
 use serde::Deserialize;
 
-use super::http;
-use super::http::retry::{Patience, Verdict};
-use crate::config::ConfigError;
+use tidemill_base::config::ConfigError;
+use tidemill_base::http;
+use tidemill_base::http::retry::{Patience, Verdict};
 
 pub use inspect::inspect;
 pub use manifest::{Damage, MANIFEST, Manifest};

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::config::ConfigError;
+use tidemill_base::config::ConfigError;
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]

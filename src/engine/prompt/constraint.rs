@@ -13,11 +13,11 @@ use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, Tokeni
 use super::definition::Definition;
 use super::grammar::grammar_schema;
 use super::vocabulary;
-use crate::engine::schema::Schema;
-use crate::failure::{FailureClass, Poison};
+use crate::schema::Schema;
+use tidemill_base::failure::{FailureClass, Poison};
 
 /// A set of tokens: one bit each.
-pub(in crate::engine) use toktrie::SimpleVob as TokenMask;
+pub(crate) use toktrie::SimpleVob as TokenMask;
 
 /// Grammars kept. Each takes a few megabytes once its answers have been walked; pipelines have a handful.
 const KEPT: usize = 64;
@@ -29,7 +29,7 @@ const MAX_SCHEMA_BYTES: usize = 256 << 10;
 const MAX_STATES: usize = 50_000;
 
 /// What compiles schemas for one model, and keeps what it compiled.
-pub(in crate::engine) struct Grammars {
+pub(crate) struct Grammars {
     factory: ParserFactory,
     end_ids: Arc<[u32]>,
     kept: Mutex<HashMap<String, Arc<Grammar>>>,
@@ -46,7 +46,7 @@ struct Grammar {
 }
 
 /// How far one answer has come.
-pub(in crate::engine) struct Constraint {
+pub(crate) struct Constraint {
     matcher: Matcher,
     grammar: Arc<Grammar>,
     end_ids: Arc<[u32]>,
@@ -68,7 +68,7 @@ impl Grammars {
     }
 
     /// The start of an answer under `schema`.
-    pub(in crate::engine) fn constraint(&self, schema: &Schema) -> Result<Constraint, Poison> {
+    pub(crate) fn constraint(&self, schema: &Schema) -> Result<Constraint, Poison> {
         let grammar = self.grammar(schema).map_err(|reason| Poison { class: FailureClass::Schema, reason })?;
         Ok(Constraint { matcher: grammar.start.clone(), grammar, end_ids: self.end_ids.clone() })
     }
@@ -77,7 +77,7 @@ impl Grammars {
     ///
     /// # Errors
     /// One sentence that names what of the schema cannot be followed.
-    pub(in crate::engine) fn check(&self, schema: &Schema) -> Result<(), String> {
+    pub(crate) fn check(&self, schema: &Schema) -> Result<(), String> {
         self.grammar(schema).map(drop)
     }
 
@@ -136,18 +136,18 @@ impl Grammars {
 
 impl Constraint {
     /// The tokens that must come next, which the constraint has then taken; none where there is a choice.
-    pub(in crate::engine) fn forced(&mut self) -> Vec<u32> {
+    pub(crate) fn forced(&mut self) -> Vec<u32> {
         if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() }
     }
 
     /// Which tokens may come next: one at least. Tokens that end the turn are among them exactly where the answer is whole.
-    pub(in crate::engine) fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
+    pub(crate) fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
         *allowed = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e.to_string()))?;
         Ok(())
     }
 
     /// Takes the token that was chosen.
-    pub(in crate::engine) fn accept(&mut self, id: u32) -> Result<(), Poison> {
+    pub(crate) fn accept(&mut self, id: u32) -> Result<(), Poison> {
         if self.is_finished() && self.end_ids.contains(&id) {
             return Ok(());
         }
@@ -155,13 +155,13 @@ impl Constraint {
     }
 
     /// Whether nothing but the end of the turn may follow.
-    pub(in crate::engine) fn is_finished(&self) -> bool {
+    pub(crate) fn is_finished(&self) -> bool {
         self.matcher.is_stopped() && !self.matcher.is_error()
     }
 
     /// Whether the answer so far is whole.
     #[cfg(test)]
-    pub(in crate::engine) fn may_finish(&mut self) -> bool {
+    pub(crate) fn may_finish(&mut self) -> bool {
         self.is_finished() || self.matcher.is_accepting().unwrap_or(false)
     }
 

@@ -22,24 +22,24 @@ use std::sync::Arc;
 
 use candle_core::quantized::gguf_file;
 
-pub(in crate::engine) use constraint::{Constraint, Grammars, TokenMask};
-pub(in crate::engine) use pieces::GrowingText;
+pub(crate) use constraint::{Constraint, Grammars, TokenMask};
+pub(crate) use pieces::GrowingText;
 
 use super::error::EngineError;
 use super::folder::Folder;
 use super::request::{Chunking, Message};
 use super::schema::Schema;
 use super::tokens::TextTokenizer;
-use crate::failure::{FailureClass, Poison};
-use crate::outcome::Span;
 use definition::Definition;
 use gguf_vocabulary::Metadata;
 use settings::Settings;
 use stand_in::StandIns;
 use template::{ChatTemplate, Turn};
+use tidemill_base::failure::{FailureClass, Poison};
+use tidemill_base::outcome::Span;
 
 /// A generator's tokenizer and chat template.
-pub(in crate::engine) struct ChatTokenizer {
+pub(crate) struct ChatTokenizer {
     definition: Definition,
     template: ChatTemplate,
     /// Characters that no control token can be written without.
@@ -55,18 +55,18 @@ pub(in crate::engine) struct ChatTokenizer {
 
 /// How many tokens the model knows, and how many it takes.
 #[derive(Debug, Clone, Copy)]
-pub(in crate::engine) struct Limits {
+pub(crate) struct Limits {
     /// Tokens that the model weighs at every step.
-    pub(in crate::engine) vocabulary: usize,
+    pub(crate) vocabulary: usize,
     /// The longest sequence.
-    pub(in crate::engine) context: usize,
+    pub(crate) context: usize,
 }
 
 const FILE: &str = "tokenizer.json";
 
 impl ChatTokenizer {
     /// Reads a Hugging Face folder.
-    pub(in crate::engine) fn load(folder: &mut Folder, limits: Limits) -> Result<Self, EngineError> {
+    pub(crate) fn load(folder: &mut Folder, limits: Limits) -> Result<Self, EngineError> {
         let bytes = folder.read(FILE, "tokenizer.json turns text into tokens")?;
         let invalid = |reason| EngineError::invalid(folder.join(FILE), reason);
         let definition = Definition::parse(&bytes).map_err(invalid)?;
@@ -75,7 +75,7 @@ impl ChatTokenizer {
     }
 
     /// Reads the vocabulary and the template that a GGUF file carries.
-    pub(in crate::engine) fn from_gguf(
+    pub(crate) fn from_gguf(
         path: &Path,
         metadata: &HashMap<String, gguf_file::Value>,
         limits: Limits,
@@ -111,14 +111,14 @@ impl ChatTokenizer {
 
     /// The prompt as text, the way Hugging Face's `apply_chat_template` writes it when it adds a generation prompt.
     #[cfg(test)]
-    pub(in crate::engine) fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String, Poison> {
+    pub(crate) fn render(&self, messages: &[Message], thinking: Option<bool>) -> Result<String, Poison> {
         let turns: Vec<Turn<'_>> =
             messages.iter().map(|message| Turn { role: message.role.as_str(), content: &message.content }).collect();
         self.template.render(&turns, true, thinking).map_err(|reason| refused(&reason))
     }
 
     /// The prompt as tokens. The template's own control tokens count; what the messages say is plain text, whatever it looks like.
-    pub(in crate::engine) fn encode(&self, messages: &[Message]) -> Result<Vec<u32>, Poison> {
+    pub(crate) fn encode(&self, messages: &[Message]) -> Result<Vec<u32>, Poison> {
         let Some(stand_ins) = StandIns::choose(&self.control_characters, messages.iter().map(|message| &*message.content)) else {
             return Err(refused("a message holds every character that Unicode sets aside for private use"));
         };
@@ -136,43 +136,43 @@ impl ChatTokenizer {
     }
 
     /// The tokens of plain text where the model's turn begins.
-    pub(in crate::engine) fn encode_text(&self, text: &str) -> Result<Vec<u32>, Poison> {
+    pub(crate) fn encode_text(&self, text: &str) -> Result<Vec<u32>, Poison> {
         vocabulary::encode_after(&self.definition.plain, text).map_err(|e| untokenizable(&e))
     }
 
     /// The bytes that a token stands for; none for control tokens.
-    pub(in crate::engine) fn piece(&self, id: u32) -> &[u8] {
+    pub(crate) fn piece(&self, id: u32) -> &[u8] {
         self.definition.pieces.get(id)
     }
 
     /// An empty text that grows by pieces.
-    pub(in crate::engine) fn growing_text(&self) -> GrowingText {
+    pub(crate) fn growing_text(&self) -> GrowingText {
         GrowingText::new(self.definition.drops_first_space)
     }
 
     /// Every token that ends an answer.
-    pub(in crate::engine) fn end_ids(&self) -> &[u32] {
+    pub(crate) fn end_ids(&self) -> &[u32] {
         &self.end_ids
     }
 
     /// The token that the template puts after an answer.
-    pub(in crate::engine) fn end_id(&self) -> u32 {
+    pub(crate) fn end_id(&self) -> u32 {
         self.end_id
     }
 
     /// Tokens of plain text.
-    pub(in crate::engine) fn count(&self, text: &str) -> Result<usize, Poison> {
+    pub(crate) fn count(&self, text: &str) -> Result<usize, Poison> {
         self.text.count(text).map_err(|e| untokenizable(&e))
     }
 
     /// Cuts plain text into spans of at most `tokens` tokens, neighbours sharing `overlap` of them.
-    pub(in crate::engine) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Poison> {
+    pub(crate) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Poison> {
         let chunks = self.text.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
         Ok(chunks.into_iter().map(|chunk| chunk.span).collect())
     }
 
     /// What holds answers to schemas.
-    pub(in crate::engine) fn grammars(&self) -> &Grammars {
+    pub(crate) fn grammars(&self) -> &Grammars {
         &self.grammars
     }
 
@@ -180,12 +180,12 @@ impl ChatTokenizer {
     ///
     /// # Errors
     /// One sentence that names what of the schema cannot be followed.
-    pub(in crate::engine) fn check_schema(&self, schema: &Schema) -> Result<(), String> {
+    pub(crate) fn check_schema(&self, schema: &Schema) -> Result<(), String> {
         self.grammars.check(schema)
     }
 
     /// Tokens of about the shortest answer that `schema` allows; none where there is none of a sensible length.
-    pub(in crate::engine) fn shortest_answer_tokens(&self, schema: &Schema) -> Option<usize> {
+    pub(crate) fn shortest_answer_tokens(&self, schema: &Schema) -> Option<usize> {
         let text = shortest::shortest_answer(schema.value())?;
         Some(self.encode_text(&text).ok()?.len())
     }

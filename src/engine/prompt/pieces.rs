@@ -72,7 +72,7 @@ static ALPHABET: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
 
 /// Text that grows by pieces and never shows half a character.
 #[derive(Debug, Clone, Default)]
-pub(in crate::engine) struct GrowingText {
+pub(crate) struct GrowingText {
     text: String,
     /// Bytes of a character that is not whole yet.
     pending: Vec<u8>,
@@ -86,7 +86,7 @@ impl GrowingText {
     }
 
     /// Adds the bytes of one token. Bytes that can never become a character turn into U+FFFD.
-    pub(in crate::engine) fn push(&mut self, mut piece: &[u8]) {
+    pub(crate) fn push(&mut self, mut piece: &[u8]) {
         if self.drop_space && !piece.is_empty() {
             self.drop_space = false;
             piece = piece.strip_prefix(b" ").unwrap_or(piece);
@@ -110,12 +110,12 @@ impl GrowingText {
     }
 
     /// The whole characters so far.
-    pub(in crate::engine) fn text(&self) -> &str {
+    pub(crate) fn text(&self) -> &str {
         &self.text
     }
 
     /// The whole characters; the start of one that never came is dropped.
-    pub(in crate::engine) fn into_text(self) -> String {
+    pub(crate) fn into_text(self) -> String {
         self.text
     }
 }

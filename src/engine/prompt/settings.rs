@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::definition::Definition;
-use crate::engine::error::EngineError;
-use crate::engine::folder::Folder;
+use crate::error::EngineError;
+use crate::folder::Folder;
 
 /// The settings of conversations.
 #[derive(Debug)]

@@ -8,9 +8,9 @@ use tokio::time::Instant;
 
 use super::wire::{Dialect, Question, Refusal, Reply, Unusable};
 use super::{RemoteModel, http};
-use crate::engine::http::Unread;
-use crate::engine::http::retry::{Verdict, retry_after};
-use crate::failure::{FailureClass, Poison};
+use tidemill_base::failure::{FailureClass, Poison};
+use tidemill_base::http::Unread;
+use tidemill_base::http::retry::{Verdict, retry_after};
 
 /// Bytes of an answer that say nothing yet, and those that a token may take with its alternatives. A server that sends more than these for
 /// the tokens it was allowed sends something else.

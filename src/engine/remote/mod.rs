@@ -28,20 +28,20 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 
 use super::error::EngineError;
-use super::http;
-use super::http::retry::{Gate, Patience};
 use super::model::{ModelInfo, ModelKind};
 use super::request::{Answer, Completion, Generate, Prediction, Request, Sampling, Score, Work};
-use crate::config::{ConfigError, ModelConfig, ModelPlace};
-use crate::failure::{Component, Failure, FailureClass};
-use crate::metrics::METRICS;
 use call::Attempt;
+use tidemill_base::config::{ConfigError, ModelConfig, ModelPlace};
+use tidemill_base::failure::{Component, Failure, FailureClass};
+use tidemill_base::http;
+use tidemill_base::http::retry::{Gate, Patience};
+use tidemill_base::metrics::METRICS;
 use wire::{Dialect, Question, Reply};
 
 /// A model behind a server.
-pub(in crate::engine) struct RemoteModel {
+pub(crate) struct RemoteModel {
     /// What the rest of the program may know about it.
-    pub(in crate::engine) info: ModelInfo,
+    pub(crate) info: ModelInfo,
     server_model: String,
     /// The setting's own spelling, for messages.
     base_url: String,
@@ -65,7 +65,7 @@ struct Key {
 
 impl RemoteModel {
     /// Prepares the model that pipelines call `name`. The server is not spoken to: it may be down when the process starts.
-    pub(in crate::engine) fn open(name: &str, config: &ModelConfig) -> Result<Self, EngineError> {
+    pub(crate) fn open(name: &str, config: &ModelConfig) -> Result<Self, EngineError> {
         Self::open_with(name, config, |variable| std::env::var(variable).ok())
     }
 
@@ -115,7 +115,7 @@ impl RemoteModel {
     }
 
     /// Does the work of one request, with patience. It may be dropped at any time; the server then works in vain at most.
-    pub(in crate::engine) async fn answer(&self, request: &Request) -> Result<Answer, Failure> {
+    pub(crate) async fn answer(&self, request: &Request) -> Result<Answer, Failure> {
         match &request.work {
             Work::Generate(generate) => self.generate(generate).await,
             Work::Score(score) => self.score(score).await,

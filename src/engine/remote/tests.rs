@@ -6,10 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::engine::request::{Chunking, Finish, Message, Prompt, Role};
-use crate::engine::schema::Schema;
-use crate::engine::tests::server::{Play, Seen, Server};
-use crate::failure::{Poison, Transient};
+use crate::request::{Chunking, Finish, Message, Prompt, Role};
+use crate::schema::Schema;
+use crate::tests::server::{Play, Seen, Server};
+use tidemill_base::failure::{Poison, Transient};
 
 const KEY: &str = "sk-77777";
 

@@ -7,8 +7,8 @@ use std::ops::Range;
 
 use super::RemoteModel;
 use super::wire::{Question, Reply};
-use crate::failure::{Failure, FailureClass};
-use crate::outcome::Span;
+use tidemill_base::failure::{Failure, FailureClass};
+use tidemill_base::outcome::Span;
 
 /// Twelfths of a token that a byte counts for.
 const ASCII: usize = 3;
@@ -24,13 +24,13 @@ const MARGIN: usize = 2;
 
 impl RemoteModel {
     /// Tokens of the text, estimated.
-    pub(in crate::engine) fn count(&self, text: &str) -> usize {
+    pub(crate) fn count(&self, text: &str) -> usize {
         twelfths(text).div_ceil(TOKEN)
     }
 
     /// Pieces of the text of at most `tokens` tokens by the same estimate, neighbours sharing about `overlap` of them. Pieces begin and end
     /// at white space where there is any.
-    pub(in crate::engine) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Vec<Span> {
+    pub(crate) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Vec<Span> {
         let tokens = tokens.max(1);
         let overlap = overlap.min(tokens - 1);
         let mut spans = Vec::new();

@@ -4,8 +4,8 @@ use reqwest::StatusCode;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use crate::engine::request::{Finish, GeneratedToken, Message, Sampling};
-use crate::failure::{FailureClass, Poison};
+use crate::request::{Finish, GeneratedToken, Message, Sampling};
+use tidemill_base::failure::{FailureClass, Poison};
 
 /// Alternatives to each token that are asked for when answers are weighed: the most that servers commonly give.
 const ALTERNATIVES: u8 = 20;

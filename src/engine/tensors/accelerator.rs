@@ -4,13 +4,13 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use half::bf16;
 use half::vec::HalfBitsVecExt;
 
-use crate::config::ComputeDevice;
-use crate::engine::decoder::Matrix;
-use crate::engine::error::{EngineError, first_line};
+use crate::decoder::Matrix;
+use crate::error::{EngineError, first_line};
+use tidemill_base::config::ComputeDevice;
 
 /// A device that candle computes on.
 #[derive(Clone)]
-pub(in crate::engine) struct Accelerator {
+pub(crate) struct Accelerator {
     pub(super) device: Device,
     /// What weights are stored in, and vectors between layers.
     pub(super) dtype: DType,
@@ -19,7 +19,7 @@ pub(in crate::engine) struct Accelerator {
 
 impl Accelerator {
     /// Opens the device that the configuration names; none where that is the cores of this machine, which have kernels of their own.
-    pub(in crate::engine) fn open(device: ComputeDevice) -> std::result::Result<Option<Self>, EngineError> {
+    pub(crate) fn open(device: ComputeDevice) -> std::result::Result<Option<Self>, EngineError> {
         let number = match device {
             ComputeDevice::Cpu => return Ok(None),
             ComputeDevice::Cuda(number) => number,
@@ -42,7 +42,7 @@ impl Accelerator {
 
     /// candle's own CPU device, on which the tests compute.
     #[cfg(test)]
-    pub(in crate::engine) fn on_cpu(dtype: DType) -> Self {
+    pub(crate) fn on_cpu(dtype: DType) -> Self {
         Self { device: Device::Cpu, dtype, name: "candle".into() }
     }
 
@@ -53,12 +53,12 @@ impl Accelerator {
     }
 
     /// The device as metrics and messages name it.
-    pub(in crate::engine) fn name(&self) -> &str {
+    pub(crate) fn name(&self) -> &str {
         &self.name
     }
 
     /// What the device is, wherever it is plugged in.
-    pub(in crate::engine) fn kind(&self) -> String {
+    pub(crate) fn kind(&self) -> String {
         #[cfg(feature = "cuda")]
         if let Some(kind) = self.device.as_cuda_device().ok().and_then(|device| device.cuda_stream().context().name().ok()) {
             return kind;
@@ -67,7 +67,7 @@ impl Accelerator {
     }
 
     /// Memory that is free on the device, where it says.
-    pub(in crate::engine) fn free_bytes(&self) -> Option<usize> {
+    pub(crate) fn free_bytes(&self) -> Option<usize> {
         #[cfg(feature = "cuda")]
         if let Ok(device) = self.device.as_cuda_device() {
             return device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free);

@@ -9,7 +9,7 @@ use std::collections::{HashSet, VecDeque};
 use candle_core::{Result, Tensor};
 
 use super::accelerator::Accelerator;
-use crate::engine::decoder::{BLOCK_TOKENS, DecoderShape, StepRow};
+use crate::decoder::{BLOCK_TOKENS, DecoderShape, StepRow};
 
 /// Neighbouring tokens that are worth a copy of their own.
 const RUN: usize = 8;

@@ -12,13 +12,13 @@ use super::cache::{Places, Store, TensorCache, slot};
 use super::flash::{self, Paged};
 use super::layers::{Linear, RmsNorm, bytes, gate};
 use super::memory::within_memory;
-use crate::engine::decoder::{BLOCK_TOKENS, DecoderShape, Logits, StepRow, Tensors, Wanted, read};
-use crate::engine::error::EngineError;
-use crate::engine::folder::Folder;
-use crate::engine::generation::{Decode, HostedDecoder};
+use crate::decoder::{BLOCK_TOKENS, DecoderShape, Logits, StepRow, Tensors, Wanted, read};
+use crate::error::EngineError;
+use crate::folder::Folder;
+use crate::generation::{Decode, HostedDecoder};
 
 /// A decoder whose weights are on a device.
-pub(in crate::engine) struct TensorDecoder {
+pub(crate) struct TensorDecoder {
     pub(super) place: Accelerator,
     shape: DecoderShape,
     embeddings: Tensor,
@@ -74,7 +74,7 @@ type Loaded<T> = std::result::Result<T, EngineError>;
 
 impl TensorDecoder {
     /// Loads the decoder of a folder or file onto the device: see [`read`].
-    pub(in crate::engine) fn load(folder: &mut Folder, adapter: Option<&Path>, place: &Accelerator) -> Loaded<Self> {
+    pub(crate) fn load(folder: &mut Folder, adapter: Option<&Path>, place: &Accelerator) -> Loaded<Self> {
         read(folder, adapter, |shape, tensors| {
             let mut loader = Loader { place, tensors, epsilon: shape.epsilon };
             let embeddings = loader.matrix("model.embed_tokens.weight", shape.vocabulary, shape.hidden)?;
@@ -117,7 +117,7 @@ impl TensorDecoder {
         }
     }
 
-    /// One forward pass: see [`Decoder::forward`](crate::engine::decoder::Decoder::forward). Rows for which the device has too little
+    /// One forward pass: see [`Decoder::forward`](crate::decoder::Decoder::forward). Rows for which the device has too little
     /// memory, even alone, are refused, and the cache then holds nothing of them that may be used.
     pub(super) fn forward(&self, cache: &mut TensorCache, rows: &[StepRow<'_>]) -> Loaded<Logits> {
         self.forward_with(rows, |rows| self.logits(cache, rows))

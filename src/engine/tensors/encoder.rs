@@ -10,16 +10,16 @@ use super::attention::{Heads, Plan, Span, about};
 use super::flash::{self, Lengths, Varlen};
 use super::layers::{LayerNorm, Linear};
 use super::memory::within_memory;
-use crate::engine::batch::TokenBatch;
-use crate::engine::encoder::Encode;
-use crate::engine::error::EngineError;
-use crate::engine::folder::{Family, ModelShape, Pooling};
-use crate::engine::kernels::normalize;
-use crate::engine::weights::Weights;
-use crate::failure::{FailureClass, Poison};
+use crate::batch::TokenBatch;
+use crate::encoder::Encode;
+use crate::error::EngineError;
+use crate::folder::{Family, ModelShape, Pooling};
+use crate::weights::Weights;
+use tidemill_base::failure::{FailureClass, Poison};
+use tidemill_kernels::normalize;
 
 /// An encoder of the BERT family whose weights are on a device.
-pub(in crate::engine) struct TensorEncoder {
+pub(crate) struct TensorEncoder {
     place: Accelerator,
     words: Tensor,
     /// Position vectors plus the vector of the first token type, which is the only one that single texts have.
@@ -62,7 +62,7 @@ type Loaded<T> = std::result::Result<T, EngineError>;
 
 impl TensorEncoder {
     /// Takes the tensors that `shape` promises out of `weights`; `pooling` is none for a classifier.
-    pub(in crate::engine) fn load(
+    pub(crate) fn load(
         shape: &ModelShape,
         family: Family,
         pooling: Option<Pooling>,

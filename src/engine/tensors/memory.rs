@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use candle_core::{Error, Result};
 
-use crate::engine::error::first_line;
+use crate::error::first_line;
 
 /// What came of some of the rows.
 #[derive(Debug, PartialEq, Eq)]

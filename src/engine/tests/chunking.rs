@@ -1,10 +1,10 @@
 //! Texts to sequences, and sequences back to places in the text.
 
 use super::fixture::{Tiny, bert, encode, xlm_roberta};
-use crate::engine::folder::Folder;
-use crate::engine::tokens::TextTokenizer;
-use crate::engine::{Chunking, Engine};
-use crate::failure::{Failure, FailureClass, Poison};
+use crate::folder::Folder;
+use crate::tokens::TextTokenizer;
+use crate::{Chunking, Engine};
+use tidemill_base::failure::{Failure, FailureClass, Poison};
 
 fn tokenizer(model: &Tiny, max_tokens: usize) -> TextTokenizer {
     let folder = model.write();

@@ -10,13 +10,11 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::fixture::{NAME, bert, encode, start_with, texts, vectors};
-use crate::config::{ComputeDevice, EngineConfig};
-use crate::engine::batch::TokenBatch;
-use crate::engine::queue::{Part, Queue, Waiting};
-use crate::engine::watch::{Activity, Watch};
-use crate::engine::{
-    Chunking, Engine, EngineStats, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling, Work,
-};
+use crate::batch::TokenBatch;
+use crate::queue::{Part, Queue, Waiting};
+use crate::watch::{Activity, Watch};
+use crate::{Chunking, Engine, EngineStats, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling, Work};
+use tidemill_base::config::{ComputeDevice, EngineConfig};
 
 const PAUSE: Duration = Duration::from_millis(5);
 
@@ -47,7 +45,7 @@ async fn two_devices_give_the_rows_of_one_and_both_work() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn two_devices_write_what_one_does_and_both_work() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators/qwen2");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators/qwen2");
     let ask = |index: usize| {
         let content = format!("number {index}: {}", "corn ".repeat(index % 5)).into();
         let prompt =

@@ -10,35 +10,35 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::config::{EngineConfig, ModelConfig};
-use crate::engine::{Answer, Chunking, Engine, EngineError, Prediction, Request, Tuning, Work};
-use crate::failure::Failure;
+use crate::{Answer, Chunking, Engine, EngineError, Prediction, Request, Tuning, Work};
+use tidemill_base::config::{EngineConfig, ModelConfig};
+use tidemill_base::failure::Failure;
 
 /// The name under which tests load a tiny model.
-pub(in crate::engine) const NAME: &str = "tiny";
+pub(crate) const NAME: &str = "tiny";
 
 /// What a tiny model is like.
 #[derive(Clone)]
-pub(in crate::engine) struct Tiny {
-    pub(in crate::engine) model_type: &'static str,
-    pub(in crate::engine) hidden: usize,
-    pub(in crate::engine) heads: usize,
-    pub(in crate::engine) classes: Option<usize>,
-    pub(in crate::engine) shards: usize,
-    pub(in crate::engine) dtype: DType,
-    pub(in crate::engine) prefix: &'static str,
-    pub(in crate::engine) pooling: &'static str,
+pub(crate) struct Tiny {
+    pub(crate) model_type: &'static str,
+    pub(crate) hidden: usize,
+    pub(crate) heads: usize,
+    pub(crate) classes: Option<usize>,
+    pub(crate) shards: usize,
+    pub(crate) dtype: DType,
+    pub(crate) prefix: &'static str,
+    pub(crate) pooling: &'static str,
 }
 
-pub(in crate::engine) const INNER: usize = 72;
-pub(in crate::engine) const LAYERS: usize = 2;
-pub(in crate::engine) const POSITIONS: usize = 66;
+pub(crate) const INNER: usize = 72;
+pub(crate) const LAYERS: usize = 2;
+pub(crate) const POSITIONS: usize = 66;
 
-pub(in crate::engine) fn bert() -> Tiny {
+pub(crate) fn bert() -> Tiny {
     Tiny { model_type: "bert", hidden: 32, heads: 4, classes: None, shards: 1, dtype: DType::F32, prefix: "", pooling: "mean" }
 }
 
-pub(in crate::engine) fn xlm_roberta() -> Tiny {
+pub(crate) fn xlm_roberta() -> Tiny {
     Tiny { model_type: "xlm-roberta", pooling: "cls", ..bert() }
 }
 
@@ -47,7 +47,7 @@ impl Tiny {
         self.model_type == "bert"
     }
 
-    pub(in crate::engine) fn vocabulary(&self) -> Vec<String> {
+    pub(crate) fn vocabulary(&self) -> Vec<String> {
         let mut words: Vec<String> =
             if self.is_bert() { vec!["[PAD]", "[UNK]", "[CLS]", "[SEP]"] } else { vec!["<s>", "<pad>", "</s>", "<unk>", "▁"] }
                 .into_iter()
@@ -102,7 +102,7 @@ impl Tiny {
         })
     }
 
-    pub(in crate::engine) fn config(&self) -> Value {
+    pub(crate) fn config(&self) -> Value {
         let head = if self.classes.is_some() { "ForSequenceClassification" } else { "Model" };
         let class = if self.is_bert() { "Bert" } else { "XLMRoberta" };
         let labels: BTreeMap<String, String> =
@@ -117,7 +117,7 @@ impl Tiny {
     }
 
     /// The weights by name, the same for the same model.
-    pub(in crate::engine) fn weights(&self) -> HashMap<String, Tensor> {
+    pub(crate) fn weights(&self) -> HashMap<String, Tensor> {
         let mut rng = StdRng::seed_from_u64(7);
         let mut tensors = HashMap::new();
         let (hidden, prefix) = (self.hidden, self.prefix);
@@ -161,7 +161,7 @@ impl Tiny {
     }
 
     /// Writes the model folder.
-    pub(in crate::engine) fn write(&self) -> TempDir {
+    pub(crate) fn write(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         self.write_to(folder.path());
         folder
@@ -192,49 +192,49 @@ impl Tiny {
     }
 
     /// Writes the model and starts an engine on it.
-    pub(in crate::engine) fn engine(&self) -> Engine {
+    pub(crate) fn engine(&self) -> Engine {
         start(self.write().path()).unwrap()
     }
 }
 
-pub(in crate::engine) fn shard_name(shard: usize) -> String {
+pub(crate) fn shard_name(shard: usize) -> String {
     format!("model-{shard:05}.safetensors")
 }
 
-pub(in crate::engine) fn write_json(path: &Path, value: &Value) {
+pub(crate) fn write_json(path: &Path, value: &Value) {
     std::fs::write(path, serde_json::to_vec_pretty(value).unwrap()).unwrap();
 }
 
 /// Starts an engine on the model in `folder`.
-pub(in crate::engine) fn start(folder: &Path) -> Result<Engine, EngineError> {
+pub(crate) fn start(folder: &Path) -> Result<Engine, EngineError> {
     start_with(folder, EngineConfig { threads: Some(2), ..EngineConfig::default() })
 }
 
-pub(in crate::engine) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, EngineError> {
+pub(crate) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, EngineError> {
     Engine::start(&config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]))
 }
 
 /// Starts an engine that may do what `tuning` says.
-pub(in crate::engine) fn start_tuned(folder: &Path, config: &EngineConfig, tuning: &Tuning) -> Engine {
+pub(crate) fn start_tuned(folder: &Path, config: &EngineConfig, tuning: &Tuning) -> Engine {
     Engine::start_with(config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]), tuning).unwrap()
 }
 
 /// The vectors of whole texts, a request each.
-pub(in crate::engine) async fn vectors(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
+pub(crate) async fn vectors(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> {
     let requests = texts.iter().map(|text| encode(&[text], Chunking::Truncate)).collect();
     engine.run(requests).await.unwrap().iter().map(vector).collect()
 }
 
-pub(in crate::engine) fn encode(texts: &[&str], chunking: Chunking) -> Request {
+pub(crate) fn encode(texts: &[&str], chunking: Chunking) -> Request {
     Request { model: NAME.into(), work: Work::Encode { texts: texts.iter().map(|text| Arc::from(*text)).collect(), chunking } }
 }
 
-pub(in crate::engine) fn classify(text: &str) -> Request {
+pub(crate) fn classify(text: &str) -> Request {
     Request { model: NAME.into(), work: Work::Classify { text: text.into() } }
 }
 
 /// The vector of the only chunk of the only text.
-pub(in crate::engine) fn vector(answer: &Result<Answer, Failure>) -> Vec<f32> {
+pub(crate) fn vector(answer: &Result<Answer, Failure>) -> Vec<f32> {
     match &answer.as_ref().unwrap().prediction {
         Prediction::Vectors(texts) => texts[0].chunks[0].vector.to_vec(),
         other => panic!("expected vectors, got {other:?}"),
@@ -242,14 +242,14 @@ pub(in crate::engine) fn vector(answer: &Result<Answer, Failure>) -> Vec<f32> {
 }
 
 /// Fails where two rows differ by more than rounding.
-pub(in crate::engine) fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+pub(crate) fn assert_close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(got.len(), expected.len(), "{what}: components");
     let worst = got.iter().zip(expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(worst <= tolerance, "{what}: expected at most {tolerance:e} between the vectors, found {worst:e}");
 }
 
 /// Texts of many lengths in several scripts.
-pub(in crate::engine) fn texts() -> Vec<String> {
+pub(crate) fn texts() -> Vec<String> {
     let mut texts: Vec<String> =
         (1..40).map(|i| format!("the mill{} grinds, {}!", "e".repeat(i % 5), "corn ".repeat(i % 17))).collect();
     texts.extend(

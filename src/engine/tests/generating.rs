@@ -10,18 +10,18 @@ use rand::rngs::StdRng;
 use serde_json::json;
 
 use super::fixture::{self, bert, encode};
-use crate::config::{EngineConfig, ModelConfig};
-use crate::engine::prompt::tests::schemas::form_schema;
-use crate::engine::{
+use crate::prompt::tests::schemas::form_schema;
+use crate::{
     Answer, Chunking, Completion, Engine, Finish, Generate, GeneratedToken, Message, Prediction, Priority, Prompt, Request, Role,
     Sampling, Schema, Score, Work,
 };
-use crate::failure::{Failure, FailureClass, Poison};
+use tidemill_base::config::{EngineConfig, ModelConfig};
+use tidemill_base::failure::{Failure, FailureClass, Poison};
 
 const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 fn folder(family: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators").join(family)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators").join(family)
 }
 
 fn config() -> EngineConfig {
@@ -268,7 +268,7 @@ async fn a_panic_in_a_step_reaches_every_caller_and_health() {
     let engine = engine("llama");
     let models = engine.inner.models.clone();
     let asked = [request(generate("x", 5))];
-    let mut plan = crate::engine::plan::Plan::make(&models, &asked);
+    let mut plan = crate::plan::Plan::make(&models, &asked);
     // A token that the model does not have is what no tokenizer gives.
     plan.jobs[0].1.prompt = vec![1_000_000].into();
     engine.generate(plan.jobs, engine.inner.watch.preparing()).await.expect_err("an answer from a device that panicked");

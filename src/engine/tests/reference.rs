@@ -6,9 +6,9 @@ use candle_transformers::models::bert::BertModel;
 use candle_transformers::models::xlm_roberta::{XLMRobertaForSequenceClassification, XLMRobertaModel};
 
 use super::fixture::{Tiny, assert_close, bert, classify, encode, texts, vector, xlm_roberta};
-use crate::engine::folder::Folder;
-use crate::engine::tokens::TextTokenizer;
-use crate::engine::{Chunking, Prediction};
+use crate::folder::Folder;
+use crate::tokens::TextTokenizer;
+use crate::{Chunking, Prediction};
 
 /// The token ids that the engine makes of a text.
 fn ids(model: &Tiny, max_tokens: usize, text: &str) -> Tensor {

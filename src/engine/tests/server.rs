@@ -11,46 +11,46 @@ use tokio::net::{TcpListener, TcpStream};
 
 /// A request as it came in.
 #[derive(Debug, Clone)]
-pub(in crate::engine) struct Seen {
+pub(crate) struct Seen {
     /// Path and query.
-    pub(in crate::engine) path: String,
+    pub(crate) path: String,
     /// By lowercase name.
-    pub(in crate::engine) headers: BTreeMap<String, String>,
+    pub(crate) headers: BTreeMap<String, String>,
     body: Vec<u8>,
 }
 
 impl Seen {
-    pub(in crate::engine) fn json(&self) -> Value {
+    pub(crate) fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap()
     }
 }
 
 /// What the server does about a request.
 #[derive(Debug, Clone, Default)]
-pub(in crate::engine) struct Play {
-    pub(in crate::engine) status: u16,
-    pub(in crate::engine) headers: Vec<(&'static str, String)>,
-    pub(in crate::engine) body: Vec<u8>,
+pub(crate) struct Play {
+    pub(crate) status: u16,
+    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) body: Vec<u8>,
     /// Waited before the answer.
-    pub(in crate::engine) delay: Duration,
+    pub(crate) delay: Duration,
     /// The connection closes after so many bytes of the body.
-    pub(in crate::engine) cut: Option<usize>,
+    pub(crate) cut: Option<usize>,
 }
 
 impl Play {
-    pub(in crate::engine) fn ok(body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn ok(body: impl Into<Vec<u8>>) -> Self {
         Self { status: 200, body: body.into(), ..Self::default() }
     }
 
-    pub(in crate::engine) fn status(status: u16, body: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn status(status: u16, body: impl Into<Vec<u8>>) -> Self {
         Self { status, ..Self::ok(body) }
     }
 }
 
 /// The server; it ends with the value.
-pub(in crate::engine) struct Server {
+pub(crate) struct Server {
     /// `http://127.0.0.1:port`.
-    pub(in crate::engine) address: String,
+    pub(crate) address: String,
     state: Arc<State>,
     task: tokio::task::JoinHandle<()>,
 }
@@ -64,7 +64,7 @@ struct State {
 
 impl Server {
     /// Plays `play` for every request, given its number, counted from 0.
-    pub(in crate::engine) async fn start(play: impl Fn(&Seen, usize) -> Play + Send + Sync + 'static) -> Self {
+    pub(crate) async fn start(play: impl Fn(&Seen, usize) -> Play + Send + Sync + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("http://{}", listener.local_addr().unwrap());
         let (state, play) = (Arc::new(State::default()), Arc::new(play));
@@ -80,12 +80,12 @@ impl Server {
     }
 
     /// The requests so far.
-    pub(in crate::engine) fn seen(&self) -> Vec<Seen> {
+    pub(crate) fn seen(&self) -> Vec<Seen> {
         self.state.seen.lock().unwrap().clone()
     }
 
     /// The most requests that were in work at the same time.
-    pub(in crate::engine) fn most_at_once(&self) -> usize {
+    pub(crate) fn most_at_once(&self) -> usize {
         self.state.most.load(Ordering::SeqCst)
     }
 }

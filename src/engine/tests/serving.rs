@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::fixture::{assert_close, bert, classify, encode, start_with, texts, vectors};
-use crate::config::EngineConfig;
-use crate::engine::{Chunking, Prediction};
-use crate::failure::{Component, Failure, FailureClass, Poison};
+use crate::{Chunking, Prediction};
+use tidemill_base::config::EngineConfig;
+use tidemill_base::failure::{Component, Failure, FailureClass, Poison};
 
 #[tokio::test]
 async fn batched_embedding_equals_single() {

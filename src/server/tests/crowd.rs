@@ -10,7 +10,7 @@ use tokio::net::{TcpSocket, TcpStream};
 use tokio::time::{sleep, timeout};
 
 use super::{Running, limited};
-use crate::engine::http;
+use crate::http;
 
 /// Another address of this machine.
 const ELSEWHERE: [u8; 4] = [127, 0, 0, 2];

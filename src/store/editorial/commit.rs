@@ -15,7 +15,7 @@ use sqlx::PgConnection;
 
 use super::super::Submission;
 use super::{CopyRow, CopyRows, insert_keys, lock_catalogue, renew_keys};
-use crate::outcome::Reason;
+use tidemill_base::outcome::Reason;
 
 /// What is known of a document's copy before the batch.
 #[derive(Debug, Default)]
@@ -47,7 +47,7 @@ enum Course {
 }
 
 /// Writes what the batch says of copy. Of documents that did not win nothing is written.
-pub(in crate::store) async fn write(
+pub(crate) async fn write(
     connection: &mut PgConnection,
     submission: &Submission,
     accepted: &HashSet<String>,

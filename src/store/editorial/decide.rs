@@ -6,8 +6,8 @@ use sqlx::PgConnection;
 use super::super::{Store, unavailable};
 use super::read::versions;
 use super::{CopyDraft, CopyState, CopyVersion, insert_keys, lock_catalogue, renew_keys};
-use crate::failure::Transient;
-use crate::outcome::Check;
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::Check;
 
 /// Which version is decided on, and by whom.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -20,7 +20,7 @@ use serde_json::{Map, Value};
 use sqlx::PgConnection;
 use utoipa::ToSchema;
 
-use crate::outcome::{Reason, Trace};
+use tidemill_base::outcome::{Reason, Trace};
 
 pub(super) use commit::write;
 pub use decide::{Approval, Decision, NewEdit, Refused};

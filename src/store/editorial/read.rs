@@ -7,8 +7,8 @@ use sqlx::PgConnection;
 
 use super::super::{InTime, Reader, unavailable};
 use super::{CopyOrigin, CopyState, CopyVersion};
-use crate::document::Document;
-use crate::failure::Transient;
+use tidemill_base::document::Document;
+use tidemill_base::failure::Transient;
 
 /// Versions of one document that are shown.
 const HISTORY: i64 = 100;
@@ -67,7 +67,7 @@ macro_rules! versions {
             $(, $argument)+
         )
         .try_map(|row| {
-            Ok(crate::store::CopyVersion {
+            Ok(crate::CopyVersion {
                 pipeline: row.pipeline,
                 document_id: row.document_id,
                 version: row.version,

@@ -3,8 +3,8 @@
 use serde_json::Value;
 
 use super::{JobRow, ledger_topic};
-use crate::failure::Transient;
-use crate::store::{InTime, Reader};
+use crate::{InTime, Reader};
+use tidemill_base::failure::Transient;
 
 /// A dead letter of a job, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]

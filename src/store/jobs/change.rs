@@ -5,9 +5,9 @@ use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
 use super::{JobState, NewJob, Submitted, ledger_topic};
-use crate::failure::Transient;
-use crate::store::submission::Submission;
-use crate::store::{CommitError, InTime, Store, commit, unavailable};
+use crate::submission::Submission;
+use crate::{CommitError, InTime, Store, commit, unavailable};
+use tidemill_base::failure::Transient;
 
 impl Store {
     /// Queues the job and announces it on the topic `events`, unless its id is known.
@@ -112,7 +112,7 @@ async fn take_in(
     Ok(submitted)
 }
 
-pub(in crate::store) async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<Submitted> {
+pub(crate) async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<Submitted> {
     let inserted = sqlx::query!(
         "INSERT INTO jobs (id, kind, pipeline, spec, state, priority, deadline, budget_micros, schedule)
          VALUES ($1, $2, $3, $4, 'queued', $5, to_timestamp($6::double precision / 1000), $7, $8) ON CONFLICT (id) DO NOTHING",
@@ -139,7 +139,7 @@ pub(in crate::store) async fn submit(connection: &mut PgConnection, job: &NewJob
 }
 
 /// Calls the job off; false where it has ended, or is being called off already.
-pub(in crate::store) async fn cancel(connection: &mut PgConnection, id: &str, events: &str) -> sqlx::Result<bool> {
+pub(crate) async fn cancel(connection: &mut PgConnection, id: &str, events: &str) -> sqlx::Result<bool> {
     const OPEN: [JobState; 3] = [JobState::Queued, JobState::Planning, JobState::Running];
     let moved = shift(connection, id, &OPEN, (JobState::Cancelling, None), events).await?;
     if moved {

@@ -4,8 +4,8 @@
 use sqlx::PgConnection;
 
 use super::{JobState, NewJob, NewUnit, UnitRow, units};
-use crate::failure::Transient;
-use crate::store::{InTime, Store, unavailable};
+use crate::{InTime, Store, unavailable};
+use tidemill_base::failure::Transient;
 
 /// The kind of such jobs.
 pub const LOCAL: &str = "local";

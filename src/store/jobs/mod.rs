@@ -22,7 +22,7 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
-use crate::store::WorkCounts;
+use crate::WorkCounts;
 
 pub use account::JobLetter;
 pub(super) use change::{cancel, submit};

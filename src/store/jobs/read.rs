@@ -5,8 +5,8 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
-use crate::failure::Transient;
-use crate::store::{InTime, Reader, Store, WorkCounts, unavailable};
+use crate::{InTime, Reader, Store, WorkCounts, unavailable};
+use tidemill_base::failure::Transient;
 
 /// Which jobs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -6,9 +6,9 @@ use uuid::Uuid;
 
 use super::change::shift;
 use super::{JobRow, JobState, ledger_topic};
-use crate::failure::Transient;
-use crate::store::submission::Submission;
-use crate::store::{CommitError, InTime, Store, commit, unavailable};
+use crate::submission::Submission;
+use crate::{CommitError, InTime, Store, commit, unavailable};
+use tidemill_base::failure::Transient;
 
 /// A unit as it is planned.
 #[derive(Debug, Clone, PartialEq)]

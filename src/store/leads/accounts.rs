@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use super::super::{InTime, Reader};
 use super::AccountTopic;
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// Bytes of metadata that a document may bring into an event; larger ones come without.
 const METADATA: i32 = 4_000;

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::super::{InTime, Reader, Store};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// A delivery that is attempted now.
 #[derive(Debug, Clone, PartialEq, Eq)]

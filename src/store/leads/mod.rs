@@ -22,7 +22,7 @@ use sqlx::PgConnection;
 use uuid::Uuid;
 
 use super::Submission;
-use crate::outcome::Fingerprint;
+use tidemill_base::outcome::Fingerprint;
 
 pub use accounts::AccountFacts;
 pub use deliveries::{Attempt, DeliveryFacts, Verdict, WaitingDelivery};

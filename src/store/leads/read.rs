@@ -3,7 +3,7 @@
 use serde_json::Value;
 
 use super::super::{InTime, Reader};
-use crate::failure::Transient;
+use tidemill_base::failure::Transient;
 
 /// A lead as the ledger has it.
 #[derive(Debug, Clone, PartialEq)]

@@ -96,7 +96,7 @@ impl SearchFilter {
     }
 
     /// Writes ` AND …` for each condition.
-    pub(in crate::store) fn push(&self, sql: &mut QueryBuilder<Postgres>) {
+    pub(crate) fn push(&self, sql: &mut QueryBuilder<Postgres>) {
         for condition in &self.conditions {
             sql.push("\n AND ");
             condition.push(sql);

@@ -7,7 +7,7 @@ use sqlx::PgConnection;
 use super::SearchHit;
 use super::terms::is_unspaced;
 use super::words::Wording;
-use crate::outcome::Span;
+use tidemill_base::outcome::Span;
 
 /// Fills in the highlights of every hit.
 pub(super) async fn highlight(wording: &Wording, hits: &mut [SearchHit], connection: &mut PgConnection) -> sqlx::Result<()> {

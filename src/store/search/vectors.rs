@@ -14,11 +14,11 @@ use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::{Candidate, QueryVector, SearchQuery};
-use crate::outcome::Span;
+use tidemill_base::outcome::Span;
 
 /// Chunks up to which every vector is compared: that takes some 20 ms and misses nothing, while an index may miss a document
 /// that lies far from all others.
-pub(in crate::store) const EXACT_UP_TO: i64 = 10_000;
+pub(crate) const EXACT_UP_TO: i64 = 10_000;
 
 /// Documents that pass a filter up to which all of theirs are compared. Reading the index until so rare a document comes through
 /// takes longer and misses some.
@@ -36,16 +36,11 @@ pub(super) struct Space<'a> {
 /// Pipelines and tasks that were seen with many chunks. They hardly ever have few again, and then nothing is missed: where the index
 /// lets too little through, every vector is compared.
 #[derive(Debug, Clone, Default)]
-pub(in crate::store) struct Crowds(Arc<Mutex<HashSet<(String, String)>>>);
+pub(crate) struct Crowds(Arc<Mutex<HashSet<(String, String)>>>);
 
 impl Crowds {
     /// Whether there are too many chunks to compare them all. Counting them takes as long as a search, so what was seen is kept.
-    pub(in crate::store) async fn is_crowded(
-        &self,
-        pipeline: &str,
-        task: &str,
-        connection: &mut PgConnection,
-    ) -> sqlx::Result<bool> {
+    pub(crate) async fn is_crowded(&self, pipeline: &str, task: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
         let place = (pipeline.to_owned(), task.to_owned());
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&place) {
             return Ok(true);

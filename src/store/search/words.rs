@@ -5,7 +5,7 @@ use sqlx::{Arguments, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::terms::Terms;
 use super::{Candidate, Passage, SearchQuery};
-use crate::outcome::Span;
+use tidemill_base::outcome::Span;
 
 /// Bytes of a passage that is cut from a text without regard to chunks.
 const PASSAGE_BYTES: usize = 800;

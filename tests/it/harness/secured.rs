@@ -107,7 +107,8 @@ ssl.key.password={STORE}
                 &format!("listener.name.{listener}.{mechanism}.sasl.jaas.config={module}.scram.ScramLoginModule required;\n");
         }
         properties += &format!(
-            "listener.name.{listener}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n"
+            "listener.name.{listener}.plain.sasl.jaas.config={module}.plain.PlainLoginModule required \
+             user_{USER}=\"{PASSWORD}\" user_{VISITOR}=\"{PASSWORD}\";\n"
         );
     }
     properties

@@ -20,14 +20,17 @@ static MACHINE: Mutex<()> = Mutex::new(());
 pub struct Needs {
     limit: Duration,
     kafka: bool,
+    kafka_tls: bool,
     machine: bool,
 }
 
 impl Needs {
     /// Nothing special.
-    pub const NOTHING: Self = Self { limit: LIMIT, kafka: false, machine: false };
+    pub const NOTHING: Self = Self { limit: LIMIT, kafka: false, kafka_tls: false, machine: false };
     /// Java and Maven.
     pub const KAFKA: Self = Self { kafka: true, ..Self::NOTHING };
+    /// Those, and a build with the feature `kafka-tls`.
+    pub const KAFKA_TLS: Self = Self { kafka_tls: true, ..Self::KAFKA };
 
     /// No other such test at the same time.
     pub const fn alone(self) -> Self {
@@ -38,17 +41,23 @@ impl Needs {
     pub const fn within(self, limit: Duration) -> Self {
         Self { limit, ..self }
     }
+
+    /// Why the test cannot run here.
+    fn lacking(self) -> Option<&'static str> {
+        if self.kafka_tls && !cfg!(feature = "kafka-tls") {
+            return Some("it needs a build with TLS towards Kafka: `cargo test --features kafka-tls`");
+        }
+        kafka::availability().as_deref().filter(|_| self.kafka)
+    }
 }
 
 /// A test of the name, whose body is a future that panics where the behaviour is not as its name says.
 pub fn trial<F: Future<Output = ()>>(name: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
     let title = name.to_owned();
     Trial::ignorable_test(name, move || {
-        if let Err(reason) =
-            kafka::availability().as_ref().map_or(Ok(()), |reason| if needs.kafka { Err(reason) } else { Ok(()) })
-        {
+        if let Some(reason) = needs.lacking() {
             return if kafka::is_required() {
-                Err(Failed::from(format!("Kafka is required by TIDEMILL_REQUIRE_KAFKA and cannot be started: {reason}")))
+                Err(Failed::from(format!("TIDEMILL_REQUIRE_KAFKA lets no test be left out: {reason}")))
             } else {
                 eprintln!("ignoring {title}: {reason}");
                 Ok(Completion::ignored_with(reason))

@@ -9,20 +9,20 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::plain::{Plain, Weights};
-use crate::engine::decoder::{BLOCK_TOKENS, Decoder, KvCache, StepRow, Wanted};
-use crate::engine::error::EngineError;
-use crate::engine::folder::Folder;
+use crate::decoder::{BLOCK_TOKENS, Decoder, KvCache, StepRow, Wanted};
+use crate::error::EngineError;
+use crate::folder::Folder;
 
 /// What a random decoder is like.
 #[derive(Clone)]
-pub(in crate::engine) struct Random {
-    pub(in crate::engine) config: Value,
-    pub(in crate::engine) dtype: DType,
-    pub(in crate::engine) shards: usize,
+pub(crate) struct Random {
+    pub(crate) config: Value,
+    pub(crate) dtype: DType,
+    pub(crate) shards: usize,
 }
 
 /// A decoder of a family, with the peculiarities that tell the families apart.
-pub(in crate::engine) fn random(family: &str) -> Random {
+pub(crate) fn random(family: &str) -> Random {
     let mut config = json!({
         "model_type": family, "vocab_size": 90, "hidden_size": 48, "num_hidden_layers": 3, "num_attention_heads": 6,
         "num_key_value_heads": 2, "head_dim": 10, "intermediate_size": 70, "max_position_embeddings": 512, "rms_norm_eps": 1e-5,
@@ -42,7 +42,7 @@ pub(in crate::engine) fn random(family: &str) -> Random {
     Random { config, dtype: DType::F32, shards: 1 }
 }
 
-pub(in crate::engine) const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
+pub(crate) const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 
 impl Random {
     /// The names and shapes of the weights.
@@ -98,7 +98,7 @@ impl Random {
     }
 
     /// Writes the model folder.
-    pub(in crate::engine) fn write(&self) -> TempDir {
+    pub(crate) fn write(&self) -> TempDir {
         let folder = tempfile::tempdir().unwrap();
         write_json(&folder, "config.json", &self.config);
         let tensor = |(name, (shape, values)): (String, (Vec<usize>, Vec<f32>))| {
@@ -128,7 +128,7 @@ impl Random {
     }
 
     /// The logits of plain loops after each token.
-    pub(in crate::engine) fn plain(&self, ids: &[u32]) -> Vec<Vec<f64>> {
+    pub(crate) fn plain(&self, ids: &[u32]) -> Vec<Vec<f64>> {
         Plain { config: &self.config, weights: &self.weights() }.logits(ids)
     }
 }
@@ -143,7 +143,7 @@ pub(super) fn load(path: &std::path::Path, adapter: Option<&std::path::Path>) ->
 }
 
 /// Token ids below `vocabulary`.
-pub(in crate::engine) fn ids(count: usize, seed: u64, vocabulary: u32) -> Vec<u32> {
+pub(crate) fn ids(count: usize, seed: u64, vocabulary: u32) -> Vec<u32> {
     let mut rng = StdRng::seed_from_u64(seed);
     (0..count).map(|_| rng.random_range(0..vocabulary)).collect()
 }
@@ -167,7 +167,7 @@ pub(super) fn read_at_once(decoder: &Decoder, ids: &[u32]) -> Vec<Vec<f32>> {
 
 /// Fails where logits differ by more than `tolerance` of the largest.
 #[track_caller]
-pub(in crate::engine) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], tolerance: f64) {
+pub(crate) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], tolerance: f64) {
     assert_eq!(got.len(), expected.len(), "{what}: rows of logits");
     let largest = expected.iter().flatten().fold(0.0, |most: f64, x| most.max(x.abs()));
     for (row, (got, expected)) in got.iter().zip(expected).enumerate() {
@@ -183,6 +183,6 @@ pub(in crate::engine) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[
 }
 
 /// The logits of f32 as the expectation of others.
-pub(in crate::engine) fn widened(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
+pub(crate) fn widened(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
     logits.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
 }

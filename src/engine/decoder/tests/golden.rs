@@ -6,38 +6,38 @@ use std::path::{Path, PathBuf};
 use candle_core::{Device, Tensor};
 
 use super::fixture::{assert_close, load, read, read_at_once, widened};
-use crate::engine::decoder::{BLOCK_TOKENS, Decoder, StepRow, Wanted};
+use crate::decoder::{BLOCK_TOKENS, Decoder, StepRow, Wanted};
 
-pub(in crate::engine) const PROMPTS: [&str; 3] = ["short", "mixed", "long"];
+pub(crate) const PROMPTS: [&str; 3] = ["short", "mixed", "long"];
 
-pub(in crate::engine) fn generators() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators")
+pub(crate) fn generators() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators")
 }
 
-pub(in crate::engine) struct Golden(HashMap<String, Tensor>);
+pub(crate) struct Golden(HashMap<String, Tensor>);
 
 impl Golden {
-    pub(in crate::engine) fn of(model: &str) -> Self {
+    pub(crate) fn of(model: &str) -> Self {
         let path = generators().join(format!("golden/{model}.safetensors"));
         Self(candle_core::safetensors::load(path, &Device::Cpu).unwrap())
     }
 
-    pub(in crate::engine) fn integers(&self, name: &str) -> Vec<u32> {
+    pub(crate) fn integers(&self, name: &str) -> Vec<u32> {
         self.0[name].to_vec1::<i64>().unwrap().into_iter().map(|id| id as u32).collect()
     }
 
-    pub(in crate::engine) fn rows(&self, name: &str) -> Vec<Vec<f32>> {
+    pub(crate) fn rows(&self, name: &str) -> Vec<Vec<f32>> {
         self.0[name].to_vec2().unwrap()
     }
 
     /// Those of `rows` that golden values were kept of.
-    pub(in crate::engine) fn kept(&self, prompt: &str, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
+    pub(crate) fn kept(&self, prompt: &str, rows: &[Vec<f32>]) -> Vec<Vec<f32>> {
         self.integers(&format!("{prompt}.positions")).iter().map(|position| rows[*position as usize].clone()).collect()
     }
 }
 
 /// The folder or file of a golden model, and its adapter where it has one.
-pub(in crate::engine) fn place(model: &str) -> (PathBuf, Option<PathBuf>) {
+pub(crate) fn place(model: &str) -> (PathBuf, Option<PathBuf>) {
     match model {
         "qwen2-lora" => (generators().join("qwen2"), Some(generators().join(model))),
         model if model.contains("-q") => (generators().join(format!("{model}.gguf")), None),
@@ -95,7 +95,7 @@ fn greedy_continuations_are_those_of_transformers() {
     }
 }
 
-pub(in crate::engine) fn cosine(a: &[f32], b: &[f32]) -> f64 {
+pub(crate) fn cosine(a: &[f32], b: &[f32]) -> f64 {
     let dot = |a: &[f32], b: &[f32]| a.iter().zip(b).map(|(a, b)| f64::from(*a) * f64::from(*b)).sum::<f64>();
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }

@@ -8,8 +8,8 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fixture::{Random, load, random, read_at_once, write_json};
-use crate::engine::decoder::Decoder;
-use crate::engine::folder::Folder;
+use crate::decoder::Decoder;
+use crate::folder::Folder;
 
 #[track_caller]
 fn assert_says(error: &str, parts: &[&str]) {
@@ -141,7 +141,7 @@ fn broken_gguf_files_are_refused() {
     let path = folder.path().join("model.gguf");
     std::fs::write(&path, b"GGUF\x03\x00\x00\x00").unwrap();
     assert_says(&load(&path, None).err().unwrap().to_string(), &["model.gguf", "cannot be read as a GGUF file"]);
-    let generators = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators");
+    let generators = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators");
     let bytes = std::fs::read(generators.join("llama-q8_0.gguf")).unwrap();
     std::fs::write(&path, &bytes[..bytes.len() - 1000]).unwrap();
     assert_says(&load(&path, None).err().unwrap().to_string(), &["model.gguf", "fetch the file again"]);

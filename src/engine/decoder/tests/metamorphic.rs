@@ -1,7 +1,7 @@
 //! The same tokens give the same logits, whoever is read beside them and however they are cut.
 
 use super::fixture::{FAMILIES, assert_close, ids, random, read, read_at_once, widened};
-use crate::engine::decoder::{BLOCK_TOKENS, Decoder, StepRow, Wanted};
+use crate::decoder::{BLOCK_TOKENS, Decoder, StepRow, Wanted};
 
 /// The very same bits: every sum of a row is taken in an order of its own, whatever stands beside it.
 const NOTHING: f64 = 0.0;

@@ -1,7 +1,7 @@
 //! Tests of the decoder: on random models against plain loops, and on the golden models of `tests/fixtures/generators`.
 
-pub(in crate::engine) mod fixture;
-pub(in crate::engine) mod golden;
+pub(crate) mod fixture;
+pub(crate) mod golden;
 mod loading;
 mod metamorphic;
 mod plain;

@@ -4,14 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use crate::engine::error::EngineError;
-use crate::engine::generation::ports::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, Wanted};
-use crate::engine::generation::sampler::{choose, normaliser};
-use crate::engine::generation::scheduler::{Limits, Scheduler};
-use crate::engine::generation::sequence::{Job, Task, Weighing, Writing};
-use crate::engine::prompt::GrowingText;
-use crate::engine::request::{Answer, Finish, Prediction, Priority, Sampling};
-use crate::failure::{Failure, Poison};
+use crate::error::EngineError;
+use crate::generation::ports::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, Wanted};
+use crate::generation::sampler::{choose, normaliser};
+use crate::generation::scheduler::{Limits, Scheduler};
+use crate::generation::sequence::{Job, Task, Weighing, Writing};
+use crate::prompt::GrowingText;
+use crate::request::{Answer, Finish, Prediction, Priority, Sampling};
+use tidemill_base::failure::{Failure, Poison};
 
 /// Tokens there are: 0 ends a turn, the others stand for a letter each.
 pub(super) const TOKENS: u32 = 50;
@@ -234,11 +234,9 @@ impl Ask {
                         }
                     }
                 };
-                let tokens = likely
-                    .into_iter()
-                    .map(|(end, log_probability)| crate::engine::GeneratedToken { end, log_probability })
-                    .collect();
-                Prediction::Completion(crate::engine::Completion { text, tokens, finish })
+                let tokens =
+                    likely.into_iter().map(|(end, log_probability)| crate::GeneratedToken { end, log_probability }).collect();
+                Prediction::Completion(crate::Completion { text, tokens, finish })
             }
             What::Weigh(answers) => {
                 let score = |answer: &Vec<u32>| {

@@ -9,15 +9,15 @@ use candle_core::{DType, Device, Tensor};
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::fake::{Answers, answer};
-use crate::engine::decoder::Decoder;
-use crate::engine::folder::Folder;
-use crate::engine::generation::ports::{BLOCK_TOKENS, Decode, HostedDecoder, StepRow, Vocabulary, Wanted};
-use crate::engine::generation::sampler::normaliser;
-use crate::engine::generation::scheduler::{Limits, Scheduler};
-use crate::engine::generation::sequence::{Job, Task, Weighing, Writing};
-use crate::engine::prompt::GrowingText;
-use crate::engine::request::{Answer, Prediction, Priority, Sampling};
-use crate::engine::tensors::{Accelerator, TensorDecoder};
+use crate::decoder::Decoder;
+use crate::folder::Folder;
+use crate::generation::ports::{BLOCK_TOKENS, Decode, HostedDecoder, StepRow, Vocabulary, Wanted};
+use crate::generation::sampler::normaliser;
+use crate::generation::scheduler::{Limits, Scheduler};
+use crate::generation::sequence::{Job, Task, Weighing, Writing};
+use crate::prompt::GrowingText;
+use crate::request::{Answer, Prediction, Priority, Sampling};
+use crate::tensors::{Accelerator, TensorDecoder};
 
 const FAMILIES: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 /// The longest first: it is the one that takes the others' memory as it grows.
@@ -55,7 +55,7 @@ impl Vocabulary for Numbers {
 }
 
 fn fixtures() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators")
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators")
 }
 
 impl Tiny {

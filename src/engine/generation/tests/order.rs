@@ -1,8 +1,8 @@
 //! Who goes first, who waits, and who is told that it cannot be.
 
 use super::fake::{Answers, Ask, What, answer, audit, run, scheduler, tokens, write};
-use crate::engine::request::Priority;
-use crate::failure::{Failure, FailureClass};
+use crate::request::Priority;
+use tidemill_base::failure::{Failure, FailureClass};
 
 #[test]
 fn live_goes_before_backfill_even_where_backfill_has_the_device() {

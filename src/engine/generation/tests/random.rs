@@ -3,7 +3,7 @@
 use proptest::prelude::*;
 
 use super::fake::{Ask, Place, What, answer, audit, run, scheduler, tokens};
-use crate::engine::request::{Priority, Sampling};
+use crate::request::{Priority, Sampling};
 
 fn what() -> impl Strategy<Value = What> {
     let place = prop_oneof![

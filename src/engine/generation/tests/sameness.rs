@@ -1,7 +1,7 @@
 //! What is written depends on nothing but what was asked.
 
 use super::fake::{Ask, Place, What, answer, run, scheduler, tokens, write};
-use crate::engine::request::{Priority, Sampling};
+use crate::request::{Priority, Sampling};
 
 /// Jobs of every kind: greedy, drawn, under a schema, weighed; prompts shorter and longer than a block; some that begin alike.
 fn jobs() -> Vec<Ask> {

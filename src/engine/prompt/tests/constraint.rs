@@ -1,9 +1,9 @@
 use serde_json::{Value, json};
 
 use super::fixture::{chat, spelled};
-use crate::engine::prompt::{ChatTokenizer, Constraint, TokenMask};
-use crate::engine::schema::Schema;
-use crate::failure::FailureClass;
+use crate::prompt::{ChatTokenizer, Constraint, TokenMask};
+use crate::schema::Schema;
+use tidemill_base::failure::FailureClass;
 
 fn schema(properties: Value) -> Schema {
     let required: Vec<&String> = properties.as_object().unwrap().keys().collect();

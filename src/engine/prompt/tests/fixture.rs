@@ -4,9 +4,9 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::engine::folder::Folder;
-use crate::engine::prompt::{ChatTokenizer, Limits};
-use crate::engine::request::{Message, Role};
+use crate::folder::Folder;
+use crate::prompt::{ChatTokenizer, Limits};
+use crate::request::{Message, Role};
 
 pub(super) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
 

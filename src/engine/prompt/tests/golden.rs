@@ -7,15 +7,15 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fixture::{controls, message, spelled};
-use crate::engine::folder::Folder;
-use crate::engine::prompt::{ChatTokenizer, GrowingText, Limits, vocabulary};
-use crate::engine::request::{Message, Role};
+use crate::folder::Folder;
+use crate::prompt::{ChatTokenizer, GrowingText, Limits, vocabulary};
+use crate::request::{Message, Role};
 
 const MODELS: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
 const LIMITS: Limits = Limits { vocabulary: 512, context: 512 };
 
 fn place(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators").join(name)
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators").join(name)
 }
 
 fn load(model: &str) -> ChatTokenizer {

@@ -1,7 +1,7 @@
 mod constraint;
 mod fixture;
 mod golden;
-pub(in crate::engine) mod schemas;
+pub(crate) mod schemas;
 mod sentence;
 mod shortest;
 mod templates;

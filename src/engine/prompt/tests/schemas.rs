@@ -5,10 +5,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use super::fixture::chat;
-use crate::engine::prompt::{ChatTokenizer, TokenMask};
-use crate::engine::request::{Completion, Finish};
-use crate::engine::schema::Schema;
-use crate::failure::{Failure, FailureClass};
+use crate::prompt::{ChatTokenizer, TokenMask};
+use crate::request::{Completion, Finish};
+use crate::schema::Schema;
+use tidemill_base::failure::{Failure, FailureClass};
 
 const SCHEMAS: u64 = 500;
 const MAX_TOKENS: usize = 300;
@@ -49,7 +49,7 @@ fn value_schema(random: &mut StdRng, depth: usize) -> Value {
 }
 
 /// An object schema, nested up to three deep, with every kind of value that tasks ask for.
-pub(in crate::engine) fn form_schema(random: &mut StdRng) -> Value {
+pub(crate) fn form_schema(random: &mut StdRng) -> Value {
     let mut schema = object_schema(random, 0);
     schema["$defs"] = json!({"tree": {
         "type": "object", "properties": {"leaf": {"type": "boolean"}, "branches": {"type": "array", "items": {"$ref": "#/$defs/tree"}, "maxItems": 2}},

@@ -7,9 +7,9 @@ use candle_core::quantized::gguf_file::Value as Field;
 use serde_json::{Value, json};
 
 use super::fixture::{controls, load, message, spelled, write};
-use crate::engine::prompt::{ChatTokenizer, Limits, TokenMask};
-use crate::engine::request::Role;
-use crate::engine::schema::Schema;
+use crate::prompt::{ChatTokenizer, Limits, TokenMask};
+use crate::request::Role;
+use crate::schema::Schema;
 
 const TEMPLATE: &str = "{{ bos_token }}{% for message in messages %}{{ '[INST] ' + message.content + '[/INST]' }}{% endfor %}";
 
@@ -139,7 +139,7 @@ fn a_metaspace_tokenizer_puts_its_first_space_only_where_the_text_begins() {
     std::fs::write(folder.path().join("generation_config.json"), "{\"eos_token_id\": 2}").unwrap();
     assert!(load(folder.path()).err().unwrap().contains("different models"), "it has more tokens than the small model");
     let limits = Limits { vocabulary: 400, context: 512 };
-    let chat = ChatTokenizer::load(&mut crate::engine::folder::Folder::open("writer", folder.path()).unwrap(), limits).unwrap();
+    let chat = ChatTokenizer::load(&mut crate::folder::Folder::open("writer", folder.path()).unwrap(), limits).unwrap();
     let ids = chat.encode(&[message(Role::User, "the")]).unwrap();
     assert_eq!(spelled(&chat, &ids), " the[INST]the");
     assert_eq!(spelled(&chat, &chat.encode_text("the").unwrap()), "the");

@@ -1,8 +1,8 @@
 use serde_json::{Value, json};
 
 use super::fixture::chat;
-use crate::engine::prompt::shortest::shortest_answer;
-use crate::engine::schema::Schema;
+use crate::prompt::shortest::shortest_answer;
+use crate::schema::Schema;
 
 #[test]
 fn the_shortest_answer_has_only_what_it_must() {

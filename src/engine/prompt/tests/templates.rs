@@ -1,9 +1,9 @@
 use std::collections::BTreeMap;
 
-use crate::engine::prompt::template::{ChatTemplate, Turn};
-use crate::engine::prompt::tests::fixture::{message, with_template};
-use crate::engine::request::Role;
-use crate::failure::FailureClass;
+use crate::prompt::template::{ChatTemplate, Turn};
+use crate::prompt::tests::fixture::{message, with_template};
+use crate::request::Role;
+use tidemill_base::failure::FailureClass;
 
 /// What Hugging Face's own environment printed for the same template and one message of a user.
 fn rendered(source: &str, content: &str) -> String {

@@ -1,8 +1,8 @@
 use proptest::prelude::*;
 
 use super::fixture::{CHATML, chat, controls, load, message, spelled, tokenizer, with_template, write};
-use crate::engine::prompt::{ChatTokenizer, GrowingText};
-use crate::engine::request::Role;
+use crate::prompt::{ChatTokenizer, GrowingText};
+use crate::request::Role;
 
 fn encoded(chat: &ChatTokenizer, content: &str) -> Vec<u32> {
     chat.encode(&[message(Role::System, "Be brief."), message(Role::User, content)]).unwrap()

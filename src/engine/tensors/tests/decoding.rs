@@ -5,13 +5,13 @@ use std::sync::Arc;
 use candle_core::DType;
 
 use super::fixture::{assert_golden, assert_near_golden, cpu, golden, greedy, random, read, read_at_once};
-use crate::engine::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, widened};
-use crate::engine::decoder::tests::golden::{Golden, PROMPTS};
-use crate::engine::decoder::{Logits, StepRow, Wanted};
-use crate::engine::generation::{Decode, HostedDecoder};
-use crate::engine::tensors::cache::TensorCache;
-use crate::engine::tensors::memory::out_of_memory;
-use crate::engine::tensors::{Accelerator, TensorDecoder};
+use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, widened};
+use crate::decoder::tests::golden::{Golden, PROMPTS};
+use crate::decoder::{Logits, StepRow, Wanted};
+use crate::generation::{Decode, HostedDecoder};
+use crate::tensors::cache::TensorCache;
+use crate::tensors::memory::out_of_memory;
+use crate::tensors::{Accelerator, TensorDecoder};
 
 /// Products of other shapes add up in another order.
 const ROUNDING: f64 = 1e-5;

@@ -8,15 +8,15 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::fixture::cpu;
-use crate::engine::batch::TokenBatch;
-use crate::engine::decoder::tests::golden::cosine;
-use crate::engine::encoder::{Encode, Encoder};
-use crate::engine::folder::Folder;
-use crate::engine::queue::Waiting;
-use crate::engine::tensors::memory::out_of_memory;
-use crate::engine::tensors::{Accelerator, TensorEncoder};
-use crate::engine::tests::fixture::{Tiny, bert, xlm_roberta};
-use crate::engine::weights::Weights;
+use crate::batch::TokenBatch;
+use crate::decoder::tests::golden::cosine;
+use crate::encoder::{Encode, Encoder};
+use crate::folder::Folder;
+use crate::queue::Waiting;
+use crate::tensors::memory::out_of_memory;
+use crate::tensors::{Accelerator, TensorEncoder};
+use crate::tests::fixture::{Tiny, bert, xlm_roberta};
+use crate::weights::Weights;
 
 /// Sequences of every length up to `longest`, and some of them more than once.
 pub(super) fn batch(longest: usize, vocabulary: u32) -> TokenBatch {
@@ -80,7 +80,7 @@ fn rows_are_those_of_the_cpu_s_kernels() {
 
 #[test]
 fn rows_of_stored_models_are_those_of_the_cpu_s_kernels() {
-    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models");
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models");
     for model in ["tiny-bert-classifier", "tiny-xlm-roberta", "tiny-xlm-roberta-classifier"] {
         assert_alike(model, &folder.join(model), &cpu(), 0.99999);
     }

@@ -5,13 +5,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::fixture::cpu;
-use crate::config::{ComputeDevice, EngineConfig, ModelConfig};
-use crate::engine::tensors::Accelerator;
-use crate::engine::tests::fixture::bert;
-use crate::engine::{
-    Answer, Chunking, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Score, Tuning, Work,
-};
-use crate::failure::Failure;
+use crate::tensors::Accelerator;
+use crate::tests::fixture::bert;
+use crate::{Answer, Chunking, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Score, Tuning, Work};
+use tidemill_base::config::{ComputeDevice, EngineConfig, ModelConfig};
+use tidemill_base::failure::Failure;
 
 fn prompt(text: &str) -> Prompt {
     Prompt { messages: vec![Message { role: Role::User, content: text.into() }], group: "task".into() }
@@ -20,7 +18,7 @@ fn prompt(text: &str) -> Prompt {
 /// An encoder and a generator, asked for all that they can do.
 async fn answers(accelerator: Option<Accelerator>) -> Vec<Result<Answer, Failure>> {
     let encoder = bert().write();
-    let writer = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/generators/qwen2");
+    let writer = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators/qwen2");
     let models = BTreeMap::from([
         ("encoder".to_owned(), ModelConfig::local(encoder.path())),
         ("writer".to_owned(), ModelConfig::local(&writer)),

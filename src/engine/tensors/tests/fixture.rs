@@ -5,13 +5,13 @@ use std::sync::Arc;
 
 use candle_core::DType;
 
-use crate::engine::decoder::tests::fixture::{Random, assert_close, widened};
-use crate::engine::decoder::tests::golden::{self, Golden, PROMPTS, cosine};
-use crate::engine::decoder::{BLOCK_TOKENS, StepRow, Wanted};
-use crate::engine::folder::Folder;
-use crate::engine::generation::{Decode, HostedDecoder};
-use crate::engine::tensors::cache::TensorCache;
-use crate::engine::tensors::{Accelerator, TensorDecoder};
+use crate::decoder::tests::fixture::{Random, assert_close, widened};
+use crate::decoder::tests::golden::{self, Golden, PROMPTS, cosine};
+use crate::decoder::{BLOCK_TOKENS, StepRow, Wanted};
+use crate::folder::Folder;
+use crate::generation::{Decode, HostedDecoder};
+use crate::tensors::cache::TensorCache;
+use crate::tensors::{Accelerator, TensorDecoder};
 
 /// Where the tests compute: exactly enough to be compared with other implementations.
 pub(super) fn cpu() -> Accelerator {

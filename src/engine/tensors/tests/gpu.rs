@@ -5,12 +5,12 @@ use candle_core::{DType, Tensor};
 
 use super::encoding::{self, models};
 use super::fixture::{assert_golden, assert_near_golden, golden, greedy, random, read, read_at_once};
-use crate::config::ComputeDevice;
-use crate::engine::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, widened};
-use crate::engine::decoder::tests::golden::{Golden, PROMPTS, cosine};
-use crate::engine::generation::HostedDecoder;
-use crate::engine::tensors::Accelerator;
-use crate::engine::tensors::memory::within_memory;
+use crate::decoder::tests::fixture::{FAMILIES, Random, assert_close, ids, random as of_family, widened};
+use crate::decoder::tests::golden::{Golden, PROMPTS, cosine};
+use crate::generation::HostedDecoder;
+use crate::tensors::Accelerator;
+use crate::tensors::memory::within_memory;
+use tidemill_base::config::ComputeDevice;
 
 fn gpu(dtype: DType) -> Accelerator {
     let opened = Accelerator::open(ComputeDevice::Cuda(0));

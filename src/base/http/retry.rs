@@ -1,0 +1,160 @@
+//! When to ask a server again, and how long to wait before.
+//!
+//! | what comes back | what follows |
+//! |---|---|
+//! | no connection, no answer in time, a broken body, 408, 425, 429, 5xx | asked again after a wait; in the end a pause of the stream |
+//! | 401, 402, 403, 404, 405, 407, 410, a redirect | a pause of the stream: the settings are at fault, for every document alike |
+//! | any other 4xx, a refusal, a filtered answer | a dead letter: this document is at fault |
+
+use std::hash::{BuildHasher, RandomState};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use reqwest::StatusCode;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+use tokio::time::Instant;
+
+/// How patient to be with a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Patience {
+    /// Times that a request is sent at most.
+    pub attempts: u32,
+    /// The wait before the second attempt; it doubles with every further one.
+    pub first_wait: Duration,
+    /// The longest wait between attempts, and the longest that a server may ask for.
+    pub longest_wait: Duration,
+    /// Time that all attempts and waits may take together.
+    pub total: Duration,
+}
+
+impl Patience {
+    /// For calls of at most `timeout` each: together they stay well below the time after which a batch in flight ends the process.
+    pub fn new(timeout: Duration) -> Self {
+        Self { attempts: 5, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(30), total: 3 * timeout }
+    }
+
+    /// The wait after the failed attempt number `attempt`, counted from 1. None where the server asks for more than is allowed.
+    pub fn wait(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
+        if let Some(asked) = asked {
+            return (asked <= self.longest_wait).then_some(asked);
+        }
+        let doubled = self.first_wait.saturating_mul(1_u32.checked_shl(attempt - 1).unwrap_or(u32::MAX));
+        // Between half and all of it, so that those who failed together do not come back together.
+        let share = 0.5 + RandomState::new().hash_one(attempt) as f64 / u64::MAX as f64 / 2.0;
+        Some(doubled.min(self.longest_wait).mul_f64(share))
+    }
+}
+
+/// Whose fault a status is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Verdict {
+    /// Nobody's: it is the answer.
+    Answer,
+    /// The server's, for now.
+    Again,
+    /// The operator's.
+    Settings,
+    /// The request's.
+    Request,
+}
+
+impl Verdict {
+    /// By the table above.
+    pub fn of(status: StatusCode) -> Self {
+        match status.as_u16() {
+            200..=299 => Self::Answer,
+            408 | 425 | 429 => Self::Again,
+            401 | 402 | 403 | 404 | 405 | 407 | 410 => Self::Settings,
+            400..=499 => Self::Request,
+            300..=399 => Self::Settings,
+            _ => Self::Again,
+        }
+    }
+}
+
+/// How long the server asks to be left alone: in seconds, or until a date. A date in the past asks for nothing.
+pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let until = jiff::fmt::rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(until.duration_since(now)).unwrap_or(Duration::ZERO))
+}
+
+/// Where all calls to one server wait while it asks to be left alone.
+#[derive(Debug, Default)]
+pub struct Gate {
+    until: Mutex<Option<Instant>>,
+}
+
+impl Gate {
+    /// Lets nobody pass for so long.
+    pub fn close(&self, wait: Duration) {
+        let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = Instant::now() + wait;
+        *until = Some(until.map_or(new, |old| old.max(new)));
+    }
+
+    /// Waits until the gate is open.
+    pub async fn pass(&self) {
+        loop {
+            let until = *self.until.lock().unwrap_or_else(PoisonError::into_inner);
+            match until.filter(|until| *until > Instant::now()) {
+                Some(until) => tokio::time::sleep_until(until).await,
+                None => return,
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(text: &str) -> HeaderMap {
+        HeaderMap::from_iter([(RETRY_AFTER, text.parse().unwrap())])
+    }
+
+    #[test]
+    fn retry_after_is_read_as_seconds_and_as_a_date() {
+        let now: jiff::Timestamp = "1994-11-06T08:49:07Z".parse().unwrap();
+        assert_eq!(retry_after(&headers("7"), now), Some(Duration::from_secs(7)));
+        assert_eq!(retry_after(&headers("0.5"), now), Some(Duration::from_millis(500)));
+        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:49:37 GMT"), now), Some(Duration::from_secs(30)));
+        assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:00:00 GMT"), now), Some(Duration::ZERO), "long past");
+        for text in ["soon", "-3", "NaN", "1e400", ""] {
+            assert_eq!(retry_after(&headers(text), now), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn waits_double_with_jitter_and_never_pass_the_bound() {
+        let patience = Patience { longest_wait: Duration::from_secs(4), ..Patience::new(Duration::from_secs(60)) };
+        for (attempt, most) in [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 4.0), (99, 4.0)] {
+            let wait = patience.wait(attempt, None).unwrap().as_secs_f64();
+            assert!((most / 2.0..=most).contains(&wait), "attempt {attempt} waits {wait} s");
+        }
+        assert_eq!(patience.wait(1, Some(Duration::from_secs(3))), Some(Duration::from_secs(3)));
+        assert_eq!(patience.wait(1, Some(Duration::from_secs(5))), None, "more than we wait");
+    }
+
+    #[test]
+    fn every_status_is_somebodys_fault() {
+        let verdict = |status: u16| Verdict::of(StatusCode::from_u16(status).unwrap());
+        for (status, expected) in [
+            (200, Verdict::Answer),
+            (307, Verdict::Settings),
+            (400, Verdict::Request),
+            (401, Verdict::Settings),
+            (404, Verdict::Settings),
+            (413, Verdict::Request),
+            (422, Verdict::Request),
+            (429, Verdict::Again),
+            (500, Verdict::Again),
+            (529, Verdict::Again),
+        ] {
+            assert_eq!(verdict(status), expected, "{status}");
+        }
+    }
+}

@@ -1,0 +1,313 @@
+//! The model host: models in memory, token batches, and the threads that compute.
+//!
+//! ```text
+//! run() ─ tokenize (blocking threads) ─ Plan: distinct work ─┬ Queue: bounded by tokens ─────── TokenBatch ─┬ a device's thread
+//!   ▲                                                        ├ Job ─ Dispatch ─ Scheduler of a generator ───┘      │
+//!   │                                                        └ RemoteModel: a server ────────────────────┐         │
+//!   └──────────────────────── answers in the order of the requests ◀───── rows, completions, scores ─────┴─────────┘
+//! ```
+//!
+//! Models compute on the cores of this machine with the arithmetic of `kernels`, or with candle's tensors on a GPU: `tensors` has the same
+//! forward passes for that. Several devices take batches from one queue, and jobs are dispatched among them. Async code never touches a
+//! model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`; to add a decoder: one arm in `decoder/config.rs`, and
+//! what is new about it in the two forward passes.
+
+mod batch;
+mod budget;
+mod decoder;
+mod device;
+mod dispatch;
+mod encoder;
+mod error;
+mod folder;
+mod generation;
+pub mod hub;
+mod model;
+mod plan;
+mod prompt;
+mod queue;
+mod remote;
+mod request;
+mod room;
+mod schema;
+mod start;
+mod tensors;
+mod tokens;
+mod watch;
+mod weights;
+mod wordpiece;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use futures::future::try_join_all;
+use tokio::sync::mpsc;
+
+pub use budget::Tuning;
+pub use device::EngineStats;
+pub use error::EngineError;
+pub use model::{ModelInfo, ModelKind};
+pub use request::{
+    Answer, Chunking, Completion, EncodedChunk, EncodedText, Finish, Generate, GeneratedToken, Message, Prediction, Priority,
+    Prompt, Request, Role, Sampling, Score, Work,
+};
+pub use schema::Schema;
+pub use watch::Idle;
+
+use batch::Row;
+use device::DeviceState;
+use dispatch::Dispatch;
+use generation::Prepared;
+use model::{Host, Model};
+use plan::{Plan, Results};
+use queue::{Part, Queue, Waiting};
+use room::{Room, Turns};
+use tidemill_base::failure::{Component, Failure, FailureClass, Poison, Transient};
+use tidemill_base::outcome::Span;
+use watch::{Preparing, Watch};
+
+/// The model host. A clone is another handle on the same models; the last one dropped stops the threads.
+#[derive(Clone)]
+pub struct Engine {
+    inner: Arc<Inner>,
+    priority: Priority,
+}
+
+struct Inner {
+    /// As the first device has them; their tokenizers serve all devices.
+    models: Arc<[Model]>,
+    queue: Arc<Queue>,
+    watch: Arc<Watch>,
+    devices: Vec<Arc<DeviceState>>,
+    dispatch: Dispatch,
+    /// For encoders.
+    room: Room,
+    turns: Turns,
+    /// For generators.
+    job_room: Room,
+    /// Tokens of a batch of each model.
+    budgets: Vec<usize>,
+    /// What they are where nothing is known.
+    usual: usize,
+}
+
+impl Engine {
+    /// A handle on the same models whose requests have another priority.
+    #[must_use]
+    pub fn with_priority(&self, priority: Priority) -> Self {
+        Self { inner: self.inner.clone(), priority }
+    }
+
+    /// The model that pipelines call `name`.
+    pub fn model(&self, name: &str) -> Option<&ModelInfo> {
+        self.models().find(|info| &*info.name == name)
+    }
+
+    /// Every model, by name.
+    pub fn models(&self) -> impl Iterator<Item = &ModelInfo> {
+        self.inner.models.iter().map(|model| &model.info)
+    }
+
+    /// Tokens of a batch of the encoder that pipelines call `name`; none where there is no such model.
+    pub fn batch_tokens(&self, name: &str) -> Option<usize> {
+        self.index(name).ok().map(|index| self.inner.budgets[index])
+    }
+
+    /// The budgets of which a start measures which one is best, the smallest first.
+    pub fn batch_tokens_measured(&self) -> Vec<usize> {
+        budget::candidates(self.inner.usual)
+    }
+
+    /// Whether all devices compute; the first that does not and why. Work for a device that is out of order would wait in vain, and only
+    /// a new process has a new one: so one is enough for the engine to be out of order.
+    pub fn health(&self) -> Result<(), Transient> {
+        self.inner.devices.iter().try_for_each(|device| device.health())
+    }
+
+    /// What the devices have done since the engine started, all together.
+    pub fn stats(&self) -> EngineStats {
+        let devices = self.inner.devices.iter().enumerate();
+        devices.map(|(place, device)| device.stats(self.inner.watch.spent(place))).sum()
+    }
+
+    /// Does the work: one answer or failure a request, in order. Fails as a whole where the device or a server is out of order.
+    ///
+    /// Sequences of concurrent calls share batches and steps. What is equal within a call is computed once.
+    pub async fn run(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        self.health()?;
+        let preparing = self.inner.watch.preparing();
+        let models = self.inner.models.clone();
+        let mut plan = blocking(move || Plan::make(&models, &requests)).await?;
+        let answers = plan.take_answers();
+        let (rows, generated, remote) = futures::try_join!(
+            self.rows(&plan.sequences, preparing.clone()),
+            self.generate(plan.jobs, preparing),
+            self.ask(&plan.remote)
+        )?;
+        Ok(answers.finish(&Results { rows, generated, remote }))
+    }
+
+    /// Tokens of each text as the model's tokenizer counts them: special tokens not counted, nothing cut off. Estimated for a server.
+    pub async fn count_tokens(&self, model: &str, texts: Vec<Arc<str>>) -> Result<Vec<usize>, Failure> {
+        let (models, index) = (self.inner.models.clone(), self.index(model)?);
+        blocking(move || texts.iter().map(|text| models[index].count(text)).collect()).await?
+    }
+
+    /// What counts and cuts texts as the model's tokenizer does, on the caller's thread.
+    pub fn splitter(&self, model: &str) -> Option<Splitter> {
+        let index = self.index(model).ok()?;
+        Some(Splitter { models: self.inner.models.clone(), index })
+    }
+
+    /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
+    ///
+    /// # Errors
+    /// One sentence where they cannot.
+    pub fn check_schema(&self, model: &str, schema: &Schema, max_tokens: usize) -> Result<(), String> {
+        let index = self.index(model).map_err(|failure| failure.to_string())?;
+        self.inner.models[index].check_schema(schema, max_tokens)
+    }
+
+    fn index(&self, model: &str) -> Result<usize, Failure> {
+        self.inner.models.iter().position(|m| &*m.info.name == model).ok_or_else(|| {
+            Failure::poison(FailureClass::Model, format!("there is no model {model:?}; name one of the configuration's models"))
+        })
+    }
+
+    /// Hands the jobs to the devices and waits for what comes of them.
+    async fn generate(
+        &self,
+        jobs: Vec<(usize, Prepared)>,
+        preparing: Preparing,
+    ) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        let (reply, mut replies) = mpsc::unbounded_channel();
+        let mut answers: Vec<Option<Result<Answer, Failure>>> = vec![None; jobs.len()];
+        let mut loads = Vec::with_capacity(jobs.len());
+        for (index, (model, prepared)) in jobs.into_iter().enumerate() {
+            let tokens = prepared.weight();
+            let room = self.inner.job_room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?;
+            // Before a device is chosen, what is done already has to be off its account.
+            while let Ok((index, answer)) = replies.try_recv() {
+                answers[index] = Some(answer);
+                loads[index] = None;
+            }
+            let job = prepared.into_job(self.priority, index, reply.clone(), room);
+            let load = self.inner.dispatch.send(model, tokens, job).ok_or_else(|| self.stopped())?;
+            loads.push(Some(load));
+        }
+        drop((reply, preparing));
+        while let Some((index, answer)) = replies.recv().await {
+            answers[index] = Some(answer);
+            loads[index] = None;
+        }
+        // A job that was dropped on the way leaves a hole: the device has stopped.
+        answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
+    }
+
+    /// Asks the servers. The first that is out of order ends the call: the others would only wait for the same.
+    async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+        let ask = async |(index, request): &(usize, Request)| {
+            let answer = match &self.inner.models[*index].host {
+                Host::Remote(remote) => remote.answer(request).await,
+                Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
+            };
+            match answer {
+                Err(Failure::Transient(transient)) => Err(transient),
+                answer => Ok(answer),
+            }
+        };
+        try_join_all(requests.iter().map(ask)).await
+    }
+
+    /// Queues the sequences and waits for their rows.
+    async fn rows(&self, sequences: &[(usize, Arc<[u32]>)], preparing: Preparing) -> Result<Vec<Result<Row, Poison>>, Transient> {
+        let inner = &*self.inner;
+        let (reply, mut replies) = mpsc::unbounded_channel();
+        let mut indexed: Vec<usize> = (0..sequences.len()).collect();
+        // By model, then the longest first, so that a batch's parts come out even.
+        indexed.sort_by_key(|i| (sequences[*i].0, std::cmp::Reverse(sequences[*i].1.len())));
+        let mut rest = indexed.as_slice();
+        let mut turn = None;
+        while let Some(first) = rest.first() {
+            let model = sequences[*first].0;
+            if turn.as_ref().is_none_or(|(of, _)| *of != model) {
+                let all = sequences.iter().filter(|sequence| sequence.0 == model).map(|sequence| sequence.1.len()).sum();
+                let is_small = queue::is_small(all, inner.budgets[model]);
+                turn = Some((model, if is_small { None } else { Some(inner.turns.wait(self.priority, model).await) }));
+            }
+            let (mut count, mut tokens) = (0, 0);
+            // Room is asked for by the batch, so that callers with little to do slip in between.
+            while let Some(index) = rest.get(count).filter(|i| sequences[**i].0 == model && tokens < inner.budgets[model]) {
+                tokens += sequences[*index].1.len();
+                count += 1;
+            }
+            let room = Arc::new(inner.room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
+            let wait = |index: &usize| Waiting {
+                ids: sequences[*index].1.clone(),
+                index: *index,
+                reply: reply.clone(),
+                room: room.clone(),
+            };
+            inner.queue.push(Part { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
+            rest = &rest[count..];
+        }
+        drop((reply, preparing, turn));
+        let mut rows: Vec<Option<Result<Row, Poison>>> = vec![None; sequences.len()];
+        while let Some((index, row)) = replies.recv().await {
+            rows[index] = Some(row);
+        }
+        // A batch that was dropped on the way leaves holes: the device has stopped.
+        rows.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
+    }
+
+    fn stopped(&self) -> Transient {
+        let reason = "the devices' threads stopped; restart the process".to_owned();
+        self.health().err().unwrap_or(Transient { component: Component::Model, reason })
+    }
+}
+
+/// Counts and cuts texts as one model's tokenizer does; by estimate for a server.
+#[derive(Clone)]
+pub struct Splitter {
+    models: Arc<[Model]>,
+    index: usize,
+}
+
+impl Splitter {
+    /// Tokens of the text, special tokens not counted.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn count(&self, text: &str) -> Result<usize, Failure> {
+        self.models[self.index].count(text)
+    }
+
+    /// Pieces of the text of at most `tokens` tokens, neighbours sharing `overlap` of them; at least one.
+    ///
+    /// # Errors
+    /// Where the text cannot be tokenized.
+    pub fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
+        self.models[self.index].split(text, tokens, overlap)
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        self.queue.close();
+    }
+}
+
+impl std::fmt::Debug for Engine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Engine").field("models", &self.models().collect::<Vec<_>>()).finish_non_exhaustive()
+    }
+}
+
+/// Runs work that takes long on a thread of its own.
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Transient> {
+    tokio::task::spawn_blocking(work)
+        .await
+        .map_err(|e| Transient { component: Component::Model, reason: format!("tokenization stopped: {e}") })
+}

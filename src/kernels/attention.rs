@@ -1,0 +1,139 @@
+//! Attention of one sequence over itself.
+
+mod half;
+
+use multiversion::multiversion;
+
+use super::activation::exp;
+use super::product::{Matrix, Rows, multiply};
+
+pub use half::{HalfSpace, attend_half};
+
+/// The shape of a sequence's attention.
+#[derive(Debug, Clone, Copy)]
+pub struct AttentionShape {
+    /// Heads.
+    pub heads: usize,
+    /// Components of a head.
+    pub width: usize,
+}
+
+/// Rows of scores are padded to whole vectors of this length, so that no element is handled alone.
+pub(super) const LANES: usize = 16;
+
+/// Scores that are held at once: queries beyond that are taken in turns, so that memory grows with the sequence, not with its square.
+const SCORES: usize = 64 << 10;
+
+/// `context = softmax(Q·Kᵀ / √width) · V` of one sequence, head by head.
+///
+/// A row of `qkv` holds query, key and value of one token, each of `heads * width` components; a row of `context` holds the heads'
+/// results side by side. `scores` is grown as needed and keeps its memory between calls.
+pub fn attend(shape: AttentionShape, qkv: &[f32], context: &mut [f32], scores: &mut Vec<f32>) {
+    let AttentionShape { heads, width } = shape;
+    let hidden = heads * width;
+    let tokens = context.len() / hidden;
+    let padded = tokens.next_multiple_of(LANES);
+    let queries = (SCORES / padded).clamp(1, tokens);
+    if scores.len() < queries * padded {
+        scores.resize(queries * padded, 0.0);
+    }
+    let scale = 1.0 / (width as f32).sqrt();
+    for head in (0..hidden).step_by(width) {
+        let keys = Matrix::columns(&qkv[hidden + head..], tokens, width, 3 * hidden);
+        let values = Matrix::rows(&qkv[2 * hidden + head..], tokens, width, 3 * hidden);
+        for first in (0..tokens).step_by(queries) {
+            let count = queries.min(tokens - first);
+            let query = Matrix::rows(&qkv[first * 3 * hidden + head..], count, width, 3 * hidden);
+            let scores = &mut scores[..count * padded];
+            multiply(query, keys, scale, Rows { values: scores, row_step: padded });
+            softmax(scores, tokens);
+            let weights = Matrix::rows(scores, count, tokens, padded);
+            multiply(weights, values, 1.0, Rows { values: &mut context[first * hidden + head..], row_step: hidden });
+        }
+    }
+}
+
+/// Softmax of the first `columns` values of each row; the rest of a row, up to a whole vector, is overwritten.
+#[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
+fn softmax(scores: &mut [f32], columns: usize) {
+    for row in scores.chunks_exact_mut(columns.next_multiple_of(LANES)) {
+        row[columns..].fill(f32::NEG_INFINITY);
+        let mut most = [f32::NEG_INFINITY; LANES];
+        for chunk in row.as_chunks::<LANES>().0 {
+            for (most, value) in most.iter_mut().zip(chunk) {
+                *most = if *value > *most { *value } else { *most };
+            }
+        }
+        let most = reduce(most, |a, b| if b > a { b } else { a });
+        let mut sums = [0.0_f32; LANES];
+        for chunk in row.as_chunks_mut::<LANES>().0 {
+            for (sum, value) in sums.iter_mut().zip(chunk) {
+                *value = exp(*value - most);
+                *sum += *value;
+            }
+        }
+        let factor = 1.0 / reduce(sums, |a, b| a + b);
+        for value in row {
+            *value *= factor;
+        }
+    }
+}
+
+/// Joins lanes in halves: one after the other would take longer than all the rest of a short row.
+#[inline(always)]
+pub(super) fn reduce(mut lanes: [f32; LANES], join: impl Fn(f32, f32) -> f32) -> f32 {
+    const { assert!(LANES == 16) };
+    for i in 0..8 {
+        lanes[i] = join(lanes[i], lanes[i + 8]);
+    }
+    for i in 0..4 {
+        lanes[i] = join(lanes[i], lanes[i + 4]);
+    }
+    join(join(lanes[0], lanes[2]), join(lanes[1], lanes[3]))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn softmax_rows_sum_to_one_whatever_their_length_and_size() {
+        for columns in [1_usize, 3, 16, 17, 100] {
+            let padded = columns.next_multiple_of(LANES);
+            let score = |i: usize, row: usize| (i * 7 % 13) as f32 * [1.0, 50.0, -1e4][row];
+            let mut scores: Vec<f32> =
+                (0..3 * padded).map(|i| if i % padded < columns { score(i % padded, i / padded) } else { f32::NAN }).collect();
+            softmax(&mut scores, columns);
+            for (row, got) in scores.chunks_exact(padded).enumerate() {
+                let most = (0..columns).map(|i| f64::from(score(i, row))).fold(f64::NEG_INFINITY, f64::max);
+                let exact: Vec<f64> = (0..columns).map(|i| (f64::from(score(i, row)) - most).exp()).collect();
+                let sum: f64 = exact.iter().sum();
+                for (i, exact) in exact.iter().enumerate() {
+                    let error = (f64::from(got[i]) - exact / sum).abs();
+                    assert!(error < 1e-6, "column {i} of {columns} in row {row}: off by {error:e}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn queries_taken_in_turns_give_the_same_context() {
+        let (shape, tokens) = (AttentionShape { heads: 2, width: 3 }, 700);
+        let qkv: Vec<f32> = (0..tokens * 18).map(|i| (i * 31 % 17) as f32 / 17.0 - 0.5).collect();
+        let mut context = vec![0.0; tokens * 6];
+        attend(shape, &qkv, &mut context, &mut Vec::new());
+        for (token, head) in [(0, 0), (91, 1), (350, 0), (699, 1)] {
+            let part = |token: usize, kind: usize| &qkv[token * 18 + kind * 6 + head * 3..][..3];
+            let dot = |other: usize| {
+                part(token, 0).iter().zip(part(other, 1)).map(|(a, b)| f64::from(a * b)).sum::<f64>() / 3_f64.sqrt()
+            };
+            let weights: Vec<f64> = (0..tokens).map(|other| dot(other).exp()).collect();
+            let sum: f64 = weights.iter().sum();
+            for component in 0..3 {
+                let exact: f64 = (0..tokens).map(|other| weights[other] / sum * f64::from(part(other, 2)[component])).sum();
+                let got = f64::from(context[token * 6 + head * 3 + component]);
+                assert!((got - exact).abs() < 1e-5, "token {token}, head {head}: expected {exact}, got {got}");
+            }
+        }
+    }
+}

@@ -1,0 +1,204 @@
+//! Every line of SQL. The rest of the house speaks of claims, batches and hits; only this room knows the tables.
+
+mod audit;
+mod commit;
+mod dead_letters;
+mod documents;
+mod editorial;
+mod embedding_sets;
+mod embeddings;
+mod explain;
+mod figures;
+mod files;
+mod interactions;
+mod isolation;
+mod jobs;
+mod known;
+mod leads;
+mod outbox;
+mod positions;
+mod prompts;
+mod recommend;
+mod schedules;
+mod search;
+mod statistics;
+mod stops;
+mod submission;
+mod tenants;
+mod tokens;
+mod transaction;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
+use sqlx::{Connection, PgConnection, PgPool};
+use tokio::time::timeout;
+
+use search::Crowds;
+use tidemill_base::config::DatabaseConfig;
+use tidemill_base::failure::{Component, Transient};
+
+pub use commit::{CommitError, Ledgered};
+pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
+pub use documents::DocumentSource;
+pub use editorial::{
+    Approval, CopyDraft, CopyFilter, CopyOrigin, CopyPlace, CopyRow, CopyRows, CopyState, CopyVersion, Decision, NewEdit,
+    PublishedCopy, Refused,
+};
+pub use explain::{Computed, DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
+pub use figures::{DayFigures, WorkCounts};
+pub use files::StagedFile;
+pub use interactions::Deed;
+pub use isolation::{Attempts, Doubt};
+pub use jobs::{
+    ForemanLease, JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, LocalLease, NewJob, NewUnit, Submitted, UnitEnd,
+    UnitFault, UnitRow, ledger_topic,
+};
+pub use known::KnownVersion;
+pub use leads::{
+    AccountFacts, AccountTopic, Attempt, DeliveryFacts, LeadFacts, LeadFilter, LeadOrder, LeadPlace, LeadRow, LeadSubmission,
+    LeadText, Verdict, WaitingDelivery,
+};
+pub use outbox::{OutboxEvent, RelayLease};
+pub use positions::{Gap, PositionRow, Skip, SkipError};
+pub use recommend::{NeighbourQuery, Neighbourhood, Shown};
+pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
+pub use search::{
+    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, HitLabel, Passage,
+    QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, Standing,
+};
+pub use statistics::{DocumentGlance, PipelineStatistics};
+pub use stops::{PipelineState, Stop};
+pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
+pub use tenants::{Enrolled, Reader};
+pub use tokens::{NewToken, TokenRow};
+
+/// A handle to the ledger's database. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Store {
+    pool: PgPool,
+    /// How long a statement or a transaction may take before the database counts as gone.
+    deadline: Duration,
+    crowds: Crowds,
+}
+
+/// Connections of one process unless the configuration says otherwise: a handful of partitions commit at once.
+const DEFAULT_CONNECTIONS: u32 = 10;
+
+/// Longest a statement of the walk may run by the server's clock: it ends what takes too long, and says so.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Longest that we wait for what the server should have ended by itself: one that is frozen, or behind a network that swallows
+/// everything, ends nothing, and its sockets stay open.
+const DEADLINE: Duration = Duration::from_secs(90);
+
+/// How long a connection that was alive is taken to be so still.
+const RECENT: Duration = Duration::from_secs(1);
+
+/// Longest that a sign of life may take. `/readyz` says within two of these that the database is gone.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(10);
+
+impl Store {
+    /// Prepares a pool; connections are made when first needed, so that a database that is down delays and does not kill.
+    ///
+    /// # Errors
+    /// Where there is no URL, the URL cannot be read, or it is not a Postgres URL. Secrets are not repeated in the message.
+    pub fn connect(config: &DatabaseConfig) -> Result<Self> {
+        let url = match (&config.url, &config.url_file) {
+            (Some(url), None) => url.clone(),
+            (None, Some(file)) => read_secret(file)?,
+            (Some(_), Some(_)) => bail!("database.url and database.url_file are both set: keep one"),
+            (None, None) => bail!("no database is configured: set database.url_file, or TIDEMILL_DATABASE__URL"),
+        };
+        let options: PgConnectOptions =
+            url.parse().ok().context("the database URL is not of the form postgres://user:password@host:port/name")?;
+        let deadline = config.deadline_seconds.map_or(DEADLINE, Duration::from_secs);
+        let statement_timeout = format!("{}s", deadline.min(STATEMENT_TIMEOUT).as_secs());
+        let options = options.application_name("tidemill").options([
+            ("statement_timeout", statement_timeout.as_str()),
+            ("lock_timeout", "20s"),
+            ("idle_in_transaction_session_timeout", "60s"),
+            // A client that the network swallowed holds its locks until the server notices.
+            ("tcp_keepalives_idle", "30"),
+            ("tcp_keepalives_interval", "10"),
+            ("tcp_keepalives_count", "3"),
+            ("tcp_user_timeout", "60000"),
+        ]);
+        let pool = PgPoolOptions::new()
+            .max_connections(config.max_connections.unwrap_or(DEFAULT_CONNECTIONS))
+            .acquire_timeout(Duration::from_secs(5))
+            // Under load each connection is used again within milliseconds of being found alive.
+            .test_before_acquire(false)
+            .before_acquire(|connection, last| Box::pin(async move { Ok(last.idle_for < RECENT || is_alive(connection).await?) }))
+            // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
+            .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
+            .connect_lazy_with(options);
+        Ok(Self { pool, deadline, crowds: Crowds::default() })
+    }
+
+    /// Brings the schema up to date. Safe to call from several processes at once.
+    ///
+    /// # Errors
+    /// Where the database cannot be reached or a migration fails.
+    pub async fn migrate(&self) -> Result<()> {
+        sqlx::migrate!("../../migrations").run(&self.pool).await.context("cannot bring the database schema up to date")
+    }
+
+    /// Asks the database for a sign of life.
+    ///
+    /// # Errors
+    /// Where there is none.
+    pub async fn ping(&self) -> Result<(), Transient> {
+        sqlx::query_scalar!("SELECT 1").fetch_one(&self.pool).in_time(SIGN_OF_LIFE.min(self.deadline)).await.map(drop)
+    }
+
+    /// Closes every connection, as far as the database answers.
+    pub async fn close(&self) {
+        if timeout(SIGN_OF_LIFE, self.pool.close()).await.is_err() {
+            tracing::debug!("the database did not let every connection go");
+        }
+    }
+
+    fn silent(&self) -> Transient {
+        silent(self.deadline)
+    }
+}
+
+/// Statements that are given up where the database does not answer. Not for one inside a transaction: there, the connection goes too.
+pub(crate) trait InTime<T>: Future<Output = sqlx::Result<T>> + Send + Sized {
+    /// Waits for the answer for at most `deadline`.
+    fn in_time(self, deadline: Duration) -> impl Future<Output = Result<T, Transient>> + Send {
+        async move {
+            match timeout(deadline, self).await {
+                Ok(answer) => answer.map_err(unavailable),
+                Err(_) => Err(silent(deadline)),
+            }
+        }
+    }
+}
+
+impl<T, F: Future<Output = sqlx::Result<T>> + Send> InTime<T> for F {}
+
+fn silent(deadline: Duration) -> Transient {
+    Transient { component: Component::Database, reason: format!("no answer within {} s", deadline.as_secs()) }
+}
+
+/// An error makes the pool close the connection without a word to the server.
+async fn is_alive(connection: &mut PgConnection) -> sqlx::Result<bool> {
+    match timeout(SIGN_OF_LIFE, connection.ping()).await {
+        Ok(answer) => answer.map(|()| true),
+        Err(_) => Err(sqlx::Error::Io(std::io::ErrorKind::TimedOut.into())),
+    }
+}
+
+fn read_secret(file: &Path) -> Result<String> {
+    let text = std::fs::read_to_string(file).with_context(|| format!("cannot read database.url_file {}", file.display()))?;
+    Ok(text.trim().to_owned())
+}
+
+/// Every error of the walk's own statements is the world's fault: rows were checked before they came here.
+fn unavailable(error: sqlx::Error) -> Transient {
+    Transient { component: Component::Database, reason: error.to_string() }
+}
