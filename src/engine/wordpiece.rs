@@ -148,7 +148,7 @@ mod tests {
 
     use super::*;
 
-    const FILE: &str = "tests/fixtures/models/tiny-bert-classifier/tokenizer.json";
+    const FILE: &str = "../../tests/fixtures/models/tiny-bert-classifier/tokenizer.json";
 
     static TOKENIZERS: LazyLock<[Tokenizer; 2]> = LazyLock::new(|| {
         let file = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(FILE)).unwrap();

@@ -8,6 +8,8 @@ mod activation;
 mod attention;
 mod gated;
 mod integers;
+#[cfg(test)]
+mod levels;
 mod line;
 mod linear;
 mod norm;
