@@ -37,6 +37,8 @@ pub enum Code {
     Conflict,
     /// The body is too large.
     TooLarge,
+    /// The body is not said to be JSON.
+    UnsupportedMediaType,
     /// Too many requests in too short a time.
     TooManyRequests,
     /// A fault of the server.
@@ -49,7 +51,7 @@ pub enum Code {
 
 impl Code {
     /// Every code.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
         Self::Unauthorized,
         Self::Forbidden,
@@ -62,6 +64,7 @@ impl Code {
         Self::MethodNotAllowed,
         Self::Conflict,
         Self::TooLarge,
+        Self::UnsupportedMediaType,
         Self::TooManyRequests,
         Self::Internal,
         Self::Unavailable,
@@ -83,6 +86,9 @@ impl Code {
             Self::MethodNotAllowed => ("method_not_allowed", StatusCode::METHOD_NOT_ALLOWED, "another method is needed"),
             Self::Conflict => ("conflict", StatusCode::CONFLICT, "it contradicts what is there"),
             Self::TooLarge => ("too_large", StatusCode::PAYLOAD_TOO_LARGE, "the body is too large"),
+            Self::UnsupportedMediaType => {
+                ("unsupported_media_type", StatusCode::UNSUPPORTED_MEDIA_TYPE, "the body must be said to be JSON")
+            }
             Self::TooManyRequests => ("too_many_requests", StatusCode::TOO_MANY_REQUESTS, "too many requests"),
             Self::Internal => ("internal", StatusCode::INTERNAL_SERVER_ERROR, "a fault of the server"),
             Self::Unavailable => ("unavailable", StatusCode::SERVICE_UNAVAILABLE, "out of order for now"),

@@ -4,10 +4,10 @@
 //! |---|---|---|
 //! | the token of `server.token` | the operator | |
 //! | a token of the ledger, neither revoked nor expired | whom it was made for | |
-//! | nothing | nobody: 401 | whoever reaches loopback, who may do everything |
+//! | nothing | nobody: 401 | whoever may do everything, if the listener is loopback and no page of another site asks, see [`origin`] |
 //! | anything else | nobody: 401 | nobody: 401 |
 //!
-//! What the ledger says of a token is believed for [`BELIEVED`]; so long a revoked one still works at most.
+//! Once the ledger has held a token, callers need one, even if it was revoked or has expired. What the ledger says is believed for [`BELIEVED`]; so long a revoked token still works at most.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
@@ -23,6 +23,7 @@ use jiff::Timestamp;
 
 use super::error::{ApiError, Code};
 use super::listening::Peer;
+use super::origin;
 use super::rate::{Asker, Rate};
 use crate::access::{Scope, read_token};
 use crate::config::{ServerConfig, ServerLimitsConfig};
@@ -62,6 +63,8 @@ pub struct Gate {
 }
 
 struct Inner {
+    /// `server.listen`.
+    listen: String,
     operator: Option<Hash>,
     ledger: Option<Store>,
     limits: ServerLimitsConfig,
@@ -88,7 +91,8 @@ impl Gate {
     pub fn new(config: &ServerConfig, ledger: Option<Store>) -> Self {
         let operator = config.token.as_deref().map(|token| blake3::hash(token.as_bytes()));
         let (limits, rate) = (config.limits.clone(), Rate::new(&config.limits));
-        let inner = Inner { operator, ledger, limits, rate, tokens: Mutex::default(), guarded: Mutex::default() };
+        let listen = config.listen.clone();
+        let inner = Inner { listen, operator, ledger, limits, rate, tokens: Mutex::default(), guarded: Mutex::default() };
         Self { inner: Arc::new(inner) }
     }
 
@@ -97,19 +101,17 @@ impl Gate {
         &self.inner.limits
     }
 
-    async fn identify(&self, carried: Option<&str>, from: IpAddr) -> Result<Caller, ApiError> {
-        let stranger = Asker::from(from);
+    /// Who asks; none where the request carries no token and needs none.
+    async fn identify(&self, carried: Option<&str>, peer: Peer) -> Result<Option<Caller>, ApiError> {
+        let stranger = Asker::from(peer.address);
         let Some(carried) = carried else {
             self.take(stranger)?;
-            return match self.is_guarded().await? {
-                true => Err(unauthorized()),
-                false => Ok(Caller { name: "anybody".into(), tenant: None, scopes: vec![Scope::Admin] }),
-            };
+            return if !peer.is_local || self.is_guarded().await? { Err(unauthorized()) } else { Ok(None) };
         };
         // Hashes compare in constant time, so that the time taken says nothing about how much of a guess was right.
         if self.inner.operator.is_some_and(|operator| operator == blake3::hash(carried.as_bytes())) {
             self.take(Asker::Token("".into()))?;
-            return Ok(Caller { name: "operator".into(), tenant: None, scopes: vec![Scope::Admin] });
+            return Ok(Some(Caller { name: "operator".into(), tenant: None, scopes: vec![Scope::Admin] }));
         }
         let Some((id, hash)) = read_token(carried) else {
             self.take(stranger)?;
@@ -126,7 +128,7 @@ impl Gate {
             Some(token) if is_the_one(&token, hash) => {
                 self.take(Asker::Token(token.id.as_str().into()))?;
                 let tenant = token.tenant.as_deref().map(Arc::from);
-                Ok(Caller { name: token.name.as_str().into(), tenant, scopes: token.scopes.clone() })
+                Ok(Some(Caller { name: token.name.as_str().into(), tenant, scopes: token.scopes.clone() }))
             }
             _ => {
                 self.take(stranger)?;
@@ -223,16 +225,23 @@ fn unauthorized() -> ApiError {
 
 /// Lets a request pass whose caller has what the endpoint needs, and tells the endpoint who it is.
 pub async fn admit(State((gate, need)): State<(Gate, Need)>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let from = request.extensions().get::<Peer>().map_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED), |peer| peer.0);
+    let unknown = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_local: false };
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(unknown);
     if need == Need::Nothing {
-        gate.take(Asker::from(from))?;
+        gate.take(Asker::from(peer.address))?;
         return Ok(next.run(request).await);
     }
     let carried = request.headers().get(header::AUTHORIZATION).map(|value| {
         let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
         bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim()).to_owned()
     });
-    let caller = gate.identify(carried.as_deref(), from).await?;
+    let caller = match gate.identify(carried.as_deref(), peer).await? {
+        Some(caller) => caller,
+        None => {
+            origin::check(request.uri(), request.headers(), &gate.inner.listen)?;
+            Caller { name: "anybody".into(), tenant: None, scopes: vec![Scope::Admin] }
+        }
+    };
     caller.may(need)?;
     request.extensions_mut().insert(caller);
     Ok(next.run(request).await)

@@ -3,8 +3,9 @@
 use std::any::Any;
 use std::time::{Duration, Instant};
 
+use axum::body::HttpBody;
 use axum::extract::{Request, State};
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderName, HeaderValue, Version, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
@@ -31,6 +32,24 @@ pub async fn deadline(State(limit): State<Duration>, request: Request, next: Nex
             ApiError::new(Code::Timeout, message).into_response()
         }
     }
+}
+
+/// Refuses a request of HTTP/1.1 without exactly one host (RFC 9112, section 3.2), and a body that is not said to be JSON: a page of
+/// another site can send anything else without the browser's asking first.
+pub async fn well_formed(request: Request, next: Next) -> Result<Response, ApiError> {
+    let hosts = request.headers().get_all(header::HOST).iter().count();
+    if hosts > 1 || hosts == 0 && request.version() >= Version::HTTP_11 {
+        return Err(ApiError::invalid(format!("the request has {hosts} `Host` headers; send one")));
+    }
+    let said = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("no text"));
+    let is_json =
+        said.is_some_and(|said| said.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json"));
+    if !is_json && !request.body().is_end_stream() {
+        let said = said.unwrap_or("missing");
+        let message = format!("the header `Content-Type` is {said}; send `Content-Type: application/json`, and JSON as the body");
+        return Err(ApiError::new(Code::UnsupportedMediaType, message));
+    }
+    Ok(next.run(request).await)
 }
 
 /// Adds the headers that an answer does not have yet.

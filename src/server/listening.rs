@@ -48,7 +48,17 @@ const FULL: &[u8] = b"HTTP/1.1 503 Service Unavailable\r\ncontent-type: applicat
 
 /// Where a request comes from.
 #[derive(Debug, Clone, Copy)]
-pub struct Peer(pub IpAddr);
+pub struct Peer {
+    /// The caller's address.
+    pub address: IpAddr,
+    /// Whether only callers of this machine reach the listener.
+    pub is_local: bool,
+}
+
+/// Whether only callers of this machine reach the address.
+pub fn is_local(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
 
 /// Serves until `shutdown` resolves, then answers what has been asked and returns. A caller who dawdles is cut off after [`GRACE`].
 pub async fn serve(
@@ -60,6 +70,7 @@ pub async fn serve(
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new()).header_read_timeout(Duration::from_secs(limits.header_seconds)).max_buf_size(HEADER_BYTES);
     let patience = Duration::from_secs(limits.stall_seconds);
+    let is_local = is_local(listener.local_addr()?.ip());
     let (room, graceful, mut callers) = (Room::new(limits), GracefulShutdown::new(), JoinSet::new());
     let mut shutdown = std::pin::pin!(shutdown);
     loop {
@@ -83,7 +94,7 @@ pub async fn serve(
         };
         let routes = routes.clone();
         let service = service_fn(move |mut request: Request<Incoming>| {
-            request.extensions_mut().insert(Peer(address.ip()));
+            request.extensions_mut().insert(Peer { address: address.ip(), is_local });
             routes.clone().call(request)
         });
         let connection = http.serve_connection(TokioIo::new(Stalling::new(stream, patience)), service);

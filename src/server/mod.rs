@@ -42,6 +42,7 @@ mod letters;
 mod listening;
 mod metrics;
 mod openapi;
+mod origin;
 mod pipelines;
 mod rate;
 mod recommendations;
@@ -56,7 +57,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn_with_state, map_response};
+use axum::middleware::{from_fn, from_fn_with_state, map_response};
 use axum::routing::get;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -152,6 +153,7 @@ fn router(service: Service) -> Router {
 fn surrounded<S: Clone + Send + Sync + 'static>(routes: Router<S>, gate: &Gate) -> Router<S> {
     let deadline = Duration::from_secs(gate.limits().request_seconds);
     routes
+        .layer(from_fn(guard::well_formed))
         .layer(from_fn_with_state(deadline, guard::deadline))
         .layer(CatchPanicLayer::custom(guard::panicked))
         .layer(map_response(guard::headers))
@@ -167,7 +169,7 @@ pub async fn bind(config: &ServerConfig, has_tokens: impl AsyncFnOnce() -> anyho
         .await
         .map_err(|e| ConfigError(format!("`server.listen` is {listen:?}, which is no address: {e}; write host:port")))?
         .collect();
-    let is_reachable = addresses.iter().any(|address| !address.ip().is_loopback());
+    let is_reachable = addresses.iter().any(|address| !listening::is_local(address.ip()));
     if is_reachable && config.token.is_none() && !has_tokens().await? {
         let message = format!(
             "`server.listen` is {listen:?}, which others can reach, and there is no token; set server.token_file (or \

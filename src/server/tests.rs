@@ -1,6 +1,7 @@
 mod console;
 mod crowd;
 mod described;
+mod doors;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -191,7 +192,8 @@ async fn a_search_that_cannot_be_understood_is_refused_and_one_that_cannot_be_an
         assert_eq!(response.status().as_u16(), status, "for {body}");
         assert_eq!(response.json::<Value>().await.unwrap()["detail"], message, "for {body}");
     }
-    let large = server.client.post(format!("{}/v1/search", server.url)).body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
+    let large = server.client.post(format!("{}/v1/search", server.url)).header("content-type", "application/json");
+    let large = large.body(" ".repeat(BODY_BYTES + 1)).send().await.unwrap();
     assert_eq!(large.status(), StatusCode::PAYLOAD_TOO_LARGE);
     assert_eq!(large.json::<Value>().await.unwrap()["code"], "too_large");
 }
@@ -223,7 +225,12 @@ async fn a_shutdown_ends_the_server_whatever_callers_do() {
     let server = running(None).await;
     server.get("/healthz").await;
     let mut dawdler = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
-    dawdler.write_all(b"POST /v1/search HTTP/1.1\r\nhost: x\r\ncontent-length: 10\r\n\r\n{").await.unwrap();
+    dawdler
+        .write_all(
+            b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 10\r\n\r\n{",
+        )
+        .await
+        .unwrap();
     // It is being served by the time that another request is answered.
     server.get("/healthz").await;
     server.stop.send(()).unwrap();

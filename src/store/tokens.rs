@@ -137,12 +137,12 @@ impl Store {
         Ok(rows.into_iter().map(|row| token!(row)).collect())
     }
 
-    /// Whether any token was ever made and not revoked. One that has expired counts: whoever made it wanted callers to be known.
+    /// Whether any token was ever made. One that has expired or was revoked counts: whoever made it wanted callers to be known.
     ///
     /// # Errors
     /// Where the database is unavailable.
     pub async fn has_tokens(&self) -> Result<bool, Transient> {
-        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM tokens WHERE revoked_at IS NULL) AS "has!""#)
+        sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM tokens) AS "has!""#)
             .fetch_one(&self.pool)
             .in_time(SIGN_OF_LIFE.min(self.deadline))
             .await

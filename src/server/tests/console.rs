@@ -41,7 +41,8 @@ async fn letters_are_asked_for_in_words_that_there_are() {
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(says)), "expected `{says}` in {problem}");
     }
     for (body, says) in [("{}", "which letters?"), (r#"{"id": [1]}"#, "unknown field `id`"), ("[1]", "which letters")] {
-        let sent = server.client.post(format!("{}/v1/dead-letters/replay", server.url)).body(body);
+        let sent = server.client.post(format!("{}/v1/dead-letters/replay", server.url));
+        let sent = sent.header("content-type", "application/json").body(body);
         let problem: Value = sent.send().await.unwrap().json().await.unwrap();
         assert!(problem["detail"].as_str().is_some_and(|detail| detail.contains(says)), "expected `{says}` in {problem}");
     }

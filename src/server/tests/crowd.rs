@@ -60,7 +60,8 @@ async fn slow_callers_do_not_keep_a_proper_one_waiting_and_are_let_go() {
     })
     .await;
     let (mut trickling, mut silent) = (Vec::new(), Vec::new());
-    let body = b"POST /v1/search HTTP/1.1\r\nhost: x\r\ncontent-length: 100000\r\n\r\n{";
+    let body =
+        b"POST /v1/search HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 100000\r\n\r\n{";
     for _ in 0..10 {
         trickling.push(tokio::spawn(trickle(server.connect().await, b"GET /healthz HTTP/1.1\r\nx: ", b"x")));
         trickling.push(tokio::spawn(trickle(server.connect().await, body, b" ")));

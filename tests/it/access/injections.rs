@@ -184,7 +184,15 @@ pub async fn requests_stay_text() {
         asked.push(house.ask_raw(|client| client.get(in_path(&text, "")).bearer_auth(&token)).await);
         asked.push(house.ask_raw(|client| client.post(in_path(&text, "cancel")).bearer_auth(&token)).await);
         asked.push(
-            house.ask_raw(|client| client.post(base.join("/v1/search").unwrap()).bearer_auth(&token).body(text.clone())).await,
+            house
+                .ask_raw(|client| {
+                    client
+                        .post(base.join("/v1/search").unwrap())
+                        .bearer_auth(&token)
+                        .header("content-type", "application/json")
+                        .body(text.clone())
+                })
+                .await,
         );
         // Only what a header may hold can be sent as one.
         if text.chars().all(|c| c.is_ascii() && !c.is_ascii_control()) {

@@ -71,6 +71,27 @@ pub async fn scopes_and_ends() {
     assert_eq!(house.ask(Some(&admin), "/v1/jobs", None).await.0, 200, "and no other");
 }
 
+pub async fn last_one_revoked() {
+    let house = House::new().await;
+    let only = house.token(None, &[Scope::Read]).await;
+    assert_eq!(house.ask(Some(&only), "/v1/jobs", None).await.0, 200);
+    let id = only.split('_').nth(1).unwrap();
+    assert!(house.store.revoke_token(id).await.unwrap());
+    eventually("it is refused once it is revoked", Duration::from_secs(7), || async {
+        house.ask(Some(&only), "/v1/jobs", None).await.0 == 401
+    })
+    .await;
+    let job = json!({ "version": 1, "id": "anybody", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
+    for _ in 0..7 {
+        for (path, body) in [("/v1/jobs", None), ("/metrics", None), ("/v1/jobs", Some(&job))] {
+            let (status, answer) = house.ask(None, path, body).await;
+            assert_eq!(status, 401, "{path}: {answer}");
+        }
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    assert!(house.store.has_tokens().await.unwrap(), "an address that others reach may be served, to nobody");
+}
+
 pub async fn command_line() {
     let house = House::with(|config| config.token = Some("of-the-operator".into())).await;
     let folder = open_folder();

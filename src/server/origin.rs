@@ -1,0 +1,107 @@
+//! Which page a browser asks for. Where no token is needed, whatever runs on this machine is let in, and a browser runs other sites' pages.
+//!
+//! | header | what passes without a token |
+//! |---|---|
+//! | `Host` | `localhost`, a loopback address, or the host of `server.listen`: another name leads here by DNS rebinding |
+//! | `Origin` | absent, or that very host and port: a page of another site sends its own |
+//! | `Sec-Fetch-Site` | absent, `none` or `same-origin` |
+//!
+//! With a token none of this matters: a page of another site cannot know it.
+
+use std::net::IpAddr;
+
+use axum::http::uri::Authority;
+use axum::http::{HeaderMap, HeaderName, Uri, header};
+
+use super::error::{ApiError, Code};
+
+const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
+
+/// Refuses a request that the page of another site may have sent. `listen` is `server.listen`.
+///
+/// # Errors
+/// Names the header and what to do.
+pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiError> {
+    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("no text"));
+    let host = text(&header::HOST).unwrap_or_default();
+    let own = Authority::try_from(listen).ok();
+    let is_own = |authority: &Authority| {
+        let name = authority.host();
+        is_loopback(name) || own.as_ref().is_some_and(|own| own.host().eq_ignore_ascii_case(name))
+    };
+    let asked = Authority::try_from(host).ok().filter(|_| !host.contains('@'));
+    if !asked.as_ref().is_some_and(is_own) || !uri.authority().is_none_or(is_own) {
+        return Err(refused(format!("the host {host:?} is not this machine's")));
+    }
+    let origin = text(&header::ORIGIN);
+    if let Some(origin) = origin.filter(|origin| *origin != format!("http://{host}")) {
+        return Err(refused(format!("the origin {origin:?} is not `http://{host}`")));
+    }
+    match text(&SEC_FETCH_SITE) {
+        None | Some("none" | "same-origin") => Ok(()),
+        Some(site) => Err(refused(format!("the request comes from a page of another site ({site})"))),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.to_canonical().is_loopback())
+}
+
+fn refused(reason: String) -> ApiError {
+    let mend = "ask at http://localhost, or with the header `Authorization: Bearer` and a token of `tidemill tokens create`";
+    ApiError::new(
+        Code::Forbidden,
+        format!("{reason}: without a token only this machine's own pages and programs are answered; {mend}"),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn says(headers: &[(&str, &str)]) -> Result<(), String> {
+        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
+        check(&"/v1/search".parse().unwrap(), &headers, "tidemill.local:8080").map_err(|error| error.message)
+    }
+
+    #[test]
+    fn programs_and_own_pages_pass() {
+        for host in [
+            "localhost:8080",
+            "LOCALHOST",
+            "127.0.0.1:8080",
+            "127.8.8.8",
+            "[::1]:8080",
+            "[::ffff:127.0.0.1]:1",
+            "tidemill.local:8080",
+        ] {
+            assert_eq!(says(&[("host", host)]), Ok(()), "{host}");
+            let origin = format!("http://{host}");
+            assert_eq!(says(&[("host", host), ("origin", &origin), ("sec-fetch-site", "same-origin")]), Ok(()), "{host}");
+        }
+        assert_eq!(says(&[("host", "localhost:8080"), ("sec-fetch-site", "none")]), Ok(()), "an address typed by hand");
+    }
+
+    #[test]
+    fn pages_of_other_sites_do_not_whatever_they_can_send() {
+        for (headers, names) in [
+            (&[("host", "evil.example:8080")][..], "the host"),
+            (&[("host", "localhost.evil.example")], "the host"),
+            (&[("host", "10.0.0.1:8080")], "the host"),
+            (&[("host", "")], "the host"),
+            (&[("host", "evil.example@localhost")], "the host"),
+            (&[], "the host"),
+            (&[("host", "localhost:8080"), ("origin", "https://evil.example")], "the origin"),
+            (&[("host", "localhost:8080"), ("origin", "http://localhost:3000")], "the origin"),
+            (&[("host", "localhost:8080"), ("origin", "null")], "the origin"),
+            (&[("host", "localhost:8080"), ("sec-fetch-site", "cross-site")], "another site"),
+            (&[("host", "localhost:8080"), ("sec-fetch-site", "same-site")], "another site"),
+        ] {
+            let refusal = says(headers).unwrap_err();
+            assert!(refusal.contains(names) && refusal.contains("tokens create"), "{headers:?}: {refusal}");
+        }
+        let (target, host) = ("http://evil.example/v1/search".parse().unwrap(), [(header::HOST, "localhost".parse().unwrap())]);
+        assert!(check(&target, &host.into_iter().collect(), "localhost:8080").is_err(), "the target's own host counts, too");
+    }
+}
