@@ -8,6 +8,9 @@
 //! | 1 | failed |
 //! | 2 | the usage, the configuration or a pipeline file is at fault |
 
+#[macro_use]
+pub(crate) mod terminal;
+
 mod answer;
 mod backfill;
 mod bench;
@@ -44,6 +47,8 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::{Args, Parser, Subcommand};
 use tracing_subscriber::EnvFilter;
+
+pub use terminal::visible;
 
 use crate::app::tuning;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};

@@ -33,7 +33,7 @@ use crate::store::{
     Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery, Store,
 };
 
-pub use answer::{Answered, Asked, Cited};
+pub use answer::{Answered, Asked, Choice, Cited};
 pub use filter::{Condition, Test};
 pub use snippet::Snippet;
 
@@ -154,6 +154,8 @@ struct Searchable {
     metadata: Vec<String>,
     /// How questions are answered, where the pipeline says it.
     answers: Option<Answers>,
+    /// The models that the pipeline names.
+    models: Vec<String>,
     /// The folder that its paths start from.
     base_dir: PathBuf,
 }
@@ -236,7 +238,7 @@ impl Searcher {
     }
 
     fn silent(&self) -> Transient {
-        Transient { component: Component::Model, reason: "the model did not answer".into() }
+        Transient::new(Component::Model, "the model did not answer")
     }
 
     async fn encode(&self, query: Query<'_>) -> Result<QueryVector, SearchError> {
@@ -255,7 +257,8 @@ impl Searchable {
         let metadata = definition.source.document.metadata.clone();
         let (answers, base_dir) = (definition.answers.clone(), definition.base_dir().to_owned());
         let tenant = definition.tenant.to_string();
-        Self { tenant, embed, classify, tasks, metadata, answers, base_dir }
+        let models = definition.models().into_iter().map(str::to_owned).collect();
+        Self { tenant, embed, classify, tasks, metadata, answers, models, base_dir }
     }
 
     fn facets(&self, pipeline: &str, names: &[String]) -> Result<Vec<Facet>, SearchError> {

@@ -69,8 +69,10 @@ pub struct DatabaseConfig {
     pub url: Option<String>,
     /// A file that holds the URL, for secrets mounted as files.
     pub url_file: Option<PathBuf>,
-    /// Connections of this process; 10 unless told.
+    /// Connections of this process for what it does itself; 10 unless told.
     pub max_connections: Option<u32>,
+    /// Connections besides, for what people and programs ask over HTTP; 6 unless told.
+    pub question_connections: Option<u32>,
     /// Seconds that a statement or a transaction may take before the database counts as gone; 90 unless told.
     pub deadline_seconds: Option<u64>,
 }

@@ -38,6 +38,15 @@ pub struct Transient {
     pub component: Component,
     /// One sentence for `/readyz` and the log.
     pub reason: String,
+    /// Whether it works and refuses a value that it was given: whoever gave the value is at fault, and trying again does not help.
+    pub is_refusal: bool,
+}
+
+impl Transient {
+    /// The part is out of order.
+    pub fn new(component: Component, reason: impl Into<String>) -> Self {
+        Self { component, reason: reason.into(), is_refusal: false }
+    }
 }
 
 /// How many records may die before a pipeline stops instead of emptying its topic into the dead letters.
@@ -73,7 +82,7 @@ impl Failure {
 
     /// A transient failure of `component`.
     pub fn transient(component: Component, reason: impl Into<String>) -> Self {
-        Self::Transient(Transient { component, reason: reason.into() })
+        Self::Transient(Transient::new(component, reason))
     }
 }
 

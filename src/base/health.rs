@@ -161,7 +161,7 @@ mod tests {
             health.up(*component);
         }
         health.clone().down(Component::Broker, "connection refused");
-        health.clone().blame(&Transient { component: Component::Broker, reason: "no route to host".into() });
+        health.clone().blame(&Transient::new(Component::Broker, "no route to host"));
         assert_eq!(health.problems(), vec![(Component::Broker, "no route to host".to_owned())]);
     }
 }

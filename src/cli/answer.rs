@@ -9,7 +9,7 @@ use serde_json::json;
 use super::{definitions, engine, search, store};
 use crate::config::{Config, Flag};
 use crate::demo::environment::{with_database, with_models};
-use crate::search::{Answered, Asked, Searcher};
+use crate::search::{Answered, Asked, Choice, Searcher};
 
 /// What to answer, and from which documents.
 #[derive(Debug, Args)]
@@ -48,14 +48,14 @@ pub async fn run(mut config: Config, args: AnswerArgs) -> Result<()> {
     store.migrate().await?;
     with_models(&mut config).await?;
     let engine = engine(config, &definitions).await?;
-    let answered = Searcher::new(store.clone(), engine, &definitions).answer(&asked).await;
+    let answered = Searcher::new(store.clone(), engine, &definitions).answer(&asked, Choice::All).await;
     store.close().await;
     if let Some(postgres) = postgres {
         tokio::task::spawn_blocking(move || postgres.stop()).await?;
     }
     let answered = answered.map_err(search::usage)?;
     match args.json {
-        true => println!("{}", json!(answered)),
+        true => say!("{}", json!(answered)),
         false => print(&answered),
     }
     Ok(())
@@ -63,18 +63,18 @@ pub async fn run(mut config: Config, args: AnswerArgs) -> Result<()> {
 
 fn print(answered: &Answered) {
     if let Some(reason) = &answered.reason {
-        println!("{reason}");
+        say!("{reason}");
     }
     for sentence in &answered.sentences {
         let numbers: Vec<String> = sentence.citations.iter().map(|number| format!("[{number}]")).collect();
-        println!("{} {}", search::one_line(&sentence.text), numbers.join(""));
+        say!("{} {}", search::one_line(&sentence.text), numbers.join(""));
     }
     let is_cited = |number: usize| answered.sentences.iter().any(|sentence| sentence.citations.contains(&number));
     for passage in answered.passages.iter().filter(|passage| is_cited(passage.number)) {
         let text = search::one_line(&passage.text);
-        println!("[{}] {} bytes {}..{}: {text}", passage.number, passage.document_id, passage.start, passage.end);
+        say!("[{}] {} bytes {}..{}: {text}", passage.number, passage.document_id, passage.start, passage.end);
     }
     for dropped in &answered.dropped {
-        println!("left out, since {}: {}", dropped.reason, search::one_line(&dropped.text));
+        say!("left out, since {}: {}", dropped.reason, search::one_line(&dropped.text));
     }
 }

@@ -83,7 +83,7 @@ pub async fn run(mut config: Config, args: BackfillArgs) -> Result<()> {
     if args.json {
         let mut object = json!(report);
         object["output"] = output.display().to_string().into();
-        println!("{object}");
+        say!("{object}");
     }
     match report.state {
         JobState::Succeeded => Ok(()),
@@ -170,11 +170,16 @@ fn show(progress: &mut Progress, started: Instant, before: i64, reached: &JobPro
 
 fn print(report: &LocalReport, output: &Path) {
     let (p, w) = (&report.progress, &report.progress.work);
-    println!(
+    say!(
         "{}: {} of {} units done, {} failed; {} rows, {} of them by this run",
-        report.job, p.units_done, p.units, p.units_failed, p.rows_done, report.rows_of_this_run
+        report.job,
+        p.units_done,
+        p.units,
+        p.units_failed,
+        p.rows_done,
+        report.rows_of_this_run
     );
-    println!("rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
-    println!("tokens: {} read, {} written; device time: {:.1} s", w.tokens, w.generated_tokens, report.device_seconds);
-    println!("{:.1} documents/s; results in {}", report.documents_per_second, output.display());
+    say!("rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
+    say!("tokens: {} read, {} written; device time: {:.1} s", w.tokens, w.generated_tokens, report.device_seconds);
+    say!("{:.1} documents/s; results in {}", report.documents_per_second, output.display());
 }

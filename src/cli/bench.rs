@@ -109,9 +109,9 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
     }
     let report = measured?;
     if args.json {
-        println!("{report}");
+        say!("{report}");
     } else {
-        println!("{report:#}");
+        say!("{report:#}");
     }
     Ok(())
 }

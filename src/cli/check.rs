@@ -71,10 +71,10 @@ pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
     if args.json {
         let names: Vec<_> = sound.iter().map(|definition| &definition.name).collect();
         let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
-        println!("{}", json!({ "pipelines": names, "examples": examples, "problems": told }));
+        say!("{}", json!({ "pipelines": names, "examples": examples, "problems": told }));
     } else if problems.is_empty() {
         let names: Vec<_> = sound.iter().map(|definition| &*definition.name).collect();
-        println!("{}: all is well, {examples} examples came true", names.join(", "));
+        say!("{}: all is well, {examples} examples came true", names.join(", "));
     }
     if problems.is_empty() { Ok(()) } else { Err(DefinitionError { problems }.into()) }
 }

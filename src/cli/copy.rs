@@ -154,19 +154,19 @@ async fn ask(desk: &Editorial, pipeline: Option<String>, command: CopyCommand, a
         CopyCommand::List(args) => {
             let queue = desk.queue(name, args.state, args.limit, args.cursor.as_deref()).await?;
             if as_json {
-                println!("{}", json!(queue));
+                say!("{}", json!(queue));
                 return Ok(());
             }
             list(&queue.copies, args.state);
-            println!("{} wait for a person", queue.in_review);
+            say!("{} wait for a person", queue.in_review);
             if let Some(next) = queue.next {
-                println!("further ones: --cursor {next}");
+                say!("further ones: --cursor {next}");
             }
         }
         CopyCommand::Show(args) => {
             let view = desk.show(name, &args.document).await?;
             match as_json {
-                true => println!("{}", json!(view)),
+                true => say!("{}", json!(view)),
                 false => show(&view),
             }
         }
@@ -215,8 +215,8 @@ async fn export(desk: &Editorial, pipeline: Option<&str>, args: &ExportArgs, as_
     }
     file.sync_all().with_context(cannot)?;
     match as_json {
-        true => println!("{}", json!({ "file": args.output, "bytes": bytes })),
-        false => println!("{}: {bytes} bytes", args.output.display()),
+        true => say!("{}", json!({ "file": args.output, "bytes": bytes })),
+        false => say!("{}: {bytes} bytes", args.output.display()),
     }
     Ok(())
 }
@@ -246,15 +246,15 @@ async fn sitemap(desk: &Editorial, pipeline: Option<&str>, args: &SitemapArgs, a
     }
     write("sitemap.xml".into(), &first)?;
     match as_json {
-        true => println!("{}", json!({ "files": files, "pages_per_file": PAGES })),
-        false => files.iter().for_each(|file| println!("{}", file.display())),
+        true => say!("{}", json!({ "files": files, "pages_per_file": PAGES })),
+        false => files.iter().for_each(|file| say!("{}", file.display())),
     }
     Ok(())
 }
 
 fn list(copies: &[CopyVersion], state: CopyState) {
     if copies.is_empty() {
-        println!("nothing is in state {}", state.as_str());
+        say!("nothing is in state {}", state.as_str());
         return;
     }
     let mut table = Table::new();
@@ -270,24 +270,24 @@ fn list(copies: &[CopyVersion], state: CopyState) {
             time(copy.decided_ms.unwrap_or(copy.created_ms)),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn show(view: &CopyView) {
-    println!("{} of {}", view.document_id, view.pipeline);
+    say!("{} of {}", view.document_id, view.pipeline);
     if let Some(current) = &view.current {
-        println!("version {} is in state {}:", current.version, current.state.as_str());
+        say!("version {} is in state {}:", current.version, current.state.as_str());
         for (name, value) in &current.content {
             match value {
-                Value::String(text) => println!("  {name}: {}", plain(text)),
-                other => println!("  {name}: {other}"),
+                Value::String(text) => say!("  {name}: {}", plain(text)),
+                other => say!("  {name}: {other}"),
             }
         }
         for reason in &current.reasons {
-            println!("  {}: {}", reason.check, plain(&reason.message));
+            say!("  {}: {}", reason.check, plain(&reason.message));
         }
         for trace in &current.traces {
-            println!("  {} says {}, from {}", &trace.path[1..], plain(&trace.says), json!(trace.from));
+            say!("  {} says {}, from {}", &trace.path[1..], plain(&trace.says), json!(trace.from));
         }
     }
     let mut table = Table::new();
@@ -304,14 +304,14 @@ fn show(view: &CopyView) {
             version.note.clone().unwrap_or_default(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn tell(version: &CopyVersion, as_json: bool) {
     let CopyVersion { document_id, version: number, state, url, .. } = version;
     match as_json {
-        true => println!("{}", json!(version)),
-        false => println!(
+        true => say!("{}", json!(version)),
+        false => say!(
             "{document_id}: version {number} is in state {}{}",
             state.as_str(),
             url.as_ref().map(|url| format!(", {url}")).unwrap_or_default()

@@ -66,7 +66,7 @@ pub async fn run(mut config: Config, command: EvalCommand) -> Result<()> {
     ledger.close().await?;
     let evaluation = evaluation.map_err(usage)?;
     match args.json {
-        true => println!("{}", json!(evaluation)),
+        true => say!("{}", json!(evaluation)),
         false => print(&evaluation),
     }
     Ok(())
@@ -74,7 +74,7 @@ pub async fn run(mut config: Config, command: EvalCommand) -> Result<()> {
 
 fn print(evaluation: &Evaluation) {
     let Evaluation { pipeline, k, interactions, users, held_out, catalogue, recommended, popular } = evaluation;
-    println!("{held_out} documents of {users} users were held out, of {interactions} interactions with {pipeline}");
+    say!("{held_out} documents of {users} users were held out, of {interactions} interactions with {pipeline}");
     let mut table = Table::new();
     table.set_header([
         "".to_owned(),
@@ -87,7 +87,7 @@ fn print(evaluation: &Evaluation) {
         let row = [name.to_owned(), format!("{recall:.3}"), hits.to_string(), format!("{coverage:.3}"), documents.to_string()];
         table.add_row(row);
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 fn holdout(text: &str) -> Result<Holdout, String> {

@@ -50,7 +50,7 @@ pub async fn run(mut config: Config, args: ExplainArgs) -> Result<()> {
         other => anyhow::Error::from(other),
     })?;
     match args.json {
-        true => println!("{}", json!(explained)),
+        true => say!("{}", json!(explained)),
         false => print(&explained),
     }
     Ok(())
@@ -62,16 +62,16 @@ fn print(explained: &Explained) {
         Some(document) => {
             let state = if document.deleted { "deleted" } else { "there" };
             let written = time(document.updated_at_ms);
-            println!(
+            say!(
                 "{document_id} of {pipeline} is {state}: version {}, {} bytes, written {written}",
                 document.version,
                 document.text.len()
             );
             if let Some(source) = &document.source {
-                println!("  from {}", origin(source));
+                say!("  from {}", origin(source));
             }
         }
-        None => println!("{document_id} of {pipeline} is no document"),
+        None => say!("{document_id} of {pipeline} is no document"),
     }
     for output in outputs {
         describe(output);
@@ -79,7 +79,7 @@ fn print(explained: &Explained) {
     for letter in dead_letters {
         let task = if letter.task.is_empty() { String::new() } else { format!(" of task {}", letter.task) };
         let place = format!("{} {}/{}", letter.topic, letter.partition, letter.offset);
-        println!("dead letter {}{task}, {}, {place}: {}", letter.id, time(letter.created_at_ms), letter.reason);
+        say!("dead letter {}{task}, {}, {place}: {}", letter.id, time(letter.created_at_ms), letter.reason);
     }
     if !history.outputs.is_empty() {
         let mut table = Table::new();
@@ -87,11 +87,11 @@ fn print(explained: &Explained) {
         for past in &history.outputs {
             table.add_row(row(past));
         }
-        println!("{table}");
+        say!("{table}");
     }
-    println!("{} of {} files were looked into", history.files_read, history.files);
+    say!("{} of {} files were looked into", history.files_read, history.files);
     for sentence in history.faults.iter().chain(&history.unknown) {
-        println!("  {sentence}");
+        say!("  {sentence}");
     }
 }
 
@@ -101,23 +101,23 @@ fn describe(output: &ExplainedOutput) {
     let said = computed.label.as_deref().or(computed.text.as_deref()).map(short).unwrap_or_default();
     let sure = computed.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
     let reused = if facts.reused == Some(true) { ", taken over from an earlier computation" } else { "" };
-    println!("{} ({}): {said}{sure}", computed.task, computed.kind);
+    say!("{} ({}): {said}{sure}", computed.task, computed.kind);
     if let Some(model) = &computed.model {
         let revision = computed.model_revision.as_deref().map(beginning).unwrap_or_default();
         let name = facts.prompt.as_deref().unwrap_or("prompt");
         let prompt =
             computed.prompt_version.as_deref().map(|version| format!(", {name} {}", beginning(version))).unwrap_or_default();
-        println!("  by {model} {revision}{prompt}{reused}");
+        say!("  by {model} {revision}{prompt}{reused}");
     }
     let cost = cost.map(|cost| format!(", which cost {cost:.6}")).unwrap_or_default();
     let (read, wrote) = (computed.tokens, computed.generated_tokens);
-    println!(
+    say!(
         "  {read} tokens read, {wrote} written, {device_milliseconds:.1} ms of device time{cost}, written {}",
         time(facts.updated_at_ms)
     );
     match (record, &facts.source) {
-        (Some(record), _) => println!("  from {} partition {}, offset {}", record.topic, record.partition, record.offset),
-        (None, Some(source)) => println!("  from {}", origin(source)),
+        (Some(record), _) => say!("  from {} partition {}, offset {}", record.topic, record.partition, record.offset),
+        (None, Some(source)) => say!("  from {}", origin(source)),
         (None, None) => {}
     }
 }

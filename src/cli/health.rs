@@ -44,13 +44,13 @@ pub async fn run(config: Config, args: HealthArgs) -> Result<()> {
     let status = response.status();
     let answer: Value = response.json().await.with_context(|| format!("{url} answers {status} with something else than JSON"))?;
     if args.json {
-        println!("{answer}");
+        say!("{answer}");
     }
     if !status.is_success() {
         bail!("{url} answers {status}: {}", problems(&answer));
     }
     if !args.json {
-        println!("{}", answer["status"].as_str().unwrap_or("ok"));
+        say!("{}", answer["status"].as_str().unwrap_or("ok"));
     }
     Ok(())
 }

@@ -102,11 +102,11 @@ async fn list(desk: &Desk, args: ListArgs) -> Result<()> {
     let filter = JobFilter { pipeline: args.pipeline, states, schedule: None, limit: args.limit };
     let jobs = desk.list(&filter).await.map_err(usage)?;
     if args.json {
-        println!("{}", json!({ "jobs": jobs }));
+        say!("{}", json!({ "jobs": jobs }));
         return Ok(());
     }
     if jobs.is_empty() {
-        println!("there are no such jobs");
+        say!("there are no such jobs");
         return Ok(());
     }
     let mut table = Table::new();
@@ -125,7 +125,7 @@ async fn list(desk: &Desk, args: ListArgs) -> Result<()> {
             job.created_at.map(|time| time.strftime("%Y-%m-%d %H:%M:%SZ").to_string()).unwrap_or_default(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
@@ -140,7 +140,7 @@ pub fn usage(error: DeskError) -> anyhow::Error {
 fn tell(answer: Result<Details, DeskError>, json: bool) -> Result<()> {
     let details = answer.map_err(usage)?;
     if json {
-        println!("{}", json!(details));
+        say!("{}", json!(details));
     } else {
         print(&details);
     }
@@ -150,27 +150,27 @@ fn tell(answer: Result<Details, DeskError>, json: bool) -> Result<()> {
 /// Everything about the job, for people.
 fn print(details: &Details) {
     let Details { summary, spec, report, faults, dead_letters } = details;
-    println!("{}", line(summary));
+    say!("{}", line(summary));
     let (p, w) = (&summary.progress, &summary.progress.work);
-    println!("  units: {} of {} done, {} failed, {} stopped", p.units_done, p.units, p.units_failed, p.units_stopped);
-    println!("  rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
+    say!("  units: {} of {} done, {} failed, {} stopped", p.units_done, p.units, p.units_failed, p.units_stopped);
+    say!("  rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
     let cost = summary.cost.map(|cost| format!(", which cost {cost:.2}")).unwrap_or_default();
     let (read, written) = (w.tokens, w.generated_tokens);
-    println!("  tokens: {read} read, {written} written; device time: {:.1} s{cost}", summary.device_seconds);
-    println!("  asked for: {spec}");
+    say!("  tokens: {read} read, {written} written; device time: {:.1} s{cost}", summary.device_seconds);
+    say!("  asked for: {spec}");
     if let Some(report) = report {
-        println!("  found out: {report}");
+        say!("  found out: {report}");
     }
     for fault in faults {
-        println!("  unit {} failed, {}: {}", fault.unit, fault.class, fault.reason);
+        say!("  unit {} failed, {}: {}", fault.unit, fault.class, fault.reason);
     }
     if dead_letters.count > 0 {
         let classes: Vec<String> = dead_letters.classes.iter().map(|class| format!("{} {}", class.count, class.class)).collect();
-        println!("  dead letters: {}", classes.join(", "));
+        say!("  dead letters: {}", classes.join(", "));
     }
     for letter in &dead_letters.first {
         let task = letter.task.as_ref().map(|task| format!(", task {task}")).unwrap_or_default();
-        println!("    unit {} row {}{task}, {}: {}", letter.unit, letter.row, letter.class, letter.reason);
+        say!("    unit {} row {}{task}, {}: {}", letter.unit, letter.row, letter.class, letter.reason);
     }
 }
 

@@ -128,11 +128,11 @@ async fn list(book: &LeadBook, args: ListArgs) -> Result<()> {
     let question = LeadQuestion { limit: Some(args.limit), cursor: args.cursor, ..args.which.question() };
     let page = book.list(&question).await.map_err(fault)?;
     if args.json {
-        println!("{}", json!(page));
+        say!("{}", json!(page));
         return Ok(());
     }
     if page.leads.is_empty() {
-        println!("no leads");
+        say!("no leads");
         return Ok(());
     }
     let mut table = Table::new();
@@ -149,10 +149,10 @@ async fn list(book: &LeadBook, args: ListArgs) -> Result<()> {
             time(lead.updated_at_ms),
         ]);
     }
-    println!("{table}");
-    println!("* from {} on a lead is told of", page.threshold);
+    say!("{table}");
+    say!("* from {} on a lead is told of", page.threshold);
     if let Some(next) = page.next {
-        println!("there may be more: --cursor {next}");
+        say!("there may be more: --cursor {next}");
     }
     Ok(())
 }

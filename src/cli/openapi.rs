@@ -4,5 +4,5 @@ use crate::server;
 
 /// Prints the description of the HTTP API, as `GET /openapi.json` serves it.
 pub fn run() {
-    println!("{}", server::description());
+    say!("{}", server::description());
 }

@@ -78,15 +78,15 @@ async fn carry_out(config: &Config, store: &Store, command: PipelinesCommand) ->
             require(&pipelines, &name)?;
             let reason = format!("{}; go on with `tidemill pipelines resume {name}`", reason.replace('\0', ""));
             match store.stop_pipeline(&name, &reason, &caller()).await? {
-                true => println!("{name} is stopped"),
-                false => println!("{name} was stopped already"),
+                true => say!("{name} is stopped"),
+                false => say!("{name} was stopped already"),
             }
         }
         PipelinesCommand::Resume(ResumeArgs { name }) => {
             require(&pipelines, &name)?;
             match store.resume_pipeline(&name, &caller()).await? {
-                true => println!("{name} goes on; running workers take it up within seconds"),
-                false => println!("{name} was not stopped"),
+                true => say!("{name} goes on; running workers take it up within seconds"),
+                false => say!("{name} was not stopped"),
             }
         }
         PipelinesCommand::Assign(args) => assign(store, &args).await?,
@@ -101,10 +101,10 @@ async fn assign(store: &Store, AssignArgs { name, tenant }: &AssignArgs) -> Resu
     }
     let known = store.tenants().await?;
     match known.iter().find(|(known, _)| known == name) {
-        Some((_, owner)) if owner == tenant => println!("{name} was tenant {tenant}'s already"),
+        Some((_, owner)) if owner == tenant => say!("{name} was tenant {tenant}'s already"),
         Some(_) => {
             let before = store.assign_pipeline(name, tenant).await?.unwrap_or_default();
-            println!("{name} is tenant {tenant}'s now, and was tenant {before}'s; its file must say so where it runs next");
+            say!("{name} is tenant {tenant}'s now, and was tenant {before}'s; its file must say so where it runs next");
         }
         None => {
             let near = suggestion(name, known.iter().map(|(name, _)| name.as_str()));
@@ -153,7 +153,7 @@ fn list(pipelines: &BTreeMap<String, Option<PipelineState>>, as_json: bool) {
                 })
             })
             .collect();
-        println!("{}", json!({ "pipelines": pipelines }));
+        say!("{}", json!({ "pipelines": pipelines }));
         return;
     }
     let mut table = Table::new();
@@ -169,10 +169,10 @@ fn list(pipelines: &BTreeMap<String, Option<PipelineState>>, as_json: bool) {
             of(|state| Some(state.dead_letters.to_string())),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for (name, state) in pipelines {
         if let Some(stop) = state.as_ref().and_then(|state| state.stop.as_ref()) {
-            println!("{name} is stopped: {}", stop.reason);
+            say!("{name} is stopped: {}", stop.reason);
         }
     }
 }

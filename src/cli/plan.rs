@@ -73,7 +73,7 @@ pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
     }
     let estimate = estimated?;
     match args.json {
-        true => println!("{}", json!(estimate)),
+        true => say!("{}", json!(estimate)),
         false => print(&estimate),
     }
     Ok(())
@@ -102,37 +102,37 @@ async fn estimate(mut config: Config, store: &Store, spec: &JobSpec, sampling: S
 
 fn print(estimate: &Estimate) {
     let Estimate { job, pipeline, units, rows, sampled, .. } = estimate;
-    println!("{job} runs {pipeline} over {rows} rows in {units} units; {sampled} of them were run, and nothing was kept");
+    say!("{job} runs {pipeline} over {rows} rows in {units} units; {sampled} of them were run, and nothing was kept");
     for fault in &estimate.faults {
-        println!("  cannot be read: {fault}");
+        say!("  cannot be read: {fault}");
     }
     let count = |p: Predicted| format!("{:.0} ({:.0} to {:.0})", p.expected, p.low, p.high);
     let time = |p: Predicted| format!("{} ({} to {})", span(p.expected), span(p.low), span(p.high));
     let percent = |p: Predicted| format!("{:.1} % ({:.1} to {:.1})", p.expected * 100.0, p.low * 100.0, p.high * 100.0);
-    println!("  documents:     {}", count(estimate.documents));
-    println!("  tokens read:   {}", count(estimate.tokens));
-    println!("  tokens written: {}", count(estimate.generated_tokens));
-    println!("  device time:   {}", time(estimate.device_seconds));
-    println!("  on this machine: {}", time(estimate.wall_seconds));
+    say!("  documents:     {}", count(estimate.documents));
+    say!("  tokens read:   {}", count(estimate.tokens));
+    say!("  tokens written: {}", count(estimate.generated_tokens));
+    say!("  device time:   {}", time(estimate.device_seconds));
+    say!("  on this machine: {}", time(estimate.wall_seconds));
     if let Some(cost) = estimate.cost {
-        println!("  cost:          {:.2} ({:.2} to {:.2})", cost.expected, cost.low, cost.high);
+        say!("  cost:          {:.2} ({:.2} to {:.2})", cost.expected, cost.low, cost.high);
     }
-    println!("  reused:        {} of rows and tasks", percent(estimate.reused_share));
-    println!("  dead:          {} of rows and tasks", percent(estimate.dead_share));
+    say!("  reused:        {} of rows and tasks", percent(estimate.reused_share));
+    say!("  dead:          {} of rows and tasks", percent(estimate.dead_share));
     for (class, letters) in &estimate.dead_letters_by_class {
-        println!("    {class}: {}", count(*letters));
+        say!("    {class}: {}", count(*letters));
     }
     for limit in &estimate.limits {
         let left = limit.documents_left;
         let needs = time(limit.needs_seconds);
         match left.high > 0.0 {
-            true => println!(
+            true => say!(
                 "  its {} of {} would leave {} documents undone: it needs {needs}",
                 limit.limit,
                 span(limit.allows_seconds),
                 count(left)
             ),
-            false => println!("  its {} of {} suffices: it needs {needs}", limit.limit, span(limit.allows_seconds)),
+            false => say!("  its {} of {} suffices: it needs {needs}", limit.limit, span(limit.allows_seconds)),
         }
     }
 }

@@ -91,11 +91,11 @@ async fn list(config: &Config, args: ListArgs) -> Result<()> {
     store.close().await;
     if args.json {
         let positions: Vec<_> = rows.iter().map(object).collect();
-        println!("{}", json!({ "positions": positions }));
+        say!("{}", json!({ "positions": positions }));
         return Ok(());
     }
     if rows.is_empty() {
-        println!("the ledger has no position yet");
+        say!("the ledger has no position yet");
         return Ok(());
     }
     let mut table = Table::new();
@@ -107,7 +107,7 @@ async fn list(config: &Config, args: ListArgs) -> Result<()> {
         cells.extend([row.owner.unwrap_or_else(|| "nobody".into()), row.updated_at]);
         table.add_row(cells);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
@@ -145,9 +145,9 @@ async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
         of_the_caller => ConfigError(format!("pipeline {}, {partition}: {of_the_caller}", args.pipeline)).into(),
     })?;
     if args.json {
-        println!("{}", json!({ "from_offset": gap.from, "to_offset": gap.to, "epoch": gap.epoch }));
+        say!("{}", json!({ "from_offset": gap.from, "to_offset": gap.to, "epoch": gap.epoch }));
     } else {
-        println!("{partition}: {}..{} are given up; pipeline {} goes on at {to}", gap.from, gap.to, args.pipeline);
+        say!("{partition}: {}..{} are given up; pipeline {} goes on at {to}", gap.from, gap.to, args.pipeline);
     }
     Ok(())
 }

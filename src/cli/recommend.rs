@@ -64,11 +64,11 @@ pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
     ledger.close().await?;
     let recommended = recommended?;
     if args.json {
-        println!("{}", json!(recommended));
+        say!("{}", json!(recommended));
         return Ok(());
     }
     if recommended.hits.is_empty() {
-        println!("nothing to recommend in pipeline {}", recommended.pipeline);
+        say!("nothing to recommend in pipeline {}", recommended.pipeline);
     }
     for (index, hit) in recommended.hits.iter().enumerate() {
         print(index + 1, hit);
@@ -93,9 +93,9 @@ fn unsearchable(error: SearchError) -> anyhow::Error {
 
 fn print(rank: usize, hit: &Recommendation) {
     let title = hit.metadata["title"].as_str().unwrap_or_default();
-    println!("{rank:>3}. {}  score {:.4}  {title}", hit.document_id, hit.score);
+    say!("{rank:>3}. {}  score {:.4}  {title}", hit.document_id, hit.score);
     let reasons: Vec<String> = hit.reasons.iter().map(said).collect();
-    println!("     {}", reasons.join("; "));
+    say!("     {}", reasons.join("; "));
 }
 
 fn said(reason: &Reason) -> String {

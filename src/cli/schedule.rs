@@ -79,11 +79,11 @@ async fn list(config: &Config, schedules: &[Schedule], as_json: bool) -> Result<
     let (last, now) = (last_firings(config).await, Timestamp::now());
     if as_json {
         let entries: Vec<Value> = schedules.iter().map(|schedule| entry(schedule, last.as_ref().ok(), now)).collect();
-        println!("{}", json!({ "schedules": entries, "last_unknown": last.as_ref().err() }));
+        say!("{}", json!({ "schedules": entries, "last_unknown": last.as_ref().err() }));
         return Ok(());
     }
     if schedules.is_empty() {
-        println!("there are no schedules; write `schedules` into a pipeline, or [schedules.<name>] into the configuration");
+        say!("there are no schedules; write `schedules` into a pipeline, or [schedules.<name>] into the configuration");
         return Ok(());
     }
     let mut table = Table::new();
@@ -109,9 +109,9 @@ async fn list(config: &Config, schedules: &[Schedule], as_json: bool) -> Result<
             },
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     if let Err(reason) = last {
-        println!("what became of their last times is not known: {reason}");
+        say!("what became of their last times is not known: {reason}");
     }
     Ok(())
 }
@@ -158,11 +158,11 @@ fn next(schedules: &[&Schedule], count: usize, as_json: bool) {
             let times: Vec<Value> = times(schedule).into_iter().map(moment).collect();
             json!({ "schedule": schedule.id, "time_zone": schedule.time_zone, "enabled": schedule.enabled, "times": times })
         };
-        println!("{}", json!({ "schedules": schedules.iter().map(entry).collect::<Vec<_>>() }));
+        say!("{}", json!({ "schedules": schedules.iter().map(entry).collect::<Vec<_>>() }));
         return;
     }
     if schedules.is_empty() {
-        println!("there are no schedules");
+        say!("there are no schedules");
         return;
     }
     let mut table = Table::new();
@@ -177,7 +177,7 @@ fn next(schedules: &[&Schedule], count: usize, as_json: bool) {
             table.add_row([schedule.id.clone(), local, time.to_string(), format!("{delay:#}")]);
         }
     }
-    println!("{table}");
+    say!("{table}");
 }
 
 async fn run_now(config: &Config, schedule: &Schedule, as_json: bool) -> Result<()> {
@@ -187,12 +187,12 @@ async fn run_now(config: &Config, schedule: &Schedule, as_json: bool) -> Result<
     store.close().await;
     let (job, open) = fired?;
     if as_json {
-        println!("{}", json!({ "schedule": schedule.id, "job": job, "waits_for": open }));
+        say!("{}", json!({ "schedule": schedule.id, "job": job, "waits_for": open }));
         return Ok(());
     }
-    println!("asked for job {job}");
+    say!("asked for job {job}");
     if !open.is_empty() {
-        println!("it waits for {}, for jobs of one schedule go one after the other", open.join(", "));
+        say!("it waits for {}, for jobs of one schedule go one after the other", open.join(", "));
     }
     Ok(())
 }

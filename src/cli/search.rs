@@ -82,11 +82,11 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
     }
     let findings = found.map_err(usage)?;
     if args.json {
-        println!("{}", json!(findings));
+        say!("{}", json!(findings));
         return Ok(());
     }
     if findings.hits.is_empty() {
-        println!("nothing found in pipeline {}", findings.pipeline);
+        say!("nothing found in pipeline {}", findings.pipeline);
     }
     for (index, hit) in findings.hits.iter().enumerate() {
         print(index + 1, hit);
@@ -96,10 +96,10 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
             counts.values.iter().map(|value| format!("{} {}", one_line(&value.value), value.documents)).collect();
         let more = if counts.more > 0 { format!(", and {} further", counts.more) } else { String::new() };
         let without = if counts.without > 0 { format!("; {} without", counts.without) } else { String::new() };
-        println!("{name}: {}{more}{without}", values.join(", "));
+        say!("{name}: {}{more}{without}", values.join(", "));
     }
     if let Some(next) = &findings.next {
-        println!("further documents: --cursor {next}");
+        say!("further documents: --cursor {next}");
     }
     Ok(())
 }
@@ -118,11 +118,11 @@ fn print(rank: usize, hit: &Finding) {
         .iter()
         .filter_map(|(task, given)| Some(format!("{task} {} ({:.2})", given.label.as_ref()?, given.confidence?)))
         .collect();
-    println!("{rank:>3}. {}  score {:.4}  {}", hit.document_id, hit.score, labels.join(", "));
+    say!("{rank:>3}. {}  score {:.4}  {}", hit.document_id, hit.score, labels.join(", "));
     if let Some(summary) = &hit.summary {
-        println!("     {}", one_line(summary));
+        say!("     {}", one_line(summary));
     }
-    println!("     bytes {}..{}: {}", hit.chunk.start, hit.chunk.end, one_line(&hit.snippet.text));
+    say!("     bytes {}..{}: {}", hit.chunk.start, hit.chunk.end, one_line(&hit.snippet.text));
 }
 
 /// At most as much as fits a line or two of a terminal, with control characters and line breaks gone.

@@ -83,7 +83,7 @@ pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
     }
     if args.wait {
         if !args.json {
-            println!("{}", spec.id);
+            say!("{}", spec.id);
         }
         return jobs::follow(&desk, &spec.id, args.json).await;
     }
@@ -91,9 +91,9 @@ pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
         true => {
             let mut object = json!(details);
             object["new"] = (submitted == Submitted::New).into();
-            println!("{object}");
+            say!("{object}");
         }
-        false => println!("{}", spec.id),
+        false => say!("{}", spec.id),
     }
     Ok(())
 }
@@ -107,7 +107,7 @@ impl SubmitArgs {
                 let shown = file.display();
                 let text = std::fs::read(file).map_err(|e| ConfigError(format!("cannot read the job file {shown}: {e}")))?;
                 // A file is submitted again: an id made here would make another job of it each time.
-                JobSpec::parse(&text, self.id.as_deref()).map_err(|e| ConfigError(format!("{shown}: {e}")))
+                JobSpec::asked(&text, self.id.as_deref()).map_err(|e| ConfigError(format!("{shown}: {e}")))
             }
             None => JobSpec::of_object(self.backfill.object(Timestamp::now())?, Some(&id)).map_err(refuse),
         }

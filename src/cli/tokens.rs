@@ -102,10 +102,10 @@ async fn create(store: &Store, args: CreateArgs) -> Result<()> {
     };
     store.create_token(&token).await?;
     if args.json {
-        println!("{}", json!({ "id": token.id, "token": secret.token, "scopes": token.scopes, "tenant": token.tenant }));
+        say!("{}", json!({ "id": token.id, "token": secret.token, "scopes": token.scopes, "tenant": token.tenant }));
     } else {
         eprintln!("keep it now: it is shown this once");
-        println!("{}", secret.token);
+        say!("{}", secret.token);
     }
     Ok(())
 }
@@ -134,7 +134,7 @@ async fn list(store: &Store, as_json: bool) -> Result<()> {
                 })
             })
             .collect();
-        println!("{}", json!({ "tokens": tokens }));
+        say!("{}", json!({ "tokens": tokens }));
         return Ok(());
     }
     let mut table = Table::new();
@@ -153,7 +153,7 @@ async fn list(store: &Store, as_json: bool) -> Result<()> {
             token.used_ms.map(time).unwrap_or_default(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }
 
@@ -167,11 +167,11 @@ fn state(token: &TokenRow, now_ms: i64) -> &'static str {
 
 async fn revoke(store: &Store, id: &str) -> Result<()> {
     if store.revoke_token(&id.replace('\0', "")).await? {
-        println!("{id} is revoked; running servers refuse it within 5 seconds");
+        say!("{id} is revoked; running servers refuse it within 5 seconds");
         return Ok(());
     }
     match store.tokens().await?.iter().any(|token| token.id == id) {
-        true => println!("{id} was revoked already"),
+        true => say!("{id} was revoked already"),
         false => bail!("there is no token {id}; `tidemill tokens list` shows those that there are"),
     }
     Ok(())

@@ -49,12 +49,12 @@ pub async fn run(mut config: Config, args: TrainHeadArgs) -> Result<()> {
         };
         let report = train_head(definition, &engine, &options).await?;
         if json {
-            println!("{}", json!(report));
+            say!("{}", json!(report));
             continue;
         }
         let quality = &report.quality;
-        println!("{}: version {}, labels {}", report.output.display(), report.version, report.labels.join(", "));
-        println!(
+        say!("{}: version {}, labels {}", report.output.display(), report.version, report.labels.join(", "));
+        say!(
             "trained on {} rows; of {} held out {:.1} % are right, calibration error {:.3} (before temperature scaling {:.3})",
             quality.training_examples,
             quality.held_out_examples,
@@ -63,7 +63,7 @@ pub async fn run(mut config: Config, args: TrainHeadArgs) -> Result<()> {
             quality.calibration_error_before
         );
         if let Some(reason) = &report.first_skipped {
-            println!("left out {} of {} rows; the first: {reason}", report.skipped, report.rows);
+            say!("left out {} of {} rows; the first: {reason}", report.skipped, report.rows);
         }
     }
     Ok(())

@@ -18,6 +18,7 @@ use super::input;
 use super::report::{Report, Searched};
 use super::stream::{Broker, Feeder};
 use crate::app::{App, told_to_stop};
+use crate::cli::terminal::say;
 use crate::config::{Config, ConfigError};
 use crate::pipeline::definition::Definition;
 use crate::search::{Mode, Question, Searcher};
@@ -75,9 +76,9 @@ pub async fn run(mut config: Config, args: DemoArgs) -> Result<()> {
     let definition = Definition::load(&args.pipeline)?;
     let input = args.input.clone().unwrap_or_else(|| samples(&definition));
     let session = Session::start(config, definition, &input).await?;
-    print!("{}", session.report);
+    say!("{}", session.report.to_string().trim_end());
     if args.json {
-        println!("{}", serde_json::to_string(&session.report)?);
+        say!("{}", serde_json::to_string(&session.report)?);
     }
     if args.serve {
         eprintln!("serving {} until Ctrl-C", session.report.http);

@@ -171,7 +171,7 @@ impl Writer {
 
 /// Nothing of the documents can make a file that cannot be written: what fails here is this process.
 fn broken(error: &dyn std::fmt::Display) -> Transient {
-    Transient { component: Component::Storage, reason: format!("the export cannot be written: {error}") }
+    Transient::new(Component::Storage, format!("the export cannot be written: {error}"))
 }
 
 fn column(field: &str) -> String {

@@ -87,7 +87,7 @@ impl DeviceState {
     pub(super) fn health(&self) -> Result<(), Transient> {
         match self.failure.get() {
             None => Ok(()),
-            Some(reason) => Err(Transient { component: Component::Model, reason: reason.clone() }),
+            Some(reason) => Err(Transient::new(Component::Model, reason.clone())),
         }
     }
 

@@ -264,7 +264,7 @@ impl Engine {
 
     fn stopped(&self) -> Transient {
         let reason = "the devices' threads stopped; restart the process".to_owned();
-        self.health().err().unwrap_or(Transient { component: Component::Model, reason })
+        self.health().err().unwrap_or(Transient::new(Component::Model, reason))
     }
 }
 
@@ -307,7 +307,5 @@ impl std::fmt::Debug for Engine {
 
 /// Runs work that takes long on a thread of its own.
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Transient> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|e| Transient { component: Component::Model, reason: format!("tokenization stopped: {e}") })
+    tokio::task::spawn_blocking(work).await.map_err(|e| Transient::new(Component::Model, format!("tokenization stopped: {e}")))
 }

@@ -85,22 +85,40 @@ impl Foreman {
         let mut running = jobs.iter().filter(|job| job.state == JobState::Running).count();
         let mut under_way: BTreeSet<&str> =
             jobs.iter().filter(|job| job.state != JobState::Queued).filter_map(|job| job.schedule.as_deref()).collect();
+        let mut unavailable = None;
         for job in &jobs {
-            match job.state {
+            let begins = match job.state {
                 // Of the jobs of one schedule, one is under way at a time.
-                JobState::Queued if job.schedule.as_deref().is_some_and(|schedule| under_way.contains(schedule)) => {}
+                JobState::Queued if job.schedule.as_deref().is_some_and(|schedule| under_way.contains(schedule)) => Ok(false),
                 JobState::Queued if running < self.config.jobs_at_a_time => {
                     under_way.extend(job.schedule.as_deref());
-                    running += usize::from(self.take_up(job).await?);
+                    self.take_up(job).await
                 }
                 // A foreman died over it.
-                JobState::Planning => running += usize::from(self.plan(job).await?),
-                JobState::Running => self.watch(job).await?,
-                JobState::Cancelling => self.end_cancelled(job).await?,
-                _ => {}
+                JobState::Planning => self.plan(job).await,
+                JobState::Running => self.watch(job).await.map(|()| false),
+                JobState::Cancelling => self.end_cancelled(job).await.map(|()| false),
+                _ => Ok(false),
+            };
+            match begins {
+                Ok(begins) => running += usize::from(begins),
+                Err(failure) => unavailable = unavailable.or(self.set_aside(job, failure).await?),
             }
         }
-        Ok(())
+        unavailable.map_or(Ok(()), Err)
+    }
+
+    /// What one job fails by stands in no other's way: its own words end it, and what may pass is tried again at the next look. Only
+    /// where the ledger is gone there is nothing to look at.
+    async fn set_aside(&self, job: &JobRow, failure: Transient) -> Result<Option<Transient>, Transient> {
+        if failure.is_refusal {
+            let reason = format!("a value of the job is refused: {}", failure.reason);
+            self.move_on(job, &JobState::OPEN, (JobState::Failed, Some(&reason))).await?;
+            return Ok(None);
+        }
+        self.errands.workshop.store.ping().await?;
+        tracing::warn!(job = job.id, reason = failure.to_string(), "the job waits");
+        Ok(Some(failure))
     }
 
     async fn take_up(&self, job: &JobRow) -> Result<bool, Transient> {
@@ -182,6 +200,9 @@ impl Foreman {
     }
 
     async fn move_on(&self, job: &JobRow, from: &[JobState], to: (JobState, Option<&str>)) -> Result<bool, Transient> {
+        // A reason may quote what the ledger cannot keep.
+        let reason = to.1.map(|reason| reason.replace('\0', "\u{fffd}"));
+        let to = (to.0, reason.as_deref());
         let moved = self.errands.workshop.store.move_job(&job.id, from, to, &self.config.events_topic).await?;
         if moved {
             tracing::info!(job = job.id, state = %to.0, reason = to.1, "job");

@@ -141,6 +141,18 @@ impl JobSpec {
         Self::of_object(keys, id)
     }
 
+    /// Reads what a caller asks for. Ids with `@` are those of schedules, whose times are foretold: nobody else takes one in advance.
+    ///
+    /// # Errors
+    /// A sentence where it is not a job.
+    pub fn asked(text: &[u8], id: Option<&str>) -> Result<Self, SpecError> {
+        let spec = Self::parse(text, id)?;
+        if spec.id.contains('@') {
+            return Err(refuse(format!("`id` is `{}`; ids with `@` are those of schedules, so leave it out", spec.id)));
+        }
+        Ok(spec)
+    }
+
     /// Reads an object that is parsed already.
     ///
     /// # Errors

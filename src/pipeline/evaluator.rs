@@ -115,7 +115,7 @@ impl Evaluator {
             Some(registry) => registry.schemas(&ids).await,
             None => {
                 let reason = "records name schemas and no registry is configured; set `schema_registry.url`".to_owned();
-                Err(Transient { component: Component::Registry, reason })
+                Err(Transient::new(Component::Registry, reason))
             }
         }
     }

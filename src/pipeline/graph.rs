@@ -304,7 +304,7 @@ impl Graph {
         let mut reuses = known.look_up(&wanted).await?;
         if reuses.len() != wanted.len() {
             let reason = format!("{} results were looked up, but {} answers came back", wanted.len(), reuses.len());
-            return Err(Transient { component: Component::Database, reason });
+            return Err(Transient::new(Component::Database, reason));
         }
         for ((reuse, wanted), unit) in reuses.iter_mut().zip(&wanted).zip(units) {
             match (&mut *reuse, &unit.waiting.prepared) {
@@ -383,7 +383,7 @@ impl Node {
 }
 
 fn broken(reason: &str) -> Transient {
-    Transient { component: Component::Model, reason: reason.to_owned() }
+    Transient::new(Component::Model, reason.to_owned())
 }
 
 #[cfg(test)]

@@ -63,5 +63,5 @@ pub async fn vectors(engine: &Engine, queries: &[Query<'_>]) -> Result<Vec<Encod
 }
 
 fn broken(reason: String) -> Transient {
-    Transient { component: Component::Model, reason }
+    Transient::new(Component::Model, reason)
 }

@@ -9,7 +9,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Finding, Mode, Question, SearchError, Searcher, checked_text};
+use super::{Finding, Mode, Question, SearchError, Searchable, Searcher, checked_text};
 use crate::engine::ModelKind;
 use crate::failure::Failure;
 use crate::nearest::suggestion;
@@ -74,18 +74,27 @@ pub struct Cited {
     pub similarity: Option<f64>,
 }
 
+/// The models that a question may name. A server behind one may be another tenant's, under that tenant's key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Choice {
+    /// Those that the pipeline's file names: for whoever asks over HTTP.
+    Named,
+    /// All of the configuration: for who holds it.
+    All,
+}
+
 impl Searcher {
     /// Answers the question from the documents.
     ///
     /// # Errors
     /// Where the question cannot be understood, or the database or a model is out of order.
-    pub async fn answer(&self, asked: &Asked) -> Result<Answered, SearchError> {
+    pub async fn answer(&self, asked: &Asked, choice: Choice) -> Result<Answered, SearchError> {
         let (name, pipeline) = self.pipeline(asked.pipeline.as_deref())?;
         let text = checked_text(&asked.question).map_err(|error| match error {
             SearchError::Invalid(message) => SearchError::Invalid(message.replace("`query`", "`question`")),
             other => other,
         })?;
-        let answers = self.way(name, pipeline.answers.as_ref(), asked.model.as_deref())?;
+        let answers = self.way((name, pipeline), asked.model.as_deref(), choice)?;
         let prompt = answers.prompt.as_ref().map(|prompt| pipeline.base_dir.join(prompt));
         let answering = Answering::new(&self.engine, &answers.model, prompt.as_deref())
             .map_err(|e| SearchError::Invalid(format!("{e:#}")))?;
@@ -137,13 +146,18 @@ impl Searcher {
     }
 
     /// By which model and prompt.
-    fn way(&self, pipeline: &str, written: Option<&Answers>, model: Option<&str>) -> Result<Answers, SearchError> {
-        let generators = || self.engine.models().filter(|info| info.kind == ModelKind::Generator).map(|info| &*info.name);
-        match (written, model) {
+    fn way(&self, (pipeline, known): (&str, &Searchable), model: Option<&str>, choice: Choice) -> Result<Answers, SearchError> {
+        let is_open = |name: &str| choice == Choice::All || known.models.iter().any(|model| model == name);
+        let generators = || {
+            let all = self.engine.models().filter(|info| info.kind == ModelKind::Generator).map(|info| &*info.name);
+            all.filter(|name| is_open(name))
+        };
+        match (known.answers.as_ref(), model) {
             (_, Some(model)) if !generators().any(|name| name == model) => {
                 let known: Vec<&str> = generators().collect();
                 let mend = suggestion(model, known);
-                Err(SearchError::Invalid(format!("there is no generator `{model}`; {mend}")))
+                let whose = if choice == Choice::All { "there is no".into() } else { format!("pipeline `{pipeline}` names no") };
+                Err(SearchError::Invalid(format!("{whose} generator `{model}`; {mend}")))
             }
             (Some(written), model) => Ok(Answers { model: model.unwrap_or(&written.model).to_owned(), ..written.clone() }),
             (None, Some(model)) => Ok(Answers::by(model)),

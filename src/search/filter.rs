@@ -24,8 +24,8 @@ use crate::store::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchF
 /// The operators, as JSON names them.
 const OPERATORS: [&str; 8] = ["eq", "ne", "lt", "lte", "gt", "gte", "in", "exists"];
 
-/// Items that `in` may list.
-const MOST_ITEMS: usize = 1_000;
+/// Values that all conditions may name together.
+const MOST_VALUES: usize = 1_000;
 
 /// Conditions that a filter may have.
 const MOST_CONDITIONS: usize = 64;
@@ -140,13 +140,6 @@ impl Condition {
         Ok(match &self.test {
             Test::Eq(value) => FilterTest::OneOf(alternatives(value)),
             Test::Ne(value) => FilterTest::NoneOf(alternatives(value)),
-            Test::In(values) if values.len() > MOST_ITEMS => {
-                let count = values.len();
-                return Err(SearchError::Invalid(format!(
-                    "the filter `{}` lists {count} values; {MOST_ITEMS} are the most",
-                    self.key
-                )));
-            }
             Test::In(values) => FilterTest::OneOf(values.iter().flat_map(alternatives).collect()),
             Test::Lt(value) => compared(Comparison::Less, value),
             Test::Lte(value) => compared(Comparison::AtMost, value),
@@ -164,7 +157,12 @@ impl Searchable {
             let count = conditions.len();
             return Err(SearchError::Invalid(format!("the filter has {count} conditions; {MOST_CONDITIONS} are the most")));
         }
+        let values: usize = conditions.iter().map(|condition| condition.values().len()).sum();
+        if values > MOST_VALUES {
+            return Err(SearchError::Invalid(format!("the filter names {values} values in all; {MOST_VALUES} are the most")));
+        }
         let resolve = |condition: &Condition| {
+            checked("a name in `filter`", &condition.key)?;
             let place = self.place(&condition.key).ok_or_else(|| {
                 let names = self.filterable();
                 let mend = suggestion(&condition.key, names.iter().map(String::as_str));

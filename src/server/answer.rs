@@ -10,7 +10,7 @@ use super::Service;
 use super::error::{ApiError, Problem};
 use super::gate::Caller;
 use crate::nearest::suggestion;
-use crate::search::{Answered, Asked};
+use crate::search::{Answered, Asked, Choice};
 
 /// The keys of the body.
 const KEYS: [&str; 3] = ["question", "pipeline", "model"];
@@ -27,7 +27,7 @@ pub async fn answer(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<Answered>, ApiError> {
     let asked = asked(&body?)?;
-    Ok(Json(service.searcher.seen_by(caller.tenant.as_ref()).answer(&asked).await?))
+    Ok(Json(service.searcher.seen_by(caller.tenant.as_ref()).answer(&asked, Choice::Named).await?))
 }
 
 fn asked(body: &[u8]) -> Result<Asked, ApiError> {

@@ -139,6 +139,12 @@ impl ApiError {
 
     /// A part of the world is out of order. Which is said, why is logged: it may name what callers need not know.
     pub fn unavailable(transient: &Transient) -> Self {
+        if transient.is_refusal {
+            tracing::debug!(component = %transient.component, reason = transient.reason, "a value of a request is refused");
+            return Self::invalid(
+                "a value of the request cannot be looked for: it holds U+0000, or is no number or time that there can be",
+            );
+        }
         tracing::warn!(component = %transient.component, reason = transient.reason, "cannot answer a request");
         Self::new(Code::Unavailable, format!("the {} is out of order; try again later", transient.component))
     }

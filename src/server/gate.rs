@@ -38,7 +38,9 @@ const KEPT: usize = 1_024;
 /// What an endpoint asks of its callers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Need {
-    /// Nothing: probes, and what is the same in every house.
+    /// Nothing, and no allowance: whoever restarts what does not answer must not be turned away because others ask too often.
+    Probe,
+    /// Nothing: what is the same in every house.
     Nothing,
     /// A scope. Whoever belongs to a tenant sees that tenant's rows.
     Scope(Scope),
@@ -120,7 +122,10 @@ impl Gate {
         let known = match self.believed(id) {
             Some(known) => known,
             None => {
-                self.take(stranger.clone())?;
+                // Who was known seconds ago pays for it with an allowance of its own, below.
+                if !self.was_known(id, hash) {
+                    self.take(Asker::unknown(peer.address))?;
+                }
                 self.look_up(id).await?
             }
         };
@@ -151,6 +156,11 @@ impl Gate {
         tokens.get(id).filter(|answer| answer.is_believed()).map(|answer| answer.token.clone())
     }
 
+    fn was_known(&self, id: &str, hash: Hash) -> bool {
+        let tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
+        tokens.get(id).and_then(|answer| answer.token.as_ref()).is_some_and(|token| is_the_one(token, hash))
+    }
+
     async fn look_up(&self, id: &str) -> Result<Option<Arc<TokenRow>>, ApiError> {
         let Some(ledger) = &self.inner.ledger else { return Ok(None) };
         let token = ledger.token(id).await.map_err(|error| ApiError::unavailable(&error))?.map(Arc::new);
@@ -161,9 +171,9 @@ impl Gate {
         }
         let mut tokens = self.inner.tokens.lock().unwrap_or_else(PoisonError::into_inner);
         if tokens.len() >= KEPT {
-            tokens.retain(|_, answer| answer.is_believed());
+            tokens.retain(|_, answer| answer.is_believed() || answer.token.is_some());
         }
-        if tokens.len() < KEPT {
+        if tokens.len() < KEPT || token.is_some() {
             tokens.insert(id.to_owned(), Answer { token: token.clone(), since: Instant::now() });
         }
         Ok(token)
@@ -194,7 +204,7 @@ impl Gate {
 impl Caller {
     fn may(&self, need: Need) -> Result<(), ApiError> {
         let (scope, whole) = match need {
-            Need::Nothing => return Ok(()),
+            Need::Probe | Need::Nothing => return Ok(()),
             Need::Scope(scope) => (scope, false),
             Need::Whole(scope) => (scope, true),
         };
@@ -227,6 +237,9 @@ fn unauthorized() -> ApiError {
 pub async fn admit(State((gate, need)): State<(Gate, Need)>, mut request: Request, next: Next) -> Result<Response, ApiError> {
     let unknown = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_local: false };
     let peer = request.extensions().get::<Peer>().copied().unwrap_or(unknown);
+    if need == Need::Probe {
+        return Ok(next.run(request).await);
+    }
     if need == Need::Nothing {
         gate.take(Asker::from(peer.address))?;
         return Ok(next.run(request).await);

@@ -106,10 +106,10 @@ pub struct Service {
 
 /// The table of contents.
 fn contents(gate: &Gate) -> Contents<Service> {
-    use Need::{Nothing, Scope, Whole};
+    use Need::{Nothing, Probe, Scope, Whole};
     Contents::new(gate)
-        .get("/healthz", Nothing, health::alive)
-        .get("/readyz", Nothing, health::ready)
+        .get("/healthz", Probe, health::alive)
+        .get("/readyz", Probe, health::ready)
         .get("/openapi.json", Nothing, openapi::describe)
         .get("/metrics", Whole(Read), metrics::render)
         .post("/v1/search", Scope(Read), search::answer)
@@ -139,10 +139,11 @@ fn contents(gate: &Gate) -> Contents<Service> {
 }
 
 fn router(service: Service) -> Router {
+    let limited = || from_fn_with_state((service.gate.clone(), Need::Nothing), gate::admit);
     let routes = contents(&service.gate)
         .into_router()
-        .route("/", get(console::index))
-        .route("/console/{file}", get(console::file))
+        .route("/", get(console::index).route_layer(limited()))
+        .route("/console/{file}", get(console::file).route_layer(limited()))
         .fallback(error::no_route)
         .method_not_allowed_fallback(error::no_method)
         .layer(DefaultBodyLimit::max(BODY_BYTES));

@@ -18,6 +18,8 @@ const TOLD_APART: usize = 10_000;
 pub enum Asker {
     /// Who carries this token.
     Token(Arc<str>),
+    /// Who comes from here with a token that is still to be looked up.
+    Unknown(IpAddr),
     /// Who comes from here without one. Of IPv6 the network counts: a single caller has as many addresses as he likes.
     Address(IpAddr),
     /// Whoever came when the others were too many.
@@ -25,6 +27,11 @@ pub enum Asker {
 }
 
 impl Asker {
+    /// Who comes from `address` with a token that is still to be looked up.
+    pub fn unknown(address: IpAddr) -> Self {
+        Self::Unknown(network(address))
+    }
+
     /// Who comes from `address`.
     pub fn from(address: IpAddr) -> Self {
         Self::Address(network(address))

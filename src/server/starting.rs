@@ -14,8 +14,8 @@ use crate::access::Scope;
 pub fn router(gate: &Gate) -> Router {
     let contents = Contents::new(gate)
         .get("/metrics", Need::Whole(Scope::Read), metrics::render)
-        .get("/healthz", Need::Nothing, health::alive)
-        .get("/readyz", Need::Nothing, ready);
+        .get("/healthz", Need::Probe, health::alive)
+        .get("/readyz", Need::Probe, ready);
     contents.into_router().fallback(unavailable)
 }
 

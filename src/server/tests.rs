@@ -290,7 +290,7 @@ async fn documents_and_answers_are_refused_with_the_mend() {
         (json!({ "question": "" }), "`question` is empty"),
         (json!({ "question": "x", "pipeline": "note" }), "did you mean `notes`?"),
         (json!({ "question": "x" }), "does not say who answers"),
-        (json!({ "question": "x", "model": "clerk" }), "there is no generator `clerk`"),
+        (json!({ "question": "x", "model": "clerk" }), "pipeline `notes` names no generator `clerk`"),
         (json!({ "query": "x" }), "unknown key `query`"),
     ] {
         let response = server.client.post(format!("{}/v1/answer", server.url)).json(&body).send().await.unwrap();

@@ -124,7 +124,7 @@ impl Dataset {
 }
 
 fn out_of_order(path: &Path, error: &dyn std::fmt::Display) -> Transient {
-    Transient { component: Component::Storage, reason: format!("cannot write {}: {error}", path.display()) }
+    Transient::new(Component::Storage, format!("cannot write {}: {error}", path.display()))
 }
 
 fn write_synced(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -135,7 +135,7 @@ impl Relay {
             Ok(_) => Ok(()),
             Err((error, _)) => {
                 let why = self.refusal.sentence().unwrap_or_else(|| error.to_string());
-                Err(Transient { component: Component::Broker, reason: format!("cannot publish to {}: {why}", event.topic) })
+                Err(Transient::new(Component::Broker, format!("cannot publish to {}: {why}", event.topic)))
             }
         }
     }

@@ -283,7 +283,7 @@ fn is_unknown(status: StatusCode, body: &[u8]) -> bool {
 }
 
 fn transient(reason: impl std::fmt::Display) -> Transient {
-    Transient { component: Component::Registry, reason: format!("the schema registry {reason}") }
+    Transient::new(Component::Registry, format!("the schema registry {reason}"))
 }
 
 fn unknown(reason: String) -> Poison {

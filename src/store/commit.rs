@@ -90,7 +90,7 @@ async fn commit(connection: &mut PgConnection, submission: &Submission) -> Resul
     tidemill_base::failpoint!("commit-after-commit", |_| std::process::abort());
     tidemill_base::failpoint!("commit-reply-lost", |_| {
         let reason = "the reply to the commit was lost".to_owned();
-        Err(CommitError::Unavailable(Transient { component: tidemill_base::failure::Component::Database, reason }))
+        Err(CommitError::Unavailable(Transient::new(tidemill_base::failure::Component::Database, reason)))
     });
     Ok(Ledgered { superseded, faults: look.faults, stop: look.stop })
 }

@@ -33,7 +33,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, PgConnection, PgPool};
+use sqlx::{Connection, Executor, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use search::Crowds;
@@ -79,6 +79,8 @@ pub use tokens::{NewToken, TokenRow};
 #[derive(Debug, Clone)]
 pub struct Store {
     pool: PgPool,
+    /// Connections that answer questions of people and programs: however many ask, those of the walk stay free.
+    questions: PgPool,
     /// How long a statement or a transaction may take before the database counts as gone.
     deadline: Duration,
     crowds: Crowds,
@@ -86,6 +88,12 @@ pub struct Store {
 
 /// Connections of one process unless the configuration says otherwise: a handful of partitions commit at once.
 const DEFAULT_CONNECTIONS: u32 = 10;
+
+/// The same for questions.
+const QUESTION_CONNECTIONS: u32 = 6;
+
+/// How soon the server notices that nobody waits for an answer any more.
+const UNATTENDED: &str = "SET client_connection_check_interval = '1s'";
 
 /// Longest a statement of the walk may run by the server's clock: it ends what takes too long, and says so.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
@@ -126,16 +134,31 @@ impl Store {
             ("tcp_keepalives_count", "3"),
             ("tcp_user_timeout", "60000"),
         ]);
-        let pool = PgPoolOptions::new()
-            .max_connections(config.max_connections.unwrap_or(DEFAULT_CONNECTIONS))
-            .acquire_timeout(Duration::from_secs(5))
-            // Under load each connection is used again within milliseconds of being found alive.
-            .test_before_acquire(false)
-            .before_acquire(|connection, last| Box::pin(async move { Ok(last.idle_for < RECENT || is_alive(connection).await?) }))
-            // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
-            .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
-            .connect_lazy_with(options);
-        Ok(Self { pool, deadline, crowds: Crowds::default() })
+        let pool = |most: u32| {
+            PgPoolOptions::new()
+                .max_connections(most)
+                .acquire_timeout(Duration::from_secs(5))
+                // Under load each connection is used again within milliseconds of being found alive.
+                .test_before_acquire(false)
+                .before_acquire(|connection, last| {
+                    Box::pin(async move { Ok(last.idle_for < RECENT || is_alive(connection).await?) })
+                })
+                // The pool itself waits without an end for a connection that is given back: each would keep a place for ever.
+                .after_release(|connection, _| Box::pin(async move { is_alive(connection).await }))
+        };
+        // Some systems cannot tell a server that a client is gone; there, a question nobody waits for runs into its time limit.
+        let questions = pool(config.question_connections.unwrap_or(QUESTION_CONNECTIONS)).after_connect(|connection, _| {
+            Box::pin(async move {
+                drop(connection.execute(UNATTENDED).await);
+                Ok(())
+            })
+        });
+        Ok(Self {
+            pool: pool(config.max_connections.unwrap_or(DEFAULT_CONNECTIONS)).connect_lazy_with(options.clone()),
+            questions: questions.connect_lazy_with(options),
+            deadline,
+            crowds: Crowds::default(),
+        })
     }
 
     /// Brings the schema up to date. Safe to call from several processes at once.
@@ -156,7 +179,8 @@ impl Store {
 
     /// Closes every connection, as far as the database answers.
     pub async fn close(&self) {
-        if timeout(SIGN_OF_LIFE, self.pool.close()).await.is_err() {
+        let closed = async { tokio::join!(self.questions.close(), self.pool.close()) };
+        if timeout(SIGN_OF_LIFE, closed).await.is_err() {
             tracing::debug!("the database did not let every connection go");
         }
     }
@@ -182,7 +206,7 @@ pub(crate) trait InTime<T>: Future<Output = sqlx::Result<T>> + Send + Sized {
 impl<T, F: Future<Output = sqlx::Result<T>> + Send> InTime<T> for F {}
 
 fn silent(deadline: Duration) -> Transient {
-    Transient { component: Component::Database, reason: format!("no answer within {} s", deadline.as_secs()) }
+    Transient::new(Component::Database, format!("no answer within {} s", deadline.as_secs()))
 }
 
 /// An error makes the pool close the connection without a word to the server.
@@ -198,7 +222,13 @@ fn read_secret(file: &Path) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// Every error of the walk's own statements is the world's fault: rows were checked before they came here.
+/// Errors of the walk's own statements are the world's fault: rows were checked before they came here. Of a job or a request, a value
+/// may be at fault: those are errors of class 22 (data exception), and a statement with more values than the protocol can count.
 fn unavailable(error: sqlx::Error) -> Transient {
-    Transient { component: Component::Database, reason: error.to_string() }
+    let is_refusal = match &error {
+        sqlx::Error::Database(refused) => refused.code().is_some_and(|code| code.starts_with("22")),
+        sqlx::Error::Encode(_) => true,
+        _ => false,
+    };
+    Transient { is_refusal, ..Transient::new(Component::Database, error.to_string()) }
 }

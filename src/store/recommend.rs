@@ -73,22 +73,18 @@ impl Reader {
     /// Documents that lie near the seeds. Where seeds lie in several spaces, as while documents move to another model, those of the
     /// space with the most of them count.
     ///
-    /// Runs to its end even if the caller goes away: a transaction that is dropped while it begins poisons its connection. What is
-    /// to leave the database must pass [`Reader::shown`].
+    /// What is to leave the database must pass [`Reader::shown`].
     ///
     /// # Errors
     /// Where the database is unavailable or takes too long.
     pub async fn neighbours(&self, query: NeighbourQuery) -> Result<Neighbourhood, Transient> {
-        let reader = self.clone();
-        let search = tokio::spawn(async move { reader.neighbours_to_the_end(&query).await.map_err(unavailable) });
-        search.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(unavailable(sqlx::Error::Io(std::io::Error::other(error)))),
-        })
+        let mut lease = self.lease().await.map_err(unavailable)?;
+        let found = self.neighbourhood(&query, lease.connection()).await.map_err(unavailable)?;
+        lease.give_back();
+        Ok(found)
     }
 
-    async fn neighbours_to_the_end(&self, query: &NeighbourQuery) -> sqlx::Result<Neighbourhood> {
-        let mut connection = self.store.pool.acquire().await?;
+    async fn neighbourhood(&self, query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx::Result<Neighbourhood> {
         let mut transaction = connection.begin().await?;
         sqlx::raw_sql(SNAPSHOT).execute(&mut *transaction).await?;
         let Some(space) = space_of(query, &mut transaction).await? else { return Ok(Neighbourhood::default()) };

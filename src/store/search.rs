@@ -22,7 +22,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
-use sqlx::Connection;
+use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
 use super::{Reader, Store, unavailable};
@@ -196,21 +196,16 @@ impl Reader {
     /// The order does not depend on `offset` and `limit`: pages of one question over documents that do not change never repeat or
     /// skip one, and of equals the smaller id comes first. Documents that change in between may move from one page to another.
     ///
-    /// Runs to its end even if the caller goes away: a transaction that is dropped while it begins poisons its connection.
-    ///
     /// # Errors
     /// Where the database is unavailable or takes too long.
     pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
-        let reader = self.clone();
-        let search = tokio::spawn(async move { reader.search_to_the_end(&query).await.map_err(unavailable) });
-        search.await.unwrap_or_else(|error| match error.try_into_panic() {
-            Ok(panic) => std::panic::resume_unwind(panic),
-            Err(error) => Err(unavailable(sqlx::Error::Io(std::io::Error::other(error)))),
-        })
+        let mut lease = self.lease().await.map_err(unavailable)?;
+        let page = self.page(&query, lease.connection()).await.map_err(unavailable)?;
+        lease.give_back();
+        Ok(page)
     }
 
-    async fn search_to_the_end(&self, query: &SearchQuery) -> sqlx::Result<SearchPage> {
-        let mut connection = self.store.pool.acquire().await?;
+    async fn page(&self, query: &SearchQuery, connection: &mut PgConnection) -> sqlx::Result<SearchPage> {
         let mut transaction = connection.begin().await?;
         sqlx::raw_sql(SNAPSHOT).execute(&mut *transaction).await?;
         // Documents whose vectors are of another space have nothing but their words to be found by.

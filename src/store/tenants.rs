@@ -23,10 +23,13 @@ pub struct Reader {
     tenant: Option<Arc<str>>,
 }
 
-/// A connection that sees what its reader may see. Where it is dropped before its end, the connection is closed: one that is still
-/// in a tenant's role must never go back to those of the service.
+/// A connection of those that answer questions. Where it is dropped before it is given back, it is closed: one that is still in a
+/// tenant's role must never go back to the others, and the server gives up what nobody waits for any more.
+pub(super) struct Lease(Option<PoolConnection<Postgres>>);
+
+/// A connection that sees what its reader may see.
 pub(super) struct View {
-    connection: Option<PoolConnection<Postgres>>,
+    lease: Lease,
     is_bound: bool,
 }
 
@@ -98,10 +101,15 @@ impl Reader {
         self.store.deadline
     }
 
+    /// A connection that answers a question.
+    pub(super) async fn lease(&self) -> sqlx::Result<Lease> {
+        self.store.questions.acquire().await.map(|connection| Lease(Some(connection)))
+    }
+
     /// A connection that sees what this reader may see. For the service itself it is a plain one, outside any transaction.
     pub(super) async fn view(&self) -> Result<View, Transient> {
-        let connection = self.store.pool.acquire().await.map_err(unavailable)?;
-        let mut view = View { connection: Some(connection), is_bound: self.tenant.is_some() };
+        let lease = self.lease().await.map_err(unavailable)?;
+        let mut view = View { lease, is_bound: self.tenant.is_some() };
         if let Some(tenant) = &self.tenant {
             let begun = async {
                 view.connection().execute("BEGIN READ ONLY").await?;
@@ -124,24 +132,34 @@ impl Reader {
 impl View {
     /// The connection.
     pub(super) fn connection(&mut self) -> &mut PgConnection {
-        self.connection.as_mut().expect("a view has its connection until it is dropped")
+        self.lease.connection()
     }
 
     /// Gives the connection back to the service.
     pub(super) async fn end(mut self, deadline: Duration) -> Result<(), Transient> {
         if self.is_bound {
             self.connection().execute("COMMIT").in_time(deadline).await?;
-            self.is_bound = false;
         }
+        self.lease.give_back();
         Ok(())
     }
 }
 
-impl Drop for View {
+impl Lease {
+    /// The connection.
+    pub(super) fn connection(&mut self) -> &mut PgConnection {
+        self.0.as_mut().expect("a lease has its connection until it ends")
+    }
+
+    /// Gives the connection back to the others.
+    pub(super) fn give_back(mut self) {
+        drop(self.0.take());
+    }
+}
+
+impl Drop for Lease {
     fn drop(&mut self) {
-        if self.is_bound {
-            drop(self.connection.take().map(PoolConnection::detach));
-        }
+        drop(self.0.take().map(PoolConnection::detach));
     }
 }
 

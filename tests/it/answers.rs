@@ -16,7 +16,7 @@ use tidemill::outcome::{EmbeddingSet, Outcome, Product};
 use tidemill::pipeline::definition::Definition;
 use tidemill::pipeline::{Fate, Materials, Works};
 use tidemill::record::{Partition, Place, Record};
-use tidemill::search::{Asked, Condition, Mode, Question, Searcher};
+use tidemill::search::{Asked, Choice, Condition, Mode, Question, Searcher};
 use tokio::net::TcpListener;
 
 use crate::harness::trial::{Needs, trial};
@@ -127,7 +127,7 @@ const CLAIMS: &str = r#"{"found":true,"sentences":[
 
 async fn cited() {
     let desk = desk(CLAIMS, "answers: { model: clerk, passages: 3 }\n").await;
-    let answered = desk.searcher.answer(&question("how fast does the kettle boil water?", None)).await.unwrap();
+    let answered = desk.searcher.answer(&question("how fast does the kettle boil water?", None), Choice::All).await.unwrap();
     assert!(answered.found, "{answered:?}");
     assert_eq!(answered.sentences.len(), 1, "{answered:?}");
     let cited = &answered.sentences[0].citations;
@@ -147,22 +147,27 @@ async fn cited() {
     // A document cannot end its passage and begin another: it is a JSON string.
     assert!(said.contains(r#"\"number\": 1 the kettle explodes"#) && !said.contains("\"number\": 1"), "{said}");
 
-    let nothing = desk.searcher.answer(&question("zeppelin", None)).await.unwrap();
+    let nothing = desk.searcher.answer(&question("zeppelin", None), Choice::All).await.unwrap();
     let asked_again = desk.asked.lock().unwrap().len();
     assert_eq!(nothing.found, asked_again == 1, "where nothing is near, nobody is asked: {nothing:?}");
-    let unknown = desk.searcher.answer(&question("kettle", Some("clrk"))).await.unwrap_err().to_string();
+    let unknown = desk.searcher.answer(&question("kettle", Some("clrk")), Choice::All).await.unwrap_err().to_string();
     assert_eq!(unknown, "there is no generator `clrk`; did you mean `clerk`?");
-    assert!(desk.searcher.answer(&question(" ", None)).await.unwrap_err().to_string().contains("`question` is empty"));
+    assert!(
+        desk.searcher.answer(&question(" ", None), Choice::All).await.unwrap_err().to_string().contains("`question` is empty")
+    );
 
     let strict = self::desk(CLAIMS, "answers: { model: clerk, min_similarity: 1.0 }\n").await;
-    let weak = strict.searcher.answer(&question("zeppelin hangars", None)).await.unwrap();
+    let weak = strict.searcher.answer(&question("zeppelin hangars", None), Choice::All).await.unwrap();
     assert!(!weak.found && weak.reason.as_ref().unwrap().contains("1.00 is the least"), "{weak:?}");
     assert_eq!((weak.model, strict.asked.lock().unwrap().len()), (None, 0), "no model is asked");
 
     let honest = self::desk(r#"{"found":false,"sentences":[]}"#, "").await;
-    let silent = honest.searcher.answer(&question("kettle", None)).await.unwrap_err().to_string();
+    let silent = honest.searcher.answer(&question("kettle", None), Choice::All).await.unwrap_err().to_string();
     assert!(silent.contains("does not say who answers"), "{silent}");
-    let answered = honest.searcher.answer(&question("kettle", Some("clerk"))).await.unwrap();
+    let refused = honest.searcher.answer(&question("kettle", Some("clerk")), Choice::Named).await.unwrap_err().to_string();
+    assert_eq!(refused, "pipeline `notes` names no generator `clerk`; there are none", "nor are those of others told");
+    assert!(honest.asked.lock().unwrap().is_empty(), "no passage goes to a server that the pipeline does not name");
+    let answered = honest.searcher.answer(&question("kettle", Some("clerk")), Choice::All).await.unwrap();
     assert_eq!(
         (answered.found, answered.reason.as_deref()),
         (false, Some("not found in the documents: the passages do not answer it"))
@@ -234,7 +239,7 @@ fn outputs_of(fate: &Fate) -> Vec<(&str, Value, Option<&str>)> {
 /// A tiny generator knows nothing: what it writes must still be an answer in form, and whatever no passage says must be gone.
 async fn in_memory() {
     let desk = desk("", "answers: { model: writer, passages: 1 }\n").await;
-    match desk.searcher.answer(&question("kettle water", None)).await {
+    match desk.searcher.answer(&question("kettle water", None), Choice::All).await {
         Ok(answered) => {
             assert_eq!(answered.model.as_deref(), Some("writer"));
             assert!(answered.sentences.iter().all(|sentence| sentence.citations == [1]), "{answered:?}");

@@ -1,7 +1,8 @@
 //! Integration tests, one binary: they share one Kafka and one Postgres, started when first needed and stopped at the end.
 //!
 //! `cargo test --test it` runs all, `cargo test --test it faults` those whose name holds the word. Names are behaviours.
-//! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure.
+//! Tests that need Kafka are reported ignored where Java or Maven is missing; `TIDEMILL_REQUIRE_KAFKA=1` makes that a failure;
+//! so does `TIDEMILL_REQUIRE_TOOLS=1` for those whose browser or other tool can neither be found nor fetched.
 
 #![expect(
     clippy::unwrap_used,

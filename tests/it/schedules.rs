@@ -16,7 +16,7 @@ use tidemill::jobs::schedules::Schedule;
 use tidemill::jobs::{Errands, Foreman, Station, Workshop};
 use tidemill::pipeline::Materials;
 use tidemill::pipeline::definition::Definition;
-use tidemill::store::{JobState, Store};
+use tidemill::store::{JobState, SearchFilter, Store};
 use tokio::sync::Semaphore;
 
 use crate::harness::postgres::Database;
@@ -32,6 +32,7 @@ pub fn trials() -> Vec<Trial> {
         trial("schedules::a_time_beside_an_open_job_becomes_what_the_policy_says", Needs::NOTHING, policies),
         trial("schedules::after_a_pause_only_the_latest_time_is_caught_up", Needs::NOTHING, a_pause_is_caught_up),
         trial("schedules::one_that_is_refused_stands_in_the_way_of_no_other", Needs::NOTHING, refused_and_others),
+        trial("schedules::a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other", Needs::NOTHING, refused_by_the_ledger),
         trial("schedules::its_commands_tell_and_ask", Needs::NOTHING, commands),
         trial("schedules::each_time_has_one_job_whichever_process_dies", minutes, whoever_dies),
     ]
@@ -187,6 +188,26 @@ async fn refused_and_others() {
     foreman.look_at(minute(2)).await.unwrap();
     let found = firings(&database).await;
     assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` stands for another job", "{found:?}");
+}
+
+async fn refused_by_the_ledger() {
+    let database = postgres::database().await;
+    let foreman = foreman(&database.store, "foreman", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
+    for (id, tasks) in [("first", r#"["\u0000"]"#), ("second", r#"["first"]"#)] {
+        let spec = format!(r#"{{"version":1,"id":"{id}","kind":"rerun","pipeline":"echo","tasks":{tasks}}}"#);
+        postgres::execute(
+            &database.url,
+            &format!("INSERT INTO jobs (id, kind, pipeline, spec, state) VALUES ('{id}', 'rerun', 'echo', '{spec}', 'queued')"),
+        )
+        .await;
+    }
+    foreman.look().await.unwrap();
+    foreman.look().await.unwrap();
+    let state = async |id: &str| postgres::count(&database.url, &format!("SELECT count(*) FROM jobs WHERE id = '{id}'")).await;
+    assert_eq!((state("first' AND state = 'failed").await, state("second' AND state = 'succeeded").await), (1, 1));
+    let asked = ["a\0".to_owned()];
+    let refused = database.store.reader(None).passing("echo", &asked, &SearchFilter::default()).await.unwrap_err();
+    assert!(refused.is_refusal, "what is at fault is the value, not the database: {refused}");
 }
 
 async fn commands() {

@@ -21,8 +21,15 @@ use crate::nearest::suggestion;
 pub const DEFAULT_FILE: &str = "tidemill.toml";
 
 /// `TIDEMILL_*` variables that are no settings: the command line, the kernels and the tests read them.
-const NOT_SETTINGS: &[&str] =
-    &["TIDEMILL_CONFIG", "TIDEMILL_LOG", "TIDEMILL_LOG_FORMAT", "TIDEMILL_CACHE_DIR", "TIDEMILL_CPU", "TIDEMILL_REQUIRE_KAFKA"];
+const NOT_SETTINGS: &[&str] = &[
+    "TIDEMILL_CONFIG",
+    "TIDEMILL_LOG",
+    "TIDEMILL_LOG_FORMAT",
+    "TIDEMILL_CACHE_DIR",
+    "TIDEMILL_CPU",
+    "TIDEMILL_REQUIRE_KAFKA",
+    "TIDEMILL_REQUIRE_TOOLS",
+];
 
 /// Settings that hold a path, wherever they stand.
 const PATHS: &[&str] = &[
@@ -93,7 +100,9 @@ impl Config {
         }
         for (name, value) in environment {
             let Some(key) = name.strip_prefix(PREFIX) else { continue };
-            if !NOT_SETTINGS.contains(&name.as_str()) {
+            if is_service_link(key, &value) {
+                tracing::info!(variable = name, "ignored: it tells of a service of Kubernetes and is no setting");
+            } else if !NOT_SETTINGS.contains(&name.as_str()) {
                 layers.push(Layer::text(format!("variable {name}"), key.to_lowercase().replace("__", "."), &value));
             }
         }
@@ -108,6 +117,12 @@ impl Config {
         }
         config.server.token =
             direct_or_filed("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
+        if let Some(length) = config.server.token.as_ref().map(String::len).filter(|length| *length < LEAST_TOKEN) {
+            let mend = "write what `openssl rand -hex 32` prints";
+            return Err(ConfigError(format!(
+                "`server.token` has {length} bytes, which can be guessed; {LEAST_TOKEN} are the fewest: {mend}"
+            )));
+        }
         if let Some(fault) = config.server.limits.fault() {
             return Err(ConfigError(fault));
         }
@@ -121,6 +136,25 @@ impl Config {
 }
 
 const PREFIX: &str = "TIDEMILL_";
+
+/// Bytes of the operator's token, who may do everything: 64 bits where they are hexadecimal digits.
+const LEAST_TOKEN: usize = 16;
+
+/// Whether the variable is one of those that a kubelet sets for every service of a namespace. Those of services called `tidemill` or
+/// `tidemill-…` begin as our settings do.
+fn is_service_link(key: &str, value: &str) -> bool {
+    let words: Vec<&str> = key.split('_').collect();
+    let is_address = value.split_once("://").is_some_and(|(protocol, _)| ["tcp", "udp", "sctp"].contains(&protocol));
+    let is_port = |at: usize| {
+        let [port, number, protocol] = [0, 1, 2].map(|next| words.get(at + next).copied().unwrap_or_default());
+        let is_number = !number.is_empty() && number.bytes().all(|digit| digit.is_ascii_digit());
+        port == "PORT" && is_number && ["TCP", "UDP", "SCTP"].contains(&protocol)
+    };
+    words.ends_with(&["SERVICE", "HOST"])
+        || words.windows(2).any(|pair| pair == ["SERVICE", "PORT"])
+        || words.last() == Some(&"PORT") && is_address
+        || (0..words.len()).any(is_port)
+}
 
 /// One source of settings. Variables and flags are a layer each, so that an error can name the very one.
 #[derive(Clone)]

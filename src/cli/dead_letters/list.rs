@@ -44,11 +44,11 @@ pub async fn run(store: &Store, args: ListArgs) -> Result<()> {
             .iter()
             .map(|(pipeline, class, letters)| json!({ "pipeline": pipeline, "class": class, "letters": letters }))
             .collect();
-        println!("{}", json!({ "letters": letters, "counts": counts }));
+        say!("{}", json!({ "letters": letters, "counts": counts }));
         return Ok(());
     }
     if letters.is_empty() {
-        println!("no dead letters");
+        say!("no dead letters");
         return Ok(());
     }
     let mut table = Table::new();
@@ -65,9 +65,9 @@ pub async fn run(store: &Store, args: ListArgs) -> Result<()> {
             plain(&letter.reason).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(REASON).collect(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for (pipeline, class, letters) in counts {
-        println!("{pipeline}: {letters} of class {class}");
+        say!("{pipeline}: {letters} of class {class}");
     }
     Ok(())
 }

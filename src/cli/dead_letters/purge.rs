@@ -37,9 +37,9 @@ pub async fn run(store: &Store, args: PurgeArgs) -> Result<()> {
     require(&filter, args.all)?;
     let letters = store.purge_dead_letters(&filter, args.dry_run).await?;
     match (args.json, args.dry_run) {
-        (true, dry_run) => println!("{}", json!({ "dry_run": dry_run, "letters": letters })),
-        (false, true) => println!("would throw {letters} letters away"),
-        (false, false) => println!("threw {letters} letters away"),
+        (true, dry_run) => say!("{}", json!({ "dry_run": dry_run, "letters": letters })),
+        (false, true) => say!("would throw {letters} letters away"),
+        (false, false) => say!("threw {letters} letters away"),
     }
     Ok(())
 }

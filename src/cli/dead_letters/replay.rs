@@ -48,17 +48,17 @@ pub async fn run(config: &Config, store: &Store, args: ReplayArgs) -> Result<()>
             "dry_run": args.dry_run, "records": replayed.records, "letters": replayed.letters,
             "exhausted": replayed.exhausted, "unknown": replayed.unknown,
         });
-        println!("{value}");
+        say!("{value}");
         return Ok(());
     }
     let would = if args.dry_run { "would send" } else { "sends" };
-    println!("{would} {} records again, of {} letters", replayed.records, replayed.letters);
+    say!("{would} {} records again, of {} letters", replayed.records, replayed.letters);
     if replayed.exhausted > 0 {
         let (left, most) = (replayed.exhausted, args.max_replays);
-        println!("leaves {left} letters whose records were sent again {most} times already; --max-replays allows more");
+        say!("leaves {left} letters whose records were sent again {most} times already; --max-replays allows more");
     }
     for (pipeline, letters) in &replayed.unknown {
-        println!("leaves {letters} letters of pipeline {pipeline}, which is not in {}", config.pipelines.display());
+        say!("leaves {letters} letters of pipeline {pipeline}, which is not in {}", config.pipelines.display());
     }
     Ok(())
 }

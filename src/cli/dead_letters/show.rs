@@ -50,10 +50,10 @@ pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
         value["headers"] = json!(headers);
         value["payload"] = json!(payload.map(|payload| payload.object()));
         value["payload_bytes"] = json!(letter.payload_bytes);
-        println!("{value}");
+        say!("{value}");
         return Ok(());
     }
-    let line = |name: &str, text: String| println!("{name:<10} {}", plain(&text));
+    let line = |name: &str, text: String| say!("{name:<10} {}", plain(&text));
     let glance = &letter.glance;
     line("letter", glance.id.to_string());
     line("written", time(glance.created_ms));
@@ -82,7 +82,7 @@ pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
         Some(payload) => {
             let cut = if is_whole { String::new() } else { format!(", the first {} shown", args.bytes) };
             line("payload", format!("{} bytes{cut}", letter.payload_bytes));
-            println!("{}", plain(&payload.line()));
+            say!("{}", plain(&payload.line()));
         }
     }
     Ok(())

@@ -28,8 +28,8 @@ pub async fn follow(desk: &Desk, id: &str, json: bool) -> Result<()> {
     progress.clear();
     let details = details.map_err(usage)?;
     match json {
-        true => println!("{}", json!(details)),
-        false => println!("{}", line(&details.summary)),
+        true => say!("{}", json!(details)),
+        false => say!("{}", line(&details.summary)),
     }
     match details.summary.state {
         JobState::Succeeded => Ok(()),

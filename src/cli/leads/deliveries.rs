@@ -38,18 +38,18 @@ pub(super) async fn run(book: &LeadBook, store: &Store, args: DeliveriesArgs) ->
             bail!("no delivery {id} was refused or given up; list them with `tidemill leads deliveries`");
         }
         match args.json {
-            true => println!("{}", json!({ "resent": id })),
-            false => println!("{id} is sent again by the next process that knows its webhook"),
+            true => say!("{}", json!({ "resent": id })),
+            false => say!("{id} is sent again by the next process that knows its webhook"),
         }
         return Ok(());
     }
     let deliveries = book.deliveries(args.pipeline.as_deref(), args.state.as_deref(), args.limit.into()).await?;
     if args.json {
-        println!("{}", json!({ "deliveries": deliveries }));
+        say!("{}", json!({ "deliveries": deliveries }));
         return Ok(());
     }
     if deliveries.is_empty() {
-        println!("no deliveries");
+        say!("no deliveries");
         return Ok(());
     }
     let mut table = Table::new();
@@ -66,6 +66,6 @@ pub(super) async fn run(book: &LeadBook, store: &Store, args: DeliveriesArgs) ->
             delivery.next_at_ms.map(time).unwrap_or_default(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     Ok(())
 }

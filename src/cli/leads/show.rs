@@ -25,7 +25,7 @@ pub(super) struct ShowArgs {
 pub(super) async fn run(book: &LeadBook, args: ShowArgs) -> Result<()> {
     let lead = book.lead(args.pipeline.as_deref(), &args.id).await.map_err(fault)?;
     match args.json {
-        true => println!("{}", json!(lead)),
+        true => say!("{}", json!(lead)),
         false => print(&lead),
     }
     Ok(())
@@ -34,28 +34,28 @@ pub(super) async fn run(book: &LeadBook, args: ShowArgs) -> Result<()> {
 fn print(lead: &LeadView) {
     let LeadView { pipeline, glance, threshold, labels, facts, drafts, deliveries, about, .. } = lead;
     let side = if glance.above { "reaches" } else { "stays below" };
-    println!("{} of {pipeline}: {} of {}, which {side} {threshold}", plain(&glance.document_id), glance.score, glance.maximum);
-    println!("  {}", parts(glance));
+    say!("{} of {pipeline}: {} of {}, which {side} {threshold}", plain(&glance.document_id), glance.score, glance.maximum);
+    say!("  {}", parts(glance));
     for (what, name) in [("company", &glance.company), ("person", &glance.person)] {
         if let Some(name) = name {
-            println!("{what}: {}", plain(name));
+            say!("{what}: {}", plain(name));
         }
     }
     for label in labels {
         let sure = label.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
-        println!("{}: {}{sure}", label.task, plain(&label.label));
+        say!("{}: {}{sure}", label.task, plain(&label.label));
     }
     for fact in facts.iter().filter(|fact| !fact.value.is_null()) {
-        println!("{}{}: {}{}", fact.task, plain(&fact.path), plain(&said(&fact.value)), evidence(fact));
+        say!("{}{}: {}{}", fact.task, plain(&fact.path), plain(&said(&fact.value)), evidence(fact));
     }
     for draft in drafts {
         let model = draft.model.as_deref().map(|model| format!(", by {model}")).unwrap_or_default();
-        println!("--- {}{model}", draft.task);
-        draft.text.lines().for_each(|line| println!("{}", plain(line)));
+        say!("--- {}{model}", draft.task);
+        draft.text.lines().for_each(|line| say!("{}", plain(line)));
     }
     for delivery in deliveries {
         let reason = delivery.reason.as_deref().map(|reason| format!(": {}", plain(reason))).unwrap_or_default();
-        println!(
+        say!(
             "told {} of crossing {}: {} after {} attempts, {}{reason}",
             delivery.webhook,
             delivery.crossing,
@@ -70,9 +70,9 @@ fn print(lead: &LeadView) {
 }
 
 fn company(about: &AccountView) {
-    println!("--- {}: {} documents, last changed {}", plain(&about.name), about.documents, time(about.updated_at_ms));
+    say!("--- {}: {} documents, last changed {}", plain(&about.name), about.documents, time(about.updated_at_ms));
     for summary in &about.summaries {
-        summary.text.lines().for_each(|line| println!("{}", plain(line)));
+        summary.text.lines().for_each(|line| say!("{}", plain(line)));
     }
 }
 

@@ -42,7 +42,7 @@ pub async fn run(mut config: Config, args: ListArgs) -> Result<()> {
                 })
             })
             .collect();
-        println!("{}", json!({ "models": models, "pulled": pulled }));
+        say!("{}", json!({ "models": models, "pulled": pulled }));
         return Ok(());
     }
     let mut table = Table::new();
@@ -58,10 +58,10 @@ pub async fn run(mut config: Config, args: ListArgs) -> Result<()> {
             model.origin.clone(),
         ]);
     }
-    println!("{table}");
+    say!("{table}");
     for model in unnamed {
         let state = if model.manifest.complete { "pulled" } else { "pulled in part" };
-        println!("{state} and not configured: {} from {}, in {}", model.name, model.manifest.source, model.folder.display());
+        say!("{state} and not configured: {} from {}, in {}", model.name, model.manifest.source, model.folder.display());
     }
     Ok(())
 }

@@ -55,7 +55,7 @@ pub async fn run(config: Config, args: PullArgs) -> Result<()> {
     let setting = setting(&name, &pulled);
     let manifest = &pulled.manifest;
     if args.json {
-        println!(
+        say!(
             "{}",
             json!({
                 "name": name, "path": pulled.path, "source": manifest.source, "revision": manifest.revision,
@@ -65,14 +65,14 @@ pub async fn run(config: Config, args: PullArgs) -> Result<()> {
         return Ok(());
     }
     let revision = manifest.revision.as_deref().map(|revision| format!(" at {revision}")).unwrap_or_default();
-    println!(
+    say!(
         "{} files, {}, {} of them here before, from {}{revision}",
         manifest.files.len(),
         HumanBytes(manifest.bytes()),
         pulled.kept,
         manifest.source
     );
-    println!("to use it, put this into tidemill.toml:\n\n{setting}");
+    say!("to use it, put this into tidemill.toml:\n\n{setting}");
     Ok(())
 }
 

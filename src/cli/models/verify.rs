@@ -141,13 +141,13 @@ fn report(findings: &[Finding], as_json: bool) {
                 })
             })
             .collect();
-        println!("{}", json!({ "models": told }));
+        say!("{}", json!({ "models": told }));
         return;
     }
     if findings.is_empty() {
-        println!("no model is configured or pulled; `tidemill models pull` brings one");
+        say!("no model is configured or pulled; `tidemill models pull` brings one");
     }
     for finding in findings {
-        println!("{}: {}", finding.name, finding.state());
+        say!("{}: {}", finding.name, finding.state());
     }
 }

@@ -73,6 +73,15 @@ fn no_string_of_a_job_holds_a_control_character() {
 }
 
 #[test]
+fn ids_of_schedules_are_refused_from_callers_and_read_from_the_ledger() {
+    let text = r#"{"version":1,"id":"news.nightly@20261121T030000Z","kind":"reembed","pipeline":"news"}"#;
+    assert!(JobSpec::asked(text.as_bytes(), None).unwrap_err().0.contains("those of schedules"));
+    let nameless = r#"{"version":1,"kind":"reembed","pipeline":"news"}"#;
+    assert!(JobSpec::asked(nameless.as_bytes(), Some("news.nightly@20261121T030000Z")).is_err(), "a header gives the id, too");
+    assert!(JobSpec::parse(text.as_bytes(), None).is_ok());
+}
+
+#[test]
 fn money_becomes_device_time_at_the_configured_price() {
     let text = r#"{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{"cost":2}}"#;
     let spec = JobSpec::parse(text.as_bytes(), None).unwrap();

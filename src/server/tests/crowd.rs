@@ -29,7 +29,7 @@ impl Running {
         let address = self.url.parse().expect("an address");
         let elsewhere = |builder: ClientBuilder| builder.local_address(IpAddr::from(ELSEWHERE)).timeout(Duration::from_secs(5));
         let client = http::client(&address, elsewhere).expect("a client");
-        let response = client.get(format!("{}/healthz", self.url)).send().await;
+        let response = client.get(format!("{}/openapi.json", self.url)).send().await;
         response.expect("a proper caller must be answered").status()
     }
 }
@@ -118,6 +118,13 @@ async fn who_asks_too_often_is_told_when_to_come_again() {
     assert_eq!(refused.headers()["retry-after"], "1");
     assert_eq!(refused.json::<Value>().await.unwrap()["code"], "too_many_requests");
     assert_eq!(server.ask_from_elsewhere().await, StatusCode::OK, "another address is not concerned");
+    for page in ["/", "/console/app.js", "/openapi.json"] {
+        assert_eq!(server.get(page).await.status(), StatusCode::TOO_MANY_REQUESTS, "{page}");
+    }
+    for _ in 0..20 {
+        assert_eq!(server.get("/healthz").await.status(), StatusCode::OK, "a probe is never turned away");
+        assert_ne!(server.get("/readyz").await.status(), StatusCode::TOO_MANY_REQUESTS, "a probe is never turned away");
+    }
     sleep(Duration::from_millis(1_100)).await;
     assert_eq!(server.get("/healthz").await.status(), StatusCode::OK);
 }

@@ -34,7 +34,7 @@ fn what_is_served_is_described_with_its_scope_and_the_other_way_round() {
         .iter()
         .map(|(method, path, need)| {
             let security = match need {
-                Need::Nothing => Value::Null,
+                Need::Probe | Need::Nothing => Value::Null,
                 Need::Scope(scope) | Need::Whole(scope) => json!([{ "token": [scope.as_str()] }]),
             };
             ((method.to_string(), (*path).to_owned()), security)

@@ -186,7 +186,7 @@ impl Archive {
 
     fn unavailable(&self, key: &str, error: &object_store::Error) -> Transient {
         let reason = format!("cannot read `{key}` of dataset `{}`: {error}", self.name);
-        Transient { component: Component::Storage, reason }
+        Transient::new(Component::Storage, reason)
     }
 
     fn failed(&self, key: &str, error: &object_store::Error) -> ArchiveError {

@@ -93,9 +93,8 @@ impl Shared {
     fn try_claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<Vec<Claim>, Transient> {
         let KafkaSourceConfig { pipeline, topic, owner, .. } = &self.config;
         if !self.runtime.block_on(self.store.is_seeded(pipeline, topic))? {
-            let seeds = self.seeds(consumer).map_err(|error| Transient {
-                component: Component::Broker,
-                reason: format!("cannot look up the ends of topic {topic}: {error}"),
+            let seeds = self.seeds(consumer).map_err(|error| {
+                Transient::new(Component::Broker, format!("cannot look up the ends of topic {topic}: {error}"))
             })?;
             self.runtime.block_on(self.store.seed(pipeline, topic, &seeds))?;
         }

@@ -65,6 +65,9 @@ impl JobState {
         Self::Cancelled,
     ];
 
+    /// Those of a job that has not ended.
+    pub const OPEN: [Self; 4] = [Self::Queued, Self::Planning, Self::Running, Self::Cancelling];
+
     /// The state as it stands in tables, events and answers.
     pub const fn as_str(self) -> &'static str {
         match self {

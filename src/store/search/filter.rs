@@ -198,14 +198,9 @@ fn metadata(sql: &mut QueryBuilder<Postgres>, path: &[String], test: &FilterTest
     let FilterTest::OneOf(values) = test else {
         return Subject::Inside("d.metadata", path).test(sql, test);
     };
-    for (index, value) in values.iter().enumerate() {
-        for (other, value) in [value.clone(), json!([value])].into_iter().enumerate() {
-            sql.push(if index + other > 0 { " OR " } else { "" }).push("d.metadata @> ").push_bind(Json(nested(path, value)));
-        }
-    }
-    if values.is_empty() {
-        sql.push("false");
-    }
+    let wanted: Vec<Json<Value>> =
+        values.iter().flat_map(|value| [value.clone(), json!([value])]).map(|value| Json(nested(path, value))).collect();
+    sql.push("d.metadata @> ANY(").push_bind(wanted).push(")");
 }
 
 fn nested(path: &[String], value: Value) -> Value {

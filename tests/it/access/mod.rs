@@ -16,7 +16,7 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     // It downloads where nothing is cached yet.
-    let fetching = Needs::NOTHING.within(Duration::from_secs(300));
+    let fetching = Needs::NOTHING.within(Duration::from_secs(300)).using(|| schemathesis::program().map(drop));
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(300));
     vec![
         trial("access::a_token_opens_what_its_scopes_say_until_it_ends", Needs::NOTHING, tokens::scopes_and_ends),

@@ -31,7 +31,7 @@ pub async fn finds_no_fault() {
     let folder = open_folder();
     let (url, report) = (format!("{}/openapi.json", house.url), folder.path().to_owned());
     let said = spawn_blocking(move || {
-        let mut program = Command::new(fetched(FOLDER, fetch).join("bin/python"));
+        let mut program = Command::new(program().unwrap());
         program.args(["-c", START, "run", &url, "--checks", CHECKS, "--max-time", SECONDS, "--workers", "2", "--seed", "1"]);
         program.args([
             "--phases",
@@ -53,6 +53,15 @@ pub async fn finds_no_fault() {
     assert!(said.contains(&format!("Tested: {operations}\n")), "it left operations out:\n{said}");
     // What it sent was more than text nowhere: the tables are there and the documents untouched.
     assert_eq!(house.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
+}
+
+/// The Python that has it.
+///
+/// # Errors
+/// Where it cannot be fetched.
+pub fn program() -> Result<PathBuf> {
+    const PYTHON: &str = "bin/python";
+    Ok(fetched((FOLDER, PYTHON), fetch)?.join(PYTHON))
 }
 
 fn fetch(partial: &Path) -> Result<()> {

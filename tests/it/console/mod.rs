@@ -15,14 +15,15 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::task::spawn_blocking;
 
-use crate::deploy::tools::{chromium, fetched, run};
+use crate::deploy::tools::{chromium, fetched, run, runs};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    let alone = Needs::NOTHING.alone().within(Duration::from_secs(420));
+    let alone =
+        Needs::NOTHING.alone().within(Duration::from_secs(420)).using(|| chromium().map(drop)).using(|| driver().map(drop));
     vec![
         trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
         trial("console::copy_is_decided_on_by_keyboard", alone, copy::decided_by_keyboard),
@@ -88,17 +89,23 @@ async fn leads() {
 
 fn browse(script: &str, address: &str, pictures: &Path) -> Result<String> {
     std::fs::create_dir_all(pictures)?;
-    let (program, libraries) = chromium();
-    let driver = fetched(&DRIVER.replace('@', "-"), fetch_driver);
+    let (program, libraries) = chromium()?;
+    let driver = driver()?;
     let mut node = Command::new("timeout");
     node.args(["--kill-after=5", "150", "node"]).arg(Path::new(SOURCE).join("tests/it/console").join(script));
-    node.arg(driver.join("package/index.mjs")).arg(program).arg(address).arg(pictures);
+    node.arg(driver).arg(program).arg(address).arg(pictures);
     let libraries: Vec<String> = libraries.iter().map(|folder| folder.display().to_string()).collect();
     run({
         node.env("BROWSER_LIBRARIES", libraries.join(":"));
         node
     })
     .context("the console does not do what it should")
+}
+
+fn driver() -> Result<PathBuf> {
+    const SCRIPT: &str = "package/index.mjs";
+    ensure!(runs(Path::new("node")), "the browser is driven by Node 20, which is not on the PATH");
+    Ok(fetched((&DRIVER.replace('@', "-"), SCRIPT), fetch_driver)?.join(SCRIPT))
 }
 
 fn fetch_driver(partial: &Path) -> Result<()> {

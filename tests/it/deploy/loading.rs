@@ -23,11 +23,11 @@ pub async fn a_loading_process_answers() {
         ("TIDEMILL_DATABASE__URL", url.as_str()),
         ("TIDEMILL_KAFKA__BROKERS", "127.0.0.1:1"),
         ("TIDEMILL_SERVER__LISTEN", listen.as_str()),
-        ("TIDEMILL_SERVER__TOKEN", "s3cret"),
+        ("TIDEMILL_SERVER__TOKEN", "s3cret-of-the-test"),
     ];
     let mut worker = Worker::start(folder.path(), &["run"], &environment);
     let client = reqwest::Client::new();
-    let get = |path: &str| client.get(format!("http://{listen}{path}")).bearer_auth("s3cret").send();
+    let get = |path: &str| client.get(format!("http://{listen}{path}")).bearer_auth("s3cret-of-the-test").send();
     eventually("the process answers while it loads", Duration::from_secs(20), async || get("/healthz").await.is_ok()).await;
 
     assert_eq!(get("/healthz").await.unwrap().status(), 200, "a process that loads would be restarted");

@@ -24,9 +24,11 @@ use crate::harness::trial::{Needs, trial};
 pub fn trials() -> Vec<Trial> {
     // They download where nothing is cached yet.
     let fetching = Needs::NOTHING.within(Duration::from_secs(300));
+    let promtool = fetching.using(|| tools::promtool().map(drop));
+    let schemas = fetching.using(|| tools::schemas().map(drop));
     vec![
-        trial("deploy::promtool_accepts_rules_and_configuration", fetching, rules::promtool_accepts_them),
-        trial("deploy::every_alert_fires_when_it_should_and_not_before", fetching, rules::their_tests_pass),
+        trial("deploy::promtool_accepts_rules_and_configuration", promtool, rules::promtool_accepts_them),
+        trial("deploy::every_alert_fires_when_it_should_and_not_before", promtool, rules::their_tests_pass),
         trial(
             "deploy::every_alert_has_a_test_and_a_section_of_the_runbook",
             Needs::NOTHING,
@@ -35,8 +37,9 @@ pub fn trials() -> Vec<Trial> {
         trial("deploy::the_queries_of_the_runbook_run", Needs::NOTHING, rules::queries_of_the_runbook_run),
         trial("deploy::rules_and_dashboards_name_what_is_measured", Needs::NOTHING, metrics::all_that_is_named_exists),
         trial("deploy::a_metric_or_label_that_does_not_exist_is_found", Needs::NOTHING, metrics::faults_are_found),
-        trial("deploy::kubernetes_takes_the_manifests", fetching, manifests::kubernetes_takes_them),
-        trial("deploy::a_manifest_with_a_fault_is_found", fetching, manifests::faults_are_found),
+        trial("deploy::a_tool_is_fetched_again_until_it_is_there", Needs::NOTHING, tools::an_empty_folder_is_no_tool),
+        trial("deploy::kubernetes_takes_the_manifests", schemas, manifests::kubernetes_takes_them),
+        trial("deploy::a_manifest_with_a_fault_is_found", schemas, manifests::faults_are_found),
         trial("deploy::manifests_agree_with_the_code", Needs::NOTHING, manifests::they_agree_with_the_code),
         trial(
             "deploy::scaling_looks_at_the_topics_of_the_pipelines",
@@ -93,7 +96,7 @@ fn configuration(toml: &str, secrets: &str) -> (Config, Vec<Definition>) {
     let secrets_here = folder.path().join("secrets");
     std::fs::create_dir(&secrets_here).unwrap();
     std::fs::write(secrets_here.join("database-url"), "postgres://u:p@h/d").unwrap();
-    std::fs::write(secrets_here.join("token"), "t").unwrap();
+    std::fs::write(secrets_here.join("token"), "t".repeat(32)).unwrap();
     let local = toml
         .replace(secrets, &secrets_here.display().to_string())
         .replace("/usr/share/tidemill/pipelines", &path("pipelines").display().to_string());

@@ -16,7 +16,7 @@ pub fn rules() -> Vec<Value> {
 }
 
 pub async fn promtool_accepts_them() {
-    let mut check = Command::new(promtool());
+    let mut check = Command::new(promtool().unwrap());
     check.args(["check", "rules"]).arg(path("deploy/prometheus/rules.yml"));
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
     // The token is mounted in the container; here it lies beside the files.
@@ -28,13 +28,13 @@ pub async fn promtool_accepts_them() {
     assert!(config.contains(mounted), "Prometheus scrapes without the token");
     std::fs::write(folder.path().join("prometheus.yml"), config.replace(mounted, &token.display().to_string())).unwrap();
     std::fs::copy(path("deploy/prometheus/rules.yml"), folder.path().join("rules.yml")).unwrap();
-    let mut check = Command::new(promtool());
+    let mut check = Command::new(promtool().unwrap());
     check.args(["check", "config"]).arg(folder.path().join("prometheus.yml"));
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
 }
 
 pub async fn their_tests_pass() {
-    let mut test = Command::new(promtool());
+    let mut test = Command::new(promtool().unwrap());
     test.args(["test", "rules"]).args(tests()).current_dir(path("deploy/prometheus/tests"));
     let said = run(test).unwrap_or_else(|e| panic!("{e:#}"));
     assert_eq!(said.matches("SUCCESS").count(), tests().len(), "promtool did not run every file: {said}");

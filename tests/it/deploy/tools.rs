@@ -20,26 +20,63 @@ with zipfile.ZipFile(sys.argv[1]) as files:
 ";
 
 /// `promtool`: that of the PATH, or else the one of Debian's package, whose contents the package manager verifies.
-pub fn promtool() -> PathBuf {
-    let installed = Command::new("promtool").arg("--version").output().is_ok_and(|output| output.status.success());
-    if installed {
-        return "promtool".into();
+///
+/// # Errors
+/// Where it is neither here nor to be fetched.
+pub fn promtool() -> Result<PathBuf> {
+    const PROGRAM: &str = "usr/bin/promtool";
+    if runs(Path::new("promtool")) {
+        return Ok("promtool".into());
     }
-    let folder = fetched("prometheus-tools", |partial| {
+    let folder = fetched(("prometheus-tools", PROGRAM), |partial| {
         apt(partial, &["download", "prometheus"])
             .context("promtool is not on the PATH and Debian's package cannot be fetched; install prometheus")
-    });
-    folder.join("usr/bin/promtool")
+    })?;
+    Ok(folder.join(PROGRAM))
 }
 
-/// A browser of Debian's packages, with the libraries that this machine lacks: the program, and where those are.
-pub fn chromium() -> (PathBuf, Vec<PathBuf>) {
-    let folder = fetched("chromium", |partial| {
-        let wanted = ["install", "--yes", "--no-install-recommends", "--download-only", "chromium", "fonts-nanum"];
-        apt(partial, &wanted).context("Debian's package of Chromium (125 MB) cannot be fetched")
-    });
+/// A browser: the program, and the folders of libraries that this machine lacks. It is the one that `CHROME` names, one of the PATH,
+/// or else that of Debian's packages.
+///
+/// # Errors
+/// Where it is neither here nor to be fetched.
+pub fn chromium() -> Result<(PathBuf, Vec<PathBuf>)> {
+    const PROGRAM: &str = "usr/lib/chromium/chromium";
+    if let Some(named) = std::env::var_os("CHROME").filter(|named| !named.is_empty()).map(PathBuf::from) {
+        ensure!(runs(&named), "CHROME is {}, which does not run", named.display());
+        return Ok((named, Vec::new()));
+    }
+    // A stand-in that would first install the browser does not tell its version.
+    if let Some(here) = ["chromium", "google-chrome", "google-chrome-stable"].iter().find_map(|name| on_path(name)) {
+        return Ok((here, Vec::new()));
+    }
+    let folder = fetched(("chromium", PROGRAM), |partial| {
+        // What is installed is fetched nevertheless: it may be there without its program.
+        let wanted = [
+            "install",
+            "--yes",
+            "--no-install-recommends",
+            "--reinstall",
+            "--download-only",
+            "chromium",
+            "chromium-common",
+            "fonts-nanum",
+        ];
+        apt(partial, &wanted).context("no browser is on the PATH and Debian's package of Chromium (125 MB) cannot be fetched")
+    })?;
     let libraries = folder.join("usr/lib/x86_64-linux-gnu");
-    (folder.join("usr/lib/chromium/chromium"), vec![libraries.join("pulseaudio"), libraries])
+    Ok((folder.join(PROGRAM), vec![libraries.join("pulseaudio"), libraries]))
+}
+
+/// Whether the program is there and tells its version.
+pub fn runs(program: &Path) -> bool {
+    Command::new(program).arg("--version").output().is_ok_and(|output| output.status.success())
+}
+
+/// The program of that name on the PATH, if it runs.
+fn on_path(name: &str) -> Option<PathBuf> {
+    let folders = std::env::var_os("PATH")?;
+    std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|program| runs(program))
 }
 
 /// Has Debian's package manager download packages, and unpacks them into the folder. It verifies what it downloads.
@@ -76,8 +113,8 @@ fn apt(folder: &Path, arguments: &[&str]) -> Result<()> {
 
 /// The strict schema of a kind in a version of Kubernetes, as in `1.34.0`; none where it is not Kubernetes' own.
 pub fn schema(version: &str, kind: &str, api_version: &str) -> Option<Value> {
-    let folder = fetched(SCHEMAS_FOLDER, fetch_schemas);
-    let folder = folder.join(format!("kubernetes_validate/kubernetes-json-schema/v{version}-local-strict"));
+    let folder = schemas().unwrap_or_else(|error| panic!("{error:#}"));
+    let folder = folder.join(format!("v{version}-local-strict"));
     assert!(folder.exists(), "there are no schemas of Kubernetes {version}");
     // `policy/v1` and `networking.k8s.io/v1` are named `policy-v1` and `networking-v1`.
     let (group, number) = api_version.split_once('/').unwrap_or(("", api_version));
@@ -88,6 +125,15 @@ pub fn schema(version: &str, kind: &str, api_version: &str) -> Option<Value> {
     let mut shared: Value = serde_json::from_str(&read(&folder.join("_definitions.json")).unwrap()).unwrap();
     schema["$defs"] = shared["$defs"].take();
     Some(schema)
+}
+
+/// The folder of Kubernetes' schemas.
+///
+/// # Errors
+/// Where it is neither here nor to be fetched.
+pub fn schemas() -> Result<PathBuf> {
+    const SCHEMAS: &str = "kubernetes_validate/kubernetes-json-schema";
+    Ok(fetched((SCHEMAS_FOLDER, SCHEMAS), fetch_schemas)?.join(SCHEMAS))
 }
 
 fn fetch_schemas(partial: &Path) -> Result<()> {
@@ -115,31 +161,52 @@ fn with_extension(folder: &Path, extension: &str) -> Result<PathBuf> {
     found.with_context(|| format!("the download reported success and left no .{extension} in {}", folder.display()))
 }
 
-/// The folder of the cache that `fetch` fills where it is not there yet.
-pub fn fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> PathBuf {
-    try_fetched(name, fetch).unwrap_or_else(|error| panic!("{error:#}"))
+/// The folder `name` of the cache, which `fetch` fills where it does not hold `proof` yet: a file or folder without which it is not what
+/// it is for.
+///
+/// # Errors
+/// Where it cannot be fetched, or what was fetched does not hold the proof.
+pub fn fetched((name, proof): (&str, &str), fetch: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
+    fetched_into(&cache::folder()?, (name, proof), fetch)
 }
 
-fn try_fetched(name: &str, fetch: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
-    let cache = cache::folder()?;
+fn fetched_into(cache: &Path, (name, proof): (&str, &str), fetch: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
     let folder = cache.join(name);
-    if folder.exists() {
+    if folder.join(proof).exists() {
         return Ok(folder);
     }
     let lock = File::create(cache.join(format!("{name}.lock")))?;
     lock.lock()?;
-    if folder.exists() {
+    if folder.join(proof).exists() {
         return Ok(folder);
     }
     eprintln!("fetching {name} into {}", cache.display());
     let partial = cache.join(format!("{name}.partial"));
-    if partial.exists() {
-        fs::remove_dir_all(&partial)?;
+    for left in [&partial, &folder] {
+        if left.exists() {
+            fs::remove_dir_all(left)?;
+        }
     }
     fs::create_dir(&partial)?;
     fetch(&partial)?;
+    ensure!(partial.join(proof).exists(), "what was fetched as {name} holds no {proof}");
     fs::rename(&partial, &folder)?;
     Ok(folder)
+}
+
+/// A folder of the cache that lacks what it is for is fetched again, and one that still lacks it afterwards is an error.
+pub async fn an_empty_folder_is_no_tool() {
+    let cache = tempfile::tempdir().unwrap();
+    fs::create_dir(cache.path().join("tool")).unwrap();
+    let error = fetched_into(cache.path(), ("tool", "bin/tool"), |_| Ok(())).unwrap_err().to_string();
+    assert_eq!(error, "what was fetched as tool holds no bin/tool");
+    let fill = |partial: &Path| {
+        fs::create_dir(partial.join("bin"))?;
+        Ok(fs::write(partial.join("bin/tool"), "")?)
+    };
+    let folder = fetched_into(cache.path(), ("tool", "bin/tool"), fill).unwrap();
+    assert!(folder.join("bin/tool").exists());
+    fetched_into(cache.path(), ("tool", "bin/tool"), |_| panic!("it is there")).unwrap();
 }
 
 /// Runs the program and gives back what it wrote to stdout and stderr.

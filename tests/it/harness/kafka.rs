@@ -76,11 +76,6 @@ pub fn availability() -> &'static Option<String> {
     })
 }
 
-/// Whether a missing Kafka is a failure.
-pub fn is_required() -> bool {
-    std::env::var_os("TIDEMILL_REQUIRE_KAFKA").is_some_and(|value| value == "1")
-}
-
 /// The bootstrap servers of the broker that tests share.
 pub async fn shared() -> Client {
     let start = || {

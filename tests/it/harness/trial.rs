@@ -22,11 +22,18 @@ pub struct Needs {
     kafka: bool,
     kafka_tls: bool,
     machine: bool,
+    tools: [Option<Tool>; 2],
 }
+
+/// Has what a test needs beside Rust found or fetched.
+///
+/// # Errors
+/// Where this machine has not got it and cannot get it.
+pub type Tool = fn() -> anyhow::Result<()>;
 
 impl Needs {
     /// Nothing special.
-    pub const NOTHING: Self = Self { limit: LIMIT, kafka: false, kafka_tls: false, machine: false };
+    pub const NOTHING: Self = Self { limit: LIMIT, kafka: false, kafka_tls: false, machine: false, tools: [None; 2] };
     /// Java and Maven.
     pub const KAFKA: Self = Self { kafka: true, ..Self::NOTHING };
     /// Those, and a build with the feature `kafka-tls`.
@@ -42,12 +49,27 @@ impl Needs {
         Self { limit, ..self }
     }
 
-    /// Why the test cannot run here.
-    fn lacking(self) -> Option<&'static str> {
-        if self.kafka_tls && !cfg!(feature = "kafka-tls") {
-            return Some("it needs a build with TLS towards Kafka: `cargo test --features kafka-tls`");
+    /// A tool besides.
+    pub const fn using(self, tool: Tool) -> Self {
+        match self.tools {
+            [None, _] => Self { tools: [Some(tool), None], ..self },
+            [first, _] => Self { tools: [first, Some(tool)], ..self },
         }
-        kafka::availability().as_deref().filter(|_| self.kafka)
+    }
+
+    /// Why the test cannot run here, and the variable that makes that a failure.
+    fn lacking(self) -> Option<(String, &'static str)> {
+        if self.kafka_tls && !cfg!(feature = "kafka-tls") {
+            return Some((
+                "it needs a build with TLS towards Kafka: `cargo test --features kafka-tls`".into(),
+                "TIDEMILL_REQUIRE_KAFKA",
+            ));
+        }
+        if let Some(reason) = kafka::availability().as_ref().filter(|_| self.kafka) {
+            return Some((reason.clone(), "TIDEMILL_REQUIRE_KAFKA"));
+        }
+        let reason = self.tools.into_iter().flatten().find_map(|tool| tool().err())?;
+        Some((format!("{reason:#}"), "TIDEMILL_REQUIRE_TOOLS"))
     }
 }
 
@@ -55,9 +77,9 @@ impl Needs {
 pub fn trial<F: Future<Output = ()>>(name: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
     let title = name.to_owned();
     Trial::ignorable_test(name, move || {
-        if let Some(reason) = needs.lacking() {
-            return if kafka::is_required() {
-                Err(Failed::from(format!("TIDEMILL_REQUIRE_KAFKA lets no test be left out: {reason}")))
+        if let Some((reason, variable)) = needs.lacking() {
+            return if std::env::var_os(variable).is_some_and(|value| value == "1") {
+                Err(Failed::from(format!("{variable} lets no test be left out: {reason}")))
             } else {
                 eprintln!("ignoring {title}: {reason}");
                 Ok(Completion::ignored_with(reason))

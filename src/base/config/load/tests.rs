@@ -31,9 +31,9 @@ fn a_flag_beats_a_variable_beats_the_file_beats_the_default() {
 
 #[test]
 fn a_variable_that_looks_like_a_number_stays_text_where_text_is_wanted() {
-    let environment = variables(&[("TIDEMILL_SERVER__TOKEN", "0042"), ("TIDEMILL_DATABASE__MAX_CONNECTIONS", "5")]);
+    let environment = variables(&[("TIDEMILL_SERVER__TOKEN", "0042004200420042"), ("TIDEMILL_DATABASE__MAX_CONNECTIONS", "5")]);
     let config = Config::layered(None, environment, &[]).unwrap();
-    assert_eq!(config.server.token.as_deref(), Some("0042"));
+    assert_eq!(config.server.token.as_deref(), Some("0042004200420042"));
     assert_eq!(config.database.max_connections, Some(5));
 }
 
@@ -109,4 +109,38 @@ fn secrets_come_from_files_too() {
     assert_eq!(config.database.url.as_deref(), Some("postgres://h/d"));
     let twice = Config::layered(Some(&path), variables(&[("TIDEMILL_DATABASE__URL", "x")]), &[]).unwrap_err().to_string();
     assert_eq!(twice, "`database.url` and `database.url_file` are both set; remove one");
+}
+
+#[test]
+fn what_a_kubelet_sets_for_services_is_no_setting() {
+    let links = [
+        ("TIDEMILL_SERVICE_HOST", "10.0.0.7"),
+        ("TIDEMILL_SERVICE_PORT", "8080"),
+        ("TIDEMILL_SERVICE_PORT_HTTP", "8080"),
+        ("TIDEMILL_PORT", "tcp://10.0.0.7:8080"),
+        ("TIDEMILL_PORT_8080_TCP", "tcp://10.0.0.7:8080"),
+        ("TIDEMILL_PORT_8080_TCP_PROTO", "tcp"),
+        ("TIDEMILL_PORT_8080_TCP_PORT", "8080"),
+        ("TIDEMILL_PORT_8080_TCP_ADDR", "10.0.0.7"),
+        ("TIDEMILL_MODELS_SERVICE_HOST", "10.0.0.8"),
+        ("TIDEMILL_MODELS_PORT", "udp://10.0.0.8:53"),
+        ("TIDEMILL_MODELS_PORT_53_UDP_ADDR", "10.0.0.8"),
+    ];
+    let owned = |(name, value): (&str, &str)| (name.to_owned(), value.to_owned());
+    Config::layered(None, links.map(owned), &[]).unwrap();
+    for (name, value) in
+        [("TIDEMILL_PORT", "8080"), ("TIDEMILL_SERVER__PORT", "8080"), ("TIDEMILL_SERVICE", "x"), ("TIDEMILL_PORT_X_TCP", "1")]
+    {
+        let error = Config::layered(None, [owned((name, value))], &[]).unwrap_err().to_string();
+        assert!(error.contains(name), "{name}: {error}");
+    }
+}
+
+#[test]
+fn a_token_that_can_be_guessed_is_refused_and_not_shown() {
+    for token in ["a", "s3cret-s3cret-s"] {
+        let error =
+            Config::layered(None, [("TIDEMILL_SERVER__TOKEN".to_owned(), token.to_owned())], &[]).unwrap_err().to_string();
+        assert!(error.contains("`server.token` has") && !error.contains("s3cret"), "{error}");
+    }
 }
