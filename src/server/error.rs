@@ -76,7 +76,7 @@ impl Code {
         match self {
             Self::InvalidRequest => ("invalid_request", StatusCode::BAD_REQUEST, "the request cannot be carried out"),
             Self::Unauthorized => ("unauthorized", StatusCode::UNAUTHORIZED, "a valid token is needed"),
-            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "the token is not good for this"),
+            Self::Forbidden => ("forbidden", StatusCode::FORBIDDEN, "this is not allowed"),
             Self::NotFound => ("not_found", StatusCode::NOT_FOUND, "nothing is served here"),
             Self::UnknownJob => ("unknown_job", StatusCode::NOT_FOUND, "there is no such job"),
             Self::UnknownDocument => ("unknown_document", StatusCode::NOT_FOUND, "there is no such document"),

@@ -22,23 +22,25 @@ const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 /// # Errors
 /// Names the header and what to do.
 pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiError> {
-    let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("no text"));
-    let host = text(&header::HOST).unwrap_or_default();
+    let texts = |name: &HeaderName| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("no text"));
+    let host = texts(&header::HOST).next().unwrap_or_default();
     let own = Authority::try_from(listen).ok();
     let is_own = |authority: &Authority| {
         let name = authority.host();
         is_loopback(name) || own.as_ref().is_some_and(|own| own.host().eq_ignore_ascii_case(name))
     };
     let asked = Authority::try_from(host).ok().filter(|_| !host.contains('@'));
-    if !asked.as_ref().is_some_and(is_own) || !uri.authority().is_none_or(is_own) {
+    if !asked.as_ref().is_some_and(is_own) {
         return Err(refused(format!("the host {host:?} is not this machine's")));
     }
-    let origin = text(&header::ORIGIN);
-    if let Some(origin) = origin.filter(|origin| *origin != format!("http://{host}")) {
+    if let Some(target) = uri.authority().filter(|target| !is_own(target)) {
+        return Err(refused(format!("the host {:?} of the request's target is not this machine's", target.as_str())));
+    }
+    if let Some(origin) = texts(&header::ORIGIN).find(|origin| *origin != format!("http://{host}")) {
         return Err(refused(format!("the origin {origin:?} is not `http://{host}`")));
     }
-    match text(&SEC_FETCH_SITE) {
-        None | Some("none" | "same-origin") => Ok(()),
+    match texts(&SEC_FETCH_SITE).find(|site| !["none", "same-origin"].contains(site)) {
+        None => Ok(()),
         Some(site) => Err(refused(format!("the request comes from a page of another site ({site})"))),
     }
 }
@@ -61,8 +63,11 @@ mod tests {
     use super::*;
 
     fn says(headers: &[(&str, &str)]) -> Result<(), String> {
-        let headers = headers.iter().map(|(name, value)| (name.parse().unwrap(), value.parse().unwrap())).collect();
-        check(&"/v1/search".parse().unwrap(), &headers, "tidemill.local:8080").map_err(|error| error.message)
+        let mut sent = HeaderMap::new();
+        for (name, value) in headers {
+            sent.append(name.parse::<HeaderName>().unwrap(), value.parse().unwrap());
+        }
+        check(&"/v1/search".parse().unwrap(), &sent, "tidemill.local:8080").map_err(|error| error.message)
     }
 
     #[test]
@@ -97,6 +102,8 @@ mod tests {
             (&[("host", "localhost:8080"), ("origin", "null")], "the origin"),
             (&[("host", "localhost:8080"), ("sec-fetch-site", "cross-site")], "another site"),
             (&[("host", "localhost:8080"), ("sec-fetch-site", "same-site")], "another site"),
+            (&[("host", "localhost:1"), ("origin", "http://localhost:1"), ("origin", "https://evil.example")], "the origin"),
+            (&[("host", "localhost:1"), ("sec-fetch-site", "none"), ("sec-fetch-site", "cross-site")], "another site"),
         ] {
             let refusal = says(headers).unwrap_err();
             assert!(refusal.contains(names) && refusal.contains("tokens create"), "{headers:?}: {refusal}");

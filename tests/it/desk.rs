@@ -51,7 +51,9 @@ impl Office {
 
     async fn open(&self, failpoints: &str) -> Worker {
         let worker = self.world.worker_at(&self.address, failpoints);
-        let is_up = || async { self.client.get(format!("http://{}/healthz", self.address)).send().await.is_ok() };
+        // Probes are answered while models are still being loaded; jobs are not.
+        let asked = || self.client.get(format!("http://{}/v1/jobs", self.address)).send();
+        let is_up = || async { asked().await.is_ok_and(|answer| answer.status().is_success()) };
         eventually("the worker serves", Duration::from_secs(60), is_up).await;
         worker
     }

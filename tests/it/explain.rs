@@ -59,7 +59,7 @@ async fn explained() {
         (response.status(), response.json::<Value>().await.unwrap())
     };
     eventually("the worker serves", Duration::from_secs(30), || async {
-        client.get(format!("http://{address}/healthz")).send().await.is_ok()
+        client.get(format!("http://{address}/v1/pipelines")).send().await.is_ok_and(|answer| answer.status().is_success())
     })
     .await;
     assert_eq!(get("/v1/documents/d1").await, (StatusCode::OK, explained.clone()), "both doors say the same");

@@ -87,7 +87,11 @@ impl Sales {
     async fn worker(&self, failpoints: &str) -> Worker {
         let worker = self.world.worker_at(&self.address, failpoints);
         eventually("the worker serves", LIMIT, || async {
-            self.client.get(format!("http://{}/healthz", self.address)).send().await.is_ok()
+            self.client
+                .get(format!("http://{}/v1/pipelines", self.address))
+                .send()
+                .await
+                .is_ok_and(|answer| answer.status().is_success())
         })
         .await;
         worker
