@@ -9,8 +9,8 @@ use comfy_table::Table;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
-use super::definitions;
 use super::ledger::{Ledger, caller, time};
+use super::{definitions, terminal};
 use crate::config::{Config, ConfigError, Flag};
 use crate::editorial::{CopyView, Editorial, EditorialError, ExportFormat, MOST_COPIES, PAGES, Verdict};
 use crate::nearest::suggestion;
@@ -262,7 +262,7 @@ fn list(copies: &[CopyVersion], state: CopyState) {
     for copy in copies {
         table.add_row([
             copy.pipeline.clone(),
-            copy.document_id.clone(),
+            terminal::name(&copy.document_id),
             copy.version.to_string(),
             copy.created_by.clone().unwrap_or_else(|| "the pipeline".into()),
             headline(&copy.content),
@@ -274,7 +274,7 @@ fn list(copies: &[CopyVersion], state: CopyState) {
 }
 
 fn show(view: &CopyView) {
-    say!("{} of {}", view.document_id, view.pipeline);
+    say!("{} of {}", terminal::name(&view.document_id), view.pipeline);
     if let Some(current) = &view.current {
         say!("version {} is in state {}:", current.version, current.state.as_str());
         for (name, value) in &current.content {
@@ -312,7 +312,8 @@ fn tell(version: &CopyVersion, as_json: bool) {
     match as_json {
         true => say!("{}", json!(version)),
         false => say!(
-            "{document_id}: version {number} is in state {}{}",
+            "{}: version {number} is in state {}{}",
+            terminal::name(document_id),
             state.as_str(),
             url.as_ref().map(|url| format!(", {url}")).unwrap_or_default()
         ),

@@ -7,8 +7,8 @@ use clap::Args;
 use comfy_table::Table;
 use serde_json::json;
 
-use super::definitions;
 use super::ledger::{Ledger, time};
+use super::{definitions, terminal};
 use crate::config::{Config, ConfigError, Flag};
 use crate::explain::{ExplainError, Explained, ExplainedOutput, Explainer, Past};
 use crate::store::Origin;
@@ -58,6 +58,7 @@ pub async fn run(mut config: Config, args: ExplainArgs) -> Result<()> {
 
 fn print(explained: &Explained) {
     let Explained { pipeline, document_id, document, outputs, dead_letters, history } = explained;
+    let document_id = terminal::name(document_id);
     match document {
         Some(document) => {
             let state = if document.deleted { "deleted" } else { "there" };

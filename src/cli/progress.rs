@@ -59,7 +59,7 @@ impl Progress {
             }
         };
         if is_due {
-            eprintln!("{words}");
+            eprintln!("{}", super::visible(&words));
             self.said = Some((words, Instant::now()));
         }
     }

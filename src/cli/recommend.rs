@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::ledger::Ledger;
-use super::{definitions, engine};
+use super::{definitions, engine, terminal};
 use crate::config::{Config, ConfigError, Flag};
 use crate::recommend::{DEFAULT_LIMIT, Reason, RecommendError, Recommendation, Recommender, Wish};
 use crate::search::{Condition, SearchError, Searcher};
@@ -93,7 +93,7 @@ fn unsearchable(error: SearchError) -> anyhow::Error {
 
 fn print(rank: usize, hit: &Recommendation) {
     let title = hit.metadata["title"].as_str().unwrap_or_default();
-    say!("{rank:>3}. {}  score {:.4}  {title}", hit.document_id, hit.score);
+    say!("{rank:>3}. {}  score {:.4}  {title}", terminal::name(&hit.document_id), hit.score);
     let reasons: Vec<String> = hit.reasons.iter().map(said).collect();
     say!("     {}", reasons.join("; "));
 }

@@ -6,7 +6,7 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::{definitions, engine, store};
+use super::{definitions, engine, store, terminal};
 use crate::config::{Config, ConfigError, Flag};
 use crate::demo::environment::{with_database, with_models};
 use crate::search::{Condition, DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
@@ -118,7 +118,7 @@ fn print(rank: usize, hit: &Finding) {
         .iter()
         .filter_map(|(task, given)| Some(format!("{task} {} ({:.2})", given.label.as_ref()?, given.confidence?)))
         .collect();
-    say!("{rank:>3}. {}  score {:.4}  {}", hit.document_id, hit.score, labels.join(", "));
+    say!("{rank:>3}. {}  score {:.4}  {}", terminal::name(&hit.document_id), hit.score, labels.join(", "));
     if let Some(summary) = &hit.summary {
         say!("     {}", one_line(summary));
     }

@@ -25,8 +25,13 @@ pub fn visible(text: &str) -> Cow<'_, str> {
     Cow::Owned(text.chars().map(spelt).collect())
 }
 
+/// The same of an id or another name, which stands on one line: its line breaks and tabs are spelt out, too.
+pub fn name(text: &str) -> String {
+    visible(text).replace('\n', "\\u000a").replace('\t', "\\u0009")
+}
+
 fn is_obeyed(c: char) -> bool {
-    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}');
+    let turns = matches!(c, '\u{200e}' | '\u{200f}' | '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{061c}');
     turns || c.is_control() && c != '\n' && c != '\t'
 }
 
@@ -39,6 +44,11 @@ mod tests {
         assert_eq!(visible("x\u{1b}]0;pwned\u{7}\u{1b}[2J\r"), "x\\u001b]0;pwned\\u0007\\u001b[2J\\u000d");
         assert_eq!(visible("a\u{9b}2J \u{202e}txt.exe"), "a\\u009b2J \\u202etxt.exe");
         assert!(matches!(visible("one\ttwo\n세 줄, émoji 👩‍🔬"), Cow::Borrowed(_)), "all else stays, and nothing is copied");
+    }
+
+    #[test]
+    fn an_id_makes_no_line_of_its_own() {
+        assert_eq!(name("f\n  2. TRUSTED-1\t\u{2028}"), "f\\u000a  2. TRUSTED-1\\u0009\\u2028");
     }
 
     #[test]

@@ -6,6 +6,7 @@ use anyhow::{Context, Result};
 
 use super::download;
 use super::postgres::{PostgresOptions, PrivatePostgres};
+use crate::cli::visible;
 use crate::config::{Config, DatasetConfig, ModelConfig};
 use crate::pipeline::definition::{Definition, TaskDefinition};
 use crate::task::TaskSpec;
@@ -63,7 +64,7 @@ pub fn with_dataset(config: &mut Config, definition: &Definition) -> Result<Opti
 
 /// Says on stderr what takes long.
 pub fn tell(message: &str) {
-    eprintln!("{message}");
+    eprintln!("{}", visible(message));
 }
 
 /// Pipelines beside this one whose interactions are with its documents, as far as there are samples of them. One that cannot be read

@@ -10,6 +10,7 @@ use comfy_table::{ContentArrangement, Table};
 use serde::Serialize;
 use serde_json::Value;
 
+use crate::cli::terminal::name;
 use crate::search::Finding;
 use crate::store::{DocumentGlance, PipelineStatistics};
 
@@ -96,7 +97,7 @@ impl fmt::Display for Report {
         table.set_header(["document", "text", "label", "confidence", "summary"]);
         for glance in &self.glances {
             table.add_row([
-                shortened(&glance.id),
+                shortened(&name(&glance.id)),
                 shortened(&glance.beginning),
                 glance.label.clone().unwrap_or_default(),
                 glance.confidence.map(|c| format!("{c:.2}")).unwrap_or_default(),
@@ -106,10 +107,10 @@ impl fmt::Display for Report {
         writeln!(f, "\n{table}\n")?;
         for glance in &self.glances {
             if let Some(facts) = glance.facts.as_ref().map(facts).filter(|facts| !facts.is_empty()) {
-                writeln!(f, "{}  facts: {facts}", glance.id)?;
+                writeln!(f, "{}  facts: {facts}", name(&glance.id))?;
             }
             if let Some(copy) = &glance.copy {
-                writeln!(f, "{}  copy:  {}", glance.id, shortened(copy))?;
+                writeln!(f, "{}  copy:  {}", name(&glance.id), shortened(copy))?;
             }
         }
         writeln!(f)?;
@@ -122,7 +123,7 @@ impl fmt::Display for Report {
                     "  {}. {:.4}  {}  [{label}]  {}",
                     number + 1,
                     hit.score,
-                    hit.document_id,
+                    name(&hit.document_id),
                     shortened(&hit.chunk.text)
                 )?;
             }

@@ -41,11 +41,11 @@ pub async fn well_formed(request: Request, next: Next) -> Result<Response, ApiEr
     if hosts > 1 || hosts == 0 && request.version() >= Version::HTTP_11 {
         return Err(ApiError::invalid(format!("the request has {hosts} `Host` headers; send one")));
     }
-    let said = request.headers().get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("no text"));
-    let is_json =
-        said.is_some_and(|said| said.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json"));
-    if !is_json && !request.body().is_end_stream() {
-        let said = said.unwrap_or("missing");
+    let types = request.headers().get_all(header::CONTENT_TYPE).iter().map(|value| value.to_str().unwrap_or("no text"));
+    let types: Vec<&str> = types.collect();
+    let is_json = |said: &str| said.split(';').next().unwrap_or_default().trim().eq_ignore_ascii_case("application/json");
+    let other = if types.is_empty() { Some("missing") } else { types.into_iter().find(|said| !is_json(said)) };
+    if let Some(said) = other.filter(|_| !request.body().is_end_stream()) {
         let message = format!("the header `Content-Type` is {said}; send `Content-Type: application/json`, and JSON as the body");
         return Err(ApiError::new(Code::UnsupportedMediaType, message));
     }

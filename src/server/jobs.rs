@@ -121,7 +121,11 @@ pub async fn retry(
 
 /// The key, with or without the quotation marks that the header's draft asks for.
 fn idempotency_key(headers: &HeaderMap) -> Result<Option<&str>, ApiError> {
-    let Some(value) = headers.get(IDEMPOTENCY_KEY) else { return Ok(None) };
+    let mut values = headers.get_all(IDEMPOTENCY_KEY).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(ApiError::invalid("there are several headers `Idempotency-Key`; send one"));
+    }
     let key = value.to_str().map_err(|_| ApiError::invalid("the header `Idempotency-Key` is not ASCII; write a plain name"))?;
     let bare = key.strip_prefix('"').and_then(|key| key.strip_suffix('"')).unwrap_or(key);
     Ok(Some(bare))

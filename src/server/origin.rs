@@ -29,7 +29,13 @@ pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiErro
         let name = authority.host();
         is_loopback(name) || own.as_ref().is_some_and(|own| own.host().eq_ignore_ascii_case(name))
     };
-    let asked = Authority::try_from(host).ok().filter(|_| !host.contains('@'));
+    // Nothing stands beside the name but a port: `[::1].evil.example` and `evil@localhost` lead elsewhere in somebody's reading.
+    let is_plain = |asked: &Authority| match host.strip_prefix(asked.host()) {
+        Some("") => true,
+        Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
+        None => false,
+    };
+    let asked = Authority::try_from(host).ok().filter(is_plain);
     if !asked.as_ref().is_some_and(is_own) {
         return Err(refused(format!("the host {host:?} is not this machine's")));
     }
@@ -95,6 +101,10 @@ mod tests {
             (&[("host", "localhost.evil.example")], "the host"),
             (&[("host", "10.0.0.1:8080")], "the host"),
             (&[("host", "")], "the host"),
+            (&[("host", "[::1].evil.example")], "the host"),
+            (&[("host", "[::1]evil")], "the host"),
+            (&[("host", "localhost:evil")], "the host"),
+            (&[("host", "localhost:99999")], "the host"),
             (&[("host", "evil.example@localhost")], "the host"),
             (&[], "the host"),
             (&[("host", "localhost:8080"), ("origin", "https://evil.example")], "the origin"),

@@ -123,6 +123,13 @@ impl Config {
                 "`server.token` has {length} bytes, which can be guessed; {LEAST_TOKEN} are the fewest: {mend}"
             )));
         }
+        let connections = [
+            ("max_connections", config.database.max_connections),
+            ("question_connections", config.database.question_connections),
+        ];
+        if let Some((name, _)) = connections.iter().find(|(_, count)| *count == Some(0)) {
+            return Err(ConfigError(format!("`database.{name}` is 0; write 1 or more")));
+        }
         if let Some(fault) = config.server.limits.fault() {
             return Err(ConfigError(fault));
         }

@@ -100,7 +100,7 @@ impl Bar {
                 last.finish_and_clear();
             }
             if !std::io::stderr().is_terminal() {
-                eprintln!("{file}");
+                eprintln!("{}", super::super::visible(file));
             }
             let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::stderr_with_hz(5));
             let style = ProgressStyle::with_template("{msg} {bytes} of {total_bytes}, {bytes_per_sec}, {eta} left");

@@ -54,6 +54,8 @@ async fn a_body_that_is_not_said_to_be_json_is_refused() {
         assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{said:?}");
         assert_eq!(refused.json::<Value>().await.unwrap()["code"], "unsupported_media_type");
     }
+    let twice = server.client.post(&path).header("content-type", "application/json").header("content-type", "text/plain");
+    assert_eq!(twice.body(JOB).send().await.unwrap().status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "one of two is enough");
     for said in ["application/json", "application/json; charset=utf-8", "Application/JSON"] {
         let sent = client().post(&path).header("content-type", said).body(JOB).send().await.unwrap();
         assert_eq!(sent.status(), StatusCode::SERVICE_UNAVAILABLE, "{said}");

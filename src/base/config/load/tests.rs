@@ -144,3 +144,12 @@ fn a_token_that_can_be_guessed_is_refused_and_not_shown() {
         assert!(error.contains("`server.token` has") && !error.contains("s3cret"), "{error}");
     }
 }
+
+#[test]
+fn no_connections_are_too_few() {
+    for name in ["max_connections", "question_connections"] {
+        let variable = format!("TIDEMILL_DATABASE__{}", name.to_uppercase());
+        let error = Config::layered(None, [(variable, "0".to_owned())], &[]).unwrap_err().to_string();
+        assert_eq!(error, format!("`database.{name}` is 0; write 1 or more"));
+    }
+}
