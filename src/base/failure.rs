@@ -38,12 +38,12 @@ pub struct Transient {
     pub component: Component,
     /// One sentence for `/readyz` and the log.
     pub reason: String,
-    /// Whether it works and refuses a value that it was given: whoever gave the value is at fault, and trying again does not help.
+    /// Whether the component is available and refused a value that it was given. The caller is at fault; a retry does not help.
     pub is_refusal: bool,
 }
 
 impl Transient {
-    /// The part is out of order.
+    /// The component is unavailable.
     pub fn new(component: Component, reason: impl Into<String>) -> Self {
         Self { component, reason: reason.into(), is_refusal: false }
     }

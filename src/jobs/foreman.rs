@@ -108,8 +108,11 @@ impl Foreman {
         unavailable.map_or(Ok(()), Err)
     }
 
-    /// What one job fails by stands in no other's way: its own words end it, and what may pass is tried again at the next look. Only
-    /// where the ledger is gone there is nothing to look at.
+    /// Handles the failure of one job, so that the others go on. A value that the ledger refuses ends the job; anything else is tried
+    /// again at the next look.
+    ///
+    /// # Errors
+    /// Where the ledger is unavailable, so that no other job can be looked at either.
     async fn set_aside(&self, job: &JobRow, failure: Transient) -> Result<Option<Transient>, Transient> {
         if failure.is_refusal {
             let reason = format!("a value of the job is refused: {}", failure.reason);

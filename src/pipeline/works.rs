@@ -77,7 +77,7 @@ impl Works {
     pub async fn new(definition: &Definition, materials: Materials) -> anyhow::Result<Arc<Self>> {
         let Materials { engine, store, registry, dataset, health, watchdog, isolation, wedged } = materials;
         enroll(definition, &store).await?;
-        let documents = Documents::new(store.reader(Some(definition.tenant.clone())), engine.clone());
+        let documents = Documents::new(store.reader_of_walk(definition.tenant.clone()), engine.clone());
         let graph = Graph::build(definition, &engine).await?.with_library(Arc::new(documents));
         let evaluator = Evaluator::new(definition, graph, store.clone())?.with_registry(registry);
         let committer = Committer {

@@ -77,9 +77,9 @@ pub struct Cited {
 /// The models that a question may name. A server behind one may be another tenant's, under that tenant's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Choice {
-    /// Those that the pipeline's file names: for whoever asks over HTTP.
+    /// Only those that the pipeline's file names. Callers over HTTP have this choice.
     Named,
-    /// All of the configuration: for who holds it.
+    /// All of the configuration. The command line has this choice.
     All,
 }
 

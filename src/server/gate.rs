@@ -7,7 +7,8 @@
 //! | nothing | nobody: 401 | whoever may do everything, if the listener is loopback and no page of another site asks, see [`origin`] |
 //! | anything else | nobody: 401 | nobody: 401 |
 //!
-//! Once the ledger has held a token, callers need one, even if it was revoked or has expired. What the ledger says is believed for [`BELIEVED`]; so long a revoked token still works at most.
+//! Once the ledger has held a token, callers need one, even if it was revoked or has expired. What the ledger says is believed for
+//! [`BELIEVED`]; so long a revoked token still works at most.
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};

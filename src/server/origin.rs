@@ -25,22 +25,16 @@ pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiErro
     let texts = |name: &HeaderName| headers.get_all(name).into_iter().map(|value| value.to_str().unwrap_or("no text"));
     let host = texts(&header::HOST).next().unwrap_or_default();
     let own = Authority::try_from(listen).ok();
-    let is_own = |authority: &Authority| {
+    let is_own = |text: &str| {
+        let Ok(authority) = Authority::try_from(text) else { return false };
         let name = authority.host();
-        is_loopback(name) || own.as_ref().is_some_and(|own| own.host().eq_ignore_ascii_case(name))
+        is_plain(text, name) && (is_loopback(name) || own.as_ref().is_some_and(|own| own.host().eq_ignore_ascii_case(name)))
     };
-    // Nothing stands beside the name but a port: `[::1].evil.example` and `evil@localhost` lead elsewhere in somebody's reading.
-    let is_plain = |asked: &Authority| match host.strip_prefix(asked.host()) {
-        Some("") => true,
-        Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
-        None => false,
-    };
-    let asked = Authority::try_from(host).ok().filter(is_plain);
-    if !asked.as_ref().is_some_and(is_own) {
+    if !is_own(host) {
         return Err(refused(format!("the host {host:?} is not this machine's")));
     }
-    if let Some(target) = uri.authority().filter(|target| !is_own(target)) {
-        return Err(refused(format!("the host {:?} of the request's target is not this machine's", target.as_str())));
+    if let Some(target) = uri.authority().map(Authority::as_str).filter(|target| !is_own(target)) {
+        return Err(refused(format!("the host {target:?} of the request's target is not this machine's")));
     }
     if let Some(origin) = texts(&header::ORIGIN).find(|origin| *origin != format!("http://{host}")) {
         return Err(refused(format!("the origin {origin:?} is not `http://{host}`")));
@@ -48,6 +42,15 @@ pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiErro
     match texts(&SEC_FETCH_SITE).find(|site| !["none", "same-origin"].contains(site)) {
         None => Ok(()),
         Some(site) => Err(refused(format!("the request comes from a page of another site ({site})"))),
+    }
+}
+
+/// Whether nothing but a port stands beside the name: some programs read another name in `[::1].evil.example` or `evil@localhost`.
+fn is_plain(text: &str, name: &str) -> bool {
+    match text.strip_prefix(name) {
+        Some("") => true,
+        Some(port) => port.strip_prefix(':').is_some_and(|port| port.parse::<u16>().is_ok()),
+        None => false,
     }
 }
 

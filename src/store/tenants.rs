@@ -48,6 +48,11 @@ impl Store {
         Reader { store: self.clone(), tenant }
     }
 
+    /// The same by the connections of the walk, for what a pipeline itself looks up.
+    pub fn reader_of_walk(&self, tenant: Arc<str>) -> Reader {
+        Reader { store: Self { questions: self.pool.clone(), ..self.clone() }, tenant: Some(tenant) }
+    }
+
     /// Says that the pipeline is the tenant's, unless it is known as another's.
     ///
     /// # Errors

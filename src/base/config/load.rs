@@ -118,9 +118,8 @@ impl Config {
         config.server.token =
             direct_or_filed("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
         if let Some(length) = config.server.token.as_ref().map(String::len).filter(|length| *length < LEAST_TOKEN) {
-            let mend = "write what `openssl rand -hex 32` prints";
             return Err(ConfigError(format!(
-                "`server.token` has {length} bytes, which can be guessed; {LEAST_TOKEN} are the fewest: {mend}"
+                "`server.token` has {length} bytes and can be guessed; use at least {LEAST_TOKEN}, such as the output of `openssl rand -hex 32`"
             )));
         }
         let connections = [
