@@ -19,5 +19,6 @@ make() {
 
 make postgres-password "$(random)"
 make token "$(random)"
+make metrics-token "$(random)"
 make grafana-password "$(random)"
 make database-url "postgres://tidemill:$(cat "$FOLDER/postgres-password")@postgres:5432/tidemill"

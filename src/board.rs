@@ -6,6 +6,7 @@ use std::sync::Arc;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Tenant;
 use crate::failure::Transient;
 use crate::pipeline::definition::{Definition, TaskDefinition};
 use crate::store::{DayFigures, DeadLetter, LetterFilter, LetterGlance, Reader, Replayed, Store};
@@ -150,10 +151,10 @@ impl Board {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|entry| entry.tenant == *tenant).cloned().collect();
-        Self { reader: self.reader.of(tenant.clone()), pipelines: Arc::new(theirs), ..self.clone() }
+        let theirs = self.pipelines.iter().filter(|entry| tenant.owns(&entry.plan.name, &entry.tenant)).cloned().collect();
+        Self { reader: self.reader.of(tenant.name.clone()), pipelines: Arc::new(theirs), ..self.clone() }
     }
 
     /// What an hour of a device costs, where the operator has said so.

@@ -82,6 +82,16 @@ struct Global {
     /// How to write logs: lines for people or one JSON object a line for collectors
     #[arg(long, global = true, env = "TIDEMILL_LOG_FORMAT", value_name = "FORMAT", default_value = "text")]
     log_format: LogFormat,
+    /// What other accounts may not do with the files and folders that it makes, in octal as `umask` has it
+    #[arg(long, global = true, env = "TIDEMILL_UMASK", value_name = "MASK", default_value = "077", value_parser = mask)]
+    umask: u32,
+}
+
+fn mask(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mask) if mask <= 0o077 => Ok(mask),
+        _ => Err("write three octal digits, the first of them 0, such as 077 or 027".into()),
+    }
 }
 
 #[derive(Debug, Clone, Copy, clap::ValueEnum)]
@@ -157,6 +167,7 @@ impl Cli {
     /// Whatever ended it early; [`exit_code`] tells what the process says about it.
     pub fn run(self) -> Result<()> {
         log_to_stderr(&self.global.log, self.global.log_format)?;
+        nix::sys::stat::umask(nix::sys::stat::Mode::from_bits_truncate(self.global.umask));
         let runtime = tokio::runtime::Runtime::new().context("cannot start the asynchronous runtime")?;
         let global = self.global;
         let outcome = runtime.block_on(async {
@@ -179,7 +190,9 @@ impl Cli {
                 Command::Jobs(args) => jobs::run(global.load(&args.flags())?, args).await,
                 Command::Leads(args) => leads::run(global.load(&args.flags())?, args).await,
                 Command::Schedule(command) => schedule::run(global.load(&[])?, command).await,
-                Command::Models(command) => models::run(global.load(&[])?, command).await,
+                Command::Models(command) => {
+                    models::run(Config::load_without_secrets(global.config.as_deref(), &[])?, command).await
+                }
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
                 Command::Copy(args) => copy::run(global.load(&args.flags())?, args).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,

@@ -24,6 +24,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use self::refusal::refusal;
+use crate::access::Tenant;
 use crate::document::Document;
 use crate::failure::{Failure, Transient};
 use crate::nearest;
@@ -133,11 +134,11 @@ impl Editorial {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.catalogues.iter().filter(|(_, entry)| entry.tenant == *tenant);
+        let theirs = self.catalogues.iter().filter(|(name, entry)| tenant.owns(name, &entry.tenant));
         let theirs = theirs.map(|(name, entry)| (name.clone(), entry.clone())).collect();
-        Self { reader: self.reader.of(tenant.clone()), catalogues: Arc::new(theirs), ..self.clone() }
+        Self { reader: self.reader.of(tenant.name.clone()), catalogues: Arc::new(theirs), ..self.clone() }
     }
 
     /// Versions in a state, of one catalogue or of all, behind the cursor.

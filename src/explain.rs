@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::access::Tenant;
 use crate::failure::Transient;
 use crate::nearest;
 use crate::pipeline::definition::Definition;
@@ -131,11 +132,11 @@ impl Explainer {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|(_, owner)| *owner == tenant);
+        let theirs = self.pipelines.iter().filter(|(name, owner)| tenant.owns(name, owner));
         let pipelines = theirs.map(|(name, owner)| (name.clone(), owner.clone())).collect();
-        Self { reader: self.reader.of(tenant.clone()), pipelines: Arc::new(pipelines), ..self.clone() }
+        Self { reader: self.reader.of(tenant.name.clone()), pipelines: Arc::new(pipelines), ..self.clone() }
     }
 
     /// Everything that is known of the document. The pipeline may be left out where there is one.

@@ -13,6 +13,7 @@ mod view;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use crate::access::Tenant;
 use crate::failure::Transient;
 use crate::nearest::{self, suggestion};
 use crate::pipeline::definition::Definition;
@@ -125,11 +126,11 @@ impl LeadBook {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|(_, entry)| entry.tenant == *tenant);
+        let theirs = self.pipelines.iter().filter(|(name, entry)| tenant.owns(name, &entry.tenant));
         let pipelines = Arc::new(theirs.map(|(name, entry)| (name.clone(), entry.clone())).collect());
-        Self { store: self.store.clone(), reader: self.reader.of(tenant.clone()), pipelines }
+        Self { store: self.store.clone(), reader: self.reader.of(tenant.name.clone()), pipelines }
     }
 
     /// A page of leads.

@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use crate::access::Tenant;
 use crate::failure::Transient;
 use crate::nearest;
 use crate::pipeline::definition::{Definition, Recommendations};
@@ -180,11 +181,11 @@ impl Recommender {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|(_, shelf)| *shelf.tenant == **tenant);
+        let theirs = self.pipelines.iter().filter(|(name, shelf)| tenant.owns(name, &shelf.tenant));
         let pipelines = theirs.map(|(name, shelf)| (name.clone(), shelf.clone())).collect();
-        Self { reader: self.reader.of(tenant.clone()), pipelines: Arc::new(pipelines), popular: self.popular.clone() }
+        Self { reader: self.reader.of(tenant.name.clone()), pipelines: Arc::new(pipelines), popular: self.popular.clone() }
     }
 
     /// The documents to show, the first first.

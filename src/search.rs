@@ -22,6 +22,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use utoipa::ToSchema;
 
+use crate::access::Tenant;
 use crate::engine::Engine;
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
@@ -176,11 +177,11 @@ impl Searcher {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        let theirs = self.pipelines.iter().filter(|(_, pipeline)| *pipeline.tenant == **tenant);
+        let theirs = self.pipelines.iter().filter(|(name, pipeline)| tenant.owns(name, &pipeline.tenant));
         let pipelines = theirs.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect();
-        Self { store: self.store.of(tenant.clone()), engine: self.engine.clone(), pipelines: Arc::new(pipelines) }
+        Self { store: self.store.of(tenant.name.clone()), engine: self.engine.clone(), pipelines: Arc::new(pipelines) }
     }
 
     /// The documents that answer the question.

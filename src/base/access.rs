@@ -10,7 +10,9 @@
 //! A token is shown once, as `tm_<id>_<secret>`. The ledger keeps the id and a hash: the secret is 256 bits of chance, which nobody
 //! guesses and no slow hash need protect.
 
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 use blake3::Hash;
 use rand::TryRng;
@@ -100,6 +102,29 @@ pub fn read_token(carried: &str) -> Option<(&str, Hash)> {
 pub fn is_tenant(name: &str) -> bool {
     let rest = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
     name.len() <= 63 && name.starts_with(|c: char| c.is_ascii_lowercase()) && name.chars().all(rest)
+}
+
+/// A tenant whose caller asks: its pipelines are those whose files name it, save what the ledger knows as another's by now.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Tenant {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Pipelines that the ledger knows as another tenant's. A process that has read their files before learns of it only here.
+    pub of_others: Arc<HashSet<String>>,
+}
+
+impl Tenant {
+    /// Whether the pipeline is its own, where the pipeline's file names the tenant `named`.
+    pub fn owns(&self, pipeline: &str, named: &str) -> bool {
+        *named == *self.name && !self.of_others.contains(pipeline)
+    }
+}
+
+impl From<&str> for Tenant {
+    /// One of which the ledger says nothing.
+    fn from(name: &str) -> Self {
+        Self { name: name.into(), of_others: Arc::default() }
+    }
 }
 
 /// The tenant of pipelines that name none.

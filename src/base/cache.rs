@@ -1,7 +1,7 @@
 //! The folder of what this machine has fetched and measured, kept outside any clone.
 
-use std::fs::DirBuilder;
-use std::os::unix::fs::DirBuilderExt;
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
@@ -33,7 +33,11 @@ pub fn folder() -> Result<PathBuf> {
 /// # Errors
 /// Where it cannot be made; the message says what to do.
 pub fn make_folder(folder: &Path) -> Result<()> {
-    DirBuilder::new().recursive(true).mode(0o755).create(folder).with_context(|| {
+    // The process's own mask keeps others out of what it makes.
+    let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
+    let made = fs::create_dir_all(folder);
+    let opened = || missing.iter().try_for_each(|folder| fs::set_permissions(folder, fs::Permissions::from_mode(0o755)));
+    made.and_then(|()| opened()).with_context(|| {
         format!("cannot make the folder {} for downloads: set TIDEMILL_CACHE_DIR to one that can be written", folder.display())
     })
 }

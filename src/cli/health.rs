@@ -40,7 +40,10 @@ pub async fn run(config: Config, args: HealthArgs) -> Result<()> {
     let client = builder().build();
     // A container may hold no certificates, and loopback needs none.
     let client = if client.is_err() && url.scheme() == "http" { builder().tls_certs_only([]).build() } else { client }?;
-    let response = client.get(url.clone()).send().await.with_context(|| format!("no answer from {url}"))?;
+    // Reasons are told to who may read. Another address than our own is not to learn our token.
+    let token = config.server.token.as_ref().filter(|_| args.url.is_none());
+    let request = token.into_iter().fold(client.get(url.clone()), |request, token| request.bearer_auth(token));
+    let response = request.send().await.with_context(|| format!("no answer from {url}"))?;
     let status = response.status();
     let answer: Value = response.json().await.with_context(|| format!("{url} answers {status} with something else than JSON"))?;
     if args.json {

@@ -200,7 +200,9 @@ async fn run_now(config: &Config, schedule: &Schedule, as_json: bool) -> Result<
 async fn fire_now(config: &Config, schedule: &Schedule, store: &Store) -> Result<(String, Vec<String>)> {
     let now = Timestamp::now();
     let job = schedule.job_now(now).map_err(ConfigError)?;
-    let job = job.to_new(config.jobs.price_per_device_hour, Some(&schedule.id)).map_err(|error| ConfigError(error.0))?;
+    let job = job
+        .to_new(&schedule.tenant, config.jobs.price_per_device_hour, Some(&schedule.id))
+        .map_err(|error| ConfigError(error.0))?;
     let open = store.open_jobs_of(&schedule.id).await?;
     let by = format!("run-now, process {}", std::process::id());
     let fired = store.fire_now((&schedule.id, &by), now.as_millisecond(), &job, &config.jobs.events_topic).await;

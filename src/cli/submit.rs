@@ -79,13 +79,13 @@ pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
     let desk = Desk::new(store, &config.jobs, names);
     let (submitted, details) = desk.submit(&spec).await.map_err(jobs::usage)?;
     if submitted == Submitted::Known {
-        eprintln!("job {} is known already; it is {}", spec.id, details.summary.state);
+        eprintln!("job {} is known already; it is {}", details.summary.id, details.summary.state);
     }
     if args.wait {
         if !args.json {
-            say!("{}", spec.id);
+            say!("{}", details.summary.id);
         }
-        return jobs::follow(&desk, &spec.id, args.json).await;
+        return jobs::follow(&desk, &details.summary.id, args.json).await;
     }
     match args.json {
         true => {
@@ -93,7 +93,7 @@ pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
             object["new"] = (submitted == Submitted::New).into();
             say!("{object}");
         }
-        false => say!("{}", spec.id),
+        false => say!("{}", details.summary.id),
     }
     Ok(())
 }

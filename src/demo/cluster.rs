@@ -47,7 +47,7 @@ impl Cluster {
     pub(super) fn open(data_dir: &Path, making: &Making<'_>) -> Result<Self> {
         let link = data_dir.join("postgres");
         let folder = place(data_dir, &link, making.account)?;
-        let password_file = data_dir.join("postgres.password");
+        let password_file = password_file(data_dir);
         match fs::read_to_string(folder.join("PG_VERSION")) {
             Ok(version) if version.trim() == MAJOR => {
                 let password = fs::read_to_string(&password_file).with_context(|| {
@@ -70,6 +70,11 @@ impl Cluster {
             Err(error) => Err(error).with_context(|| format!("cannot read the database folder {}", folder.display())),
         }
     }
+}
+
+/// The file that holds the superuser's password.
+pub fn password_file(data_dir: &Path) -> PathBuf {
+    data_dir.join("postgres.password")
 }
 
 fn place(data_dir: &Path, link: &Path, account: &Account) -> Result<PathBuf> {

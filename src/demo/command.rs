@@ -9,10 +9,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use clap::Args;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+use reqwest::Url;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::cluster::password_file;
 use super::environment::{companions, samples, tell, with_database, with_dataset, with_models};
 use super::input;
 use super::report::{Report, Searched};
@@ -117,7 +119,11 @@ impl Session {
         config.kafka.brokers = broker.address();
         // Which asks nobody who is there.
         config.kafka.security = Default::default();
-        let database_url = config.database.url.clone().unwrap_or_default();
+        // What is printed ends up in logs and on other people's screens.
+        let database = (
+            without_password(config.database.url.as_deref().unwrap_or_default()),
+            std::path::absolute(password_file(&config.data_dir))?,
+        );
         // Its ledger is its own, and so is loopback.
         let listener = server::bind(&config.server, async || Ok(false)).await?;
         let gate = Gate::new(&config.server, None);
@@ -149,7 +155,7 @@ impl Session {
         let titles = || glances.iter().map(|glance| glance.beginning.lines().next().unwrap_or_default().to_owned()).collect();
         let queries: Vec<String> = if definition.searches.is_empty() { titles() } else { definition.searches.clone() };
         let searches = search(&searcher, &definition.name, queries).await?;
-        let report = Report::new(sent, elapsed, statistics, (glances, searches), (parquet_dir, database_url, http));
+        let report = Report::new(sent, elapsed, statistics, (glances, searches), (parquet_dir, database, http));
         Ok(Self { report, stop, app, _broker: broker, _postgres: postgres })
     }
 
@@ -161,6 +167,13 @@ impl Session {
         self.stop.send_replace(true);
         self.app.await?
     }
+}
+
+fn without_password(url: &str) -> String {
+    let Ok(mut url) = Url::parse(url) else { return String::new() };
+    // Refused only for addresses that can hold none.
+    let _ = url.set_password(None);
+    url.into()
 }
 
 async fn feed(store: &Store, broker: &Broker, definition: &Definition, input: &std::path::Path) -> Result<(u64, Duration)> {

@@ -31,8 +31,10 @@ pub struct Report {
     pub parquet_rows: i64,
     /// Where those are.
     pub parquet_dir: Option<PathBuf>,
-    /// The database, for those who want to look.
+    /// The database without its password, for those who want to look.
     pub database_url: String,
+    /// The file that holds the password.
+    pub database_password_file: PathBuf,
     /// From the first record sent to the last one committed.
     pub elapsed_seconds: f64,
     /// Documents in that time.
@@ -68,7 +70,7 @@ impl Report {
         elapsed: Duration,
         statistics: PipelineStatistics,
         (glances, searches): (Vec<DocumentGlance>, Vec<Searched>),
-        (parquet_dir, database_url, http): (Option<PathBuf>, String, String),
+        (parquet_dir, database, http): (Option<PathBuf>, (String, PathBuf), String),
     ) -> Self {
         debug_assert_eq!(sent as i64, statistics.records, "the feeder returns only once everything is committed");
         Self {
@@ -79,7 +81,8 @@ impl Report {
             dead_letters: statistics.dead_letters,
             parquet_rows: statistics.parquet_rows,
             parquet_dir,
-            database_url,
+            database_url: database.0,
+            database_password_file: database.1,
             elapsed_seconds: elapsed.as_secs_f64(),
             documents_per_second: statistics.documents as f64 / elapsed.as_secs_f64(),
             tokens: statistics.tokens,
@@ -140,8 +143,7 @@ impl fmt::Display for Report {
         if let Some(folder) = &self.parquet_dir {
             writeln!(f, "Parquet        {} rows in {}", self.parquet_rows, folder.display())?;
         }
-        // The password is that of a database which only this machine reaches and which ends with this process.
-        writeln!(f, "database       {}", self.database_url)
+        writeln!(f, "database       {}, password in {}", self.database_url, self.database_password_file.display())
     }
 }
 

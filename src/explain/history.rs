@@ -56,7 +56,7 @@ pub struct Past {
     pub offset: i64,
     /// When it was computed, in Unix milliseconds.
     pub processed_at_ms: i64,
-    /// The file.
+    /// The file; over HTTP its name alone.
     pub file: String,
 }
 

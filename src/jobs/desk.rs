@@ -3,7 +3,6 @@
 //! It needs the ledger alone. What it changes, the foreman of the running fleet finds there. A desk for one tenant knows of no job but
 //! those of the tenant's pipelines, and takes none for others.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
@@ -11,12 +10,12 @@ use serde::Serialize;
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::names::Names;
 use super::source::UnitSource;
-use super::spec::{JobSpec, SpecError};
-use crate::config::{DatasetConfig, JobsConfig};
+use super::spec::{JobSpec, SpecError, job_key};
+use crate::access::Tenant;
+use crate::config::JobsConfig;
 use crate::failure::Transient;
-use crate::nearest::suggestion;
-use crate::pipeline::definition::Definition;
 use crate::store::{JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, Reader, Store, Submitted};
 
 /// Answers for the jobs of one ledger. Clones share it.
@@ -26,13 +25,8 @@ pub struct Desk {
     reader: Reader,
     config: JobsConfig,
     names: Names,
-}
-
-/// What jobs may name, and whose it is.
-#[derive(Debug, Clone, Default)]
-pub struct Names {
-    pipelines: BTreeMap<String, String>,
-    datasets: BTreeMap<String, String>,
+    /// Whose jobs it knows of; all of them, where there is none.
+    tenant: Option<Arc<str>>,
 }
 
 /// Why the desk refuses.
@@ -166,51 +160,21 @@ pub const LISTED: i64 = 20;
 /// The span of which "of late" speaks.
 const OF_LATE_MS: i64 = 60_000;
 
-impl Names {
-    /// The pipelines, and the datasets of the configuration.
-    pub fn new<'a>(definitions: impl IntoIterator<Item = &'a Definition>, datasets: &BTreeMap<String, DatasetConfig>) -> Self {
-        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), definition.tenant.to_string()));
-        let datasets = datasets.iter().map(|(name, dataset)| (name.clone(), dataset.tenant().to_owned()));
-        Self { pipelines: pipelines.collect(), datasets: datasets.collect() }
-    }
-
-    fn of(&self, tenant: &str) -> Self {
-        let mut theirs = self.clone();
-        theirs.pipelines.retain(|_, owner| owner == tenant);
-        theirs.datasets.retain(|_, owner| owner == tenant);
-        theirs
-    }
-
-    /// Refuses a job that names what there is not.
-    ///
-    /// # Errors
-    /// A sentence with the nearest name that there is.
-    pub fn check(&self, spec: &JobSpec) -> Result<(), SpecError> {
-        let near = |names: &BTreeMap<String, String>, name: &str| suggestion(name, names.keys().map(String::as_str));
-        if !self.pipelines.contains_key(&spec.pipeline) {
-            let near = near(&self.pipelines, &spec.pipeline);
-            return Err(SpecError(format!("no pipeline is named `{}`; {near}", spec.pipeline)));
-        }
-        match spec.kind.rows() {
-            Some(rows) if !self.datasets.contains_key(&rows.dataset) => {
-                let near = near(&self.datasets, &rows.dataset);
-                Err(SpecError(format!("the configuration names no dataset `{}`; {near}", rows.dataset)))
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
 impl Desk {
     /// A desk for the ledger, where jobs may name `names`.
     pub fn new(store: Store, config: &JobsConfig, names: Names) -> Self {
-        Self { reader: store.reader(None), store, config: config.clone(), names }
+        Self { reader: store.reader(None), store, config: config.clone(), names, tenant: None }
     }
 
     /// The same desk for one tenant; for whoever sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Arc<str>>) -> Self {
+    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
-        Self { reader: self.reader.of(tenant.clone()), names: self.names.of(tenant), ..self.clone() }
+        Self {
+            reader: self.reader.of(tenant.name.clone()),
+            names: self.names.of(tenant),
+            tenant: Some(tenant.name.clone()),
+            ..self.clone()
+        }
     }
 
     /// Queues the job. One whose id is known in the same words stays the job that it is.
@@ -219,11 +183,11 @@ impl Desk {
     /// Where it names what there is not, its id stands for another job, or the ledger is unavailable.
     pub async fn submit(&self, spec: &JobSpec) -> Result<(Submitted, Details), DeskError> {
         let invalid = |error: SpecError| DeskError::Invalid(error.0);
-        self.names.check(spec).map_err(invalid)?;
-        let job = spec.to_new(self.config.price_per_device_hour, None).map_err(invalid)?;
+        let tenant = self.names.check(spec).map_err(invalid)?;
+        let job = spec.to_new(tenant, self.config.price_per_device_hour, None).map_err(invalid)?;
         let submitted = self.store.submit_job(&job, &self.config.events_topic).await?;
         if submitted == Submitted::Conflict {
-            let message = format!("the id `{}` stands for another job; give this one an id of its own", job.id);
+            let message = format!("the id `{}` stands for another job; give this one an id of its own", spec.id);
             return Err(DeskError::Conflict(message));
         }
         Ok((submitted, self.show(&job.id).await?))
@@ -253,7 +217,7 @@ impl Desk {
     /// Where there is none of that id, or the ledger is unavailable.
     pub async fn show(&self, id: &str) -> Result<Details, DeskError> {
         let job = self.job(id).await?;
-        let faults = self.reader.unit_faults(id, SHOWN).await?.into_iter().map(fault).collect();
+        let faults = self.reader.unit_faults(&job.id, SHOWN).await?.into_iter().map(fault).collect();
         let (classes, first) = self.reader.job_letters(&job, SHOWN).await?;
         let dead_letters = Letters {
             count: classes.iter().map(|(_, count)| count).sum(),
@@ -271,8 +235,8 @@ impl Desk {
     /// # Errors
     /// Where there is none of that id, it has ended, or the ledger is unavailable.
     pub async fn cancel(&self, id: &str) -> Result<Details, DeskError> {
-        self.job(id).await?;
-        let moved = self.store.cancel_job(id, &self.config.events_topic).await?;
+        let key = self.job(id).await?.id;
+        let moved = self.store.cancel_job(&key, &self.config.events_topic).await?;
         let details = self.show(id).await?;
         match details.summary.state {
             _ if moved => Ok(details),
@@ -295,9 +259,9 @@ impl Desk {
         }
         let invalid = |error: SpecError| DeskError::Invalid(error.0);
         let spec = JobSpec::parse(job.spec.as_bytes(), None).map_err(invalid)?;
-        let budget = spec.to_new(self.config.price_per_device_hour, None).map_err(invalid)?.budget_micros;
+        let budget = spec.budget_micros(self.config.price_per_device_hour).map_err(invalid)?;
         let (units, events) = (&self.config.units_topic, &self.config.events_topic);
-        if self.store.retry_job(id, budget, units, events).await? {
+        if self.store.retry_job(&job.id, budget, units, events).await? {
             return self.show(id).await;
         }
         let message = match self.job(id).await?.state {
@@ -311,9 +275,22 @@ impl Desk {
         let known = match id.contains('\0') {
             // No text of the ledger holds that character, and it would refuse the question.
             true => None,
-            false => self.reader.job(id).await?,
+            false => match self.tenant.as_deref().map(|tenant| job_key(tenant, id)) {
+                Some(key) if key != id => match self.reader.job(&key).await? {
+                    Some(job) => Some(job),
+                    // One that was asked for before its pipeline was this tenant's.
+                    None => self.reader.job(id).await?,
+                },
+                _ => self.reader.job(id).await?,
+            },
         };
         known.ok_or_else(|| DeskError::Unknown(id.to_owned()))
+    }
+
+    /// The id as this desk's callers know it: a tenant's own ids are its alone, and it need not say whose.
+    fn told(&self, key: String) -> String {
+        let own = self.tenant.as_deref().and_then(|tenant| key.strip_prefix(&job_key(tenant, "")));
+        own.map(str::to_owned).unwrap_or(key)
     }
 
     async fn summary(&self, job: JobRow) -> Result<Summary, DeskError> {
@@ -323,7 +300,7 @@ impl Desk {
         let device_seconds = progress.work.device_micros as f64 / 1e6;
         let time = |ms: i64| Timestamp::from_millisecond(ms).ok();
         Ok(Summary {
-            id: job.id,
+            id: self.told(job.id),
             kind: job.kind,
             pipeline: job.pipeline,
             state: job.state,
@@ -374,38 +351,6 @@ fn letter(letter: JobLetter) -> Letter {
 mod tests {
     use super::super::foreman::running_job;
     use super::*;
-
-    fn names() -> Names {
-        let named = |name: &str, tenant: &str| BTreeMap::from([(name.to_owned(), tenant.to_owned())]);
-        Names { pipelines: named("news", "acme"), datasets: named("archive", "acme") }
-    }
-
-    fn spec(pipeline: &str, dataset: &str) -> JobSpec {
-        let text = format!(r#"{{"version":1,"id":"a","kind":"backfill","pipeline":"{pipeline}","dataset":"{dataset}"}}"#);
-        JobSpec::parse(text.as_bytes(), None).unwrap()
-    }
-
-    #[test]
-    fn a_job_that_names_what_there_is_not_hears_of_what_there_is() {
-        assert_eq!(names().check(&spec("news", "archive")), Ok(()));
-        let told = |pipeline, dataset| names().check(&spec(pipeline, dataset)).unwrap_err().0;
-        assert_eq!(told("new", "archive"), "no pipeline is named `new`; did you mean `news`?");
-        assert_eq!(told("news", "archives"), "the configuration names no dataset `archives`; did you mean `archive`?");
-        let none = Names { datasets: BTreeMap::new(), ..names() };
-        assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "the configuration names no dataset `a`; there are none");
-    }
-
-    #[test]
-    fn a_tenant_names_what_is_its_own() {
-        assert_eq!(names().of("acme").check(&spec("news", "archive")), Ok(()));
-        assert_eq!(
-            names().of("globex").check(&spec("news", "archive")).unwrap_err().0,
-            "no pipeline is named `news`; there are none"
-        );
-        let borrowed = Names { datasets: [("archive".into(), "globex".into())].into(), ..names() }.of("acme");
-        let refused = borrowed.check(&spec("news", "archive")).unwrap_err().0;
-        assert_eq!(refused, "the configuration names no dataset `archive`; there are none");
-    }
 
     #[test]
     fn the_pace_is_that_of_the_last_minute_while_a_job_runs_and_the_whole_once_it_has_ended() {

@@ -17,7 +17,7 @@ use tokio::sync::watch;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::desk::Names;
+use super::names::Names;
 use super::spec::JobSpec;
 use super::work::{Left, Workshop, told};
 use crate::checkpoint::{CheckpointDelta, Claim};
@@ -143,13 +143,17 @@ impl Errands {
         }
     }
 
+    /// What jobs may name.
+    pub(super) fn names(&self) -> Names {
+        Names::new(self.workshop.stations.values().map(|station| &station.definition), &self.workshop.datasets)
+    }
+
     fn read(&self, record: &Record) -> Result<NewJob, String> {
         let payload = record.payload.as_deref().ok_or("the record has no payload, which must be a job")?;
         let spec = JobSpec::asked(payload, None).map_err(|error| error.0)?;
-        let definitions = self.workshop.stations.values().map(|station| &station.definition);
-        let names = Names::new(definitions, &self.workshop.datasets);
-        names.check(&spec).map_err(|error| error.0)?;
-        spec.to_new(self.price_per_device_hour, None).map_err(|error| error.0)
+        let names = self.names();
+        let tenant = names.check(&spec).map_err(|error| error.0)?;
+        spec.to_new(tenant, self.price_per_device_hour, None).map_err(|error| error.0)
     }
 
     async fn work_off(&self, record: &Record, delta: CheckpointDelta, stop: watch::Receiver<bool>) -> Done {

@@ -134,7 +134,7 @@ impl Estimator<'_> {
         if matches!(spec.kind, JobKind::Delete { .. }) {
             return Err(PlanError::Refused("a job of kind delete asks no model; there is nothing to predict".into()));
         }
-        let budget = spec.to_new(self.price_per_device_hour, None).map_err(|e| PlanError::Refused(e.0))?.budget_micros;
+        let budget = spec.budget_micros(self.price_per_device_hour).map_err(|e| PlanError::Refused(e.0))?;
         let now = Timestamp::now();
         let planner = Planner {
             store: self.store,

@@ -137,7 +137,7 @@ impl Foreman {
         let workshop = &self.errands.workshop;
         let refuse = |reason: String| async move { self.fail(job, JobState::Planning, &reason).await };
         let spec = match JobSpec::parse(job.spec.as_bytes(), None) {
-            Ok(spec) => spec,
+            Ok(spec) => JobSpec { id: job.id.clone(), ..spec },
             Err(error) => return refuse(error.to_string()).await,
         };
         let Some(station) = workshop.stations.get(spec.pipeline.as_str()) else {

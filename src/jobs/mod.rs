@@ -18,6 +18,7 @@
 //! | `crew.rs` | all of it in one process |
 //! | `station.rs` | a pipeline as jobs use it |
 //! | `desk.rs` | what people and programs ask about jobs |
+//! | `names.rs` | what jobs may name |
 //! | `estimate.rs`, `facts.rs`, `interval.rs` | what a job will take, from a sample, and how sure that is |
 //! | `local.rs`, `input.rs` | a backfill of one process, without Kafka, and the files that it reads |
 
@@ -31,6 +32,7 @@ mod foreman;
 mod input;
 mod interval;
 mod local;
+mod names;
 mod plan;
 pub mod schedules;
 mod source;
@@ -39,13 +41,14 @@ mod station;
 mod work;
 
 pub use crew::Crew;
-pub use desk::{ClassCount, Desk, DeskError, Details, Fault, LISTED, Letter, Letters, MOST_LISTED, Names, Summary};
+pub use desk::{ClassCount, Desk, DeskError, Details, Fault, LISTED, Letter, Letters, MOST_LISTED, Summary};
 pub use errands::{Errands, JOBS, UNITS};
 pub use estimate::{Estimate, Estimator, Limit, Sampling};
 pub use foreman::Foreman;
 pub use input::Input;
 pub use interval::Predicted;
 pub use local::{INPUT, Local, LocalReport, local_job};
+pub use names::Names;
 pub use plan::PlanError;
 pub use station::{Station, needs};
 pub use work::{Left, Workshop};

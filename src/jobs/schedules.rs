@@ -22,12 +22,14 @@ mod decision;
 mod keeper;
 
 use std::path::Path;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
 use self::clock::Clock;
+use super::names::Names;
 use super::spec::{JobKind, JobSpec};
 use crate::config::{Config, Overlap, ScheduleConfig};
 use crate::nearest::suggestion;
@@ -41,6 +43,8 @@ pub struct Schedule {
     pub id: String,
     /// The pipeline that its jobs concern.
     pub pipeline: String,
+    /// Whose the pipeline is.
+    pub tenant: Arc<str>,
     /// When, as it is written.
     pub cron: String,
     /// The zone whose clocks `cron` speaks of.
@@ -143,6 +147,7 @@ impl Schedule {
         let schedule = Self {
             id,
             pipeline: definition.name.to_string(),
+            tenant: definition.tenant.clone(),
             cron: written.cron.split_ascii_whitespace().collect::<Vec<_>>().join(" "),
             overlap: written.overlap,
             catch_up,
@@ -159,12 +164,7 @@ impl Schedule {
     }
 
     fn check_job(&self, job: &JobSpec, config: &Config, definition: &Definition) -> Result<(), String> {
-        if let Some(rows) = job.kind.rows()
-            && !config.datasets.contains_key(&rows.dataset)
-        {
-            let near = suggestion(&rows.dataset, config.datasets.keys().map(String::as_str));
-            return Err(format!("its job reads dataset `{}`, which the configuration does not name; {near}", rows.dataset));
-        }
+        Names::new([definition], &config.datasets).check(job).map_err(|error| format!("its job: {error}"))?;
         let tasks = match &job.kind {
             JobKind::Rerun { tasks } => tasks.as_slice(),
             JobKind::Evaluate { task, .. } => std::slice::from_ref(task),
@@ -175,7 +175,7 @@ impl Schedule {
             let near = suggestion(task, known().collect::<Vec<_>>());
             return Err(format!("its job names task `{task}`, which pipeline `{}` does not have; {near}", self.pipeline));
         }
-        job.to_new(config.jobs.price_per_device_hour, Some(&self.id)).map(drop).map_err(|error| format!("its job: {error}"))
+        job.budget_micros(config.jobs.price_per_device_hour).map(drop).map_err(|error| format!("its job: {error}"))
     }
 
     /// The first time after `time`.

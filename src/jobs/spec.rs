@@ -27,6 +27,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
+use crate::access::DEFAULT_TENANT;
 use crate::nearest::suggestion;
 use crate::source::check_key;
 use crate::store::NewJob;
@@ -202,11 +203,28 @@ impl JobSpec {
         })
     }
 
-    /// The job as the ledger keeps it. Equal jobs are equal words.
+    /// The tenant's job as the ledger keeps it. Equal jobs are equal words.
     ///
     /// # Errors
     /// Where the budget is in money and there is no price.
-    pub fn to_new(&self, price_per_device_hour: Option<f64>, schedule: Option<&str>) -> Result<NewJob, SpecError> {
+    pub fn to_new(&self, tenant: &str, price_per_device_hour: Option<f64>, schedule: Option<&str>) -> Result<NewJob, SpecError> {
+        Ok(NewJob {
+            id: job_key(tenant, &self.id),
+            kind: self.kind.name().to_owned(),
+            pipeline: self.pipeline.clone(),
+            spec: self.to_json().to_string(),
+            priority: self.priority,
+            deadline_ms: self.deadline.map(Timestamp::as_millisecond),
+            budget_micros: self.budget_micros(price_per_device_hour)?,
+            schedule: schedule.map(str::to_owned),
+        })
+    }
+
+    /// Microseconds of device time that it may take.
+    ///
+    /// # Errors
+    /// Where the budget is in money and there is no price.
+    pub fn budget_micros(&self, price_per_device_hour: Option<f64>) -> Result<Option<i64>, SpecError> {
         let device_seconds = match (self.budget, price_per_device_hour) {
             (None, _) => None,
             (Some(Budget::DeviceSeconds(seconds)), _) => Some(seconds),
@@ -216,16 +234,7 @@ impl JobSpec {
                 return Err(refuse(message.into()));
             }
         };
-        Ok(NewJob {
-            id: self.id.clone(),
-            kind: self.kind.name().to_owned(),
-            pipeline: self.pipeline.clone(),
-            spec: self.to_json().to_string(),
-            priority: self.priority,
-            deadline_ms: self.deadline.map(Timestamp::as_millisecond),
-            budget_micros: device_seconds.map(|seconds| (seconds * 1e6).round() as i64),
-            schedule: schedule.map(str::to_owned),
-        })
+        Ok(device_seconds.map(|seconds| (seconds * 1e6).round() as i64))
     }
 
     /// The object that would be read as this job.
@@ -329,6 +338,12 @@ impl JobFile {
         self.sample = rows.sample;
         self.seed = (rows.seed != 0).then_some(rows.seed);
     }
+}
+
+/// The id under which the ledger keeps a tenant's job: each tenant has ids of its own, so that none can take or find out another's.
+/// Those of `default` stay as they are, and no id holds the `:` that the others have.
+pub fn job_key(tenant: &str, id: &str) -> String {
+    if tenant == DEFAULT_TENANT { id.to_owned() } else { format!("{tenant}:{id}") }
 }
 
 /// Ids stand in keys, file names and commands.

@@ -158,7 +158,7 @@ impl Ledger<'_> {
         let fingerprints: Vec<Fingerprint> = missing.map(|(w, _)| w.fingerprint).collect();
         let outputs = match fingerprints.is_empty() {
             true => HashMap::new(),
-            false => self.store.outputs(&fingerprints).await?,
+            false => self.store.outputs(self.pipeline, &fingerprints).await?,
         };
         let answer = |(wanted, unchanged): (&Wanted, bool)| {
             let fingerprint = wanted.fingerprint;

@@ -8,15 +8,14 @@
 //! | anything else | nobody: 401 | nobody: 401 |
 //!
 //! Once the ledger has held a token, callers need one, even if it was revoked or has expired. What the ledger says is believed for
-//! [`BELIEVED`]; so long a revoked token still works at most.
+//! [`BELIEVED`]; so long a revoked token still works at most, and a tenant still sees a pipeline that was handed over to another.
 
 use std::collections::HashMap;
-use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::{Request, State};
-use axum::http::header;
+use axum::http::{HeaderMap, Uri, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use blake3::Hash;
@@ -26,13 +25,15 @@ use super::error::{ApiError, Code};
 use super::listening::Peer;
 use super::origin;
 use super::rate::{Asker, Rate};
-use crate::access::{Scope, read_token};
+use crate::access::{Scope, Tenant, read_token};
 use crate::config::{ServerConfig, ServerLimitsConfig};
 use crate::metrics::METRICS;
 use crate::store::{Store, TokenRow};
 
 /// How long an answer of the ledger about tokens is believed.
 const BELIEVED: Duration = Duration::from_secs(5);
+/// How long a probe waits to learn who asks it.
+const RECOGNISED: Duration = Duration::from_secs(1);
 /// Answers that are kept. Callers who try ids out are held up by their address's allowance long before.
 const KEPT: usize = 1_024;
 
@@ -45,8 +46,8 @@ pub enum Need {
     Nothing,
     /// A scope. Whoever belongs to a tenant sees that tenant's rows.
     Scope(Scope),
-    /// A scope, and no tenant: what is shown concerns all of them.
-    Whole(Scope),
+    /// `read` and no tenant, for what is shown concerns all of them; or the token that is made for this alone.
+    Metrics,
 }
 
 /// Who asks.
@@ -55,8 +56,17 @@ pub struct Caller {
     /// For logs and messages.
     pub name: Arc<str>,
     /// Whose rows it sees; everybody's where there is none.
-    pub tenant: Option<Arc<str>>,
-    scopes: Vec<Scope>,
+    pub tenant: Option<Tenant>,
+    rights: Rights,
+}
+
+/// What a caller may do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Rights {
+    /// Read metrics, and nothing else.
+    Metrics,
+    /// What the scopes are good for.
+    Scopes(Vec<Scope>),
 }
 
 /// Lets callers in. Clones share it.
@@ -69,13 +79,19 @@ struct Inner {
     /// `server.listen`.
     listen: String,
     operator: Option<Hash>,
+    scraper: Option<Hash>,
     ledger: Option<Store>,
     limits: ServerLimitsConfig,
     rate: Rate,
     tokens: Mutex<HashMap<String, Answer>>,
     /// Whether the ledger holds tokens, and since when that is believed.
     guarded: Mutex<Option<(bool, Instant)>>,
+    /// Whose each pipeline is, as the ledger says, and since when that is believed.
+    owners: Mutex<Option<(Arc<Owners>, Instant)>>,
 }
+
+/// Pipelines and whose each is.
+type Owners = Vec<(String, String)>;
 
 /// What the ledger said of an id: a token or none.
 struct Answer {
@@ -92,11 +108,12 @@ impl Answer {
 impl Gate {
     /// A gate as the configuration says, which also knows the tokens of the ledger where there is one.
     pub fn new(config: &ServerConfig, ledger: Option<Store>) -> Self {
-        let operator = config.token.as_deref().map(|token| blake3::hash(token.as_bytes()));
+        let hash = |token: &String| blake3::hash(token.as_bytes());
+        let (operator, scraper) = (config.token.as_ref().map(hash), config.metrics_token.as_ref().map(hash));
         let (limits, rate) = (config.limits.clone(), Rate::new(&config.limits));
         let listen = config.listen.clone();
-        let inner = Inner { listen, operator, ledger, limits, rate, tokens: Mutex::default(), guarded: Mutex::default() };
-        Self { inner: Arc::new(inner) }
+        let (tokens, guarded, owners) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Self { inner: Arc::new(Inner { listen, operator, scraper, ledger, limits, rate, tokens, guarded, owners }) }
     }
 
     /// What callers may take of the server.
@@ -112,9 +129,14 @@ impl Gate {
             return if !peer.is_local || self.is_guarded().await? { Err(unauthorized()) } else { Ok(None) };
         };
         // Hashes compare in constant time, so that the time taken says nothing about how much of a guess was right.
-        if self.inner.operator.is_some_and(|operator| operator == blake3::hash(carried.as_bytes())) {
+        let carried_hash = blake3::hash(carried.as_bytes());
+        if self.inner.operator == Some(carried_hash) {
             self.take(Asker::Token("".into()))?;
-            return Ok(Some(Caller { name: "operator".into(), tenant: None, scopes: vec![Scope::Admin] }));
+            return Ok(Some(Caller::whole("operator")));
+        }
+        if self.inner.scraper == Some(carried_hash) {
+            self.take(Asker::Token("metrics".into()))?;
+            return Ok(Some(Caller { name: "server.metrics_token".into(), tenant: None, rights: Rights::Metrics }));
         }
         let Some((id, hash)) = read_token(carried) else {
             self.take(stranger)?;
@@ -133,14 +155,47 @@ impl Gate {
         match known {
             Some(token) if is_the_one(&token, hash) => {
                 self.take(Asker::Token(token.id.as_str().into()))?;
-                let tenant = token.tenant.as_deref().map(Arc::from);
-                Ok(Some(Caller { name: token.name.as_str().into(), tenant, scopes: token.scopes.clone() }))
+                let tenant = match &token.tenant {
+                    Some(tenant) => Some(self.tenant(tenant).await?),
+                    None => None,
+                };
+                Ok(Some(Caller { name: token.name.as_str().into(), tenant, rights: Rights::Scopes(token.scopes.clone()) }))
             }
             _ => {
                 self.take(stranger)?;
                 Err(unauthorized())
             }
         }
+    }
+
+    /// Who asks a probe, where that can be told at once: whoever restarts what does not answer must get its answer in any case.
+    pub async fn recognise(&self, uri: &Uri, headers: &HeaderMap, peer: Peer) -> Option<Caller> {
+        if let Some(carried) = carried(headers) {
+            return tokio::time::timeout(RECOGNISED, self.identify(Some(&carried), peer)).await.ok()?.ok()?;
+        }
+        // Nothing is taken off an allowance, which those share who really ask.
+        let told = tokio::time::timeout(RECOGNISED, self.is_guarded()).await;
+        let last = || (*self.inner.guarded.lock().unwrap_or_else(PoisonError::into_inner)).is_none_or(|(guarded, _)| guarded);
+        let guarded = told.ok().and_then(Result::ok).unwrap_or_else(last);
+        let is_open = peer.is_local && !guarded && origin::check(uri, headers, &self.inner.listen).is_ok();
+        is_open.then(|| Caller::whole("anybody"))
+    }
+
+    /// The tenant, with what the ledger says of its pipelines.
+    async fn tenant(&self, name: &str) -> Result<Tenant, ApiError> {
+        let said = self.inner.owners.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let owners = match (said, &self.inner.ledger) {
+            (Some((owners, since)), _) if since.elapsed() < BELIEVED => owners,
+            (_, None) => Arc::default(),
+            (_, Some(ledger)) => {
+                let owners = Arc::new(ledger.tenants().await.map_err(|error| ApiError::unavailable(&error))?);
+                let mut kept = self.inner.owners.lock().unwrap_or_else(PoisonError::into_inner);
+                *kept = Some((owners.clone(), Instant::now()));
+                owners
+            }
+        };
+        let of_others = owners.iter().filter(|(_, owner)| owner != name).map(|(pipeline, _)| pipeline.clone());
+        Ok(Tenant { name: name.into(), of_others: Arc::new(of_others.collect()) })
     }
 
     fn take(&self, asker: Asker) -> Result<(), ApiError> {
@@ -203,13 +258,31 @@ impl Gate {
 }
 
 impl Caller {
+    /// Who may do everything.
+    fn whole(name: &str) -> Self {
+        Self { name: name.into(), tenant: None, rights: Rights::Scopes(vec![Scope::Admin]) }
+    }
+
+    /// Whether everything may be shown to it that concerns all tenants.
+    pub fn sees_all(&self) -> bool {
+        self.tenant.is_none() && matches!(&self.rights, Rights::Scopes(scopes) if grants(scopes, Scope::Read))
+    }
+
     fn may(&self, need: Need) -> Result<(), ApiError> {
         let (scope, whole) = match need {
             Need::Probe | Need::Nothing => return Ok(()),
             Need::Scope(scope) => (scope, false),
-            Need::Whole(scope) => (scope, true),
+            Need::Metrics => (Scope::Read, true),
         };
-        if !self.scopes.contains(&scope) && !self.scopes.contains(&Scope::Admin) {
+        let scopes = match &self.rights {
+            Rights::Metrics if need == Need::Metrics => return Ok(()),
+            Rights::Metrics => {
+                let message = format!("`{}` is good for `/metrics` alone; ask with another token", self.name);
+                return Err(ApiError::new(Code::Forbidden, message));
+            }
+            Rights::Scopes(scopes) => scopes,
+        };
+        if !grants(scopes, scope) {
             let message = format!("the token `{}` has no scope `{scope}`; ask for one that has", self.name);
             return Err(ApiError::new(Code::Forbidden, message));
         }
@@ -219,6 +292,10 @@ impl Caller {
         }
         Ok(())
     }
+}
+
+fn grants(scopes: &[Scope], wanted: Scope) -> bool {
+    scopes.contains(&wanted) || scopes.contains(&Scope::Admin)
 }
 
 /// Constant in time: what is compared are hashes.
@@ -234,26 +311,29 @@ fn unauthorized() -> ApiError {
     )
 }
 
+/// The token that the request carries; an empty one where it is carried in another way than by `Bearer`.
+fn carried(headers: &HeaderMap) -> Option<String> {
+    let value = headers.get(header::AUTHORIZATION)?;
+    let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
+    let bearer = bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
+    Some(bearer.map_or("", |(_, token)| token.trim()).to_owned())
+}
+
 /// Lets a request pass whose caller has what the endpoint needs, and tells the endpoint who it is.
 pub async fn admit(State((gate, need)): State<(Gate, Need)>, mut request: Request, next: Next) -> Result<Response, ApiError> {
-    let unknown = Peer { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_local: false };
-    let peer = request.extensions().get::<Peer>().copied().unwrap_or(unknown);
     if need == Need::Probe {
         return Ok(next.run(request).await);
     }
+    let peer = request.extensions().get::<Peer>().copied().unwrap_or(Peer::UNKNOWN);
     if need == Need::Nothing {
         gate.take(Asker::from(peer.address))?;
         return Ok(next.run(request).await);
     }
-    let carried = request.headers().get(header::AUTHORIZATION).map(|value| {
-        let bearer = value.to_str().ok().and_then(|value| value.split_once(' '));
-        bearer.filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer")).map_or("", |(_, token)| token.trim()).to_owned()
-    });
-    let caller = match gate.identify(carried.as_deref(), peer).await? {
+    let caller = match gate.identify(carried(request.headers()).as_deref(), peer).await? {
         Some(caller) => caller,
         None => {
             origin::check(request.uri(), request.headers(), &gate.inner.listen)?;
-            Caller { name: "anybody".into(), tenant: None, scopes: vec![Scope::Admin] }
+            Caller::whole("anybody")
         }
     };
     caller.may(need)?;

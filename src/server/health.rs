@@ -2,14 +2,16 @@
 
 use std::collections::BTreeMap;
 
-use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
+use axum::http::{HeaderMap, StatusCode, Uri};
+use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Service;
 use super::error::Problem;
+use super::listening::Peer;
+use crate::health::Health;
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
@@ -50,18 +52,38 @@ pub async fn alive() -> Json<Life> {
 
 /// Whether everything is in order
 ///
-/// What is stopped or halted waits for an operator; what else is wrong mends itself once the world does.
+/// What is stopped or halted waits for an operator; what else is wrong mends itself once the world does. Reasons name pipelines, offsets
+/// and addresses: they are told to a caller who may read and is of no tenant, others hear only what is out of order.
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses((status = 200, description = "It is", body = Readiness), (status = 503, description = "It is not", body = Readiness),
               (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
-pub async fn ready(State(service): State<Service>) -> (StatusCode, Json<Readiness>) {
+pub async fn ready(
+    State(service): State<Service>,
+    uri: Uri,
+    headers: HeaderMap,
+    peer: Option<Extension<Peer>>,
+) -> (StatusCode, Json<Readiness>) {
+    let peer = peer.map_or(Peer::UNKNOWN, |Extension(peer)| peer);
+    let tells_all = service.gate.recognise(&uri, &headers, peer).await.is_some_and(|caller| caller.sees_all());
     let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), reason));
     let stops = service.health.stops().into_iter();
     let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), format!("stopped: {reason}")));
-    let problems: BTreeMap<String, String> = components.chain(stops).collect();
-    let halted = service.health.halts();
+    let mut problems: BTreeMap<String, String> = components.chain(stops).collect();
+    let mut halted = service.health.halts();
+    if !tells_all {
+        (problems, halted) = (outline(&service.health), BTreeMap::new());
+    }
     if problems.is_empty() && halted.is_empty() {
         return (StatusCode::OK, Json(Readiness { status: "ready", problems: None, halted: None }));
     }
     (StatusCode::SERVICE_UNAVAILABLE, Json(Readiness::unready(problems, halted)))
+}
+
+/// What is out of order, without names or reasons.
+fn outline(health: &Health) -> BTreeMap<String, String> {
+    let components = health.problems().into_iter().map(|(component, _)| (component.to_string(), "out of order".to_owned()));
+    let waiting = health.stops().len() + health.halts().len();
+    let pipelines =
+        (waiting > 0).then(|| ("pipelines".to_owned(), format!("{waiting} stopped; a token that may read is told which")));
+    components.chain(pipelines).collect()
 }

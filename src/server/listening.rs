@@ -10,7 +10,7 @@
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::io::{self, Write};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -53,6 +53,11 @@ pub struct Peer {
     pub address: IpAddr,
     /// Whether only callers of this machine reach the listener.
     pub is_local: bool,
+}
+
+impl Peer {
+    /// Where no connection is known; nothing is taken for granted.
+    pub const UNKNOWN: Self = Self { address: IpAddr::V4(Ipv4Addr::UNSPECIFIED), is_local: false };
 }
 
 /// Whether only callers of this machine reach the address.

@@ -3,9 +3,9 @@
 //! | route | needs | answers |
 //! |---|---|---|
 //! | `GET /healthz` | nothing | 200 while the process lives |
-//! | `GET /readyz` | nothing | 200, or 503 with what is out of order and why |
+//! | `GET /readyz` | nothing | 200, or 503 with what is out of order; why is told to whoever may read and is of no tenant |
 //! | `GET /openapi.json` | nothing | the description of all this |
-//! | `GET /metrics` | `read`, and no tenant | Prometheus text |
+//! | `GET /metrics` | `read` and no tenant, or `server.metrics_token` | Prometheus text |
 //! | `POST /v1/search` | `read` | the documents that answer a question |
 //! | `POST /v1/answer` | `read` | an answer from the documents, each sentence with its citations |
 //! | `GET /v1/recommendations` | `read` | documents like another, or for a user, each with its reasons |
@@ -106,12 +106,12 @@ pub struct Service {
 
 /// The table of contents.
 fn contents(gate: &Gate) -> Contents<Service> {
-    use Need::{Nothing, Probe, Scope, Whole};
+    use Need::{Metrics, Nothing, Probe, Scope};
     Contents::new(gate)
         .get("/healthz", Probe, health::alive)
         .get("/readyz", Probe, health::ready)
         .get("/openapi.json", Nothing, openapi::describe)
-        .get("/metrics", Whole(Read), metrics::render)
+        .get("/metrics", Metrics, metrics::render)
         .post("/v1/search", Scope(Read), search::answer)
         .post("/v1/answer", Scope(Read), answer::answer)
         .get("/v1/recommendations", Scope(Read), recommendations::list)

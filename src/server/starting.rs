@@ -8,12 +8,11 @@ use super::error::{ApiError, Code};
 use super::gate::{Gate, Need};
 use super::health::Readiness;
 use super::{health, metrics};
-use crate::access::Scope;
 
 /// The routes of a process that still loads its models.
 pub fn router(gate: &Gate) -> Router {
     let contents = Contents::new(gate)
-        .get("/metrics", Need::Whole(Scope::Read), metrics::render)
+        .get("/metrics", Need::Metrics, metrics::render)
         .get("/healthz", Need::Probe, health::alive)
         .get("/readyz", Need::Probe, ready);
     contents.into_router().fallback(unavailable)

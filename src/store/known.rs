@@ -53,22 +53,31 @@ impl Store {
         .await
     }
 
-    /// Outputs with the given fingerprints, whichever pipeline or document they were made for, and the tokens each took.
+    /// Outputs with the given fingerprints, whichever document they were made for and whichever pipeline of the tenant that has
+    /// `pipeline`, and the tokens each took. Another tenant's would tell that somebody else has that very text.
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn outputs(&self, fingerprints: &[Fingerprint]) -> Result<HashMap<Fingerprint, (Output, u32)>, Transient> {
+    pub async fn outputs(
+        &self,
+        pipeline: &str,
+        fingerprints: &[Fingerprint],
+    ) -> Result<HashMap<Fingerprint, (Output, u32)>, Transient> {
         let wanted: Vec<&[u8]> = fingerprints.iter().map(|f| f.0.as_slice()).collect();
         // One statement, so that a row and its vectors come from one moment.
         let rows = sqlx::query!(
             r#"SELECT r.fingerprint, r.kind, r.text, r.fields, r.tokens,
                       e.span_start AS "span_start?", e.span_end AS "span_end?", e.tokens AS "chunk_tokens?",
                       e.vector::real[] AS "vector?"
-               FROM (SELECT DISTINCT ON (fingerprint) * FROM results WHERE fingerprint = ANY($1) ORDER BY fingerprint) r
+               FROM (SELECT DISTINCT ON (fingerprint) * FROM results
+                     WHERE fingerprint = ANY($1)
+                       AND pipeline IN (SELECT name FROM pipelines WHERE tenant = (SELECT tenant FROM pipelines WHERE name = $2))
+                     ORDER BY fingerprint) r
                LEFT JOIN embeddings e ON r.kind = 'embed' AND e.pipeline = r.pipeline AND e.document_id = r.document_id
                                       AND e.task = r.task
                ORDER BY r.fingerprint, e.chunk"#,
-            &wanted as &[&[u8]]
+            &wanted as &[&[u8]],
+            pipeline
         )
         .fetch_all(&self.pool)
         .in_time(self.deadline)

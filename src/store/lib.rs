@@ -28,12 +28,13 @@ mod tenants;
 mod tokens;
 mod transaction;
 
+use std::panic::Location;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use sqlx::postgres::{PgConnectOptions, PgPoolOptions};
-use sqlx::{Connection, Executor, PgConnection, PgPool};
+use sqlx::{ConnectOptions, Connection, Executor, PgConnection, PgPool};
 use tokio::time::timeout;
 
 use search::Crowds;
@@ -102,6 +103,9 @@ const STATEMENT_TIMEOUT: Duration = Duration::from_secs(60);
 /// everything, ends nothing, and its sockets stay open.
 const DEADLINE: Duration = Duration::from_secs(90);
 
+/// What takes as long is told.
+pub(crate) const SLOW: Duration = Duration::from_secs(1);
+
 /// How long a connection that was alive is taken to be so still.
 const RECENT: Duration = Duration::from_secs(1);
 
@@ -124,6 +128,8 @@ impl Store {
             url.parse().ok().context("the database URL is not of the form postgres://user:password@host:port/name")?;
         let deadline = config.deadline_seconds.map_or(DEADLINE, Duration::from_secs);
         let statement_timeout = format!("{}s", deadline.min(STATEMENT_TIMEOUT).as_secs());
+        // Its lines hold whole statements, which callers can make long; `InTime` and searches tell what took long, and where it stands.
+        let options = options.disable_statement_logging();
         let options = options.application_name("tidemill").options([
             ("statement_timeout", statement_timeout.as_str()),
             ("lock_timeout", "20s"),
@@ -193,9 +199,16 @@ impl Store {
 /// Statements that are given up where the database does not answer. Not for one inside a transaction: there, the connection goes too.
 pub(crate) trait InTime<T>: Future<Output = sqlx::Result<T>> + Send + Sized {
     /// Waits for the answer for at most `deadline`.
+    #[track_caller]
     fn in_time(self, deadline: Duration) -> impl Future<Output = Result<T, Transient>> + Send {
+        let place = Location::caller();
         async move {
-            match timeout(deadline, self).await {
+            let begun = Instant::now();
+            let answer = timeout(deadline, self).await;
+            if begun.elapsed() >= SLOW {
+                tracing::warn!(%place, seconds = begun.elapsed().as_secs_f32(), "a statement took long");
+            }
+            match answer {
                 Ok(answer) => answer.map_err(unavailable),
                 Err(_) => Err(silent(deadline)),
             }

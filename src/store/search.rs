@@ -19,13 +19,14 @@ mod vectors;
 mod words;
 
 use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
-use super::{Reader, Store, unavailable};
+use super::{Reader, SLOW, Store, unavailable};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::{EmbeddingSet, Span};
 use vectors::{Space, of_other_spaces};
@@ -200,7 +201,12 @@ impl Reader {
     /// Where the database is unavailable or takes too long.
     pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
         let mut lease = self.lease().await.map_err(unavailable)?;
-        let page = self.page(&query, lease.connection()).await.map_err(unavailable)?;
+        let begun = Instant::now();
+        let page = self.page(&query, lease.connection()).await;
+        if begun.elapsed() >= SLOW {
+            tracing::warn!(query.pipeline, seconds = begun.elapsed().as_secs_f32(), "a search took long");
+        }
+        let page = page.map_err(unavailable)?;
         lease.give_back();
         Ok(page)
     }

@@ -143,7 +143,12 @@ impl World {
 
     /// Starts a worker whose HTTP address is known.
     pub fn worker_at(&self, listen: &str, failpoints: &str) -> Worker {
-        let environment = [("TIDEMILL_DATABASE__URL", self.route_to_database.as_str()), ("FAILPOINTS", failpoints)];
+        self.worker_with(listen, &[("FAILPOINTS", failpoints)])
+    }
+
+    /// Starts a worker with these variables besides.
+    pub fn worker_with(&self, listen: &str, variables: &[(&str, &str)]) -> Worker {
+        let environment = [&[("TIDEMILL_DATABASE__URL", self.route_to_database.as_str())], variables].concat();
         Worker::start(self.folder.path(), &["run", "--config", "tidemill.toml", "--listen", listen], &environment)
     }
 

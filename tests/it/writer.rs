@@ -8,6 +8,7 @@ use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 
+use crate::harness::postgres::database_of;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
@@ -29,7 +30,7 @@ async fn tickets() {
     let (first, mut worker) = serve(folder.path()).await;
     assert_eq!(first["documents"], 30, "{first}");
     assert_eq!(first["reused"], 0, "{first}");
-    let mut database = PgConnection::connect(first["database_url"].as_str().unwrap()).await.unwrap();
+    let mut database = PgConnection::connect(&database_of(&first)).await.unwrap();
 
     let rows = sqlx::query(
         "SELECT r.task, r.model, r.model_revision, r.tokens, r.generated_tokens, p.name, p.body, p.schema

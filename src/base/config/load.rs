@@ -25,6 +25,7 @@ const NOT_SETTINGS: &[&str] = &[
     "TIDEMILL_CONFIG",
     "TIDEMILL_LOG",
     "TIDEMILL_LOG_FORMAT",
+    "TIDEMILL_UMASK",
     "TIDEMILL_CACHE_DIR",
     "TIDEMILL_CPU",
     "TIDEMILL_REQUIRE_KAFKA",
@@ -39,6 +40,7 @@ const PATHS: &[&str] = &[
     "adapter",
     "url_file",
     "token_file",
+    "metrics_token_file",
     "password_file",
     "secret_file",
     "ca_file",
@@ -47,7 +49,7 @@ const PATHS: &[&str] = &[
 ];
 
 /// Settings whose value no message may show.
-const SECRETS: &[&str] = &["url", "token", "settings"];
+const SECRETS: &[&str] = &["url", "token", "metrics_token", "settings"];
 
 /// A setting that cannot be used: one sentence with the thing, the place and the mend.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -71,6 +73,17 @@ impl Config {
     /// # Errors
     /// Names the setting, where it was set, and what to write instead. Secrets are never shown.
     pub fn load(file: Option<&Path>, flags: &[Flag]) -> Result<Self, ConfigError> {
+        let mut config = Self::load_without_secrets(file, flags)?;
+        config.read_secrets()?;
+        Ok(config)
+    }
+
+    /// The same without the files that hold tokens and the database's address, for commands that need none of them and may run where
+    /// they are not mounted.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_without_secrets(file: Option<&Path>, flags: &[Flag]) -> Result<Self, ConfigError> {
         let default = Path::new(DEFAULT_FILE);
         let file = file.or_else(|| default.exists().then_some(default));
         let variables = std::env::vars_os().filter_map(|(name, value)| Some((name.into_string().ok()?, value)));
@@ -82,7 +95,7 @@ impl Config {
                 Err(_) => {}
             }
         }
-        Self::layered(file, environment, flags)
+        Self::merged(file, environment, flags)
     }
 
     /// [`Config::load`] with everything given.
@@ -90,6 +103,16 @@ impl Config {
     /// # Errors
     /// As [`Config::load`].
     pub fn layered(
+        file: Option<&Path>,
+        environment: impl IntoIterator<Item = (String, String)>,
+        flags: &[Flag],
+    ) -> Result<Self, ConfigError> {
+        let mut config = Self::merged(file, environment, flags)?;
+        config.read_secrets()?;
+        Ok(config)
+    }
+
+    fn merged(
         file: Option<&Path>,
         environment: impl IntoIterator<Item = (String, String)>,
         flags: &[Flag],
@@ -109,18 +132,9 @@ impl Config {
         for flag in flags {
             layers.push(Layer::text(format!("flag {}", flag.name), flag.setting.to_owned(), &flag.value));
         }
-        let mut config = extract(layers)?;
-        config.database.url =
-            direct_or_filed("database.url", config.database.url.take(), config.database.url_file.take().as_deref())?;
+        let config = extract(layers)?;
         for (name, model) in &config.models {
             model.place(name)?;
-        }
-        config.server.token =
-            direct_or_filed("server.token", config.server.token.take(), config.server.token_file.take().as_deref())?;
-        if let Some(length) = config.server.token.as_ref().map(String::len).filter(|length| *length < LEAST_TOKEN) {
-            return Err(ConfigError(format!(
-                "`server.token` has {length} bytes and can be guessed; use at least {LEAST_TOKEN}, such as the output of `openssl rand -hex 32`"
-            )));
         }
         let connections = [
             ("max_connections", config.database.max_connections),
@@ -139,11 +153,36 @@ impl Config {
         }
         Ok(config)
     }
+
+    fn read_secrets(&mut self) -> Result<(), ConfigError> {
+        let (database, server) = (&mut self.database, &mut self.server);
+        let secrets = [
+            ("database.url", &mut database.url, database.url_file.take()),
+            ("server.token", &mut server.token, server.token_file.take()),
+            ("server.metrics_token", &mut server.metrics_token, server.metrics_token_file.take()),
+        ];
+        for (name, secret, file) in secrets {
+            *secret = direct_or_filed(name, secret.take(), file.as_deref())?;
+        }
+        for (name, token) in [("token", &server.token), ("metrics_token", &server.metrics_token)] {
+            if let Some(length) = token.as_ref().map(String::len).filter(|length| *length < LEAST_TOKEN) {
+                return Err(ConfigError(format!(
+                    "`server.{name}` has {length} bytes and can be guessed; use at least {LEAST_TOKEN}, such as the output of `openssl rand -hex 32`"
+                )));
+            }
+        }
+        if server.token.is_some() && server.token == server.metrics_token {
+            let message =
+                "`server.token` and `server.metrics_token` are the same; whoever scrapes metrics must not be the operator";
+            return Err(ConfigError(message.into()));
+        }
+        Ok(())
+    }
 }
 
 const PREFIX: &str = "TIDEMILL_";
 
-/// Bytes of the operator's token, who may do everything: 64 bits where they are hexadecimal digits.
+/// Bytes of a configured token: 64 bits where they are hexadecimal digits.
 const LEAST_TOKEN: usize = 16;
 
 /// Whether the variable is one of those that a kubelet sets for every service of a namespace. Those of services called `tidemill` or

@@ -14,6 +14,10 @@ pub struct ServerConfig {
     pub token: Option<String>,
     /// A file that holds the token.
     pub token_file: Option<PathBuf>,
+    /// A token that is good for `/metrics` alone, for whoever scrapes them. Never printed.
+    pub metrics_token: Option<String>,
+    /// A file that holds it.
+    pub metrics_token_file: Option<PathBuf>,
     /// What callers may take of the server.
     pub limits: ServerLimitsConfig,
 }
@@ -40,7 +44,14 @@ pub struct ServerLimitsConfig {
 
 impl Default for ServerConfig {
     fn default() -> Self {
-        Self { listen: "127.0.0.1:8080".into(), token: None, token_file: None, limits: ServerLimitsConfig::default() }
+        Self {
+            listen: "127.0.0.1:8080".into(),
+            token: None,
+            token_file: None,
+            metrics_token: None,
+            metrics_token_file: None,
+            limits: ServerLimitsConfig::default(),
+        }
     }
 }
 
@@ -77,10 +88,11 @@ impl ServerLimitsConfig {
 
 impl std::fmt::Debug for ServerConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let token = self.token.as_ref().map(|_| "<secret>");
+        let hidden = |token: &Option<String>| token.as_ref().map(|_| "<secret>");
         f.debug_struct("ServerConfig")
             .field("listen", &self.listen)
-            .field("token", &token)
+            .field("token", &hidden(&self.token))
+            .field("metrics_token", &hidden(&self.metrics_token))
             .field("limits", &self.limits)
             .finish_non_exhaustive()
     }

@@ -67,16 +67,10 @@ impl Foreman {
 
     /// The job, as this process would take it in from its topic.
     fn job_of(&self, schedule: &Schedule, time: Timestamp) -> Result<NewJob, String> {
-        let (job, workshop) = (schedule.job_at(time)?, &self.errands.workshop);
-        if !workshop.stations.contains_key(job.pipeline.as_str()) {
-            return Err(format!("no pipeline is named `{}`", job.pipeline));
-        }
-        if let Some(rows) = job.kind.rows()
-            && !workshop.datasets.contains_key(&rows.dataset)
-        {
-            return Err(format!("the configuration names no dataset `{}`", rows.dataset));
-        }
-        job.to_new(self.errands.price_per_device_hour, Some(&schedule.id)).map_err(|error| error.0)
+        let job = schedule.job_at(time)?;
+        let names = self.errands.names();
+        let tenant = names.check(&job).map_err(|error| error.0)?;
+        job.to_new(tenant, self.errands.price_per_device_hour, Some(&schedule.id)).map_err(|error| error.0)
     }
 }
 

@@ -85,8 +85,8 @@ fn ids_of_schedules_are_refused_from_callers_and_read_from_the_ledger() {
 fn money_becomes_device_time_at_the_configured_price() {
     let text = r#"{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{"cost":2}}"#;
     let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
-    assert_eq!(spec.to_new(Some(4.0), None).unwrap().budget_micros, Some(1_800_000_000));
-    assert!(spec.to_new(None, None).unwrap_err().0.contains("price_per_device_hour"));
+    assert_eq!(spec.budget_micros(Some(4.0)), Ok(Some(1_800_000_000)));
+    assert!(spec.budget_micros(None).unwrap_err().0.contains("price_per_device_hour"));
 }
 
 #[test]
@@ -95,6 +95,17 @@ fn a_budget_keeps_each_microsecond() {
         let seconds = micros as f64 / 1e6;
         let text = format!(r#"{{"version":1,"id":"a","kind":"reembed","pipeline":"p","budget":{{"device_seconds":{seconds}}}}}"#);
         let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
-        assert_eq!(spec.to_new(None, None).unwrap().budget_micros, Some(micros), "{text}");
+        assert_eq!(spec.budget_micros(None), Ok(Some(micros)), "{text}");
     }
+}
+
+#[test]
+fn each_tenant_has_ids_of_its_own() {
+    let text = r#"{"version":1,"id":"nightly","kind":"reembed","pipeline":"p"}"#;
+    let spec = JobSpec::parse(text.as_bytes(), None).unwrap();
+    let [acme, globex, default] = ["acme", "globex", "default"].map(|tenant| spec.to_new(tenant, None, None).unwrap());
+    assert_eq!((acme.id.as_str(), globex.id.as_str(), default.id.as_str()), ("acme:nightly", "globex:nightly", "nightly"));
+    assert_eq!(acme.spec, globex.spec, "the words stay those of the caller");
+    let forged = text.replace("nightly", "globex:nightly");
+    assert!(JobSpec::parse(forged.as_bytes(), None).is_err(), "no caller writes another tenant's id");
 }

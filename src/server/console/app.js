@@ -27,11 +27,20 @@ const PAGES = [
 const main = document.getElementById("main");
 let leave = new AbortController();
 
+/** A part of the address; what is no encoding of anything stands for itself. */
+function decoded(part) {
+  try {
+    return decodeURIComponent(part);
+  } catch {
+    return part;
+  }
+}
+
 function show() {
   leave.abort();
   leave = new AbortController();
   const [path, query] = location.hash.replace(/^#\/?/, "").split("?");
-  const [name, ...rest] = path.split("/").map(decodeURIComponent);
+  const [name, ...rest] = path.split("/").map(decoded);
   const [, title, list, each] = PAGES.find(([page, , list]) => page === name && (list || rest[0])) ?? PAGES[0];
   document.documentElement.lang = current();
   document.title = `${say(title)} · Tidemill`;

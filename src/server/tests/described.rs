@@ -35,7 +35,8 @@ fn what_is_served_is_described_with_its_scope_and_the_other_way_round() {
         .map(|(method, path, need)| {
             let security = match need {
                 Need::Probe | Need::Nothing => Value::Null,
-                Need::Scope(scope) | Need::Whole(scope) => json!([{ "token": [scope.as_str()] }]),
+                Need::Scope(scope) => json!([{ "token": [scope.as_str()] }]),
+                Need::Metrics => json!([{ "token": ["read"] }]),
             };
             ((method.to_string(), (*path).to_owned()), security)
         })

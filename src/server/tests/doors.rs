@@ -6,6 +6,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::{client, loopback, running, started};
 use crate::config::ServerConfig;
+use crate::failure::Component;
 
 const JOB: &str = r#"{"version":1,"id":"j","kind":"delete","pipeline":"notes","documents":["a"]}"#;
 
@@ -83,4 +84,48 @@ async fn a_request_has_one_host() {
 async fn an_address_of_ipv4_in_ipv6_is_loopback() {
     let server = started(ServerConfig { listen: "[::ffff:127.0.0.1]:0".into(), ..loopback() }).await;
     assert_eq!(server.get("/v1/jobs").await.status(), StatusCode::SERVICE_UNAVAILABLE, "nobody needs a token there");
+}
+
+#[tokio::test]
+async fn only_who_may_read_is_told_why_the_process_is_not_ready() {
+    let token = "of-the-operator!";
+    let server =
+        started(ServerConfig { metrics_token: Some("of-the-scraper!!".into()), token: Some(token.into()), ..loopback() }).await;
+    for component in Component::ALL {
+        server.health.up(*component);
+    }
+    server.health.down(Component::Database, "no route to db.internal:5432");
+    server.health.stopped("acme-secrets", "too many dead letters at offset 17");
+    server.health.halt("acme-plans", "its records are gone");
+    let problems = async |token: Option<&str>| {
+        let asked = server.client.get(format!("{}/readyz", server.url));
+        let answer = token.into_iter().fold(asked, |asked, token| asked.bearer_auth(token)).send().await.unwrap();
+        assert_eq!(answer.status(), StatusCode::SERVICE_UNAVAILABLE, "whoever asks learns that it is not ready");
+        answer.text().await.unwrap()
+    };
+    for token in [None, Some("wrong"), Some("of-the-scraper!!")] {
+        let told = problems(token).await;
+        let told: Value = serde_json::from_str(&told).unwrap();
+        let pipelines = "2 stopped; a token that may read is told which";
+        let outline = serde_json::json!({ "status": "unready", "problems": { "database": "out of order", "pipelines": pipelines }, "halted": {} });
+        assert_eq!(told, outline, "{token:?}");
+    }
+    let told = problems(Some(token)).await;
+    for word in ["no route to db.internal:5432", "acme-secrets", "offset 17", "acme-plans"] {
+        assert!(told.contains(word), "{told}");
+    }
+}
+
+#[tokio::test]
+async fn the_token_of_a_scraper_is_good_for_metrics_alone() {
+    let config =
+        ServerConfig { metrics_token: Some("of-the-scraper!!".into()), token: Some("of-the-operator!".into()), ..loopback() };
+    let server = started(config).await;
+    let ask = async |path: &str| {
+        server.client.get(format!("{}{path}", server.url)).bearer_auth("of-the-scraper!!").send().await.unwrap().status()
+    };
+    assert_eq!(ask("/metrics").await, StatusCode::OK);
+    for path in ["/v1/jobs", "/v1/pipelines", "/v1/documents/a", "/v1/dead-letters"] {
+        assert_eq!(ask(path).await, StatusCode::FORBIDDEN, "{path}");
+    }
 }

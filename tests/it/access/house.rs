@@ -140,12 +140,12 @@ impl House {
         let job =
             json!({ "version": 1, "id": format!("{tenant}-job"), "kind": "reembed", "pipeline": format!("{tenant}-notes") });
         let spec = JobSpec::parse(job.to_string().as_bytes(), None).unwrap();
-        self.store.submit_job(&spec.to_new(None, None).unwrap(), "events").await.unwrap();
+        self.store.submit_job(&spec.to_new(tenant, None, None).unwrap(), "events").await.unwrap();
         postgres::execute(
             &self.database_url,
             &format!(
                 "INSERT INTO units (id, job_id, ordinal, topic, source, from_row, to_row, rows)
-                 VALUES ('{tenant}-unit', '{tenant}-job', 0, 'job:{tenant}-job', '{{}}', 0, 1, 1)"
+                 VALUES ('{tenant}-unit', '{tenant}:{tenant}-job', 0, 'job:{tenant}:{tenant}-job', '{{}}', 0, 1, 1)"
             ),
         )
         .await;

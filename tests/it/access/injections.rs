@@ -11,6 +11,7 @@ use sqlx::{Connection, PgConnection, Row};
 use tidemill::access::Scope;
 
 use super::house::House;
+use crate::harness::postgres::database_of;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder, postgres};
 
@@ -79,7 +80,7 @@ pub async fn documents_stay_text() {
     .await;
     let log = worker.log();
     let report: Value = serde_json::from_str(log.lines().rfind(|line| line.starts_with('{')).unwrap()).unwrap();
-    let url = report["database_url"].as_str().unwrap();
+    let url = &database_of(&report);
     let before = shape(url).await;
     let mut database = PgConnection::connect(url).await.unwrap();
     let schema: Value =

@@ -32,6 +32,21 @@ pub fn trials() -> Vec<Trial> {
         trial("access::a_tenant_sees_its_own_leads", Needs::NOTHING, tenants::see_their_own_leads),
         trial("access::the_policies_hold_where_the_service_does_not_ask", Needs::NOTHING, tenants::policies_hold),
         trial("access::a_pipeline_changes_its_tenant_only_by_an_order", Needs::NOTHING, tenants::handed_over_by_order),
+        trial(
+            "access::a_pipeline_that_is_handed_over_is_closed_to_its_old_tenant_within_seconds",
+            Needs::NOTHING,
+            tenants::handed_over_while_the_service_runs,
+        ),
+        trial(
+            "access::no_tenant_takes_over_what_another_has_computed",
+            Needs::NOTHING,
+            tenants::take_nothing_over_from_each_other,
+        ),
+        trial(
+            "access::questions_leave_the_walk_its_connections",
+            Needs::NOTHING,
+            tenants::questions_leave_the_walk_its_connections,
+        ),
         trial("access::the_role_is_made_once_however_many_databases_want_it", Needs::NOTHING, roles::made_once),
         trial("access::who_may_not_make_the_role_hears_what_to_do", Needs::NOTHING, roles::refused_with_the_mend),
         trial("access::schemathesis_finds_no_fault_of_the_server", fetching, schemathesis::finds_no_fault),

@@ -1,12 +1,15 @@
 //! Tenants that try to cross.
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use sqlx::{Connection, PgConnection};
 use tidemill::access::Scope;
-use tidemill::outcome::EmbeddingSet;
+use tidemill::outcome::{EmbeddingSet, Fingerprint};
 use tidemill::store::{Enrolled, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
 
 use super::house::{House, TENANTS, tenant};
-use crate::harness::postgres;
+use crate::harness::{eventually, postgres};
 
 /// Tables with rows of tenants.
 const TABLES: [&str; 13] = [
@@ -66,7 +69,7 @@ pub async fn cannot_cross_over_http() {
         assert_silent(&refused, path);
     }
     assert_eq!(
-        house.count("SELECT count(*) FROM jobs WHERE id = 'globex-job' AND state = 'queued'").await,
+        house.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await,
         1,
         "nobody called it off"
     );
@@ -88,12 +91,20 @@ pub async fn cannot_cross_over_http() {
         let unknown = refused.to_string().replace("globex-archive", "").replace("did you mean", "");
         assert_silent(&json!(unknown), "a job for the other tenant");
     }
-    // The id of another tenant's job is taken, and that is all that is said of it.
-    let (status, refused) =
-        house.ask(Some(&acme), "/v1/jobs", Some(&job("globex-job", "acme-notes", json!({ "kind": "rerun" })))).await;
-    assert_eq!(status, 409, "{refused}");
-    assert_silent(&refused, "an id that is taken");
     assert_eq!(house.count("SELECT count(*) FROM jobs").await, 2);
+    // Another tenant's id is free here: nothing tells that it is in use, and nobody is kept from it.
+    let same_id = |pipeline: &str| job("globex-job", pipeline, json!({ "kind": "rerun" }));
+    let (status, asked) = house.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await;
+    assert_eq!((status.as_u16(), &asked["id"], &asked["pipeline"]), (201, &json!("globex-job"), &json!("acme-notes")), "{asked}");
+    assert_eq!(house.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await.0, 200, "the same words are the same job");
+    let (status, refused) =
+        house.ask(Some(&acme), "/v1/jobs", Some(&job("acme-job", "acme-notes", json!({ "kind": "rerun" })))).await;
+    assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("conflict")), "its own id stands for another job: {refused}");
+    let (_, cancelled) = house.ask(Some(&acme), "/v1/jobs/globex-job/cancel", Some(&json!({}))).await;
+    assert_eq!((&cancelled["id"], &cancelled["pipeline"]), (&json!("globex-job"), &json!("acme-notes")), "{cancelled}");
+    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await, 1);
+    let (status, seen) = house.ask(Some(&everybody), "/v1/jobs/globex:globex-job", None).await;
+    assert_eq!((status.as_u16(), &seen["pipeline"]), (200, &json!("globex-notes")), "who sees all says whose: {seen}");
     let own = job("own", "acme-notes", json!({ "kind": "backfill", "dataset": "acme-archive" }));
     assert_eq!(house.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "what is its own it may");
 
@@ -278,8 +289,8 @@ pub async fn policies_hold() {
     assert_eq!((hit.document_id.as_str(), ranks), ("acme-1", (Some(1), Some(1))));
     assert!(reader.search(query("globex-notes")).await.unwrap().hits.is_empty(), "the other's documents leave the database");
     assert_eq!(house.store.search(query("globex-notes")).await.unwrap().hits.len(), 1, "the service itself sees it");
-    let theirs = house.store.job("globex-job").await.unwrap().expect("the service sees every job");
-    assert_eq!(reader.job("globex-job").await.unwrap(), None);
+    let theirs = house.store.job("globex:globex-job").await.unwrap().expect("the service sees every job");
+    assert_eq!(reader.job("globex:globex-job").await.unwrap(), None);
     assert_eq!(reader.job_progress(&theirs).await.unwrap().units, 0);
     let filter = JobFilter { limit: 10, ..JobFilter::default() };
     assert_eq!(reader.jobs(&filter).await.unwrap().len(), 1);
@@ -307,4 +318,80 @@ pub async fn handed_over_by_order() {
     assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2), "an order does");
     assert_eq!(house.as_reader(Some("acme"), "SELECT count(*) FROM documents").await, Ok(0));
     assert_eq!(house.store.assign_pipeline("nothing", "globex").await.unwrap(), None);
+}
+
+pub async fn handed_over_while_the_service_runs() {
+    let house = House::new().await;
+    let acme = house.token(Some("acme"), &[Scope::Admin]).await;
+    let facets = json!({ "query": "plan", "pipeline": "acme-notes", "facets": ["note"] });
+    let delete = json!({ "version": 1, "id": "d", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
+    let requests = [
+        ("/v1/documents/acme-1?pipeline=acme-notes", None),
+        ("/v1/search", Some(&facets)),
+        ("/v1/recommendations?pipeline=acme-notes", None),
+        ("/v1/leads?pipeline=acme-notes", None),
+        ("/v1/accounts/acme%20notes?pipeline=acme-notes", None),
+        ("/v1/jobs", Some(&delete)),
+    ];
+    for (path, body) in requests {
+        let (status, answer) = house.ask(Some(&acme), path, body).await;
+        assert!(status.is_success(), "{path}: {answer}");
+    }
+    house.store.assign_pipeline("acme-notes", "globex").await.unwrap();
+    eventually("the service learns of it", Duration::from_secs(10), async || {
+        house.ask(Some(&acme), "/v1/search", Some(&facets)).await.0.is_client_error()
+    })
+    .await;
+    let again = json!({ "version": 1, "id": "e", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
+    for (path, body) in requests.into_iter().filter(|(path, _)| *path != "/v1/jobs").chain([("/v1/jobs", Some(&again))]) {
+        let (status, refused) = house.ask(Some(&acme), path, body).await;
+        assert!(status.is_client_error(), "{path}: {refused}");
+        assert!(!refused.to_string().contains("plan of acme"), "{path}: {refused}");
+    }
+    assert_eq!(house.ask(Some(&acme), "/v1/pipelines", None).await.1["pipelines"], json!([]));
+    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "nothing is carried out for who may not");
+}
+
+pub async fn take_nothing_over_from_each_other() {
+    let house = House::new().await;
+    let print = Fingerprint([7; 32]);
+    let mark =
+        "UPDATE results SET fingerprint = decode(repeat('07', 32), 'hex'), text = 'the plan' WHERE pipeline = 'acme-notes'";
+    postgres::execute(&house.database_url, mark).await;
+    let known = async |pipeline: &str| house.store.outputs(pipeline, &[print]).await.unwrap().len();
+    assert_eq!((known("acme-notes").await, known("globex-notes").await), (1, 0), "reuse tells what another tenant has");
+    house.store.enroll_pipeline("acme-others", "acme").await.unwrap();
+    assert_eq!(known("acme-others").await, 1, "within a tenant it is worth its while");
+}
+
+/// However many questions wait for the database, and whatever for, what the service does itself goes on.
+pub async fn questions_leave_the_walk_its_connections() {
+    const ASKED_AT_ONCE: usize = 12;
+    let house = House::new().await;
+    let token = house.token(Some("acme"), &[Scope::Admin]).await;
+    let (status, _) = house.ask(Some(&token), "/v1/pipelines", None).await;
+    assert_eq!(status, 200, "the token is known before the crowd comes");
+    // Every search waits for the table.
+    let mut blocker = PgConnection::connect(&house.database_url).await.unwrap();
+    sqlx::raw_sql("BEGIN; LOCK TABLE documents IN ACCESS EXCLUSIVE MODE").execute(&mut blocker).await.unwrap();
+    let question = json!({ "query": "secret plan", "pipeline": "acme-notes" });
+    let mut crowd: Vec<_> =
+        (0..ASKED_AT_ONCE).map(|_| Box::pin(house.ask(Some(&token), "/v1/search", Some(&question)))).collect();
+    let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
+    let all = futures::future::join_all(crowd.iter_mut());
+    let blocked = eventually("searches wait for the table", Duration::from_secs(20), async || house.count(waiting).await >= 6);
+    let served = async {
+        blocked.await;
+        house.store.ping().await.expect("/readyz asks by another connection");
+        house.store.enroll_pipeline("acme-more", "acme").await.expect("the walk writes by another connection");
+        let (status, refused) = house.ask(Some(&token), "/v1/jobs", None).await;
+        assert!(status == 503 || status == 200, "a further question is answered or told that it is not: {refused}");
+        sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
+    };
+    let (answers, ()) = tokio::join!(all, served);
+    let found = answers.iter().filter(|(status, _)| *status == 200).count();
+    assert!(found >= 6, "who had a connection is answered: {answers:?}");
+    for (status, refused) in answers.iter().filter(|(status, _)| *status != 200) {
+        assert_eq!((status.as_u16(), &refused["code"]), (503, &json!("unavailable")), "{refused}");
+    }
 }

@@ -72,8 +72,13 @@ pub async fn compose_agrees() {
     }
     for name in ["tidemill", "models", "prometheus", "grafana"] {
         assert_eq!(at(service(name), "/read_only"), true, "{name} can write everywhere");
-        assert_eq!(at(service(name), "/cap_drop/0"), "ALL", "{name} keeps rights");
     }
+    for (name, service) in services {
+        assert_eq!(at(service, "/cap_drop/0"), "ALL", "{name} keeps rights");
+        assert_eq!(at(service, "/security_opt/0"), "no-new-privileges:true", "{name} can gain rights");
+    }
+    assert!(service("models").get("secrets").is_none(), "what pulls models sees secrets that it has no use for");
+    assert_eq!(at(service("prometheus"), "/secrets").to_string(), r#"["metrics-token"]"#, "Prometheus can do more than scrape");
 
     let tidemill = service("tidemill");
     let environment = at(tidemill, "/environment").as_object().unwrap();

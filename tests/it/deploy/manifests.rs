@@ -65,6 +65,11 @@ fn faults(manifest: &Value, version: &str) -> Vec<String> {
     validator.iter_errors(manifest).map(|error| format!("{}: {error}", error.instance_path())).collect()
 }
 
+fn named(manifests: &[Value], kind: &str, name: &str) -> Value {
+    let found = manifests.iter().find(|manifest| manifest["kind"] == kind && manifest["metadata"]["name"] == name);
+    found.unwrap_or_else(|| panic!("there is no {kind} {name}")).clone()
+}
+
 fn one(manifests: &[Value], kind: &str) -> Value {
     let mut found = manifests.iter().filter(|manifest| manifest["kind"] == kind);
     let (first, next) = (found.next(), found.next());
@@ -92,14 +97,20 @@ pub async fn they_agree_with_the_code() {
             assert_eq!(at(pod, &format!("/containers/0/{probe}/httpGet/port")), "http", "{folder}: {probe}");
         }
         assert_eq!(at(&one(&manifests, "Service"), "/spec/ports/0/port"), port);
-        assert_eq!(at(&one(&manifests, "NetworkPolicy"), "/spec/ingress/0/ports/0/port"), port);
+        assert_eq!(at(&named(&manifests, "NetworkPolicy", "tidemill"), "/spec/ingress/0/ports/0/port"), port);
+        for policy in manifests.iter().filter(|manifest| manifest["kind"] == "NetworkPolicy") {
+            for rule in list(&policy["spec"]["egress"]) {
+                assert!(!list(&rule["to"]).is_empty(), "{folder}: pods may go anywhere by {rule}");
+            }
+        }
+        let pull = one(&manifests, "Job").to_string();
+        assert!(!pull.contains("secretName"), "{folder}: what pulls models sees secrets that it has no use for");
 
         let labels = at(&deployment, "/spec/template/metadata/labels");
         for (kind, pointer) in [
             ("Deployment", "/spec/selector/matchLabels"),
             ("Service", "/spec/selector"),
             ("PodDisruptionBudget", "/spec/selector/matchLabels"),
-            ("NetworkPolicy", "/spec/podSelector/matchLabels"),
         ] {
             for (label, value) in at(&one(&manifests, kind), pointer).as_object().unwrap() {
                 assert_eq!(&labels[label], value, "{folder}: {kind} looks for another {label} than the pods have");

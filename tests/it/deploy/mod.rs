@@ -6,6 +6,7 @@ mod kustomize;
 mod loading;
 mod manifests;
 mod metrics;
+mod pod;
 mod rules;
 pub mod tools;
 
@@ -46,6 +47,7 @@ pub fn trials() -> Vec<Trial> {
             Needs::NOTHING,
             manifests::scaling_agrees_with_the_pipelines,
         ),
+        trial("deploy::a_worker_runs_among_the_variables_of_a_kubelet", Needs::KAFKA, pod::runs_among_a_kubelets_variables),
         trial("deploy::the_image_is_built_from_what_is_there", fetching, images::dockerfile_replays),
         trial("deploy::compose_agrees_with_the_image_and_the_pipelines", Needs::NOTHING, images::compose_agrees),
         trial("deploy::secrets_are_made_once", Needs::NOTHING, images::secrets_are_made_once),
@@ -97,13 +99,15 @@ fn configuration(toml: &str, secrets: &str) -> (Config, Vec<Definition>) {
     std::fs::create_dir(&secrets_here).unwrap();
     std::fs::write(secrets_here.join("database-url"), "postgres://u:p@h/d").unwrap();
     std::fs::write(secrets_here.join("token"), "t".repeat(32)).unwrap();
+    std::fs::write(secrets_here.join("metrics-token"), "m".repeat(32)).unwrap();
     let local = toml
         .replace(secrets, &secrets_here.display().to_string())
         .replace("/usr/share/tidemill/pipelines", &path("pipelines").display().to_string());
     let file = folder.path().join("tidemill.toml");
     std::fs::write(&file, local).unwrap();
     let config = Config::layered(Some(&file), [], &[]).unwrap_or_else(|e| panic!("{e}"));
-    assert!(config.server.token.is_some() && config.database.url.is_some(), "the secrets are not read from {secrets}");
+    let secrets_read = [&config.server.token, &config.server.metrics_token, &config.database.url].map(Option::is_some);
+    assert_eq!(secrets_read, [true; 3], "the secrets are not read from {secrets}");
     let definitions = Definition::load_all(&config.pipelines, &[]).unwrap_or_else(|e| panic!("{e}"));
     let problems: Vec<String> = definitions.iter().flat_map(|d| d.validate(&config)).map(|p| p.to_string()).collect();
     assert_eq!(problems, [""; 0], "the configuration lacks what the pipelines name");

@@ -21,11 +21,11 @@ pub async fn promtool_accepts_them() {
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
     // The token is mounted in the container; here it lies beside the files.
     let folder = open_folder();
-    let token = folder.path().join("token");
+    let token = folder.path().join("metrics-token");
     std::fs::write(&token, "t").unwrap();
     let config = text("deploy/prometheus/prometheus.yml");
-    let mounted = "/run/secrets/token";
-    assert!(config.contains(mounted), "Prometheus scrapes without the token");
+    let mounted = "/run/secrets/metrics-token";
+    assert!(config.contains(mounted), "Prometheus scrapes without the token that is its own");
     std::fs::write(folder.path().join("prometheus.yml"), config.replace(mounted, &token.display().to_string())).unwrap();
     std::fs::copy(path("deploy/prometheus/rules.yml"), folder.path().join("rules.yml")).unwrap();
     let mut check = Command::new(promtool().unwrap());

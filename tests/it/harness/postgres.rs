@@ -149,3 +149,12 @@ pub fn shut_down() {
         server.kill();
     }
 }
+
+/// The database of a demo, by what it reports in JSON.
+pub fn database_of(report: &serde_json::Value) -> String {
+    let file = report["database_password_file"].as_str().unwrap();
+    let mut url = reqwest::Url::parse(report["database_url"].as_str().unwrap()).unwrap();
+    assert_eq!(url.password(), None, "a password is printed");
+    url.set_password(Some(&std::fs::read_to_string(file).unwrap())).unwrap();
+    url.into()
+}

@@ -153,3 +153,19 @@ fn no_connections_are_too_few() {
         assert_eq!(error, format!("`database.{name}` is 0; write 1 or more"));
     }
 }
+
+#[test]
+fn a_command_without_use_for_secrets_runs_where_they_are_not_mounted() {
+    let text = "[database]\nurl_file = \"/nowhere/url\"\n[server]\ntoken_file = \"/nowhere/token\"\n";
+    let (_folder, path) = written(text);
+    assert!(Config::load(Some(&path), &[]).unwrap_err().0.contains("/nowhere/url"));
+    assert_eq!(Config::load_without_secrets(Some(&path), &[]).unwrap().server.token, None);
+}
+
+#[test]
+fn the_token_of_a_scraper_is_not_the_operators() {
+    let same = "[server]\ntoken = \"0123456789abcdef\"\nmetrics_token = \"0123456789abcdef\"\n";
+    assert!(error_of(same, &[]).contains("`server.metrics_token` are the same"), "{}", error_of(same, &[]));
+    let short = error_of("[server]\nmetrics_token = \"0123456789abcde\"\n", &[]);
+    assert!(short.starts_with("`server.metrics_token` has 15 bytes"), "{short}");
+}
