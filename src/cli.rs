@@ -277,6 +277,8 @@ const LOGGED_AS: [(&str, &str); 3] = [
 
 fn log_to_stderr(filter: &str, format: LogFormat) -> Result<()> {
     let named = LOGGED_AS.iter().fold(filter.to_owned(), |filter, (here, there)| filter.replace(here, there));
+    // A notice of the database at each start, that what is there already is there.
+    let named = if named.contains("sqlx") { named } else { format!("{named},sqlx::postgres::notice=warn") };
     let filter = EnvFilter::try_new(named).map_err(|e| ConfigError(format!("--log {filter:?} is no filter: {e}")))?;
     let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     match format {

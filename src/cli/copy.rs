@@ -279,15 +279,15 @@ fn show(view: &CopyView) {
         say!("version {} is in state {}:", current.version, current.state.as_str());
         for (name, value) in &current.content {
             match value {
-                Value::String(text) => say!("  {name}: {}", plain(text)),
+                Value::String(text) => say!("  {name}: {}", terminal::name(text)),
                 other => say!("  {name}: {other}"),
             }
         }
         for reason in &current.reasons {
-            say!("  {}: {}", reason.check, plain(&reason.message));
+            say!("  {}: {}", reason.check, terminal::name(&reason.message));
         }
         for trace in &current.traces {
-            say!("  {} says {}, from {}", &trace.path[1..], plain(&trace.says), json!(trace.from));
+            say!("  {} says {}, from {}", &trace.path[1..], terminal::name(&trace.says), json!(trace.from));
         }
     }
     let mut table = Table::new();
@@ -322,14 +322,9 @@ fn tell(version: &CopyVersion, as_json: bool) {
 
 /// The first text of an object, which is its title in most.
 fn headline(content: &Map<String, Value>) -> String {
-    content.values().find_map(Value::as_str).map(plain).unwrap_or_default()
+    content.values().find_map(Value::as_str).map(terminal::name).unwrap_or_default()
 }
 
 fn against(reasons: &[Reason]) -> String {
-    reasons.iter().map(|reason| plain(&reason.message)).collect::<Vec<_>>().join("; ")
-}
-
-/// On one line, and without what would move a terminal's cursor.
-fn plain(text: &str) -> String {
-    text.chars().map(|letter| if letter.is_control() { ' ' } else { letter }).collect()
+    reasons.iter().map(|reason| terminal::name(&reason.message)).collect::<Vec<_>>().join("; ")
 }

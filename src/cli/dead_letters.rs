@@ -37,13 +37,3 @@ pub async fn run(mut config: Config, command: DeadLettersCommand) -> Result<()> 
     ledger.close().await?;
     done
 }
-
-/// Text from outside as a terminal may be shown it: line breaks and tabs stay, other control characters are spelt out.
-fn plain(text: &str) -> String {
-    let shown = |c: char| match c {
-        '\n' | '\t' => c.to_string(),
-        c if c.is_control() => c.escape_default().to_string(),
-        c => c.to_string(),
-    };
-    text.chars().map(shown).collect()
-}

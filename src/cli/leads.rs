@@ -14,6 +14,7 @@ use serde_json::json;
 
 use super::definitions;
 use super::ledger::{Ledger, time};
+use crate::cli::terminal;
 use crate::config::{Config, ConfigError, Flag};
 use crate::leads::{LeadBook, LeadError, LeadGlance, LeadQuestion};
 
@@ -141,11 +142,11 @@ async fn list(book: &LeadBook, args: ListArgs) -> Result<()> {
         table.add_row([
             format!("{}{}", lead.score, if lead.above { " *" } else { "" }),
             parts(lead),
-            plain(&lead.document_id),
-            plain(lead.company.as_deref().unwrap_or_default()),
-            plain(lead.person.as_deref().unwrap_or_default()),
-            plain(lead.stage.as_deref().unwrap_or_default()),
-            plain(lead.intent.as_deref().unwrap_or_default()),
+            terminal::name(&lead.document_id),
+            terminal::name(lead.company.as_deref().unwrap_or_default()),
+            terminal::name(lead.person.as_deref().unwrap_or_default()),
+            terminal::name(lead.stage.as_deref().unwrap_or_default()),
+            terminal::name(lead.intent.as_deref().unwrap_or_default()),
             time(lead.updated_at_ms),
         ]);
     }
@@ -174,9 +175,4 @@ async fn export(book: &LeadBook, args: ExportArgs) -> Result<()> {
 fn parts(lead: &LeadGlance) -> String {
     let parts = lead.parts.iter().filter(|part| part.value != 0.0);
     parts.map(|part| format!("{} {}", part.name, part.value)).collect::<Vec<_>>().join(", ")
-}
-
-/// Text from outside as a terminal may be shown it, on one line.
-fn plain(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }

@@ -11,14 +11,28 @@ use crate::pipeline::definition::Definition;
 /// Pipelines and datasets that jobs may name, and whose each is.
 #[derive(Debug, Clone, Default)]
 pub struct Names {
-    pipelines: BTreeMap<String, String>,
+    pipelines: BTreeMap<String, Named>,
     datasets: BTreeMap<String, String>,
+}
+
+/// What is known of a pipeline.
+#[derive(Debug, Clone)]
+struct Named {
+    tenant: String,
+    tasks: Vec<String>,
+}
+
+impl Named {
+    fn of(definition: &Definition) -> Self {
+        let tasks = definition.tasks.iter().map(|task| task.name.to_string()).collect();
+        Self { tenant: definition.tenant.to_string(), tasks }
+    }
 }
 
 impl Names {
     /// The pipelines, and the datasets of the configuration.
     pub fn new<'a>(definitions: impl IntoIterator<Item = &'a Definition>, datasets: &BTreeMap<String, DatasetConfig>) -> Self {
-        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), definition.tenant.to_string()));
+        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), Named::of(definition)));
         let datasets = datasets.iter().map(|(name, dataset)| (name.clone(), dataset.tenant().to_owned()));
         Self { pipelines: pipelines.collect(), datasets: datasets.collect() }
     }
@@ -26,7 +40,7 @@ impl Names {
     /// What a tenant may name.
     pub(super) fn of(&self, tenant: &Tenant) -> Self {
         let mut theirs = self.clone();
-        theirs.pipelines.retain(|name, owner| tenant.owns(name, owner));
+        theirs.pipelines.retain(|name, known| tenant.owns(name, &known.tenant));
         theirs.datasets.retain(|_, owner| **owner == *tenant.name);
         theirs
     }
@@ -36,11 +50,14 @@ impl Names {
     /// # Errors
     /// A sentence with the nearest name that there is.
     pub fn check(&self, spec: &JobSpec) -> Result<&str, SpecError> {
-        let near = |names: &BTreeMap<String, String>, name: &str| suggestion(name, names.keys().map(String::as_str));
-        let Some(tenant) = self.pipelines.get(&spec.pipeline) else {
-            let near = near(&self.pipelines, &spec.pipeline);
+        let Some(Named { tenant, tasks }) = self.pipelines.get(&spec.pipeline) else {
+            let near = suggestion(&spec.pipeline, self.pipelines.keys().map(String::as_str));
             return Err(SpecError(format!("no pipeline is named `{}`; {near}", spec.pipeline)));
         };
+        if let Some(task) = spec.kind.tasks().iter().find(|task| !tasks.contains(task)) {
+            let near = suggestion(task, tasks.iter().map(String::as_str));
+            return Err(SpecError(format!("pipeline `{}` has no task `{task}`; {near}", spec.pipeline)));
+        }
         let Some(rows) = spec.kind.rows() else { return Ok(tenant) };
         match self.datasets.get(&rows.dataset) {
             Some(owner) if owner == tenant => Ok(tenant),
@@ -50,7 +67,7 @@ impl Names {
                 rows.dataset, spec.pipeline
             ))),
             None => {
-                let near = near(&self.datasets, &rows.dataset);
+                let near = suggestion(&rows.dataset, self.datasets.keys().map(String::as_str));
                 Err(SpecError(format!("the configuration names no dataset `{}`; {near}", rows.dataset)))
             }
         }
@@ -62,8 +79,8 @@ mod tests {
     use super::*;
 
     fn names() -> Names {
-        let named = |name: &str, tenant: &str| BTreeMap::from([(name.to_owned(), tenant.to_owned())]);
-        Names { pipelines: named("news", "acme"), datasets: named("archive", "acme") }
+        let news = Named { tenant: "acme".into(), tasks: vec!["topic".into(), "vector".into()] };
+        Names { pipelines: [("news".into(), news)].into(), datasets: [("archive".into(), "acme".into())].into() }
     }
 
     fn spec(pipeline: &str, dataset: &str) -> JobSpec {
@@ -79,6 +96,19 @@ mod tests {
         assert_eq!(told("news", "archives"), "the configuration names no dataset `archives`; did you mean `archive`?");
         let none = Names { datasets: BTreeMap::new(), ..names() };
         assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "the configuration names no dataset `a`; there are none");
+    }
+
+    #[test]
+    fn a_task_that_there_is_not_is_refused_before_anything_is_queued() {
+        let asked = |more: &str| {
+            let text = format!(r#"{{"version":1,"id":"a","pipeline":"news",{more}}}"#);
+            names().check(&JobSpec::parse(text.as_bytes(), None).unwrap()).map(str::to_owned).map_err(|error| error.0)
+        };
+        let refused = "pipeline `news` has no task `topics`; did you mean `topic`?";
+        assert_eq!(asked(r#""kind":"rerun","tasks":["topic","vector"]"#).as_deref(), Ok("acme"));
+        assert_eq!(asked(r#""kind":"rerun","tasks":["vector","topics"]"#).unwrap_err(), refused);
+        let evaluate = r#""kind":"evaluate","dataset":"archive","task":"topics","expected":"label""#;
+        assert_eq!(asked(evaluate).unwrap_err(), refused);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use uuid::Uuid;
 
 use self::clock::Clock;
 use super::names::Names;
-use super::spec::{JobKind, JobSpec};
+use super::spec::JobSpec;
 use crate::config::{Config, Overlap, ScheduleConfig};
 use crate::nearest::suggestion;
 use crate::pipeline::definition::Definition;
@@ -165,16 +165,6 @@ impl Schedule {
 
     fn check_job(&self, job: &JobSpec, config: &Config, definition: &Definition) -> Result<(), String> {
         Names::new([definition], &config.datasets).check(job).map_err(|error| format!("its job: {error}"))?;
-        let tasks = match &job.kind {
-            JobKind::Rerun { tasks } => tasks.as_slice(),
-            JobKind::Evaluate { task, .. } => std::slice::from_ref(task),
-            JobKind::Backfill(_) | JobKind::Reembed | JobKind::Delete { .. } => &[],
-        };
-        let known = || definition.tasks.iter().map(|task| &*task.name);
-        if let Some(task) = tasks.iter().find(|task| !known().any(|known| known == task.as_str())) {
-            let near = suggestion(task, known().collect::<Vec<_>>());
-            return Err(format!("its job names task `{task}`, which pipeline `{}` does not have; {near}", self.pipeline));
-        }
         job.budget_micros(config.jobs.price_per_device_hour).map(drop).map_err(|error| format!("its job: {error}"))
     }
 

@@ -301,6 +301,15 @@ impl JobKind {
         }
     }
 
+    /// The tasks that it names.
+    pub fn tasks(&self) -> &[String] {
+        match self {
+            Self::Rerun { tasks } => tasks,
+            Self::Evaluate { task, .. } => std::slice::from_ref(task),
+            Self::Backfill(_) | Self::Reembed | Self::Delete { .. } => &[],
+        }
+    }
+
     /// The rows of a dataset that it reads.
     pub fn rows(&self) -> Option<&Rows> {
         match self {

@@ -7,7 +7,7 @@ use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::filter::FilterArgs;
-use super::{plain, time};
+use super::time;
 use crate::store::{LetterGlance, Store};
 
 /// Characters of a reason in the table; `show` has all of it.
@@ -62,7 +62,7 @@ pub async fn run(store: &Store, args: ListArgs) -> Result<()> {
             letter.class.clone(),
             format!("{}[{}]@{}", letter.topic, letter.partition, letter.record_offset),
             letter.replayed_ms.map(time).unwrap_or_default(),
-            plain(&letter.reason).split_whitespace().collect::<Vec<_>>().join(" ").chars().take(REASON).collect(),
+            letter.reason.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(REASON).collect(),
         ]);
     }
     say!("{table}");

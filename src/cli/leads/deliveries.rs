@@ -7,7 +7,7 @@ use serde_json::json;
 use uuid::Uuid;
 
 use super::super::ledger::time;
-use super::plain;
+use crate::cli::terminal;
 use crate::leads::LeadBook;
 use crate::store::Store;
 
@@ -57,12 +57,12 @@ pub(super) async fn run(book: &LeadBook, store: &Store, args: DeliveriesArgs) ->
     for delivery in &deliveries {
         table.add_row([
             delivery.id.clone(),
-            plain(&delivery.document_id),
+            terminal::name(&delivery.document_id),
             delivery.crossing.to_string(),
             delivery.webhook.clone(),
             delivery.state.clone(),
             delivery.attempts.to_string(),
-            plain(delivery.reason.as_deref().unwrap_or_default()),
+            terminal::name(delivery.reason.as_deref().unwrap_or_default()),
             delivery.next_at_ms.map(time).unwrap_or_default(),
         ]);
     }

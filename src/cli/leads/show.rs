@@ -5,7 +5,8 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::super::ledger::time;
-use super::{fault, parts, plain};
+use super::{fault, parts};
+use crate::cli::terminal;
 use crate::leads::{AccountView, LeadBook, LeadFact, LeadView};
 
 /// Which lead to show, and how.
@@ -34,27 +35,32 @@ pub(super) async fn run(book: &LeadBook, args: ShowArgs) -> Result<()> {
 fn print(lead: &LeadView) {
     let LeadView { pipeline, glance, threshold, labels, facts, drafts, deliveries, about, .. } = lead;
     let side = if glance.above { "reaches" } else { "stays below" };
-    say!("{} of {pipeline}: {} of {}, which {side} {threshold}", plain(&glance.document_id), glance.score, glance.maximum);
+    say!(
+        "{} of {pipeline}: {} of {}, which {side} {threshold}",
+        terminal::name(&glance.document_id),
+        glance.score,
+        glance.maximum
+    );
     say!("  {}", parts(glance));
     for (what, name) in [("company", &glance.company), ("person", &glance.person)] {
         if let Some(name) = name {
-            say!("{what}: {}", plain(name));
+            say!("{what}: {}", terminal::name(name));
         }
     }
     for label in labels {
         let sure = label.confidence.map(|confidence| format!(" ({confidence:.2})")).unwrap_or_default();
-        say!("{}: {}{sure}", label.task, plain(&label.label));
+        say!("{}: {}{sure}", label.task, terminal::name(&label.label));
     }
     for fact in facts.iter().filter(|fact| !fact.value.is_null()) {
-        say!("{}{}: {}{}", fact.task, plain(&fact.path), plain(&said(&fact.value)), evidence(fact));
+        say!("{}{}: {}{}", fact.task, terminal::name(&fact.path), terminal::name(&said(&fact.value)), evidence(fact));
     }
     for draft in drafts {
         let model = draft.model.as_deref().map(|model| format!(", by {model}")).unwrap_or_default();
         say!("--- {}{model}", draft.task);
-        draft.text.lines().for_each(|line| say!("{}", plain(line)));
+        draft.text.lines().for_each(|line| say!("{}", terminal::name(line)));
     }
     for delivery in deliveries {
-        let reason = delivery.reason.as_deref().map(|reason| format!(": {}", plain(reason))).unwrap_or_default();
+        let reason = delivery.reason.as_deref().map(|reason| format!(": {}", terminal::name(reason))).unwrap_or_default();
         say!(
             "told {} of crossing {}: {} after {} attempts, {}{reason}",
             delivery.webhook,
@@ -70,9 +76,9 @@ fn print(lead: &LeadView) {
 }
 
 fn company(about: &AccountView) {
-    say!("--- {}: {} documents, last changed {}", plain(&about.name), about.documents, time(about.updated_at_ms));
+    say!("--- {}: {} documents, last changed {}", terminal::name(&about.name), about.documents, time(about.updated_at_ms));
     for summary in &about.summaries {
-        summary.text.lines().for_each(|line| say!("{}", plain(line)));
+        summary.text.lines().for_each(|line| say!("{}", terminal::name(line)));
     }
 }
 

@@ -83,12 +83,12 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         ("cron: 0 3 * * *\njob: { kind: rerunn }".to_owned(), "did you mean `rerun`?"),
         (
             "cron: 0 3 * * *\njob: { kind: rerun, tasks: [topik] }".to_owned(),
-            "which pipeline `news` does not have; did you mean `topic`?",
+            "its job: pipeline `news` has no task `topik`; did you mean `topic`?",
         ),
         ("cron: 0 3 * * *\njob: { kind: reembed, budget: { cost: 3 } }".to_owned(), "needs a price"),
         (
             "cron: 0 3 * * *\njob: { kind: backfill, dataset: archiv }".to_owned(),
-            "dataset `archiv`, which the configuration does not name; did you mean `archive`?",
+            "its job: the configuration names no dataset `archiv`; did you mean `archive`?",
         ),
         (backfill("sample: 0"), "`sample` is 0"),
         (backfill("prefix: 'a/{dat}'"), "`{dat}`; did you mean `date`?"),

@@ -9,7 +9,8 @@ const { chromium } = await import(driver);
 
 const app = await chromium.launch({
   executablePath: browser,
-  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"],
+  // Names of other sites, which stand for a resolver in their hands.
+  args: ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP evil.test 127.0.0.1, MAP rebind.test 127.0.0.1"],
   // Fonts lie beside the libraries, and Korean has none elsewhere.
   env: { ...process.env, LD_LIBRARY_PATH: process.env.BROWSER_LIBRARIES, XDG_DATA_HOME: join(dirname(browser), "../../share") },
 });
@@ -39,6 +40,9 @@ async function visit(options) {
   page.on("request", (request) => new URL(request.url()).origin === address || faults.push(`asks ${request.url()}`));
   return page;
 }
+
+/** A page of another site, which may try what it likes. */
+export const stranger = async () => (await app.newContext()).newPage();
 
 /** Somebody at a desk, in English and by day. */
 export const atDesk = (options) => visit({ locale: "en", viewport: { width: 1280, height: 800 }, colorScheme: "light", ...options });

@@ -26,6 +26,7 @@ pub fn trials() -> Vec<Trial> {
         Needs::NOTHING.alone().within(Duration::from_secs(420)).using(|| chromium().map(drop)).using(|| driver().map(drop));
     vec![
         trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
+        trial("console::pages_of_other_sites_read_and_change_nothing_in_a_real_browser", alone, strangers),
         trial("console::copy_is_decided_on_by_keyboard", alone, copy::decided_by_keyboard),
         trial("console::leads_show_score_evidence_and_drafts_in_a_real_browser", alone, leads),
         trial("console::every_word_is_said_in_both_languages", Needs::NOTHING, every_word),
@@ -81,6 +82,10 @@ async fn every_page() {
     let submitted = reqwest::Client::new().post(format!("{}/v1/jobs", demo.address)).json(&job).send().await.unwrap();
     assert!(submitted.status().is_success(), "{}", submitted.text().await.unwrap());
     demo.shown_to("pages.mjs").await;
+}
+
+async fn strangers() {
+    Demo::start(open_folder(), &[]).await.shown_to("strangers.mjs").await;
 }
 
 async fn leads() {
