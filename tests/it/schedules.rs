@@ -175,7 +175,7 @@ async fn refused_and_others() {
     Arc::get_mut(&mut foreman.errands).unwrap().workshop.datasets.clear();
     foreman.look_at(minute(1)).await.unwrap();
     let expected = [
-        "echo.broken 10:01 refused the configuration names no dataset `archive`",
+        "echo.broken 10:01 refused the configuration names no dataset `archive`; there are none",
         "echo.sound 10:01 fired echo.sound@20261121T100100Z",
     ];
     assert_eq!(firings(&database).await, expected);
