@@ -23,7 +23,7 @@ pub struct Life {
 pub struct Readiness {
     /// `ready` or `unready`.
     status: &'static str,
-    /// What is out of order, and why: a component, or a pipeline that is stopped.
+    /// What is out of order, and why: a component, a pipeline that is stopped, or a topic that takes no events.
     #[serde(skip_serializing_if = "Option::is_none")]
     problems: Option<BTreeMap<String, String>>,
     /// Pipelines that wait for an operator, and why.
@@ -58,7 +58,9 @@ pub async fn ready(State(service): State<Service>) -> (StatusCode, Json<Readines
     let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), reason));
     let stops = service.health.stops().into_iter();
     let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), format!("stopped: {reason}")));
-    let problems: BTreeMap<String, String> = components.chain(stops).collect();
+    let topics = service.health.blocked_topics().into_iter();
+    let topics = topics.map(|(topic, reason)| (format!("topic {topic}"), format!("takes no events: {reason}")));
+    let problems: BTreeMap<String, String> = components.chain(stops).chain(topics).collect();
     let halted = service.health.halts();
     if problems.is_empty() && halted.is_empty() {
         return (StatusCode::OK, Json(Readiness { status: "ready", problems: None, halted: None }));
