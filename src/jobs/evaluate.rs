@@ -182,10 +182,8 @@ fn answer(output: &Output) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use std::path::Path;
-
     use super::*;
-    use crate::pipeline::definition::Definition;
+    use crate::task::TaskEntry;
 
     fn counts(said: &[(&str, &str, u64)], silent: u64) -> Counts {
         let mut counts = Counts { silent, rows: silent, ..Counts::default() };
@@ -208,19 +206,13 @@ mod tests {
 
     #[test]
     fn only_labels_and_texts_can_be_compared_with_a_column() {
-        let spec = |task: &str| {
-            let text = format!("version: 1\nname: p\nsource: {{ topic: t }}\ntasks:\n  made: {{ {task} }}\n");
-            Definition::parse(Path::new("p.yaml"), &text).unwrap().tasks[0].spec.clone()
-        };
-        for (task, comparable) in [
-            ("render: { template: x }", true),
-            ("write: { model: m, prompt: p.md }", true),
-            ("write: { model: m, prompt: p.md, for_each: document.fields.list }", false),
-            ("extract: { model: m, schema: s.json }", false),
-            ("score: { parts: { all: '80' } }", false),
-        ] {
-            assert_eq!(is_comparable(&spec(task)), comparable, "{task}");
-        }
+        let entry = |kind: &str, spec: Value| serde_json::from_value::<TaskEntry>(json!({ kind: spec })).unwrap();
+        let write = |spec: Value| is_comparable(&TaskSpec::Write(entry("write", spec).write.unwrap()));
+        assert!(write(json!({ "model": "m", "prompt": "p.md" })));
+        assert!(!write(json!({ "model": "m", "prompt": "p.md", "for_each": "facts.list" })), "a list has no text of its own");
+        assert!(is_comparable(&TaskSpec::Render(entry("render", json!({ "template": "x" })).render.unwrap())));
+        assert!(!is_comparable(&TaskSpec::Extract(entry("extract", json!({ "model": "m" })).extract.unwrap())));
+        assert!(!is_comparable(&TaskSpec::Score(entry("score", json!({ "parts": { "all": "80" } })).score.unwrap())));
     }
 
     #[test]
