@@ -10,7 +10,7 @@ use crate::config::{Config, ConfigError};
 use crate::store::{ParkedEvent, ParkedFilter, Store};
 
 /// Characters of a reason in the table; `--json` has all of it.
-const REASON: usize = 120;
+const REASON: usize = 400;
 
 /// What can be done with the outbox.
 #[derive(Debug, Subcommand)]

@@ -227,7 +227,8 @@ impl Relay {
         if too_large && limit.is_none() {
             *limit = Some(self.sender.limit(&event.topic).await);
         }
-        let why = if too_large { too_large_for(event, limit.as_ref().and_then(Option::as_deref)) } else { why };
+        let why =
+            if too_large { too_large_for(event, limit.as_ref().and_then(Option::as_deref)) } else { format!("{why}; mend that") };
         let reason = reason(event, &why);
         tracing::error!(topic = event.topic, event = event.id, reason, "an event is parked");
         lease.lock().await.park(event.id, &reason).await?;
@@ -287,8 +288,7 @@ fn in_turn(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
 fn reason(event: &OutboxEvent, why: &str) -> String {
     let (topic, id) = (&event.topic, event.id);
     format!(
-        "topic {topic} does not take {}: {why}; once that is mended run `tidemill outbox resend {id}`, or give it up with \
-         `tidemill outbox drop {id}`",
+        "topic {topic} does not take {}: {why} and run `tidemill outbox resend {id}`, or give it up with `tidemill outbox drop {id}`",
         name(event)
     )
 }
