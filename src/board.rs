@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use crate::access::Tenant;
 use crate::failure::Transient;
 use crate::pipeline::definition::{Definition, TaskDefinition};
-use crate::store::{DayFigures, DeadLetter, LetterFilter, LetterGlance, Reader, Replayed, Store};
+use crate::store::{DayFigures, DeadLetter, LetterFilter, LetterGlance, ParkedEvent, ParkedFilter, Reader, Replayed, Store};
 
 /// Letters that one list holds at most, and one replay takes.
 pub const MOST_LETTERS: i64 = 1_000;
@@ -214,6 +214,14 @@ impl Board {
     /// Where the database is unavailable.
     pub async fn letter(&self, id: i64) -> Result<Option<LetterView>, Transient> {
         Ok(self.reader.dead_letter(id, SHOWN_BYTES).await?.map(LetterView::from))
+    }
+
+    /// The latest events that their topic could not take.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn parked_events(&self) -> Result<Vec<ParkedEvent>, Transient> {
+        self.reader.parked_events(&ParkedFilter::default(), MOST_LETTERS).await
     }
 
     /// Sends the records of the letters again that the filter lets through and that were not sent yet, the latest

@@ -26,6 +26,7 @@ mod ledger;
 mod migrate;
 mod models;
 mod openapi;
+mod outbox;
 mod pipelines;
 mod plan;
 mod positions;
@@ -145,6 +146,9 @@ enum Command {
     /// Records that failed for good: look at them, send them again, throw them away
     #[command(subcommand, alias = "letters")]
     DeadLetters(dead_letters::DeadLettersCommand),
+    /// Events that their topic could not take: look at them, send them again, give them up
+    #[command(subcommand)]
+    Outbox(outbox::OutboxCommand),
     /// What pages say of documents: what waits, what speaks against it; approve, reject and edit it, and take it away as files
     Copy(copy::CopyArgs),
     /// Which pipelines are stopped; stop and resume them
@@ -194,6 +198,7 @@ impl Cli {
                     models::run(Config::load_without_secrets(global.config.as_deref(), &[])?, command).await
                 }
                 Command::DeadLetters(command) => dead_letters::run(global.load(&[])?, command).await,
+                Command::Outbox(command) => outbox::run(global.load(&[])?, command).await,
                 Command::Copy(args) => copy::run(global.load(&args.flags())?, args).await,
                 Command::Pipelines(command) => pipelines::run(global.load(&[])?, command).await,
                 Command::Positions(command) => positions::run(global.load(&[])?, command).await,

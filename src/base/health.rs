@@ -13,6 +13,8 @@ pub struct Health {
     /// Why, by pipeline. Apart from the components: a broker that works for one pipeline says nothing of another's halt.
     halted: Arc<Mutex<BTreeMap<String, String>>>,
     stops: Arc<Mutex<BTreeMap<String, String>>>,
+    /// Why, by topic. Apart from the components, too: brokers that others read from say nothing of one topic that takes nothing.
+    topics: Arc<Mutex<BTreeMap<String, String>>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -24,7 +26,7 @@ enum State {
 impl Health {
     /// Every component is down as "starting" until someone vouches for it.
     pub fn new() -> Self {
-        let health = Self { components: Arc::default(), halted: Arc::default(), stops: Arc::default() };
+        let health = Self { components: Arc::default(), halted: Arc::default(), stops: Arc::default(), topics: Arc::default() };
         for component in Component::ALL {
             health.down(*component, "starting");
         }
@@ -59,6 +61,33 @@ impl Health {
     /// The pipelines that are stopped, and why. Only without any is the process ready.
     pub fn stops(&self) -> BTreeMap<String, String> {
         self.stops.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// The topic takes no events at present, for `reason`.
+    pub fn takes_nothing(&self, topic: &str, reason: &str) {
+        METRICS.topic_blocked.with_label_values(&[topic]).set(1);
+        let before = self.lock_topics().insert(topic.to_owned(), reason.to_owned());
+        if before.as_deref() != Some(reason) {
+            tracing::warn!(topic, reason, "the topic takes no events");
+        }
+    }
+
+    /// The topic takes events, or none wait for it.
+    pub fn takes(&self, topic: &str) {
+        if self.lock_topics().remove(topic).is_some() {
+            // It is there: it was set when the topic was found to take nothing.
+            let _ = METRICS.topic_blocked.remove_label_values(&[topic]);
+            tracing::info!(topic, "the topic takes events");
+        }
+    }
+
+    /// The topics that take no events, and why. Only without any is the process ready.
+    pub fn blocked_topics(&self) -> BTreeMap<String, String> {
+        self.lock_topics().clone()
+    }
+
+    fn lock_topics(&self) -> MutexGuard<'_, BTreeMap<String, String>> {
+        self.topics.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The components that are out of order, and why. Only without any is the process ready.
@@ -142,6 +171,16 @@ mod tests {
         assert_eq!(health.stops(), BTreeMap::from([("news".to_owned(), "still too many".to_owned())]));
         health.running("news");
         assert!(health.stops().is_empty());
+    }
+
+    #[test]
+    fn a_topic_that_takes_nothing_is_told_whatever_its_broker_does() {
+        let health = Health::new();
+        health.takes_nothing("results", "not authorized");
+        health.up(Component::Broker);
+        assert_eq!(health.blocked_topics(), BTreeMap::from([("results".to_owned(), "not authorized".to_owned())]));
+        health.takes("results");
+        assert_eq!(health.blocked_topics(), BTreeMap::new());
     }
 
     #[test]

@@ -81,7 +81,10 @@ metrics! {
     lag: IntGaugeVec = "tidemill_lag_records", "Offsets between the committed position in the ledger and the end of the partition.", ["pipeline", "topic", "partition"];
     last_progress: GaugeVec = "tidemill_last_progress_timestamp_seconds", "When the partition's position last advanced, as Unix time.", ["pipeline", "topic", "partition"];
     outbox: IntGauge = "tidemill_outbox_rows", "Events committed and not yet published.";
+    outbox_parked: IntGaugeVec = "tidemill_outbox_parked_rows", "Events that their topic could not take as they are, and that wait for an operator.", ["topic"];
+    topic_blocked: IntGaugeVec = "tidemill_topic_blocked", "1 for a topic that takes no events at present.", ["topic"];
     published: IntCounterVec = "tidemill_published_total", "Events published from the outbox, by topic.", ["topic"];
+    published_bare: IntCounterVec = "tidemill_published_without_payload_total", "Dead letters published without their payload, which was too large for their topic.", ["topic"];
     deliveries: IntCounterVec = "tidemill_webhook_deliveries_total", "Attempts to tell a receiver, by what came of them: delivered, retried, refused or given_up.", ["webhook", "outcome"];
     deliveries_waiting: IntGaugeVec = "tidemill_webhook_deliveries_waiting", "Deliveries that a receiver has not taken yet.", ["webhook"];
     retries: IntCounterVec = "tidemill_retries_total", "Attempts repeated because a part of the world was out of order.", ["component"];

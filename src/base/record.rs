@@ -1,6 +1,7 @@
 //! What a source hands over: bytes with their place in the stream.
 
 use std::fmt;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -53,6 +54,8 @@ pub struct Place {
 pub const REPLAY_COUNT: &str = "tidemill-replay-count";
 /// The header that names the dead letter from which a record was sent again.
 pub const REPLAY_OF: &str = "tidemill-replay-of";
+/// The header of a dead letter's event that says where its record stands.
+pub const PLACE: &str = "tidemill-place";
 
 impl Record {
     /// How often the record was sent again after it had died. The header is whatever a producer wrote; one that is no count is none.
@@ -82,9 +85,35 @@ impl fmt::Display for Place {
     }
 }
 
+/// What is not written as a [`Place`] is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NoPlace;
+
+impl FromStr for Place {
+    type Err = NoPlace;
+
+    fn from_str(text: &str) -> Result<Self, NoPlace> {
+        let (partition, offset) = text.rsplit_once('@').ok_or(NoPlace)?;
+        let (topic, number) = partition.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')).ok_or(NoPlace)?;
+        let partition = Partition { topic: topic.into(), number: number.parse().map_err(|_| NoPlace)? };
+        Ok(Self { partition, offset: offset.parse().map_err(|_| NoPlace)? })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_place_is_read_as_it_is_written() {
+        for (topic, number, offset) in [("documents.v1", 0, 0), ("job:a@b[1]", 7, i64::MAX), ("", 3, 12)] {
+            let place = Place { partition: Partition { topic: topic.into(), number }, offset };
+            assert_eq!(place.to_string().parse(), Ok(place));
+        }
+        for wrong in ["", "t", "t@1", "t[0]", "t[x]@1", "t[0]@x", "t[0@1"] {
+            assert_eq!(wrong.parse::<Place>(), Err(NoPlace), "{wrong:?}");
+        }
+    }
 
     fn replays(values: &[Option<&'static [u8]>]) -> i32 {
         let header = |value: &Option<&'static [u8]>| Header { name: REPLAY_COUNT.into(), value: value.map(Bytes::from_static) };

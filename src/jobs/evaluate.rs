@@ -15,6 +15,7 @@ use crate::outcome::{Outcome, Output};
 use crate::pipeline::Fate;
 use crate::record::Record;
 use crate::source::Delivery;
+use crate::task::TaskSpec;
 
 /// What a unit has counted. Counts of units add up to those of their job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -165,6 +166,15 @@ fn output(outcome: &Outcome) -> Option<&Output> {
     }
 }
 
+/// Whether what the task makes has a label or a text to compare with a column. Of lists and objects nothing would ever be right.
+pub(super) fn is_comparable(spec: &TaskSpec) -> bool {
+    match spec {
+        TaskSpec::Classify(_) | TaskSpec::Summarize(_) | TaskSpec::Render(_) | TaskSpec::Answer(_) | TaskSpec::Compose(_) => true,
+        TaskSpec::Write(spec) => spec.for_each.is_none(),
+        TaskSpec::Extract(_) | TaskSpec::Embed(_) | TaskSpec::Retrieve(_) | TaskSpec::Interact(_) | TaskSpec::Score(_) => false,
+    }
+}
+
 /// What is compared: the first label, else the text.
 fn answer(output: &Output) -> Option<String> {
     output.label().or(output.text()).map(str::to_owned)
@@ -173,6 +183,7 @@ fn answer(output: &Output) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::TaskEntry;
 
     fn counts(said: &[(&str, &str, u64)], silent: u64) -> Counts {
         let mut counts = Counts { silent, rows: silent, ..Counts::default() };
@@ -191,6 +202,17 @@ mod tests {
         assert_eq!(report["values"]["a"]["precision"].as_f64(), Some(6.0 / 7.0));
         assert_eq!(report["values"]["a"]["recall"].as_f64(), Some(6.0 / 8.0));
         assert_eq!(report["values"]["b"]["f1"].as_f64(), Some(2.0 * (1.0 / 3.0) * 0.5 / (1.0 / 3.0 + 0.5)));
+    }
+
+    #[test]
+    fn only_labels_and_texts_can_be_compared_with_a_column() {
+        let entry = |kind: &str, spec: Value| serde_json::from_value::<TaskEntry>(json!({ kind: spec })).unwrap();
+        let write = |spec: Value| is_comparable(&TaskSpec::Write(entry("write", spec).write.unwrap()));
+        assert!(write(json!({ "model": "m", "prompt": "p.md" })));
+        assert!(!write(json!({ "model": "m", "prompt": "p.md", "for_each": "facts.list" })), "a list has no text of its own");
+        assert!(is_comparable(&TaskSpec::Render(entry("render", json!({ "template": "x" })).render.unwrap())));
+        assert!(!is_comparable(&TaskSpec::Extract(entry("extract", json!({ "model": "m" })).extract.unwrap())));
+        assert!(!is_comparable(&TaskSpec::Score(entry("score", json!({ "parts": { "all": "80" } })).score.unwrap())));
     }
 
     #[test]

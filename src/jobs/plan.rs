@@ -5,6 +5,7 @@ use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
+use super::evaluate::is_comparable;
 use super::source::{Measured, UnitSource};
 use super::spec::{JobKind, JobSpec, Rows};
 use super::station::Station;
@@ -67,6 +68,7 @@ impl Planner<'_> {
             JobKind::Backfill(rows) => return self.rows(&spec.id, rows, None).await,
             JobKind::Evaluate { rows, task, expected } => {
                 self.check_task(task)?;
+                self.check_comparable(task)?;
                 let measured = Measured { task: task.clone(), expected: expected.clone() };
                 return self.rows(&spec.id, rows, Some(measured)).await;
             }
@@ -93,6 +95,17 @@ impl Planner<'_> {
         }
         let (name, near) = (&self.station.definition.name, suggestion(task, known()));
         Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`; {near}")))
+    }
+
+    /// Before anything is asked of a model: of what cannot be compared, nothing would be right.
+    fn check_comparable(&self, task: &str) -> Result<(), PlanError> {
+        let spec = self.station.definition.tasks.iter().find(|known| &*known.name == task).map(|known| &known.spec);
+        let Some(spec) = spec.filter(|spec| !is_comparable(spec)) else { return Ok(()) };
+        Err(PlanError::Refused(format!(
+            "what task `{task}` makes ({}) cannot be compared with a column: `evaluate` compares one label or one text a document; name \
+             a task that gives one, as `classify` does, or `render` with a single field",
+            spec.kind()
+        )))
     }
 
     async fn rows(&self, job: &str, rows: &Rows, measured: Option<Measured>) -> Result<Plan, PlanError> {

@@ -8,7 +8,7 @@ use futures::future::BoxFuture;
 use super::batcher::MicroBatch;
 use super::definition::Definition;
 use super::graph::{Graph, Known, NothingKnown, Wanted};
-use super::standing::sort_out;
+use super::standing::{sort_out, withhold};
 use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::{Component, Poison, Transient};
@@ -85,7 +85,9 @@ impl Evaluator {
         let ids: Vec<String> = decoded.iter().flatten().map(|decoded| id(decoded).to_string()).collect();
         let known = self.store.versions(&self.pipeline, &ids).await?;
         let ledger = Ledger { pipeline: &self.pipeline, store: &self.store, known: &known };
-        self.run(sort_out(decoded, &known), &ledger).await
+        let mut fates = sort_out(decoded, &known);
+        withhold(&batch.records, &mut fates, &known);
+        self.run(fates, &ledger).await
     }
 
     /// The fate of each record as if the ledger were empty: nothing is superseded, and nothing is taken over.

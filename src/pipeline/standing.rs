@@ -7,7 +7,8 @@ use std::sync::Arc;
 use super::evaluator::Fate;
 use crate::document::Decoded;
 use crate::failure::Poison;
-use crate::store::KnownVersion;
+use crate::record::Record;
+use crate::store::{KnownVersion, is_of_a_job};
 
 /// For each document met so far the place of the record that stands, and the version known.
 #[derive(Default)]
@@ -52,6 +53,24 @@ pub(super) fn sort_out(decoded: Vec<Result<Decoded, Poison>>, known: &HashMap<St
     fates
 }
 
+/// Whether the record may bring back a document whose delete has the same version: it came after that delete. What a job reads was
+/// there before, and a dead letter that is sent again may have been.
+pub(super) fn revives(record: &Record) -> bool {
+    record.replays() == 0 && !is_of_a_job(&record.place.partition.topic)
+}
+
+/// Takes out documents that would come back although they were deleted in that very version, before anything is asked for them. One
+/// that is deleted later than this is kept out by the commit.
+pub(super) fn withhold(records: &[Record], fates: &mut [Fate], known: &HashMap<String, KnownVersion>) {
+    for (record, fate) in records.iter().zip(fates) {
+        let Fate::Document(document, _) = fate else { continue };
+        let ends = |known: &KnownVersion| known.deleted && known.version == document.version;
+        if known.get(&*document.id).is_some_and(ends) && !revives(record) {
+            *fate = Fate::Superseded;
+        }
+    }
+}
+
 /// Puts the fates of the next piece of a batch behind those of the pieces before it, which its evaluation did not see.
 pub(super) fn join(fates: &mut Vec<Fate>, next: Vec<Fate>) {
     fates.extend(next);
@@ -94,6 +113,7 @@ mod tests {
     use super::*;
     use crate::document::Document;
     use crate::failure::FailureClass;
+    use crate::record::{Header, Partition, Place, REPLAY_COUNT};
 
     fn document(id: &str, version: i64) -> Result<Decoded, Poison> {
         let (metadata, fields) = (Map::new(), Map::new());
@@ -106,6 +126,28 @@ mod tests {
 
     fn known(known: &[(&str, i64)]) -> HashMap<String, KnownVersion> {
         known.iter().map(|&(id, version)| (id.to_owned(), KnownVersion { version, deleted: false })).collect()
+    }
+
+    fn record(topic: &str, replays: &'static str) -> Record {
+        let place = Place { partition: Partition { topic: topic.into(), number: 0 }, offset: 0 };
+        let header = Header { name: REPLAY_COUNT.into(), value: Some(replays.into()) };
+        Record { place, timestamp_ms: None, key: None, payload: None, headers: vec![header] }
+    }
+
+    #[test]
+    fn only_what_the_stream_brings_brings_back_a_document_in_the_version_of_its_delete() {
+        let deleted = HashMap::from([("a".to_owned(), KnownVersion { version: 5, deleted: true })]);
+        for (record, version, stays) in [
+            (record("documents", "0"), 5, true),
+            (record("documents", "1"), 5, false),
+            (record("job:rerun-1", "0"), 5, false),
+            (record("job:rerun-1", "0"), 6, true),
+        ] {
+            let mut fates = sort_out(vec![document("a", version), document("b", 5)], &deleted);
+            withhold(&[record.clone(), record.clone()], &mut fates, &deleted);
+            let told = if stays { format!("document {version}") } else { "superseded".to_owned() };
+            assert_eq!(named(&fates), [told, "document 5".to_owned()], "{record:?} in version {version}");
+        }
     }
 
     fn named(fates: &[Fate]) -> Vec<String> {

@@ -21,10 +21,11 @@ use super::batcher::MicroBatch;
 use super::catalogue::{Catalogue, Publish};
 use super::evaluator::Fate;
 use super::leads::Leads;
+use super::standing;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
 use crate::outcome::{EmbeddingSet, Interaction, Lineage, Outcome, Output, Product, Reuse};
-use crate::record::Record;
+use crate::record::{PLACE, Record};
 use crate::sink::ParquetRow;
 use crate::store::{BatchRow, CopyRows, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
 
@@ -141,7 +142,13 @@ impl Ledgering<'_> {
                 Fate::Superseded | Fate::Outlived { .. } => submission.usage.iter_mut().for_each(|u| u.skipped += 1),
                 Fate::Deleted { id, version, any } => {
                     submission.usage.iter_mut().for_each(|u| u.ok += 1);
-                    submission.documents.push(DocumentRow { id: id.to_string(), version: *version, wins: *any, content: None });
+                    submission.documents.push(DocumentRow {
+                        id: id.to_string(),
+                        version: *version,
+                        wins: *any,
+                        revives: false,
+                        content: None,
+                    });
                     for task in self.tasks {
                         self.deletion_event(&mut submission, record, id, task);
                     }
@@ -154,6 +161,7 @@ impl Ledgering<'_> {
                         id: document.id.to_string(),
                         version: Some(document.version),
                         wins: false,
+                        revives: standing::revives(record),
                         content: Some(content),
                     });
                     self.copy(&mut submission, document, outcomes);
@@ -284,8 +292,8 @@ impl Ledgering<'_> {
                 "tidemill-pipeline": self.pipeline,
                 "tidemill-class": poison.class.as_str(),
                 "tidemill-reason": poison.reason.replace('\0', "\u{fffd}"),
-                "tidemill-place": record.place.to_string(),
             });
+            headers[PLACE] = record.place.to_string().into();
             if let Some(task) = task {
                 headers["tidemill-task"] = task.into();
             }

@@ -25,7 +25,7 @@ pub struct Life {
 pub struct Readiness {
     /// `ready` or `unready`.
     status: &'static str,
-    /// What is out of order, and why: a component, or a pipeline that is stopped.
+    /// What is out of order, and why: a component, a pipeline that is stopped, or a topic that takes no events.
     #[serde(skip_serializing_if = "Option::is_none")]
     problems: Option<BTreeMap<String, String>>,
     /// Pipelines that wait for an operator, and why.
@@ -68,7 +68,9 @@ pub async fn ready(
     let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), reason));
     let stops = service.health.stops().into_iter();
     let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), format!("stopped: {reason}")));
-    let mut problems: BTreeMap<String, String> = components.chain(stops).collect();
+    let topics = service.health.blocked_topics().into_iter();
+    let topics = topics.map(|(topic, reason)| (format!("topic {topic}"), format!("takes no events: {reason}")));
+    let mut problems: BTreeMap<String, String> = components.chain(stops).chain(topics).collect();
     let mut halted = service.health.halts();
     if !tells_all {
         (problems, halted) = (outline(&service.health), BTreeMap::new());
@@ -85,5 +87,8 @@ fn outline(health: &Health) -> BTreeMap<String, String> {
     let waiting = health.stops().len() + health.halts().len();
     let pipelines =
         (waiting > 0).then(|| ("pipelines".to_owned(), format!("{waiting} stopped; a token that may read is told which")));
-    components.chain(pipelines).collect()
+    let blocked = health.blocked_topics().len();
+    let topics =
+        (blocked > 0).then(|| ("topics".to_owned(), format!("{blocked} take no events; a token that may read is told which")));
+    components.chain(pipelines).chain(topics).collect()
 }

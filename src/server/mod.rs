@@ -16,6 +16,7 @@
 //! | `GET /v1/pipelines` | `read` | pipelines, their graphs and their last 24 hours |
 //! | `GET /v1/dead-letters`, `GET /v1/dead-letters/{id}` | `read` | what could not be done, and why |
 //! | `POST /v1/dead-letters/replay` | `submit` | what is sent again |
+//! | `GET /v1/parked-events` | `read` | what its topic could not take, and why |
 //! | `GET /v1/copy`, `GET /v1/copy/{document}` | `read` | what pages say of documents, and what waits to be decided |
 //! | `POST /v1/copy/{document}/approve`, `…/reject`, `…/edit` | `review` | the version, as it then is |
 //! | `GET /v1/exports/copy`, `GET /v1/sitemap.xml` | `read` | what is published, as CSV or Parquet, and where |
@@ -43,6 +44,7 @@ mod listening;
 mod metrics;
 mod openapi;
 mod origin;
+mod outbox;
 mod pipelines;
 mod rate;
 mod recommendations;
@@ -125,6 +127,7 @@ fn contents(gate: &Gate) -> Contents<Service> {
         .get("/v1/dead-letters", Scope(Read), letters::list)
         .get("/v1/dead-letters/{id}", Scope(Read), letters::show)
         .post("/v1/dead-letters/replay", Scope(Submit), letters::replay)
+        .get("/v1/parked-events", Scope(Read), outbox::list)
         .get("/v1/copy", Scope(Read), copy::list)
         .get("/v1/copy/{document}", Scope(Read), copy::show)
         .post("/v1/copy/{document}/approve", Scope(Review), copy::approve)

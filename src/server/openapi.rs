@@ -8,7 +8,7 @@ use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
 use super::error::{Code, Problem};
-use super::{answer, copy, documents, health, jobs, leads, letters, metrics, pipelines, recommendations, search};
+use super::{answer, copy, documents, health, jobs, leads, letters, metrics, outbox, pipelines, recommendations, search};
 
 /// The description. A test compares it with the router, line by line.
 #[derive(OpenApi)]
@@ -21,7 +21,7 @@ use super::{answer, copy, documents, health, jobs, leads, letters, metrics, pipe
     paths(
         health::alive, health::ready, metrics::render, describe, search::answer, answer::answer, documents::explain,
         jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
-        pipelines::list, letters::list, letters::show, letters::replay, recommendations::list,
+        pipelines::list, letters::list, letters::show, letters::replay, outbox::list, recommendations::list,
         copy::list, copy::show, copy::approve, copy::reject, copy::edit, copy::export, copy::sitemap,
         leads::list, leads::export, leads::show, leads::account
     ),

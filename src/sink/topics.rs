@@ -1,52 +1,66 @@
 //! The relay: publishes committed events to Kafka, at least once and in order, with an id by which consumers deduplicate.
+//!
+//! Each topic is published by itself, so that one that takes nothing holds up no other. Of one topic and key, no event is sent before
+//! the one ahead of it is done with; keys side by side.
+//!
+//! | the broker says | then |
+//! |---|---|
+//! | it has the event | it is struck out, whatever becomes of its neighbours |
+//! | the topic or the brokers are out of order | its key waits; the topic is tried again after a pause, and `/readyz` says why |
+//! | the event, or one of its batch, is at fault | it is sent alone, which tells |
+//! | alone, it is too large, and it is a dead letter | it goes without its payload, and says where that lies |
+//! | alone, it is at fault | it is parked with the reason, and those behind it go on |
 
+mod send;
+
+use std::collections::{BTreeSet, HashMap};
 use std::time::Duration;
 
-use futures::future::join_all;
-use rdkafka::error::{KafkaError, RDKafkaErrorCode};
-use rdkafka::message::{Header, OwnedHeaders};
-use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
-use rdkafka::util::Timeout;
-use rdkafka::{ClientConfig, ClientContext};
-use tokio::time::sleep;
+use futures::future::{BoxFuture, join_all};
+use futures::stream::FuturesUnordered;
+use futures::{FutureExt, StreamExt};
+use serde_json::Value;
+use tokio::sync::Mutex;
+use tokio::time::{Instant, sleep};
 
-use crate::broker::{Access, Refusal};
+use self::send::{Fault, Form, Sender};
+use crate::broker::Access;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::metrics::METRICS;
-use crate::store::{OutboxEvent, RelayLease, Store};
+use crate::record::REPLAY_OF;
+use crate::store::{OutboxCounts, OutboxEvent, RelayLease, Store};
 
-/// Events taken from the outbox at a time.
+/// Events of one topic taken from the outbox at a time.
 const BATCH: i64 = 1000;
-/// How long an idle relay waits before it looks again.
+/// Bytes of payloads at which no more are taken.
+const BATCH_BYTES: i64 = 32 << 20;
+/// How often an idle relay looks which topics have events.
 const IDLE: Duration = Duration::from_millis(200);
+/// How often it counts those that wait.
+const COUNT: Duration = Duration::from_secs(1);
 /// How long a process without the lease waits before it asks for it again.
 const STANDBY: Duration = Duration::from_secs(2);
 /// How long a broken relay waits before it tries again.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// How long librdkafka itself tries to deliver an event before the relay is told that it could not.
-const DELIVERY_TIMEOUT_MS: &str = "10000";
-/// The largest record that the client itself lets through.
-const LARGEST: &str = "100000000";
+/// The longest pause of a topic that takes nothing.
+const LONGEST: Duration = Duration::from_secs(10);
+/// Characters of a key or an id that a reason names.
+const NAMED: usize = 200;
 
 /// Publishes what the ledger has committed.
 pub struct Relay {
     store: Store,
-    producer: FutureProducer<Context>,
+    sender: Sender,
     health: Health,
-    refusal: Refusal,
 }
 
-/// What the client library calls back.
-struct Context {
-    refusal: Refusal,
-}
-
-impl ClientContext for Context {
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(%error, reason, "the Kafka client reports");
-        self.refusal.note(&error, reason);
-    }
+/// What the relay has just done.
+enum Step {
+    /// It has looked which topics have events, and counted them where it was time to.
+    Looked(Vec<String>, Option<OutboxCounts>),
+    /// Nothing waits for the topic any more.
+    Drained(String),
 }
 
 impl Relay {
@@ -55,22 +69,11 @@ impl Relay {
     /// # Errors
     /// Where librdkafka refuses a setting.
     pub fn new(store: Store, access: &Access, health: Health) -> anyhow::Result<Self> {
-        let mut client = ClientConfig::new();
-        // Whether a record is too large is the broker's to say: a dead letter may hold the largest that a topic ever took.
-        client.set("message.max.bytes", LARGEST);
-        access.apply(&mut client);
-        let refusal = Refusal::default();
-        let producer = client
-            .set("enable.idempotence", "true")
-            .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
-            .set("compression.type", "zstd")
-            .set("linger.ms", "5")
-            .create_with_context(Context { refusal: refusal.clone() })?;
-        Ok(Self { store, producer, health, refusal })
+        Ok(Self { store, sender: Sender::new(access)?, health })
     }
 
     /// Publishes until dropped. Of all processes on one ledger, one does the work at a time.
-    pub async fn run(self) {
+    pub async fn run(mut self) {
         loop {
             match self.store.relay_lease().await {
                 Ok(Some(lease)) => {
@@ -78,6 +81,11 @@ impl Relay {
                     METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
                     self.health.blame(&failure);
                     tracing::warn!(%failure, "publishing from the outbox is interrupted");
+                    match self.sender.renewed() {
+                        Ok(Some(sender)) => self.sender = sender,
+                        Ok(None) => {}
+                        Err(error) => tracing::error!(%error, "the Kafka client cannot be made anew"),
+                    }
                     sleep(BACKOFF).await;
                 }
                 Ok(None) => sleep(STANDBY).await,
@@ -87,81 +95,285 @@ impl Relay {
         }
     }
 
-    async fn publish(&self, mut lease: RelayLease) -> Transient {
+    /// Publishes for as long as the lease lasts.
+    async fn publish(&self, lease: RelayLease) -> Transient {
+        let lease = Mutex::new(lease);
+        let mut shown = BTreeSet::new();
+        let mut under_way = BTreeSet::new();
+        let mut counted = None;
+        // Polled together and nowhere else: whoever holds the lease goes on.
+        let mut steps: FuturesUnordered<BoxFuture<'_, Result<Step, Transient>>> = FuturesUnordered::new();
+        steps.push(look(&lease, true).boxed());
+        let failure = loop {
+            match steps.next().await {
+                Some(Ok(Step::Looked(topics, counts))) => {
+                    if let Some(counts) = counts {
+                        show(&counts, &mut shown);
+                        counted = Some(Instant::now());
+                    }
+                    for topic in topics.into_iter().filter(|topic| under_way.insert(topic.clone())) {
+                        steps.push(self.drain(topic, &lease).boxed());
+                    }
+                    let is_time = counted.is_none_or(|at: Instant| at.elapsed() >= COUNT);
+                    steps.push(look(&lease, is_time).boxed());
+                }
+                Some(Ok(Step::Drained(topic))) => {
+                    self.health.takes(&topic);
+                    under_way.remove(&topic);
+                }
+                Some(Err(failure)) => break failure,
+                None => unreachable!("a look is always under way"),
+            }
+        };
+        drop(steps);
+        // Whoever publishes next finds out anew.
+        under_way.iter().for_each(|topic| self.health.takes(topic));
+        show(&OutboxCounts::default(), &mut shown);
+        failure
+    }
+
+    /// Publishes what waits for the topic, until nothing does.
+    async fn drain(&self, topic: String, lease: &Mutex<RelayLease>) -> Result<Step, Transient> {
+        let mut pause = BACKOFF;
         loop {
-            match self.publish_batch(&mut lease).await {
-                Ok(0) => sleep(IDLE).await,
-                Ok(_) => {
-                    self.refusal.clear();
+            let events = lease.lock().await.events(&topic, BATCH, BATCH_BYTES).await?;
+            if events.is_empty() {
+                return Ok(Step::Drained(topic));
+            }
+            match self.round(&topic, &events, lease).await? {
+                None => {
+                    pause = BACKOFF;
+                    self.sender.is_let_in();
+                    self.health.takes(&topic);
                     self.health.up(Component::Broker);
                 }
-                Err(failure) => return failure,
+                Some(reason) => {
+                    if let Some(broken) = self.sender.broken() {
+                        return Err(Transient::new(Component::Broker, broken));
+                    }
+                    METRICS.retries.with_label_values(&[Component::Broker.as_str()]).inc();
+                    self.health.takes_nothing(&topic, &reason);
+                    sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST);
+                }
             }
         }
     }
 
-    async fn publish_batch(&self, lease: &mut RelayLease) -> Result<usize, Transient> {
-        let events = lease.events(BATCH).await?;
-        if events.is_empty() {
-            METRICS.outbox.set(0);
-            return Ok(0);
+    /// Sends the events and settles what came of each. Tells why some are to be sent again, where any are.
+    async fn round(&self, topic: &str, events: &[OutboxEvent], lease: &Mutex<RelayLease>) -> Result<Option<String>, Transient> {
+        let sent = join_all(in_turn(events).into_iter().map(|turn| self.send_in_turn(turn))).await;
+        let mut done: Vec<i64> = Vec::new();
+        let mut suspects = Vec::new();
+        let mut trouble = None;
+        for (event, outcome) in sent.into_iter().flatten() {
+            match outcome {
+                Ok(()) => done.push(event.id),
+                Err(Fault::Event { .. }) => suspects.push(event),
+                Err(Fault::World(reason)) => drop(trouble.get_or_insert(reason)),
+            }
         }
-        let results = join_all(events.iter().map(|event| self.send(event))).await;
-        // The broker keeps the order in which it acknowledges: nothing after the first failure is struck out, so that it is
-        // sent again behind the one that failed.
-        let sent = results.iter().take_while(|result| result.is_ok()).count();
-        let ids: Vec<i64> = events[..sent].iter().map(|event| event.id).collect();
-        tidemill_base::failpoint!("relay-before-delete", |_| std::process::abort());
-        lease.published(&ids).await?;
-        for event in &events[..sent] {
-            METRICS.published.with_label_values(&[&event.topic]).inc();
+        self.strike_out(topic, &done, lease).await?;
+        suspects.sort_unstable_by_key(|event| event.id);
+        let mut limit = None;
+        for event in suspects {
+            // One at a time, and nothing else of the topic is under way: no other can be to blame.
+            if let Some(reason) = self.send_alone(event, lease, &mut limit).await? {
+                trouble = Some(reason);
+                break;
+            }
         }
-        METRICS.outbox.set(lease.waiting().await?);
-        match results.into_iter().find_map(Result::err) {
-            Some(failure) => Err(failure),
-            None => Ok(sent),
-        }
+        Ok(trouble)
     }
 
-    async fn send(&self, event: &OutboxEvent) -> Result<(), Transient> {
-        let sent = match self.producer.send(record(event, event.partition), Timeout::Never).await {
-            // The topic was made anew with fewer partitions since the record stood there: the key decides.
-            Err((error, _)) if event.partition.is_some() && is_unknown_partition(&error) => {
-                self.producer.send(record(event, None), Timeout::Never).await
+    /// Sends events of one key, each once the one before it is acknowledged.
+    async fn send_in_turn<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), Fault>)> {
+        let mut sent = Vec::with_capacity(turn.len());
+        for event in turn {
+            let outcome = self.sender.send(event, Form::Whole).await;
+            let goes_on = outcome.is_ok();
+            sent.push((event, outcome));
+            if !goes_on {
+                break;
             }
-            sent => sent,
+        }
+        sent
+    }
+
+    /// Sends an event by itself and settles it. Tells why it is to be sent again, where it is.
+    async fn send_alone(
+        &self,
+        event: &OutboxEvent,
+        lease: &Mutex<RelayLease>,
+        limit: &mut Option<Option<String>>,
+    ) -> Result<Option<String>, Transient> {
+        let (too_large, why) = match self.sender.send(event, Form::Whole).await {
+            Ok(()) => return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None),
+            Err(Fault::World(reason)) => return Ok(Some(reason)),
+            Err(Fault::Event { too_large, why }) => (too_large, why),
         };
-        match sent {
-            Ok(_) => Ok(()),
-            Err((error, _)) => {
-                let why = self.refusal.sentence().unwrap_or_else(|| error.to_string());
-                Err(Transient::new(Component::Broker, format!("cannot publish to {}: {why}", event.topic)))
+        let has_payload = event.payload.as_ref().is_some_and(|payload| !payload.is_empty());
+        if let Some(place) = event.letter_of.as_ref().filter(|_| too_large && has_payload) {
+            match self.sender.send(event, Form::Bare).await {
+                Ok(()) => {
+                    tracing::warn!(topic = event.topic, %place, "a dead letter is too large for its topic and goes without its payload");
+                    METRICS.published_bare.with_label_values(&[&event.topic]).inc();
+                    return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None);
+                }
+                Err(Fault::World(reason)) => return Ok(Some(reason)),
+                Err(Fault::Event { .. }) => {}
+            }
+        }
+        if too_large && limit.is_none() {
+            *limit = Some(self.sender.limit(&event.topic).await);
+        }
+        let why =
+            if too_large { too_large_for(event, limit.as_ref().and_then(Option::as_deref)) } else { format!("{why}; mend that") };
+        let reason = reason(event, &why);
+        tracing::error!(topic = event.topic, event = event.id, reason, "an event is parked");
+        lease.lock().await.park(event.id, &reason).await?;
+        Ok(None)
+    }
+
+    async fn strike_out(&self, topic: &str, ids: &[i64], lease: &Mutex<RelayLease>) -> Result<(), Transient> {
+        if ids.is_empty() {
+            return Ok(());
+        }
+        tidemill_base::failpoint!("relay-before-delete", |_| std::process::abort());
+        lease.lock().await.published(ids).await?;
+        METRICS.published.with_label_values(&[topic]).inc_by(ids.len() as u64);
+        Ok(())
+    }
+}
+
+async fn look(lease: &Mutex<RelayLease>, counts: bool) -> Result<Step, Transient> {
+    sleep(IDLE).await;
+    let mut lease = lease.lock().await;
+    let counts = if counts { Some(lease.counts().await?) } else { None };
+    Ok(Step::Looked(lease.topics().await?, counts))
+}
+
+/// Shows the counts, and takes away topics that none is parked for any more.
+fn show(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
+    METRICS.outbox.set(counts.waiting);
+    let now: BTreeSet<String> = counts.parked.iter().map(|(topic, _)| topic.clone()).collect();
+    for topic in shown.difference(&now) {
+        // It is there: it was set when it was shown.
+        let _ = METRICS.outbox_parked.remove_label_values(&[topic]);
+    }
+    for (topic, events) in &counts.parked {
+        METRICS.outbox_parked.with_label_values(&[topic]).set(*events);
+    }
+    *shown = now;
+}
+
+/// The events by their keys, those of one key in order. Without a key, each goes for itself: Kafka gives those no order either.
+fn in_turn(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
+    let mut turns: Vec<Vec<&OutboxEvent>> = Vec::with_capacity(events.len());
+    let mut places: HashMap<&[u8], usize> = HashMap::new();
+    for event in events {
+        let key = event.key.as_deref().filter(|key| !key.is_empty());
+        match key.and_then(|key| places.get(key)) {
+            Some(place) => turns[*place].push(event),
+            None => {
+                key.map(|key| places.insert(key, turns.len()));
+                turns.push(vec![event]);
             }
         }
     }
+    turns
 }
 
-fn record(event: &OutboxEvent, partition: Option<i32>) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
-    let headers = event.headers.iter().fold(OwnedHeaders::new_with_capacity(event.headers.len()), |headers, (key, value)| {
-        headers.insert(Header { key, value: value.as_ref() })
-    });
-    FutureRecord {
-        topic: &event.topic,
-        partition,
-        payload: event.payload.as_ref(),
-        key: event.key.as_ref(),
-        timestamp: event.timestamp_ms,
-        headers: Some(headers),
+/// Why an event is parked, and what an operator can do.
+fn reason(event: &OutboxEvent, why: &str) -> String {
+    let (topic, id) = (&event.topic, event.id);
+    format!(
+        "topic {topic} does not take {}: {why} and run `tidemill outbox resend {id}`, or give it up with `tidemill outbox drop {id}`",
+        name(event)
+    )
+}
+
+/// What is wrong with the size, and what can be done about it.
+fn too_large_for(event: &OutboxEvent, limit: Option<&str>) -> String {
+    let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
+    let headers: usize = event.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
+    let bytes = length(&event.payload) + length(&event.key) + headers;
+    match limit {
+        Some(limit) => {
+            format!("it has {bytes} bytes before compression, and `max.message.bytes` of the topic is {limit}; raise that")
+        }
+        None => format!("it has {bytes} bytes before compression, more than `max.message.bytes` of the topic allows; raise that"),
     }
 }
 
-fn is_unknown_partition(error: &KafkaError) -> bool {
-    matches!(error.rdkafka_error_code(), Some(RDKafkaErrorCode::UnknownPartition | RDKafkaErrorCode::UnknownTopicOrPartition))
+/// The event, as people know it.
+fn name(event: &OutboxEvent) -> String {
+    let cut = |text: &str| text.chars().take(NAMED).flat_map(shown).collect::<String>();
+    if let Some(place) = &event.letter_of {
+        return format!("the dead letter of record {place}");
+    }
+    if let Some((_, Some(letter))) = event.headers.iter().rfind(|(name, _)| name == REPLAY_OF) {
+        return format!("the record of dead letter {}", cut(&String::from_utf8_lossy(letter)));
+    }
+    let body: Option<Value> = event.payload.as_deref().and_then(|payload| serde_json::from_slice(payload).ok());
+    let word = |key: &str| body.as_ref()?.get(key)?.as_str().map(&cut);
+    match (word("document_id"), word("task"), &event.key) {
+        (Some(document), Some(task), _) => format!("the result of task {task} for document `{document}`"),
+        (_, _, Some(key)) => format!("the event with key `{}`", cut(&String::from_utf8_lossy(key))),
+        _ => format!("event {}", event.id),
+    }
 }
 
-impl Drop for Relay {
-    fn drop(&mut self) {
-        // What is still under way is in the outbox too, and will be sent again.
-        self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
+/// What a terminal would obey is spelt out.
+fn shown(c: char) -> impl Iterator<Item = char> {
+    let spelt = c.is_control().then(|| c.escape_default());
+    let plain = spelt.is_none().then_some(c);
+    spelt.into_iter().flatten().chain(plain)
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::*;
+
+    fn event(id: i64, key: Option<&str>, payload: &str) -> OutboxEvent {
+        OutboxEvent {
+            id,
+            event_id: Uuid::nil(),
+            topic: "results".into(),
+            key: key.map(|key| key.as_bytes().to_vec()),
+            payload: Some(payload.as_bytes().to_vec()),
+            headers: Vec::new(),
+            timestamp_ms: None,
+            partition: None,
+            letter_of: None,
+        }
+    }
+
+    #[test]
+    fn events_of_one_key_take_turns_and_those_without_one_do_not() {
+        let keys = [Some("a"), None, Some("b"), Some("a"), Some(""), None, Some("a"), Some("")];
+        let events: Vec<OutboxEvent> = (0..).zip(keys).map(|(id, key)| event(id, key, "")).collect();
+        let turns: Vec<Vec<i64>> = in_turn(&events).iter().map(|turn| turn.iter().map(|event| event.id).collect()).collect();
+        assert_eq!(turns, [vec![0, 3, 6], vec![1], vec![2], vec![4], vec![5], vec![7]]);
+    }
+
+    #[test]
+    fn the_reason_names_the_event_the_topic_the_limit_and_what_to_do() {
+        let large = event(7, Some("large/echo"), r#"{"document_id":"large","task":"echo","text":"…"}"#);
+        let said = reason(&large, &too_large_for(&large, Some("65536")));
+        for part in
+            ["topic results", "document `large`", "task echo", "is 65536", "tidemill outbox resend 7", "tidemill outbox drop 7"]
+        {
+            assert!(said.contains(part), "{said} does not say `{part}`");
+        }
+        assert!(too_large_for(&large, None).contains("more than `max.message.bytes`"));
+        assert_eq!(name(&event(1, Some("\u{1b}[2J"), "no object")), "the event with key `\\u{1b}[2J`");
+        let letter =
+            OutboxEvent { letter_of: "documents[0]@3".parse().ok(), ..event(1, Some("k"), r#"{"document_id":"x","task":"y"}"#) };
+        assert_eq!(name(&letter), "the dead letter of record documents[0]@3", "the payload of a letter is foreign");
+        let headers = vec![(REPLAY_OF.to_owned(), Some(b"12".to_vec()))];
+        assert_eq!(name(&OutboxEvent { headers, ..event(1, None, "{}") }), "the record of dead letter 12");
     }
 }

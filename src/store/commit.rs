@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | 1 | compare and set the position under the epoch, unless the pipeline is stopped | fenced: someone else owns the partition; drop the batch. Stopped: likewise |
 //! | 2 | insert the batch and its usage | |
-//! | 3 | upsert documents, the greater version winning | those that lose take their results along |
+//! | 3 | upsert documents, the greater version winning, and a delete over its own | those that lose take their results along |
 //! | 4 | check that what was called unchanged still is | stale: evaluate the batch again |
 //! | 5 | results, vectors, interactions, copy, dead letters, outbox, leads | |
 //! | 6 | make the staged file live | swept: stage it again |
@@ -198,34 +198,37 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
     documents.sort_by(|a, b| a.id.cmp(&b.id));
     let ids: Vec<&str> = documents.iter().map(|d| d.id.as_str()).collect();
     let versions: Vec<Option<i64>> = documents.iter().map(|d| d.version).collect();
-    let wins: Vec<bool> = documents.iter().map(|d| d.wins).collect();
+    let named =
+        |holds: fn(&DocumentRow) -> bool| documents.iter().filter(|d| holds(d)).map(|d| d.id.as_str()).collect::<Vec<_>>();
+    let (wins, revives) = (named(|d| d.wins), named(|d| d.revives));
     let deleted: Vec<bool> = documents.iter().map(|d| d.content.is_none()).collect();
     let texts: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("", |c| &*c.text)).collect();
     let metadata: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("{}", |c| c.metadata.as_str())).collect();
     let sources: Vec<Option<&str>> = documents.iter().map(|d| d.content.as_ref()?.source.as_deref()).collect();
-    // What wins enters with the version that is there, which may have come since it was evaluated; a delete where none is known enters
-    // with the smallest one, below any that a later document brings.
+    // What is there is judged where it is locked: it may have come since the batch was evaluated, and since this statement began. What
+    // wins takes on the version that it finds; a delete where none is known enters with the smallest one, below any that a later document
+    // brings. A delete stands against its own version, unless a record brings the document back that came after it.
     let accepted = sqlx::query_scalar!(
         "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, source, batch_id)
-         SELECT $1, id, greatest(coalesce(version, -9223372036854775808), CASE WHEN wins THEN (
-                    SELECT k.version FROM documents k WHERE k.pipeline = $1 AND k.id = n.id) END),
-                deleted, text, metadata::jsonb, source::jsonb, $2
-         FROM unnest($3::text[], $4::bigint[], $5::boolean[], $6::boolean[], $7::text[], $8::text[], $9::text[])
-              AS n (id, version, wins, deleted, text, metadata, source)
+         SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata::jsonb, source::jsonb, $2
+         FROM unnest($3::text[], $4::bigint[], $6::boolean[], $7::text[], $8::text[], $9::text[])
+              AS n (id, version, deleted, text, metadata, source)
          ON CONFLICT (pipeline, id) DO UPDATE
-         SET version = excluded.version, deleted = excluded.deleted, text = excluded.text, metadata = excluded.metadata,
-             source = excluded.source, batch_id = excluded.batch_id, updated_at = now()
-         WHERE excluded.version >= d.version
+         SET version = greatest(excluded.version, d.version), deleted = excluded.deleted, text = excluded.text,
+             metadata = excluded.metadata, source = excluded.source, batch_id = excluded.batch_id, updated_at = now()
+         WHERE excluded.version > d.version OR d.id = ANY($5::text[])
+            OR (excluded.version = d.version AND (excluded.deleted OR NOT d.deleted OR d.id = ANY($10::text[])))
          RETURNING id",
         submission.batch.pipeline,
         submission.batch.id,
         &ids as &[&str],
         &versions as &[Option<i64>],
-        &wins,
+        &wins as &[&str],
         &deleted,
         &texts as &[&str],
         &metadata as &[&str],
-        &sources as &[Option<&str>]
+        &sources as &[Option<&str>],
+        &revives as &[&str]
     )
     .fetch_all(connection)
     .await?;
@@ -403,13 +406,14 @@ async fn insert_events(connection: &mut PgConnection, submission: &Submission, a
     let payloads: Vec<Option<&[u8]>> = events.iter().map(|e| e.payload.as_deref()).collect();
     let headers: Vec<Value> = events.iter().map(|e| e.headers.clone()).collect();
     sqlx::query!(
-        "INSERT INTO outbox (event_id, topic, key, payload, headers)
-         SELECT * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::jsonb[])",
+        "INSERT INTO outbox (pipeline, event_id, topic, key, payload, headers)
+         SELECT $6, * FROM unnest($1::uuid[], $2::text[], $3::bytea[], $4::bytea[], $5::jsonb[])",
         &ids,
         &topics as &[&str],
         &keys as &[&[u8]],
         &payloads as &[Option<&[u8]>],
-        &headers
+        &headers,
+        submission.batch.pipeline
     )
     .execute(connection)
     .await

@@ -273,8 +273,9 @@ async fn replay(
     let (ids, topics): (Vec<i64>, Vec<&str>) = chosen.into_iter().unzip();
     let events: Vec<Uuid> = ids.iter().map(|_| Uuid::now_v7()).collect();
     sqlx::query!(
-        "INSERT INTO outbox (event_id, topic, key, keyless, payload, headers, header_names, header_values, timestamp_ms, partition)
-         SELECT r.event_id, r.topic, coalesce(l.record_key, ''), l.record_key IS NULL, l.payload, '{}',
+        "INSERT INTO outbox (pipeline, event_id, topic, key, keyless, payload, headers, header_names, header_values, timestamp_ms,
+                             partition)
+         SELECT l.pipeline, r.event_id, r.topic, coalesce(l.record_key, ''), l.record_key IS NULL, l.payload, '{}',
                 h.names || ARRAY[$4::text, $5::text],
                 h.contents || ARRAY[convert_to((l.replays + 1)::text, 'UTF8'), convert_to(l.id::text, 'UTF8')],
                 l.timestamp_ms, CASE WHEN l.topic = r.topic THEN l.partition END

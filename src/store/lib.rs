@@ -16,6 +16,7 @@ mod jobs;
 mod known;
 mod leads;
 mod outbox;
+mod parked;
 mod positions;
 mod prompts;
 mod recommend;
@@ -55,14 +56,15 @@ pub use interactions::Deed;
 pub use isolation::{Attempts, Doubt};
 pub use jobs::{
     ForemanLease, JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, LocalLease, NewJob, NewUnit, Submitted, UnitEnd,
-    UnitFault, UnitRow, ledger_topic,
+    UnitFault, UnitRow, is_of_a_job, ledger_topic,
 };
 pub use known::KnownVersion;
 pub use leads::{
     AccountFacts, AccountTopic, Attempt, DeliveryFacts, LeadFacts, LeadFilter, LeadOrder, LeadPlace, LeadRow, LeadSubmission,
     LeadText, Verdict, WaitingDelivery,
 };
-pub use outbox::{OutboxEvent, RelayLease};
+pub use outbox::{OutboxCounts, OutboxEvent, RelayLease};
+pub use parked::{ParkedEvent, ParkedFilter, Resent};
 pub use positions::{Gap, PositionRow, Skip, SkipError};
 pub use recommend::{NeighbourQuery, Neighbourhood, Shown};
 pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};

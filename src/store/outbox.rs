@@ -1,4 +1,10 @@
 //! Events that are committed and not yet published.
+//!
+//! | event | afterwards |
+//! |---|---|
+//! | acknowledged by the broker | struck out; parked ones of its topic and key that are older count as overtaken |
+//! | not acknowledged, and the topic or the broker is to blame | stays, and is sent again |
+//! | refused for what it is | parked (see `parked.rs`) |
 
 use std::time::Duration;
 
@@ -8,6 +14,7 @@ use uuid::Uuid;
 
 use super::{InTime, Store, unavailable};
 use tidemill_base::failure::Transient;
+use tidemill_base::record::{PLACE, Place};
 
 /// One event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -28,6 +35,17 @@ pub struct OutboxEvent {
     pub timestamp_ms: Option<i64>,
     /// The partition; `None` where the key decides.
     pub partition: Option<i32>,
+    /// Of a dead letter, where its record stands.
+    pub letter_of: Option<Place>,
+}
+
+/// How many events wait, all together and by their topics, and how many are parked.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OutboxCounts {
+    /// Events that wait to be published.
+    pub waiting: i64,
+    /// Parked ones, by topic.
+    pub parked: Vec<(String, i64)>,
 }
 
 /// The right to publish: at most one process of a fleet holds it, so that events keep their order. Dropping it ends it.
@@ -63,17 +81,60 @@ fn event_headers(id: Uuid, headers: &Value) -> Vec<(String, Option<Vec<u8>>)> {
     std::iter::once(("event-id".to_owned(), Some(id.to_string().into_bytes()))).chain(own).collect()
 }
 
+/// Where the record of a dead letter stands; nothing of any other event. What is sent again has foreign headers, which say nothing.
+fn letter_of(headers: &Value) -> Option<Place> {
+    headers.get(PLACE)?.as_str()?.parse().ok()
+}
+
 impl RelayLease {
-    /// The oldest `limit` events.
+    /// The topics that events wait for, or parked events are to be sent to again.
     ///
     /// # Errors
     /// Where the database is unavailable; the lease is gone then.
-    pub async fn events(&mut self, limit: i64) -> Result<Vec<OutboxEvent>, Transient> {
+    pub async fn topics(&mut self) -> Result<Vec<String>, Transient> {
+        // A step of the recursion is one look into the index, however many events a topic has.
+        sqlx::query_scalar!(
+            r#"WITH RECURSIVE named AS (
+                   (SELECT topic FROM outbox ORDER BY topic LIMIT 1)
+                   UNION ALL
+                   SELECT (SELECT o.topic FROM outbox o WHERE o.topic > n.topic ORDER BY o.topic LIMIT 1)
+                   FROM named n WHERE n.topic IS NOT NULL)
+               SELECT topic AS "topic!" FROM named WHERE topic IS NOT NULL
+               UNION SELECT topic FROM parked_events WHERE resend"#
+        )
+        .fetch_all(&mut self.connection)
+        .in_time(self.deadline)
+        .await
+    }
+
+    /// The oldest events of the topic: at most `limit`, and no more once they hold `bytes`. Parked ones that are to be sent again
+    /// are among them, in their places. Not to be asked for while any of the topic is under way.
+    ///
+    /// # Errors
+    /// Where the database is unavailable; the lease is gone then.
+    pub async fn events(&mut self, topic: &str, limit: i64, bytes: i64) -> Result<Vec<OutboxEvent>, Transient> {
+        sqlx::query!(
+            "WITH back AS (DELETE FROM parked_events WHERE topic = $1 AND resend RETURNING *)
+             INSERT INTO outbox (id, event_id, pipeline, topic, key, keyless, payload, headers, header_names, header_values,
+                                 timestamp_ms, partition)
+             OVERRIDING SYSTEM VALUE
+             SELECT id, event_id, pipeline, topic, key, keyless, payload, headers, header_names, header_values, timestamp_ms, partition
+             FROM back",
+            topic
+        )
+        .execute(&mut self.connection)
+        .in_time(self.deadline)
+        .await?;
         let rows = sqlx::query!(
-            r#"SELECT id, event_id, topic, key, keyless, payload, headers, header_names,
-                      header_values AS "header_values: Vec<Option<Vec<u8>>>", timestamp_ms, partition
-               FROM outbox ORDER BY id LIMIT $1"#,
-            limit
+            r#"SELECT id AS "id!", event_id AS "event_id!", topic AS "topic!", key AS "key!", keyless AS "keyless!", payload,
+                      headers AS "headers!", header_names, header_values AS "header_values: Vec<Option<Vec<u8>>>", timestamp_ms, partition
+               FROM (SELECT o.*, sum(coalesce(octet_length(payload), 0)::bigint) OVER (ORDER BY id ROWS UNBOUNDED PRECEDING)
+                                 - coalesce(octet_length(payload), 0)::bigint AS before
+                     FROM outbox o WHERE topic = $1 ORDER BY id LIMIT $2) AS n
+               WHERE before < $3::bigint ORDER BY id"#,
+            topic,
+            limit,
+            bytes
         )
         .fetch_all(&mut self.connection)
         .in_time(self.deadline)
@@ -86,6 +147,7 @@ impl RelayLease {
                 topic: row.topic,
                 key: (!row.keyless).then_some(row.key),
                 payload: row.payload,
+                letter_of: row.header_names.is_none().then(|| letter_of(&row.headers)).flatten(),
                 headers: match row.header_names {
                     Some(names) => names.into_iter().zip(row.header_values.unwrap_or_default()).collect(),
                     None => event_headers(row.event_id, &row.headers),
@@ -101,21 +163,51 @@ impl RelayLease {
     /// # Errors
     /// Where the database is unavailable; the lease is gone then, and the events are published again.
     pub async fn published(&mut self, ids: &[i64]) -> Result<(), Transient> {
-        sqlx::query!("DELETE FROM outbox WHERE id = ANY($1)", ids)
-            .execute(&mut self.connection)
-            .in_time(self.deadline)
-            .await
-            .map(drop)
+        sqlx::query!(
+            "WITH sent AS (DELETE FROM outbox WHERE id = ANY($1) RETURNING id, topic, key)
+             UPDATE parked_events p SET overtaken = true, resend = p.resend AND p.out_of_order
+             FROM sent s WHERE p.topic = s.topic AND p.key = s.key AND p.key <> '' AND p.id < s.id",
+            ids
+        )
+        .execute(&mut self.connection)
+        .in_time(self.deadline)
+        .await
+        .map(drop)
     }
 
-    /// How many events wait.
+    /// Parks an event that its topic can never take as it is, and keeps why.
+    ///
+    /// # Errors
+    /// Where the database is unavailable; the lease is gone then.
+    pub async fn park(&mut self, id: i64, reason: &str) -> Result<(), Transient> {
+        sqlx::query!(
+            "WITH gone AS (DELETE FROM outbox WHERE id = $1 RETURNING *)
+             INSERT INTO parked_events (id, event_id, pipeline, topic, key, keyless, payload, headers, header_names, header_values,
+                                        timestamp_ms, partition, reason)
+             SELECT id, event_id, pipeline, topic, key, keyless, payload, headers, header_names, header_values, timestamp_ms, partition, $2
+             FROM gone",
+            id,
+            reason.replace('\0', "\u{fffd}")
+        )
+        .execute(&mut self.connection)
+        .in_time(self.deadline)
+        .await
+        .map(drop)
+    }
+
+    /// How many events wait, and how many are parked.
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn waiting(&mut self) -> Result<i64, Transient> {
-        sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM outbox"#)
+    pub async fn counts(&mut self) -> Result<OutboxCounts, Transient> {
+        let waiting = sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM outbox"#)
             .fetch_one(&mut self.connection)
             .in_time(self.deadline)
-            .await
+            .await?;
+        let parked = sqlx::query!(r#"SELECT topic, count(*) AS "events!" FROM parked_events GROUP BY topic ORDER BY topic"#)
+            .fetch_all(&mut self.connection)
+            .in_time(self.deadline)
+            .await?;
+        Ok(OutboxCounts { waiting, parked: parked.into_iter().map(|row| (row.topic, row.events)).collect() })
     }
 }

@@ -84,6 +84,9 @@ pub struct DocumentRow {
     pub version: Option<i64>,
     /// Whether it stands over whatever version is there: a delete that names none.
     pub wins: bool,
+    /// Whether it may bring back a document whose delete has the same version: its record came after the delete. What a job reads, or an
+    /// operator sends again, may have been written before it.
+    pub revives: bool,
     /// What to store; `None` for a delete.
     pub content: Option<DocumentContent>,
 }

@@ -332,7 +332,19 @@ async fn evaluated() {
     });
     let said = StringArray::from_iter(said);
     write_parquet(office.file("x.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts)), ("said", Arc::new(said))]);
+    let file = office.world.path("pipelines").join("echo.yaml");
+    let text = fs::read_to_string(&file).unwrap();
+    let more = "sinks:\n  postgres: {}\n";
+    fs::write(&file, text.replacen(more, "  worth: { score: { parts: { all: '80' } } }\nsinks:\n  postgres: {}\n", 1)).unwrap();
     let worker = office.world.worker("");
+    // What is no label and no text would be wrong in every row, and all of it paid for.
+    let mut job = backfill("hopeless");
+    (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("worth"), json!("said"));
+    office.ask(job).await;
+    let job = office.ended("hopeless", &worker).await;
+    let reason = job.reason.as_deref().unwrap_or_default();
+    assert!(job.state == JobState::Failed && reason.contains("task `worth` makes (score) cannot be compared"), "{job:?}");
+    assert_eq!(office.count("SELECT count(*) FROM units").await, 0, "something was worked off");
     let mut job = backfill("measure");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("first"), json!("said"));
     office.ask(job).await;

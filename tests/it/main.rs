@@ -18,6 +18,7 @@ mod bucket;
 mod console;
 mod copy;
 mod dead_letters;
+mod deletes;
 mod demo;
 mod deploy;
 mod desk;
@@ -36,6 +37,7 @@ mod leads;
 mod ledger;
 mod limits;
 mod models;
+mod outbox;
 mod pieces;
 mod pipelines;
 mod plan;
@@ -77,6 +79,7 @@ fn main() -> ExitCode {
         leads::trials(),
         ledger::trials(),
         models::trials(),
+        outbox::trials(),
         pieces::trials(),
         pipelines::trials(),
         properties::trials(),
@@ -95,6 +98,7 @@ fn main() -> ExitCode {
         bucket::trials(),
         demo::trials(),
         console::trials(),
+        deletes::trials(),
         deploy::trials(),
         bad_input::trials(),
         dead_letters::trials(),

@@ -40,7 +40,18 @@ export function letters(signal, parameters) {
           ])));
     });
   refresh();
-  return [form, list];
+  const parked = h("div", {});
+  attempt(async () => {
+    const { events } = await ask("/v1/parked-events", undefined, signal);
+    if (events.length)
+      fill(parked,
+        table(say("parkedEvents"), ["id", "time", "pipeline", "topic", "key", "state", "reason"].map((word) => say(word)),
+          events.map((event) => [
+            String(event.id), moment(event.parked_ms), event.pipeline, event.topic, event.key,
+            say(event.resend ? "toBeResent" : event.overtaken ? "overtaken" : "parked"), event.reason,
+          ])));
+  });
+  return [form, list, parked];
 }
 
 export function letter(id, signal) {

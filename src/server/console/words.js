@@ -39,6 +39,7 @@ const WORDS = {
     name: "Name", formula: "Formula", value: "Value", facts: "Facts", proof: "Evidence", notInDocument: "not said in the document", marked: "marked below",
     template: "template", copyDraft: "Copy", copied: "Copied.", selected: "Selected: copy it with the keyboard.", underWay: "on its way", ofCompany: "{0} documents of this company", deliveries: "Who was told", receiver: "Receiver",
     delivered: "delivered", refused: "refused", given_up: "given up",
+    parkedEvents: "Events that their topic could not take", topic: "Topic", parked: "waits for an operator", overtaken: "a later one went out", toBeResent: "is sent again",
   },
   ko: {
     skip: "본문으로 건너뛰기",
@@ -78,6 +79,7 @@ const WORDS = {
     name: "이름", formula: "식", value: "값", facts: "사실", proof: "근거", notInDocument: "문서에 없는 내용", marked: "아래에 표시",
     template: "템플릿", copyDraft: "복사", copied: "복사했습니다.", selected: "선택했습니다. 키보드로 복사하십시오.", underWay: "전달 중", ofCompany: "이 회사의 문서 {0}건", deliveries: "알린 곳", receiver: "받는 곳",
     delivered: "전달됨", refused: "거절됨", given_up: "포기함",
+    parkedEvents: "토픽이 받지 못한 이벤트", topic: "토픽", parked: "운영자를 기다림", overtaken: "뒤의 이벤트가 먼저 나감", toBeResent: "다시 보냄",
   },
 };
 

@@ -97,6 +97,7 @@ async fn only_who_may_read_is_told_why_the_process_is_not_ready() {
     server.health.down(Component::Database, "no route to db.internal:5432");
     server.health.stopped("acme-secrets", "too many dead letters at offset 17");
     server.health.halt("acme-plans", "its records are gone");
+    server.health.takes_nothing("acme.results", "not authorized");
     let problems = async |token: Option<&str>| {
         let asked = server.client.get(format!("{}/readyz", server.url));
         let answer = token.into_iter().fold(asked, |asked, token| asked.bearer_auth(token)).send().await.unwrap();
@@ -106,12 +107,13 @@ async fn only_who_may_read_is_told_why_the_process_is_not_ready() {
     for token in [None, Some("wrong"), Some("of-the-scraper!!")] {
         let told = problems(token).await;
         let told: Value = serde_json::from_str(&told).unwrap();
-        let pipelines = "2 stopped; a token that may read is told which";
-        let outline = serde_json::json!({ "status": "unready", "problems": { "database": "out of order", "pipelines": pipelines }, "halted": {} });
+        let (pipelines, topics) =
+            ("2 stopped; a token that may read is told which", "1 take no events; a token that may read is told which");
+        let outline = serde_json::json!({ "status": "unready", "problems": { "database": "out of order", "pipelines": pipelines, "topics": topics }, "halted": {} });
         assert_eq!(told, outline, "{token:?}");
     }
     let told = problems(Some(token)).await;
-    for word in ["no route to db.internal:5432", "acme-secrets", "offset 17", "acme-plans"] {
+    for word in ["no route to db.internal:5432", "acme-secrets", "offset 17", "acme-plans", "acme.results"] {
         assert!(told.contains(word), "{told}");
     }
 }

@@ -253,8 +253,8 @@ async fn stop_units(connection: &mut PgConnection, job: &str, reason: &str) -> s
 /// Writes the event of the job as it stands.
 async fn announce(connection: &mut PgConnection, id: &str, events: &str) -> sqlx::Result<()> {
     sqlx::query!(
-        "INSERT INTO outbox (event_id, topic, key, payload, headers)
-         SELECT $1, $2, convert_to(id, 'UTF8'),
+        "INSERT INTO outbox (pipeline, event_id, topic, key, payload, headers)
+         SELECT pipeline, $1, $2, convert_to(id, 'UTF8'),
                 convert_to(jsonb_build_object(
                     'version', 1, 'job', id, 'kind', kind, 'pipeline', pipeline, 'state', state, 'stopping', stopping, 'reason', reason,
                     'at', to_char(updated_at AT TIME ZONE 'UTC', 'YYYY-MM-DD\"T\"HH24:MI:SS.MS\"Z\"'))::text, 'UTF8'),

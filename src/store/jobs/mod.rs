@@ -186,7 +186,15 @@ pub struct JobProgress {
     pub work: WorkCounts,
 }
 
+/// What begins the topic under which the ledger keeps books on a job's units.
+const OF_A_JOB: &str = "job:";
+
 /// The topic under which the ledger keeps books on a job's units; no Kafka topic can be called that.
 pub fn ledger_topic(job: &str) -> String {
-    format!("job:{job}")
+    format!("{OF_A_JOB}{job}")
+}
+
+/// Whether records of the topic are what a job reads, and not what a stream brings.
+pub fn is_of_a_job(topic: &str) -> bool {
+    topic.starts_with(OF_A_JOB)
 }

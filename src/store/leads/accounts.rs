@@ -84,12 +84,13 @@ pub(super) async fn touch(
     }
     let ids: Vec<Uuid> = told_keys.iter().map(|_| Uuid::now_v7()).collect();
     sqlx::query!(
-        "INSERT INTO outbox (event_id, topic, key, payload, headers)
-         SELECT id, $1, key, payload, '{}' FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n (id, key, payload)",
+        "INSERT INTO outbox (pipeline, event_id, topic, key, payload, headers)
+         SELECT $5, id, $1, key, payload, '{}' FROM unnest($2::uuid[], $3::bytea[], $4::bytea[]) AS n (id, key, payload)",
         topic.topic,
         &ids,
         &told_keys,
-        &payloads as &[Option<Vec<u8>>]
+        &payloads as &[Option<Vec<u8>>],
+        pipeline
     )
     .execute(connection)
     .await

@@ -119,6 +119,9 @@ impl House {
              spent AS (
                  INSERT INTO usage (batch_id, pipeline, task, ok, reused, skipped, dead, tokens, device_micros)
                  SELECT id, $1, 'copy', 1, 0, 0, 1, 1, 1 FROM batch),
+             parked AS (
+                 INSERT INTO parked_events (id, event_id, pipeline, topic, key, keyless, payload, headers, reason)
+                 SELECT count(*) + 1, gen_random_uuid(), $1, 'results', convert_to($2, 'UTF8'), false, '', '{}', $3 FROM parked_events),
              space AS (
                  INSERT INTO embedding_sets AS s (model, revision, dimension) VALUES ('m', 'r', 3)
                  ON CONFLICT (model, revision) DO UPDATE SET dimension = s.dimension RETURNING id),

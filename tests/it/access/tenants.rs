@@ -12,13 +12,14 @@ use super::house::{House, TENANTS, tenant};
 use crate::harness::{eventually, postgres};
 
 /// Tables with rows of tenants.
-const TABLES: [&str; 13] = [
+const TABLES: [&str; 14] = [
     "pipelines",
     "documents",
     "results",
     "embeddings",
     "interactions",
     "dead_letters",
+    "parked_events",
     "jobs",
     "units",
     "batches",
@@ -142,6 +143,10 @@ pub async fn see_their_own_board_and_documents() {
     let (_, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "ids": [own, other] }))).await;
     assert_eq!(sent["records"], 1, "one of the two is its own: {sent}");
     assert_eq!(house.count("SELECT count(*) FROM outbox WHERE topic = 'acme'").await, 1);
+
+    let (_, parked) = ask("/v1/parked-events").await;
+    assert_eq!(parked["events"].as_array().map(Vec::len), Some(1), "{parked}");
+    assert_silent(&parked, "the parked events");
 
     let (status, explained) = ask("/v1/documents/acme-1").await;
     assert_eq!((status.as_u16(), &explained["outputs"][0]["task"]), (200, &json!("copy")), "{explained}");

@@ -8,7 +8,7 @@ use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use rdkafka::admin::{AdminClient, AdminOptions, NewPartitions, NewTopic, TopicReplication};
+use rdkafka::admin::{AdminClient, AdminOptions, AlterConfig, NewPartitions, NewTopic, ResourceSpecifier, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
@@ -190,12 +190,40 @@ pub struct Client {
 impl Client {
     /// Makes a topic whose name no other test has.
     pub async fn topic(&self, stem: &str, partitions: i32) -> String {
+        let name = Self::name(stem);
+        self.make(NewTopic::new(&name, partitions, TopicReplication::Fixed(1))).await;
+        name
+    }
+
+    /// Makes a topic of one partition that takes batches of at most `bytes`.
+    pub async fn narrow_topic(&self, stem: &str, bytes: usize) -> String {
+        let (name, bytes) = (Self::name(stem), bytes.to_string());
+        self.make(NewTopic::new(&name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &bytes)).await;
+        name
+    }
+
+    /// Makes the topic of that name.
+    pub async fn topic_named(&self, name: &str) {
+        self.make(NewTopic::new(name, 1, TopicReplication::Fixed(1))).await;
+    }
+
+    /// Lets the topic take batches of at most `bytes`.
+    pub async fn allow(&self, topic: &str, bytes: usize) {
+        let bytes = bytes.to_string();
+        let change = AlterConfig::new(ResourceSpecifier::Topic(topic)).set("max.message.bytes", &bytes);
+        let outcome = self.admin().alter_configs([&change], &AdminOptions::new()).await.unwrap();
+        outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name:?}: {code}"))));
+    }
+
+    /// A name that no other test has.
+    pub fn name(stem: &str) -> String {
         static NEXT: AtomicUsize = AtomicUsize::new(1);
-        let name = format!("{stem}-{}", NEXT.fetch_add(1, Ordering::Relaxed));
-        let topic = NewTopic::new(&name, partitions, TopicReplication::Fixed(1));
+        format!("{stem}-{}", NEXT.fetch_add(1, Ordering::Relaxed))
+    }
+
+    async fn make(&self, topic: NewTopic<'_>) {
         let outcome = self.admin().create_topics([&topic], &AdminOptions::new()).await.unwrap();
         outcome.into_iter().for_each(|topic| drop(topic.unwrap_or_else(|(name, code)| panic!("topic {name}: {code}"))));
-        name
     }
 
     /// Gives the topic more partitions.
