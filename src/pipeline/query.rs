@@ -1,6 +1,6 @@
 //! Queries as vectors, which documents' vectors are compared with.
 
-use crate::engine::{Chunking, Engine, Prediction, Request, Work};
+use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
 use crate::outcome::{Cost, EmbeddingSet};
 use crate::store::QueryVector;
@@ -29,7 +29,7 @@ pub async fn vectors(engine: &Engine, queries: &[Query<'_>]) -> Result<Vec<Encod
     for Query { text, model, .. } in queries {
         let info = engine.model(model).ok_or_else(|| broken(format!("model `{model}` is not loaded")))?;
         sets.push(EmbeddingSet { model: (*model).to_owned(), revision: info.revision.clone(), dimension: info.dimension });
-        let work = Work::Encode { texts: vec![(*text).into()], chunking: Chunking::Truncate };
+        let work = Work::Encode { texts: vec![(*text).into()], chunking: Chunking::Truncate, kind: TextKind::Query };
         requests.push(Request { model: (*model).into(), work });
     }
     let mut answers = engine.run(requests).await?.into_iter();

@@ -14,6 +14,7 @@ fn model(kind: ModelKind, labels: &[&str]) -> ModelInfo {
         dimension: 2,
         max_tokens: 256,
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        several_labels: false,
     }
 }
 
