@@ -13,7 +13,7 @@
 
 mod source;
 mod wording;
-mod words;
+pub(super) mod words;
 
 use std::fmt;
 
