@@ -165,8 +165,13 @@ async fn prompts_stand_before_texts_as_the_library_puts_them() {
         let silent = engine(&model, &[list, ("config_sentence_transformers.json", json!({"prompts": {"query": ""}}))]);
         assert_eq!(revision(&without), revision(&silent), "a file without prompts changes no vector");
         assert_ne!(revision(&without), revision(&asks));
-        let blank = ask(&asks, " \n", Chunking::Truncate, TextKind::Document).await.unwrap_err();
-        assert!(matches!(blank, Failure::Poison(poison) if poison.class == FailureClass::EmptyText), "a prompt is no text");
+        let is_blank = async |engine: &Engine| match ask(engine, " \n", Chunking::Truncate, TextKind::Document).await {
+            Err(Failure::Poison(poison)) => poison.class == FailureClass::EmptyText,
+            _ => false,
+        };
+        assert_eq!(is_blank(&asks).await, is_blank(&plain).await, "a prompt is no text");
+        // The other tokenizer here has a token for white space.
+        assert_eq!(is_blank(&asks).await, model.model_type == "bert");
     }
 }
 
