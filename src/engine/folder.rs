@@ -288,6 +288,11 @@ impl ModelShape {
         (0..count).map(|i| self.id2label.get(&i.to_string()).map_or_else(|| format!("LABEL_{i}"), name)).collect()
     }
 
+    /// How many classes have names.
+    pub(super) fn named_classes(&self) -> usize {
+        self.id2label.len()
+    }
+
     /// What changes an answer and is not done here.
     fn unsupported(&self) -> Option<String> {
         if self.is_decoder {

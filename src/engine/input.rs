@@ -230,7 +230,8 @@ fn arguments(sentence: &Map<String, Value>) -> Result<Map<String, Value>, String
     };
     let object = |key: &str| sentence.get(key).and_then(Value::as_object).into_iter().flatten();
     for group in ["model_args", "model_kwargs", "config_args", "config_kwargs"] {
-        for (key, value) in object(group).filter(|(key, value)| !HARMLESS.contains(&key.as_str()) && !value.is_null()) {
+        let changes = |(key, value): &(&String, &Value)| !HARMLESS.contains(&key.as_str()) && !value.is_null();
+        if let Some((key, value)) = object(group).find(changes) {
             return unsupported(&format!("{group}.{key}"), value);
         }
     }

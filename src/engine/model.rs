@@ -175,6 +175,16 @@ impl Model {
             Some(accelerator) => Box::new(TensorEncoder::load(&shape, family, pooling, &mut weights, accelerator)?),
             None => Box::new(Encoder::load(&shape, family, pooling, &mut weights)?),
         };
+        if kind == ModelKind::Classifier {
+            let named = shape.named_classes();
+            if named != 0 && named != encoder.dimension() {
+                let reason = format!(
+                    "id2label names {named} classes, and the weights have {}; the two are of different models",
+                    encoder.dimension()
+                );
+                return Err(EngineError::invalid(folder.join("config.json"), reason));
+            }
+        }
         let info = ModelInfo {
             name: name.into(),
             origin: folder.path().display().to_string(),

@@ -263,6 +263,8 @@ async fn classes_are_named_by_numbers_and_told_apart_or_not() {
     assert!(info.several_labels);
     assert!(engine.run(vec![classify("the mill")]).await.unwrap()[0].is_ok());
     assert!(!model.engine().model(NAME).unwrap().several_labels);
+    let more = config(&model, |config| config["id2label"] = json!({"0": "a", "1": "b", "2": "c"}));
+    refused(&model, &[more], &["config.json", "names 3 classes", "have 2"]);
 }
 
 #[tokio::test]
