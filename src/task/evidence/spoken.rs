@@ -110,7 +110,7 @@ impl Growing {
             return true;
         }
         let taken = if let Some(unit) = unit {
-            let after_tens = unit > 0 && unit < 10 && self.current % 10 == 0 && self.current % 100 >= 20;
+            let after_tens = unit > 0 && unit < 10 && self.current.is_multiple_of(10) && self.current % 100 >= 20;
             let fresh = self.words == 0 || unit > 0 && self.current.is_multiple_of(100) && (self.current > 0 || self.total > 0.0);
             (after_tens || fresh).then(|| self.current += unit)
         } else if let Some(tens) = TENS.iter().position(|tens| *tens == word) {
