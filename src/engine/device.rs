@@ -252,7 +252,7 @@ impl Device {
         let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
         let busy = self.watch.turn(self.place, Activity::Answering);
         self.account(model, batch.tokens(), busy);
-        let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens() as f64;
+        let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens().max(1) as f64;
         for (waiting, values) in batch.waiting.iter().zip(rows) {
             let device_micros = (micros_per_token * waiting.ids.len() as f64).round() as u64;
             let row = values.map(|values| Row { values: values.into(), device_micros });

@@ -1,5 +1,6 @@
 //! Reads a Hugging Face model folder: what kind of model it is, how long its input may be, how its vectors are pooled.
 
+use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Seek;
 use std::path::{Path, PathBuf};
@@ -8,12 +9,16 @@ use std::sync::Arc;
 use candle_core::quantized::gguf_file::Content;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 
-use super::error::{EngineError, first_line};
+use super::error::EngineError;
+use super::{gguf, sentence};
 
 /// A model folder whose small files have been read and hashed; the weights follow.
 pub(super) struct Folder {
     path: PathBuf,
+    /// Where in the folder the model itself lies: nothing, or a name with a slash at its end.
+    inner: String,
     revision: blake3::Hasher,
     gguf: Option<Arc<Content>>,
 }
@@ -39,7 +44,14 @@ pub(super) struct ModelShape {
     #[serde(default)]
     position_embedding_type: Option<String>,
     #[serde(default)]
-    id2label: std::collections::BTreeMap<String, String>,
+    id2label: BTreeMap<String, Value>,
+    pub(super) problem_type: Option<String>,
+    pub(super) tokenizer_class: Option<String>,
+    #[serde(default)]
+    is_decoder: bool,
+    pruned_heads: Option<BTreeMap<String, Value>>,
+    quantization_config: Option<Value>,
+    auto_map: Option<BTreeMap<String, Value>>,
 }
 
 fn gelu() -> String {
@@ -75,7 +87,8 @@ impl Folder {
         if !path.is_dir() && !file {
             return Err(EngineError::NoFolder { model: model.into(), path: path.into() });
         }
-        Ok(Self { path: path.into(), revision: blake3::Hasher::new(), gguf: None })
+        let inner = if file { String::new() } else { sentence::transformer(path)? };
+        Ok(Self { path: path.into(), inner, revision: blake3::Hasher::new(), gguf: None })
     }
 
     /// Whether the model is a GGUF file and no folder.
@@ -93,10 +106,9 @@ impl Folder {
         let mut file = File::open(&path).map_err(unreadable)?;
         self.revision.update_reader(&mut file).map_err(unreadable)?;
         file.rewind().map_err(unreadable)?;
-        let content = Content::read(&mut std::io::BufReader::new(file)).map_err(|e| {
+        let content = gguf::content(&file).map_err(|reason| {
             let reason = format!(
-                "cannot be read as a GGUF file: {}; fetch it again, or use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16",
-                first_line(&e)
+                "cannot be read as a GGUF file: {reason}; fetch it again, or use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16"
             );
             EngineError::invalid(&path, reason)
         })?;
@@ -113,8 +125,13 @@ impl Folder {
         self.revision.update(other.revision.finalize().as_bytes());
     }
 
-    /// The path of `name` inside the folder.
+    /// The path of the model's file `name`.
     pub(super) fn join(&self, name: &str) -> PathBuf {
+        self.path.join(format!("{}{name}", self.inner))
+    }
+
+    /// The path of `name` in the folder, wherever the model itself lies.
+    pub(super) fn join_at(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
@@ -126,17 +143,32 @@ impl Folder {
 
     /// Reads a file that may be absent and counts towards the revision where it is not.
     pub(super) fn read_optional(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
-        let path = self.join(name);
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(source) => return Err(EngineError::Unreadable { path, source }),
-        };
+        self.read_at(&format!("{}{name}", self.inner))
+    }
+
+    fn read_at(&mut self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        let bytes = self.peek_at(name)?;
+        if let Some(bytes) = &bytes {
+            self.count(name, bytes);
+        }
+        Ok(bytes)
+    }
+
+    fn peek_at(&self, name: &str) -> Result<Option<Vec<u8>>, EngineError> {
+        let path = self.join_at(name);
+        match fs::read(&path) {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(source) => Err(EngineError::Unreadable { path, source }),
+        }
+    }
+
+    /// Lets something count towards the revision as a file of this name would.
+    pub(super) fn count(&mut self, name: &str, bytes: &[u8]) {
         self.revision.update(&(name.len() as u64).to_le_bytes());
         self.revision.update(name.as_bytes());
         self.revision.update(&(bytes.len() as u64).to_le_bytes());
-        self.revision.update(&bytes);
-        Ok(Some(bytes))
+        self.revision.update(bytes);
     }
 
     /// Opens a file too large to be read whole, which counts towards the revision as if it had been.
@@ -159,12 +191,25 @@ impl Folder {
 
     /// Reads a file of settings that may be absent.
     pub(super) fn read_json<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, EngineError> {
-        let Some(bytes) = self.read_optional(name)? else { return Ok(None) };
+        self.read_json_at(&format!("{}{name}", self.inner))
+    }
+
+    /// Reads a file of settings that may be absent, wherever the model itself lies.
+    pub(super) fn read_json_at<T: DeserializeOwned>(&mut self, name: &str) -> Result<Option<T>, EngineError> {
+        let bytes = self.read_at(name)?;
+        self.parse(name, bytes)
+    }
+
+    /// The same of a file that does not count towards the revision.
+    pub(super) fn peek_json_at<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>, EngineError> {
+        self.parse(name, self.peek_at(name)?)
+    }
+
+    fn parse<T: DeserializeOwned>(&self, name: &str, bytes: Option<Vec<u8>>) -> Result<Option<T>, EngineError> {
+        let Some(bytes) = bytes else { return Ok(None) };
         serde_json::from_slice(&bytes).map(Some).map_err(|e| {
-            EngineError::invalid(
-                self.join(name),
-                format!("cannot be read as a model's {name}: {e}; take the file from the model's publisher"),
-            )
+            let reason = format!("cannot be read as a model's {name}: {e}; take the file from the model's publisher");
+            EngineError::invalid(self.join_at(name), reason)
         })
     }
 
@@ -182,10 +227,14 @@ impl Folder {
     pub(super) fn shape(&mut self) -> Result<(ModelShape, Family), EngineError> {
         const NAME: &str = "config.json";
         let path = self.join(NAME);
-        let shape: ModelShape = self
+        let value: Value = self
             .read_json(NAME)?
             .ok_or(EngineError::NoFile { path: path.clone(), mend: "config.json names the architecture" })?;
-        let family = match shape.model_type.as_str() {
+        // First, since another architecture's file may lack what is asked for below, and its name says more.
+        let Some(model_type) = value.get("model_type").and_then(Value::as_str) else {
+            return Err(EngineError::invalid(path, "names no model_type; take the file from the model's publisher"));
+        };
+        let family = match model_type {
             "bert" => Family::Bert,
             "roberta" | "xlm-roberta" => Family::Roberta,
             other => {
@@ -195,6 +244,13 @@ impl Folder {
                 return Err(EngineError::invalid(path, reason));
             }
         };
+        let shape: ModelShape = serde_json::from_value(value).map_err(|e| {
+            let reason = format!("cannot be read as a model's {NAME}: {e}; take the file from the model's publisher");
+            EngineError::invalid(&path, reason)
+        })?;
+        if let Some(reason) = shape.unsupported() {
+            return Err(EngineError::invalid(path, reason));
+        }
         if shape.hidden_act != "gelu" {
             let reason = format!("hidden_act {:?} is not supported; use a model with \"gelu\"", shape.hidden_act);
             return Err(EngineError::invalid(path, reason));
@@ -204,7 +260,7 @@ impl Folder {
             return Err(EngineError::invalid(path, reason));
         }
         let heads = shape.num_attention_heads;
-        if heads == 0 || !shape.hidden_size.is_multiple_of(heads) || shape.num_hidden_layers == 0 {
+        if heads == 0 || shape.hidden_size == 0 || !shape.hidden_size.is_multiple_of(heads) || shape.num_hidden_layers == 0 {
             let reason = format!(
                 "hidden_size {} cannot be shared by {heads} heads in {} layers; take the file from the model's publisher",
                 shape.hidden_size, shape.num_hidden_layers
@@ -212,60 +268,6 @@ impl Folder {
             return Err(EngineError::invalid(path, reason));
         }
         Ok((shape, family))
-    }
-
-    /// The longest sequence that the folder's settings allow, special tokens included, given what the position table allows.
-    pub(super) fn max_tokens(&mut self, table: usize) -> Result<usize, EngineError> {
-        #[derive(Deserialize)]
-        struct SentenceSettings {
-            max_seq_length: Option<usize>,
-        }
-        #[derive(Deserialize)]
-        struct TokenizerSettings {
-            // A float: publishers write 1e30 for "no limit".
-            model_max_length: Option<f64>,
-        }
-        let sentence: Option<SentenceSettings> = self.read_json("sentence_bert_config.json")?;
-        let tokenizer: Option<TokenizerSettings> = self.read_json("tokenizer_config.json")?;
-        let told = sentence.and_then(|s| s.max_seq_length).unwrap_or(usize::MAX);
-        let limit = tokenizer.and_then(|t| t.model_max_length).map_or(usize::MAX, |length| length as usize);
-        Ok(table.min(told).min(limit))
-    }
-
-    /// How the folder says that token vectors become one; the mean where it does not say.
-    pub(super) fn pooling(&mut self) -> Result<Pooling, EngineError> {
-        #[derive(Deserialize)]
-        struct Module {
-            #[serde(rename = "type")]
-            kind: String,
-        }
-        #[derive(Deserialize)]
-        struct Modes {
-            #[serde(default)]
-            pooling_mode_mean_tokens: bool,
-            #[serde(default)]
-            pooling_mode_cls_token: bool,
-        }
-        const MODULES: &str = "modules.json";
-        const MODES: &str = "1_Pooling/config.json";
-        // A module that is left out would give wrong vectors without a word.
-        for module in self.read_json::<Vec<Module>>(MODULES)?.unwrap_or_default() {
-            let name = module.kind.rsplit('.').next().unwrap_or_default();
-            if !["Transformer", "Pooling", "Normalize"].contains(&name) {
-                let reason =
-                    format!("the module {name} is not supported; use a model of Transformer, Pooling and Normalize only");
-                return Err(EngineError::invalid(self.join(MODULES), reason));
-            }
-        }
-        let Some(modes) = self.read_json::<Modes>(MODES)? else { return Ok(Pooling::Mean) };
-        match (modes.pooling_mode_mean_tokens, modes.pooling_mode_cls_token) {
-            (true, false) => Ok(Pooling::Mean),
-            (false, true) => Ok(Pooling::First),
-            _ => Err(EngineError::invalid(
-                self.join(MODES),
-                "exactly one of pooling_mode_mean_tokens and pooling_mode_cls_token must be true; use a model that pools so",
-            )),
-        }
     }
 
     /// The hash of everything read so far, by name and content.
@@ -282,7 +284,48 @@ impl ModelShape {
 
     /// The names of `count` classes, in the order of the logits.
     pub(super) fn labels(&self, count: usize) -> Vec<String> {
-        (0..count).map(|i| self.id2label.get(&i.to_string()).cloned().unwrap_or_else(|| format!("LABEL_{i}"))).collect()
+        let name = |label: &Value| label.as_str().map_or_else(|| label.to_string(), str::to_owned);
+        (0..count).map(|i| self.id2label.get(&i.to_string()).map_or_else(|| format!("LABEL_{i}"), name)).collect()
+    }
+
+    /// How many classes have names.
+    pub(super) fn named_classes(&self) -> usize {
+        self.id2label.len()
+    }
+
+    /// What changes an answer and is not done here.
+    fn unsupported(&self) -> Option<String> {
+        if self.is_decoder {
+            return Some("is_decoder true, so that a token sees only those before it, is not supported; use an encoder".into());
+        }
+        if self.auto_map.iter().flatten().any(|(class, _)| class.starts_with("AutoModel")) {
+            return Some("auto_map asks for code of the model's own, which is not run; use a model of a built-in class".into());
+        }
+        if self.pruned_heads.as_ref().is_some_and(|heads| !heads.is_empty()) {
+            return Some("pruned_heads are not supported; use a model with all its heads".into());
+        }
+        if let Some(settings) = &self.quantization_config {
+            let method = settings.get("quant_method").and_then(Value::as_str).unwrap_or("unnamed");
+            return Some(format!(
+                "the quantization {method:?} of quantization_config is not supported; use the unquantized model"
+            ));
+        }
+        if self.pad_token_id.is_some_and(|id| id >= self.vocab_size) {
+            return Some(format!(
+                "pad_token_id {} is beyond the vocabulary of {}; take the file from the model's publisher",
+                self.pad_token_id.unwrap_or_default(),
+                self.vocab_size
+            ));
+        }
+        match self.problem_type.as_deref().filter(|_| self.classifies()) {
+            None | Some("single_label_classification" | "multi_label_classification") => None,
+            Some(kind) => Some(format!("problem_type {kind:?} is not supported; use a model that tells classes apart")),
+        }
+    }
+
+    /// Whether each class has odds of its own.
+    pub(super) fn has_several_labels(&self) -> bool {
+        self.problem_type.as_deref() == Some("multi_label_classification")
     }
 
     /// The first position of a sequence.

@@ -21,7 +21,9 @@ mod encoder;
 mod error;
 mod folder;
 mod generation;
+mod gguf;
 pub mod hub;
+mod input;
 mod model;
 mod plan;
 mod prompt;
@@ -30,6 +32,7 @@ mod remote;
 mod request;
 mod room;
 mod schema;
+mod sentence;
 mod start;
 mod tensors;
 mod tokens;
@@ -51,7 +54,7 @@ pub use error::EngineError;
 pub use model::{ModelInfo, ModelKind};
 pub use request::{
     Answer, Chunking, Completion, EncodedChunk, EncodedText, Finish, Generate, GeneratedToken, Message, Prediction, Priority,
-    Prompt, Request, Role, Sampling, Score, Work,
+    Prompt, Request, Role, Sampling, Score, TextKind, Work,
 };
 pub use schema::Schema;
 pub use watch::Idle;

@@ -7,10 +7,12 @@ use super::encoder::{Encode, Encoder};
 use super::error::EngineError;
 use super::folder::Folder;
 use super::generation::HostedDecoder;
+use super::input::InputSettings;
 use super::prompt::{ChatTokenizer, Limits};
 use super::remote::RemoteModel;
 use super::request::Chunking;
 use super::schema::Schema;
+use super::sentence::{self, MODULES};
 use super::tensors::{Accelerator, TensorDecoder, TensorEncoder};
 use super::tokens::TextTokenizer;
 use super::weights::Weights;
@@ -37,6 +39,8 @@ pub struct ModelInfo {
     pub max_tokens: usize,
     /// A classifier's classes, in the order of its logits.
     pub labels: Vec<String>,
+    /// Whether a classifier was trained to give a text several classes or none, each with odds of its own.
+    pub several_labels: bool,
 }
 
 /// What a model can be asked for.
@@ -100,6 +104,12 @@ impl Model {
             }
         };
         let mut folder = Folder::open(name, path)?;
+        if let Some(kind) = folder.model_type().filter(|kind| is_decoder(kind) && folder.join_at(MODULES).exists()) {
+            let reason = format!(
+                "makes a sentence encoder of a {kind} decoder, which is not supported; use a bert, roberta or xlm-roberta encoder"
+            );
+            return Err(EngineError::invalid(folder.join_at(MODULES), reason));
+        }
         if folder.is_gguf() || folder.model_type().is_some_and(|kind| is_decoder(&kind)) {
             return Self::generator(name, &mut folder, config, accelerator);
         }
@@ -139,6 +149,7 @@ impl Model {
             dimension: shape.hidden,
             max_tokens,
             labels: Vec::new(),
+            several_labels: false,
         };
         Ok(Self { info, host: Host::Generator(Box::new(Generator { tokenizer, decoder })) })
     }
@@ -146,11 +157,17 @@ impl Model {
     fn encoder(name: &str, folder: &mut Folder, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let (shape, family) = folder.shape()?;
         let positions = shape.max_position_embeddings.saturating_sub(shape.first_position(family));
-        let max_tokens = folder.max_tokens(positions)?;
-        let tokenizer = TextTokenizer::load(folder, shape.vocab_size, max_tokens)?;
+        let settings = InputSettings::read(folder, &shape)?;
+        let max_tokens = settings.max_tokens(folder, positions);
+        let mut tokenizer = TextTokenizer::load(folder, &settings, shape.vocab_size, max_tokens)?;
         let kind = if shape.classifies() { ModelKind::Classifier } else { ModelKind::Encoder };
         let pooling = match kind {
-            ModelKind::Encoder => Some(folder.pooling()?),
+            ModelKind::Encoder => {
+                let manner = sentence::manner(folder)?;
+                let prompted = tokenizer.with_prompts(manner.prompts);
+                tokenizer = prompted.map_err(|reason| EngineError::invalid(folder.join_at(sentence::LIBRARY), reason))?;
+                Some(manner.pooling)
+            }
             ModelKind::Classifier | ModelKind::Generator => None,
         };
         let mut weights = Weights::read(folder)?;
@@ -158,6 +175,16 @@ impl Model {
             Some(accelerator) => Box::new(TensorEncoder::load(&shape, family, pooling, &mut weights, accelerator)?),
             None => Box::new(Encoder::load(&shape, family, pooling, &mut weights)?),
         };
+        if kind == ModelKind::Classifier {
+            let named = shape.named_classes();
+            if named != 0 && named != encoder.dimension() {
+                let reason = format!(
+                    "id2label names {named} classes, and the weights have {}; the two are of different models",
+                    encoder.dimension()
+                );
+                return Err(EngineError::invalid(folder.join("config.json"), reason));
+            }
+        }
         let info = ModelInfo {
             name: name.into(),
             origin: folder.path().display().to_string(),
@@ -167,6 +194,7 @@ impl Model {
             dimension: shape.hidden_size,
             max_tokens,
             labels: if kind == ModelKind::Classifier { shape.labels(encoder.dimension()) } else { Vec::new() },
+            several_labels: kind == ModelKind::Classifier && shape.has_several_labels(),
         };
         Ok(Self { info, host: Host::Encoder(Box::new(HostedEncoder { tokenizer, encoder })) })
     }

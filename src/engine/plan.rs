@@ -8,7 +8,7 @@ use super::batch::Row;
 use super::device::panic_text;
 use super::generation::Prepared;
 use super::model::{Generator, Host, HostedEncoder, Model, ModelKind};
-use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, Work};
+use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, TextKind, Work};
 use super::tokens::TextChunk;
 use tidemill_base::failure::{Failure, FailureClass, Poison};
 
@@ -213,19 +213,23 @@ fn prepare(model: &Model, generator: &Generator, request: &Request) -> Result<Pr
 }
 
 fn tokenize(model: &Model, hosted: &HostedEncoder, request: &Request) -> Result<Vec<Vec<TextChunk>>, Failure> {
-    let (texts, chunking) = match (&request.work, model.info.kind) {
-        (Work::Encode { texts, chunking }, ModelKind::Encoder) => (texts.as_slice(), *chunking),
-        (Work::Classify { text }, ModelKind::Classifier) => (std::slice::from_ref(text), Chunking::Truncate),
+    let (texts, chunking, kind) = match (&request.work, model.info.kind) {
+        (Work::Encode { texts, chunking, kind }, ModelKind::Encoder) => (texts.as_slice(), *chunking, *kind),
+        (Work::Classify { text }, ModelKind::Classifier) => (std::slice::from_ref(text), Chunking::Truncate, TextKind::Plain),
         _ => return Err(mismatch(model)),
     };
     if texts.is_empty() {
         return Err(Failure::poison(FailureClass::EmptyText, "there is no text to encode"));
     }
-    let chunk = || texts.iter().map(|text| hosted.tokenizer.chunks(text, chunking)).collect::<Result<Vec<_>, _>>();
+    let chunk = || texts.iter().map(|text| hosted.tokenizer.prompted(text, chunking, kind)).collect::<Result<Vec<_>, _>>();
     let chunks = guarded(chunk)?.map_err(|e| refuse(format!("the text cannot be tokenized: {e}")))?;
-    let special = hosted.tokenizer.special();
-    if chunks.iter().flatten().all(|chunk| chunk.ids.len() <= special) {
-        let reason = "the text holds nothing that the model reads, only white space or control characters";
+    // A sequence without any token has no vector, not even that of special tokens.
+    let empty = chunks.iter().flatten().any(|chunk| chunk.ids.is_empty());
+    if empty || !chunks.iter().flatten().any(|chunk| chunk.has_text) {
+        let reason = match texts.len() {
+            1 => "the text holds nothing that the model reads, only white space or control characters",
+            _ => "one of the texts holds nothing that the model reads, and its tokenizer adds nothing of its own",
+        };
         return Err(Failure::poison(FailureClass::EmptyText, reason));
     }
     Ok(chunks)

@@ -25,6 +25,9 @@ pub enum Work {
         texts: Vec<Arc<str>>,
         /// What to do with a text longer than the model takes.
         chunking: Chunking,
+        /// What the texts are to the model. A task's are always the same, and what the model puts before them is part of its revision.
+        #[serde(skip)]
+        kind: TextKind,
     },
     /// Score the classes of a sequence-classification checkpoint, on as much of the text as the model takes.
     Classify {
@@ -131,6 +134,18 @@ pub enum Priority {
     Live,
     /// Done when nothing live is left to do.
     Backfill,
+}
+
+/// What a text is to an encoder: some are trained with other words before a query than before a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+pub enum TextKind {
+    /// Neither of the others: it takes the model's default prompt.
+    #[default]
+    Plain,
+    /// What is to be found.
+    Document,
+    /// What is looked for.
+    Query,
 }
 
 /// How a text becomes sequences of tokens.

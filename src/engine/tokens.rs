@@ -7,7 +7,9 @@ use tokenizers::Tokenizer;
 
 use super::error::EngineError;
 use super::folder::Folder;
-use super::request::Chunking;
+use super::input::InputSettings;
+use super::request::{Chunking, TextKind};
+use super::sentence::Prompts;
 use super::wordpiece::{self, WordPieces};
 use tidemill_base::outcome::Span;
 
@@ -21,6 +23,7 @@ pub(super) struct TextTokenizer {
     after: Vec<u32>,
     /// Tokens of text that the model takes in one sequence.
     capacity: usize,
+    prompts: Prompts,
 }
 
 /// One sequence for the model.
@@ -30,6 +33,8 @@ pub(super) struct TextChunk {
     pub(super) span: Span,
     /// Token ids, special tokens included.
     pub(super) ids: Arc<[u32]>,
+    /// Whether any of them is the text's own.
+    pub(super) has_text: bool,
 }
 
 /// Tokens of a text without special ones, and where each stands.
@@ -66,13 +71,25 @@ impl TextTokens {
 const FILE: &str = "tokenizer.json";
 
 impl TextTokenizer {
-    /// Reads `tokenizer.json` for a model with `vocabulary` word vectors that takes `max_tokens` tokens, special tokens included.
-    pub(super) fn load(folder: &mut Folder, vocabulary: usize, max_tokens: usize) -> Result<Self, EngineError> {
+    /// Reads `tokenizer.json`, with what goes over it, for a model with `vocabulary` word vectors that takes `max_tokens` tokens, special
+    /// tokens included.
+    pub(super) fn load(
+        folder: &mut Folder,
+        settings: &InputSettings,
+        vocabulary: usize,
+        max_tokens: usize,
+    ) -> Result<Self, EngineError> {
         let bytes = folder.read(FILE, "tokenizer.json turns text into tokens")?;
-        let invalid = |reason: String| EngineError::invalid(folder.join(FILE), reason);
+        let path = folder.join(FILE);
+        let invalid = |reason: String| EngineError::invalid(&path, reason);
         let malformed =
             |e: tokenizers::Error| invalid(format!("is not a tokenizer: {e}; take the file from the model's publisher"));
         let mut tokenizer = Tokenizer::from_bytes(&bytes).map_err(malformed)?;
+        let changed = settings.apply(&mut tokenizer).map_err(invalid)?;
+        if !changed.is_empty() {
+            // Both files count already; that one goes over the other counts, too, for vectors once were those of the other.
+            folder.count("over tokenizer.json", changed.as_bytes());
+        }
         // The limits that count are the model's, applied below; some publishers leave those of their own training runs in the file.
         tokenizer.with_truncation(None).map_err(malformed)?.with_padding(None);
         let largest = tokenizer.get_vocab(true).into_values().max().unwrap_or(0) as usize;
@@ -82,6 +99,11 @@ impl TextTokenizer {
             )));
         }
         let sample = tokenizer.encode("a", true).map_err(malformed)?;
+        if settings.has_types() && sample.get_type_ids().iter().any(|kind| *kind != 0) {
+            return Err(invalid(
+                "gives single texts a token type other than 0, which is not supported; use another model".into(),
+            ));
+        }
         let special = sample.get_special_tokens_mask();
         let leading = special.iter().take_while(|mark| **mark == 1).count();
         let trailing = special[leading..].iter().rev().take_while(|mark| **mark == 1).count();
@@ -95,12 +117,27 @@ impl TextTokenizer {
             )));
         }
         let words = WordPieces::of(&tokenizer);
-        Ok(Self { tokenizer: Arc::new(tokenizer), words, before, after, capacity })
+        Ok(Self { tokenizer: Arc::new(tokenizer), words, before, after, capacity, prompts: Prompts::default() })
+    }
+
+    /// The tokenizer that puts these before texts.
+    ///
+    /// # Errors
+    /// One sentence without its subject, the prompts, where one leaves no place for a text.
+    pub(super) fn with_prompts(self, prompts: Prompts) -> Result<Self, String> {
+        for prompt in prompts.all() {
+            let tokens = self.count(prompt).map_err(|e| format!("cannot be tokenized: {e}"))?;
+            if tokens >= self.capacity {
+                let most = self.capacity;
+                return Err(format!("have one of {tokens} tokens, and the model takes {most}; no text fits"));
+            }
+        }
+        Ok(Self { prompts, ..self })
     }
 
     /// A tokenizer that adds no special tokens, for a model that takes `capacity` tokens.
     pub(super) fn bare(tokenizer: Arc<Tokenizer>, capacity: usize) -> Self {
-        Self { tokenizer, words: None, before: Vec::new(), after: Vec::new(), capacity }
+        Self { tokenizer, words: None, before: Vec::new(), after: Vec::new(), capacity, prompts: Prompts::default() }
     }
 
     /// Tokens of the text, special tokens not counted.
@@ -113,6 +150,41 @@ impl TextTokenizer {
             };
         }
         Ok(count)
+    }
+
+    /// The sequences of a text with what the model wants before a text of this kind. Of a chunk, as of a text, the tokens are those of
+    /// both together.
+    pub(super) fn prompted(&self, text: &str, chunking: Chunking, kind: TextKind) -> Result<Vec<TextChunk>, tokenizers::Error> {
+        let prompt = self.prompts.of(kind);
+        if prompt.is_empty() {
+            return self.chunks(text, chunking);
+        }
+        match chunking {
+            Chunking::Truncate => Ok(vec![self.chunk_after(prompt, text)?]),
+            Chunking::Split { tokens, overlap } => {
+                let tokens = tokens.min(self.capacity - self.count(prompt)?);
+                let chunks = self.chunks(text, Chunking::Split { tokens, overlap })?.into_iter();
+                let prompted = |chunk: TextChunk| {
+                    let ids = self.chunk_after(prompt, &text[chunk.span.start..chunk.span.end])?.ids;
+                    Ok(TextChunk { ids, ..chunk })
+                };
+                chunks.map(prompted).collect()
+            }
+        }
+    }
+
+    /// What the model takes of prompt and text.
+    fn chunk_after(&self, prompt: &str, text: &str) -> Result<TextChunk, tokenizers::Error> {
+        let both = format!("{prompt}{text}");
+        let tokens = self.tokens(&both, self.capacity)?;
+        let count = tokens.ids.len().min(self.capacity);
+        let own = tokens.places[..count].partition_point(|place| place.end <= prompt.len());
+        let Span { start, end } = tokens.span(&both, own..count);
+        // Characters before the first token belong to it.
+        let start = start.saturating_sub(prompt.len()).min(text.len() - text.trim_start().len());
+        let span = if own < count { Span { start, end: end - prompt.len() } } else { Span { start: 0, end: 0 } };
+        let ids = self.before.iter().chain(&tokens.ids[..count]).chain(&self.after).copied().collect();
+        Ok(TextChunk { span, ids, has_text: own < count })
     }
 
     /// The sequences of a text: at least one. A text without any token gives one sequence of special tokens alone.
@@ -143,9 +215,9 @@ impl TextTokenizer {
     }
 
     fn chunk(&self, text: &str, tokens: &TextTokens, range: Range<usize>) -> TextChunk {
-        let span = tokens.span(text, range.clone());
+        let (span, has_text) = (tokens.span(text, range.clone()), !range.is_empty());
         let ids = self.before.iter().chain(&tokens.ids[range]).chain(&self.after).copied().collect();
-        TextChunk { span, ids }
+        TextChunk { span, ids, has_text }
     }
 
     /// The first tokens of the text: all of them, or at least `enough`.
@@ -171,11 +243,6 @@ impl TextTokenizer {
     /// bytes than the model takes, so that a truncated text is cut by the model's limit and never by this one.
     fn segment_bytes(&self) -> usize {
         (16 << 10).max(32 * self.capacity)
-    }
-
-    /// Special tokens that every sequence carries.
-    pub(super) fn special(&self) -> usize {
-        self.before.len() + self.after.len()
     }
 }
 

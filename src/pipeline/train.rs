@@ -12,7 +12,7 @@ use super::definition::{Definition, TaskDefinition};
 use super::problem::suggestion;
 use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document, Format, look_up};
-use crate::engine::{Chunking, Engine, ModelKind, Prediction, Request, Work};
+use crate::engine::{Chunking, Engine, ModelKind, Prediction, Request, TextKind, Work};
 use crate::record::{Partition, Place, Record};
 use crate::task::training::{Example, Purpose, Quality, train};
 use crate::task::{ClassifySpec, TaskSpec};
@@ -72,7 +72,7 @@ pub async fn train_head(definition: &Definition, engine: &Engine, options: &Trai
     for part in good.chunks(ROWS_AT_ONCE) {
         let request = |(document, _): &(Document, Vec<String>)| Request {
             model: model.name.clone(),
-            work: Work::Encode { texts: vec![document.text.clone()], chunking: Chunking::Truncate },
+            work: Work::Encode { texts: vec![document.text.clone()], chunking: Chunking::Truncate, kind: TextKind::Plain },
         };
         let answers = engine.run(part.iter().map(request).collect()).await?;
         ensure!(answers.len() == part.len(), "the model host was asked {} times, but gave {} answers", part.len(), answers.len());

@@ -16,7 +16,7 @@ use crate::prompt::PromptVersion;
 use crate::template::{Prints, Template, TemplateError};
 
 /// Part of every fingerprint: another number wherever the same answer comes to mean something else.
-const ALGORITHM: u32 = 1;
+const ALGORITHM: u32 = 2;
 
 /// The longest question, in bytes.
 const MAX_QUESTION: usize = 8 << 10;

@@ -5,7 +5,7 @@
 //! | `banned` | every text | words that must not stand there |
 //! | `claims` | every text | words of the list that the source does not say as well |
 //! | `quoted` | the fields named | each string or number that is no field of the source and does not stand in its text |
-//! | `grounded` | the fields named | each number, with its unit, and each name that the source does not say |
+//! | `grounded` | the fields named | each number, in digits or words and with its unit, and each name that the source does not say |
 //!
 //! What the schema lists (`enum`, `const`) is a choice and no fact. A name is a word with a capital that no sentence begins with, or
 //! one of capitals or digits among its letters; where most words begin with a capital, as in titles, such a capital tells nothing.
@@ -13,7 +13,7 @@
 
 mod source;
 mod wording;
-mod words;
+pub(super) mod words;
 
 use std::fmt;
 

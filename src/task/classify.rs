@@ -22,7 +22,7 @@ use super::head::Head;
 use super::labels::Labels;
 use super::{Prepared, Task, Upstream, model, only};
 use crate::document::Document;
-use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, Work};
+use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Classification, LabelScore, Output};
 use crate::prompt::PromptVersion;
@@ -230,6 +230,11 @@ impl ClassifySpec {
         distinct.sort_unstable();
         distinct.dedup();
         ensure!(distinct.len() == names.len(), "two classes of model `{}` have the same name: give each its own", model.name);
+        ensure!(
+            self.multi || !model.several_labels,
+            "model `{}` was trained to give several classes or none (`problem_type: multi_label_classification` in its config.json), each with odds of its own: say `multi: true`",
+            model.name
+        );
         ensure!(names.len() >= 2, "model `{}` has fewer than two classes, which leaves nothing to choose", model.name);
         let temperature = self.temperature.unwrap_or(1.0);
         self.assemble(model, Scoring { labels: names, scorer: Scorer::Checkpoint, temperature, version: "" })
@@ -313,7 +318,9 @@ impl Task for Classify {
         let text = document.text.clone();
         let work = match &self.scorer {
             Scorer::Checkpoint => Work::Classify { text },
-            Scorer::Descriptions(_) | Scorer::Head(_) => Work::Encode { texts: vec![text], chunking: Chunking::Truncate },
+            Scorer::Descriptions(_) | Scorer::Head(_) => {
+                Work::Encode { texts: vec![text], chunking: Chunking::Truncate, kind: TextKind::Plain }
+            }
             Scorer::Answers(answers) => answers.ask(&text, upstream)?,
         };
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))

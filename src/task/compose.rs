@@ -16,7 +16,7 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::checks::Checks;
+use super::checks::{Checks, Places};
 use super::prompt_file::SchemaSource;
 use super::write::object;
 use super::{Prepared, Task, Upstream};
@@ -31,6 +31,9 @@ const MAX_OUTPUT: usize = 1 << 20;
 
 /// Part of every fingerprint: another number wherever the same object comes to mean something else.
 const ALGORITHM: u32 = 1;
+
+/// The same of tasks that look facts up, which once knew no numbers in words.
+const LOOKED_UP: u32 = 2;
 
 /// Parameters of `compose`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -87,7 +90,9 @@ impl ComposeSpec {
     pub(super) async fn build(&self, name: &str, _engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let template = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad template: {error}"))?;
         let composer = self.composer(base_dir).map_err(anyhow::Error::msg)?;
-        let signature = serde_json::to_vec(&("compose", ALGORITHM, self, &composer.schema))?;
+        let looks_up = [&self.checks.quoted, &self.checks.grounded].iter().any(|places| **places != Places::default());
+        let algorithm = if looks_up { LOOKED_UP } else { ALGORITHM };
+        let signature = serde_json::to_vec(&("compose", algorithm, self, &composer.schema))?;
         Ok(Arc::new(Compose { signature, template, composer }))
     }
 

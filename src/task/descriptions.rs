@@ -13,7 +13,7 @@ use std::sync::Arc;
 use anyhow::{Context, bail, ensure};
 
 use super::labels::Labels;
-use crate::engine::{Chunking, Engine, Prediction, Request, Work};
+use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 
 /// The encoded descriptions of all labels.
 #[derive(Debug, Clone, PartialEq)]
@@ -31,7 +31,8 @@ impl Descriptions {
     pub(super) async fn encode(engine: &Engine, model: &Arc<str>, labels: &Labels) -> anyhow::Result<Self> {
         let texts: Vec<Arc<str>> = labels.0.iter().flat_map(|(_, texts)| texts).map(|text| text.as_str().into()).collect();
         let count = texts.len();
-        let request = Request { model: model.clone(), work: Work::Encode { texts, chunking: Chunking::Truncate } };
+        let request =
+            Request { model: model.clone(), work: Work::Encode { texts, chunking: Chunking::Truncate, kind: TextKind::Plain } };
         let mut answers = engine.run(vec![request]).await.context("the labels' descriptions cannot be encoded")?;
         let answer = answers.pop().context("the model host gave no answer for the labels' descriptions")?;
         let Prediction::Vectors(encoded) = answer.context("the labels' descriptions cannot be encoded")?.prediction else {

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Prepared, Task, Upstream, encoder, only};
 use crate::document::Document;
-use crate::engine::{Chunking, Engine, Prediction, Request, Work};
+use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{EmbeddedChunk, Embedding, EmbeddingSet, Output};
 
@@ -91,7 +91,7 @@ impl Task for Embed {
     }
 
     fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
-        let work = Work::Encode { texts: vec![document.text.clone()], chunking: self.chunking };
+        let work = Work::Encode { texts: vec![document.text.clone()], chunking: self.chunking, kind: TextKind::Document };
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 

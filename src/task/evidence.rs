@@ -4,7 +4,7 @@
 //! |---|---|
 //! | exact | the same characters |
 //! | normalized | the same under NFKC, case folding, collapsed white space, plain quotes and dashes; a number however it is written |
-//! | fuzzy | at most a fifth of the characters differ, none of them a digit |
+//! | fuzzy | at most a fifth of the characters differ, none of them a digit and none that makes another number of a word |
 //!
 //! Of several occurrences the first that is a word of its own counts, or else the first that begins a word, or else the first. One
 //! that cuts a number in two is none, and neither is one of fewer than four Latin letters inside a word.
@@ -12,6 +12,7 @@
 pub(super) mod folded;
 mod fuzzy;
 pub(super) mod number;
+mod spoken;
 
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
@@ -63,6 +64,7 @@ impl<'a> Searcher<'a> {
         let mut steps = self.steps.get();
         let place = fuzzy::find(folded.letters(), wanted, &mut steps);
         self.steps.set(steps);
+        let place = place.filter(|place| says_numbers_of(wanted, folded.part(place.clone())));
         place.map(|place| Evidence { span: folded.original_letters(place), likeness: Likeness::Fuzzy })
     }
 
@@ -81,6 +83,11 @@ impl<'a> Searcher<'a> {
     pub(super) fn folded(&self) -> &Folded {
         self.folded.get_or_init(|| Folded::of(self.text))
     }
+}
+
+/// Whether a folded text says every number that another says.
+fn says_numbers_of(wanted: &str, text: &str) -> bool {
+    number::all(wanted).into_iter().all(|(_, value)| value.is_none_or(|value| number::find(text, value).is_some()))
 }
 
 /// The best occurrence of `wanted`.

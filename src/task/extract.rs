@@ -34,6 +34,9 @@ const BODY: &str = "Answer with an object that is valid under this JSON Schema:
 The document:
 {{ document.text }}";
 
+/// The same of strict tasks, which once let numbers pass.
+const STRICT_ALGORITHM: u32 = 2;
+
 /// Letters of a value that an error quotes.
 const QUOTED: usize = 60;
 
@@ -49,7 +52,7 @@ pub struct ExtractSpec {
     /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
-    /// Whether a string that the document does not say makes a dead letter.
+    /// Whether a string or a number that the document does not say makes a dead letter.
     #[serde(default)]
     pub strict: bool,
     /// Tokens of an answer, where not as many as the prompt says.
@@ -108,7 +111,8 @@ impl ExtractSpec {
 
     fn assemble(&self, prompting: Prompting, schema: Arc<Schema>) -> anyhow::Result<Extract> {
         let each = Each::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
-        let signature = serde_json::to_vec(&("extract", ALGORITHM, prompting.version.version(), self.strict, &self.for_each))?;
+        let algorithm = if self.strict { STRICT_ALGORITHM } else { ALGORITHM };
+        let signature = serde_json::to_vec(&("extract", algorithm, prompting.version.version(), self.strict, &self.for_each))?;
         Ok(Extract { signature, prompting, schema, strict: self.strict, each })
     }
 
@@ -161,11 +165,14 @@ impl Extract {
         if self.strict
             && let Some((path, value)) = ungrounded(&fields, &leaves)
         {
-            let mut quoted: String = value.chars().take(QUOTED).collect();
-            if quoted.len() < value.len() {
-                quoted.push('…');
-            }
-            let reason = format!("field `{path}` of the answer is \"{quoted}\", which the document does not say");
+            let says = match value {
+                Value::String(text) => {
+                    let quoted: String = text.chars().take(QUOTED).collect();
+                    format!("\"{quoted}{}\"", if quoted.len() < text.len() { "…" } else { "" })
+                }
+                other => other.to_string(),
+            };
+            let reason = format!("field `{path}` of the answer is {says}, which the document does not say");
             return Err(Failure::poison(FailureClass::Ungrounded, reason));
         }
         Ok(Extraction { fields, leaves })
@@ -218,11 +225,9 @@ fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> 
     fields.get(&name.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
 }
 
-fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [Leaf]) -> Option<(&'a str, &'a str)> {
-    leaves.iter().filter(|leaf| leaf.grounded == Some(false)).find_map(|leaf| match pointer(fields, &leaf.path) {
-        Some(Value::String(text)) => Some((leaf.path.as_str(), text.as_str())),
-        _ => None,
-    })
+fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [Leaf]) -> Option<(&'a str, &'a Value)> {
+    let leaf = leaves.iter().find(|leaf| leaf.grounded == Some(false))?;
+    Some((leaf.path.as_str(), pointer(fields, &leaf.path)?))
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use unicode_segmentation::UnicodeSegmentation;
 use utoipa::ToSchema;
 
 use super::Claim;
+use super::evidence::folded::Folded;
+use super::evidence::number;
 
 /// The share of a sentence's words that a passage must have to count as saying it. A sentence says things in other words, too.
 const SHARE: f64 = 0.4;
@@ -80,11 +82,53 @@ impl Held {
         if citations.is_empty() && lost.is_empty() {
             lost.push(Dropped { text: claim.text.clone(), citation: None, reason: "it names no passage".into() });
         }
+        // A sentence in other words is one; a sentence with another number is another sentence.
+        let cited: Vec<Folded> = citations.iter().map(|number| Folded::of(passages[number - 1])).collect();
+        if let Some(number) = invented(&claim.text, &cited).filter(|_| !citations.is_empty()) {
+            let reason = format!("it says {number}, which no passage that it names does");
+            lost.push(Dropped { text: claim.text.clone(), citation: None, reason });
+            citations.clear();
+        }
         self.dropped.extend(lost);
         if !citations.is_empty() {
             self.sentences.push(Sentence { text: claim.text, citations });
         }
     }
+}
+
+/// The first number of a text that none of the passages says, as it is written.
+fn invented(text: &str, passages: &[Folded]) -> Option<String> {
+    let folded = Folded::of(&without_marks(text));
+    let says = |digits: &str, value: Option<f64>| {
+        passages.iter().any(|passage| {
+            let passage = passage.text();
+            value.is_some_and(|value| number::find(passage, value).is_some()) || value.is_none() && passage.contains(digits)
+        })
+    };
+    // What is no number as a whole (a date, a list) is looked at in parts.
+    let in_parts = |digits: &str| {
+        let mut parts = digits.split(|letter: char| !letter.is_ascii_digit()).filter_map(|part| part.parse().ok());
+        parts.all(|value| says("", Some(value)))
+    };
+    let numbers = number::claimed(folded.text()).into_iter();
+    let found = numbers.map(|(place, value)| (&folded.text()[place], value));
+    let invented = |(digits, value): &(&str, Option<f64>)| !(says(digits, *value) || value.is_none() && in_parts(digits));
+    found.into_iter().find(invented).map(|(digits, _)| digits.to_owned())
+}
+
+/// The text without marks such as [1] or [2, 3], by which models name passages.
+fn without_marks(text: &str) -> String {
+    let mut rest = text;
+    let mut kept = String::new();
+    while let Some(start) = rest.find('[') {
+        let mark = rest[start + 1..].find(']').map(|end| &rest[start..start + end + 2]);
+        let is_mark = |mark: &&str| mark.chars().all(|c| c.is_ascii_digit() || matches!(c, '[' | ']' | ',' | ' '));
+        let end = start + mark.filter(is_mark).map_or(1, str::len);
+        kept.push_str(&rest[..start]);
+        kept.push(if end == start + 1 { '[' } else { ' ' });
+        rest = &rest[end..];
+    }
+    kept + rest
 }
 
 /// The words that carry meaning, as far as their length tells; of scripts without spaces the pairs of characters. Words are cut to
@@ -129,6 +173,35 @@ mod tests {
         assert_eq!(dropped[1].reason, "there is no passage 7");
         let (sentences, _) = held("토마토에는 햇빛이 필요해요.", &[2]);
         assert_eq!(sentences.len(), 1, "particles and endings do not matter");
+    }
+
+    #[test]
+    fn a_sentence_with_a_number_that_no_passage_says_is_dropped() {
+        let boils = |time: &str| held(&format!("The kettle boils water in {time} and switches itself off."), &[1]);
+        for time in ["two minutes", "2 minutes", "two minutes [1]", "2 minutes [1, 2]"] {
+            let (sentences, dropped) = boils(time);
+            assert_eq!((sentences.len(), dropped.len()), (1, 0), "{time}: {dropped:?}");
+        }
+        for (time, said) in
+            [("nine minutes", "nine"), ("9 minutes", "9"), ("2 minutes and 30 seconds", "30"), ("2.5 minutes", "2.5")]
+        {
+            let (sentences, dropped) = boils(time);
+            assert!(sentences.is_empty(), "{time}");
+            assert_eq!(dropped[0].reason, format!("it says {said}, which no passage that it names does"));
+            assert_eq!(dropped[0].citation, None);
+        }
+        let (sentences, _) = held("토마토는 하루에 햇빛이 여섯 시간 필요하다.", &[2]);
+        assert!(sentences.is_empty(), "the passage tells of no hours");
+    }
+
+    #[test]
+    fn numbers_may_come_from_all_the_passages_that_a_sentence_names() {
+        let known = ["The kettle weighs 3 kg and is made of steel.", "The steel kettle was made on 2026.01.05 in Norway."];
+        let claim = |text: &str| Held::of(vec![Claim { text: text.into(), passages: vec![1, 2] }], &known).sentences.len();
+        assert_eq!(claim("The steel kettle weighs three kg and was made on 2026.01.05."), 1);
+        assert_eq!(claim("The steel kettle weighs 3 kg and was made in 2026."), 1);
+        assert_eq!(claim("The steel kettle weighs 4 kg and was made in 2026."), 0);
+        assert_eq!(claim("The steel kettle weighs 3 kg and was made on 2025.01.05."), 0);
     }
 
     #[test]

@@ -15,7 +15,7 @@ use super::abstractive::AbstractiveSpec;
 use super::sentences::sentences;
 use super::{Prepared, Task, Upstream, encoder, only};
 use crate::document::Document;
-use crate::engine::{Chunking, Engine, Prediction, Request, Work};
+use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Output, Span, Summary, SummaryMode};
 
@@ -150,7 +150,7 @@ impl Task for Summarize {
             return Ok(Prepared::Ready(summary(&document.text, spans)));
         }
         let texts = spans.iter().map(|span| document.text[span.start..span.end].into()).collect();
-        let work = Work::Encode { texts, chunking: Chunking::Truncate };
+        let work = Work::Encode { texts, chunking: Chunking::Truncate, kind: TextKind::Plain };
         Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
@@ -270,7 +270,7 @@ mod tests {
         let Ok(Prepared::Ask(requests)) = task(2).prepare(&document(FOUR), &Upstream::default()) else {
             panic!("a long text was summarized without a model");
         };
-        let Work::Encode { texts, chunking: Chunking::Truncate } = &requests[0].work else {
+        let Work::Encode { texts, chunking: Chunking::Truncate, .. } = &requests[0].work else {
             panic!("the sentences are not encoded whole")
         };
         assert_eq!(texts.len(), 4);

@@ -16,6 +16,7 @@ pub(super) fn generator_info() -> ModelInfo {
         dimension: 8,
         max_tokens: 512,
         labels: Vec::new(),
+        several_labels: false,
     }
 }
 

@@ -11,7 +11,7 @@ use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tidemill::config::{EngineConfig, ModelConfig};
-use tidemill::engine::{Chunking, Engine, Prediction, Request, Work};
+use tidemill::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use tidemill::outcome::{EmbeddingSet, Outcome, Product};
 use tidemill::pipeline::definition::Definition;
 use tidemill::pipeline::{Fate, Materials, Works};
@@ -95,7 +95,7 @@ async fn fill(database: &postgres::Database, engine: &Engine) {
     let set = EmbeddingSet { model: "encoder".into(), revision: info.revision.clone(), dimension: info.dimension };
     let set = database.store.embedding_set(&set).await.unwrap();
     let texts = NOTES.iter().map(|(_, text)| (*text).into()).collect();
-    let work = Work::Encode { texts, chunking: Chunking::Truncate };
+    let work = Work::Encode { texts, chunking: Chunking::Truncate, kind: TextKind::Plain };
     let answer = engine.run(vec![Request { model: "encoder".into(), work }]).await.unwrap().remove(0).unwrap();
     let Prediction::Vectors(vectors) = answer.prediction else { panic!("an encoder gives vectors") };
     let mut connection = PgConnection::connect(&database.url).await.unwrap();

@@ -8,7 +8,7 @@ use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use tidemill::config::{EngineConfig, ModelConfig};
 use tidemill::demo::download;
-use tidemill::engine::{Answer, Chunking, Engine, ModelKind, Prediction, Request, Work};
+use tidemill::engine::{Answer, Chunking, Engine, ModelKind, Prediction, Request, TextKind, Work};
 
 use crate::harness::trial::{Needs, trial};
 
@@ -75,7 +75,11 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
 
 /// Vectors, counts of tokens and, where the golden file tells, places of all cases.
 async fn assert_vectors(engine: &Engine, cases: &[VectorCase]) {
-    let encode = |case: &VectorCase| Work::Encode { texts: vec![case.text.as_str().into()], chunking: Chunking::Truncate };
+    let encode = |case: &VectorCase| Work::Encode {
+        texts: vec![case.text.as_str().into()],
+        chunking: Chunking::Truncate,
+        kind: TextKind::Plain,
+    };
     for (case, answer) in cases.iter().zip(answers(engine, cases.iter().map(encode)).await) {
         let Prediction::Vectors(texts) = answer.prediction else { panic!("an encoder answers with vectors") };
         let chunk = &texts[0].chunks[0];

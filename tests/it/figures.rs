@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tidemill::config::{DatabaseConfig, EngineConfig, ModelConfig};
 use tidemill::demo::download;
-use tidemill::engine::{Chunking, EncodedText, Engine, Prediction, Request, Work};
+use tidemill::engine::{Chunking, EncodedText, Engine, Prediction, Request, TextKind, Work};
 use tidemill::outcome::EmbeddingSet;
 use tidemill::pipeline::definition::Definition;
 use tidemill::search::{Mode, Question, Searcher};
@@ -71,7 +71,7 @@ async fn library(documents: &[(String, String)]) -> Library {
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     for part in documents.chunks(200) {
         let texts = part.iter().map(|(_, text)| text.as_str().into()).collect();
-        let work = Work::Encode { texts, chunking: Chunking::Split { tokens: 254, overlap: 32 } };
+        let work = Work::Encode { texts, chunking: Chunking::Split { tokens: 254, overlap: 32 }, kind: TextKind::Plain };
         let answer = engine.run(vec![Request { model: "minilm".into(), work }]).await.unwrap().remove(0).unwrap();
         let Prediction::Vectors(vectors) = answer.prediction else { panic!("an encoder gives vectors") };
         for (document, vectors) in part.iter().zip(vectors) {

@@ -15,7 +15,8 @@ use serde_json::{Value, json};
 use tidemill::config::{EngineConfig, ModelConfig};
 use tidemill::document::Document;
 use tidemill::engine::{
-    Chunking, Engine, Finish, Generate, Message, ModelKind, Prediction, Prompt, Request, Role, Sampling, Schema, Score, Work,
+    Chunking, Engine, Finish, Generate, Message, ModelKind, Prediction, Prompt, Request, Role, Sampling, Schema, Score, TextKind,
+    Work,
 };
 use tidemill::failure::{Component, Failure, FailureClass};
 use tidemill::outcome::{Outcome, Output};
@@ -95,7 +96,7 @@ async fn beside_a_model() {
     let engine = engine(address.clone());
     let info = engine.model("clerk").unwrap();
     assert_eq!((info.kind, info.origin.as_str(), info.max_tokens), (ModelKind::Generator, address.as_str(), 4096));
-    let encode = Work::Encode { texts: vec!["a kettle".into()], chunking: Chunking::Truncate };
+    let encode = Work::Encode { texts: vec!["a kettle".into()], chunking: Chunking::Truncate, kind: TextKind::Plain };
     let score = Work::Score(Score { prompt: prompt("a rake"), answers: Arc::new(["kitchen".into(), "garden".into()]) });
     let requests = vec![
         generate("one", None),

@@ -20,7 +20,7 @@ use serde_json::{Value, json};
 
 use super::generator::{WORDS, median};
 use crate::config::{Config, ConfigError, EngineConfig, ModelConfig};
-use crate::engine::{Chunking, Engine, ModelKind, Request, Tuning, Work};
+use crate::engine::{Chunking, Engine, ModelKind, Request, TextKind, Tuning, Work};
 use crate::nearest::suggestion;
 
 /// How thoroughly each budget is measured.
@@ -113,7 +113,7 @@ impl Bench {
     async fn rate(&self, engine: &Engine, texts: usize) -> Result<Rate> {
         let mut calls: Vec<Vec<Request>> = (0..CALLS).map(|_| Vec::new()).collect();
         for index in 0..texts {
-            let work = Work::Encode { texts: vec![text(index)], chunking: Chunking::Truncate };
+            let work = Work::Encode { texts: vec![text(index)], chunking: Chunking::Truncate, kind: TextKind::Plain };
             calls[index % CALLS].push(Request { model: self.name.as_str().into(), work });
         }
         let before = engine.stats().tokens;

@@ -27,7 +27,7 @@ use serde_json::{Value, json};
 use crate::config::{EngineConfig, ModelConfig};
 use crate::engine::{
     Answer, Chunking, Engine, EngineStats, Finish, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Schema, Score,
-    Work,
+    TextKind, Work,
 };
 use crate::metrics::peak_resident_bytes;
 
@@ -143,7 +143,7 @@ fn read(text: &str) -> Result<Vec<Work>> {
 impl Line {
     fn into_work(self, schemas: &mut HashMap<String, Arc<Schema>>) -> Result<Work> {
         Ok(match self {
-            Self::Encode(text) => Work::Encode { texts: vec![text.into()], chunking: Chunking::Truncate },
+            Self::Encode(text) => Work::Encode { texts: vec![text.into()], chunking: Chunking::Truncate, kind: TextKind::Plain },
             Self::Classify(text) => Work::Classify { text: text.into() },
             Self::Score(line) => {
                 let answers = line.answers.into_iter().map(Arc::from).collect();
@@ -272,7 +272,7 @@ mod tests {
             {"generate": {"messages": [{"role": "user", "content": "u"}], "max_tokens": 7, "schema": {"type": "object"}}}
             {"generate": {"messages": [{"role": "user", "content": "v"}], "max_tokens": 7, "schema": {"type": "object"}}}"#;
         let works = read(text).unwrap();
-        assert_eq!(works[0], Work::Encode { texts: vec!["a mill".into()], chunking: Chunking::Truncate });
+        assert_eq!(works[0], Work::Encode { texts: vec!["a mill".into()], chunking: Chunking::Truncate, kind: TextKind::Plain });
         assert_eq!(works[1], Work::Classify { text: "a mill".into() });
         let Work::Score(score) = &works[2] else { panic!("{:?}", works[2]) };
         assert_eq!((score.prompt.messages[0].role, &*score.answers[1]), (Role::System, "b"));

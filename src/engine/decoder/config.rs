@@ -96,15 +96,24 @@ struct Config {
 /// `rope_scaling`, or `rope_parameters` as newer configurations call it.
 #[derive(Deserialize, Clone, Default)]
 struct RopeConfig {
-    #[serde(alias = "type")]
     rope_type: Option<String>,
+    /// What older configurations call `rope_type`; files that were saved anew have both.
+    #[serde(rename = "type")]
+    older_type: Option<String>,
     rope_theta: Option<f64>,
     factor: Option<f64>,
     low_freq_factor: Option<f64>,
     high_freq_factor: Option<f64>,
     original_max_position_embeddings: Option<f64>,
     partial_rotary_factor: Option<f64>,
+    full_attention: Option<serde_json::Value>,
+    sliding_attention: Option<serde_json::Value>,
 }
+
+/// Sizes beyond those of any model, so that one which is only claimed is refused before anything is made as large.
+const MOST_LAYERS: usize = 10_000;
+const MOST_HEADS: usize = 1 << 16;
+const MOST_COMPONENTS: usize = 1 << 24;
 
 fn epsilon() -> f32 {
     1e-6
@@ -155,6 +164,20 @@ impl DecoderShape {
         config.shape(family).and_then(Self::checked).map_err(refuse)
     }
 
+    /// Refuses sizes that no model has; they are called as the file calls them.
+    pub(super) fn bounded(layers: (&str, usize), heads: &[(&str, usize)], components: &[(&str, usize)]) -> Result<(), String> {
+        let within = |most: usize| move |(key, size): &(&str, usize)| (*size > most).then(|| (key.to_string(), *size, most));
+        let beyond = within(MOST_LAYERS)(&layers)
+            .or_else(|| heads.iter().find_map(within(MOST_HEADS)))
+            .or_else(|| components.iter().find_map(within(MOST_COMPONENTS)));
+        match beyond {
+            Some((key, size, most)) => {
+                Err(format!("{key} is {size}, and no model has more than {most}; take the file from the model's publisher"))
+            }
+            None => Ok(()),
+        }
+    }
+
     /// The shape, where its sizes fit together; otherwise what does not.
     pub(super) fn checked(self) -> Result<Self, String> {
         let Self { heads, kv_heads, head_width, .. } = self;
@@ -184,6 +207,16 @@ impl Config {
         if self.hidden_act != "silu" {
             return Err(format!("hidden_act {:?} is not supported; use a model with \"silu\"", self.hidden_act));
         }
+        let kv_heads = self.num_key_value_heads.unwrap_or(self.num_attention_heads);
+        DecoderShape::bounded(
+            ("num_hidden_layers", self.num_hidden_layers),
+            &[
+                ("num_attention_heads", self.num_attention_heads),
+                ("num_key_value_heads", kv_heads),
+                ("head_dim", self.head_dim.unwrap_or(0)),
+            ],
+            &[("hidden_size", self.hidden_size), ("intermediate_size", self.intermediate_size), ("vocab_size", self.vocab_size)],
+        )?;
         if self.num_attention_heads == 0 {
             return Err("num_attention_heads is 0; take the file from the model's publisher".into());
         }
@@ -196,7 +229,7 @@ impl Config {
             hidden: self.hidden_size,
             layers: self.num_hidden_layers,
             heads: self.num_attention_heads,
-            kv_heads: self.num_key_value_heads.unwrap_or(self.num_attention_heads),
+            kv_heads,
             head_width,
             inner: self.intermediate_size,
             context: self.max_position_embeddings,
@@ -243,20 +276,46 @@ impl Config {
     }
 
     fn rotation(&self, head_width: usize) -> Result<Rotation, String> {
-        let rope = self.rope_parameters.clone().or_else(|| self.rope_scaling.clone()).unwrap_or_default();
+        let publisher = "take the file from the model's publisher";
+        match (&self.rope_parameters, &self.rope_scaling) {
+            (Some(newer), Some(older)) => {
+                let (newer, older) = (self.turned(newer, head_width)?, self.turned(older, head_width)?);
+                match newer == older {
+                    true => Ok(newer),
+                    false => Err(format!("rope_parameters and rope_scaling say different things; {publisher}")),
+                }
+            }
+            (rope, other) => self.turned(rope.as_ref().or(other.as_ref()).unwrap_or(&RopeConfig::default()), head_width),
+        }
+    }
+
+    fn turned(&self, rope: &RopeConfig, head_width: usize) -> Result<Rotation, String> {
+        let publisher = "take the file from the model's publisher";
+        if rope.full_attention.is_some() || rope.sliding_attention.is_some() {
+            return Err("rope_parameters by kind of layer are not supported; use a model with the same for all layers".into());
+        }
         let partial = rope.partial_rotary_factor.or(self.partial_rotary_factor).unwrap_or(1.0);
         if partial != 1.0 {
             return Err(format!(
                 "partial_rotary_factor {partial} is not supported; use a model whose positions turn whole heads"
             ));
         }
+        if let (Some(inner), Some(outer)) = (rope.rope_theta, self.rope_theta)
+            && inner != outer
+        {
+            return Err(format!("rope_theta is {outer} in one place and {inner} in another; {publisher}"));
+        }
         let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
         let rotation = Rotation::new(theta, head_width);
-        match rope.rope_type.as_deref().unwrap_or("default") {
+        if let (Some(newer), Some(older)) = (&rope.rope_type, &rope.older_type)
+            && newer != older
+        {
+            return Err(format!("the rope scaling has rope_type {newer:?} and type {older:?}; {publisher}"));
+        }
+        match rope.rope_type.as_deref().or(rope.older_type.as_deref()).unwrap_or("default") {
             "default" => Ok(rotation),
             "llama3" => {
-                let missing =
-                    |key: &str| format!("rope scaling \"llama3\" lacks {key}; take the file from the model's publisher");
+                let missing = |key: &str| format!("rope scaling \"llama3\" lacks {key}; {publisher}");
                 Ok(rotation.stretched(
                     rope.factor.ok_or_else(|| missing("factor"))?,
                     rope.low_freq_factor.ok_or_else(|| missing("low_freq_factor"))?,

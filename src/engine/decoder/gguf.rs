@@ -71,6 +71,14 @@ impl GgufTensors {
             return Err(format!("rope scaling {kind:?} is not supported; use a model with the scaling of Llama 3 or none"));
         }
         let (hidden, heads, layers) = (size("embedding_length")?, size("attention.head_count")?, size("block_count")?);
+        let (inner, kv_heads) =
+            (size("feed_forward_length")?, find("attention.head_count_kv").and_then(integer).unwrap_or(heads));
+        let named = |key: &str| format!("{architecture}.{key}");
+        DecoderShape::bounded(
+            (&named("block_count"), layers),
+            &[(&named("attention.head_count"), heads), (&named("attention.head_count_kv"), kv_heads)],
+            &[(&named("embedding_length"), hidden), (&named("feed_forward_length"), inner)],
+        )?;
         if heads == 0 {
             return Err(format!("{architecture}.attention.head_count is 0; take a GGUF file made by llama.cpp's converter"));
         }
@@ -80,6 +88,7 @@ impl GgufTensors {
                 return Err(format!("heads of {head_width} components with {width} {name} are not supported; use another model"));
             }
         }
+        self.fits(architecture, hidden, layers, heads.checked_mul(head_width))?;
         let window = find("attention.sliding_window").and_then(integer).filter(|window| *window > 0);
         let table = self
             .content
@@ -89,13 +98,13 @@ impl GgufTensors {
         let bias = |part: &str| self.content.tensor_infos.contains_key(&format!("blk.0.{part}.bias"));
         let shape = DecoderShape {
             architecture: architecture.to_owned(),
-            vocabulary: table.shape.dims()[0],
+            vocabulary: table.shape.dims().first().copied().unwrap_or(0),
             hidden,
             layers,
             heads,
-            kv_heads: find("attention.head_count_kv").and_then(integer).unwrap_or(heads),
+            kv_heads,
             head_width,
-            inner: size("feed_forward_length")?,
+            inner,
             context: size("context_length")?,
             sliding_window: window,
             windows: vec![window; layers],
@@ -110,6 +119,33 @@ impl GgufTensors {
             head_norm: family == Family::Qwen3,
         };
         shape.checked()
+    }
+
+    /// Whether the tensors are there that the metadata tell of, before anything is made as large as those say.
+    fn fits(&self, architecture: &str, hidden: usize, layers: usize, queries: Option<usize>) -> Result<(), String> {
+        let converter = "take a GGUF file made by llama.cpp's converter";
+        let rows = |name: &str| self.content.tensor_infos.get(name).map(|info| info.shape.dims());
+        if rows(&format!("blk.{}.attn_q.weight", layers.saturating_sub(1))).is_none() {
+            return Err(format!(
+                "{architecture}.block_count is {layers}, and the file does not hold as many layers; {converter}"
+            ));
+        }
+        let width = rows("token_embd.weight").and_then(|dims| dims.get(1));
+        if width.is_some_and(|width| *width != hidden) {
+            return Err(format!(
+                "{architecture}.embedding_length is {hidden}, and token_embd.weight has {} columns; {converter}",
+                width.copied().unwrap_or(0)
+            ));
+        }
+        let found = rows("blk.0.attn_q.weight").and_then(|dims| dims.first().copied());
+        if found != queries {
+            return Err(format!(
+                "heads of {architecture} have {} components together, and blk.0.attn_q.weight has {} rows; {converter}",
+                queries.map_or("too many".to_owned(), |count| count.to_string()),
+                found.unwrap_or(0)
+            ));
+        }
+        Ok(())
     }
 
     /// The shape with the factors of Llama 3's scaling, which the converter stores as a tensor.

@@ -58,7 +58,8 @@ impl Layer {
     pub(super) fn load(weights: &mut Weights, index: usize, shape: &ModelShape) -> Result<Self, EngineError> {
         let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{index}.{name}");
-        let (mut qkv, mut bias) = (Vec::with_capacity(3 * hidden * hidden), Vec::with_capacity(3 * hidden));
+        // Grown by what is read, for sizes in config.json may be anything.
+        let (mut qkv, mut bias) = (Vec::new(), Vec::new());
         for part in ["query", "key", "value"] {
             qkv.extend(weights.encoder(&at(&format!("attention.self.{part}.weight")), &[hidden, hidden])?);
             bias.extend(weights.encoder(&at(&format!("attention.self.{part}.bias")), &[hidden])?);

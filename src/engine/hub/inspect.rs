@@ -6,9 +6,10 @@ use std::io::Read;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
-use candle_core::quantized::gguf_file;
 use serde_json::Value;
 use tokenizers::Tokenizer;
+
+use crate::{gguf, sentence};
 
 /// The longest header of weights that is believed: those of the largest models have a few megabytes.
 const HEADER_BYTES: u64 = 100 << 20;
@@ -22,11 +23,13 @@ const ADAPTER: &str = "adapter_config.json";
 /// Where one of them is missing or is not what its name says.
 pub fn inspect(path: &Path) -> Result<()> {
     if !path.is_dir() {
-        let mut file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let content = gguf_file::Content::read(&mut file);
+        let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
+        let content = gguf::content(&file).map_err(anyhow::Error::msg);
         content.with_context(|| format!("{} is no GGUF file that can be read; pull it again", path.display()))?;
         return Ok(());
     }
+    // A folder of an older layout has the model in a folder of its own.
+    let path = &path.join(sentence::transformer(path)?);
     if path.join(ADAPTER).exists() {
         object(&path.join(ADAPTER))?;
     } else {

@@ -2,6 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::input::SENTENCE;
+
 /// Small files that decide what a model does, or under which terms; all of them where they are there.
 const SMALL: &[&str] = &[
     "config.json",
@@ -13,8 +15,7 @@ const SMALL: &[&str] = &[
     "chat_template.jinja",
     "chat_template.json",
     "modules.json",
-    "sentence_bert_config.json",
-    "1_Pooling/config.json",
+    "config_sentence_transformers.json",
     "adapter_config.json",
     "LICENSE",
     "LICENSE.txt",
@@ -38,10 +39,20 @@ pub(super) fn wanted<'a>(what: &str, names: impl Iterator<Item = &'a str>, gguf:
     if let Some(pattern) = gguf {
         return quantized(what, &names, pattern);
     }
-    let has_index = names.contains(&INDEX);
     let is_weights = |name: &str| {
-        let part = name.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
-        WHOLE.contains(&name) && !(has_index && name == WHOLE[0]) || has_index && (name == INDEX || part.is_some())
+        let (place, file) = placed(name);
+        if !place.is_none_or(|place| place.ends_with("_Transformer")) {
+            return false;
+        }
+        let index = place.map_or(INDEX.to_owned(), |place| format!("{place}/{INDEX}"));
+        let has_index = names.contains(&index.as_str());
+        let part = file.strip_prefix("model-").and_then(|rest| rest.strip_suffix(".safetensors"));
+        WHOLE.contains(&file) && !(has_index && file == WHOLE[0]) || has_index && (file == INDEX || part.is_some())
+    };
+    let is_small = |name: &str| match placed(name) {
+        (None, file) => SMALL.contains(&file) || SENTENCE.contains(&file),
+        (Some(place), file) if place.ends_with("_Transformer") => SMALL.contains(&file) || SENTENCE.contains(&file),
+        (Some(_), file) => file == "config.json",
     };
     let weights = names.iter().filter(|name| is_weights(name)).count();
     if weights == 0 {
@@ -49,7 +60,7 @@ pub(super) fn wanted<'a>(what: &str, names: impl Iterator<Item = &'a str>, gguf:
         let mend = if others { "it has GGUF files: take one with --gguf" } else { "take a model that has them" };
         bail!("{what} holds no weights as model.safetensors; {mend}");
     }
-    Ok(names.into_iter().filter(|name| is_weights(name) || SMALL.contains(name)).map(str::to_owned).collect())
+    Ok(names.iter().filter(|name| is_weights(name) || is_small(name)).map(|name| (*name).to_owned()).collect())
 }
 
 fn quantized(what: &str, names: &[&str], pattern: &str) -> Result<Vec<String>> {
@@ -80,6 +91,19 @@ fn fits(name: &str, pattern: &str) -> bool {
         rest = &rest[at + part.len()..];
     }
     true
+}
+
+/// The folder of a module that a file lies in, as sentence-transformers numbers them (`1_Pooling`), and the file's own name. Of other
+/// folders nothing is used: their files keep their whole names.
+fn placed(name: &str) -> (Option<&str>, &str) {
+    let numbered = |place: &&str| {
+        let (number, kind) = place.split_once('_').unwrap_or((place, ""));
+        !number.is_empty() && number.bytes().all(|byte| byte.is_ascii_digit()) && !kind.is_empty() && !kind.contains('/')
+    };
+    match name.split_once('/').filter(|(place, _)| numbered(place)) {
+        Some((place, file)) => (Some(place), file),
+        None => (None, name),
+    }
 }
 
 /// Whether a name that somebody else gave leads to a file inside the folder.
@@ -119,6 +143,26 @@ mod tests {
         ];
         assert_eq!(of(&shards, None), names(&expected));
         assert_eq!(of(&["adapter_model.safetensors", "adapter_config.json"], None).unwrap().len(), 2);
+    }
+
+    #[test]
+    fn folders_of_modules_are_taken_wherever_they_lie() {
+        let all = [
+            "modules.json",
+            "config_sentence_transformers.json",
+            "sentence_xlm-roberta_config.json",
+            "2_Pooling/config.json",
+            "0_Transformer/config.json",
+            "0_Transformer/tokenizer.json",
+            "0_Transformer/sentence_bert_config.json",
+            "0_Transformer/model.safetensors",
+            "0_Transformer/pytorch_model.bin",
+            "onnx/config.json",
+            "2_Dense/model.safetensors",
+        ];
+        let taken = of(&all, None).unwrap();
+        let left: Vec<&&str> = all.iter().filter(|name| !taken.contains(&(**name).to_owned())).collect();
+        assert_eq!(left, [&"0_Transformer/pytorch_model.bin", &"onnx/config.json", &"2_Dense/model.safetensors"]);
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Which tokens may come next, so that an answer is JSON of its schema.
 
 use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -11,8 +12,10 @@ use tokenizers::Tokenizer;
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
 use super::definition::Definition;
+use super::digits::Digits;
 use super::grammar::grammar_schema;
 use super::vocabulary;
+use crate::device::panic_text;
 use crate::schema::Schema;
 use tidemill_base::failure::{FailureClass, Poison};
 
@@ -31,6 +34,7 @@ const MAX_STATES: usize = 50_000;
 /// What compiles schemas for one model, and keeps what it compiled.
 pub(crate) struct Grammars {
     factory: ParserFactory,
+    numerals: Arc<Numerals>,
     end_ids: Arc<[u32]>,
     kept: Mutex<HashMap<String, Arc<Grammar>>>,
     clock: AtomicU64,
@@ -45,10 +49,21 @@ struct Grammar {
     worn: AtomicBool,
 }
 
+/// The tokens that go on with a number.
+struct Numerals {
+    environment: TokEnv,
+    /// Those that begin with a digit.
+    digits: TokenMask,
+    /// Those that begin with a zero.
+    zeros: TokenMask,
+}
+
 /// How far one answer has come.
 pub(crate) struct Constraint {
     matcher: Matcher,
     grammar: Arc<Grammar>,
+    digits: Digits,
+    numerals: Arc<Numerals>,
     end_ids: Arc<[u32]>,
 }
 
@@ -64,13 +79,20 @@ impl Grammars {
             .map_err(|e| format!("cannot be used to follow schemas: {}", in_short(&e.to_string())))?;
         factory.quiet();
         *factory.limits_mut() = ParserLimits { max_lexer_states: MAX_STATES, verbose_errors: false, ..ParserLimits::default() };
-        Ok(Self { factory, end_ids, kept: Mutex::default(), clock: AtomicU64::new(0) })
+        Ok(Self {
+            factory,
+            numerals: Arc::new(Numerals::new(environment)),
+            end_ids,
+            kept: Mutex::default(),
+            clock: AtomicU64::new(0),
+        })
     }
 
     /// The start of an answer under `schema`.
     pub(crate) fn constraint(&self, schema: &Schema) -> Result<Constraint, Poison> {
         let grammar = self.grammar(schema).map_err(|reason| Poison { class: FailureClass::Schema, reason })?;
-        Ok(Constraint { matcher: grammar.start.clone(), grammar, end_ids: self.end_ids.clone() })
+        let (matcher, numerals) = (grammar.start.clone(), self.numerals.clone());
+        Ok(Constraint { matcher, grammar, digits: Digits::default(), numerals, end_ids: self.end_ids.clone() })
     }
 
     /// Whether answers can be held to `schema`.
@@ -120,29 +142,39 @@ impl Grammars {
             ));
         }
         let refused = |e: &str| format!("answers cannot be held to the schema: {}; say it without, or leave it out", in_short(e));
-        let grammar = TopLevelGrammar::from_json_schema(grammar_schema(schema.value()));
-        let start = Matcher::new(self.factory.create_parser(grammar));
-        // A grammar without any answer, or one too large for the limits, shows at the first token.
-        match start.get_error() {
-            Some(error) => Err(refused(&error)),
-            None => match start.clone().compute_mask() {
-                Ok(_) if !start.is_error() => Ok(start),
-                Ok(_) => Err(refused(&start.get_error().unwrap_or_default())),
-                Err(e) => Err(refused(&e.to_string())),
-            },
-        }
+        let grammar = TopLevelGrammar::from_json_schema(grammar_schema(schema.value()).map_err(|e| refused(&e))?);
+        let compile = || {
+            let start = Matcher::new(self.factory.create_parser(grammar));
+            // A grammar without any answer, or one too large for the limits, shows at the first token.
+            match start.get_error() {
+                Some(error) => Err(refused(&error)),
+                None => match start.clone().compute_mask() {
+                    Ok(_) if !start.is_error() => Ok(start),
+                    Ok(_) => Err(refused(&start.get_error().unwrap_or_default())),
+                    Err(e) => Err(refused(&e.to_string())),
+                },
+            }
+        };
+        // What the library cannot digest must not end the program.
+        let panicked = |panic: Box<dyn std::any::Any + Send>| refused(&panic_text(&*panic));
+        catch_unwind(AssertUnwindSafe(compile)).map_err(panicked)?
     }
 }
 
 impl Constraint {
     /// The tokens that must come next, which the constraint has then taken; none where there is a choice.
     pub(crate) fn forced(&mut self) -> Vec<u32> {
-        if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() }
+        let forced = if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() };
+        forced.iter().for_each(|id| self.digits.read(self.numerals.bytes(*id)));
+        forced
     }
 
     /// Which tokens may come next: one at least. Tokens that end the turn are among them exactly where the answer is whole.
     pub(crate) fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
         *allowed = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e.to_string()))?;
+        if self.digits.are_enough() {
+            self.numerals.end(allowed);
+        }
         Ok(())
     }
 
@@ -151,7 +183,9 @@ impl Constraint {
         if self.is_finished() && self.end_ids.contains(&id) {
             return Ok(());
         }
-        self.matcher.consume_token(id).map_err(|e| self.failed(&e.to_string()))
+        self.matcher.consume_token(id).map_err(|e| self.failed(&e.to_string()))?;
+        self.digits.read(self.numerals.bytes(id));
+        Ok(())
     }
 
     /// Whether nothing but the end of the turn may follow.
@@ -170,6 +204,39 @@ impl Constraint {
         let reason =
             format!("the answer could not be held to its schema: {}; bound the schema's strings and lists", in_short(error));
         Poison { class: FailureClass::Schema, reason }
+    }
+}
+
+impl Numerals {
+    fn new(environment: TokEnv) -> Self {
+        let trie = environment.tok_trie();
+        let (mut digits, mut zeros) = (trie.alloc_token_set(), trie.alloc_token_set());
+        for id in 0..trie.vocab_size() as TokenId {
+            let first = trie.token(id).first().copied();
+            if first.is_some_and(|byte| byte.is_ascii_digit()) {
+                digits.allow_token(id);
+            }
+            if first == Some(b'0') {
+                zeros.allow_token(id);
+            }
+        }
+        Self { environment, digits, zeros }
+    }
+
+    fn bytes(&self, id: TokenId) -> &[u8] {
+        self.environment.tok_trie().token(id)
+    }
+
+    /// Takes further digits away where something else may come, and else the zeros, so that the number can end after another digit.
+    fn end(&self, allowed: &mut TokenMask) {
+        for further in [&self.digits, &self.zeros] {
+            let mut left = allowed.clone();
+            left.sub(further);
+            if !left.is_zero() {
+                *allowed = left;
+                return;
+            }
+        }
     }
 }
 

@@ -5,13 +5,14 @@
 //! | white space anywhere | none outside strings | a model could write it forever |
 //! | `\u0000` and the like in strings | `\n`, `\t` and so on only | no database takes the first |
 //! | a number without an upper or a lower bound | ±9007199254740991, or ±10¹⁵ for fractions | digits end, and every reader keeps the value |
+//! | bounds beyond 64 bits, or with more than 15 digits behind the point | the next number inside that has fewer | the grammar is made of such |
 //! | an object that names its properties and does not speak of others | no others | the named ones were meant |
 //! | anything at all | any value, its numbers bounded as above | the same |
 //!
-//! Every answer under the narrowed schema is valid under the given one. The last two lines do not hold where a schema puts objects or
+//! How many digits a number has, no schema says: `digits` ends them. Every answer under the narrowed schema is valid under the given one. The last two lines do not hold where a schema puts objects or
 //! lists together from several schemas: closing one would shut out the properties of the others.
 
-use serde_json::{Map, Value, json};
+use serde_json::{Map, Number, Value, json};
 
 /// The largest integer that every reader of JSON keeps exactly.
 const LARGEST_INTEGER: i64 = (1 << 53) - 1;
@@ -22,10 +23,22 @@ const LARGEST_NUMBER: i64 = 1_000_000_000_000_000;
 /// The name of the schema of any value, among the definitions.
 const ANY: &str = "any-bounded-value";
 
+/// The largest bound that the grammar can be made of: the last number below 2⁶³ that a double is.
+const LARGEST_BOUND: i64 = i64::MAX - 1023;
+
+/// Digits behind the point that a bound may have.
+const BOUND_DIGITS: i32 = 15;
+
+/// Digits behind the point that a step may have.
+const STEP_DIGITS: i32 = 9;
+
 /// The schema for the grammar.
-pub(super) fn grammar_schema(schema: &Value) -> Value {
+///
+/// # Errors
+/// What of the numbers in it cannot be followed.
+pub(super) fn grammar_schema(schema: &Value) -> Result<Value, String> {
     let mut narrowed = schema.clone();
-    narrow(&mut narrowed, !joins(schema));
+    narrow(&mut narrowed, !joins(schema))?;
     if let Some(object) = narrowed.as_object_mut() {
         if let Some(definitions) = object.entry("$defs").or_insert_with(|| json!({})).as_object_mut() {
             definitions.insert(ANY.into(), any_value());
@@ -35,7 +48,7 @@ pub(super) fn grammar_schema(schema: &Value) -> Value {
         });
         object.insert("x-guidance".into(), options);
     }
-    narrowed
+    Ok(narrowed)
 }
 
 fn any() -> Value {
@@ -82,15 +95,18 @@ fn is(schema: &Map<String, Value>, name: &str) -> bool {
     }
 }
 
-fn narrow(schema: &mut Value, closes: bool) {
+fn narrow(schema: &mut Value, closes: bool) -> Result<(), String> {
     if closes && (*schema == true || schema.as_object().is_some_and(Map::is_empty)) {
         *schema = any();
     }
-    let Some(schema) = schema.as_object_mut() else { return };
+    let Some(schema) = schema.as_object_mut() else { return Ok(()) };
+    listed(schema)?;
     if is(schema, "number") {
-        bound(schema, LARGEST_NUMBER);
+        step(schema)?;
+        bound_number(schema)?;
     } else if is(schema, "integer") {
-        bound(schema, LARGEST_INTEGER);
+        step(schema)?;
+        bound_integer(schema)?;
     }
     if closes && is(schema, "object") {
         let others = !speaks_of_its_properties_only(schema);
@@ -100,27 +116,139 @@ fn narrow(schema: &mut Value, closes: bool) {
         schema.entry("items").or_insert(true.into());
     }
     for key in ONE {
-        schema.get_mut(key).into_iter().for_each(|part| narrow(part, closes));
+        schema.get_mut(key).into_iter().try_for_each(|part| narrow(part, closes))?;
     }
     for key in LIST {
-        schema.get_mut(key).and_then(Value::as_array_mut).into_iter().flatten().for_each(|part| narrow(part, closes));
+        let parts = schema.get_mut(key).and_then(Value::as_array_mut).into_iter();
+        parts.flatten().try_for_each(|part| narrow(part, closes))?;
     }
     for key in NAMED {
         let parts = schema.get_mut(key).and_then(Value::as_object_mut).into_iter();
-        parts.flat_map(Map::values_mut).for_each(|part| narrow(part, closes));
+        parts.flat_map(Map::values_mut).try_for_each(|part| narrow(part, closes))?;
+    }
+    Ok(())
+}
+
+/// Refuses numbers among the listed values that the grammar would write as others.
+fn listed(schema: &Map<String, Value>) -> Result<(), String> {
+    fn check(key: &str, value: &Value) -> Result<(), String> {
+        match value {
+            Value::Number(number)
+                if exact(number).is_some_and(|exact| number.as_f64().is_none_or(|near| near as i128 != exact)) =>
+            {
+                Err(format!("{key} {number} has more digits than a number keeps"))
+            }
+            Value::Array(values) => values.iter().try_for_each(|value| check(key, value)),
+            Value::Object(values) => values.values().try_for_each(|value| check(key, value)),
+            _ => Ok(()),
+        }
+    }
+    ["const", "enum"].iter().filter_map(|key| Some((*key, schema.get(*key)?))).try_for_each(|(key, value)| check(key, value))
+}
+
+fn step(schema: &Map<String, Value>) -> Result<(), String> {
+    let Some(step) = schema.get("multipleOf").and_then(Value::as_f64) else { return Ok(()) };
+    let finest = step * 10_f64.powi(STEP_DIGITS);
+    match (finest - finest.round()).abs() < 1e-6 && finest >= 1.0 {
+        true => Ok(()),
+        false => Err(format!("multipleOf {step} has more than {STEP_DIGITS} digits behind the point")),
     }
 }
 
-/// Gives a number the bounds it lacks, as far as they leave any number.
-fn bound(schema: &mut Map<String, Value>, largest: i64) {
-    let limit = |keys: [&str; 2], schema: &Map<String, Value>| keys.iter().filter_map(|key| schema.get(*key)?.as_f64()).next();
-    let (low, high) = (limit(["minimum", "exclusiveMinimum"], schema), limit(["maximum", "exclusiveMaximum"], schema));
-    if low.is_none() && high.is_none_or(|high| high > -largest as f64) {
-        schema.insert("minimum".into(), (-largest).into());
+/// The integer that a number is, as it is written.
+fn exact(number: &Number) -> Option<i128> {
+    number.as_i64().map(i128::from).or_else(|| number.as_u64().map(i128::from))
+}
+
+/// A bound of a number, and whether it is outside itself.
+#[derive(Clone, Copy)]
+struct Bound<'a> {
+    number: &'a Number,
+    excluded: bool,
+}
+
+/// The bounds that the schema gives at one end. In draft 4 `exclusiveMinimum` is no number and belongs to `minimum`.
+fn given<'a>(schema: &'a Map<String, Value>, keys: [&str; 2]) -> impl Iterator<Item = Bound<'a>> {
+    let number = |key: &str| schema.get(key).and_then(Value::as_number);
+    let excluded = schema.get(keys[1]) == Some(&Value::Bool(true));
+    let own = number(keys[0]).map(|number| Bound { number, excluded });
+    own.into_iter().chain(number(keys[1]).map(|number| Bound { number, excluded: true }))
+}
+
+const LOW: [&str; 2] = ["minimum", "exclusiveMinimum"];
+const HIGH: [&str; 2] = ["maximum", "exclusiveMaximum"];
+
+/// Gives an integer the bounds it lacks, as far as they leave any, and makes those it has such that the grammar can be made of them.
+fn bound_integer(schema: &mut Map<String, Value>) -> Result<(), String> {
+    let up = |bound: Bound<'_>| match exact(bound.number) {
+        Some(exact) => exact.saturating_add(bound.excluded.into()),
+        None => {
+            let value = bound.number.as_f64().unwrap_or(0.0);
+            (value.ceil() as i128).saturating_add((bound.excluded && value.fract() == 0.0).into())
+        }
+    };
+    let down = |bound: Bound<'_>| match exact(bound.number) {
+        Some(exact) => exact.saturating_sub(bound.excluded.into()),
+        None => {
+            let value = bound.number.as_f64().unwrap_or(0.0);
+            (value.floor() as i128).saturating_sub((bound.excluded && value.fract() == 0.0).into())
+        }
+    };
+    let (low, high) = (given(schema, LOW).map(up).max(), given(schema, HIGH).map(down).min());
+    let (most, usual) = (i128::from(LARGEST_BOUND), i128::from(LARGEST_INTEGER));
+    if let Some(beyond) = low.filter(|low| *low > most).or(high.filter(|high| *high < -most)) {
+        return Err(format!("integers beyond 64 bits (from {beyond} on) are not supported"));
     }
-    if high.is_none() && low.is_none_or(|low| low < largest as f64) {
-        schema.insert("maximum".into(), largest.into());
+    let low = low.or((high.is_none_or(|high| high > -usual)).then_some(-usual)).map(|low| low.max(-most));
+    let high = high.or((low.is_none_or(|low| low < usual)).then_some(usual)).map(|high| high.min(most));
+    // As doubles, which the grammar is made of; where that is none of the integers, the next inside.
+    let near = |exact: i128| exact as f64;
+    let low = low.map(|low| if (near(low) as i128) < low { near(low).next_up() } else { near(low) });
+    let high = high.map(|high| if near(high) as i128 > high { near(high).next_down() } else { near(high) });
+    for (keys, bound) in [(LOW, low), (HIGH, high)] {
+        keys.iter().for_each(|key| drop(schema.remove(*key)));
+        if let Some(bound) = bound {
+            schema.insert(keys[0].into(), (bound as i64).into());
+        }
     }
+    Ok(())
+}
+
+/// The same for a number with a fraction.
+fn bound_number(schema: &mut Map<String, Value>) -> Result<(), String> {
+    let value = |bound: Bound<'_>| (bound.number.as_f64().unwrap_or(0.0) + 0.0, bound.excluded);
+    let inner = |one: (f64, bool), other: (f64, bool), sign: f64| match (one.0 * sign).total_cmp(&(other.0 * sign)) {
+        std::cmp::Ordering::Less => other,
+        std::cmp::Ordering::Greater => one,
+        std::cmp::Ordering::Equal => (one.0, one.1 || other.1),
+    };
+    let low = given(schema, LOW).map(value).reduce(|one, other| inner(one, other, 1.0));
+    let high = given(schema, HIGH).map(value).reduce(|one, other| inner(one, other, -1.0));
+    let (most, usual) = (LARGEST_BOUND as f64, LARGEST_NUMBER as f64);
+    if let Some((beyond, _)) = low.filter(|low| low.0 > most).or(high.filter(|high| high.0 < -most)) {
+        return Err(format!("numbers beyond 64 bits (from {beyond:e} on) are not supported"));
+    }
+    let low = low.or((high.is_none_or(|high| high.0 > -usual)).then_some((-usual, false)));
+    let low = low.map(|low| if low.0 < -most { (-most, false) } else { low });
+    let high = high.or((low.is_none_or(|low| low.0 < usual)).then_some((usual, false)));
+    let high = high.map(|high| if high.0 > most { (most, false) } else { high });
+    let scale = 10_f64.powi(BOUND_DIGITS);
+    let rounded = |bound: (f64, bool), sign: f64| {
+        let inside = sign * ((sign * bound.0 * scale).ceil() / scale);
+        // From 1 on a double has no more digits than that.
+        if bound.0.abs() < 1.0 && sign * inside > sign * bound.0 { (inside + 0.0, false) } else { bound }
+    };
+    let (shorter_low, shorter_high) = (low.map(|low| rounded(low, 1.0)), high.map(|high| rounded(high, -1.0)));
+    let leaves_some = shorter_low.zip(shorter_high).is_none_or(|(low, high)| low.0 < high.0);
+    let (low, high) = if leaves_some { (shorter_low, shorter_high) } else { (low, high) };
+    for (keys, bound) in [(LOW, low), (HIGH, high)] {
+        keys.iter().for_each(|key| drop(schema.remove(*key)));
+        if let Some((bound, excluded)) = bound {
+            let number = if bound.fract() == 0.0 { (bound as i64).into() } else { Value::from(bound) };
+            schema.insert(keys[usize::from(excluded)].into(), number);
+        }
+    }
+    Ok(())
 }
 
 fn speaks_of_its_properties_only(schema: &Map<String, Value>) -> bool {

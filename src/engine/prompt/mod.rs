@@ -3,6 +3,7 @@
 mod added;
 mod constraint;
 mod definition;
+mod digits;
 mod gguf_vocabulary;
 mod grammar;
 mod pieces;

@@ -98,6 +98,7 @@ impl RemoteModel {
             dimension: 0,
             max_tokens: place.context,
             labels: Vec::new(),
+            several_labels: false,
         };
         Ok(Self {
             info,

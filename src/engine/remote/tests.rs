@@ -359,7 +359,7 @@ async fn labels_are_weighed_by_a_choice() {
 async fn a_server_is_not_asked_for_vectors_or_for_what_cannot_fit() {
     let server = Server::start(|_, _| good("yes")).await;
     let model = opened(&config(&server));
-    let encode = Work::Encode { texts: vec!["a".into()], chunking: Chunking::Truncate };
+    let encode = Work::Encode { texts: vec!["a".into()], chunking: Chunking::Truncate, kind: Default::default() };
     assert!(matches!(ask(&model, encode).await, Err(Failure::Poison(p)) if p.class == FailureClass::Model));
     let mut long = generate();
     long.prompt.messages[1].content = "word ".repeat(5000).into();

@@ -1,15 +1,12 @@
 //! Texts to sequences, and sequences back to places in the text.
 
 use super::fixture::{Tiny, bert, encode, xlm_roberta};
-use crate::folder::Folder;
 use crate::tokens::TextTokenizer;
 use crate::{Chunking, Engine};
 use tidemill_base::failure::{Failure, FailureClass, Poison};
 
 fn tokenizer(model: &Tiny, max_tokens: usize) -> TextTokenizer {
-    let folder = model.write();
-    let mut folder = Folder::open("tiny", folder.path()).unwrap();
-    TextTokenizer::load(&mut folder, model.vocabulary().len(), max_tokens).unwrap()
+    model.tokens(max_tokens)
 }
 
 /// Every word of the text lies in a chunk, every chunk on character boundaries.

@@ -10,7 +10,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::{Answer, Chunking, Engine, EngineError, Prediction, Request, Tuning, Work};
+use crate::folder::Folder;
+use crate::input::InputSettings;
+use crate::tokens::TextTokenizer;
+use crate::{Answer, Chunking, Engine, EngineError, Prediction, Request, TextKind, Tuning, Work};
 use tidemill_base::config::{EngineConfig, ModelConfig};
 use tidemill_base::failure::Failure;
 
@@ -191,6 +194,15 @@ impl Tiny {
         write_json(&folder.join("model.safetensors.index.json"), &json!({ "metadata": {}, "weight_map": map }));
     }
 
+    /// The model's tokenizer, for sequences of so many tokens.
+    pub(crate) fn tokens(&self, max_tokens: usize) -> TextTokenizer {
+        let folder = self.write();
+        let mut folder = Folder::open(NAME, folder.path()).unwrap();
+        let (shape, _) = folder.shape().unwrap();
+        let settings = InputSettings::read(&mut folder, &shape).unwrap();
+        TextTokenizer::load(&mut folder, &settings, self.vocabulary().len(), max_tokens).unwrap()
+    }
+
     /// Writes the model and starts an engine on it.
     pub(crate) fn engine(&self) -> Engine {
         start(self.write().path()).unwrap()
@@ -226,7 +238,8 @@ pub(crate) async fn vectors(engine: &Engine, texts: &[String]) -> Vec<Vec<f32>> 
 }
 
 pub(crate) fn encode(texts: &[&str], chunking: Chunking) -> Request {
-    Request { model: NAME.into(), work: Work::Encode { texts: texts.iter().map(|text| Arc::from(*text)).collect(), chunking } }
+    let texts = texts.iter().map(|text| Arc::from(*text)).collect();
+    Request { model: NAME.into(), work: Work::Encode { texts, chunking, kind: TextKind::Plain } }
 }
 
 pub(crate) fn classify(text: &str) -> Request {

@@ -3,6 +3,7 @@
 mod chunking;
 mod devices;
 pub(super) mod fixture;
+mod folders;
 mod generating;
 mod levels;
 mod loading;

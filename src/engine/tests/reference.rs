@@ -6,16 +6,11 @@ use candle_transformers::models::bert::BertModel;
 use candle_transformers::models::xlm_roberta::{XLMRobertaForSequenceClassification, XLMRobertaModel};
 
 use super::fixture::{Tiny, assert_close, bert, classify, encode, texts, vector, xlm_roberta};
-use crate::folder::Folder;
-use crate::tokens::TextTokenizer;
 use crate::{Chunking, Prediction};
 
 /// The token ids that the engine makes of a text.
 fn ids(model: &Tiny, max_tokens: usize, text: &str) -> Tensor {
-    let folder = model.write();
-    let mut folder = Folder::open("tiny", folder.path()).unwrap();
-    let tokenizer = TextTokenizer::load(&mut folder, model.vocabulary().len(), max_tokens).unwrap();
-    let chunks = tokenizer.chunks(text, Chunking::Truncate).unwrap();
+    let chunks = model.tokens(max_tokens).chunks(text, Chunking::Truncate).unwrap();
     Tensor::new(&*chunks[0].ids, &Device::Cpu).unwrap().unsqueeze(0).unwrap()
 }
 

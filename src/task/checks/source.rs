@@ -4,7 +4,7 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use super::wording::{Fact, FactKind, unit};
+use super::wording::{Fact, FactKind, is_same_unit, unit};
 use super::words;
 use crate::document::Document;
 use crate::outcome::{Likeness, Provenance};
@@ -153,7 +153,7 @@ fn says_number(text: &str, wanted: &FactKind) -> Option<std::ops::Range<usize>> 
         }
         match (wanted_unit, unit(text, place.end)) {
             (None, _) => return Some(place),
-            (Some(wanted), Some((unit, end))) if unit == wanted => return Some(place.start..end),
+            (Some(wanted), Some((unit, end))) if is_same_unit(unit, wanted) => return Some(place.start..end),
             _ => {}
         }
     }

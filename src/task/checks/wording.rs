@@ -11,8 +11,23 @@ use crate::task::evidence::number;
 
 /// Units that belong to the number before them, folded, a space between each. Any other word may stand there in one text and not in the other.
 const UNITS: &str = "mm cm m km in inch inches ft mg g kg oz lb lbs ml cl dl l litre litres liter liters w kw wh v a ah mah hz khz \
-    mhz ghz kb mb gb tb mp dpi rpm bar db lm lumen lumens px ppm lux h hours hour min minutes days day months \
-    years year usd eur gbp krw jpy °c °f % 원 개 매 장 병 권 켤레 롤 인치 센티미터 밀리미터 미터 그램 킬로그램 킬로 리터 밀리리터 시간 분 초 일 개월 년 도";
+    mhz ghz kb mb gb tb mp dpi rpm bar db lm lumen lumens px ppm lux h hours hour min minutes minute sec seconds second days \
+    day weeks week months month years year usd eur gbp krw jpy °c °f % 원 개 매 장 병 권 켤레 롤 인치 센티미터 밀리미터 미터 그램 킬로그램 킬로 리터 밀리리터 시간 분 초 일 개월 년 도";
+
+/// Units that are one, each written in several ways.
+const SAME: &[&[&str]] = &[
+    &["min", "minute", "minutes"],
+    &["h", "hour", "hours"],
+    &["sec", "second", "seconds"],
+    &["day", "days"],
+    &["week", "weeks"],
+    &["month", "months"],
+    &["year", "years"],
+    &["l", "litre", "litres", "liter", "liters"],
+    &["in", "inch", "inches"],
+    &["lb", "lbs"],
+    &["lm", "lumen", "lumens"],
+];
 
 /// Units of money: a field that is a number may be a price, and has no unit of its own.
 const MONEY: &[&str] = &["usd", "eur", "gbp", "krw", "jpy", "원"];
@@ -56,7 +71,7 @@ impl FactKind {
 pub(super) fn facts(text: &str) -> Vec<Fact> {
     let folded = Folded::of(text);
     let mut found = Vec::new();
-    for (place, value) in number::all(folded.text()) {
+    for (place, value) in number::claimed(folded.text()) {
         if belongs_to_a_name(&folded.text()[..place.start]) {
             continue;
         }
@@ -81,6 +96,11 @@ fn belongs_to_a_name(before: &str) -> bool {
         Some(letter) => letter.is_alphabetic() && !is_hangul(letter),
         None => false,
     }
+}
+
+/// Whether two units are one.
+pub(super) fn is_same_unit(one: &str, other: &str) -> bool {
+    one == other || SAME.iter().any(|units| units.contains(&one) && units.contains(&other))
 }
 
 /// The unit of the number that ends at `at` of a folded text, and where the unit ends.
@@ -142,6 +162,8 @@ mod tests {
         assert_eq!(said("made of oak, 40 x 25 cm and 1.2kg for 29.50"), ["40", "25 cm", "1.2kg", "29.50"]);
         assert_eq!(said("set of 12 pads, 30 % off"), ["12", "30 %"]);
         assert_eq!(said("길이 5m, 8롤을 3만 5천원에"), ["5m", "8롤", "3만 5천원"]);
+        assert_eq!(said("boils in nine minutes, one of the best"), ["nine minutes"]);
+        assert!(is_same_unit("min", "minutes") && !is_same_unit("min", "hours"));
         assert_eq!(unit("12 months", 2), Some(("months", 9)));
         assert_eq!(unit("12 moths", 2), None);
     }

@@ -31,7 +31,7 @@ fn stands_alone(text: &str, place: &Range<usize>) -> bool {
         return false;
     }
     match after.chars().next() {
-        Some(neighbour) if !parts(last, neighbour) => is_hangul(last) && is_particles(hangul(after), MOST_PARTICLES),
+        Some(neighbour) if !parts(last, neighbour) => is_hangul(last) && is_particles(hangul(after)),
         _ => true,
     }
 }
@@ -44,10 +44,13 @@ fn parts(left: char, right: char) -> bool {
         || is_unspaced(right)
 }
 
-fn is_particles(text: &str, most: usize) -> bool {
-    text.is_empty()
-        || most > 0
-            && PARTICLES.split(' ').filter_map(|particle| text.strip_prefix(particle)).any(|rest| is_particles(rest, most - 1))
+/// Whether the text is what may follow a noun within its word: nothing, or a few particles.
+pub(in crate::task) fn is_particles(text: &str) -> bool {
+    fn within(text: &str, most: usize) -> bool {
+        let parts = || PARTICLES.split_whitespace().filter_map(|particle| text.strip_prefix(particle));
+        text.is_empty() || most > 0 && parts().any(|rest| within(rest, most - 1))
+    }
+    within(text, MOST_PARTICLES)
 }
 
 /// The Hangul that `text` begins with.
@@ -56,7 +59,7 @@ fn hangul(text: &str) -> &str {
 }
 
 /// Whether the letter is Korean.
-pub(super) fn is_hangul(letter: char) -> bool {
+pub(in crate::task) fn is_hangul(letter: char) -> bool {
     matches!(letter, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '가'..='힣')
 }
 

@@ -14,6 +14,7 @@ fn model(kind: ModelKind, labels: &[&str]) -> ModelInfo {
         dimension: 2,
         max_tokens: 256,
         labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        several_labels: false,
     }
 }
 
@@ -215,4 +216,16 @@ fn scores_that_do_not_fit_the_labels_are_dead_letters() {
         let failure = task.interpret(&document(), &Upstream::default(), vec![bad]).unwrap_err();
         assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
     }
+}
+
+#[test]
+fn a_checkpoint_of_several_labels_is_not_read_as_one_of_one() {
+    let several = ModelInfo { several_labels: true, ..model(ModelKind::Classifier, &["a", "b"]) };
+    let one = ClassifySpec { model: "m".into(), ..ClassifySpec::default() };
+    let error = one.with_checkpoint(&several).unwrap_err().to_string();
+    assert!(error.contains("model `m`") && error.contains("say `multi: true`"), "{error}");
+    let multi = ClassifySpec { multi: true, ..one }.with_checkpoint(&several).unwrap();
+    let result = classified(&multi, Prediction::Logits(vec![1.0, 2.0]));
+    assert_eq!(result.labels, ["b", "a"]);
+    assert!((result.scores[1].probability - 1.0 / (1.0 + (-2.0f32).exp())).abs() < 1e-6, "{result:?}");
 }

@@ -74,6 +74,13 @@ impl Folded {
         Span { start, end }
     }
 
+    /// A range of letters of the folded text.
+    pub(super) fn part(&self, place: Range<usize>) -> &str {
+        let letters = self.letters();
+        let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
+        &self.text[byte(place.start)..byte(place.end)]
+    }
+
     /// The same for a range of letters.
     pub(super) fn original_letters(&self, place: Range<usize>) -> Span {
         let letters = self.letters();

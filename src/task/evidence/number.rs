@@ -6,12 +6,31 @@
 //! | `1,299.00`, `1.299,00`, `1 299,00` | 1299 |
 //! | `12.5`, `12,5` | 12.5 |
 //! | `1.299` | 1.299 as well: both are tried |
+//! | `3 million`, `1.5 thousand` | 3000000, 1500 |
 //! | `3만`, `3만 5천`, `1억 2000만`, `1.5천` | 30000, 35000, 120000000, 1500 |
+
+//! | `nine`, `twenty-five`, `두 시간` | as words say them: `spoken` |
 
 use std::ops::Range;
 
-/// Korean units of numbers, the larger first where one begins with another.
-const UNITS: &[(&str, f64)] = &[("억", 1e8), ("천만", 1e7), ("백만", 1e6), ("십만", 1e5), ("만", 1e4), ("천", 1e3), ("백", 1e2)];
+use super::spoken;
+
+/// Units of numbers, the larger first where one begins with another.
+const UNITS: &[(&str, f64)] = &[
+    ("억", 1e8),
+    ("천만", 1e7),
+    ("백만", 1e6),
+    ("십만", 1e5),
+    ("만", 1e4),
+    ("천", 1e3),
+    ("백", 1e2),
+    ("trillion", 1e12),
+    ("billion", 1e9),
+    ("million", 1e6),
+    ("thousand", 1e3),
+    ("hundred", 1e2),
+    ("dozen", 12.0),
+];
 
 /// Digits with the marks between them.
 struct Run {
@@ -34,11 +53,30 @@ pub(in crate::task) fn find(text: &str, number: f64) -> Option<Range<usize>> {
             return signed(text, run.place.start..end, number);
         }
     }
-    None
+    let sign = |place: &Range<usize>| number >= 0.0 || text[..place.start].ends_with("minus ");
+    let spoken = spoken::all(text).into_iter().filter(|spoken| same(spoken.value, number.abs()));
+    spoken.map(|spoken| spoken.place).find(sign)
 }
 
-/// Every number that `text`, which is folded, says: where, and what it means, where that can be told.
+/// Every number that `text`, which is folded, may say: where, and what it means, where that can be told.
 pub(in crate::task) fn all(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
+    with_words(text, |_| true)
+}
+
+/// Those of them that are numbers beyond doubt.
+pub(in crate::task) fn claimed(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
+    with_words(text, |spoken| !spoken.doubtful)
+}
+
+fn with_words(text: &str, take: impl Fn(&spoken::Spoken) -> bool) -> Vec<(Range<usize>, Option<f64>)> {
+    let mut found = in_digits(text);
+    let words = spoken::all(text).into_iter().filter(take);
+    found.extend(words.map(|spoken| (spoken.place, Some(spoken.value))));
+    found.sort_by_key(|(place, _)| place.start);
+    found
+}
+
+fn in_digits(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
     let mut found = Vec::new();
     let mut at = 0;
     while let Some(run) = next_run(text, at) {
@@ -153,7 +191,11 @@ fn with_units(text: &str, run: &Run) -> Option<(f64, usize)> {
     let unit_at = |at: usize| {
         let rest = &text[at..];
         let skipped = usize::from(rest.starts_with(' '));
-        let unit = UNITS.iter().find(|(name, _)| rest[skipped..].starts_with(name))?;
+        let whole = |name: &str| {
+            let behind = rest[skipped..].strip_prefix(name).map(|behind| behind.chars().next());
+            behind.is_some_and(|next| !name.is_ascii() || !next.is_some_and(char::is_alphanumeric))
+        };
+        let unit = UNITS.iter().find(|(name, _)| whole(name))?;
         Some((unit.1, at + skipped + unit.0.len()))
     };
     let mut number = *readings(text, &run.groups, &run.marks).first()?;
@@ -227,6 +269,20 @@ mod tests {
         let found: Vec<(&str, Option<f64>)> = all(text).into_iter().map(|(place, value)| (&text[place], value)).collect();
         let expected = [("40", Some(40.0)), ("25.5", Some(25.5)), ("3만 5천", Some(35_000.0)), ("2026.01.05", None)];
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_number_is_found_in_words() {
+        assert_eq!(found("boils in two minutes", 2.0), Some("two"));
+        assert_eq!(found("boils in two minutes", 9.0), None);
+        assert_eq!(found("one of twenty-five", 1.0), Some("one"), "a document may mean it");
+        assert_eq!(found("minus four degrees", -4.0), Some("four"));
+        assert_eq!(found("four degrees", -4.0), None);
+        assert_eq!(found("about 3 million people", 3e6), Some("3 million"));
+        assert_eq!(found("3 millionaires", 3e6), None);
+        assert_eq!(found("두 시간", 2.0), Some("두"));
+        let claims = |text: &str| claimed(text).into_iter().filter_map(|(_, value)| value).collect::<Vec<_>>();
+        assert_eq!(claims("one of the two, in 3 thousand"), [2.0, 3_000.0]);
     }
 
     #[test]

@@ -23,6 +23,15 @@ fn evidence_is_exact_where_the_text_says_the_same() {
 }
 
 #[test]
+fn another_number_in_words_is_not_a_few_other_letters() {
+    let text = "The kettle boils its water in two minutes and switches itself off.";
+    assert_eq!(found(text, "boils its water in nine minutes and switches"), None);
+    assert_eq!(found(text, "boils its watre in two minutes"), Some(("boils its water in two minutes", Likeness::Fuzzy)));
+    assert_eq!(found_number(text, json!(2)), Some(("two", Likeness::Normalized)));
+    assert_eq!(found_number(text, json!(9)), None);
+}
+
+#[test]
 fn a_word_of_its_own_goes_before_a_part_of_one() {
     assert_eq!(Searcher::new("handmade, by hand").string("hand").unwrap().span.start, 13);
     assert_eq!(Searcher::new("쇠나무 나무로").string("나무").unwrap().span.start, "쇠나무 ".len());

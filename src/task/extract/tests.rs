@@ -85,14 +85,17 @@ fn what_the_document_does_not_say_is_not_grounded() {
 }
 
 #[test]
-fn a_strict_task_refuses_an_ungrounded_string_and_names_its_field() {
+fn a_strict_task_refuses_an_ungrounded_string_or_number_and_names_its_field() {
     let strict = task(&ExtractSpec { strict: true, ..spec() });
     let refused = |answer: &str| poison(extracted(&strict, &[(answer, None)]).unwrap_err());
     let fault = refused(r#"{"product":"Oak bowl","features":["solid oak","dishwasher safe"]}"#);
     assert_eq!(fault.class, FailureClass::Ungrounded);
     assert!(fault.reason.contains("field `/features/1` of the answer is \"dishwasher safe\""), "{}", fault.reason);
-    let grounded = r#"{"product":"oak bowl","price":7,"size":"S","features":[]}"#;
-    assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "numbers and choices are no strings of the document");
+    let fault = refused(r#"{"product":"Oak bowl","price":29.99}"#);
+    assert_eq!(fault.class, FailureClass::Ungrounded);
+    assert!(fault.reason.contains("field `/price` of the answer is 29.99, which the document does not say"), "{}", fault.reason);
+    let grounded = r#"{"product":"oak bowl","price":1299,"size":"S","features":[]}"#;
+    assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "a choice is no quotation");
 }
 
 #[test]

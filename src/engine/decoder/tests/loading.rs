@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fixture::{Random, load, random, read_at_once, write_json};
-use crate::decoder::Decoder;
+use crate::decoder::{Decoder, DecoderShape};
 use crate::folder::Folder;
 
 #[track_caller]
@@ -133,6 +133,85 @@ fn adapter_changes_answers_by_its_scale_and_counts_towards_the_revision() {
         seen.push(revision);
         last = changed;
     }
+}
+
+#[test]
+fn sizes_that_no_model_has_are_refused_before_anything_is_made_of_them() {
+    for (key, value) in [
+        ("num_hidden_layers", json!(1_u64 << 40)),
+        ("head_dim", json!(1_u64 << 60)),
+        ("hidden_size", json!(1_u64 << 62)),
+        ("intermediate_size", json!(1_u64 << 62)),
+        ("num_attention_heads", json!(1_u64 << 62)),
+        ("vocab_size", json!(1_u64 << 62)),
+    ] {
+        for family in ["llama", "mistral", "qwen3"] {
+            assert_says(&error_with(family, key, value.clone()), &["config.json", key, "no model has more"]);
+        }
+    }
+}
+
+#[test]
+fn a_gguf_file_is_not_believed_beyond_its_tensors() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("model.gguf");
+    let generators = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators");
+    let bytes = std::fs::read(generators.join("llama-q8_0.gguf")).unwrap();
+    let with = |key: &str, value: u32| {
+        let mut bytes = bytes.clone();
+        let at = bytes.windows(key.len()).position(|part| part == key.as_bytes()).unwrap() + key.len();
+        assert_eq!(bytes[at..at + 4], 4_u32.to_le_bytes(), "{key} is no u32");
+        bytes[at + 4..at + 8].copy_from_slice(&value.to_le_bytes());
+        std::fs::write(&path, bytes).unwrap();
+        load(&path, None).err().unwrap_or_else(|| panic!("{key} {value} must not load")).to_string()
+    };
+    for (key, value, named) in [
+        ("llama.block_count", u32::MAX, "no model has more"),
+        ("llama.block_count", 9_000, "does not hold as many layers"),
+        ("llama.embedding_length", u32::MAX, "no model has more"),
+        ("llama.embedding_length", 1 << 20, "token_embd.weight has"),
+        ("llama.attention.head_count", 1, "blk.0.attn_q.weight has"),
+        ("llama.feed_forward_length", u32::MAX, "no model has more"),
+    ] {
+        assert_says(&with(key, value), &["model.gguf", key.split('.').next().unwrap(), named]);
+    }
+}
+
+#[test]
+fn both_names_of_a_rope_scaling_are_one_where_they_agree() {
+    let scaled = |rope: Value| {
+        let mut config = random("llama").config;
+        for (key, value) in rope.as_object().unwrap() {
+            config[key] = value.clone();
+        }
+        DecoderShape::parse(config.to_string().as_bytes(), Path::new("config.json")).map_err(|e| e.to_string())
+    };
+    let with = |kind: Value| {
+        let mut rope =
+            json!({"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "original_max_position_embeddings": 32});
+        rope.as_object_mut().unwrap().extend(kind.as_object().unwrap().clone());
+        rope
+    };
+    let newer = scaled(json!({"rope_scaling": with(json!({"rope_type": "llama3"}))})).unwrap();
+    let plain = scaled(json!({"rope_scaling": null})).unwrap();
+    assert!(newer != plain, "the scaling changes nothing");
+    let both = with(json!({"rope_type": "llama3", "type": "llama3"}));
+    for rope in [
+        json!({"rope_scaling": with(json!({"type": "llama3"}))}),
+        json!({"rope_scaling": both}),
+        json!({"rope_parameters": both}),
+        json!({"rope_parameters": both, "rope_scaling": both}),
+    ] {
+        assert!(scaled(rope.clone()).unwrap() == newer, "{rope}");
+    }
+    let parts = |rope: Value, parts: &[&str]| assert_says(&scaled(rope).unwrap_err(), parts);
+    parts(
+        json!({"rope_scaling": with(json!({"rope_type": "llama3", "type": "default"}))}),
+        &["rope_type \"llama3\"", "type \"default\""],
+    );
+    parts(json!({"rope_scaling": both, "rope_parameters": {"rope_type": "default"}}), &["rope_parameters and rope_scaling"]);
+    parts(json!({"rope_theta": 10000.0, "rope_parameters": {"rope_theta": 500000.0}}), &["rope_theta is 10000", "500000"]);
+    parts(json!({"rope_parameters": {"full_attention": {"rope_theta": 1e6}}}), &["by kind of layer"]);
 }
 
 #[test]

@@ -146,6 +146,97 @@ fn schemas_that_cannot_be_followed_are_refused_at_once() {
     assert_eq!(poison.class, FailureClass::Schema);
 }
 
+/// What a model writes that goes on with a number as long as it may, with `digit` where it can.
+fn stubborn(chat: &ChatTokenizer, schema: &Schema, digit: u8) -> String {
+    let mut constraint = chat.grammars().constraint(schema).unwrap();
+    let mut written = Vec::new();
+    for _ in 0..200 {
+        constraint.forced().iter().for_each(|id| written.extend_from_slice(chat.piece(*id)));
+        if constraint.is_finished() {
+            return String::from_utf8(written).unwrap();
+        }
+        let mut mask = TokenMask::new();
+        constraint.mask(&mut mask).unwrap();
+        let begins =
+            |wanted: &dyn Fn(u8) -> bool| mask.iter().find(|id| chat.piece(*id).first().is_some_and(|byte| wanted(*byte)));
+        let next = begins(&|byte| byte == digit).or_else(|| begins(&|byte| byte == b'.'));
+        let next = next.or_else(|| begins(&|byte| byte.is_ascii_digit())).or_else(|| begins(&|_| true));
+        let Some(next) = next else { return String::from_utf8(written).unwrap() };
+        written.extend_from_slice(chat.piece(next));
+        constraint.accept(next).unwrap();
+    }
+    panic!("a number that never ends: {}", String::from_utf8_lossy(&written))
+}
+
+#[test]
+fn numbers_end_and_are_valid_whatever_their_bounds() {
+    let chat = chat();
+    for number in [
+        json!({"type": "number", "minimum": 0, "maximum": 1}),
+        json!({"type": "number"}),
+        json!({"type": "number", "minimum": 1e-7, "maximum": 1}),
+        json!({"type": "number", "minimum": 1e-300, "maximum": 1}),
+        json!({"type": "number", "exclusiveMinimum": 0, "exclusiveMaximum": 1}),
+        json!({"type": "number", "exclusiveMinimum": 0, "maximum": 1e-20}),
+        json!({"type": "number", "exclusiveMinimum": 0.1, "maximum": 0.30000000000000004}),
+        json!({"type": "number", "exclusiveMinimum": -1, "maximum": 0}),
+        json!({"type": "number", "minimum": -1e300, "maximum": 1e300}),
+        json!({"type": "number", "minimum": 0, "maximum": 18446744073709551615_u64}),
+        json!({"type": "number", "minimum": 0, "multipleOf": 0.05}),
+        json!({"type": "integer", "minimum": 0, "maximum": 20000000000_u64}),
+        json!({"type": "integer", "minimum": 1, "maximum": i64::MAX}),
+        json!({"type": "integer", "minimum": i64::MIN, "exclusiveMaximum": 9223372036854776000_u64}),
+        json!({"type": "integer", "exclusiveMinimum": i64::MIN, "maximum": -1}),
+        json!({"type": "integer", "minimum": u64::MIN, "maximum": u64::MAX}),
+        json!({"type": "integer", "minimum": 9007199254740993_i64, "maximum": 9007199254740995_i64}),
+        json!({"type": "integer", "minimum": -1e300, "maximum": 1e300}),
+        json!({"type": ["integer", "null"], "minimum": 0.5, "maximum": 2.5}),
+        json!({"description": "anything"}),
+        json!({"minimum": 3}),
+    ] {
+        let schema = schema(json!({"n": number}));
+        for digit in [b'0', b'9', b'-', b'1'] {
+            let written = stubborn(&chat, &schema, digit);
+            let value: Value = serde_json::from_str(&written).unwrap_or_else(|e| panic!("{number}: {written:?}: {e}"));
+            assert!(schema.faults(&value).is_empty(), "{number}: {written}");
+        }
+    }
+}
+
+#[test]
+fn what_of_a_number_cannot_be_followed_is_named_and_nothing_panics() {
+    let chat = chat();
+    for (number, named) in [
+        (json!({"type": "integer", "minimum": 1e19}), "integers beyond 64 bits"),
+        (json!({"type": "number", "maximum": -1e30}), "numbers beyond 64 bits"),
+        (json!({"type": "number", "multipleOf": 1e-12}), "multipleOf 0.000000000001"),
+        (json!({"type": "number", "multipleOf": 0.3333333333333333}), "multipleOf 0.3333333333333333"),
+        (json!({"enum": [9007199254740993_i64]}), "enum 9007199254740993"),
+        (json!({"const": u64::MAX}), "const 18446744073709551615"),
+        (json!({"not": {"type": "null"}}), "\"not\""),
+        (json!({"type": "object", "propertyNames": {"maxLength": 3}}), "\"propertyNames\""),
+        (json!({"type": "array", "contains": {"type": "null"}}), "\"contains\""),
+        (json!({"if": {"type": "null"}, "then": true}), "\"if\""),
+        (json!({"type": "string", "format": "no-such-format"}), "no-such-format"),
+    ] {
+        let error = chat.check_schema(&schema(json!({"n": number}))).unwrap_err();
+        assert!(error.contains(named) && error.starts_with("answers cannot be held to the schema"), "{number}: {error}");
+    }
+    for property in [
+        json!({"type": "string", "maxLength": i64::MAX}),
+        json!({"type": "string", "minLength": u64::MAX}),
+        json!({"type": "array", "items": {"type": "null"}, "maxItems": u64::MAX}),
+        json!({"type": "object", "minProperties": u64::MAX}),
+        json!({"allOf": [{"type": "number", "multipleOf": 1e-9}, {"type": "number", "multipleOf": 4000000000_u64}]}),
+        json!({"type": "number", "minimum": 5e-324, "maximum": 1e-323}),
+        json!({"type": "string", "pattern": "(a)\\1"}),
+        json!({"type": "string", "pattern": "\\bword\\b"}),
+    ] {
+        // Either answer is fine.
+        let _ = chat.check_schema(&schema(json!({"n": property})));
+    }
+}
+
 #[test]
 fn hostile_schemas_end_in_time() {
     let chat = chat();

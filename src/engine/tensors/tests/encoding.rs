@@ -13,6 +13,7 @@ use crate::decoder::tests::golden::cosine;
 use crate::encoder::{Encode, Encoder};
 use crate::folder::Folder;
 use crate::queue::Waiting;
+use crate::sentence::manner;
 use crate::tensors::memory::out_of_memory;
 use crate::tensors::{Accelerator, TensorEncoder};
 use crate::tests::fixture::{Tiny, bert, xlm_roberta};
@@ -35,7 +36,7 @@ pub(super) fn both(path: &Path, place: &Accelerator) -> (Encoder, TensorEncoder)
     let open = || {
         let mut folder = Folder::open("tiny", path).unwrap();
         let (shape, family) = folder.shape().unwrap();
-        let pooling = if shape.classifies() { None } else { Some(folder.pooling().unwrap()) };
+        let pooling = if shape.classifies() { None } else { Some(manner(&mut folder).unwrap().pooling) };
         let weights = Weights::read(&mut folder).unwrap();
         (shape, family, pooling, weights)
     };

@@ -7,7 +7,9 @@ use std::sync::Arc;
 use super::fixture::cpu;
 use crate::tensors::Accelerator;
 use crate::tests::fixture::bert;
-use crate::{Answer, Chunking, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Score, Tuning, Work};
+use crate::{
+    Answer, Chunking, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Score, TextKind, Tuning, Work,
+};
 use tidemill_base::config::{ComputeDevice, EngineConfig, ModelConfig};
 use tidemill_base::failure::Failure;
 
@@ -29,7 +31,7 @@ async fn answers(accelerator: Option<Accelerator>) -> Vec<Result<Answer, Failure
     for i in 0..12 {
         let text = format!("the mill {} grinds", "corn ".repeat(i * 5 % 13));
         let texts = vec![text.as_str().into()];
-        let work = Work::Encode { texts, chunking: Chunking::Split { tokens: 16, overlap: 4 } };
+        let work = Work::Encode { texts, chunking: Chunking::Split { tokens: 16, overlap: 4 }, kind: TextKind::Plain };
         requests.push(Request { model: "encoder".into(), work });
         let ask =
             Generate { prompt: prompt(&text), max_tokens: 24, sampling: Sampling::default(), stop: Vec::new(), schema: None };
