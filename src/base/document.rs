@@ -13,12 +13,12 @@
 //! Where a JSON object repeats a key, the last one counts, as it does for JavaScript, Python and Postgres.
 
 pub mod avro;
+pub mod forms;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -26,6 +26,7 @@ use crate::failure::{FailureClass, Poison};
 use crate::record::Record;
 use crate::template::{Prints, Template};
 use avro::Schemas;
+pub use forms::microseconds;
 
 /// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.
 pub const MAX_ID_BYTES: usize = 1024;
@@ -332,15 +333,6 @@ fn version_of(path: &str, fields: &Map<String, Value>) -> Result<i64, Poison> {
         return poison(FailureClass::WrongType, reason);
     };
     Ok(version)
-}
-
-/// Microseconds since the Unix epoch. A date, or a time without an offset, is taken as UTC.
-pub fn microseconds(text: &str) -> Option<i64> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Some(time.as_microsecond());
-    }
-    let civil: jiff::civil::DateTime = text.parse().ok()?;
-    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
 }
 
 /// The version of a record that carries none: its timestamp, or its offset where the source knows no time.

@@ -5,11 +5,15 @@
 //! | a key that leads out of the dataset | refused, before anything is opened |
 //! | the file changed since it was listed | `source_changed`: every read is on condition of its version |
 //! | a column that the pipeline needs is missing or of another type | `schema_mismatch` |
+//! | the file is sound, but compressed in another way, encrypted, or of pages that would not fit into memory | `unsupported_file` |
 //! | the file is not Parquet, or hostile | `corrupt_file`; a panic of the decoder is caught with it |
 //! | the disk or the service does not answer | transient: tried again |
 
+mod columns;
+mod pages;
 mod read;
 mod rows;
+mod values;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -26,7 +30,8 @@ use crate::config::{ConfigError, DatasetConfig};
 use crate::failure::{Component, Transient};
 use crate::store::UnitFault;
 
-pub use rows::{Needs, RowRange, Window};
+pub use columns::Needs;
+pub use rows::{RowRange, Window};
 
 /// The files of a dataset.
 #[derive(Debug, Clone)]

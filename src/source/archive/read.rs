@@ -1,5 +1,6 @@
 //! Bytes of a file for the Parquet decoder, each read on condition that the file is still the one that was listed.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,14 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
+use super::columns::Columns;
+use super::pages::Largest;
 use super::{Archive, ArchiveError, ArchiveFile};
+use crate::store::UnitFault;
+
+/// What the largest pages of the columns that are read may take when unpacked, all together: a thousand rows of 128 KB, which is what a
+/// writer puts into a page before it looks at its size.
+const PAGE_BYTES: u64 = 128 << 20;
 
 /// Reads one version of a file.
 #[derive(Debug)]
@@ -22,12 +30,77 @@ pub(super) struct Conditional {
     file: ArchiveFile,
     /// Why the last read failed: the decoder's own error has no room for it.
     failure: Arc<Mutex<Option<ArchiveError>>>,
+    /// The columns of row groups that are read, by the byte that each begins with.
+    chunks: HashMap<u64, Chunk>,
+    /// What the largest pages take, of each row group.
+    largest: Mutex<HashMap<usize, u64>>,
+}
+
+/// A column of a row group.
+#[derive(Debug)]
+struct Chunk {
+    group: usize,
+    column: String,
+    bytes: Range<u64>,
+    /// What the footer says that it takes when unpacked.
+    unpacked: u64,
 }
 
 impl Conditional {
     pub(super) fn new(archive: &Archive, file: &ArchiveFile) -> std::result::Result<Self, ArchiveError> {
         let location = archive.location(&file.key)?;
-        Ok(Self { archive: archive.clone(), location, file: file.clone(), failure: Arc::default() })
+        Ok(Self { archive: archive.clone(), location, file: file.clone(), failure: Arc::default(), chunks: HashMap::new(), largest: Mutex::default() })
+    }
+
+    /// Looks from now on at the pages of the columns that are read, before the decoder does.
+    pub(super) fn watch(&mut self, columns: &Columns, groups: &[usize]) {
+        for &group in groups {
+            for (_, column) in columns.read(group) {
+                let (start, length) = column.byte_range();
+                let chunk = Chunk {
+                    group,
+                    column: column.column_path().string(),
+                    bytes: start..start.saturating_add(length),
+                    unpacked: u64::try_from(column.uncompressed_size()).unwrap_or(0).max(length),
+                };
+                self.chunks.insert(start, chunk);
+            }
+        }
+    }
+
+    /// Refuses pages that would not fit beside models, and those that together are more than the footer says.
+    fn check_pages(&self, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let Some(chunk) = self.chunks.get(&range.start).filter(|chunk| chunk.bytes == *range) else {
+            // It would be unpacked unseen.
+            let message = format!("bytes {}..{} are no column that is read", range.start, range.end);
+            return Err(ParquetError::General(message));
+        };
+        let pages = Largest::of(bytes).map_err(|reason| ParquetError::General(format!("column `{}`: {reason}", chunk.column)))?;
+        if pages.sum() > chunk.unpacked.saturating_mul(2) {
+            let (column, sum, said) = (&chunk.column, pages.sum(), chunk.unpacked);
+            return Err(ParquetError::General(format!("column `{column}` has pages of {sum} bytes, and its footer says {said}")));
+        }
+        let mut largest = self.largest.lock().unwrap_or_else(PoisonError::into_inner);
+        let together = largest.entry(chunk.group).or_default();
+        *together += pages.bytes();
+        if *together <= PAGE_BYTES {
+            return Ok(());
+        }
+        let reason = format!(
+            "`{}` of dataset `{}`: a page of column `{}` has {} bytes when unpacked, and the largest pages of a row group may have \
+             {PAGE_BYTES} together; write the file anew with smaller pages",
+            self.file.key,
+            self.archive.name,
+            chunk.column,
+            pages.bytes(),
+        );
+        let fault = UnitFault { class: "unsupported_file", reason };
+        let message = fault.to_string();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.into());
+        Err(ParquetError::General(message))
     }
 
     /// Tells after an error whether reading was to blame for it, and how.
@@ -41,8 +114,11 @@ impl Conditional {
             let message = format!("bytes {}..{} of a file of {}", range.start, range.end, self.file.bytes);
             return Err(ParquetError::General(message));
         }
-        let result = match self.read_if_same(range).await {
-            Ok(bytes) => return Ok(bytes),
+        let result = match self.read_if_same(range.clone()).await {
+            Ok(bytes) => {
+                self.check_pages(&range, &bytes)?;
+                return Ok(bytes);
+            }
             Err(error) => self.archive.failed(&self.file.key, &error),
         };
         let message = result.to_string();

@@ -21,7 +21,7 @@ const ROWS: i64 = 1_000;
 const GROUP: usize = 300;
 
 fn needs() -> Needs {
-    Needs { id: "id".into(), version: None, text: BTreeSet::from(["text".to_owned()]) }
+    Needs { id: "id".into(), text: BTreeSet::from(["text".to_owned()]), ..Needs::default() }
 }
 
 fn columns(rows: i64) -> Vec<(&'static str, ArrayRef)> {
