@@ -82,6 +82,7 @@ impl Archive {
     /// # Errors
     /// Where it is not the file that was listed, not Parquet, lacks a column, or cannot be read for now.
     pub async fn shape(&self, file: &ArchiveFile, needs: &Needs) -> Result<Shape, ArchiveError> {
+        self.check_readable(file).await?;
         let mut reader = Conditional::new(self, file)?;
         let failure = reader.failure();
         let work = async {
@@ -105,6 +106,7 @@ impl Archive {
         in_flight: &InFlight,
         yields: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ArchiveError> {
+        self.check_readable(&range.file).await?;
         let mut reader = Conditional::new(self, &range.file)?;
         let failure = reader.failure();
         let work = async {

@@ -40,14 +40,15 @@ pub(super) fn is_hidden(name: &str) -> bool {
     name.starts_with('.') || name.starts_with('_') && !name.contains('=')
 }
 
-/// The files below `folder` that the pattern matches. `**` stands for any folders, none included.
+/// The files below the folder `within` of `root` that the pattern matches. `**` stands for any folders, none included. Keys begin
+/// below `root`.
 ///
 /// # Errors
 /// Where the pattern is none, or a folder cannot be listed.
-pub fn find(folder: &Path, pattern: &str) -> Result<Found, WalkError> {
+pub fn find(root: &Path, within: &Path, pattern: &str) -> Result<Found, WalkError> {
     let parts = pattern.split('/').filter(|part| !part.is_empty()).map(Pattern::new).collect::<Result<Vec<_>, _>>()?;
-    let mut walk = Walk { root: folder, found: Found::default() };
-    walk.descend(folder, &parts)?;
+    let mut walk = Walk { root, found: Found::default() };
+    walk.descend(&root.join(within), &parts)?;
     let mut found = walk.found;
     found.keys.sort();
     found.keys.dedup();
@@ -75,9 +76,12 @@ impl Walk<'_> {
             }
             return Ok(());
         }
-        for path in entries(folder)? {
+        let is_literal = !part.as_str().contains(['*', '?', '[']);
+        // A name that is said needs no list of the others.
+        let paths = if is_literal { vec![folder.join(part.as_str())] } else { entries(folder)? };
+        for path in paths {
             let name = name(&path);
-            if !part.matches(&name) {
+            if !part.matches(&name) || path.symlink_metadata().is_err() {
                 continue;
             }
             // Said in so many words, it is wanted.
@@ -139,12 +143,13 @@ mod tests {
             "t/_day=1/x=2/part-3.parquet",
             "t/_SUCCESS",
         ]);
-        let found = find(lake.path(), "t/**/*.parquet").unwrap();
+        let found = find(lake.path(), Path::new(""), "t/**/*.parquet").unwrap();
         assert_eq!(found.keys, ["t/_day=1/x=2/part-3.parquet", "t/part-0.parquet"]);
         assert_eq!(found.hidden, 3);
-        assert_eq!(find(lake.path(), "t/_delta_log/*.parquet").unwrap().keys, ["t/_delta_log/1.checkpoint.parquet"], "asked for");
-        assert_eq!(find(lake.path(), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
-        assert!(find(lake.path(), "t/[").is_err());
+        assert_eq!(find(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys, ["t/_delta_log/1.checkpoint.parquet"], "asked for");
+        assert_eq!(find(lake.path(), Path::new(""), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
+        assert_eq!(find(lake.path(), Path::new("t/_day=1"), "*/*").unwrap().keys, ["t/_day=1/x=2/part-3.parquet"]);
+        assert!(find(lake.path(), Path::new(""), "t/[").is_err());
     }
 
     #[test]
@@ -154,6 +159,6 @@ mod tests {
         fs::write(lake.path().join("in").join(odd), "").unwrap();
         symlink("nowhere", lake.path().join("in/gone.parquet")).unwrap();
         symlink(lake.path(), lake.path().join("in/round")).unwrap();
-        assert_eq!(find(lake.path(), "**/*.parquet").unwrap().keys, ["in/caf\u{fffd}.parquet", "in/gone.parquet", "in/l.parquet"]);
+        assert_eq!(find(lake.path(), Path::new(""), "**/*.parquet").unwrap().keys, ["in/caf\u{fffd}.parquet", "in/gone.parquet", "in/l.parquet"]);
     }
 }
