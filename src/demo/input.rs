@@ -27,7 +27,8 @@ pub struct Input {
 /// The records of a file: each line of `.jsonl` as it stands, broken or not, or each row of `.parquet` as a backfill reads it.
 pub struct Inputs {
     path: String,
-    id_field: String,
+    /// Fields that may hold the id, the first that does counts.
+    id_fields: Vec<String>,
     records: Records,
 }
 
@@ -70,7 +71,7 @@ impl Inputs {
             Some("parquet") => rows(path, needs).await.map_err(refuse)?,
             _ => return Err(refuse("is neither .jsonl nor .parquet".into())),
         };
-        Ok(Self { path: shown.to_string(), id_field: needs.id.clone(), records })
+        Ok(Self { path: shown.to_string(), id_fields: [needs.id.clone()].into_iter().chain(needs.deleted.clone()).collect(), records })
     }
 
     /// The next record.
@@ -90,7 +91,7 @@ impl Inputs {
                 }
             },
         };
-        Ok(payload.map(|payload| Input { key: key(&payload, &self.id_field), payload }))
+        Ok(payload.map(|payload| Input { key: key(&payload, &self.id_fields), payload }))
     }
 
     /// The number and the size of the first line of more than `most` bytes. Of rows nobody knows before they are read.
@@ -154,13 +155,13 @@ async fn rows(path: &Path, needs: &Needs) -> Result<Records, String> {
     Ok(Records::Rows { delivered, reader: Some(reader) })
 }
 
-fn key(payload: &[u8], id_field: &str) -> Option<String> {
+fn key(payload: &[u8], id_fields: &[String]) -> Option<String> {
     let fields: Map<String, Value> = serde_json::from_slice(payload).ok()?;
-    match look_up(&fields, id_field)? {
+    id_fields.iter().find_map(|field| match look_up(&fields, field)? {
         Value::String(id) => Some(id.clone()),
         Value::Number(id) => Some(id.to_string()),
         _ => None,
-    }
+    })
 }
 
 #[cfg(test)]
@@ -198,6 +199,16 @@ mod tests {
         assert_eq!(keys, [Some("x"), None, Some("7"), None]);
         assert_eq!(inputs[1].payload, b"{broken");
         assert_eq!(inputs[3].payload, b"\xff\xfe", "bytes that are no text are sent too: the pipeline must cope");
+    }
+
+    #[tokio::test]
+    async fn a_delete_goes_where_the_versions_of_its_document_go() {
+        let (_folder, path) = file("input.jsonl", b"{\"after\":{\"id\":2}}\n{\"after\":null,\"before\":{\"id\":2}}\n");
+        let needs = Needs { id: "after.id".into(), deleted: Some("before.id".into()), ..Needs::default() };
+        let mut inputs = Inputs::open(&path, &needs).await.unwrap();
+        for _ in 0..2 {
+            assert_eq!(inputs.next().await.unwrap().unwrap().key.as_deref(), Some("2"));
+        }
     }
 
     #[tokio::test]

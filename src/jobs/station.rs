@@ -64,5 +64,6 @@ pub fn needs(definition: &Definition) -> Needs {
         text,
         optional,
         metadata: document.metadata.iter().cloned().collect(),
+        deleted: document.delete.as_ref().and_then(|delete| delete.id.clone()),
     }
 }

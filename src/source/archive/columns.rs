@@ -26,6 +26,8 @@ pub struct Needs {
     pub optional: BTreeSet<String>,
     /// Columns that are kept beside the text. A file may lack them.
     pub metadata: BTreeSet<String>,
+    /// The column of the id of a row that is a delete, where it is another. A file may lack it.
+    pub deleted: Option<String>,
 }
 
 /// What is read of a file.
@@ -48,7 +50,7 @@ const DEPTH: usize = 127;
 
 impl Needs {
     fn named(&self) -> impl Iterator<Item = &str> {
-        let texts = self.text.iter().chain(&self.metadata).chain(&self.version);
+        let texts = self.text.iter().chain(&self.metadata).chain(&self.version).chain(&self.deleted);
         texts.map(String::as_str).chain([self.id.as_str()])
     }
 

@@ -1,5 +1,8 @@
 //! Good files, changed files, hostile files.
 
+mod lake;
+mod values;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -173,13 +176,13 @@ async fn survives(bytes: &[u8], what: &str) {
         Ok(shape) => shape.rows(),
         Err(error) => {
             let class = class(error);
-            assert!(["corrupt_file", "schema_mismatch"].contains(&class), "{what}: {class}");
+            assert!(["corrupt_file", "schema_mismatch", "unsupported_file"].contains(&class), "{what}: {class}");
             ROWS
         }
     };
     if let Err(error) = read(&archive, &range(file, 0, rows.clamp(1, 2 * ROWS))).await {
         let class = class(error);
-        assert!(["corrupt_file", "schema_mismatch"].contains(&class), "{what}: {class}");
+        assert!(["corrupt_file", "schema_mismatch", "unsupported_file"].contains(&class), "{what}: {class}");
     }
 }
 
