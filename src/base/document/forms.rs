@@ -43,14 +43,10 @@ pub fn microseconds(text: &str) -> Option<i64> {
     if let Ok(time) = text.parse::<jiff::Timestamp>() {
         return Some(time.as_microsecond());
     }
-    let (civil, offset) = match text.parse::<DateTime>() {
-        Ok(civil) => (civil, 0),
-        // An instant of the calendar's last hours.
-        Err(_) => {
-            let pieces = Pieces::parse(text).ok()?;
-            (pieces.date().to_datetime(pieces.time()?), pieces.to_numeric_offset()?.seconds())
-        }
-    };
+    // An instant of the calendar's last hours, or a time that is no instant.
+    let pieces = Pieces::parse(text).ok()?;
+    let civil = pieces.date().to_datetime(pieces.time().unwrap_or_default());
+    let offset = pieces.to_numeric_offset().map_or(0, |offset| offset.seconds());
     let micros = civil.duration_since(EPOCH).as_micros() - i128::from(offset) * 1_000_000;
     i64::try_from(micros).ok()
 }
