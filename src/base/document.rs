@@ -28,8 +28,8 @@ use crate::failure::{FailureClass, Poison};
 use crate::record::Record;
 use crate::template::{Prints, Template};
 use avro::Schemas;
-pub use delete::DeleteSpec;
 use delete::Delete;
+pub use delete::DeleteSpec;
 pub use forms::microseconds;
 
 /// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.

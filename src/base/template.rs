@@ -103,7 +103,8 @@ impl Template {
 
     /// Whether the template asks whether `path`, or an object that it lies in, is there: a document may lack it.
     pub fn is_optional(&self, path: &str) -> bool {
-        let holds = |guard: &String| path.strip_prefix(guard.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let holds =
+            |guard: &String| path.strip_prefix(guard.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         self.guarded.iter().any(holds)
     }
 

@@ -71,7 +71,11 @@ impl Inputs {
             Some("parquet") => rows(path, needs).await.map_err(refuse)?,
             _ => return Err(refuse("is neither .jsonl nor .parquet".into())),
         };
-        Ok(Self { path: shown.to_string(), id_fields: [needs.id.clone()].into_iter().chain(needs.deleted.clone()).collect(), records })
+        Ok(Self {
+            path: shown.to_string(),
+            id_fields: [needs.id.clone()].into_iter().chain(needs.deleted.clone()).collect(),
+            records,
+        })
     }
 
     /// The next record.

@@ -212,7 +212,7 @@ pub fn too_large(what: &str, size: usize) -> ConfigError {
 pub fn waits_for_nobody(health: &Health, pipeline: &str) -> Result<()> {
     let (halts, stops) = (health.halts(), health.stops());
     match halts.get(pipeline).or_else(|| stops.get(pipeline)) {
-        Some(reason) => bail!("pipeline `{pipeline}` is halted and commits nothing more: {reason}"),
+        Some(reason) => bail!("pipeline `{pipeline}` waits for an operator and commits nothing more: {reason}"),
         None => Ok(()),
     }
 }

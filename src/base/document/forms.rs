@@ -54,7 +54,8 @@ pub fn microseconds(text: &str) -> Option<i64> {
 /// A span of months, days and nanoseconds, which do not add up to each other.
 pub fn duration(months: i64, days: i64, nanoseconds: i128) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
-    let (seconds, rest) = (nanoseconds.unsigned_abs() / SECOND.unsigned_abs(), nanoseconds.unsigned_abs() % SECOND.unsigned_abs());
+    let (seconds, rest) =
+        (nanoseconds.unsigned_abs() / SECOND.unsigned_abs(), nanoseconds.unsigned_abs() % SECOND.unsigned_abs());
     format!("P{months}M{days}DT{sign}{seconds}{}S", fraction(rest))
 }
 

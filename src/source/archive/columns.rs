@@ -56,7 +56,8 @@ impl Needs {
 
     /// Whether the pipeline names that column, one that it lies in or one that lies in it.
     fn names(&self, path: &str) -> bool {
-        let within = |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        let within =
+            |inner: &str, outer: &str| inner.strip_prefix(outer).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
         self.named().any(|name| within(name, path) || within(path, name))
     }
 }
@@ -275,4 +276,3 @@ pub(super) fn check_time(schema: &Schema, name: &str) -> Result<(), String> {
         _ => Ok(()),
     }
 }
-

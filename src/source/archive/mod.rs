@@ -11,9 +11,11 @@
 //! | the disk or the service does not answer | transient: tried again |
 
 mod columns;
+mod footer;
 mod pages;
 mod read;
 mod rows;
+mod thrift;
 mod values;
 mod walk;
 

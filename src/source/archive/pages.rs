@@ -1,7 +1,9 @@
 //! How large the pages of a column are when unpacked, before anything is unpacked: a few bytes may stand for gigabytes.
 //!
-//! Each page has a header of its own, a struct in Thrift's compact protocol, of which three fields are read here. Headers and not the
-//! footer are asked, since the decoder allocates what they say.
+//! Each page has a header of its own, of which three fields are read here. Headers and not the footer are asked, since the decoder
+//! allocates what they say.
+
+use super::thrift::{Fault, Thrift};
 
 /// The largest pages of one column of a row group, in bytes when unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -13,8 +15,6 @@ pub(super) struct Largest {
 
 /// The page of a dictionary, among the types of pages.
 const DICTIONARY: i64 = 2;
-/// How deep structs of a header may be nested: the format has three levels.
-const DEPTH: usize = 8;
 
 impl Largest {
     /// Of the pages that `chunk` holds. One that is cut off is left to the decoder, which has no more of it.
@@ -25,7 +25,7 @@ impl Largest {
         let (mut largest, mut rest) = (Self::default(), chunk);
         while !rest.is_empty() {
             let mut header = Thrift { rest };
-            let page = match header.page() {
+            let page = match page(&mut header) {
                 Ok(page) => page,
                 Err(Fault::Ends) => break,
                 Err(Fault::Malformed) => return Err("a page's header cannot be read"),
@@ -59,105 +59,18 @@ struct Page {
     packed: i64,
 }
 
-#[derive(Debug)]
-enum Fault {
-    Ends,
-    Malformed,
-}
-
-/// What is left of a struct in the compact protocol.
-struct Thrift<'a> {
-    rest: &'a [u8],
-}
-
-impl Thrift<'_> {
-    fn page(&mut self) -> Result<Page, Fault> {
-        let (mut page, mut id) = (Page::default(), 0);
-        while let Some(kind) = self.field(&mut id)? {
-            match (id, kind) {
-                (1, 5) => page.kind = self.integer()?,
-                (2, 5) => page.unpacked = self.integer()?,
-                (3, 5) => page.packed = self.integer()?,
-                (1..=3, _) => return Err(Fault::Malformed),
-                _ => self.skip(kind, DEPTH)?,
-            }
-        }
-        Ok(page)
-    }
-
-    /// The type of the next field, whose number goes to `id`; none at the end of the struct.
-    fn field(&mut self, id: &mut i64) -> Result<Option<u8>, Fault> {
-        let first = self.byte()?;
-        if first == 0 {
-            return Ok(None);
-        }
-        *id = match first >> 4 {
-            0 => self.integer()?,
-            step => id.saturating_add(step.into()),
-        };
-        Ok(Some(first & 0xf))
-    }
-
-    fn skip(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
-        let below = depth.checked_sub(1).ok_or(Fault::Malformed)?;
-        match kind {
-            // A boolean is the type of its field.
-            1 | 2 => Ok(()),
-            3 => self.byte().map(drop),
-            4..=6 => self.varint().map(drop),
-            7 => self.bytes(8),
-            8 => {
-                let length = self.varint()?;
-                self.bytes(length)
-            }
-            9 | 10 => {
-                let first = self.byte()?;
-                let count = if first >> 4 == 0xf { self.varint()? } else { (first >> 4).into() };
-                for _ in 0..count {
-                    // In a list, a boolean takes a byte.
-                    self.skip(if matches!(first & 0xf, 1 | 2) { 3 } else { first & 0xf }, below)?;
-                }
-                Ok(())
-            }
-            12 => {
-                let mut id = 0;
-                while let Some(kind) = self.field(&mut id)? {
-                    self.skip(kind, below)?;
-                }
-                Ok(())
-            }
-            _ => Err(Fault::Malformed),
+fn page(header: &mut Thrift<'_>) -> Result<Page, Fault> {
+    let (mut page, mut id) = (Page::default(), 0);
+    while let Some(kind) = header.field(&mut id)? {
+        match (id, kind) {
+            (1, 5) => page.kind = header.integer()?,
+            (2, 5) => page.unpacked = header.integer()?,
+            (3, 5) => page.packed = header.integer()?,
+            (1..=3, _) => return Err(Fault::Malformed),
+            _ => header.skip(kind)?,
         }
     }
-
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let (first, rest) = self.rest.split_first().ok_or(Fault::Ends)?;
-        self.rest = rest;
-        Ok(*first)
-    }
-
-    fn bytes(&mut self, length: u64) -> Result<(), Fault> {
-        let length = usize::try_from(length).map_err(|_| Fault::Malformed)?;
-        self.rest = self.rest.get(length..).ok_or(Fault::Ends)?;
-        Ok(())
-    }
-
-    fn varint(&mut self) -> Result<u64, Fault> {
-        let mut bits = 0;
-        for shift in (0..64).step_by(7) {
-            let byte = self.byte()?;
-            bits |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(bits);
-            }
-        }
-        Err(Fault::Malformed)
-    }
-
-    fn integer(&mut self) -> Result<i64, Fault> {
-        let bits = self.varint()?;
-        Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed())
-    }
+    Ok(page)
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@ use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
 use super::columns::Columns;
+use super::footer::check_depth;
 use super::pages::Largest;
 use super::{Archive, ArchiveError, ArchiveFile};
 use crate::store::UnitFault;
@@ -46,10 +47,22 @@ struct Chunk {
     unpacked: u64,
 }
 
+/// Bytes of a file's end that are read at once: most footers lie in them.
+const PREFETCH: u64 = 64 << 10;
+/// The footer's length, and the mark of the format.
+const TAIL: u64 = 8;
+
 impl Conditional {
     pub(super) fn new(archive: &Archive, file: &ArchiveFile) -> std::result::Result<Self, ArchiveError> {
         let location = archive.location(&file.key)?;
-        Ok(Self { archive: archive.clone(), location, file: file.clone(), failure: Arc::default(), chunks: HashMap::new(), largest: Mutex::default() })
+        Ok(Self {
+            archive: archive.clone(),
+            location,
+            file: file.clone(),
+            failure: Arc::default(),
+            chunks: HashMap::new(),
+            largest: Mutex::default(),
+        })
     }
 
     /// Looks from now on at the pages of the columns that are read, before the decoder does.
@@ -108,6 +121,30 @@ impl Conditional {
         Failure(self.failure.clone())
     }
 
+    /// The bytes of the file's own description, which stands before its length and the mark at the end.
+    async fn footer(&self) -> Result<Bytes> {
+        let size = self.file.bytes;
+        if size < TAIL {
+            return Err(ParquetError::EOF(format!("a file of {size} bytes has no footer")));
+        }
+        let end = self.read(size.saturating_sub(PREFETCH)..size).await?;
+        let (before, tail) = end.split_at(end.len().saturating_sub(TAIL as usize));
+        let (length, mark) = tail.split_at(4);
+        match mark {
+            b"PAR1" => {}
+            b"PARE" => return Err(ParquetError::General("its footer is encrypted".into())),
+            _ => return Err(ParquetError::General("it does not end as a Parquet file does".into())),
+        }
+        let length = length.try_into().map_or(0, |length| u64::from(u32::from_le_bytes(length)));
+        let Some(start) = size.checked_sub(TAIL + length) else {
+            return Err(ParquetError::EOF(format!("a file of {size} bytes has no footer of {length}")));
+        };
+        match before.len().checked_sub(length as usize) {
+            Some(at) => Ok(end.slice(at..before.len())),
+            None => self.read(start..size - TAIL).await,
+        }
+    }
+
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
         // A hostile footer names ranges of its own making.
         if range.start > range.end || range.end > self.file.bytes {
@@ -148,11 +185,11 @@ impl AsyncFileReader for Conditional {
         async move { self.read(range).await }.boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
-            let bytes = self.file.bytes;
-            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(64 << 10));
-            reader.load_and_finish(self, bytes).await.map(Arc::new)
+            let footer = self.footer().await?;
+            check_depth(&footer).map_err(ParquetError::General)?;
+            ParquetMetaDataReader::decode_metadata(&footer).map(Arc::new)
         }
         .boxed()
     }

@@ -150,7 +150,9 @@ impl Archive {
                     Trouble::Schema(reason) => ("schema_mismatch", reason),
                     Trouble::Unsupported(reason) => ("unsupported_file", reason),
                     // What the format has and the decoder has not is no damage.
-                    Trouble::Decoder(error @ ParquetError::NYI(_)) => ("unsupported_file", format!("it is not read here: {error}")),
+                    Trouble::Decoder(error @ ParquetError::NYI(_)) => {
+                        ("unsupported_file", format!("it is not read here: {error}"))
+                    }
                     Trouble::Decoder(error) if error.to_string().contains("encrypt") => {
                         ("unsupported_file", "it is encrypted, and encrypted files are not read here".to_owned())
                     }
@@ -198,7 +200,9 @@ fn row_groups(metadata: &Arc<ParquetMetaData>) -> Result<Vec<i64>, ParquetError>
     }
     let sum = rows.iter().try_fold(0_i64, |sum, rows| sum.checked_add(*rows));
     match sum {
-        Some(sum) if sum > MOST_ROWS => Err(ParquetError::General(format!("a file of {sum} rows; at most {MOST_ROWS} are believed"))),
+        Some(sum) if sum > MOST_ROWS => {
+            Err(ParquetError::General(format!("a file of {sum} rows; at most {MOST_ROWS} are believed")))
+        }
         Some(sum) if sum == metadata.file_metadata().num_rows() => Ok(rows),
         _ => Err(ParquetError::General("the row groups do not add up to the file's rows".into())),
     }

@@ -146,7 +146,11 @@ mod tests {
         let found = find(lake.path(), Path::new(""), "t/**/*.parquet").unwrap();
         assert_eq!(found.keys, ["t/_day=1/x=2/part-3.parquet", "t/part-0.parquet"]);
         assert_eq!(found.hidden, 3);
-        assert_eq!(find(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys, ["t/_delta_log/1.checkpoint.parquet"], "asked for");
+        assert_eq!(
+            find(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys,
+            ["t/_delta_log/1.checkpoint.parquet"],
+            "asked for"
+        );
         assert_eq!(find(lake.path(), Path::new(""), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
         assert_eq!(find(lake.path(), Path::new("t/_day=1"), "*/*").unwrap().keys, ["t/_day=1/x=2/part-3.parquet"]);
         assert!(find(lake.path(), Path::new(""), "t/[").is_err());
@@ -159,6 +163,9 @@ mod tests {
         fs::write(lake.path().join("in").join(odd), "").unwrap();
         symlink("nowhere", lake.path().join("in/gone.parquet")).unwrap();
         symlink(lake.path(), lake.path().join("in/round")).unwrap();
-        assert_eq!(find(lake.path(), Path::new(""), "**/*.parquet").unwrap().keys, ["in/caf\u{fffd}.parquet", "in/gone.parquet", "in/l.parquet"]);
+        assert_eq!(
+            find(lake.path(), Path::new(""), "**/*.parquet").unwrap().keys,
+            ["in/caf\u{fffd}.parquet", "in/gone.parquet", "in/l.parquet"]
+        );
     }
 }

@@ -102,3 +102,20 @@ async fn a_page_that_would_not_fit_is_refused_before_it_is_unpacked() {
     assert_eq!(fault.class, "unsupported_file");
     assert!(fault.reason.contains("a page of column `text` has 1363") && fault.reason.contains("smaller pages"), "{fault}");
 }
+
+#[tokio::test]
+async fn columns_nested_without_end_do_not_end_the_process() {
+    let footer = footer::tests::nested(100_000);
+    let file = [&b"PAR1"[..], &footer, &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat();
+    let (_folder, archive) = archive(&[("x.parquet", &file)]);
+    let file = archive.list("").await.unwrap().remove(0);
+    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    assert!(fault.class == "corrupt_file" && fault.reason.contains("nested deeper than 256 levels"), "{fault}");
+}
+
+#[tokio::test]
+async fn an_encrypted_file_is_no_damage() {
+    let (_folder, archive) = archive(&[("x.parquet", b"PARE....\x04\0\0\0PARE")]);
+    let file = archive.list("").await.unwrap().remove(0);
+    assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "unsupported_file");
+}

@@ -47,7 +47,11 @@ fn micros(values: Vec<Option<i64>>, zone: Option<&str>) -> ArrayRef {
 #[tokio::test]
 async fn a_timestamp_is_one_instant_whatever_zone_its_column_names() {
     for zone in ["UTC", "Asia/Seoul", "+09:00", "Etc/Nowhere"] {
-        assert_eq!(column(micros(vec![Some(1_767_259_800_000_000)], Some(zone))).await, [json!("2026-01-01T09:30:00Z")], "{zone}");
+        assert_eq!(
+            column(micros(vec![Some(1_767_259_800_000_000)], Some(zone))).await,
+            [json!("2026-01-01T09:30:00Z")],
+            "{zone}"
+        );
     }
     assert_eq!(column(micros(vec![Some(1_767_259_800_000_000), None], None)).await, [json!("2026-01-01T09:30:00"), Value::Null]);
     let millis: ArrayRef = Arc::new(TimestampMillisecondArray::from(vec![1_767_259_800_001]));
@@ -106,11 +110,10 @@ async fn a_decimal_is_a_number_as_far_as_numbers_are_exact() {
 
 #[tokio::test]
 async fn every_plain_type_has_a_form() {
-    assert_eq!(column(Arc::new(Float32Array::from(vec![0.1, f32::NAN, f32::NEG_INFINITY]))).await, [
-        json!(0.1),
-        json!("NaN"),
-        json!("-Infinity")
-    ]);
+    assert_eq!(
+        column(Arc::new(Float32Array::from(vec![0.1, f32::NAN, f32::NEG_INFINITY]))).await,
+        [json!(0.1), json!("NaN"), json!("-Infinity")]
+    );
     assert_eq!(column(Arc::new(UInt64Array::from(vec![u64::MAX]))).await, [json!(u64::MAX)]);
     assert_eq!(column(Arc::new(BooleanArray::from(vec![Some(true), None]))).await, [json!(true), Value::Null]);
     assert_eq!(column(Arc::new(NullArray::new(2))).await, [Value::Null, Value::Null]);
@@ -168,9 +171,10 @@ async fn bytes_that_nobody_names_hide_nothing_beside_them() {
     let hashes = FixedSizeBinaryArray::try_from_iter([[7_u8; 3]].iter()).unwrap();
     let file = bytes(vec![ids(1), texts(1), ("v", Arc::new(inner)), ("raw", raw()), ("hash", Arc::new(hashes))]);
     assert_eq!(objects(&file, &[]).await.unwrap(), [json!({"id": "d0", "text": "t", "v": {"key": "k1", "none": null}})]);
-    assert_eq!(objects(&file, &["v.raw", "hash"]).await.unwrap(), [
-        json!({"id": "d0", "text": "t", "v": {"key": "k1", "raw": "AA==", "none": null}, "hash": "BwcH"})
-    ]);
+    assert_eq!(
+        objects(&file, &["v.raw", "hash"]).await.unwrap(),
+        [json!({"id": "d0", "text": "t", "v": {"key": "k1", "raw": "AA==", "none": null}, "hash": "BwcH"})]
+    );
 }
 
 #[tokio::test]
