@@ -124,7 +124,7 @@ async fn no_input() {
 async fn stopped() {
     let folder = open_folder();
     std::fs::write(folder.path().join("notes.yaml"), PIPELINE).unwrap();
-    std::fs::write(folder.path().join("notes.jsonl"), "{broken\n".repeat(400)).unwrap();
+    std::fs::write(folder.path().join("notes.jsonl"), "{broken\n".repeat(20_000)).unwrap();
     for _ in 0..2 {
         let output = run(arguments(folder.path(), &[])).await;
         let stderr = String::from_utf8_lossy(&output.stderr);
