@@ -5,7 +5,8 @@
 //! | payload | key | decoded as |
 //! |---|---|---|
 //! | good | any | a document; the id comes from the payload (for text: from the key) |
-//! | null | UTF-8 | a tombstone for the document that the key names |
+//! | an object of which `delete.when` is true | any | a tombstone for the document that `delete.id` names |
+//! | null | UTF-8; JSON: a string, or an object with the id | a tombstone for the document that the key names |
 //! | null, of an Avro source | Avro: the id, or a record with its field | a tombstone for that document |
 //! | null | absent, empty | `missing_key` |
 //! | anything else | any | the class of its fault |
@@ -13,12 +14,13 @@
 //! Where a JSON object repeats a key, the last one counts, as it does for JavaScript, Python and Postgres.
 
 pub mod avro;
+mod delete;
+pub mod forms;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use anyhow::{Context, bail};
-use jiff::Timestamp;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -26,6 +28,9 @@ use crate::failure::{FailureClass, Poison};
 use crate::record::Record;
 use crate::template::{Prints, Template};
 use avro::Schemas;
+use delete::Delete;
+pub use delete::DeleteSpec;
+pub use forms::microseconds;
 
 /// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.
 pub const MAX_ID_BYTES: usize = 1024;
@@ -75,6 +80,8 @@ pub struct DocumentSpec {
     pub text: Option<String>,
     /// Fields to keep beside the text. A document may lack them.
     pub metadata: Vec<String>,
+    /// Which objects delete a document; none unless told. Not for text.
+    pub delete: Option<DeleteSpec>,
     /// The largest payload and the largest text, in bytes; 1 MiB unless told.
     pub max_bytes: Option<usize>,
 }
@@ -121,6 +128,7 @@ struct Fields {
     version: Option<String>,
     text: Template,
     metadata: Vec<String>,
+    delete: Option<Delete>,
 }
 
 impl Decoder {
@@ -131,8 +139,10 @@ impl Decoder {
             bail!("max_bytes is 0, which refuses every document: leave it out for 1 MiB");
         }
         let fields = || -> anyhow::Result<Box<Fields>> {
+            let id = spec.id.clone().unwrap_or_else(|| "id".into());
             Ok(Box::new(Fields {
-                id: spec.id.clone().unwrap_or_else(|| "id".into()),
+                delete: spec.delete.as_ref().map(|delete| Delete::new(delete, &id)).transpose()?,
+                id,
                 version: spec.version.clone(),
                 text: Template::new(spec.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, max_bytes)
                     .context("the template `text`")?,
@@ -143,8 +153,9 @@ impl Decoder {
             Format::Json => Shape::Json(fields()?),
             Format::Avro => Shape::Avro(fields()?),
             Format::Text => {
-                if spec.id.is_some() || spec.version.is_some() || spec.text.is_some() || !spec.metadata.is_empty() {
-                    bail!("a source of format `text` has no fields: leave out `id`, `version`, `text` and `metadata`");
+                let names = spec.id.is_some() || spec.version.is_some() || spec.text.is_some() || spec.delete.is_some();
+                if names || !spec.metadata.is_empty() {
+                    bail!("a source of format `text` has no fields: leave out `id`, `version`, `text`, `metadata` and `delete`");
                 }
                 Shape::Text
             }
@@ -166,15 +177,21 @@ impl Decoder {
             let reason = format!("the payload has {} bytes, the limit is {}: raise `max_bytes`", payload.len(), self.max_bytes);
             return poison(FailureClass::TooLarge, reason);
         }
-        let document = match &self.shape {
-            Shape::Json(named) => named.document(object(parse(utf8(payload)?)?, "a JSON object")?, record)?,
-            Shape::Avro(named) => named.document(object(schemas.read("the payload", payload)?, "a record")?, record)?,
+        let (named, fields) = match &self.shape {
+            Shape::Json(named) => (named, object(parse(utf8(payload)?)?, "a JSON object")?),
+            Shape::Avro(named) => (named, object(schemas.read("the payload", payload)?, "a record")?),
             Shape::Text => {
-                let text = utf8(payload)?;
+                let text = utf8(payload)?.into();
                 let id = key_of(record)?;
-                Document { id, version: arrival(record), text: text.into(), metadata: Map::new(), fields: Map::new() }
+                let document = Document { id, version: arrival(record), text, metadata: Map::new(), fields: Map::new() };
+                check_text(&document)?;
+                return Ok(Decoded::Document(document));
             }
         };
+        if let Some((id, version)) = named.deleted(&fields, record)? {
+            return Ok(Decoded::Tombstone { id, version: Some(version) });
+        }
+        let document = named.document(fields, record)?;
         check_text(&document)?;
         Ok(Decoded::Document(document))
     }
@@ -182,8 +199,8 @@ impl Decoder {
     fn tombstone(&self, record: &Record, schemas: &Schemas) -> Result<Decoded, Poison> {
         let (id, versions_by_field) = match &self.shape {
             Shape::Text => (key_of(record)?, false),
-            Shape::Json(fields) => (key_of(record)?, fields.version.is_some()),
-            Shape::Avro(fields) => (fields.key_of(record, schemas)?, fields.version.is_some()),
+            Shape::Json(fields) => (fields.key_of(record, None)?, fields.version.is_some()),
+            Shape::Avro(fields) => (fields.key_of(record, Some(schemas))?, fields.version.is_some()),
         };
         Ok(Decoded::Tombstone { id, version: (!versions_by_field).then(|| arrival(record)) })
     }
@@ -199,17 +216,6 @@ impl Fields {
         let text = self.text.render(&minijinja::Value::from(minijinja::value::Serde(&fields)))?;
         let metadata = self.metadata.iter().filter_map(|path| Some((path.clone(), look_up(&fields, path)?.clone()))).collect();
         Ok(Document { id, version, text: text.into(), metadata, fields })
-    }
-
-    /// A key that begins with the byte 0 is framed Avro: no id in UTF-8 may hold that byte.
-    fn key_of(&self, record: &Record, schemas: &Schemas) -> Result<Arc<str>, Poison> {
-        match record.key.as_deref().filter(|key| avro::schema_id(key).is_some()) {
-            None => key_of(record),
-            Some(key) => match schemas.read("the record's key", key)? {
-                Value::Object(fields) => id_of(&self.id, &fields),
-                value => id_in(&value, "the record's key", FailureClass::MissingKey),
-            },
-        }
     }
 }
 
@@ -229,6 +235,10 @@ fn poison<T>(class: FailureClass, reason: impl Into<String>) -> Result<T, Poison
 }
 
 fn utf8(payload: &[u8]) -> Result<&str, Poison> {
+    // Every other byte of plain text in UTF-16 is 0, which is UTF-8, too.
+    if [&b"\xff\xfe"[..], b"\xfe\xff", b"{\0", b"\0{"].iter().any(|start| payload.starts_with(start)) {
+        return poison(FailureClass::InvalidUtf8, "the payload is UTF-16: send it as UTF-8");
+    }
     std::str::from_utf8(payload)
         .or_else(|e| poison(FailureClass::InvalidUtf8, format!("the payload is not UTF-8 at byte {}", e.valid_up_to())))
 }
@@ -241,7 +251,8 @@ fn object(value: Value, wanted: &str) -> Result<Map<String, Value>, Poison> {
 }
 
 fn parse(payload: &str) -> Result<Value, Poison> {
-    match serde_json::from_str::<Value>(payload) {
+    // RFC 8259 lets a reader pass over a byte-order mark.
+    match serde_json::from_str::<Value>(payload.strip_prefix('\u{feff}').unwrap_or(payload)) {
         Ok(value) => Ok(value),
         // The parser gives this fault no kind of its own; a test holds its wording in place.
         Err(error) if error.to_string().starts_with("recursion limit exceeded") => {
@@ -332,15 +343,6 @@ fn version_of(path: &str, fields: &Map<String, Value>) -> Result<i64, Poison> {
         return poison(FailureClass::WrongType, reason);
     };
     Ok(version)
-}
-
-/// Microseconds since the Unix epoch. A date, or a time without an offset, is taken as UTC.
-pub fn microseconds(text: &str) -> Option<i64> {
-    if let Ok(time) = text.parse::<Timestamp>() {
-        return Some(time.as_microsecond());
-    }
-    let civil: jiff::civil::DateTime = text.parse().ok()?;
-    Some(civil.to_zoned(jiff::tz::TimeZone::UTC).ok()?.timestamp().as_microsecond())
 }
 
 /// The version of a record that carries none: its timestamp, or its offset where the source knows no time.

@@ -5,6 +5,7 @@
 
 mod filters;
 mod formula;
+mod guards;
 mod names;
 mod selection;
 mod slices;
@@ -38,6 +39,7 @@ pub enum Prints {
 pub struct Template {
     environment: Environment<'static>,
     variables: Vec<String>,
+    guarded: Vec<String>,
     limit: usize,
 }
 
@@ -91,12 +93,19 @@ impl Template {
         };
         let variables = in_order(names, source);
         TemplateError::refuse(names::unknown(&environment, source, false, &variables))?;
-        Ok(Self { environment, variables, limit })
+        Ok(Self { environment, variables, guarded: guards::guarded(source), limit })
     }
 
     /// The names that the template reads, dotted paths in full, in order of appearance.
     pub fn variables(&self) -> &[String] {
         &self.variables
+    }
+
+    /// Whether the template asks whether `path`, or an object that it lies in, is there: a document may lack it.
+    pub fn is_optional(&self, path: &str) -> bool {
+        let holds =
+            |guard: &String| path.strip_prefix(guard.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'));
+        self.guarded.iter().any(holds)
     }
 
     /// Renders with `context`.

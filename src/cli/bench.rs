@@ -33,10 +33,12 @@ use uuid::Uuid;
 use super::tuned_engine;
 use crate::config::Config;
 use crate::demo::environment::with_models;
-use crate::demo::{PARTITIONS, Session, input};
+use crate::demo::input::Inputs;
+use crate::demo::{PARTITIONS, Session};
 use crate::document::avro::Schemas;
 use crate::document::{Decoded, Decoder, Document};
 use crate::failure::Transient;
+use crate::jobs::needs;
 use crate::metrics::{METRICS, peak_resident_bytes};
 use crate::outcome::Outcome;
 use crate::pipeline::AHEAD;
@@ -155,12 +157,12 @@ async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Pa
 async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Rate, f64)> {
     let engine = tuned_engine(config.clone(), std::slice::from_ref(definition)).await?;
     let graph = Arc::new(Graph::build(definition, &engine).await?);
-    let mut batches = Batches::open(definition, path)?;
+    let mut batches = Batches::open(definition, path).await?;
     let before = engine.stats();
     let started = Instant::now();
     let mut running: JoinSet<Result<Vec<Vec<Outcome>>, Transient>> = JoinSet::new();
     let mut documents = 0;
-    while let Some(batch) = batches.next()? {
+    while let Some(batch) = batches.next().await? {
         documents += batch.len() as u64;
         while running.len() >= AHEAD * PARTITIONS as usize {
             running.join_next().await.transpose()?.transpose()?;
@@ -210,23 +212,22 @@ impl Rate {
 
 /// The good documents of a file in the batches that the pipeline would make of them.
 struct Batches<'a> {
-    records: Box<dyn Iterator<Item = Result<input::Input>> + Send>,
+    records: Inputs,
     decoder: Decoder,
     definition: &'a Definition,
     offset: i64,
 }
 
 impl<'a> Batches<'a> {
-    fn open(definition: &'a Definition, path: &Path) -> Result<Self> {
+    async fn open(definition: &'a Definition, path: &Path) -> Result<Self> {
         let spec = &definition.source.document;
-        let records = input::read(path, spec.id.as_deref().unwrap_or("id"))?;
+        let records = Inputs::open(path, &needs(definition)).await?;
         Ok(Self { records, decoder: Decoder::new(&spec.in_json())?, definition, offset: 0 })
     }
 
-    fn next(&mut self) -> Result<Option<Vec<Document>>> {
+    async fn next(&mut self) -> Result<Option<Vec<Document>>> {
         let (mut documents, mut records, mut bytes) = (Vec::new(), 0, 0);
-        for input in self.records.by_ref() {
-            let input = input?;
+        while let Some(input) = self.records.next().await? {
             records += 1;
             bytes += input.payload.len();
             let partition = Partition { topic: self.definition.source.topic.as_str().into(), number: 0 };

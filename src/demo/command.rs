@@ -16,12 +16,14 @@ use uuid::Uuid;
 
 use super::cluster::password_file;
 use super::environment::{companions, samples, tell, with_database, with_dataset, with_models};
-use super::input;
+use super::input::Inputs;
 use super::report::{Report, Searched};
-use super::stream::{Broker, Feeder};
+use super::stream::{Broker, Feeder, LARGEST, too_large, waits_for_nobody};
 use crate::app::{App, told_to_stop};
 use crate::cli::terminal::say;
-use crate::config::{Config, ConfigError};
+use crate::config::Config;
+use crate::health::Health;
+use crate::jobs::needs;
 use crate::pipeline::definition::Definition;
 use crate::search::{Mode, Question, Searcher};
 use crate::server::{self, Gate};
@@ -95,10 +97,8 @@ impl Session {
     /// # Errors
     /// Where the pipeline or the input is at fault, or a part cannot be started.
     pub async fn start(mut config: Config, mut definition: Definition, input: &std::path::Path) -> Result<Self> {
-        if !input.exists() {
-            let message = format!("there is no input {}; name a file with --input", input.display());
-            return Err(ConfigError(message).into());
-        }
+        // Before anything is started: what is wrong with it is said at once, and alone.
+        let inputs = opened(&definition, input).await?;
         let parquet_dir = with_dataset(&mut config, &definition)?;
         with_models(&mut config).await?;
         let postgres = with_database(&mut config).await?;
@@ -131,23 +131,34 @@ impl Session {
         tell("loading the model");
         let definitions = std::iter::once(&definition).chain(&companions).cloned().collect();
         let app = App::build(config, definitions).await?;
-        let (store, engine) = (app.store().clone(), app.engine().clone());
+        let (store, engine, health) = (app.store().clone(), app.engine().clone(), app.health().clone());
         let (stop, stopped) = watch::channel(false);
         let mut app = tokio::spawn(app.run(listener, gate, stopped));
         let fed = async {
-            let fed = feed(&store, &broker, &definition, input).await?;
+            let ledger = (&store, &health);
+            let fed = feed(ledger, &broker, &definition, inputs).await?;
             for companion in &companions {
-                let (sent, _) = feed(&store, &broker, companion, &samples(companion)).await?;
+                let inputs = opened(companion, &samples(companion)).await?;
+                let (sent, _) = feed(ledger, &broker, companion, inputs).await?;
                 tell(&format!("{sent} records of {} are in, too", companion.name));
             }
             anyhow::Ok(fed)
         };
-        let (sent, elapsed) = tokio::select! {
-            fed = fed => fed?,
+        let fed = tokio::select! {
+            fed = fed => fed,
             ended = &mut app => match ended? {
                 Ok(()) => bail!("the service stopped before the input was done"),
                 Err(error) => return Err(error),
             },
+        };
+        let (sent, elapsed) = match fed {
+            Ok(fed) => fed,
+            Err(error) => {
+                // The service first, so that it does not tell of the ends of what it runs on.
+                stop.send_replace(true);
+                let _ = app.await;
+                return Err(error);
+            }
         };
         let statistics = store.statistics(&definition.name, &definition.source.topic).await?;
         let searcher = Searcher::new(store.clone(), engine, [&definition]);
@@ -176,23 +187,37 @@ fn without_password(url: &str) -> String {
     url.into()
 }
 
-async fn feed(store: &Store, broker: &Broker, definition: &Definition, input: &std::path::Path) -> Result<(u64, Duration)> {
+/// The input, as far as it can be one: all of its lines are looked at, and the columns of its rows.
+async fn opened(definition: &Definition, path: &std::path::Path) -> Result<Inputs> {
+    let mut inputs = Inputs::open(path, &needs(definition)).await?;
+    match inputs.too_long(LARGEST)? {
+        Some((number, size)) => Err(too_large(&format!("line {number}"), size).into()),
+        None => Ok(inputs),
+    }
+}
+
+async fn feed(
+    (store, health): (&Store, &Health),
+    broker: &Broker,
+    definition: &Definition,
+    mut inputs: Inputs,
+) -> Result<(u64, Duration)> {
     let topic = &definition.source.topic;
     let waited = Instant::now();
     while !store.is_seeded(&definition.name, topic).await? {
+        waits_for_nobody(health, &definition.name)?;
         if waited.elapsed() > ASSIGNMENT {
             bail!("the consumer got no partition within {ASSIGNMENT:?}");
         }
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
-    let id_field = definition.source.document.id.clone().unwrap_or_else(|| "id".to_owned());
-    let mut feeder = Feeder::new(store.clone(), broker, &definition.name, topic)?;
+    let mut feeder = Feeder::new((store.clone(), health.clone()), broker, &definition.name, topic)?;
     let progress = progress();
     let started = Instant::now();
     let mut sent = 0;
     let mut reported = Instant::now();
-    for record in input::read(input, &id_field)? {
-        feeder.send(record?).await?;
+    while let Some(record) = inputs.next().await? {
+        feeder.send(record).await?;
         sent += 1;
         if reported.elapsed() > Duration::from_millis(200) {
             reported = Instant::now();

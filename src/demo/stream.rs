@@ -2,12 +2,14 @@
 //!
 //! librdkafka's mock broker keeps about 5 MiB of a partition and drops what is older without a word. So the producer waits
 //! until the ledger has committed what it sent before: at no time does a partition hold more than [`WINDOW`] that is still needed.
+//! What is sent at once and needs, with what was sent before it, more than the broker keeps is out of reach itself. So no record is
+//! larger than [`LARGEST`].
 
 use std::collections::{BTreeMap, VecDeque};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use futures::FutureExt;
 use rdkafka::ClientConfig;
 use rdkafka::mocking::MockCluster;
@@ -16,6 +18,8 @@ use rdkafka::producer::{DefaultProducerContext, FutureProducer, FutureRecord};
 use tokio::time::sleep;
 
 use super::input::Input;
+use crate::config::ConfigError;
+use crate::health::Health;
 use crate::store::Store;
 
 /// Partitions of a topic.
@@ -24,6 +28,8 @@ pub const PARTITIONS: i32 = 4;
 const WINDOW: usize = 2 << 20;
 /// Records of a partition that are sent and not yet committed: the mock broker also counts, to 100,000.
 const WINDOW_RECORDS: usize = 50_000;
+/// The most bytes of a record and its key: two of them fit into what the broker keeps of a partition.
+pub const LARGEST: usize = 2_500_000;
 /// How often the ledger is asked while the window is full.
 const LOOK: Duration = Duration::from_millis(50);
 
@@ -61,6 +67,7 @@ impl Broker {
 /// Sends records to a topic of the [`Broker`], no faster than a pipeline commits them.
 pub struct Feeder {
     store: Store,
+    health: Health,
     pipeline: String,
     topic: String,
     producer: FutureProducer,
@@ -82,7 +89,7 @@ impl Feeder {
     ///
     /// # Errors
     /// Where librdkafka refuses.
-    pub fn new(store: Store, broker: &Broker, pipeline: &str, topic: &str) -> Result<Self> {
+    pub fn new((store, health): (Store, Health), broker: &Broker, pipeline: &str, topic: &str) -> Result<Self> {
         let producer = ClientConfig::new()
             .set("bootstrap.servers", broker.address())
             .set("message.max.bytes", "100000000")
@@ -91,16 +98,20 @@ impl Feeder {
             .create()
             .context("cannot start the producer")?;
         let (pipeline, topic) = (pipeline.to_owned(), topic.to_owned());
-        Ok(Self { store, pipeline, topic, producer, sent: BTreeMap::new(), under_way: VecDeque::new(), turn: 0 })
+        Ok(Self { store, health, pipeline, topic, producer, sent: BTreeMap::new(), under_way: VecDeque::new(), turn: 0 })
     }
 
     /// Sends one record, as soon as there is room for it.
     ///
     /// # Errors
-    /// Where the broker or the ledger refuses.
+    /// Where the record is too large, the broker or the ledger refuses, or the pipeline waits for an operator.
     pub async fn send(&mut self, input: Input) -> Result<()> {
         let number = self.partition(input.key.as_deref());
         let size = input.payload.len() + input.key.as_ref().map_or(0, String::len);
+        if size > LARGEST {
+            let sent: i64 = self.sent.values().map(|sent| sent.next_offset).sum();
+            return Err(too_large(&format!("record {}", sent + 1), size).into());
+        }
         loop {
             let sent = self.sent.entry(number).or_default();
             let fits = sent.bytes + size <= WINDOW && sent.open.len() < WINDOW_RECORDS;
@@ -128,7 +139,7 @@ impl Feeder {
     /// Waits until the ledger has committed everything that was sent; `told` hears how many records that is so far.
     ///
     /// # Errors
-    /// Where the ledger does not answer.
+    /// Where the ledger does not answer, or the pipeline waits for an operator.
     pub async fn drained(&mut self, mut told: impl FnMut(u64)) -> Result<()> {
         loop {
             told(self.committed().await?);
@@ -142,7 +153,7 @@ impl Feeder {
     /// How many of the records sent are committed.
     ///
     /// # Errors
-    /// Where the ledger does not answer.
+    /// Where the ledger does not answer, or the pipeline waits for an operator.
     pub async fn committed(&mut self) -> Result<u64> {
         self.look().await?;
         Ok(self.sent.values().map(|sent| sent.next_offset as u64 - sent.open.len() as u64).sum())
@@ -167,6 +178,7 @@ impl Feeder {
     }
 
     async fn look(&mut self) -> Result<()> {
+        waits_for_nobody(&self.health, &self.pipeline)?;
         while let Some(delivery) = self.under_way.front_mut().and_then(FutureExt::now_or_never) {
             self.under_way.pop_front();
             delivery?.map_err(|(error, _)| error).context(REFUSED)?;
@@ -182,5 +194,25 @@ impl Feeder {
             }
         }
         Ok(())
+    }
+}
+
+/// What is said of a record that the broker would lose.
+pub fn too_large(what: &str, size: usize) -> ConfigError {
+    ConfigError(format!(
+        "{what} of the input has {size} bytes, and the in-process broker of `demo` takes {LARGEST} at most; leave it out, or run the \
+         pipeline against a Kafka broker or by `tidemill backfill`"
+    ))
+}
+
+/// A pipeline that waits for an operator commits nothing more, however long somebody waits for it.
+///
+/// # Errors
+/// Where it does.
+pub fn waits_for_nobody(health: &Health, pipeline: &str) -> Result<()> {
+    let (halts, stops) = (health.halts(), health.stops());
+    match halts.get(pipeline).or_else(|| stops.get(pipeline)) {
+        Some(reason) => bail!("pipeline `{pipeline}` waits for an operator and commits nothing more: {reason}"),
+        None => Ok(()),
     }
 }

@@ -2,9 +2,8 @@
 
 use std::path::{Component, Path, PathBuf};
 
-use glob::Pattern;
-
 use crate::config::ConfigError;
+use crate::source::{WalkError, find};
 
 /// Files below a folder, which is opened as a dataset: no link and no `..` leads out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,18 +33,27 @@ impl Input {
         let folder = common(&bases).ok_or_else(|| ConfigError("--input names no file; write a path or a pattern".into()))?;
         let mut keys = Vec::new();
         for (Cut { base, rest }, pattern) in cuts.iter().zip(patterns) {
-            let whole = format!("{}/{rest}", Pattern::escape(&base.to_string_lossy()));
-            let found = glob::glob(&whole).map_err(|e| ConfigError(format!("--input {pattern:?} is no pattern: {e}")))?;
-            let before = keys.len();
-            for path in found {
-                let path = path.map_err(|e| ConfigError(format!("--input {pattern:?}: {e}")))?;
-                keys.extend(key(&path, &folder)?);
+            let fault = |error: WalkError| ConfigError(format!("--input {pattern:?}: {error}"));
+            let below = base.strip_prefix(&folder).unwrap_or(Path::new(""));
+            let found = find(&folder, below, rest).map_err(fault)?;
+            let hidden = match found.hidden {
+                0 => String::new(),
+                count => format!("{count} whose names begin with `.` or `_` are no data to any engine and were left out; "),
+            };
+            if !hidden.is_empty() {
+                tracing::info!(pattern, "{hidden}name them in the pattern to read them");
             }
-            if keys.len() == before {
+            if found.keys.is_empty() {
                 return Err(ConfigError(format!(
-                    "no file matches --input {pattern:?}; the shell may have to leave it in quotes"
+                    "no file matches --input {pattern:?}; {hidden}the shell may have to leave it in quotes"
                 )));
             }
+            if let Some(other) = found.keys.iter().find(|key| !key.ends_with(".parquet")) {
+                let shown = folder.join(other);
+                let message = format!("{} is no .parquet file; write a pattern that leaves it out", shown.display());
+                return Err(ConfigError(message));
+            }
+            keys.extend(found.keys);
         }
         keys.sort();
         keys.dedup();
@@ -81,20 +89,6 @@ fn common(folders: &[&Path]) -> Option<PathBuf> {
         folder = folder.parent()?.to_path_buf();
     }
     Some(folder)
-}
-
-/// The key of a file; none where the path is a folder that a wildcard happens to match.
-fn key(path: &Path, folder: &Path) -> Result<Option<String>, ConfigError> {
-    if path.is_dir() {
-        return Ok(None);
-    }
-    let shown = path.display();
-    let key = path.strip_prefix(folder).ok().and_then(Path::to_str);
-    let key = key.ok_or_else(|| ConfigError(format!("the name of {shown} is not UTF-8; rename the file")))?;
-    if !key.ends_with(".parquet") {
-        return Err(ConfigError(format!("{shown} is no .parquet file; write a pattern that leaves it out")));
-    }
-    Ok(Some(key.to_owned()))
 }
 
 #[cfg(test)]
@@ -135,6 +129,21 @@ mod tests {
         let after = find(&files, &["*/*.parquet"]).unwrap();
         assert_eq!((&before.folder, &before.patterns), (&after.folder, &after.patterns));
         assert_eq!((before.keys, after.keys), (vec!["a/1.parquet".into()], vec!["a/1.parquet".into(), "b/2.parquet".into()]));
+    }
+
+    #[test]
+    fn names_that_no_engine_takes_for_data_are_left_out_and_no_others() {
+        use std::os::unix::ffi::OsStringExt;
+
+        let files = folder(&["t/1.parquet", "t/_delta_log/2.parquet", "t/.3.parquet", "u/_temporary/4.parquet"]);
+        let odd = std::ffi::OsString::from_vec(b"caf\xe9.parquet".to_vec());
+        std::fs::write(files.path().join("t").join(odd), "").unwrap();
+        std::os::unix::fs::symlink("nowhere", files.path().join("t/gone.parquet")).unwrap();
+        let keys = find(&files, &["t/**/*.parquet"]).unwrap().keys;
+        assert_eq!(keys, ["1.parquet", "caf\u{fffd}.parquet", "gone.parquet"], "what cannot be read fails for itself");
+        let error = find(&files, &["u/**/*.parquet"]).unwrap_err();
+        assert!(error.contains("1 whose names begin with `.` or `_` are no data"), "{error}");
+        assert_eq!(find(&files, &["u/_temporary/*.parquet"]).unwrap().keys, ["4.parquet"]);
     }
 
     #[test]

@@ -31,7 +31,7 @@ use super::station::Station;
 use super::work::{Left, Workshop};
 use crate::pipeline::Backoff;
 use crate::sink::Dataset;
-use crate::source::{Archive, ArchiveFile};
+use crate::source::{Archive, ArchiveError, ArchiveFile};
 use crate::store::{CommitError, JobProgress, JobState, LOCAL, LocalLease, NewJob, NewUnit, UnitEnd, UnitRow};
 
 /// A backfill that this process plans and works off by itself.
@@ -168,7 +168,12 @@ impl Local {
         let archive = Archive::open(INPUT, config)?;
         let mut files = Vec::with_capacity(input.keys.len());
         for key in &input.keys {
-            files.push(archive.file(key).await?);
+            files.push(match archive.file(key).await {
+                Ok(file) => file,
+                // It is a unit that will fail, so that the job tells of it and goes on with the others.
+                Err(ArchiveError::Fault(_)) => ArchiveFile::unreadable(key.clone()),
+                Err(error) => return Err(error.into()),
+            });
         }
         let known = store.local_units(&self.job.id).await?;
         let planned: HashSet<(String, String)> = known.iter().filter_map(version).collect();

@@ -53,6 +53,17 @@ pub fn needs(definition: &Definition) -> Needs {
     let document = &definition.source.document;
     // The definition was checked with this very template.
     let template = Template::new(document.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, usize::MAX);
-    let text: BTreeSet<String> = template.map(|template| template.variables().iter().cloned().collect()).unwrap_or_default();
-    Needs { id: document.id.clone().unwrap_or_else(|| "id".to_owned()), version: document.version.clone(), text }
+    let (mut text, mut optional) = (BTreeSet::new(), BTreeSet::new());
+    if let Ok(template) = template {
+        text.extend(template.variables().iter().cloned());
+        optional.extend(text.iter().filter(|name| template.is_optional(name)).cloned());
+    }
+    Needs {
+        id: document.id.clone().unwrap_or_else(|| "id".to_owned()),
+        version: document.version.clone(),
+        text,
+        optional,
+        metadata: document.metadata.iter().cloned().collect(),
+        deleted: document.delete.as_ref().and_then(|delete| delete.id.clone()),
+    }
 }

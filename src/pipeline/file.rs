@@ -16,7 +16,7 @@ use super::leads::Leads;
 use super::problem::Problem;
 use super::recommendations::Recommendations;
 use crate::config::ScheduleConfig;
-use crate::document::{DocumentSpec, Format};
+use crate::document::{DeleteSpec, DocumentSpec, Format};
 use crate::failure::Tolerance;
 use crate::task::{Answering, MOST_PASSAGES, TaskEntry, TaskSpec};
 use crate::yaml;
@@ -112,6 +112,7 @@ pub(super) struct SourceFile {
     text: Option<String>,
     #[serde(default)]
     metadata: Vec<String>,
+    delete: Option<DeleteSpec>,
     max_bytes: Option<usize>,
 }
 
@@ -226,6 +227,7 @@ impl SourceFile {
             version: self.version.clone(),
             text: self.text.clone(),
             metadata: self.metadata.clone(),
+            delete: self.delete.clone(),
             max_bytes: self.max_bytes,
         }
     }

@@ -18,7 +18,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use crate::checkpoint::Claim;
 use crate::record::{Partition, Record};
 
-pub use archive::{Archive, ArchiveError, ArchiveFile, Needs, RowRange, Shape, Window, check_key};
+pub use archive::{Archive, ArchiveError, ArchiveFile, Needs, RowRange, Shape, WalkError, Window, check_key, find};
 pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt, ends};
 pub use registry::Registry;
 

@@ -28,6 +28,7 @@ pub fn trials() -> Vec<Trial> {
         trial("backfill::every_row_of_every_file_ends_once_and_a_rerun_takes_what_is_new", long, every_row_once),
         trial("backfill::interrupted_or_killed_it_goes_on_where_it_was", long, goes_on),
         trial("backfill::a_corrupt_file_among_good_ones_leaves_it_partial", long, corrupt_file),
+        trial("backfill::a_link_that_leads_nowhere_fails_alone_and_the_log_of_a_lake_is_no_data", long, lake),
         trial("backfill::a_model_sees_every_row_once", long, with_a_model),
     ]
 }
@@ -267,6 +268,29 @@ async fn corrupt_file() {
         "{report} {told}"
     );
     place.assert_echoed(300).await;
+}
+
+async fn lake() {
+    let place = Place::new().await;
+    write(&place.path("data/a.parquet"), &documents(0..100), 100);
+    std::fs::create_dir_all(place.path("data/_delta_log")).unwrap();
+    std::fs::write(place.path("data/_delta_log/1.checkpoint.parquet"), b"no rows of ours").unwrap();
+    std::os::unix::fs::symlink("nowhere", place.path("data/b.parquet")).unwrap();
+    let (code, report, told) = place.backfill("echo").await;
+    assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {told}");
+    assert!(told.contains("1 of 2 units failed"), "{told}");
+    place.assert_echoed(100).await;
+    let shown = last_line(&place.run(&["jobs", "show", report["job"].as_str().unwrap(), "--json"]).await);
+    assert_eq!(
+        (&shown["faults"][0]["class"], &shown["faults"][0]["file"]),
+        (&json!("unreadable_file"), &json!("b.parquet")),
+        "{shown}"
+    );
+    std::fs::remove_file(place.path("data/b.parquet")).unwrap();
+    write(&place.path("data/b.parquet"), &documents(100..200), 100);
+    let (code, report, told) = place.backfill("echo").await;
+    assert_eq!((code, &report["rows_of_this_run"]), (Some(0), &json!(100)), "{report} {told}");
+    place.assert_echoed(200).await;
 }
 
 async fn with_a_model() {

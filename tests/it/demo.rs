@@ -2,7 +2,7 @@
 
 use std::future::ready;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Command, Output};
 use std::time::Duration;
 
 use libtest_mimic::Trial;
@@ -19,6 +19,8 @@ pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(300));
     vec![
         trial("demo::a_second_run_reuses_every_result_and_serves_searches", alone, second_run),
+        trial("demo::an_input_that_can_be_none_is_refused_before_anything_starts", Needs::NOTHING, no_input),
+        trial("demo::a_pipeline_that_stops_ends_the_demo", alone, stopped),
         trial("demo::an_input_far_larger_than_the_broker_keeps_loses_nothing", alone, large_input),
     ]
 }
@@ -95,6 +97,43 @@ async fn large_input() {
     assert_eq!(report["dead_letters"], 0, "{report}");
 }
 
+/// What is wrong with the input is the caller's fault: one sentence, exit code 2, and no database made for it.
+async fn no_input() {
+    let folder = open_folder();
+    std::fs::write(folder.path().join("notes.yaml"), PIPELINE).unwrap();
+    let utf16: Vec<u8> = "{\"id\": \"a\"}\n".encode_utf16().flat_map(u16::to_le_bytes).collect();
+    let large = json!({"id": "a", "text": "a mill ".repeat(900_000)}).to_string();
+    let inputs: [(&str, &[u8], &str); 4] = [
+        ("notes.json", b"{}", "is neither .jsonl nor .parquet"),
+        ("notes.parquet", b"", "cannot be read"),
+        ("wide.jsonl", &utf16, "is UTF-16"),
+        ("large.jsonl", large.as_bytes(), "takes 2500000 at most"),
+    ];
+    for (name, bytes, sentence) in inputs {
+        std::fs::write(folder.path().join(name), bytes).unwrap();
+        let mut arguments = arguments(folder.path(), &[]);
+        arguments[5] = folder.path().join(name).display().to_string();
+        let output = run(arguments).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{name}: {stderr}");
+        assert!(stderr.contains(sentence) && stderr.lines().count() == 1, "{name}: {stderr}");
+        assert!(!folder.path().join("data").exists(), "{name}: a database was made for it");
+    }
+}
+
+async fn stopped() {
+    let folder = open_folder();
+    std::fs::write(folder.path().join("notes.yaml"), PIPELINE).unwrap();
+    std::fs::write(folder.path().join("notes.jsonl"), "{broken\n".repeat(20_000)).unwrap();
+    for _ in 0..2 {
+        let output = run(arguments(folder.path(), &[])).await;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{stderr}");
+        assert!(stderr.contains("error: pipeline `notes` waits for an operator and commits nothing more"), "{stderr}");
+        assert!(stderr.contains("tidemill pipelines resume notes"), "{stderr}");
+    }
+}
+
 fn arguments(folder: &Path, more: &[&str]) -> Vec<String> {
     let path = |name: &str| folder.join(name).display().to_string();
     let fixed = ["demo", "--json", "--pipeline"].map(str::to_owned).into_iter();
@@ -103,10 +142,14 @@ fn arguments(folder: &Path, more: &[&str]) -> Vec<String> {
 }
 
 /// Runs the demo to its end, which `timeout` enforces: a demo that hangs must not outlive its test.
-async fn demo(folder: &Path) -> Value {
+async fn run(arguments: Vec<String>) -> Output {
     let mut command = Command::new("timeout");
-    command.args(["--kill-after=5", "240", env!("CARGO_BIN_EXE_tidemill")]).args(arguments(folder, &[]));
-    let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
+    command.args(["--kill-after=5", "240", env!("CARGO_BIN_EXE_tidemill")]).args(arguments);
+    spawn_blocking(move || command.output().unwrap()).await.unwrap()
+}
+
+async fn demo(folder: &Path) -> Value {
+    let output = run(arguments(folder, &[])).await;
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "the demo ended with {}:\n{stderr}", output.status);
     let last = stdout.lines().last().unwrap_or_else(|| panic!("the demo said nothing:\n{stderr}"));

@@ -235,6 +235,22 @@ fn a_text_source_takes_the_payload_as_it_is() {
 }
 
 #[test]
+fn a_byte_order_mark_is_passed_over_and_other_encodings_are_named() {
+    let decoder = Decoder::new(&spec("{{ text }}")).unwrap();
+    let decode = |payload: &[u8]| decoder.decode(&record(None, Some(payload)), &Schemas::none());
+    let marked = decode("\u{feff}{\"id\": \"a\", \"text\": \"t\"}".as_bytes());
+    assert!(matches!(marked, Ok(Decoded::Document(document)) if &*document.id == "a"));
+    let text = r#"{"id": "a", "text": "t"}"#;
+    let wide = |mark: bool| -> Vec<u8> {
+        let mark = mark.then_some(0xfeff);
+        mark.into_iter().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
+    };
+    for payload in [wide(true), wide(false)] {
+        assert_eq!(decode(&payload).unwrap_err().to_string(), "invalid_utf8: the payload is UTF-16: send it as UTF-8");
+    }
+}
+
+#[test]
 fn a_bad_template_is_refused_before_any_document() {
     for bad in ["{{ text", "{% for %}", "{{ text | nosuchfilter }}"] {
         let outcome = Decoder::new(&spec(bad));

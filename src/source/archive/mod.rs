@@ -2,16 +2,24 @@
 //!
 //! | what may be wrong | what follows |
 //! |---|---|
-//! | a key that leads out of the dataset | refused, before anything is opened |
+//! | a key that leads out of the dataset | `refused_key`, before anything is opened |
+//! | a link that leads nowhere, a file that this user may not read, a name that is not UTF-8 | `unreadable_file` |
 //! | the file changed since it was listed | `source_changed`: every read is on condition of its version |
 //! | a column that the pipeline needs is missing or of another type | `schema_mismatch` |
+//! | the file is sound, but compressed in another way, encrypted, or of pages that would not fit into memory | `unsupported_file` |
 //! | the file is not Parquet, or hostile | `corrupt_file`; a panic of the decoder is caught with it |
 //! | the disk or the service does not answer | transient: tried again |
 
+mod columns;
+mod footer;
+mod pages;
 mod read;
 mod rows;
+mod thrift;
+mod values;
+mod walk;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use futures::TryStreamExt;
@@ -26,7 +34,9 @@ use crate::config::{ConfigError, DatasetConfig};
 use crate::failure::{Component, Transient};
 use crate::store::UnitFault;
 
-pub use rows::{Needs, RowRange, Window};
+pub use columns::Needs;
+pub use rows::{RowRange, Window};
+pub use walk::{WalkError, find};
 
 /// The files of a dataset.
 #[derive(Debug, Clone)]
@@ -127,7 +137,7 @@ impl Archive {
         &self.name
     }
 
-    /// The Parquet files whose keys begin with `prefix`, in order of their keys.
+    /// The Parquet files whose keys begin with `prefix`, in order of their keys. What [`find`] leaves out is left out.
     ///
     /// # Errors
     /// Where the prefix or a link leads out of the dataset, or it cannot be listed for now.
@@ -136,28 +146,60 @@ impl Archive {
         // A prefix may end within a name, where the interface knows whole names only.
         let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
         let under = Key::parse(folder).map_err(|e| self.refused(prefix, &e.to_string()))?;
-        let listed: Vec<ObjectMeta> =
-            self.files.list(Some(&under)).try_collect().await.map_err(|error| self.unavailable(prefix, &error))?;
-        let mut files = Vec::new();
-        for meta in listed {
-            let key = meta.location.as_ref();
-            if key.starts_with(prefix) && key.ends_with(".parquet") {
-                self.check_place(&meta.location)?;
-                files.push(described(&meta));
-            }
+        if !folder.is_empty() {
+            self.check_place(&under)?;
         }
+        let mut files = match &self.local {
+            Some((_, root)) => self.list_folder(root, folder).await?,
+            None => {
+                let listed: Vec<ObjectMeta> =
+                    self.files.list(Some(&under)).try_collect().await.map_err(|error| self.unavailable(prefix, &error))?;
+                let below = |meta: &ObjectMeta| meta.location.as_ref().get(under.as_ref().len()..).unwrap_or_default().to_owned();
+                let is_data = |meta: &&ObjectMeta| !below(meta).split('/').any(walk::is_hidden);
+                listed.iter().filter(is_data).map(described).collect()
+            }
+        };
+        files.retain(|file| file.key.starts_with(prefix) && file.key.ends_with(".parquet"));
         files.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(files)
+    }
+
+    /// Every file below the folder, those that cannot be read among them: each fails for itself once it is.
+    async fn list_folder(&self, root: &Path, folder: &str) -> Result<Vec<ArchiveFile>, ArchiveError> {
+        if !root.join(folder).is_dir() {
+            return Ok(Vec::new());
+        }
+        let (root, within) = (root.to_owned(), PathBuf::from(folder));
+        let found = tokio::task::spawn_blocking(move || find(&root, &within, "**/*.parquet")).await;
+        let found = found.map_err(|error| self.stuck(folder, &error))?.map_err(|error| self.stuck(folder, &error))?;
+        let mut files = Vec::with_capacity(found.keys.len());
+        for key in found.keys {
+            files.push(match self.file(&key).await {
+                Ok(file) => file,
+                Err(ArchiveError::Fault(_)) => ArchiveFile::unreadable(key),
+                Err(error) => return Err(error),
+            });
+        }
         Ok(files)
     }
 
     /// The file as it is now.
     ///
     /// # Errors
-    /// Where it is gone (`source_changed`), its key leads out of the dataset, or it cannot be looked at for now.
+    /// Where it is gone (`source_changed`), its key leads out of the dataset, or it cannot be looked at, ever or for now.
     pub async fn file(&self, key: &str) -> Result<ArchiveFile, ArchiveError> {
         let location = self.location(key)?;
         let meta = self.files.head(&location).await.map_err(|error| self.failed(key, &error))?;
         Ok(described(&meta))
+    }
+
+    /// Tells what is wrong with a file that could not be looked at when it was listed.
+    async fn check_readable(&self, file: &ArchiveFile) -> Result<(), ArchiveError> {
+        if file.version != UNREADABLE {
+            return Ok(());
+        }
+        self.file(&file.key).await?;
+        Err(self.changed(&file.key).into())
     }
 
     fn location(&self, key: &str) -> Result<Key, UnitFault> {
@@ -185,20 +227,62 @@ impl Archive {
     }
 
     fn unavailable(&self, key: &str, error: &object_store::Error) -> Transient {
+        self.stuck(key, error)
+    }
+
+    fn stuck(&self, key: &str, error: &dyn std::error::Error) -> Transient {
         let reason = format!("cannot read `{key}` of dataset `{}`: {error}", self.name);
         Transient::new(Component::Storage, reason)
     }
 
+    fn changed(&self, key: &str) -> UnitFault {
+        let reason = format!("`{key}` of dataset `{}` is not the file that was planned: it was changed or removed", self.name);
+        UnitFault { class: "source_changed", reason }
+    }
+
     fn failed(&self, key: &str, error: &object_store::Error) -> ArchiveError {
+        let unreadable = |reason: String| {
+            let reason = format!("`{key}` of dataset `{}` cannot be read: {reason}", self.name);
+            UnitFault { class: "unreadable_file", reason }.into()
+        };
+        // What is wrong with a folder's file stays so until somebody mends it.
+        let lasting = self.local.as_ref().and_then(|_| lasting(error));
+        let is_link = self.local.as_ref().is_some_and(|(_, folder)| folder.join(key).is_symlink());
         match error {
-            object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => UnitFault {
-                class: "source_changed",
-                reason: format!("`{key}` of dataset `{}` is not the file that was planned: it was changed or removed", self.name),
+            object_store::Error::NotFound { .. } if is_link => unreadable("it is a link that leads nowhere; remove it".into()),
+            object_store::Error::NotFound { .. } if self.local.is_some() && key.contains(char::REPLACEMENT_CHARACTER) => {
+                unreadable("its name is not UTF-8; rename it".into())
             }
-            .into(),
-            error => self.unavailable(key, error).into(),
+            object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => self.changed(key).into(),
+            error => match lasting {
+                Some(kind) => unreadable(format!("{kind}; let this user read it, or leave it out")),
+                None => self.unavailable(key, error).into(),
+            },
         }
     }
+}
+
+impl ArchiveFile {
+    /// One that could not be looked at: whoever reads it is told why.
+    pub fn unreadable(key: String) -> Self {
+        Self { key, bytes: 0, version: UNREADABLE.to_owned(), modified_ms: 0 }
+    }
+}
+
+/// The version of a file that could not be looked at.
+const UNREADABLE: &str = "unreadable";
+
+/// What of an error of the file system does not pass.
+fn lasting(error: &object_store::Error) -> Option<std::io::ErrorKind> {
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return Some(error.kind()).filter(|kind| matches!(kind, PermissionDenied | IsADirectory | NotADirectory));
+        }
+        cause = error.source();
+    }
+    None
 }
 
 fn described(meta: &ObjectMeta) -> ArchiveFile {

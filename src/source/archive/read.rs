@@ -1,5 +1,6 @@
 //! Bytes of a file for the Parquet decoder, each read on condition that the file is still the one that was listed.
 
+use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -12,7 +13,15 @@ use parquet::arrow::async_reader::AsyncFileReader;
 use parquet::errors::{ParquetError, Result};
 use parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 
+use super::columns::Columns;
+use super::footer::check_depth;
+use super::pages::Largest;
 use super::{Archive, ArchiveError, ArchiveFile};
+use crate::store::UnitFault;
+
+/// What the largest pages of the columns that are read may take when unpacked, all together: a thousand rows of 128 KB, which is what a
+/// writer puts into a page before it looks at its size.
+const PAGE_BYTES: u64 = 128 << 20;
 
 /// Reads one version of a file.
 #[derive(Debug)]
@@ -22,17 +31,118 @@ pub(super) struct Conditional {
     file: ArchiveFile,
     /// Why the last read failed: the decoder's own error has no room for it.
     failure: Arc<Mutex<Option<ArchiveError>>>,
+    /// The columns of row groups that are read, by the byte that each begins with.
+    chunks: HashMap<u64, Chunk>,
+    /// What the largest pages take, of each row group.
+    largest: Mutex<HashMap<usize, u64>>,
 }
+
+/// A column of a row group.
+#[derive(Debug)]
+struct Chunk {
+    group: usize,
+    column: String,
+    bytes: Range<u64>,
+    /// What the footer says that it takes when unpacked.
+    unpacked: u64,
+}
+
+/// Bytes of a file's end that are read at once: most footers lie in them.
+const PREFETCH: u64 = 64 << 10;
+/// The footer's length, and the mark of the format.
+const TAIL: u64 = 8;
 
 impl Conditional {
     pub(super) fn new(archive: &Archive, file: &ArchiveFile) -> std::result::Result<Self, ArchiveError> {
         let location = archive.location(&file.key)?;
-        Ok(Self { archive: archive.clone(), location, file: file.clone(), failure: Arc::default() })
+        Ok(Self {
+            archive: archive.clone(),
+            location,
+            file: file.clone(),
+            failure: Arc::default(),
+            chunks: HashMap::new(),
+            largest: Mutex::default(),
+        })
+    }
+
+    /// Looks from now on at the pages of the columns that are read, before the decoder does.
+    pub(super) fn watch(&mut self, columns: &Columns, groups: &[usize]) {
+        for &group in groups {
+            for (_, column) in columns.read(group) {
+                let (start, length) = column.byte_range();
+                let chunk = Chunk {
+                    group,
+                    column: column.column_path().string(),
+                    bytes: start..start.saturating_add(length),
+                    unpacked: u64::try_from(column.uncompressed_size()).unwrap_or(0).max(length),
+                };
+                self.chunks.insert(start, chunk);
+            }
+        }
+    }
+
+    /// Refuses pages that would not fit beside models, and those that together are more than the footer says.
+    fn check_pages(&self, range: &Range<u64>, bytes: &[u8]) -> Result<()> {
+        if self.chunks.is_empty() {
+            return Ok(());
+        }
+        let Some(chunk) = self.chunks.get(&range.start).filter(|chunk| chunk.bytes == *range) else {
+            // It would be unpacked unseen.
+            let message = format!("bytes {}..{} are no column that is read", range.start, range.end);
+            return Err(ParquetError::General(message));
+        };
+        let pages = Largest::of(bytes).map_err(|reason| ParquetError::General(format!("column `{}`: {reason}", chunk.column)))?;
+        if pages.sum() > chunk.unpacked.saturating_mul(2) {
+            let (column, sum, said) = (&chunk.column, pages.sum(), chunk.unpacked);
+            return Err(ParquetError::General(format!("column `{column}` has pages of {sum} bytes, and its footer says {said}")));
+        }
+        let mut largest = self.largest.lock().unwrap_or_else(PoisonError::into_inner);
+        let together = largest.entry(chunk.group).or_default();
+        *together += pages.bytes();
+        if *together <= PAGE_BYTES {
+            return Ok(());
+        }
+        let reason = format!(
+            "`{}` of dataset `{}`: a page of column `{}` has {} bytes when unpacked, and the largest pages of a row group may have \
+             {PAGE_BYTES} together; write the file anew with smaller pages",
+            self.file.key,
+            self.archive.name,
+            chunk.column,
+            pages.bytes(),
+        );
+        let fault = UnitFault { class: "unsupported_file", reason };
+        let message = fault.to_string();
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.into());
+        Err(ParquetError::General(message))
     }
 
     /// Tells after an error whether reading was to blame for it, and how.
     pub(super) fn failure(&self) -> Failure {
         Failure(self.failure.clone())
+    }
+
+    /// The bytes of the file's own description, which stands before its length and the mark at the end.
+    async fn footer(&self) -> Result<Bytes> {
+        let size = self.file.bytes;
+        if size < TAIL {
+            return Err(ParquetError::EOF(format!("a file of {size} bytes has no footer")));
+        }
+        let end = self.read(size.saturating_sub(PREFETCH)..size).await?;
+        let (before, tail) = end.split_at(end.len().saturating_sub(TAIL as usize));
+        let (length, mark) = tail.split_at(4);
+        match mark {
+            b"PAR1" => {}
+            b"PARE" => return Err(ParquetError::General("its footer is encrypted".into())),
+            _ => return Err(ParquetError::General("it does not end as a Parquet file does".into())),
+        }
+        let length = length.try_into().map_or(0, |length| u64::from(u32::from_le_bytes(length)));
+        let Some(start) = size.checked_sub(TAIL + length) else {
+            return Err(ParquetError::EOF(format!("a file of {size} bytes has no footer of {length}")));
+        };
+        match before.len().checked_sub(length as usize) {
+            Some(at) => Ok(end.slice(at..before.len())),
+            None => self.read(start..size - TAIL).await,
+        }
     }
 
     async fn read(&self, range: Range<u64>) -> Result<Bytes> {
@@ -41,8 +151,11 @@ impl Conditional {
             let message = format!("bytes {}..{} of a file of {}", range.start, range.end, self.file.bytes);
             return Err(ParquetError::General(message));
         }
-        let result = match self.read_if_same(range).await {
-            Ok(bytes) => return Ok(bytes),
+        let result = match self.read_if_same(range.clone()).await {
+            Ok(bytes) => {
+                self.check_pages(&range, &bytes)?;
+                return Ok(bytes);
+            }
             Err(error) => self.archive.failed(&self.file.key, &error),
         };
         let message = result.to_string();
@@ -72,11 +185,11 @@ impl AsyncFileReader for Conditional {
         async move { self.read(range).await }.boxed()
     }
 
-    fn get_metadata<'a>(&'a mut self, options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
+    fn get_metadata<'a>(&'a mut self, _options: Option<&'a ArrowReaderOptions>) -> BoxFuture<'a, Result<Arc<ParquetMetaData>>> {
         async move {
-            let bytes = self.file.bytes;
-            let reader = ParquetMetaDataReader::new().with_arrow_reader_options(options).with_prefetch_hint(Some(64 << 10));
-            reader.load_and_finish(self, bytes).await.map(Arc::new)
+            let footer = self.footer().await?;
+            check_depth(&footer).map_err(ParquetError::General)?;
+            ParquetMetaDataReader::decode_metadata(&footer).map(Arc::new)
         }
         .boxed()
     }

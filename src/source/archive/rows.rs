@@ -1,39 +1,28 @@
 //! Rows of a Parquet file become records: each a JSON object of its columns.
 
-use std::collections::BTreeSet;
 use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
 use std::time::Duration;
 
 use arrow::array::RecordBatch;
-use arrow::datatypes::{DataType, Schema};
-use arrow::json::LineDelimitedWriter;
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt};
-use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
-use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
+use parquet::arrow::async_reader::{AsyncFileReader, ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
+use super::columns::{Columns, Needs, check_time};
 use super::read::{Conditional, Failure};
+use super::values::{Form, object};
 use super::{Archive, ArchiveError, ArchiveFile, Shape};
 use crate::document::{look_up, microseconds};
 use crate::record::{Partition, Place, Record};
 use crate::source::{Delivery, InFlight};
 use crate::store::UnitFault;
-
-/// Columns that a pipeline reads.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
-    /// The column of the id: text or an integer.
-    pub id: String,
-    /// The column of the version: text, an integer, a date or a time.
-    pub version: Option<String>,
-    /// Columns that the text is made of.
-    pub text: BTreeSet<String>,
-}
 
 /// Rows of one file, and where they belong in the ledger.
 #[derive(Debug, Clone)]
@@ -76,6 +65,12 @@ impl Window {
 
 /// Rows decoded at a time: few enough that wide rows stay small, enough that columns pay.
 const ROWS: usize = 128;
+/// Rows decoded at a time where they may be huge: each may lie in a page of its own, which is held as long as the row.
+const FEW_ROWS: usize = 8;
+/// Row groups of fewer bytes hold no more than that however their rows are spread.
+const SMALL_BYTES: i64 = 256 << 20;
+/// Rows of a file: as many as writers can count. A footer of a few bytes may claim more units than fit anywhere.
+const MOST_ROWS: i64 = i32::MAX as i64;
 /// A row group that claims to be larger than this when unpacked is not believed: it would not fit beside models.
 const ROW_GROUP_BYTES: i64 = 4 << 30;
 /// How often a reader that must wait looks whether it still must.
@@ -87,12 +82,14 @@ impl Archive {
     /// # Errors
     /// Where it is not the file that was listed, not Parquet, lacks a column, or cannot be read for now.
     pub async fn shape(&self, file: &ArchiveFile, needs: &Needs) -> Result<Shape, ArchiveError> {
-        let reader = Conditional::new(self, file)?;
+        self.check_readable(file).await?;
+        let mut reader = Conditional::new(self, file)?;
         let failure = reader.failure();
         let work = async {
-            let builder = open(reader).await?;
-            check_columns(builder.schema(), needs).map_err(Trouble::Schema)?;
-            Ok(Shape { row_groups: row_groups(&builder)? })
+            let metadata = reader.get_metadata(None).await?;
+            let row_groups = row_groups(&metadata)?;
+            Columns::of(metadata, needs)?;
+            Ok(Shape { row_groups })
         };
         self.guarded(file, &failure, work).await
     }
@@ -109,27 +106,28 @@ impl Archive {
         in_flight: &InFlight,
         yields: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ArchiveError> {
-        let reader = Conditional::new(self, &range.file)?;
+        self.check_readable(&range.file).await?;
+        let mut reader = Conditional::new(self, &range.file)?;
         let failure = reader.failure();
         let work = async {
-            let builder = open(reader).await?;
-            check_columns(builder.schema(), &range.needs).map_err(Trouble::Schema)?;
+            let metadata = reader.get_metadata(None).await?;
+            let groups = row_groups(&metadata)?;
+            let columns = Columns::of(metadata, &range.needs)?;
             if let Some(window) = &range.window {
-                check_time(builder.schema(), &window.column).map_err(Trouble::Schema)?;
+                check_time(columns.metadata.schema(), &window.column).map_err(Trouble::Schema)?;
             }
-            let groups = row_groups(&builder)?;
-            let readable = readable_columns(builder.schema());
-            let mask = ProjectionMask::roots(builder.parquet_schema(), readable);
             let (chosen, base) = covering(&groups, range.from, range.to);
             let rows = wanted(range);
             let selection = selection(&rows, base, chosen.iter().map(|&group| groups[group]).sum());
-            let stream = builder
-                .with_projection(mask)
+            let batch = rows_at_a_time(&columns, &chosen);
+            reader.watch(&columns, &chosen);
+            let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, columns.metadata)
+                .with_projection(columns.mask)
                 .with_row_groups(chosen)
                 .with_row_selection(selection)
-                .with_batch_size(ROWS)
+                .with_batch_size(batch)
                 .build()?;
-            send(stream, &rows, range, (records, in_flight, yields)).await
+            send((stream, &columns.fields), &rows, range, (records, in_flight, yields)).await
         };
         self.guarded(&range.file, &failure, work).await
     }
@@ -150,6 +148,14 @@ impl Archive {
                 }
                 match trouble {
                     Trouble::Schema(reason) => ("schema_mismatch", reason),
+                    Trouble::Unsupported(reason) => ("unsupported_file", reason),
+                    // What the format has and the decoder has not is no damage.
+                    Trouble::Decoder(error @ ParquetError::NYI(_)) => {
+                        ("unsupported_file", format!("it is not read here: {error}"))
+                    }
+                    Trouble::Decoder(error) if error.to_string().contains("encrypt") => {
+                        ("unsupported_file", "it is encrypted, and encrypted files are not read here".to_owned())
+                    }
                     Trouble::Decoder(error) => ("corrupt_file", format!("it cannot be decoded: {error}")),
                 }
             }
@@ -162,8 +168,12 @@ impl Archive {
 
 /// What can be wrong with a file.
 #[derive(Debug)]
-enum Trouble {
+pub(super) enum Trouble {
+    /// A column is not what the pipeline needs.
     Schema(String),
+    /// The file is sound, and not read here.
+    Unsupported(String),
+    /// The decoder gave up.
     Decoder(ParquetError),
 }
 
@@ -173,13 +183,8 @@ impl From<ParquetError> for Trouble {
     }
 }
 
-async fn open(reader: Conditional) -> Result<ParquetRecordBatchStreamBuilder<Conditional>, ParquetError> {
-    ParquetRecordBatchStreamBuilder::new(reader).await
-}
-
 /// Rows of each group, after a look at whether the footer can be believed.
-fn row_groups(builder: &ParquetRecordBatchStreamBuilder<Conditional>) -> Result<Vec<i64>, ParquetError> {
-    let metadata = builder.metadata();
+fn row_groups(metadata: &Arc<ParquetMetaData>) -> Result<Vec<i64>, ParquetError> {
     let mut rows = Vec::with_capacity(metadata.num_row_groups());
     for group in metadata.row_groups() {
         let (count, bytes) = (group.num_rows(), group.total_byte_size());
@@ -195,72 +200,17 @@ fn row_groups(builder: &ParquetRecordBatchStreamBuilder<Conditional>) -> Result<
     }
     let sum = rows.iter().try_fold(0_i64, |sum, rows| sum.checked_add(*rows));
     match sum {
+        Some(sum) if sum > MOST_ROWS => {
+            Err(ParquetError::General(format!("a file of {sum} rows; at most {MOST_ROWS} are believed")))
+        }
         Some(sum) if sum == metadata.file_metadata().num_rows() => Ok(rows),
         _ => Err(ParquetError::General("the row groups do not add up to the file's rows".into())),
     }
 }
 
-fn check_columns(schema: &Schema, needs: &Needs) -> Result<(), String> {
-    let find = |name: &str| {
-        // Dotted names look into objects, as everywhere else; the first part is the column.
-        let root = name.split('.').next().unwrap_or(name);
-        schema.field_with_name(name).or_else(|_| schema.field_with_name(root)).map_err(|_| {
-            let present: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).take(20).collect();
-            format!("column `{name}`, which the pipeline needs, is missing; there are {}", present.join(", "))
-        })
-    };
-    let check = |name: &str, what: &str, fits: fn(&DataType) -> bool| {
-        let field = find(name)?;
-        let kind = match field.data_type() {
-            DataType::Dictionary(_, values) => values,
-            kind => kind,
-        };
-        if fits(kind) || matches!(kind, DataType::Struct(_)) && name.contains('.') {
-            return Ok(());
-        }
-        Err(format!("column `{name}` is {kind}, but {what}"))
-    };
-    check(&needs.id, "an id is text or an integer", |kind| is_text(kind) || kind.is_integer())?;
-    if let Some(version) = &needs.version {
-        check(version, "a version is an integer, a date, a time or a text that holds one", |kind| {
-            is_text(kind) || kind.is_integer() || matches!(kind, DataType::Timestamp(..) | DataType::Date32 | DataType::Date64)
-        })?;
-    }
-    for name in &needs.text {
-        check(name, "the pipeline makes text of it", is_readable)?;
-    }
-    Ok(())
-}
-
-fn check_time(schema: &Schema, name: &str) -> Result<(), String> {
-    let root = name.split('.').next().unwrap_or(name);
-    match schema.field_with_name(name).or_else(|_| schema.field_with_name(root)).map(|field| field.data_type()) {
-        Ok(kind) if kind.is_integer() => Err(format!(
-            "column `{name}` is {kind}, and `since` and `until` need a date, a time or a text that holds one; leave them out"
-        )),
-        _ => Ok(()),
-    }
-}
-
-fn is_text(kind: &DataType) -> bool {
-    matches!(kind, DataType::Utf8 | DataType::LargeUtf8 | DataType::Utf8View)
-}
-
-/// Whether values of that type have a plain form in JSON.
-fn is_readable(kind: &DataType) -> bool {
-    match kind {
-        DataType::List(field) | DataType::LargeList(field) => is_readable(field.data_type()),
-        DataType::Struct(fields) => fields.iter().all(|field| is_readable(field.data_type())),
-        DataType::Dictionary(_, values) => is_readable(values),
-        DataType::Boolean | DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => true,
-        DataType::Decimal128(..) | DataType::Decimal256(..) => true,
-        kind => is_text(kind) || kind.is_integer() || kind.is_floating(),
-    }
-}
-
-/// Columns that no record can carry are left out.
-fn readable_columns(schema: &Schema) -> Vec<usize> {
-    schema.fields().iter().enumerate().filter(|(_, field)| is_readable(field.data_type())).map(|(index, _)| index).collect()
+fn rows_at_a_time(columns: &Columns, groups: &[usize]) -> usize {
+    let of = |group: &usize| columns.read(*group).map(|(_, column)| column.uncompressed_size()).sum::<i64>();
+    if groups.iter().map(of).max().unwrap_or(0) > SMALL_BYTES { FEW_ROWS } else { ROWS }
 }
 
 /// The row groups that hold the rows `from..to`, and the number of their first row.
@@ -308,17 +258,19 @@ fn selection(rows: &[i64], base: i64, total: i64) -> RowSelection {
 type Outlet<'a> = (&'a UnboundedSender<Delivery>, &'a InFlight, &'a (dyn Fn() -> bool + Sync));
 
 async fn send(
-    mut stream: ParquetRecordBatchStream<Conditional>,
+    (mut stream, fields): (ParquetRecordBatchStream<Conditional>, &[(String, Form)]),
     rows: &[i64],
     range: &RowRange,
     (records, in_flight, yields): Outlet<'_>,
 ) -> Result<(), Trouble> {
     let mut numbers = rows.iter();
     while let Some(batch) = stream.next().await {
-        for payload in objects(&batch?)? {
+        let batch = batch?;
+        for row in 0..batch.num_rows() {
             let Some(&offset) = numbers.next() else {
                 return Err(Trouble::Decoder(ParquetError::General("it holds more rows than its footer says".into())));
             };
+            let payload = payload(&batch, fields, row);
             if range.window.as_ref().is_some_and(|window| !window.holds(&payload)) {
                 continue;
             }
@@ -347,18 +299,8 @@ async fn send(
     }
 }
 
-/// A JSON object a row.
-fn objects(batch: &RecordBatch) -> Result<Vec<Bytes>, Trouble> {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    let written = writer.write(batch).and_then(|()| writer.finish());
-    written.map_err(|error| Trouble::Schema(format!("its rows have no form in JSON: {error}")))?;
-    let lines = Bytes::from(writer.into_inner());
-    let mut found = Vec::with_capacity(batch.num_rows());
-    let mut rest = lines;
-    while let Some(end) = rest.iter().position(|byte| *byte == b'\n') {
-        // A copy of its own: a record that outlives the others must not hold them all.
-        found.push(Bytes::copy_from_slice(&rest[..end]));
-        rest = rest.slice(end + 1..);
-    }
-    Ok(found)
+fn payload(batch: &RecordBatch, fields: &[(String, Form)], row: usize) -> Bytes {
+    let mut bytes = Vec::new();
+    object(batch.columns(), fields, row, &mut bytes);
+    bytes.into()
 }

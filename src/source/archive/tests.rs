@@ -1,5 +1,8 @@
 //! Good files, changed files, hostile files.
 
+mod lake;
+mod values;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
@@ -21,7 +24,7 @@ const ROWS: i64 = 1_000;
 const GROUP: usize = 300;
 
 fn needs() -> Needs {
-    Needs { id: "id".into(), version: None, text: BTreeSet::from(["text".to_owned()]) }
+    Needs { id: "id".into(), text: BTreeSet::from(["text".to_owned()]), ..Needs::default() }
 }
 
 fn columns(rows: i64) -> Vec<(&'static str, ArrayRef)> {
@@ -35,7 +38,8 @@ fn columns(rows: i64) -> Vec<(&'static str, ArrayRef)> {
 }
 
 fn bytes(columns: Vec<(&'static str, ArrayRef)>) -> Vec<u8> {
-    let batch = RecordBatch::try_from_iter(columns).unwrap();
+    let nullable = columns.into_iter().map(|(name, values)| (name, values, true));
+    let batch = RecordBatch::try_from_iter_with_nullable(nullable).unwrap();
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(GROUP)).build();
     let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
     writer.write(&batch).unwrap();
@@ -173,13 +177,13 @@ async fn survives(bytes: &[u8], what: &str) {
         Ok(shape) => shape.rows(),
         Err(error) => {
             let class = class(error);
-            assert!(["corrupt_file", "schema_mismatch"].contains(&class), "{what}: {class}");
+            assert!(["corrupt_file", "schema_mismatch", "unsupported_file"].contains(&class), "{what}: {class}");
             ROWS
         }
     };
     if let Err(error) = read(&archive, &range(file, 0, rows.clamp(1, 2 * ROWS))).await {
         let class = class(error);
-        assert!(["corrupt_file", "schema_mismatch"].contains(&class), "{what}: {class}");
+        assert!(["corrupt_file", "schema_mismatch", "unsupported_file"].contains(&class), "{what}: {class}");
     }
 }
 

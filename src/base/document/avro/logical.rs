@@ -1,15 +1,11 @@
 //! What bytes and integers stand for: decimals, times, ids.
 
-use jiff::Timestamp;
 use jiff::civil::Time;
-use jiff::tz::TimeZone;
 use serde_json::{Number, Value};
 use uuid::Uuid;
 
 use super::plan::{Logical, MAX_DIGITS};
-
-/// Decimal digits that survive as binary floating point, whatever they are.
-const EXACT_DIGITS: usize = f64::DIGITS as usize;
+use crate::document::forms::{self, EXACT_DIGITS, base64, pointed};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -17,22 +13,18 @@ const DAY: i64 = 86_400;
 /// What an integer of the logical type stands for, or what is wrong with it.
 pub(super) fn of_integer(logical: Logical, integer: i64) -> Result<Value, String> {
     match logical {
-        Logical::Date => match Timestamp::from_second(integer.saturating_mul(DAY)) {
-            Ok(midnight) => Ok(midnight.to_zoned(TimeZone::UTC).date().to_string().into()),
-            Err(_) => Err(format!("{integer} days from 1970 are no date before the year 10000")),
+        Logical::Date => match forms::date(integer) {
+            Some(date) => Ok(date.into()),
+            None => Err(format!("{integer} days from 1970 are no date before the year 10000")),
         },
         Logical::Time(unit) => match time_of_day(integer, unit) {
             Some(time) => Ok(time.to_string().into()),
             None => Err(format!("{integer} is no time of day")),
         },
         Logical::Timestamp { unit, local } => {
-            let Ok(instant) = Timestamp::from_nanosecond(i128::from(integer) * i128::from(unit)) else {
-                return Err(format!("{integer} is no time before the year 10000"));
-            };
-            Ok(match local {
-                true => instant.to_zoned(TimeZone::UTC).datetime().to_string().into(),
-                false => instant.to_string().into(),
-            })
+            let nanoseconds = i128::from(integer) * i128::from(unit);
+            let text = if local { forms::local_time(nanoseconds) } else { forms::instant(nanoseconds) };
+            text.map(Value::from).ok_or_else(|| format!("{integer} is no time before the year 10000"))
         }
         _ => Ok(integer.into()),
     }
@@ -69,11 +61,7 @@ pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> 
 }
 
 fn duration([months, days, millis]: [u32; 3]) -> String {
-    let (seconds, subsecond) = (millis / 1000, millis % 1000);
-    match subsecond {
-        0 => format!("P{months}M{days}DT{seconds}S"),
-        _ => format!("P{months}M{days}DT{seconds}.{subsecond:03}S"),
-    }
+    forms::duration(months.into(), days.into(), i128::from(millis) * 1_000_000)
 }
 
 /// Of a library for Rust: the bytes of the digits with their length, and then the scale, each number as Avro writes it.
@@ -142,18 +130,6 @@ fn digits(bytes: &[u8]) -> Result<String, String> {
     Ok(sign.chars().chain(digits.into_iter().rev()).collect())
 }
 
-/// The digits with a point before the last `scale` of them.
-fn pointed(digits: &str, scale: u32) -> String {
-    if scale == 0 {
-        return digits.to_owned();
-    }
-    let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
-    let width = scale as usize + 1;
-    let padded = format!("{digits:0>width$}");
-    let (whole, fraction) = padded.split_at(padded.len() - scale as usize);
-    format!("{sign}{whole}.{fraction}")
-}
-
 fn number(digits: &str, scale: u32) -> Result<Value, String> {
     let count = digits.trim_start_matches('-').len();
     if count > EXACT_DIGITS {
@@ -164,21 +140,4 @@ fn number(digits: &str, scale: u32) -> Result<Value, String> {
         _ => pointed(digits, scale).parse().ok().and_then(Number::from_f64),
     };
     number.map(Value::from).ok_or_else(|| "a decimal is no number".to_owned())
-}
-
-/// Base64 with padding, in the alphabet of RFC 4648.
-pub(super) fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::with_capacity(bytes.len().div_ceil(3) * 4);
-    for chunk in bytes.chunks(3) {
-        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
-        let bits = byte(0) << 16 | byte(1) << 8 | byte(2);
-        for place in 0..4 {
-            match place <= chunk.len() {
-                true => text.push(char::from(ALPHABET[(bits >> (18 - 6 * place) & 0x3f) as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
 }

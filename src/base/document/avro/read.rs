@@ -6,6 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use super::logical;
 use super::plan::{Field, Kind, Logical, Plan};
+use crate::document::forms;
 use crate::failure::FailureClass;
 
 /// How deep records, arrays and maps may be nested: as deep as JSON may.
@@ -81,13 +82,13 @@ impl<'a> Reader<'a> {
             Kind::Bytes => {
                 let bytes = self.bytes("bytes")?;
                 self.charge(bytes.len())?;
-                logical::base64(bytes).into()
+                forms::base64(bytes).into()
             }
             Kind::String => self.string()?.into(),
             Kind::Fixed(size) => {
                 let bytes = self.take(*size, "a fixed value")?;
                 self.charge(bytes.len())?;
-                logical::base64(bytes).into()
+                forms::base64(bytes).into()
             }
             Kind::Enum(symbols) => {
                 let at = self.int()?;

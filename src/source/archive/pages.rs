@@ -1,0 +1,120 @@
+//! How large the pages of a column are when unpacked, before anything is unpacked: a few bytes may stand for gigabytes.
+//!
+//! Each page has a header of its own, of which three fields are read here. Headers and not the footer are asked, since the decoder
+//! allocates what they say.
+
+use super::thrift::{Fault, Thrift};
+
+/// The largest pages of one column of a row group, in bytes when unpacked.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Largest {
+    dictionary: u64,
+    data: u64,
+    sum: u64,
+}
+
+/// The page of a dictionary, among the types of pages.
+const DICTIONARY: i64 = 2;
+
+impl Largest {
+    /// Of the pages that `chunk` holds. One that is cut off is left to the decoder, which has no more of it.
+    ///
+    /// # Errors
+    /// Where a header is none.
+    pub(super) fn of(chunk: &[u8]) -> Result<Self, &'static str> {
+        let (mut largest, mut rest) = (Self::default(), chunk);
+        while !rest.is_empty() {
+            let mut header = Thrift { rest };
+            let page = match page(&mut header) {
+                Ok(page) => page,
+                Err(Fault::Ends) => break,
+                Err(Fault::Malformed) => return Err("a page's header cannot be read"),
+            };
+            let (Ok(packed), Ok(unpacked)) = (usize::try_from(page.packed), u64::try_from(page.unpacked)) else {
+                return Err("a page's header says a negative size");
+            };
+            let side = if page.kind == DICTIONARY { &mut largest.dictionary } else { &mut largest.data };
+            *side = unpacked.max(*side);
+            largest.sum = largest.sum.saturating_add(unpacked);
+            rest = header.rest.get(packed..).unwrap_or_default();
+        }
+        Ok(largest)
+    }
+
+    /// All pages together.
+    pub(super) fn sum(self) -> u64 {
+        self.sum
+    }
+
+    /// What the decoder holds at a time: the dictionary and one page.
+    pub(super) fn bytes(self) -> u64 {
+        self.dictionary + self.data
+    }
+}
+
+#[derive(Debug, Default)]
+struct Page {
+    kind: i64,
+    unpacked: i64,
+    packed: i64,
+}
+
+fn page(header: &mut Thrift<'_>) -> Result<Page, Fault> {
+    let (mut page, mut id) = (Page::default(), 0);
+    while let Some(kind) = header.field(&mut id)? {
+        match (id, kind) {
+            (1, 5) => page.kind = header.integer()?,
+            (2, 5) => page.unpacked = header.integer()?,
+            (3, 5) => page.packed = header.integer()?,
+            (1..=3, _) => return Err(Fault::Malformed),
+            _ => header.skip(kind)?,
+        }
+    }
+    Ok(page)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// A header as a writer makes it: type, sizes unpacked and packed, a checksum, and the struct of its type.
+    fn page(kind: u8, unpacked: u32, packed: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![0x15, kind << 1, 0x15];
+        let varint = |bytes: &mut Vec<u8>, number: u32| {
+            let mut rest = u64::from(number) << 1;
+            while rest > 0x7f {
+                bytes.push(rest as u8 | 0x80);
+                rest >>= 7;
+            }
+            bytes.push(rest as u8);
+        };
+        varint(&mut bytes, unpacked);
+        bytes.push(0x15);
+        varint(&mut bytes, packed.len() as u32);
+        // Checksum; then field 5 with an integer, and statistics with text and a boolean.
+        bytes.extend([0x15, 2, 0x1c, 0x15, 6, 0x4c, 0x18, 2, b'a', b'b', 0x11, 0, 0, 0]);
+        bytes.extend(packed);
+        bytes
+    }
+
+    #[test]
+    fn the_largest_pages_are_those_that_the_headers_tell() {
+        let chunk = [page(2, 4_000, &[7; 30]), page(0, 70, &[1; 70]), page(3, 600_000_000, &[0; 9]), page(0, 5, &[])].concat();
+        assert_eq!(Largest::of(&chunk).unwrap(), Largest { dictionary: 4_000, data: 600_000_000, sum: 600_004_075 });
+        assert_eq!(Largest::of(&chunk).unwrap().bytes(), 600_004_000);
+        assert_eq!(Largest::of(&chunk[..90]).unwrap().data, 70, "what is cut off is the decoder's to tell");
+        assert_eq!(Largest::of(&[]).unwrap(), Largest::default());
+        for bad in [&[0x15, 0, 0x15, 1, 0x15, 2, 0][..], &[0x16, 0][..], &[0x4d, 1, 1][..], &[0x1c; 40][..]] {
+            assert!(Largest::of(bad).is_err(), "{bad:x?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_read_to_their_end_or_refused(chunk: Vec<u8>) {
+            let _ = Largest::of(&chunk);
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! Folders and files as lakes have them, and files made to hurt.
+
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::symlink;
+
+use parquet::basic::{Compression, ZstdLevel};
+
+use super::*;
+
+/// The classes of what is wrong with each listed file, in order of their keys; none where nothing is.
+async fn classes(archive: &Archive, prefix: &str) -> Vec<(String, &'static str)> {
+    let mut classes = Vec::new();
+    for file in archive.list(prefix).await.unwrap() {
+        let key = file.key.clone();
+        let shape = archive.shape(&file, &needs()).await;
+        let read = read(archive, &range(file, 0, 1)).await;
+        let class = match (shape, read) {
+            (Ok(_), Ok(_)) => "",
+            (Err(error), Err(again)) => {
+                assert_eq!(error, again, "planned and read, it is told the same");
+                class(error)
+            }
+            (Ok(_), Err(error)) => class(error),
+            (Err(error), Ok(_)) => panic!("{error}, and yet it is read"),
+        };
+        classes.push((key, class));
+    }
+    classes
+}
+
+fn owned(classes: &[(&str, &'static str)]) -> Vec<(String, &'static str)> {
+    classes.iter().map(|(key, class)| ((*key).to_owned(), *class)).collect()
+}
+
+#[tokio::test]
+async fn one_file_that_cannot_be_read_is_no_fault_of_the_others() {
+    let good = bytes(columns(3));
+    let outside = TempDir::new().unwrap();
+    fs::write(outside.path().join("secret.parquet"), &good).unwrap();
+    let (folder, archive) = archive(&[
+        ("t/l.parquet", &good),
+        ("t/a\\b.parquet", &good),
+        ("t/_delta_log/1.checkpoint.parquet", &good),
+        ("t/_temporary/0/2.parquet", &good),
+        ("t/.3.parquet", &good),
+        ("t/_day=1/4.parquet", &good),
+    ]);
+    let place = folder.path().join("t");
+    symlink("nowhere", place.join("gone.parquet")).unwrap();
+    symlink(outside.path().join("secret.parquet"), place.join("out.parquet")).unwrap();
+    fs::write(place.join(std::ffi::OsString::from_vec(b"caf\xe9.parquet".to_vec())), &good).unwrap();
+    assert_eq!(
+        classes(&archive, "t/").await,
+        owned(&[
+            ("t/_day=1/4.parquet", ""),
+            ("t/a\\b.parquet", "refused_key"),
+            ("t/caf\u{fffd}.parquet", "unreadable_file"),
+            ("t/gone.parquet", "unreadable_file"),
+            ("t/l.parquet", ""),
+            ("t/out.parquet", "refused_key"),
+        ])
+    );
+    assert_eq!(classes(&archive, "t/_delta_log/").await, owned(&[("t/_delta_log/1.checkpoint.parquet", "")]), "asked for");
+    assert_eq!(archive.list("nothing/").await.unwrap(), []);
+    let file = archive.list("t/g").await.unwrap().remove(0);
+    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    assert!(fault.reason.contains("it is a link that leads nowhere"), "{fault}");
+    fs::remove_file(place.join("gone.parquet")).unwrap();
+    fs::write(place.join("gone.parquet"), &good).unwrap();
+    assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "source_changed", "it has been mended since");
+}
+
+#[tokio::test]
+async fn a_codec_that_is_not_built_in_is_no_damage() {
+    let file = include_bytes!("../../../../tests/fixtures/parquet/brotli.parquet");
+    let (_folder, archive) = archive(&[("x.parquet", file)]);
+    let file = archive.list("").await.unwrap().remove(0);
+    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    assert_eq!(fault.class, "unsupported_file");
+    assert!(fault.reason.contains("column `text` is compressed with BROTLI, which is not read here"), "{fault}");
+    assert!(fault.reason.contains("SNAPPY, GZIP, LZ4, LZ4_RAW and ZSTD"), "{fault}");
+}
+
+#[tokio::test]
+async fn a_page_that_would_not_fit_is_refused_before_it_is_unpacked() {
+    let text = "a".repeat(130 << 20);
+    let batch = RecordBatch::try_from_iter([
+        ("id", Arc::new(StringArray::from(vec!["a"])) as ArrayRef),
+        ("text", Arc::new(StringArray::from(vec![text.as_str()])) as ArrayRef),
+    ])
+    .unwrap();
+    let zstd = Compression::ZSTD(ZstdLevel::default());
+    let properties = WriterProperties::builder().set_compression(zstd).set_dictionary_enabled(false).build();
+    let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), Some(properties)).unwrap();
+    writer.write(&batch).unwrap();
+    let file = writer.into_inner().unwrap();
+    assert!(file.len() < 1 << 20, "a few bytes stand for many: {}", file.len());
+    let (_folder, archive) = archive(&[("x.parquet", &file)]);
+    let file = archive.list("").await.unwrap().remove(0);
+    assert_eq!(archive.shape(&file, &needs()).await.unwrap().rows(), 1, "the footer alone is no fault");
+    let ArchiveError::Fault(fault) = read(&archive, &range(file, 0, 1)).await.unwrap_err() else { panic!("no fault") };
+    assert_eq!(fault.class, "unsupported_file");
+    assert!(fault.reason.contains("a page of column `text` has 1363") && fault.reason.contains("smaller pages"), "{fault}");
+}
+
+#[tokio::test]
+async fn columns_nested_without_end_do_not_end_the_process() {
+    let footer = footer::tests::nested(100_000);
+    let file = [&b"PAR1"[..], &footer, &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat();
+    let (_folder, archive) = archive(&[("x.parquet", &file)]);
+    let file = archive.list("").await.unwrap().remove(0);
+    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    assert!(fault.class == "corrupt_file" && fault.reason.contains("nested deeper than 256 levels"), "{fault}");
+}
+
+#[tokio::test]
+async fn an_encrypted_file_is_no_damage() {
+    let (_folder, archive) = archive(&[("x.parquet", b"PARE....\x04\0\0\0PARE")]);
+    let file = archive.list("").await.unwrap().remove(0);
+    assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "unsupported_file");
+}

@@ -1,0 +1,106 @@
+//! As much of Thrift's compact protocol as it takes to look into a file before its decoder does.
+
+/// How deep structs may be nested: those of Parquet have a few levels.
+const DEPTH: usize = 16;
+
+/// Why something cannot be read.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The bytes end before it does.
+    Ends,
+    /// It is no struct.
+    Malformed,
+}
+
+/// What is left of a struct in the compact protocol.
+pub(super) struct Thrift<'a> {
+    pub(super) rest: &'a [u8],
+}
+
+impl Thrift<'_> {
+    /// The type of the next field, whose number goes to `id`; none at the end of the struct.
+    pub(super) fn field(&mut self, id: &mut i64) -> Result<Option<u8>, Fault> {
+        let first = self.byte()?;
+        if first == 0 {
+            return Ok(None);
+        }
+        *id = match first >> 4 {
+            0 => self.integer()?,
+            step => id.saturating_add(step.into()),
+        };
+        Ok(Some(first & 0xf))
+    }
+
+    /// Passes over a value of that type.
+    pub(super) fn skip(&mut self, kind: u8) -> Result<(), Fault> {
+        self.skip_within(kind, DEPTH)
+    }
+
+    fn skip_within(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
+        let below = depth.checked_sub(1).ok_or(Fault::Malformed)?;
+        match kind {
+            // A boolean is the type of its field.
+            1 | 2 => Ok(()),
+            3 => self.byte().map(drop),
+            4..=6 => self.varint().map(drop),
+            7 => self.bytes(8),
+            8 => {
+                let length = self.varint()?;
+                self.bytes(length)
+            }
+            9 | 10 => {
+                let (count, kind) = self.list()?;
+                for _ in 0..count {
+                    // In a list, a boolean takes a byte.
+                    self.skip_within(if matches!(kind, 1 | 2) { 3 } else { kind }, below)?;
+                }
+                Ok(())
+            }
+            12 => {
+                let mut id = 0;
+                while let Some(kind) = self.field(&mut id)? {
+                    self.skip_within(kind, below)?;
+                }
+                Ok(())
+            }
+            _ => Err(Fault::Malformed),
+        }
+    }
+
+    /// How many items a list has, and of which type.
+    pub(super) fn list(&mut self) -> Result<(u64, u8), Fault> {
+        let first = self.byte()?;
+        let count = if first >> 4 == 0xf { self.varint()? } else { (first >> 4).into() };
+        Ok((count, first & 0xf))
+    }
+
+    fn byte(&mut self) -> Result<u8, Fault> {
+        let (first, rest) = self.rest.split_first().ok_or(Fault::Ends)?;
+        self.rest = rest;
+        Ok(*first)
+    }
+
+    fn bytes(&mut self, length: u64) -> Result<(), Fault> {
+        let length = usize::try_from(length).map_err(|_| Fault::Malformed)?;
+        self.rest = self.rest.get(length..).ok_or(Fault::Ends)?;
+        Ok(())
+    }
+
+    fn varint(&mut self) -> Result<u64, Fault> {
+        let mut bits = 0;
+        for shift in (0..64).step_by(7) {
+            let byte = self.byte()?;
+            bits |= u64::from(byte & 0x7f) << shift;
+            if byte & 0x80 == 0 {
+                return Ok(bits);
+            }
+        }
+        Err(Fault::Malformed)
+    }
+
+    /// An integer of whatever width.
+    pub(super) fn integer(&mut self) -> Result<i64, Fault> {
+        let bits = self.varint()?;
+        Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed())
+    }
+}
