@@ -118,6 +118,7 @@ await look(async () => {
 
   // A dead letter is looked at and sent again.
   await open(desk, "#/letters");
+  await desk.getByRole("button", { name: "Replay", exact: true }).first().waitFor();
   const before = await desk.getByRole("button", { name: "Replay", exact: true }).count();
   assert.ok(before >= 3, `${before} dead letters can be sent again`);
   await picture(desk, "letters");
