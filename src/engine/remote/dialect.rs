@@ -50,12 +50,23 @@ const PARTS: [Part; 10] = [
     Part {
         key: "response_format",
         names: &["response_format", "json_schema", "json_object", "strict", "structured output", "structured outputs"],
-        steps: &["asking without `strict`", "asking for `json_object`, the schema stands in the prompt", "left out, the schema stands in the prompt"],
+        steps: &[
+            "asking without `strict`",
+            "asking for `json_object`, the schema stands in the prompt",
+            "left out, the schema stands in the prompt",
+        ],
     },
     Part { key: "max_tokens", names: &["max_tokens", "max_completion_tokens"], steps: &["`max_completion_tokens` in its place"] },
     Part {
         key: "messages",
-        names: &["system role", "system message", "system messages", "system prompt", "developer instruction", "roles must alternate"],
+        names: &[
+            "system role",
+            "system message",
+            "system messages",
+            "system prompt",
+            "developer instruction",
+            "roles must alternate",
+        ],
         steps: &["what the system says begins the user's message"],
     },
 ];
@@ -103,7 +114,8 @@ impl Dialect {
     pub(super) fn leaner(self, refusal: &Refusal, body: &Value) -> Vec<Self> {
         let named = named(refusal);
         let candidates = PARTS.iter().enumerate().filter(|(place, part)| named.contains(place) && part.is_in(body));
-        let levels = candidates.flat_map(|(place, part)| (self.0[place] + 1..=part.steps.len() as u8).map(move |level| (place, level)));
+        let levels =
+            candidates.flat_map(|(place, part)| (self.0[place] + 1..=part.steps.len() as u8).map(move |level| (place, level)));
         let leaner = |(place, level)| {
             let mut leaner = self;
             leaner.0[place] = level;
@@ -178,7 +190,8 @@ mod tests {
     fn tried(message: &str, parameter: Option<&str>, body: &Value) -> Vec<&'static str> {
         let error = json!({"error": {"message": message, "param": parameter}});
         let leaner = Dialect::default().leaner(&Refusal::of(&error), body);
-        let mut tried: Vec<_> = leaner.into_iter().flat_map(|leaner| leaner.lessons(Dialect::default())).map(|(key, _)| key).collect();
+        let mut tried: Vec<_> =
+            leaner.into_iter().flat_map(|leaner| leaner.lessons(Dialect::default())).map(|(key, _)| key).collect();
         tried.dedup();
         tried
     }
@@ -211,7 +224,9 @@ mod tests {
         }
         assert_eq!(tried("stop about the seed", Some("messages[1].content"), &body()), [""; 0]);
         let bare = json!({"messages": [{"role": "user", "content": "u"}], "max_completion_tokens": 9});
-        for message in ["no seed, no strict, no logprobs", "max_tokens or max_completion_tokens is too large", "system role not supported"] {
+        for message in
+            ["no seed, no strict, no logprobs", "max_tokens or max_completion_tokens is too large", "system role not supported"]
+        {
             assert_eq!(tried(message, None, &bare), [""; 0], "{message}");
         }
     }
@@ -219,7 +234,8 @@ mod tests {
     #[test]
     fn parts_are_replaced_step_by_step() {
         let refusal = |name: &str| Refusal::of(&json!({"error": format!("no {name}")}));
-        let formats: Vec<_> = Dialect::default().leaner(&refusal("response_format"), &body()).into_iter().map(Dialect::format).collect();
+        let formats: Vec<_> =
+            Dialect::default().leaner(&refusal("response_format"), &body()).into_iter().map(Dialect::format).collect();
         assert_eq!(formats, [Format::Schema { strict: false }, Format::Object, Format::Words]);
         let fewer = Dialect::default().leaner(&refusal("top_logprobs"), &body());
         assert_eq!(fewer.iter().map(|dialect| dialect.alternatives()).collect::<Vec<_>>(), [Some(5), None]);

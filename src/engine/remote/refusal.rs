@@ -20,14 +20,17 @@ impl Refusal {
     /// Reads the body of an answer with a bad status, in the shapes that servers send: `{"error": {"message", "param", "code"}}`,
     /// `{"error": "…"}`, `{"message": "…"}`, `{"detail": …}`, any of them in a list, or plain text. `secret` is kept out of it.
     pub(super) fn read(body: &[u8], secret: Option<&str>) -> Self {
-        let mut refusal = match serde_json::from_slice::<Value>(body) {
+        let refusal = match serde_json::from_slice::<Value>(body) {
             Ok(value) => Self::of(&value),
             Err(_) => Self { message: plain(body), ..Self::default() },
         };
-        if let Some(secret) = secret {
-            refusal.message = refusal.message.replace(secret, "…");
-        }
-        refusal
+        refusal.without(secret)
+    }
+
+    /// The refusal with `secret` kept out of it.
+    pub(super) fn without(self, secret: Option<&str>) -> Self {
+        let message = secret.map(|secret| self.message.replace(secret, "…"));
+        Self { message: message.unwrap_or(self.message), ..self }
     }
 
     /// Reads what the value says.

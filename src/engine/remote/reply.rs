@@ -154,7 +154,9 @@ impl Reply {
     /// Why there is no text.
     fn nothing(&self, message: &Value, max_tokens: usize) -> Poison {
         if self.finish == Finish::Length {
-            let reason = format!("the answer reached max_tokens ({max_tokens}) before it began: the server's model thinks first; raise max_tokens");
+            let reason = format!(
+                "the answer reached max_tokens ({max_tokens}) before it began: the server's model thinks first; raise max_tokens"
+            );
             return Poison { class: FailureClass::Truncated, reason };
         }
         let elsewhere = THOUGHTS.iter().find(|name| message[**name].as_str().is_some_and(|text| !text.trim().is_empty()));
@@ -240,10 +242,25 @@ fn finish(reason: &str) -> Result<Finish, Unusable> {
         // Some servers send none.
         "" | "stop" | "eos" | "eos_token" | "end" | "end_turn" | "end_of_turn" | "stop_sequence" | "stop_token" | "complete"
         | "completed" | "done" => Ok(Finish::Stop),
-        "length" | "max_length" | "model_length" | "context_length" | "max_tokens" | "max_new_tokens" | "max_output_tokens"
-        | "max_completion_tokens" | "token_limit" | "model_context_window_exceeded" => Ok(Finish::Length),
+        "length"
+        | "max_length"
+        | "model_length"
+        | "context_length"
+        | "max_tokens"
+        | "max_new_tokens"
+        | "max_output_tokens"
+        | "max_completion_tokens"
+        | "token_limit"
+        | "model_context_window_exceeded" => Ok(Finish::Length),
         "content_filter" | "content_filtered" => Err(refused("the server's content filter stopped the answer".into())),
-        "safety" | "recitation" | "blocklist" | "prohibited_content" | "spii" | "refusal" | "sensitive" | "guardrail_intervened"
+        "safety"
+        | "recitation"
+        | "blocklist"
+        | "prohibited_content"
+        | "spii"
+        | "refusal"
+        | "sensitive"
+        | "guardrail_intervened"
         | "error_toxic" => Err(refused(format!("the server refuses to finish the answer: {}", shortened(reason)))),
         "tool_calls" | "function_call" | "tool_call" | "tool_use" => {
             Err(refused("the server's model calls a tool instead of answering".into()))
@@ -302,7 +319,8 @@ pub(super) mod tests {
 
     fn read(content: Value, finish: Value, schema: Option<&Value>) -> Result<(String, Finish), Unusable> {
         let body = json!({"choices": [{"message": {"content": content}, "finish_reason": finish}]});
-        Reply::read(body.to_string().as_bytes(), &question(schema, &["\n#".into()])).map(|reply| (reply.text().to_owned(), reply.finish))
+        Reply::read(body.to_string().as_bytes(), &question(schema, &["\n#".into()]))
+            .map(|reply| (reply.text().to_owned(), reply.finish))
     }
 
     fn poison(result: Result<(String, Finish), Unusable>) -> Poison {
@@ -392,7 +410,9 @@ pub(super) mod tests {
             assert_eq!(poison(read(json!(text), json!("stop"), None)).class, FailureClass::Model, "{text}");
         }
         let body = json!({"choices": [{"message": {"content": "", "reasoning_content": "A kettle."}, "finish_reason": "stop"}]});
-        let Err(Unusable::Refused(poison)) = Reply::read(body.to_string().as_bytes(), &question(None, &[])) else { panic!("a reply") };
+        let Err(Unusable::Refused(poison)) = Reply::read(body.to_string().as_bytes(), &question(None, &[])) else {
+            panic!("a reply")
+        };
         assert!(poison.reason.contains("empty `content`") && poison.reason.contains("`reasoning_content`"), "{poison}");
     }
 

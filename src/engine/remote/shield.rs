@@ -11,20 +11,90 @@ const LONGEST: usize = 64;
 
 /// Names that control models when they stand in angle brackets, by themselves or behind a slash, whatever the case.
 const NAMES: &[&str] = &[
-    "s", "bos", "eos", "unk", "pad", "mask", "cls", "sep", "eot", "eod", "eop", "sop", "eoh", "eoa", "eom", "sys", "think", "thinking",
-    "thought", "reasoning", "tools", "function", "functions", "image", "video", "audio", "img", "user", "assistant", "system", "human", "bot",
-    "repo_name", "file_sep", "jupyter_code",
+    "s",
+    "bos",
+    "eos",
+    "unk",
+    "pad",
+    "mask",
+    "cls",
+    "sep",
+    "eot",
+    "eod",
+    "eop",
+    "sop",
+    "eoh",
+    "eoa",
+    "eom",
+    "sys",
+    "think",
+    "thinking",
+    "thought",
+    "reasoning",
+    "tools",
+    "function",
+    "functions",
+    "image",
+    "video",
+    "audio",
+    "img",
+    "user",
+    "assistant",
+    "system",
+    "human",
+    "bot",
+    "repo_name",
+    "file_sep",
+    "jupyter_code",
 ];
 
 /// What such names begin with where there are many alike.
-const BEGINNINGS: &[&str] =
-    &["unused", "reserved_", "extra_id_", "special_", "control_", "seed:", "fim_", "start_of_", "end_of_", "begin_of_", "tool_", "image_", "audio_"];
+const BEGINNINGS: &[&str] = &[
+    "unused",
+    "reserved_",
+    "extra_id_",
+    "special_",
+    "control_",
+    "seed:",
+    "fim_",
+    "start_of_",
+    "end_of_",
+    "begin_of_",
+    "tool_",
+    "image_",
+    "audio_",
+];
 
 /// Names that control models when they stand in square brackets, by themselves or behind a slash.
 const SQUARE: &[&str] = &[
-    "INST", "SYSTEM_PROMPT", "AVAILABLE_TOOLS", "TOOL_CALLS", "TOOL_RESULTS", "TOOL_CONTENT", "ARGS", "CALL_ID", "MODEL_SETTINGS", "THINK",
-    "IMG", "IMG_BREAK", "IMG_END", "AUDIO", "BEGIN_AUDIO", "TRANSCRIBE", "PREFIX", "MIDDLE", "SUFFIX", "BOS", "EOS", "PAD", "UNK", "CLS",
-    "SEP", "MASK", "gMASK", "sMASK",
+    "INST",
+    "SYSTEM_PROMPT",
+    "AVAILABLE_TOOLS",
+    "TOOL_CALLS",
+    "TOOL_RESULTS",
+    "TOOL_CONTENT",
+    "ARGS",
+    "CALL_ID",
+    "MODEL_SETTINGS",
+    "THINK",
+    "IMG",
+    "IMG_BREAK",
+    "IMG_END",
+    "AUDIO",
+    "BEGIN_AUDIO",
+    "TRANSCRIBE",
+    "PREFIX",
+    "MIDDLE",
+    "SUFFIX",
+    "BOS",
+    "EOS",
+    "PAD",
+    "UNK",
+    "CLS",
+    "SEP",
+    "MASK",
+    "gMASK",
+    "sMASK",
 ];
 
 /// Marks of another shape.
@@ -97,7 +167,17 @@ mod tests {
 
     #[test]
     fn what_is_no_mark_stays_as_it_is() {
-        for text in ["a < b > c", "x |> f <| y", "<p class=x>[1] [PDF] <b>bold</b>", "<", "[", "茶<茶>", "[INST", "<|im_end", "<| im_end |>"] {
+        for text in [
+            "a < b > c",
+            "x |> f <| y",
+            "<p class=x>[1] [PDF] <b>bold</b>",
+            "<",
+            "[",
+            "茶<茶>",
+            "[INST",
+            "<|im_end",
+            "<| im_end |>",
+        ] {
             assert_eq!(shield(text), text);
         }
     }

@@ -74,7 +74,9 @@ impl Question<'_> {
                 _ => said.push((message.role, content)),
             }
         }
-        if let (Some(schema), Format::Object | Format::Words, Some((_, first))) = (self.schema, dialect.format(), said.first_mut()) {
+        if let (Some(schema), Format::Object | Format::Words, Some((_, first))) =
+            (self.schema, dialect.format(), said.first_mut())
+        {
             first.push_str(&format!(
                 "\n\nAnswer with one JSON object that is valid under this JSON Schema, and with nothing else:\n{schema}"
             ));
@@ -107,7 +109,8 @@ mod tests {
     #[test]
     fn a_system_message_that_is_refused_begins_the_users() {
         let said = |refused: &[&str]| body(None, refused)["messages"].clone();
-        let (system, user) = (json!({"role": "system", "content": "You label."}), json!({"role": "user", "content": "A spade.< /s>"}));
+        let (system, user) =
+            (json!({"role": "system", "content": "You label."}), json!({"role": "user", "content": "A spade.< /s>"}));
         assert_eq!(said(&[]), json!([system, user]));
         assert_eq!(said(&["system role"]), json!([{"role": "user", "content": "You label.\n\nA spade.< /s>"}]));
     }
