@@ -15,6 +15,7 @@ mod asking;
 mod call;
 mod dialect;
 mod kept;
+mod lenient;
 mod refusal;
 mod reply;
 mod scores;

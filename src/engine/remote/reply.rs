@@ -12,6 +12,7 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::Value;
 
+use super::lenient::parsed;
 use super::refusal::{Refusal, error_in, shortened};
 use super::thoughts::{Stray, behind_thoughts, in_fence};
 use super::wire::Question;
@@ -273,34 +274,6 @@ fn refused(reason: String) -> Unusable {
     Unusable::Refused(Poison { class: FailureClass::Model, reason })
 }
 
-/// The value that a body is, and whether it had to be mended: some servers write numbers that are no JSON, `-Infinity` most of all.
-fn parsed(body: &[u8]) -> Option<(Value, bool)> {
-    if let Ok(value) = serde_json::from_slice(body) {
-        return Some((value, false));
-    }
-    let text = std::str::from_utf8(body).ok()?;
-    let mut mended = String::with_capacity(text.len());
-    let (mut in_string, mut at) = (false, 0);
-    while let Some(c) = text[at..].chars().next() {
-        let rest = &text[at..];
-        let number = ["-Infinity", "Infinity", "NaN"].into_iter().find(|number| !in_string && rest.starts_with(number));
-        let taken = match (c, number) {
-            (_, Some(number)) => {
-                mended.push_str("null");
-                at += number.len();
-                continue;
-            }
-            // What is escaped ends no string.
-            ('\\', None) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
-            _ => c.len_utf8(),
-        };
-        in_string ^= c == '"';
-        mended.push_str(&rest[..taken]);
-        at += taken;
-    }
-    Some((serde_json::from_str(&mended).ok()?, true))
-}
-
 #[cfg(test)]
 pub(super) mod tests {
     use serde_json::json;
@@ -422,7 +395,7 @@ pub(super) mod tests {
         for text in ["{\"a\":1}", "<think>{</think>{\"a\":1}", "Here it is:\n```json\n{\"a\":1}\n```"] {
             assert_eq!(read(json!(text), json!("stop"), Some(&schema)).unwrap().0, "{\"a\":1}");
         }
-        let marked = json!("{\"a\":\"</think>\n#\"}");
+        let marked = json!("{\"a\":\"</think> <think>\"}");
         assert_eq!(read(marked.clone(), json!("stop"), Some(&schema)).unwrap().0, marked.as_str().unwrap(), "an object is one");
     }
 

@@ -90,6 +90,8 @@ impl Question<'_> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::super::refusal::Refusal;
     use super::*;
 
@@ -132,7 +134,7 @@ mod tests {
     fn what_is_refused_is_not_sent_and_what_nobody_asked_for_neither() {
         let keys = |refused: &[&str]| -> Vec<String> {
             let body = body(None, refused);
-            body.as_object().unwrap().keys().cloned().collect()
+            body.as_object().unwrap().keys().cloned().collect::<BTreeSet<_>>().into_iter().collect()
         };
         assert_eq!(keys(&[]), ["logprobs", "max_tokens", "messages", "model", "seed", "temperature", "top_logprobs"]);
         let refused = ["top_logprobs", "top_logprobs", "logprobs", "seed", "temperature", "max_tokens"];
