@@ -4,12 +4,14 @@
 //! |---|---|
 //! | refuses a parameter by name | asked without it, see `dialect.rs` |
 //! | refuses the content by its code, or the length of the prompt | a dead letter |
-//! | refuses for another reason | the probe is asked; if it is answered, a dead letter; if it is refused as well, a pause |
+//! | refuses for another reason | a dead letter if others are answered, else a pause |
 //! | is not there, or busy | asked again, then a pause |
-//! | answers with what is no answer, time and again | the probe is asked; if it is answered, a dead letter, else a pause |
+//! | answers with what is no answer, time and again | a dead letter if others are answered, else a pause |
 //! | fails or is silent, time and again | the same, but only after [`PATIENT_ROUNDS`] pauses: a server may fail for a while |
 //!
-//! The probe is a question in the same form that says nothing. What is refused of it is no document's fault.
+//! Others are answered if another question in the same form was since this one began, or else if the probe is: a question in that form that
+//! says nothing. What is refused of it is no document's fault. A refusal that may be of the key is always followed by the probe. Where this
+//! question is answered, if with what is no answer, the server is in order, and another's answer counts for longer.
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -34,6 +36,9 @@ const PROBE: &str = "Say yes.";
 /// How long a refusal of the probe stands for all questions of its form, before the server is asked again.
 const REFUSED_FOR: Duration = Duration::from_secs(30);
 
+/// How long an answer shows that a server, which has answered since, answers others.
+const ANSWERS_FOR: Duration = Duration::from_secs(600);
+
 /// Pauses after which a document that a server fails at, while it answers the probe, is at fault.
 const PATIENT_ROUNDS: u32 = 3;
 
@@ -47,6 +52,8 @@ pub(super) struct Doubts {
     turn: tokio::sync::Mutex<()>,
     /// What came of the last probe of each form.
     probes: Mutex<HashMap<u64, Probed>>,
+    /// When a question of each form was answered last.
+    answered: Mutex<HashMap<u64, Instant>>,
     /// How often a question was given up.
     failed: Mutex<HashMap<u64, u32>>,
 }
@@ -69,6 +76,10 @@ impl Doubts {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn answered(&self) -> MutexGuard<'_, HashMap<u64, Instant>> {
+        self.answered.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Why questions of that form are not worth asking now.
     fn standing(&self, form: u64) -> Option<String> {
         self.probes().get(&form).filter(|probed| probed.stays && probed.at.elapsed() < REFUSED_FOR)?.fault.clone()
@@ -89,7 +100,7 @@ impl Doubts {
 impl RemoteModel {
     /// One usable reply: sends the question until there is one, or until it is clear whose fault it is that there is none.
     pub(super) async fn reply(&self, question: &Question<'_>) -> Result<Reply, Failure> {
-        let form = self.form(question);
+        let (begun, form) = (Instant::now(), self.form(question));
         if let Some(fault) = self.doubts.standing(form) {
             return Err(self.transient(&fault));
         }
@@ -102,13 +113,17 @@ impl RemoteModel {
             spent += took;
             let Again { reason, asked, suspect, .. } = match outcome {
                 Attempt::Reply(reply) => {
+                    self.doubts.answered().insert(form, Instant::now());
                     self.doubts.failed().remove(&self.digest(question));
                     return Ok(reply);
                 }
-                Attempt::Poison(poison) => return Err(poison.into()),
+                Attempt::Poison(poison) => {
+                    self.doubts.answered().insert(form, Instant::now());
+                    return Err(poison.into());
+                }
                 Attempt::Settings(reason) => return Err(self.transient(&reason)),
                 Attempt::Refused { status, refusal } => {
-                    let failure = self.refused(question, status, &refusal).await;
+                    let failure = self.refused(question, begun, status, &refusal).await;
                     // The probe may have taught what the document's refusal did not.
                     if !is_relearnt && matches!(failure, Failure::Poison(_)) && self.dialect() != known {
                         is_relearnt = true;
@@ -130,7 +145,7 @@ impl RemoteModel {
             }
             if attempt >= self.patience.attempts || spent + wait >= self.patience.total {
                 let times = if attempt == 1 { "1 attempt".into() } else { format!("{attempt} attempts") };
-                return Err(self.given_up(question, &format!("{reason} ({times})"), suspect).await);
+                return Err(self.given_up(question, begun, &format!("{reason} ({times})"), suspect).await);
             }
             METRICS.retries.with_label_values(&[Component::Model.as_str()]).inc();
             tracing::debug!(model = &*self.info.name, attempt, reason, "asking the server again");
@@ -166,9 +181,12 @@ impl RemoteModel {
     }
 
     /// Whose fault a refusal is that names no parameter.
-    async fn refused(&self, question: &Question<'_>, status: StatusCode, refusal: &Refusal) -> Failure {
+    async fn refused(&self, question: &Question<'_>, begun: Instant, status: StatusCode, refusal: &Refusal) -> Failure {
         let poison = refusal.poison(status);
         if poison.class == FailureClass::TooLong || refusal.is_of_content() {
+            return poison.into();
+        }
+        if status != StatusCode::FORBIDDEN && self.answers_others(question, |at| at >= begun) {
             return poison.into();
         }
         match self.probe(question).await {
@@ -177,14 +195,21 @@ impl RemoteModel {
         }
     }
 
+    /// Whether another question of the same form was answered, and not too long ago.
+    fn answers_others(&self, question: &Question<'_>, is_recent: impl Fn(Instant) -> bool) -> bool {
+        self.doubts.answered().get(&self.form(question)).is_some_and(|at| is_recent(*at))
+    }
+
     /// Whose fault it is that the question has no answer after all attempts.
-    async fn given_up(&self, question: &Question<'_>, reason: &str, suspect: Suspect) -> Failure {
+    async fn given_up(&self, question: &Question<'_>, begun: Instant, reason: &str, suspect: Suspect) -> Failure {
         let rounds = match suspect {
             Suspect::Server => return self.transient(reason),
             Suspect::Either => PATIENT_ROUNDS,
             Suspect::Document => 1,
         };
-        if self.probe(question).await.is_some() || self.doubts.count(self.digest(question)) < rounds {
+        let is_recent = |at: Instant| at >= begun || suspect == Suspect::Document && at.elapsed() < ANSWERS_FOR;
+        let answers_others = self.answers_others(question, is_recent) || self.probe(question).await.is_none();
+        if !answers_others || self.doubts.count(self.digest(question)) < rounds {
             return self.transient(reason);
         }
         self.doubts.failed().remove(&self.digest(question));

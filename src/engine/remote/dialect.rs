@@ -134,8 +134,13 @@ impl Dialect {
 
     /// What this does without and `before` did not: the parameter, and what comes in its place.
     pub(super) fn lessons(self, before: Self) -> impl Iterator<Item = (&'static str, &'static str)> {
-        let places = (0..PARTS.len()).filter(move |place| self.0[*place] > before.0[*place]);
-        places.filter_map(move |place| Some((PARTS[place].key, *PARTS[place].steps.get(usize::from(self.0[place]) - 1)?)))
+        // Alternatives go where the probabilities go.
+        let is_new = move |place: &usize| {
+            self.0[*place] > before.0[*place] && (PARTS[*place].key != "top_logprobs" || self.has("logprobs"))
+        };
+        (0..PARTS.len())
+            .filter(is_new)
+            .filter_map(move |place| Some((PARTS[place].key, *PARTS[place].steps.get(usize::from(self.0[place]) - 1)?)))
     }
 }
 
