@@ -91,6 +91,24 @@ async fn a_document_that_gets_no_answer_while_others_do_makes_a_dead_letter() {
 }
 
 #[tokio::test]
+async fn the_answer_of_a_neighbour_shows_as_much_as_that_of_the_probe() {
+    let server = Server::start(|seen, _| {
+        let mut body = completion("A spade of st");
+        let is_whole = seen.json()["messages"].to_string().contains("A spade.");
+        body["choices"][0]["finish_reason"] = json!(if is_whole { "stop" } else { "abort" });
+        Play::ok(body.to_string())
+    })
+    .await;
+    let model = opened(&config(&server));
+    let mut other = generate();
+    other.prompt.messages[1].content = "A spade.".into();
+    ask(&model, Work::Generate(other)).await.unwrap();
+    let Err(Failure::Poison(poison)) = ask(&model, Work::Generate(generate())).await else { panic!("it waits for ever") };
+    assert!(poison.reason.contains("\"abort\""), "{poison}");
+    assert_eq!(server.seen().len(), 6, "the probe is not asked");
+}
+
+#[tokio::test]
 async fn a_document_that_a_server_fails_at_has_more_patience() {
     let server = Server::start(only_for_the_document(|| Play::status(500, "segmentation fault"))).await;
     let model = opened(&config(&server));
