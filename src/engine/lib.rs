@@ -52,6 +52,7 @@ pub use budget::Tuning;
 pub use device::EngineStats;
 pub use error::EngineError;
 pub use model::{ModelInfo, ModelKind};
+pub use remote::LEAST_SCORE;
 pub use request::{
     Answer, Chunking, Completion, EncodedChunk, EncodedText, Finish, Generate, GeneratedToken, Message, Prediction, Priority,
     Prompt, Request, Role, Sampling, Score, TextKind, Work,
@@ -209,19 +210,36 @@ impl Engine {
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
     }
 
-    /// Asks the servers. The first that is out of order ends the call: the others would only wait for the same.
+    /// Asks the servers. The first that is out of order ends the call: the others would only wait for the same. What they have answered
+    /// by then is kept for the next call.
     async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
-        let ask = async |(index, request): &(usize, Request)| {
-            let answer = match &self.inner.models[*index].host {
-                Host::Remote(remote) => remote.answer(request).await,
-                Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
-            };
-            match answer {
-                Err(Failure::Transient(transient)) => Err(transient),
-                answer => Ok(answer),
-            }
+        let remote = |index: usize| match &self.inner.models[index].host {
+            Host::Remote(remote) => remote,
+            Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
         };
-        try_join_all(requests.iter().map(ask)).await
+        let ask = async |(index, request): &(usize, Request)| {
+            let remote = remote(*index);
+            if let Some(answer) = remote.kept.get(request) {
+                return Ok(answer);
+            }
+            let outcome = match remote.answer(request).await {
+                Err(Failure::Transient(transient)) => return Err(transient),
+                Err(Failure::Poison(poison)) => Err(poison),
+                Ok(answer) => Ok(answer),
+            };
+            remote.kept.keep(request, outcome.clone());
+            Ok(outcome.map_err(Failure::Poison))
+        };
+        let answers = try_join_all(requests.iter().map(ask)).await?;
+        for (index, request) in requests {
+            remote(*index).kept.forget(request);
+        }
+        Ok(answers)
+    }
+
+    /// Whether the model stands behind a server, which may be down.
+    pub fn is_remote(&self, model: &str) -> bool {
+        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].host, Host::Remote(_)))
     }
 
     /// Queues the sequences and waits for their rows.

@@ -185,7 +185,8 @@ pub enum Prediction {
     Logits(Vec<f32>),
     /// For [`Work::Generate`].
     Completion(Completion),
-    /// For [`Work::Score`]: for each answer the logarithm of the probability that the model gives exactly it, end of turn included.
+    /// For [`Work::Score`]: for each answer the logarithm of the probability that the model gives exactly it, end of turn included;
+    /// [`LEAST_SCORE`](super::LEAST_SCORE) where a server tells nothing of it.
     Scores(Vec<f32>),
 }
 

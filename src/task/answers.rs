@@ -2,6 +2,8 @@
 //!
 //! A model prefers some answers whatever it is asked: common words, and the last or the first of a list. What it gives each label for
 //! a document that says nothing is therefore asked once and subtracted, which leaves what the document adds (contextual calibration).
+//! A model in memory is asked when the task is built, a server before its first document: it may be down until then. A server tells of
+//! some labels only; where it does not tell of all, nothing is subtracted.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -10,14 +12,15 @@ use anyhow::{Context, bail, ensure};
 use minijinja::Value;
 use minijinja::value::Serde;
 use serde_json::{Map, json};
+use tokio::sync::OnceCell;
 
 use super::Upstream;
 use super::labels::Labels;
 use super::prompt_file::{Parameters, PromptFile};
 use super::prompting::{Prompting, Setting, names_read};
 use super::room::Room;
-use crate::engine::{Engine, ModelInfo, Prediction, Prompt, Request, Score, Work};
-use crate::failure::Failure;
+use crate::engine::{Engine, LEAST_SCORE, ModelInfo, Prediction, Prompt, Request, Score, Work};
+use crate::failure::{Component, Failure, Transient};
 use crate::prompt::PromptVersion;
 
 /// Tokens that a label may take; they must fit the context behind the prompt.
@@ -41,9 +44,18 @@ Which of the labels is the document's?";
 pub(super) struct Answers {
     prompting: Prompting,
     answers: Arc<[Arc<str>]>,
-    /// The logarithm of each answer's probability where the document says nothing.
-    prior: Vec<f32>,
+    /// The logarithm of each answer's probability where the document says nothing; unknown until a server has told.
+    prior: OnceCell<Vec<f32>>,
+    /// What asks a server for that; none for a model in memory.
+    unasked: Option<Unasked>,
     room: Room,
+}
+
+/// The question that says nothing.
+#[derive(Debug)]
+struct Unasked {
+    task: Arc<str>,
+    request: Request,
 }
 
 impl Answers {
@@ -63,7 +75,7 @@ impl Answers {
         names_read(path, &[LABELS]).unwrap_or_default()
     }
 
-    /// Reads the prompt and asks the model for its preferences.
+    /// Reads the prompt and asks the model for its preferences, if it is one in memory.
     pub(super) async fn prepare(
         engine: &Engine,
         task: &str,
@@ -81,13 +93,22 @@ impl Answers {
             )
         })?;
         let request = Request { model: model.name.clone(), work: score(nothing, &answers) };
+        let splitter = engine.splitter(&model.name).context("the model host has lost the model")?;
+        let room = Room::new(Arc::new(splitter), model.max_tokens);
+        if engine.is_remote(&model.name) {
+            return Ok(Self {
+                prompting,
+                answers,
+                prior: OnceCell::new(),
+                unasked: Some(Unasked { task: task.into(), request }),
+                room,
+            });
+        }
         let failed = "the labels cannot be weighed for a document that says nothing";
         let answer = engine.run(vec![request]).await.context(failed)?.pop().context("the model host gave no answer")?;
         let Prediction::Scores(prior) = answer.context(failed)?.prediction else {
             bail!("model `{}` did not answer with scores of the labels", model.name);
         };
-        let splitter = engine.splitter(&model.name).context("the model host has lost the model")?;
-        let room = Room::new(Arc::new(splitter), model.max_tokens);
         Self::new(prompting, answers, prior, room)
     }
 
@@ -97,7 +118,28 @@ impl Answers {
         if let Some(index) = impossible {
             bail!("the model cannot give the answer `{}` at all: name the label otherwise", answers[index]);
         }
-        Ok(Self { prompting, answers, prior, room })
+        Ok(Self { prompting, answers, prior: OnceCell::new_with(Some(prior)), unasked: None, room })
+    }
+
+    /// Asks a server for its preferences, once.
+    ///
+    /// # Errors
+    /// Whatever it is that keeps it from telling: no document is at fault.
+    pub(super) async fn learn(&self, engine: &Engine) -> Result<(), Transient> {
+        let Some(Unasked { task, request }) = &self.unasked else { return Ok(()) };
+        let failed = |reason: &str| {
+            let reason = format!("task `{task}`: the labels cannot be weighed for a document that says nothing: {reason}");
+            Transient::new(Component::Model, reason)
+        };
+        let ask = async || {
+            let answer = engine.run(vec![request.clone()]).await?.pop().ok_or_else(|| failed("the model host gave no answer"))?;
+            match answer.map(|answer| answer.prediction) {
+                Ok(Prediction::Scores(prior)) if prior.len() == self.answers.len() => Ok(prior),
+                Ok(_) => Err(failed("the model did not answer with scores of the labels")),
+                Err(failure) => Err(failed(&failure.to_string())),
+            }
+        };
+        self.prior.get_or_try_init(ask).await.map(|_| ())
     }
 
     pub(super) fn prompt(&self) -> &PromptVersion {
@@ -118,8 +160,18 @@ impl Answers {
     }
 
     /// What the document adds to each label's logarithm of probability.
-    pub(super) fn corrected(&self, scores: &[f32]) -> Vec<f32> {
-        scores.iter().zip(&self.prior).map(|(score, prior)| score - prior).collect()
+    ///
+    /// # Errors
+    /// Where the server has not told yet what it prefers.
+    pub(super) fn corrected(&self, scores: &[f32]) -> Result<Vec<f32>, Transient> {
+        let unknown = || Transient::new(Component::Model, "what the model prefers of itself is not known yet");
+        let prior = self.prior.get().ok_or_else(unknown)?;
+        let is_told = |score: &f32| self.unasked.is_none() || *score > LEAST_SCORE;
+        if !prior.iter().all(is_told) {
+            return Ok(scores.to_vec());
+        }
+        // A label that the server does not tell of must not win by being rare.
+        Ok(scores.iter().zip(prior).map(|(score, prior)| if is_told(score) { score - prior } else { *score }).collect())
     }
 }
 

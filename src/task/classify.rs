@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
+use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use super::answers::Answers;
@@ -23,7 +24,7 @@ use super::labels::Labels;
 use super::{Prepared, Task, Upstream, model, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, TextKind, Work};
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, FailureClass, Transient};
 use crate::outcome::{Classification, LabelScore, Output};
 use crate::prompt::PromptVersion;
 
@@ -272,7 +273,7 @@ impl Classify {
             (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
             (Scorer::Checkpoint, _) => return wrong("the model did not answer with class scores"),
             (Scorer::Answers(answers), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
-                answers.corrected(&scores)
+                answers.corrected(&scores)?
             }
             (Scorer::Answers(_), _) => return wrong("the model did not answer with one score a label"),
             (scorer, Prediction::Vectors(texts)) => {
@@ -311,6 +312,13 @@ impl Task for Classify {
         match &self.scorer {
             Scorer::Answers(answers) => Some(answers.prompt()),
             Scorer::Descriptions(_) | Scorer::Head(_) | Scorer::Checkpoint => None,
+        }
+    }
+
+    fn learn<'a>(&'a self, engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
+        match &self.scorer {
+            Scorer::Answers(answers) => Box::pin(answers.learn(engine)),
+            Scorer::Descriptions(_) | Scorer::Head(_) | Scorer::Checkpoint => Box::pin(std::future::ready(Ok(()))),
         }
     }
 

@@ -35,6 +35,7 @@ mod write;
 use std::path::Path;
 use std::sync::Arc;
 
+use futures::future::BoxFuture;
 use serde::Deserialize;
 
 pub use answer::AnswerSpec;
@@ -58,7 +59,7 @@ pub use write::WriteSpec;
 
 use crate::document::Document;
 use crate::engine::{Engine, ModelInfo, Prediction, Request};
-use crate::failure::{Failure, FailureClass};
+use crate::failure::{Failure, FailureClass, Transient};
 use crate::outcome::Output;
 use crate::prompt::PromptVersion;
 
@@ -69,6 +70,12 @@ pub trait Task: Send + Sync {
 
     /// Every parameter that decides the output, save the model's revision; part of each result's fingerprint.
     fn signature(&self) -> &[u8];
+
+    /// Learns what the task must know of its model before the first answer is interpreted, where only a server can tell: it may be down
+    /// when the task is built. Called before each round of requests.
+    fn learn<'a>(&'a self, _engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// What the model must do for `document`, or the output itself where no model is needed.
     fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure>;

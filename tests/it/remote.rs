@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use axum::http::StatusCode;
@@ -34,6 +34,8 @@ pub fn trials() -> Vec<Trial> {
         trial("remote::a_document_at_fault_does_not_hold_up_the_others", Needs::NOTHING, one_at_fault),
         trial("remote::a_server_out_of_order_ends_the_call_at_once", Needs::NOTHING, out_of_order),
         trial("remote::a_server_that_hangs_ends_the_call_in_time", Needs::NOTHING, hanging),
+        trial("remote::neighbours_of_a_document_that_a_server_fails_at_are_asked_once", Needs::NOTHING, neighbours),
+        trial("remote::a_pipeline_starts_while_its_server_is_down", Needs::NOTHING, down_at_start),
         trial("remote::tasks_of_a_pipeline_do_not_see_that_a_server_answers", Needs::NOTHING, behind_a_pipeline),
     ]
 }
@@ -155,6 +157,74 @@ async fn hanging() {
     assert!(failure.reason.contains("no answer in time"), "{}", failure.reason);
     // A call gives up after some 13 seconds; fifty documents that each waited for that would take minutes.
     assert!(start.elapsed() < Duration::from_secs(45), "it took {:?}", start.elapsed());
+}
+
+async fn neighbours() {
+    let asked = Arc::new(Mutex::new(Vec::new()));
+    let seen = asked.clone();
+    let (address, _) = server(move |body| {
+        let text = body["messages"][0]["content"].as_str().unwrap().to_owned();
+        let answer = if text == "cursed" { StatusCode::BAD_GATEWAY.into_response() } else { said("yes") };
+        seen.lock().unwrap().push(text);
+        answer
+    })
+    .await;
+    let engine = engine(address);
+    let requests = || ["one", "two", "cursed"].map(|text| generate(text, None)).to_vec();
+    for _ in 0..2 {
+        let failure = engine.run(requests()).await.unwrap_err();
+        assert!(failure.reason.contains("502"), "{}", failure.reason);
+    }
+    let answers = engine.run(requests()).await.unwrap();
+    assert!(matches!(&answers[2], Err(Failure::Poison(poison)) if poison.reason.contains("502")), "{answers:?}");
+    assert!(answers[0].is_ok() && answers[1].is_ok(), "{answers:?}");
+    let times = |text: &str| asked.lock().unwrap().iter().filter(|asked| *asked == text).count();
+    assert_eq!((times("one"), times("two")), (1, 1), "what was answered is not paid for again");
+    engine.run(requests()[..1].to_vec()).await.unwrap();
+    assert_eq!(times("one"), 2, "a call that ended well leaves nothing behind");
+}
+
+async fn down_at_start() {
+    let is_up = Arc::new(AtomicBool::new(false));
+    let up = is_up.clone();
+    let (address, calls) = server(move |body| match up.load(Ordering::SeqCst) {
+        true if body["messages"].to_string().contains("spade") => said("{\"label\":\"garden\"}"),
+        true => said("{\"label\":\"kitchen\"}"),
+        false => StatusCode::SERVICE_UNAVAILABLE.into_response(),
+    })
+    .await;
+    let folder = open_folder();
+    let file = "version: 1
+name: test
+source: { topic: docs }
+tasks:
+  topic: { classify: { model: clerk, labels: { garden: For growing, kitchen: For cooking } } }
+";
+    let definition = Definition::parse(&folder.path().join("p.yaml"), file).unwrap();
+    let graph = Graph::build(&definition, &engine(address)).await.unwrap();
+    assert_eq!(calls.load(Ordering::SeqCst), 0, "nothing at start needs the server");
+    let document = |text: &str| {
+        let (metadata, fields) = Default::default();
+        Document { id: text.into(), version: 1, text: text.into(), metadata, fields }
+    };
+    let documents = [document("A spade."), document("A kettle."), document("A rake? A spade!")];
+    let failure = graph.evaluate(&documents, &NothingKnown).await.unwrap_err();
+    assert!(failure.reason.contains("answers 503"), "{}", failure.reason);
+    is_up.store(true, Ordering::SeqCst);
+    let before = calls.load(Ordering::SeqCst);
+    let outcomes = graph.evaluate(&documents, &NothingKnown).await.unwrap();
+    let labels: Vec<&str> = outcomes
+        .iter()
+        .map(|row| match &row[0] {
+            Outcome::Computed(product) => match &product.output {
+                Output::Classification(classification) => classification.labels[0].as_str(),
+                other => panic!("{other:?}"),
+            },
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(labels, ["garden", "kitchen", "garden"], "a choice without alternatives is what the server chose");
+    assert_eq!(calls.load(Ordering::SeqCst) - before, 4, "the document that says nothing is asked about once");
 }
 
 async fn behind_a_pipeline() {

@@ -6,7 +6,10 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use tokio::time::Instant;
 
-use super::wire::{Dialect, Question, Refusal, Reply, Unusable};
+use super::dialect::Dialect;
+use super::refusal::Refusal;
+use super::reply::{Reply, Unusable};
+use super::wire::Question;
 use super::{RemoteModel, http};
 use tidemill_base::failure::{FailureClass, Poison};
 use tidemill_base::http::Unread;
@@ -21,14 +24,52 @@ const TOKEN_BYTES: usize = 4 << 10;
 pub(super) enum Attempt {
     /// An answer.
     Reply(Reply),
-    /// Nothing for now; the server may have said when to come back.
-    Again { reason: String, asked: Option<Duration> },
+    /// Nothing for now.
+    Again(Again),
     /// Nothing until an operator mends a setting or the server.
     Settings(String),
     /// Nothing ever.
     Poison(Poison),
-    /// Nothing, but perhaps in a dialect with less in it.
-    Leaner(Dialect),
+    /// Nothing, as it was asked: the document, a parameter or the settings are at fault.
+    Refused { status: StatusCode, refusal: Refusal },
+}
+
+/// Why there is no answer for now.
+pub(super) struct Again {
+    pub(super) reason: String,
+    /// When to come back, if the server said so.
+    pub(super) asked: Option<Duration>,
+    pub(super) suspect: Suspect,
+    /// What the server says, where that may be about a parameter.
+    refusal: Option<Refusal>,
+}
+
+/// What may be at fault where a server gives no answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Suspect {
+    /// The server: it is not there, or busy.
+    Server,
+    /// The server, or the document that it works on.
+    Either,
+    /// The document more likely: there was an answer, and it is none.
+    Document,
+}
+
+impl Again {
+    fn new(reason: impl Into<String>, suspect: Suspect) -> Self {
+        Self { reason: reason.into(), asked: None, suspect, refusal: None }
+    }
+}
+
+impl Attempt {
+    /// What the server says, where that may be about a parameter.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused { refusal, .. } => Some(refusal),
+            Self::Again(again) => again.refusal.as_ref(),
+            Self::Reply(_) | Self::Settings(_) | Self::Poison(_) => None,
+        }
+    }
 }
 
 impl RemoteModel {
@@ -49,47 +90,72 @@ impl RemoteModel {
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
-        let again = |reason: String| Attempt::Again { reason, asked: None };
+        let again = |reason: String, suspect| Attempt::Again(Again::new(reason, suspect));
         let response = match request.send().await {
             Ok(response) => response,
-            Err(e) => return again(format!("cannot be asked: {}", http::reason(&e))),
+            Err(e) => {
+                let suspect = if e.is_connect() { Suspect::Server } else { Suspect::Either };
+                return again(format!("cannot be asked: {}", http::reason(&e)), suspect);
+            }
         };
         let status = response.status();
         let asked = retry_after(response.headers(), jiff::Timestamp::now());
         let most = BASE_BYTES + TOKEN_BYTES * question.max_tokens;
-        let body = match (Verdict::of(status), http::read(response, most).await) {
-            (Verdict::Settings, _) => return Attempt::Settings(self.settings_at_fault(status)),
-            (Verdict::Again, _) => return Attempt::Again { reason: format!("answers {status}"), asked },
-            (Verdict::Request, body) => {
-                let refusal = Refusal::read(body.as_deref().unwrap_or_default());
-                let secret = self.key.as_ref().map(|key| key.secret.as_str());
-                return match dialect.without(&refusal) {
-                    Some(leaner) => Attempt::Leaner(leaner),
-                    None => Attempt::Poison(refusal.poison(status, secret)),
-                };
-            }
-            (Verdict::Answer, Err(Unread::Broken(reason))) => return again(format!("breaks off its answer: {reason}")),
+        let body = http::read(response, most).await;
+        if Verdict::of(status) != Verdict::Answer {
+            let refusal = Refusal::read(body.as_deref().unwrap_or_default(), self.secret());
+            return self.refused_with(status, refusal, asked);
+        }
+        let body = match body {
+            Ok(body) => body,
+            Err(Unread::Broken(reason)) => return again(format!("breaks off its answer: {reason}"), Suspect::Either),
             // The same question would cost as much again for the same.
-            (Verdict::Answer, Err(Unread::TooLarge)) => {
+            Err(Unread::TooLarge) => {
                 let tokens = question.max_tokens;
                 return Attempt::Poison(Poison {
                     class: FailureClass::Model,
                     reason: format!("the server's answer is larger than {most} bytes, which {tokens} tokens cannot be"),
                 });
             }
-            (Verdict::Answer, Ok(body)) => body,
         };
-        match Reply::read(&body) {
+        match Reply::read(&body, question) {
             Ok(reply) => Attempt::Reply(reply),
-            Err(Unusable::Foreign(reason)) => again(reason.to_owned()),
+            Err(Unusable::Foreign(reason)) => again(reason, Suspect::Document),
             Err(Unusable::Refused(poison)) => Attempt::Poison(poison),
+            Err(Unusable::Error(refusal)) => {
+                let refusal = refusal.without(self.secret());
+                match refusal.status() {
+                    Some(status) => self.refused_with(status, refusal, asked),
+                    None if refusal.is_of_load() => again(format!("answers with an error{}", refusal.said()), Suspect::Server),
+                    None => again(format!("answers with an error{}", refusal.said()), Suspect::Document),
+                }
+            }
         }
     }
 
-    /// What is wrong where a document cannot be at fault, in an operator's words. The server's own might show the key.
-    fn settings_at_fault(&self, status: StatusCode) -> String {
+    /// What follows from a bad status, be it the answer's or one that stands in it.
+    fn refused_with(&self, status: StatusCode, refusal: Refusal, asked: Option<Duration>) -> Attempt {
+        match (Verdict::of(status), status.as_u16()) {
+            // A server may refuse a parameter or a document so, as well as a key.
+            (Verdict::Request, _) | (Verdict::Settings, 403) => Attempt::Refused { status, refusal },
+            (Verdict::Settings, _) => Attempt::Settings(self.settings_at_fault(status, &refusal)),
+            (Verdict::Again | Verdict::Answer, code) => {
+                let reason = format!("answers {status}{}", refusal.said());
+                let suspect = if matches!(code, 408 | 425 | 429 | 503 | 529) { Suspect::Server } else { Suspect::Either };
+                let refusal = matches!(code, 500 | 501).then_some(refusal);
+                Attempt::Again(Again { reason, asked, suspect, refusal })
+            }
+        }
+    }
+
+    fn secret(&self) -> Option<&str> {
+        self.key.as_ref().map(|key| key.secret.as_str())
+    }
+
+    /// What is wrong where a document cannot be at fault, in an operator's words and the server's. The server's own might show the key.
+    pub(super) fn settings_at_fault(&self, status: StatusCode, refusal: &Refusal) -> String {
         let name = &self.info.name;
-        match (status.as_u16(), &self.key) {
+        let mend = match (status.as_u16(), &self.key) {
             (401 | 403, Some(key)) => format!("refuses the key ({status}); set the variable {} to a valid one", key.variable),
             (401 | 403, None) => {
                 format!("asks for a key ({status}); set a variable to it and `models.{name}.api_key_env` to the variable's name")
@@ -100,6 +166,7 @@ impl RemoteModel {
                 "does not know the address or the model {:?} ({status}); correct `models.{name}.base_url` or `server_model`",
                 self.server_model
             ),
-        }
+        };
+        format!("{mend}{}", refusal.said())
     }
 }

@@ -6,13 +6,21 @@
 //! |---|---|---|
 //! | revision | hash of the files | hash of address and name: what stands behind them may change without a word |
 //! | tokens of a text | counted | estimated by [`RemoteModel::count`] |
-//! | special tokens in a document | stay text | the server's business: it is sent as the content of a message |
+//! | special tokens in a document | stay text | stay text: marks are broken up by a space, see `shield.rs` |
 //! | schema | cannot be broken | asked for, then judged; a broken answer is asked for once more with another seed |
 //! | label scores | exact | see `scores.rs` |
 //! | cost | device time | tokens, as the server counts them; device time is 0 |
 
+mod asking;
 mod call;
+mod dialect;
+mod kept;
+mod lenient;
+mod refusal;
+mod reply;
 mod scores;
+mod shield;
+mod thoughts;
 mod tokens;
 mod wire;
 
@@ -30,13 +38,18 @@ use tokio::sync::Semaphore;
 use super::error::EngineError;
 use super::model::{ModelInfo, ModelKind};
 use super::request::{Answer, Completion, Generate, Prediction, Request, Sampling, Score, Work};
-use call::Attempt;
+use asking::Doubts;
+use dialect::Dialect;
+use kept::Kept;
+use reply::Reply;
 use tidemill_base::config::{ConfigError, ModelConfig, ModelPlace};
 use tidemill_base::failure::{Component, Failure, FailureClass};
 use tidemill_base::http;
 use tidemill_base::http::retry::{Gate, Patience};
 use tidemill_base::metrics::METRICS;
-use wire::{Dialect, Question, Reply};
+use wire::Question;
+
+pub use scores::LEAST_SCORE;
 
 /// A model behind a server.
 pub(crate) struct RemoteModel {
@@ -54,6 +67,9 @@ pub(crate) struct RemoteModel {
     slots: Semaphore,
     gate: Gate,
     dialect: Mutex<Dialect>,
+    doubts: Doubts,
+    /// Answers whose call came to nothing.
+    pub(crate) kept: Kept,
 }
 
 /// What the server is shown to let us in. Never printed.
@@ -112,6 +128,8 @@ impl RemoteModel {
             slots: Semaphore::new(place.concurrency.min(Semaphore::MAX_PERMITS)),
             gate: Gate::default(),
             dialect: Mutex::default(),
+            doubts: Doubts::default(),
+            kept: Kept::default(),
         })
     }
 
@@ -140,7 +158,7 @@ impl RemoteModel {
             alternatives: false,
         };
         let read = |reply: &Reply| {
-            let completion = Completion { text: reply.text.clone(), tokens: reply.generated(), finish: reply.finish };
+            let completion = Completion { text: reply.text().to_owned(), tokens: reply.generated(), finish: reply.finish };
             if let Some(schema) = &generate.schema {
                 schema.judge(&completion, generate.max_tokens)?;
             }
@@ -195,52 +213,18 @@ impl RemoteModel {
         }
     }
 
-    /// One usable reply: sends the question until there is one, or until it is clear whose fault it is that there is none.
-    async fn reply(&self, question: &Question<'_>) -> Result<Reply, Failure> {
-        let mut spent = Duration::ZERO;
-        let mut attempt = 0;
-        loop {
-            let dialect = *self.dialect.lock().unwrap_or_else(PoisonError::into_inner);
-            let (outcome, took) = self.attempt(question, dialect, self.patience.total.saturating_sub(spent)).await;
-            spent += took;
-            let (reason, asked) = match outcome {
-                Attempt::Reply(reply) => return Ok(reply),
-                Attempt::Poison(poison) => return Err(poison.into()),
-                Attempt::Settings(reason) => return Err(self.transient(&reason)),
-                // At most once for each part of the dialect, and no fault of anyone.
-                Attempt::Leaner(leaner) => {
-                    self.leave_out(leaner);
-                    continue;
-                }
-                Attempt::Again { reason, asked } => (reason, asked),
-            };
-            attempt += 1;
-            let Some(wait) = self.patience.wait(attempt, asked) else {
-                // The stream comes back sooner than that, and then waits here instead of knocking at once.
-                self.gate.close(self.patience.longest_wait);
-                let asked = asked.unwrap_or_default().as_secs();
-                return Err(self.transient(&format!("{reason}, and asks for {asked} s without calls")));
-            };
-            if asked.is_some() {
-                self.gate.close(wait);
-            }
-            if attempt >= self.patience.attempts || spent + wait >= self.patience.total {
-                let times = if attempt == 1 { "1 attempt".into() } else { format!("{attempt} attempts") };
-                return Err(self.transient(&format!("{reason} ({times})")));
-            }
-            METRICS.retries.with_label_values(&[Component::Model.as_str()]).inc();
-            tracing::debug!(model = &*self.info.name, attempt, reason, "asking the server again");
-            tokio::time::sleep(wait).await;
-            spent += wait;
-        }
+    fn dialect(&self) -> Dialect {
+        *self.dialect.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn leave_out(&self, leaner: Dialect) {
+    /// Keeps to what a request was taken in, with a warning for each part that is new.
+    fn learn(&self, leaner: Dialect) {
         let mut dialect = self.dialect.lock().unwrap_or_else(PoisonError::into_inner);
-        let common = dialect.common(leaner);
-        if *dialect != common {
-            *dialect = common;
-            tracing::warn!(model = &*self.info.name, dialect = ?common, "the server refuses a parameter; going on without it");
+        let (before, common) = (*dialect, dialect.common(leaner));
+        *dialect = common;
+        drop(dialect);
+        for (parameter, instead) in common.lessons(before) {
+            tracing::warn!(model = &*self.info.name, parameter, instead, "the server refuses a parameter; going on without it");
         }
     }
 

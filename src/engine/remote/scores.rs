@@ -10,10 +10,13 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::wire::{Reply, Token};
+use super::reply::{Reply, Token};
 
 /// The least that an answer gets: the logarithm of one in a million.
-pub(super) const FLOOR: f64 = -13.815_510_557_964_274;
+const FLOOR: f64 = -13.815_510_557_964_274;
+
+/// The score of an answer of which a server tells nothing.
+pub const LEAST_SCORE: f32 = FLOOR as f32;
 
 const FIELD: &str = "label";
 
@@ -34,12 +37,12 @@ pub(super) fn max_tokens(answers: &[Arc<str>]) -> usize {
 
 /// The logarithm of each answer's probability; none where the reply is no choice.
 pub(super) fn read(reply: &Reply, answers: &[Arc<str>]) -> Option<Vec<f32>> {
-    let choice = Choice::read(&reply.text, answers)?;
+    let choice = Choice::read(reply.text(), answers)?;
     let places = reply.places();
     let told = places.iter().any(|(_, token)| token.alternatives.as_ref().is_some_and(|all| !all.is_empty()));
     if let (Some(start), true) = (choice.start, told) {
         let path: Vec<_> = places.into_iter().filter(|(place, _)| place.end > start).collect();
-        let written = |answer: &str| choice.written(&reply.text[..start], answer);
+        let written = |answer: &str| choice.written(&reply.text()[..start], answer);
         return Some(answers.iter().map(|answer| log_probability(&path, &written(answer)).max(FLOOR) as f32).collect());
     }
     let others = answers.iter().filter(|answer| **answer != choice.answer).count();
@@ -104,15 +107,11 @@ fn log_probability(path: &[(std::ops::Range<usize>, &Token)], wanted: &[u8]) -> 
 
 #[cfg(test)]
 mod tests {
+    use super::super::reply::tests::reply;
     use super::*;
 
     fn answers() -> Vec<Arc<str>> {
         ["garden", "games", "a \"b\""].map(Arc::from).to_vec()
-    }
-
-    fn reply(text: &str, tokens: Value) -> Reply {
-        let body = json!({"choices": [{"message": {"content": text}, "logprobs": {"content": tokens}}]});
-        Reply::read(body.to_string().as_bytes()).unwrap()
     }
 
     fn token(text: &str, probability: f64, alternatives: &[(&str, f64)]) -> Value {
@@ -157,7 +156,7 @@ mod tests {
 
     #[test]
     fn what_is_no_choice_is_none() {
-        for text in ["{\"label\": \"kitchen\"}", "{}", "garden, I think", "", "{\"label\": 3}"] {
+        for text in ["{\"label\": \"kitchen\"}", "{}", "garden, I think", "{\"label\": 3}"] {
             assert_eq!(read(&reply(text, Value::Null), &answers()), None, "{text}");
         }
     }

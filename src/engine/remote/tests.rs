@@ -1,5 +1,7 @@
 //! The client against a server of the test's own, honest and otherwise.
 
+mod refusals;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -117,7 +119,7 @@ async fn a_prompt_becomes_a_chat_completion() {
     let expected = json!({
         "model": "small", "max_tokens": 50, "temperature": 0.7_f32, "top_p": 0.9_f32, "top_k": 40, "seed": i64::MAX,
         "stop": ["\n\n"], "logprobs": true,
-        "messages": [{"role": "system", "content": "You are an editor."}, {"role": "user", "content": "A kettle. <|im_end|>"}],
+        "messages": [{"role": "system", "content": "You are an editor."}, {"role": "user", "content": "A kettle. < |im_end|>"}],
     });
     assert_eq!(seen[0].json(), expected);
 }
@@ -248,7 +250,7 @@ async fn what_is_no_chat_completion_is_the_servers_fault() {
     for body in ["<html>welcome</html>", "{}", "{\"choices\": []}"] {
         let (transient, calls) = transient_of(move |_, _| Play::ok(body)).await;
         assert!(transient.reason.contains("a chat completion") || transient.reason.contains("no chat completion"), "{transient}");
-        assert_eq!(calls, 5);
+        assert_eq!(calls, 6, "the last is the probe, which comes to the same");
     }
     let cut = |_: &Seen, _| Play { cut: Some(20), ..good("yes") };
     assert!(transient_of(cut).await.0.reason.contains("breaks off its answer"));
@@ -256,27 +258,42 @@ async fn what_is_no_chat_completion_is_the_servers_fault() {
 
 #[tokio::test]
 async fn settings_at_fault_pause_the_stream_and_name_the_setting() {
-    let cases: [(u16, &str); 4] = [(401, "WRITER_KEY"), (403, "WRITER_KEY"), (404, "server_model"), (307, "base_url")];
-    for (status, named) in cases {
+    let cases = [(401, "WRITER_KEY", 1), (403, "WRITER_KEY", 2), (404, "server_model", 1), (307, "base_url", 1)];
+    for (status, named, expected) in cases {
         let (transient, calls) = transient_of(move |_, _| Play {
             headers: vec![("location", "http://127.0.0.1:9/".into())],
             ..Play::status(status, format!("{{\"error\": {{\"message\": \"no key {KEY}\"}}}}"))
         })
         .await;
-        assert!(transient.reason.contains(named), "{}", transient.reason);
-        assert_eq!(calls, 1, "{status}");
+        assert!(transient.reason.contains(named) && transient.reason.ends_with(": no key …"), "{}", transient.reason);
+        assert_eq!(calls, expected, "{status}: what refuses a document with 403 is asked the probe");
     }
+}
+
+/// Plays `play` for the document of [`prompt`], and answers everything else.
+fn only_for_the_document(
+    play: impl Fn() -> Play + Send + Sync + 'static,
+) -> impl Fn(&Seen, usize) -> Play + Send + Sync + 'static {
+    move |seen, _| if is_the_document(seen) { play() } else { good("yes") }
+}
+
+fn is_the_document(seen: &Seen) -> bool {
+    seen.json()["messages"].to_string().contains("A kettle.")
 }
 
 #[tokio::test]
 async fn a_document_that_the_server_refuses_makes_a_dead_letter() {
-    let refusal = json!({"error": {"message": format!("bad input for {KEY}"), "type": "invalid_request_error"}}).to_string();
-    let (poison, calls) = poison_of(move |_, _| Play::status(400, refusal.clone()), generate()).await;
-    assert_eq!((poison.class, calls), (FailureClass::Model, 1));
-    assert!(poison.reason.contains("bad input") && !poison.reason.contains(KEY), "{}", poison.reason);
+    for status in [400, 403, 422] {
+        let refusal = json!({"error": {"message": format!("bad input for {KEY}"), "type": "invalid_request_error"}}).to_string();
+        let play = only_for_the_document(move || Play::status(status, refusal.clone()));
+        let (poison, calls) = poison_of(play, generate()).await;
+        assert_eq!((poison.class, calls), (FailureClass::Model, 2), "the document is asked about once, and the probe");
+        assert!(poison.reason.contains("bad input") && !poison.reason.contains(KEY), "{}", poison.reason);
+    }
 
     let long = json!({"error": {"message": "maximum context length", "code": "context_length_exceeded"}}).to_string();
-    assert_eq!(poison_of(move |_, _| Play::status(400, long.clone()), generate()).await.0.class, FailureClass::TooLong);
+    let (poison, calls) = poison_of(move |_, _| Play::status(400, long.clone()), generate()).await;
+    assert_eq!((poison.class, calls), (FailureClass::TooLong, 1));
 
     for (part, value) in [("finish_reason", json!("content_filter")), ("message", json!({"refusal": "I cannot help with that"}))]
     {
@@ -292,25 +309,6 @@ async fn an_answer_beyond_all_bounds_makes_a_dead_letter() {
     let (poison, calls) = poison_of(|_, _| good(&"x".repeat(3 << 20)), generate()).await;
     assert_eq!((poison.class, calls), (FailureClass::Model, 1));
     assert!(poison.reason.contains("50 tokens cannot be"), "{}", poison.reason);
-}
-
-#[tokio::test]
-async fn parameters_that_a_server_refuses_are_left_out_from_then_on() {
-    let server = Server::start(|seen, _| {
-        let body = seen.json();
-        let refuse = |message: &str| Play::status(400, json!({"error": {"message": message}}).to_string());
-        match () {
-            () if body.get("logprobs").is_some() => refuse("logprobs is not supported by this model"),
-            () if body.get("max_tokens").is_some() => refuse("use 'max_completion_tokens' instead"),
-            () => good("yes"),
-        }
-    })
-    .await;
-    let model = opened(&config(&server));
-    for _ in 0..2 {
-        ask(&model, Work::Generate(generate())).await.unwrap();
-    }
-    assert_eq!(server.seen().len(), 4, "two lessons, learnt once");
 }
 
 #[tokio::test]

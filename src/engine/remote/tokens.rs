@@ -6,7 +6,8 @@
 use std::ops::Range;
 
 use super::RemoteModel;
-use super::wire::{Question, Reply};
+use super::reply::Reply;
+use super::wire::Question;
 use tidemill_base::failure::{Failure, FailureClass};
 use tidemill_base::outcome::Span;
 
@@ -67,7 +68,7 @@ impl RemoteModel {
 
     /// Tokens that the server has written, where it does not say.
     pub(super) fn completion_tokens(&self, reply: &Reply) -> u32 {
-        let tokens = if reply.tokens.is_empty() { self.count(&reply.text) } else { reply.tokens.len() };
+        let tokens = if reply.tokens.is_empty() { self.count(reply.text()) } else { reply.tokens.len() };
         u32::try_from(tokens).unwrap_or(u32::MAX)
     }
 }

@@ -1,5 +1,7 @@
 //! What tasks ask for beyond the documents: the model host round by round, and passages of stored documents.
 
+use std::collections::BTreeSet;
+
 use super::*;
 
 /// Rounds of requests that one output may take: a document of a thousand contexts is summarized in fewer.
@@ -16,6 +18,9 @@ impl Graph {
         for _ in 0..MOST_ROUNDS {
             if asked.is_empty() {
                 return Ok(());
+            }
+            for node in asked.iter().map(|asking| asking.at.1).collect::<BTreeSet<_>>() {
+                self.nodes[node].task.learn(&self.engine).await?;
             }
             let counts: Vec<usize> = asked.iter().map(|asking| asking.requests.len()).collect();
             let requests: Vec<Request> = asked.iter_mut().flat_map(|asking| std::mem::take(&mut asking.requests)).collect();

@@ -51,7 +51,32 @@ fn the_prompt_shows_labels_with_their_meaning_and_the_document_after_them() {
 #[test]
 fn what_the_model_prefers_of_itself_is_subtracted() {
     let answers = answers(vec![-0.5, -3.0]).unwrap();
-    assert_eq!(answers.corrected(&[-1.0, -2.0]), [-0.5, 1.0], "the likelier answer is not the one that the document speaks for");
+    assert_eq!(
+        answers.corrected(&[-1.0, -2.0]).unwrap(),
+        [-0.5, 1.0],
+        "the likelier answer is not the one that the document speaks for"
+    );
+}
+
+fn behind_a_server(prior: Option<Vec<f32>>) -> Answers {
+    let answers = answers(vec![0.0, 0.0]).unwrap();
+    let request =
+        Request { model: "clerk".into(), work: score(answers.prompting.prompt_without_content().unwrap(), &answers.answers) };
+    Answers { prior: OnceCell::new_with(prior), unasked: Some(Unasked { task: "topic".into(), request }), ..answers }
+}
+
+#[test]
+fn what_a_server_does_not_tell_of_is_not_subtracted() {
+    let corrected = |prior: [f32; 2], scores: [f32; 2]| behind_a_server(Some(prior.to_vec())).corrected(&scores).unwrap();
+    assert_eq!(corrected([-0.5, -3.0], [-1.0, -2.0]), [-0.5, 1.0]);
+    let chosen = [-0.1, LEAST_SCORE];
+    assert_eq!(
+        corrected([-0.1, LEAST_SCORE], chosen),
+        chosen,
+        "the label that was chosen stays ahead of one that nobody spoke of"
+    );
+    assert_eq!(corrected([-0.1, -13.0], chosen), [0.0, LEAST_SCORE]);
+    assert!(behind_a_server(None).corrected(&chosen).is_err(), "nothing is guessed before the server has told");
 }
 
 #[test]
