@@ -1,0 +1,119 @@
+-- Words as texts and questions have them in common, and how many documents of a pipeline hold each: what ranking by words (BM25) needs.
+
+-- The form in which texts and questions are compared: what no reader sees (soft hyphens, zero-width characters, selectors of variants)
+-- is left out, and forms that look alike (ligatures, decomposed letters, wide letters) are made one. Punctuation and signs beyond ASCII
+-- become spaces: where the database's letters are those of C, the parser takes them for letters. `forms.rs` does the same to questions.
+CREATE FUNCTION searchable_text(text text) RETURNS text LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN
+    CASE WHEN octet_length(text) = char_length(text) THEN left(text, 100000)
+         ELSE left(regexp_replace(
+             normalize(regexp_replace(left(text, 100000),
+                 '[\u00AD\u034F\u061C\u115F\u1160\u17B4\u17B5\u180B-\u180F\u200B-\u200F\u202A-\u202E\u2060-\u206F\u3164\uFE00-\uFE0F\uFEFF\uFFA0\uFFF0-\uFFF8\U0001BCA0-\U0001BCA3\U0001D173-\U0001D17A\U000E0000-\U000E0FFF]',
+                 '', 'g'), NFKC),
+             '[\u0080-\u00A9\u00AB-\u00B4\u00B6-\u00B9\u00BB-\u00BF\u00D7\u00F7\u02C2-\u02C5\u037E\u0387\u055A-\u055F\u0589\u05BE\u05C0\u05C3\u05F3\u05F4\u060C\u061B\u061E\u061F\u066A-\u066D\u06D4\u0964\u0965\u2000-\u206F\u20A0-\u20CF\u2190-\u2BFF\u2E00-\u2E7F\u3000-\u3004\u3008-\u3020\u3030\u303D-\u303F\u30A0\u30FB\uFE10-\uFE6F\uFFFC\uFFFD\U0001F000-\U0001FAFF]',
+             ' ', 'g'), 100000)
+    END;
+
+-- Scripts without spaces become pairs of characters, as 0008 says. Of a part number, an address or a path each part is a word: the
+-- parser takes `-4105` for a number below zero and `lamps.example` for one word, so signs between parts become spaces. A slash stays
+-- where it belongs to a tag, which is no text. A tsvector holds at most 1 MiB: 100,000 characters stay below, and 50,000 where each
+-- may make a word of its own.
+CREATE OR REPLACE FUNCTION document_words(text text) RETURNS tsvector LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (
+    SELECT to_tsvector('english'::regconfig, regexp_replace(translate(
+        CASE WHEN octet_length(t) > char_length(t)
+                  AND t ~ '[\u1100-\u11FF\u3005\u3040-\u31FF\u3400-\u4DBF\u4E00-\u9FFF\uAC00-\uD7A3\uF900-\uFAFF\uFF66-\uFFDC\U00020000-\U0003FFFF]'
+             THEN regexp_replace(
+                 -- What is written together with Latin letters or digits is a word of its own.
+                 regexp_replace(regexp_replace(left(t, 50000),
+                     '([0-9A-Za-z])([\u1100-\u11FF\u3005\u3040-\u31FF\u3400-\u4DBF\u4E00-\u9FFF\uAC00-\uD7A3\uF900-\uFAFF\uFF66-\uFFDC\U00020000-\U0003FFFF])', '\1 \2', 'g'),
+                     '([\u1100-\u11FF\u3005\u3040-\u31FF\u3400-\u4DBF\u4E00-\u9FFF\uAC00-\uD7A3\uF900-\uFAFF\uFF66-\uFFDC\U00020000-\U0003FFFF])([0-9A-Za-z])', '\1 \2', 'g'),
+                 '([\u1100-\u11FF\u3005\u3040-\u31FF\u3400-\u4DBF\u4E00-\u9FFF\uAC00-\uD7A3\uF900-\uFAFF\uFF66-\uFFDC\U00020000-\U0003FFFF])', '\1 \1', 'g')
+             ELSE t
+        END, '-_.\:@+', '       '), '(?<!<)/(?!>)', ' ', 'g'))
+    FROM searchable_text(text) AS t);
+
+-- Words of a text, repeated ones counted as often as they are there.
+CREATE FUNCTION words_in(words tsvector) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (
+    SELECT coalesce(sum(cardinality(positions)), 0)::integer FROM unnest(words));
+
+-- Every text is read again, and the table is locked for as long: a few minutes for a million short documents. Streams pause.
+SET LOCAL statement_timeout = 0;
+
+DROP INDEX documents_search;
+ALTER TABLE documents
+    DROP COLUMN search,
+    ADD COLUMN search tsvector GENERATED ALWAYS AS (document_words(text)) STORED,
+    ADD COLUMN search_length integer GENERATED ALWAYS AS (words_in(document_words(text))) STORED;
+CREATE INDEX documents_search ON documents USING gin (search);
+
+-- How many documents hold a word, and how many documents and words there are (where `word` is empty). The truth is the sum over the
+-- slots. A transaction writes the rows of one slot, which no other has at the time, so that commits never wait for each other here.
+-- Rows of words that are gone stay, with nothing to add.
+CREATE TABLE word_counts (
+    pipeline  text    COLLATE "C" NOT NULL,
+    word      text    COLLATE "C" NOT NULL,
+    slot      integer NOT NULL,
+    documents bigint  NOT NULL,
+    words     bigint  NOT NULL DEFAULT 0,
+    PRIMARY KEY (pipeline, word, slot)
+) WITH (fillfactor = 70);
+
+CREATE FUNCTION count_words() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    changes CONSTANT text := CASE TG_OP
+        WHEN 'INSERT' THEN 'SELECT pipeline, search, search_length, 1 AS sign FROM added WHERE NOT deleted'
+        WHEN 'DELETE' THEN 'SELECT pipeline, search, search_length, -1 AS sign FROM removed WHERE NOT deleted'
+        -- Of a text that stays, nothing changes.
+        ELSE '(SELECT pipeline, search, search_length, 1 AS sign FROM (
+                   SELECT pipeline, id, search, search_length FROM added WHERE NOT deleted
+                   EXCEPT SELECT pipeline, id, search, search_length FROM removed WHERE NOT deleted) AS new
+               UNION ALL
+               SELECT pipeline, search, search_length, -1 FROM (
+                   SELECT pipeline, id, search, search_length FROM removed WHERE NOT deleted
+                   EXCEPT SELECT pipeline, id, search, search_length FROM added WHERE NOT deleted) AS old)'
+        END;
+    -- Names slots among advisory locks.
+    slots CONSTANT integer := 7305;
+    mine  integer := 0;
+    held  integer[] := '{}';
+BEGIN
+    WHILE NOT pg_try_advisory_xact_lock(slots, mine) LOOP
+        mine := mine + 1;
+    END LOOP;
+    IF TG_OP <> 'INSERT' THEN
+        -- Counts that fall are gathered in one slot, so that a word that no document holds any more leaves no row.
+        SELECT array_agg(slot) INTO held FROM (SELECT DISTINCT slot FROM word_counts WHERE word = '') AS known
+        WHERE pg_try_advisory_xact_lock(slots, slot);
+    END IF;
+    EXECUTE format($statement$
+        WITH changed AS MATERIALIZED (
+            SELECT pipeline, word, sum(sign) AS documents, sum(sign * words) AS words
+            FROM (SELECT pipeline, lexeme AS word, sign, 0 AS words FROM %1$s AS c, unnest(search)
+                  UNION ALL SELECT pipeline, '', sign, search_length FROM %1$s AS c) AS each
+            GROUP BY pipeline, word HAVING sum(sign) <> 0 OR sum(sign * words) <> 0
+        ), gathered AS (
+            DELETE FROM word_counts c USING changed n
+            WHERE c.pipeline = n.pipeline AND c.word = n.word AND n.documents < 0 AND c.slot = ANY ($2)
+            RETURNING c.pipeline, c.word, c.documents, c.words
+        )
+        INSERT INTO word_counts AS c (pipeline, word, slot, documents, words)
+        SELECT pipeline, word, $1, sum(documents), sum(words)
+        FROM (SELECT * FROM changed UNION ALL SELECT * FROM gathered) AS every
+        GROUP BY pipeline, word HAVING sum(documents) <> 0 OR sum(words) <> 0
+        ON CONFLICT (pipeline, word, slot) DO UPDATE
+        SET documents = c.documents + excluded.documents, words = c.words + excluded.words
+    $statement$, '(' || changes || ')') USING mine, held;
+    RETURN NULL;
+END
+$$;
+
+CREATE TRIGGER count_words_added AFTER INSERT ON documents
+    REFERENCING NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION count_words();
+CREATE TRIGGER count_words_changed AFTER UPDATE ON documents
+    REFERENCING OLD TABLE AS removed NEW TABLE AS added FOR EACH STATEMENT EXECUTE FUNCTION count_words();
+CREATE TRIGGER count_words_removed AFTER DELETE ON documents
+    REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION count_words();
+
+INSERT INTO word_counts (pipeline, word, slot, documents, words)
+SELECT pipeline, lexeme, 0, count(*), 0 FROM documents, unnest(search) WHERE NOT deleted GROUP BY pipeline, lexeme
+UNION ALL
+SELECT pipeline, '', 0, count(*), sum(search_length) FROM documents WHERE NOT deleted GROUP BY pipeline;
