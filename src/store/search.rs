@@ -16,6 +16,7 @@ mod filter;
 mod forms;
 mod fusion;
 mod marks;
+mod presence;
 mod ranking;
 mod terms;
 mod vectors;
@@ -29,16 +30,16 @@ use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
 use super::{Reader, Store, unavailable};
+use fusion::{Lists, alone};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::{EmbeddingSet, Span};
-use fusion::{Lists, alone};
 use vectors::{Space, of_other_spaces};
 
 pub(super) use vectors::{Crowds, EXACT_UP_TO};
 use words::Wording;
 
 pub use facets::{Facet, FacetCounts, FacetValue};
-pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter};
+pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter, ValueKind};
 pub use fusion::Fusion;
 
 /// What to look for.

@@ -19,7 +19,7 @@ use tidemill::engine::{Chunking, EncodedText, Engine, Prediction, Request, Work}
 use tidemill::outcome::EmbeddingSet;
 use tidemill::pipeline::definition::Definition;
 use tidemill::search::{Mode, Question, Searcher};
-use tidemill::store::{QueryVector, SearchFilter, SearchQuery, Store};
+use tidemill::store::{Fusion, QueryVector, SearchFilter, SearchQuery, Store};
 
 use crate::harness::postgres;
 use crate::harness::trial::{Needs, trial};
@@ -242,7 +242,16 @@ async fn index() {
 fn query(set: &EmbeddingSet, vector: &[f32]) -> SearchQuery {
     let vector = Some(QueryVector { set: set.clone(), task: "vector".into(), vector: vector.to_vec(), words: String::new() });
     let (filter, facets) = (SearchFilter::default(), Vec::new());
-    SearchQuery { pipeline: "library".into(), words: None, vector, offset: 0, limit: 10, filter, facets }
+    SearchQuery {
+        pipeline: "library".into(),
+        words: None,
+        vector,
+        fusion: Fusion::default(),
+        offset: 0,
+        limit: 10,
+        filter,
+        facets,
+    }
 }
 
 /// Of the ten nearest by comparing all, the share that a search finds.

@@ -51,6 +51,7 @@ mod secured;
 mod smoke;
 mod stops;
 mod watch;
+mod words;
 mod world;
 mod writer;
 
@@ -82,6 +83,7 @@ fn main() -> ExitCode {
         properties::trials(),
         schedules::trials(),
         search::trials(),
+        words::trials(),
         answers::trials(),
         explain::trials(),
         recommend::trials(),

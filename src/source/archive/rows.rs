@@ -13,6 +13,7 @@ use parquet::arrow::ProjectionMask;
 use parquet::arrow::arrow_reader::{RowSelection, RowSelector};
 use parquet::arrow::async_reader::{ParquetRecordBatchStream, ParquetRecordBatchStreamBuilder};
 use parquet::errors::ParquetError;
+use parquet::file::metadata::ParquetMetaData;
 use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
@@ -74,6 +75,12 @@ impl Window {
     }
 }
 
+/// The names of the columns of a file, without those inside of others.
+fn column_names(metadata: &ParquetMetaData) -> Vec<String> {
+    let root = metadata.file_metadata().schema_descr().root_schema();
+    root.get_fields().iter().map(|field| field.name().to_owned()).collect()
+}
+
 /// Rows decoded at a time: few enough that wide rows stay small, enough that columns pay.
 const ROWS: usize = 128;
 /// A row group that claims to be larger than this when unpacked is not believed: it would not fit beside models.
@@ -92,7 +99,7 @@ impl Archive {
         let work = async {
             let builder = open(reader).await?;
             check_columns(builder.schema(), needs).map_err(Trouble::Schema)?;
-            Ok(Shape { row_groups: row_groups(&builder)? })
+            Ok(Shape { row_groups: row_groups(&builder)?, columns: column_names(builder.metadata()) })
         };
         self.guarded(file, &failure, work).await
     }

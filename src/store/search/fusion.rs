@@ -165,10 +165,8 @@ mod tests {
     #[test]
     fn a_document_of_another_space_is_not_beaten_for_having_no_place_among_the_vectors() {
         for fusion in [Fusion::Scores, Fusion::Rrf] {
-            let (by_vector, by_words) = (
-                || list(&[("a", 0.9), ("b", 0.2)], false),
-                || list(&[("old", 5.0), ("a", 4.0), ("b", 1.0)], true),
-            );
+            let (by_vector, by_words) =
+                (|| list(&[("a", 0.9), ("b", 0.2)], false), || list(&[("old", 5.0), ("a", 4.0), ("b", 1.0)], true));
             assert_eq!(ids(&fused(fusion, by_vector(), by_words(), &["old"])), ["old", "a", "b"]);
             assert_ne!(ids(&fused(fusion, by_vector(), by_words(), &[]))[0], "old", "without that it would be");
         }

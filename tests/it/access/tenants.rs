@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tidemill::access::Scope;
 use tidemill::outcome::EmbeddingSet;
-use tidemill::store::{Enrolled, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
+use tidemill::store::{Enrolled, Fusion, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
 
 use super::house::{House, TENANTS, tenant};
 use crate::harness::postgres;
@@ -267,6 +267,7 @@ pub async fn policies_hold() {
         pipeline: pipeline.into(),
         words: Some("plan".into()),
         vector: vector.clone(),
+        fusion: Fusion::default(),
         offset: 0,
         limit: 10,
         filter: SearchFilter::default(),
