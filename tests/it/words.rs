@@ -204,8 +204,11 @@ async fn counts_follow() {
     for connection in [&mut one, &mut other] {
         sqlx::raw_sql("SET lock_timeout = '2s'; BEGIN").execute(&mut *connection).await.unwrap();
     }
-    for (connection, id) in [(&mut one, "d"), (&mut other, "e"), (&mut one, "f")] {
-        sqlx::query(INSERT).bind(id).bind("copper and zinc in tin").execute(&mut *connection).await.unwrap();
+    for turn in ["d", "e"] {
+        for (connection, number) in [(&mut one, 1), (&mut other, 2)] {
+            let id = format!("{turn}{number}");
+            sqlx::query(INSERT).bind(id).bind("copper and zinc in tin").execute(&mut *connection).await.unwrap();
+        }
     }
     sqlx::raw_sql("UPDATE documents SET text = 'tin' WHERE id = 'a'").execute(&mut one).await.unwrap();
     sqlx::raw_sql("UPDATE documents SET deleted = true, text = '' WHERE id = 'b'").execute(&mut other).await.unwrap();
