@@ -47,7 +47,7 @@ CREATE INDEX documents_search ON documents USING gin (search);
 
 -- How many documents hold a word, and how many documents and words there are (where `word` is empty). The truth is the sum over the
 -- slots. A transaction writes the rows of one slot, which no other has at the time, so that commits never wait for each other here.
--- Rows of words that are gone stay, with nothing to add.
+-- Slots that are in use have a row of the pipeline without a name.
 CREATE TABLE word_counts (
     pipeline  text    COLLATE "C" NOT NULL,
     word      text    COLLATE "C" NOT NULL,
@@ -74,35 +74,41 @@ DECLARE
     -- Names slots among advisory locks.
     slots CONSTANT integer := 7305;
     mine  integer := 0;
-    held  integer[] := '{}';
 BEGIN
     WHILE NOT pg_try_advisory_xact_lock(slots, mine) LOOP
         mine := mine + 1;
     END LOOP;
-    IF TG_OP <> 'INSERT' THEN
-        -- Counts that fall are gathered in one slot, so that a word that no document holds any more leaves no row.
-        SELECT array_agg(slot) INTO held FROM (SELECT DISTINCT slot FROM word_counts WHERE word = '') AS known
-        WHERE pg_try_advisory_xact_lock(slots, slot);
-    END IF;
+    INSERT INTO word_counts (pipeline, word, slot, documents) VALUES ('', '', mine, 0) ON CONFLICT DO NOTHING;
     EXECUTE format($statement$
-        WITH changed AS MATERIALIZED (
-            SELECT pipeline, word, sum(sign) AS documents, sum(sign * words) AS words
-            FROM (SELECT pipeline, lexeme AS word, sign, 0 AS words FROM %1$s AS c, unnest(search)
-                  UNION ALL SELECT pipeline, '', sign, search_length FROM %1$s AS c) AS each
-            GROUP BY pipeline, word HAVING sum(sign) <> 0 OR sum(sign * words) <> 0
-        ), gathered AS (
-            DELETE FROM word_counts c USING changed n
-            WHERE c.pipeline = n.pipeline AND c.word = n.word AND n.documents < 0 AND c.slot = ANY ($2)
-            RETURNING c.pipeline, c.word, c.documents, c.words
-        )
         INSERT INTO word_counts AS c (pipeline, word, slot, documents, words)
-        SELECT pipeline, word, $1, sum(documents), sum(words)
-        FROM (SELECT * FROM changed UNION ALL SELECT * FROM gathered) AS every
-        GROUP BY pipeline, word HAVING sum(documents) <> 0 OR sum(words) <> 0
+        SELECT pipeline, word, $1, sum(sign), sum(sign * words)
+        FROM (SELECT pipeline, lexeme AS word, sign, 0 AS words FROM %1$s AS changed, unnest(search)
+              UNION ALL SELECT pipeline, '', sign, search_length FROM %1$s AS changed) AS each
+        GROUP BY pipeline, word HAVING sum(sign) <> 0 OR sum(sign * words) <> 0
         ON CONFLICT (pipeline, word, slot) DO UPDATE
         SET documents = c.documents + excluded.documents, words = c.words + excluded.words
-    $statement$, '(' || changes || ')') USING mine, held;
+    $statement$, '(' || changes || ')') USING mine;
     RETURN NULL;
+END
+$$;
+
+-- Brings the counts of all slots that nobody writes into one of them. Words that no document holds any more leave no row.
+CREATE FUNCTION gather_word_counts() RETURNS void LANGUAGE plpgsql AS $$
+DECLARE
+    slots CONSTANT integer := 7305;
+    held  integer[];
+BEGIN
+    SELECT array_agg(slot ORDER BY slot) INTO held FROM (SELECT slot FROM word_counts WHERE pipeline = '' OFFSET 0) AS known
+    WHERE pg_try_advisory_xact_lock(slots, slot);
+    WITH gathered AS (
+        DELETE FROM word_counts WHERE slot = ANY (held[2:]) RETURNING pipeline, word, documents, words
+    )
+    INSERT INTO word_counts AS c (pipeline, word, slot, documents, words)
+    SELECT pipeline, word, held[1], sum(documents), sum(words) FROM gathered
+    GROUP BY pipeline, word HAVING sum(documents) <> 0 OR sum(words) <> 0
+    ON CONFLICT (pipeline, word, slot) DO UPDATE
+    SET documents = c.documents + excluded.documents, words = c.words + excluded.words;
+    DELETE FROM word_counts WHERE slot = held[1] AND documents = 0 AND words = 0 AND pipeline <> '';
 END
 $$;
 
@@ -116,4 +122,6 @@ CREATE TRIGGER count_words_removed AFTER DELETE ON documents
 INSERT INTO word_counts (pipeline, word, slot, documents, words)
 SELECT pipeline, lexeme, 0, count(*), 0 FROM documents, unnest(search) WHERE NOT deleted GROUP BY pipeline, lexeme
 UNION ALL
-SELECT pipeline, '', 0, count(*), sum(search_length) FROM documents WHERE NOT deleted GROUP BY pipeline;
+SELECT pipeline, '', 0, count(*), sum(search_length) FROM documents WHERE NOT deleted GROUP BY pipeline
+UNION ALL
+VALUES ('', '', 0, 0, 0);

@@ -380,6 +380,9 @@ async fn caretaker(store: Store, engine: Engine, health: Health, registry: Optio
                     tracing::warn!(dataset = dataset.name(), %failure, "the sweep of files is put off");
                 }
             }
+            if let Err(failure) = store.gather_word_counts().await {
+                tracing::warn!(%failure, "counts of words are gathered later");
+            }
         }
         sleep(CARE).await;
     }

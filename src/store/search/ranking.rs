@@ -19,6 +19,8 @@ use sqlx::postgres::PgArguments;
 use sqlx::{Arguments, PgConnection, Postgres, QueryBuilder, Row};
 
 use super::{Candidate, SearchQuery};
+use crate::{InTime, Store};
+use tidemill_base::failure::Transient;
 
 /// How soon further occurrences of a word count less.
 const K1: f64 = 1.2;
@@ -203,6 +205,18 @@ impl Ranking {
             Ok(Candidate { id: row.try_get(0)?, score: row.try_get(1)?, all_words: false, chunk: None })
         };
         rows.iter().map(candidate).collect()
+    }
+}
+
+impl Store {
+    /// Brings together the counts of words that commits wrote side by side, and drops those of words that no document holds any more.
+    /// No commit waits for it, and no answer changes.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn gather_word_counts(&self) -> Result<(), Transient> {
+        let gathered = sqlx::query("SELECT gather_word_counts()").execute(&self.pool);
+        gathered.in_time(self.deadline).await.map(drop)
     }
 }
 
