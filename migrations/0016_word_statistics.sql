@@ -31,84 +31,77 @@ CREATE OR REPLACE FUNCTION document_words(text text) RETURNS tsvector LANGUAGE s
         END, '-_.\:@+', '       '), '(?<!<)/(?!>)', ' ', 'g'))
     FROM searchable_text(text) AS t);
 
--- Words of a text, repeated ones counted as often as they are there.
-CREATE FUNCTION words_in(words tsvector) RETURNS integer LANGUAGE sql IMMUTABLE PARALLEL SAFE RETURN (
-    SELECT coalesce(sum(cardinality(positions)), 0)::integer FROM unnest(words));
-
 -- Every text is read again, and the table is locked for as long: a few minutes for a million short documents. Streams pause.
 SET LOCAL statement_timeout = 0;
 
 DROP INDEX documents_search;
 ALTER TABLE documents
     DROP COLUMN search,
-    ADD COLUMN search tsvector GENERATED ALWAYS AS (document_words(text)) STORED,
-    ADD COLUMN search_length integer GENERATED ALWAYS AS (words_in(document_words(text))) STORED;
+    ADD COLUMN search tsvector GENERATED ALWAYS AS (document_words(text)) STORED;
 CREATE INDEX documents_search ON documents USING gin (search);
 
--- How many documents hold a word, and how many documents and words there are (where `word` is empty). The truth is the sum over the
--- slots. A transaction writes the rows of one slot, which no other has at the time, so that commits never wait for each other here.
--- Slots that are in use have a row of the pipeline without a name.
+-- How many documents hold a word and how often, and how many documents and words there are (where `word` is empty). The truth is the sum of the rows:
+-- a change of documents adds rows and touches none, so that commits never wait for each other here.
 CREATE TABLE word_counts (
-    pipeline  text    COLLATE "C" NOT NULL,
-    word      text    COLLATE "C" NOT NULL,
-    slot      integer NOT NULL,
-    documents bigint  NOT NULL,
-    words     bigint  NOT NULL DEFAULT 0,
-    PRIMARY KEY (pipeline, word, slot)
-) WITH (fillfactor = 70);
+    pipeline  text   COLLATE "C" NOT NULL,
+    word      text   COLLATE "C" NOT NULL,
+    documents bigint NOT NULL,
+    words     bigint NOT NULL
+);
+CREATE INDEX word_counts_by_word ON word_counts (pipeline, word);
+-- One for each change since counts were last brought together.
+CREATE INDEX word_counts_of_all ON word_counts (pipeline) WHERE word = '';
 
 CREATE FUNCTION count_words() RETURNS trigger LANGUAGE plpgsql AS $$
 DECLARE
     changes CONSTANT text := CASE TG_OP
-        WHEN 'INSERT' THEN 'SELECT pipeline, search, search_length, 1 AS sign FROM added WHERE NOT deleted'
-        WHEN 'DELETE' THEN 'SELECT pipeline, search, search_length, -1 AS sign FROM removed WHERE NOT deleted'
+        WHEN 'INSERT' THEN 'SELECT pipeline, search, 1 AS sign FROM added WHERE NOT deleted'
+        WHEN 'DELETE' THEN 'SELECT pipeline, search, -1 AS sign FROM removed WHERE NOT deleted'
         -- Of a text that stays, nothing changes.
-        ELSE '(SELECT pipeline, search, search_length, 1 AS sign FROM (
-                   SELECT pipeline, id, search, search_length FROM added WHERE NOT deleted
-                   EXCEPT SELECT pipeline, id, search, search_length FROM removed WHERE NOT deleted) AS new
-               UNION ALL
-               SELECT pipeline, search, search_length, -1 FROM (
-                   SELECT pipeline, id, search, search_length FROM removed WHERE NOT deleted
-                   EXCEPT SELECT pipeline, id, search, search_length FROM added WHERE NOT deleted) AS old)'
+        ELSE 'SELECT pipeline, search, 1 AS sign FROM (
+                  SELECT pipeline, id, search FROM added WHERE NOT deleted
+                  EXCEPT SELECT pipeline, id, search FROM removed WHERE NOT deleted) AS new
+              UNION ALL
+              SELECT pipeline, search, -1 FROM (
+                  SELECT pipeline, id, search FROM removed WHERE NOT deleted
+                  EXCEPT SELECT pipeline, id, search FROM added WHERE NOT deleted) AS old'
         END;
-    -- Names slots among advisory locks.
-    slots CONSTANT integer := 7305;
-    mine  integer := 0;
 BEGIN
-    WHILE NOT pg_try_advisory_xact_lock(slots, mine) LOOP
-        mine := mine + 1;
-    END LOOP;
-    INSERT INTO word_counts (pipeline, word, slot, documents) VALUES ('', '', mine, 0) ON CONFLICT DO NOTHING;
     EXECUTE format($statement$
-        INSERT INTO word_counts AS c (pipeline, word, slot, documents, words)
-        SELECT pipeline, word, $1, sum(sign), sum(sign * words)
-        FROM (SELECT pipeline, lexeme AS word, sign, 0 AS words FROM %1$s AS changed, unnest(search)
-              UNION ALL SELECT pipeline, '', sign, search_length FROM %1$s AS changed) AS each
-        GROUP BY pipeline, word HAVING sum(sign) <> 0 OR sum(sign * words) <> 0
-        ON CONFLICT (pipeline, word, slot) DO UPDATE
-        SET documents = c.documents + excluded.documents, words = c.words + excluded.words
-    $statement$, '(' || changes || ')') USING mine;
+        WITH changed AS MATERIALIZED (%s), counted AS MATERIALIZED (
+            SELECT pipeline, lexeme, sum(sign) AS documents, sum(sign * cardinality(positions)) AS words
+            FROM changed, unnest(search) GROUP BY pipeline, lexeme
+        )
+        INSERT INTO word_counts (pipeline, word, documents, words)
+        SELECT pipeline, lexeme, documents, words FROM counted WHERE documents <> 0 OR words <> 0
+        UNION ALL
+        SELECT pipeline, '', sum(sign), coalesce((SELECT sum(words) FROM counted c WHERE c.pipeline = d.pipeline), 0)
+        FROM changed d GROUP BY pipeline
+    $statement$, changes);
     RETURN NULL;
 END
 $$;
 
--- Brings the counts of all slots that nobody writes into one of them. Words that no document holds any more leave no row.
-CREATE FUNCTION gather_word_counts() RETURNS void LANGUAGE plpgsql AS $$
+-- Brings the counts of each word into one row, in pipelines with at least so many changes. Words that no document holds any more leave
+-- none. Commits go on meanwhile: what they add is left for the next time.
+CREATE FUNCTION gather_word_counts(fewest bigint) RETURNS void LANGUAGE plpgsql AS $$
 DECLARE
-    slots CONSTANT integer := 7305;
-    held  integer[];
+    busy text;
 BEGIN
-    SELECT array_agg(slot ORDER BY slot) INTO held FROM (SELECT slot FROM word_counts WHERE pipeline = '' OFFSET 0) AS known
-    WHERE pg_try_advisory_xact_lock(slots, slot);
-    WITH gathered AS (
-        DELETE FROM word_counts WHERE slot = ANY (held[2:]) RETURNING pipeline, word, documents, words
-    )
-    INSERT INTO word_counts AS c (pipeline, word, slot, documents, words)
-    SELECT pipeline, word, held[1], sum(documents), sum(words) FROM gathered
-    GROUP BY pipeline, word HAVING sum(documents) <> 0 OR sum(words) <> 0
-    ON CONFLICT (pipeline, word, slot) DO UPDATE
-    SET documents = c.documents + excluded.documents, words = c.words + excluded.words;
-    DELETE FROM word_counts WHERE slot = held[1] AND documents = 0 AND words = 0 AND pipeline <> '';
+    IF NOT pg_try_advisory_xact_lock(hashtextextended('word_counts', 0)) THEN
+        RETURN;
+    END IF;
+    FOR busy IN SELECT pipeline FROM word_counts WHERE word = '' GROUP BY pipeline HAVING count(*) >= fewest LOOP
+        WITH several AS MATERIALIZED (
+            SELECT word FROM word_counts WHERE pipeline = busy GROUP BY word HAVING count(*) > 1 OR sum(documents) = 0
+        ), gathered AS (
+            DELETE FROM word_counts c USING several s WHERE c.pipeline = busy AND c.word = s.word
+            RETURNING c.word, c.documents, c.words
+        )
+        INSERT INTO word_counts (pipeline, word, documents, words)
+        SELECT busy, word, sum(documents), sum(words) FROM gathered
+        GROUP BY word HAVING sum(documents) <> 0 OR sum(words) <> 0;
+    END LOOP;
 END
 $$;
 
@@ -119,9 +112,9 @@ CREATE TRIGGER count_words_changed AFTER UPDATE ON documents
 CREATE TRIGGER count_words_removed AFTER DELETE ON documents
     REFERENCING OLD TABLE AS removed FOR EACH STATEMENT EXECUTE FUNCTION count_words();
 
-INSERT INTO word_counts (pipeline, word, slot, documents, words)
-SELECT pipeline, lexeme, 0, count(*), 0 FROM documents, unnest(search) WHERE NOT deleted GROUP BY pipeline, lexeme
-UNION ALL
-SELECT pipeline, '', 0, count(*), sum(search_length) FROM documents WHERE NOT deleted GROUP BY pipeline
-UNION ALL
-VALUES ('', '', 0, 0, 0);
+INSERT INTO word_counts (pipeline, word, documents, words)
+SELECT pipeline, lexeme, count(*), sum(cardinality(positions)) FROM documents, unnest(search) WHERE NOT deleted GROUP BY pipeline, lexeme;
+
+INSERT INTO word_counts (pipeline, word, documents, words)
+SELECT pipeline, '', count(*), coalesce((SELECT sum(words) FROM word_counts c WHERE c.pipeline = d.pipeline), 0)
+FROM documents d WHERE NOT deleted GROUP BY pipeline;

@@ -95,9 +95,11 @@ const CHECKS: &[&str] = &[
     "SELECT format('%s: %s documents with %s words are counted for the word `%s`, and there are %s with %s', pipeline, counted.documents,
                    counted.words, word, coalesce(held.documents, 0), coalesce(held.words, 0))
      FROM (SELECT pipeline, word, sum(documents) AS documents, sum(words) AS words FROM word_counts GROUP BY pipeline, word) counted
-     FULL JOIN (SELECT pipeline, lexeme AS word, count(*) AS documents, 0 AS words FROM documents, unnest(search) WHERE NOT deleted
-                GROUP BY pipeline, lexeme
-                UNION ALL SELECT pipeline, '', count(*), sum(search_length) FROM documents WHERE NOT deleted GROUP BY pipeline) held
+     FULL JOIN (SELECT pipeline, lexeme AS word, count(*) AS documents, sum(cardinality(positions)) AS words
+                FROM documents, unnest(search) WHERE NOT deleted GROUP BY pipeline, lexeme
+                UNION ALL
+                SELECT pipeline, '', count(*), coalesce(sum((SELECT sum(cardinality(positions)) FROM unnest(search))), 0)
+                FROM documents WHERE NOT deleted GROUP BY pipeline) held
           USING (pipeline, word)
      WHERE coalesce(counted.documents, 0) <> coalesce(held.documents, 0) OR coalesce(counted.words, 0) <> coalesce(held.words, 0)",
 ];

@@ -229,13 +229,13 @@ async fn counts_follow() {
         assert_eq!(miscounted(&database.store).await, [""; 0], "after {change}");
     }
     postgres::execute(&database.url, "DELETE FROM documents WHERE pipeline = 'p'").await;
-    // While somebody writes, too: what he has in hand is left to him.
+    // While somebody writes, too: what he adds is left for the next time.
     sqlx::raw_sql("BEGIN; SET lock_timeout = '2s'").execute(&mut one).await.unwrap();
     sqlx::query(INSERT).bind("h").bind("lead in zinc").execute(&mut one).await.unwrap();
-    database.store.gather_word_counts().await.unwrap();
+    database.store.gather_word_counts(1).await.unwrap();
     sqlx::raw_sql("DELETE FROM documents WHERE id = 'h'; COMMIT").execute(&mut one).await.unwrap();
     assert_eq!(miscounted(&database.store).await, [""; 0]);
-    database.store.gather_word_counts().await.unwrap();
+    database.store.gather_word_counts(1).await.unwrap();
     assert_eq!(miscounted(&database.store).await, [""; 0]);
     let words = "SELECT count(*) FROM word_counts WHERE pipeline = 'p'";
     assert_eq!(postgres::count(&database.url, words).await, 0, "a word that no document holds leaves nothing");

@@ -185,21 +185,25 @@ impl Ranking {
         bound.add(K1 * (1.0 - B)).map_err(sqlx::Error::Encode)?;
         bound.add(K1 * B / self.mean_length).map_err(sqlx::Error::Encode)?;
         bound.add(&*OCCURRENCES).map_err(sqlx::Error::Encode)?;
+        bound.add(net(terms)).map_err(sqlx::Error::Encode)?;
         let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments("SELECT id, 0::double precision", bound);
         for term in terms {
             sql.push("\n + ").push_bind(term.weight);
             sql.push(" * (1 - k / (k + width_bucket(ts_rank('{1,1,1,1}', words, ");
             sql.push_bind(asked(&term.lexeme, term.begins)).push("::text::tsquery), $5::double precision[])))");
         }
-        // What lies outside the row, or is packed, would be fetched again for each term: long ones are unpacked once.
+        // A document's length is what `ts_rank` divides by where it is told to. What lies outside the row, or is packed, would be
+        // fetched again for each term: long ones are unpacked once.
         sql.push(
             "\n AS score FROM (
-                 SELECT d.id, $3 + $4 * d.search_length AS k,
-                        CASE WHEN d.search_length > 100 THEN d.search || ''::tsvector ELSE d.search END AS words
-                 FROM documents d WHERE d.pipeline = $1 AND NOT d.deleted AND d.search @@ $2::text::tsquery",
+                 SELECT id, words, $3 + $4 * coalesce(round((ts_rank('{1,1,1,1}', words, $6::text::tsquery)
+                     / nullif(ts_rank('{1,1,1,1}', words, $6::text::tsquery, 2), 0))::double precision), 0) AS k
+                 FROM (
+                     SELECT d.id, CASE WHEN pg_column_size(d.search) > 1000 THEN d.search || ''::tsvector ELSE d.search END AS words
+                     FROM documents d WHERE d.pipeline = $1 AND NOT d.deleted AND d.search @@ $2::text::tsquery",
         );
         query.filter.push(&mut sql);
-        sql.push("\n OFFSET 0) AS held ORDER BY score DESC, id LIMIT ").push_bind(depth as i64);
+        sql.push("\n OFFSET 0) AS held OFFSET 0) AS measured ORDER BY score DESC, id LIMIT ").push_bind(depth as i64);
         let rows = sql.build().persistent(false).fetch_all(connection).await?;
         let candidate = |row: &sqlx::postgres::PgRow| -> sqlx::Result<Candidate> {
             Ok(Candidate { id: row.try_get(0)?, score: row.try_get(1)?, all_words: false, chunk: None })
@@ -209,13 +213,13 @@ impl Ranking {
 }
 
 impl Store {
-    /// Brings together the counts of words that commits wrote side by side, and drops those of words that no document holds any more.
-    /// No commit waits for it, and no answer changes.
+    /// Brings together what changes of documents added to the counts of words, in pipelines with at least so many changes, and drops
+    /// the words that no document holds any more. No commit waits for it, and no answer changes.
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn gather_word_counts(&self) -> Result<(), Transient> {
-        let gathered = sqlx::query("SELECT gather_word_counts()").execute(&self.pool);
+    pub async fn gather_word_counts(&self, least: i64) -> Result<(), Transient> {
+        let gathered = sqlx::query("SELECT gather_word_counts($1)").bind(least).execute(&self.pool);
         gathered.in_time(self.deadline).await.map(drop)
     }
 }
