@@ -79,6 +79,8 @@ const SWEEP: Duration = Duration::from_secs(3600);
 const SWEPT_AFTER_SECONDS: f64 = 86_400.0;
 /// How often the indexer looks for vector spaces that have become large.
 const INDEXING: Duration = Duration::from_secs(10);
+/// Changes of a pipeline's documents after which it brings counts of words together: a search adds up as many rows for each word.
+const GATHERED_AFTER: i64 = 500;
 
 impl App {
     /// Loads the models, brings the schema up to date and makes every pipeline ready.
@@ -380,6 +382,7 @@ async fn caretaker(store: Store, engine: Engine, health: Health, registry: Optio
                     tracing::warn!(dataset = dataset.name(), %failure, "the sweep of files is put off");
                 }
             }
+            gather(&store, 1).await;
         }
         sleep(CARE).await;
     }
@@ -391,7 +394,14 @@ async fn indexer(store: Store) {
             Ok(built) => built.into_iter().for_each(|set| tracing::info!(set, "the vector space has an index now")),
             Err(failure) => tracing::warn!(%failure, "indexes of vector spaces are put off"),
         }
+        gather(&store, GATHERED_AFTER).await;
         sleep(INDEXING).await;
+    }
+}
+
+async fn gather(store: &Store, changes: i64) {
+    if let Err(failure) = store.gather_word_counts(changes).await {
+        tracing::warn!(%failure, "counts of words are brought together later");
     }
 }
 

@@ -101,7 +101,8 @@ pub struct Today {
     pub reused: i64,
     /// Units rightly not done.
     pub skipped: i64,
-    /// Units that can never be done.
+    /// Dead letters: one a record where the record is at fault, one a task where a task could not be done; without those that were
+    /// purged since.
     pub dead_letters: i64,
     /// Tokens that models read.
     pub tokens: i64,
@@ -190,7 +191,7 @@ impl Board {
             ok: work.ok,
             reused: work.reused,
             skipped: work.skipped,
-            dead_letters: work.dead,
+            dead_letters: day.letters,
             tokens: work.tokens,
             generated_tokens: work.generated_tokens,
             device_seconds,

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `vector` | what means the same | an `embed` task |
 //! | `text` | the words: English ones by their stems, Korean, Chinese and Japanese ones by pairs of characters; where few documents hold them all, any of them | |
-//! | `hybrid` | both lists, fused | an `embed` task; without one it is `text` |
+//! | `hybrid` | both lists, fused by scores, or by reciprocal ranks where that is asked for | an `embed` task; without one it is `text` |
 //!
 //! A document whose vectors come from another model than the pipeline has now is found by its words, in every mode, until its vectors
 //! are made anew (`reembed`): vectors of two models are never compared.
@@ -13,6 +13,7 @@ mod answer;
 mod cursor;
 mod filter;
 mod snippet;
+mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -31,7 +32,7 @@ use crate::outcome::Span;
 use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
 use crate::pipeline::query::{Query, vectors};
 use crate::store::{
-    Explanation, Facet, FacetCounts, HitLabel, Passage, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery, Store,
+    Explanation, Facet, FacetCounts, Fusion, HitLabel, Passage, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery, Store,
 };
 
 pub use answer::{Answered, Asked, Choice, Cited};
@@ -72,6 +73,8 @@ pub struct Question {
     pub pipeline: Option<String>,
     /// How.
     pub mode: Mode,
+    /// How both lists become one, where the mode is `hybrid`.
+    pub fusion: Fusion,
     /// Most hits; 10 unless told.
     pub limit: Option<usize>,
     /// What every hit must fulfil.
@@ -167,6 +170,8 @@ struct KnownTask {
     kind: &'static str,
     /// The fields of its objects, where a schema names them.
     fields: Vec<String>,
+    /// The values that there are, where the pipeline says them.
+    choices: values::Choices,
 }
 
 impl Searcher {
@@ -195,7 +200,7 @@ impl Searcher {
         if !(1..=MAX_LIMIT).contains(&limit) {
             return Err(SearchError::Invalid(format!("`limit` is {limit}; ask for 1 to {MAX_LIMIT} hits")));
         }
-        let filter = pipeline.filter(name, &question.filter)?;
+        let filter = self.checked_filter((name, pipeline), &question.filter).await?;
         let facets = pipeline.facets(name, &question.facets)?;
         let mode = match (&pipeline.embed, question.mode) {
             (None, Mode::Vector) => {
@@ -210,13 +215,14 @@ impl Searcher {
             _ => None,
         };
         let space = vector.as_ref().map(|vector| (&vector.set.model, &vector.set.revision));
-        let identity = json!([name, mode, text, question.filter, space]).to_string();
+        let identity = json!([name, mode, question.fusion, text, question.filter, space]).to_string();
         let offset = match &question.cursor {
             Some(cursor) => cursor::read(cursor, identity.as_bytes())?,
             None => 0,
         };
         let words = (mode != Mode::Vector).then(|| text.to_owned());
-        let query = SearchQuery { pipeline: name.to_owned(), words, vector, offset, limit, filter, facets };
+        let query =
+            SearchQuery { pipeline: name.to_owned(), words, vector, fusion: question.fusion, offset, limit, filter, facets };
         let page = self.store.search(query).await?;
         METRICS.searches.inc();
         let next = page.more.then(|| cursor::write(offset + limit, identity.as_bytes()));
@@ -228,10 +234,11 @@ impl Searcher {
     /// The filter that the conditions are over what the pipeline makes, for whoever else chooses among its documents.
     ///
     /// # Errors
-    /// Where there is no such pipeline, or a condition cannot be understood.
-    pub fn filter(&self, pipeline: Option<&str>, conditions: &[Condition]) -> Result<SearchFilter, SearchError> {
+    /// Where there is no such pipeline, a condition cannot be understood, or names a value that no document can have; where the
+    /// database is out of order.
+    pub async fn filter(&self, pipeline: Option<&str>, conditions: &[Condition]) -> Result<SearchFilter, SearchError> {
         let (name, pipeline) = self.pipeline(pipeline)?;
-        pipeline.filter(name, conditions)
+        self.checked_filter((name, pipeline), conditions).await
     }
 
     fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Searchable), SearchError> {
@@ -253,7 +260,11 @@ impl Searchable {
         let of_kind = |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind);
         let embed = of_kind("embed").find_map(|task| Some((task.name.to_string(), task.spec.model()?.to_owned())));
         let classify = of_kind("classify").map(|task| task.name.to_string()).collect();
-        let known = |task: &TaskDefinition| KnownTask { kind: task.spec.kind(), fields: task.spec.fields(definition.base_dir()) };
+        let known = |task: &TaskDefinition| KnownTask {
+            kind: task.spec.kind(),
+            fields: task.spec.fields(definition.base_dir()),
+            choices: task.spec.choices(definition.base_dir()).into_iter().collect(),
+        };
         let tasks = definition.tasks.iter().map(|task| (task.name.to_string(), known(task))).collect();
         let metadata = definition.source.document.metadata.clone();
         let (answers, base_dir) = (definition.answers.clone(), definition.base_dir().to_owned());

@@ -53,7 +53,7 @@ pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
     let ledger = Ledger::open(&mut config).await?;
     let searcher = Searcher::new(ledger.store.clone(), engine(config, &[]).await?, &definitions);
-    let filter = searcher.filter(name.as_deref(), &conditions);
+    let filter = searcher.filter(name.as_deref(), &conditions).await;
     let recommended = match filter {
         Ok(filter) => {
             let wish = Wish { pipeline: name, document: args.document, user: args.user, limit: Some(args.limit), filter };

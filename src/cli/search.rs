@@ -10,6 +10,7 @@ use super::{definitions, engine, store, terminal};
 use crate::config::{Config, ConfigError, Flag};
 use crate::demo::environment::{with_database, with_models};
 use crate::search::{Condition, DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
+use crate::store::Fusion;
 
 /// What to search for, and where.
 #[derive(Debug, Args)]
@@ -22,6 +23,9 @@ pub struct SearchArgs {
     /// By meaning, by words or by both
     #[arg(long, value_enum, default_value_t)]
     mode: Mode,
+    /// How both lists become one in mode `hybrid`: by scores, or by reciprocal ranks
+    #[arg(long, value_enum, default_value_t)]
+    fusion: Fusion,
     /// Most hits, 1 to 100
     #[arg(long, value_name = "N", default_value_t = DEFAULT_LIMIT)]
     limit: usize,
@@ -60,6 +64,7 @@ pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
         query: args.query,
         pipeline: name,
         mode: args.mode,
+        fusion: args.fusion,
         limit: Some(args.limit),
         filter,
         facets: args.facet,

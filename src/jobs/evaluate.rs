@@ -47,6 +47,14 @@ impl Counts {
         }
     }
 
+    /// Why the figures say nothing, where they do.
+    pub(super) fn emptiness(&self, column: &str) -> Option<String> {
+        let is_empty = self.rows > 0 && self.unlabelled == self.rows;
+        is_empty.then(|| {
+            format!("column `{column}` holds nothing in any of the {} rows, so that nothing could be compared", self.rows)
+        })
+    }
+
     /// The figures: accuracy over labelled rows, those without an output counted as wrong; precision, recall and F1 of each value,
     /// and the mean of the latter.
     pub(super) fn report(&self) -> Value {
@@ -221,5 +229,11 @@ mod tests {
         sum.add(counts(&[("a", "a", 2), ("b", "a", 1)], 1));
         assert_eq!(sum, counts(&[("a", "a", 3), ("b", "a", 1)], 1));
         assert_eq!(Counts::default().report()["accuracy"], Value::Null);
+        assert_eq!(sum.emptiness("said"), None);
+        let nothing = Counts { rows: 3, unlabelled: 3, ..Counts::default() }.emptiness("said");
+        assert_eq!(
+            nothing.as_deref(),
+            Some("column `said` holds nothing in any of the 3 rows, so that nothing could be compared")
+        );
     }
 }

@@ -14,7 +14,7 @@ use super::errands::Errands;
 use super::evaluate;
 use super::plan::{PlanError, Planner};
 use super::schedules::Schedule;
-use super::spec::JobSpec;
+use super::spec::{JobKind, JobSpec};
 use crate::config::JobsConfig;
 use crate::failure::Transient;
 use crate::metrics::METRICS;
@@ -170,10 +170,14 @@ impl Foreman {
     async fn watch(&self, job: &JobRow) -> Result<(), Transient> {
         let store = &self.errands.workshop.store;
         if !store.has_waiting_units(&job.id).await? {
-            let (state, reason) = ending(job, &store.job_progress(job).await?);
+            let (mut state, mut reason) = ending(job, &store.job_progress(job).await?);
             let reports = store.unit_reports(&job.id).await?;
             if !reports.is_empty() {
-                store.report_job(&job.id, &evaluate::sum(reports).report()).await?;
+                let counts = evaluate::sum(reports);
+                store.report_job(&job.id, &counts.report()).await?;
+                if let Some(empty) = JobSpec::parse(job.spec.as_bytes(), None).ok().and_then(|spec| emptiness(&spec, &counts)) {
+                    (state, reason) = (JobState::Failed, Some(empty));
+                }
             }
             self.move_on(job, &[JobState::Running], (state, reason.as_deref())).await?;
             return Ok(());
@@ -232,6 +236,14 @@ pub(super) fn ending(job: &JobRow, progress: &JobProgress) -> (JobState, Option<
         parts.push(format!("{units_stopped} of {units} units are left to do, with about {} rows", (rows - rows_done).max(0)));
     }
     (JobState::Partial, Some(parts.join("; ")))
+}
+
+/// Why an evaluation says nothing, where it does.
+fn emptiness(spec: &JobSpec, counts: &evaluate::Counts) -> Option<String> {
+    match &spec.kind {
+        JobKind::Evaluate { expected, .. } => counts.emptiness(expected),
+        _ => None,
+    }
 }
 
 /// The limit that the job has reached, if it has.

@@ -1,6 +1,8 @@
 //! A job is cut into units, each of about as much work as fits into a minute: few enough rows that a unit which is done again, or
 //! waits behind live records, does not matter; enough that handing it out costs nothing.
 
+use std::collections::BTreeSet;
+
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use rand::seq::index::sample;
@@ -141,9 +143,13 @@ impl Planner<'_> {
         };
         let most = self.rows_of_a_unit().await?;
         let (mut ranges, mut faults) = (Vec::new(), Vec::new());
+        let mut columns: BTreeSet<String> = BTreeSet::new();
         for file in files.into_iter().filter(by_file) {
             match archive.shape(&file, &self.station.needs).await {
-                Ok(shape) => ranges.extend(cut(&shape.row_groups, most).into_iter().map(|range| (file.clone(), range))),
+                Ok(shape) => {
+                    ranges.extend(cut(&shape.row_groups, most).into_iter().map(|range| (file.clone(), range)));
+                    columns.extend(shape.columns);
+                }
                 // It is a unit that will fail, so that the job tells of it as of any other.
                 Err(ArchiveError::Fault(fault)) => {
                     tracing::warn!(job, key = file.key, %fault, "a file cannot be planned");
@@ -152,6 +158,9 @@ impl Planner<'_> {
                 }
                 Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
             }
+        }
+        if let Some(measured) = measured {
+            check_column(&measured.expected, &columns, &rows.dataset)?;
         }
         let total: i64 = ranges.iter().map(|(_, (from, to))| to - from).sum();
         let mut chosen = rows.sample.map(|size| choose(total, size, rows.seed));
@@ -211,6 +220,16 @@ impl Planner<'_> {
             units.push(whole(job, UnitSource::Documents(ids), units.len()));
         }
     }
+}
+
+/// Before anything is asked of a model: what is right must stand in some file. Of files that cannot be read nothing is known.
+fn check_column(expected: &str, columns: &BTreeSet<String>, dataset: &str) -> Result<(), PlanError> {
+    let mut roots = std::iter::once(expected).chain(expected.match_indices('.').map(|(dot, _)| &expected[..dot]));
+    if columns.is_empty() || roots.any(|root| columns.contains(root)) {
+        return Ok(());
+    }
+    let mend = suggestion(expected, columns.iter().map(String::as_str));
+    Err(PlanError::Refused(format!("no file of dataset `{dataset}` has a column `{expected}`, which `expected` names; {mend}")))
 }
 
 /// A unit of all that its source names.
@@ -283,6 +302,18 @@ fn refused(error: ArchiveError) -> PlanError {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_column_that_no_file_has_is_refused_by_its_name() {
+        let columns = BTreeSet::from(["label".to_owned(), "about".to_owned()]);
+        for expected in ["label", "about.topic", "about.topic.name"] {
+            assert!(check_column(expected, &columns, "d").is_ok(), "{expected}");
+        }
+        let refused = check_column("labl", &columns, "d").unwrap_err().to_string();
+        assert_eq!(refused, "no file of dataset `d` has a column `labl`, which `expected` names; did you mean `label`?");
+        assert!(check_column("topic.about", &columns, "d").is_err());
+        assert!(check_column("labl", &BTreeSet::new(), "d").is_ok(), "no file could be read, which is said of each");
+    }
 
     #[test]
     fn ranges_tile_the_rows_and_stay_within_a_unit() {

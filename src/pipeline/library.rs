@@ -9,7 +9,7 @@ use super::query::{self, Query};
 use crate::engine::Engine;
 use crate::failure::{Poison, Transient};
 use crate::outcome::{Cost, Retrieved, Span};
-use crate::store::{QueryVector, Reader, SearchFilter, SearchHit, SearchQuery};
+use crate::store::{Fusion, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery};
 use crate::task::{RetrieveSpec, Seek, TaskSpec};
 
 /// Searches that one batch has under way at a time. The batches of other partitions have theirs.
@@ -61,6 +61,7 @@ impl Documents {
             pipeline: seek.pipeline.clone(),
             words: Some(seek.query.clone()),
             vector,
+            fusion: Fusion::default(),
             offset: 0,
             limit: seek.limit,
             filter: SearchFilter::default(),

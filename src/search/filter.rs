@@ -307,7 +307,11 @@ mod tests {
     use super::*;
 
     fn searchable() -> Searchable {
-        let task = |kind, fields: &[&str]| KnownTask { kind, fields: fields.iter().map(|field| (*field).to_owned()).collect() };
+        let task = |kind, fields: &[&str]| KnownTask {
+            kind,
+            fields: fields.iter().map(|field| (*field).to_owned()).collect(),
+            choices: BTreeMap::new(),
+        };
         let tasks = BTreeMap::from([
             ("topic".to_owned(), task("classify", &[])),
             ("facts".to_owned(), task("extract", &["price", "brand"])),

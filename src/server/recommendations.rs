@@ -34,7 +34,7 @@ pub async fn list(
     let Query(parameters) = parameters?;
     let (wish, conditions) = wish(parameters)?;
     let tenant = caller.tenant.as_ref();
-    let filter = service.searcher.seen_by(tenant).filter(wish.pipeline.as_deref(), &conditions)?;
+    let filter = service.searcher.seen_by(tenant).filter(wish.pipeline.as_deref(), &conditions).await?;
     Ok(Json(service.recommender.seen_by(tenant).recommend(&Wish { filter, ..wish }).await?))
 }
 

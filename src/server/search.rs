@@ -1,4 +1,4 @@
-//! `POST /v1/search`: `{"query","pipeline","mode","limit","filter","facets","cursor"}` to `{"hits":[…],"next":…,"facets":{…}}`.
+//! `POST /v1/search`: `{"query","pipeline","mode","fusion","limit","filter","facets","cursor"}` to `{"hits":[…],"next":…,"facets":{…}}`.
 
 use std::collections::BTreeMap;
 
@@ -15,9 +15,10 @@ use super::error::{ApiError, Problem};
 use super::gate::Caller;
 use crate::nearest::suggestion;
 use crate::search::{Condition, Findings, Mode, Question, SearchError};
+use crate::store::Fusion;
 
 /// The keys of the body.
-const KEYS: [&str; 7] = ["query", "pipeline", "mode", "limit", "filter", "facets", "cursor"];
+const KEYS: [&str; 8] = ["query", "pipeline", "mode", "fusion", "limit", "filter", "facets", "cursor"];
 
 /// What is looked for.
 #[derive(Debug, Serialize, Deserialize, ToSchema)]
@@ -31,6 +32,9 @@ pub struct Body {
     /// By meaning, by words or by both.
     #[serde(default)]
     pub mode: Mode,
+    /// How both lists become one, where the mode is `hybrid`: by scores (0.4 words, 0.6 vectors), or by reciprocal ranks.
+    #[serde(default)]
+    pub fusion: Fusion,
     /// Most hits, 1 to 100; 10 unless told.
     #[schema(minimum = 1, maximum = 100)]
     pub limit: Option<usize>,
@@ -83,8 +87,8 @@ fn question(body: &[u8]) -> Result<Question, ApiError> {
     }
     let body: Body = serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no search: {e}")))?;
     let filter = body.filter.conditions()?;
-    let Body { query, pipeline, mode, limit, facets, cursor, .. } = body;
-    Ok(Question { query, pipeline, mode, limit, filter, facets, cursor })
+    let Body { query, pipeline, mode, fusion, limit, facets, cursor, .. } = body;
+    Ok(Question { query, pipeline, mode, fusion, limit, filter, facets, cursor })
 }
 
 impl Filter {
@@ -132,6 +136,7 @@ mod tests {
         assert!(error_of("[]").starts_with("the body is no JSON object: "), "{}", error_of("[]"));
         assert!(error_of("{}").contains("missing field `query`"), "{}", error_of("{}"));
         assert!(error_of(r#"{"query":"x","mode":"fuzzy"}"#).contains("`vector`, `text`, `hybrid`"));
+        assert!(error_of(r#"{"query":"x","fusion":"sum"}"#).contains("`scores` or `rrf`"));
         assert!(error_of(r#"{"query":"x","limit":-1}"#).contains("expected usize"));
         assert!(error_of(r#"{"query":"x","filter":3}"#).contains("`filter` must be an object"));
         assert!(error_of(r#"{"query":"x","filter":{"a":{"lss":3}}}"#).contains("the filter `a` has no operator `lss`"));

@@ -91,6 +91,17 @@ const CHECKS: &[&str] = &[
     "SELECT format('%s: account %s says %s documents, and has %s', a.pipeline, a.key, a.documents, count(l.document_id))
      FROM accounts a LEFT JOIN leads l ON (l.pipeline, l.account) = (a.pipeline, a.key)
      GROUP BY a.pipeline, a.key, a.documents HAVING a.documents <> count(l.document_id)",
+    // What ranking by words counts with is what documents hold.
+    "SELECT format('%s: %s documents with %s words are counted for the word `%s`, and there are %s with %s', pipeline, counted.documents,
+                   counted.words, word, coalesce(held.documents, 0), coalesce(held.words, 0))
+     FROM (SELECT pipeline, word, sum(documents) AS documents, sum(words) AS words FROM word_counts GROUP BY pipeline, word) counted
+     FULL JOIN (SELECT pipeline, lexeme AS word, count(*) AS documents, sum(cardinality(positions)) AS words
+                FROM documents, unnest(search) WHERE NOT deleted GROUP BY pipeline, lexeme
+                UNION ALL
+                SELECT pipeline, '', count(*), coalesce(sum((SELECT sum(cardinality(positions)) FROM unnest(search))), 0)
+                FROM documents WHERE NOT deleted GROUP BY pipeline) held
+          USING (pipeline, word)
+     WHERE coalesce(counted.documents, 0) <> coalesce(held.documents, 0) OR coalesce(counted.words, 0) <> coalesce(held.words, 0)",
 ];
 
 impl Store {

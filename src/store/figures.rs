@@ -33,6 +33,8 @@ pub struct DayFigures {
     pub pipeline: String,
     /// Records.
     pub records: i64,
+    /// Dead letters, without those that were purged since.
+    pub letters: i64,
     /// What became of their units.
     pub work: WorkCounts,
 }
@@ -52,11 +54,15 @@ impl Reader {
                    SELECT r.pipeline, sum(u.tokens)::bigint AS tokens, sum(u.generated_tokens)::bigint AS generated_tokens,
                           sum(u.device_micros)::bigint AS device_micros
                    FROM recent r JOIN usage u ON u.batch_id = r.id GROUP BY r.pipeline
+               ), letters AS (
+                   SELECT l.pipeline, count(*) AS letters FROM recent r JOIN dead_letters l ON l.pipeline = r.pipeline AND l.batch_id = r.id
+                   WHERE l.created_at > now() - interval '24 hours' GROUP BY l.pipeline
                )
                SELECT pipeline AS "pipeline!", sum(records) AS "records!", sum(units_ok) AS "ok!", sum(units_reused) AS "reused!",
                       sum(units_skipped) AS "skipped!", sum(units_dead) AS "dead!", coalesce(max(tokens), 0) AS "tokens!",
-                      coalesce(max(generated_tokens), 0) AS "generated_tokens!", coalesce(max(device_micros), 0) AS "device_micros!"
-               FROM recent LEFT JOIN costs USING (pipeline) GROUP BY pipeline ORDER BY pipeline"#
+                      coalesce(max(generated_tokens), 0) AS "generated_tokens!", coalesce(max(device_micros), 0) AS "device_micros!",
+                      coalesce(max(letters), 0) AS "letters!"
+               FROM recent LEFT JOIN costs USING (pipeline) LEFT JOIN letters USING (pipeline) GROUP BY pipeline ORDER BY pipeline"#
         )
         .fetch_all(view.connection())
         .in_time(self.deadline())
@@ -65,6 +71,7 @@ impl Reader {
         let figures = rows.into_iter().map(|row| DayFigures {
             pipeline: row.pipeline,
             records: row.records,
+            letters: row.letters,
             work: WorkCounts {
                 ok: row.ok,
                 reused: row.reused,

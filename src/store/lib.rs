@@ -69,8 +69,8 @@ pub use positions::{Gap, PositionRow, Skip, SkipError};
 pub use recommend::{NeighbourQuery, Neighbourhood, Shown};
 pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
 pub use search::{
-    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, HitLabel, Passage,
-    QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, Standing,
+    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, Fusion, HitLabel, Passage,
+    QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, Standing, ValueKind,
 };
 pub use statistics::{DocumentGlance, PipelineStatistics};
 pub use stops::{PipelineState, Stop};

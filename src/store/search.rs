@@ -3,8 +3,8 @@
 //! | asked by | candidates | score of a hit |
 //! |---|---|---|
 //! | vector | documents by the nearest of their chunks | cosine similarity, -1 to 1 |
-//! | words | documents with all the words, then with any | `ts_rank`, below 1; plus 1 where all the words are there |
-//! | both | the union | reciprocal rank fusion: the sum of 1 / (60 + rank); a quarter of it by words where not all are there |
+//! | words | documents with all the words; where they are few, with any | BM25 (`ranking.rs`), 0 or more |
+//! | both | the union | what the two lists say of it, on one scale or by reciprocal ranks (`fusion.rs`) |
 //!
 //! A vector is compared with those of its own space only. While documents move from one space to another, those that have not yet are
 //! found by words: where only vectors were asked for, too, and then the two lists are fused; where both were, their place among the
@@ -13,7 +13,11 @@
 mod describe;
 mod facets;
 mod filter;
+mod forms;
+mod fusion;
 mod marks;
+mod presence;
+mod ranking;
 mod terms;
 mod vectors;
 mod words;
@@ -27,6 +31,7 @@ use sqlx::{Connection, PgConnection};
 use utoipa::ToSchema;
 
 use super::{Reader, SLOW, Store, unavailable};
+use fusion::{Lists, alone};
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::{EmbeddingSet, Span};
 use vectors::{Space, of_other_spaces};
@@ -35,7 +40,8 @@ pub(super) use vectors::{Crowds, EXACT_UP_TO};
 use words::Wording;
 
 pub use facets::{Facet, FacetCounts, FacetValue};
-pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter};
+pub use filter::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter, ValueKind};
+pub use fusion::Fusion;
 
 /// What to look for.
 #[derive(Debug, Clone)]
@@ -46,6 +52,8 @@ pub struct SearchQuery {
     pub words: Option<String>,
     /// The vector, where meaning counts.
     pub vector: Option<QueryVector>,
+    /// How the two become one.
+    pub fusion: Fusion,
     /// Hits to pass over, which earlier pages had.
     pub offset: usize,
     /// Most hits to return.
@@ -137,10 +145,11 @@ pub struct Explanation {
 pub struct Standing {
     /// Its place, from 1.
     pub rank: usize,
-    /// What decided the place: the cosine similarity, or the weight of the words.
+    /// What decided the place: the cosine similarity, or the weight of the words (BM25).
     pub score: f64,
-    /// What the list adds to the hit's score: 1 / (60 + rank) where two lists are fused, a quarter of it where a document holds only
-    /// some of the words, and once more where its vectors are of another space; the list's own score otherwise.
+    /// What the list adds to the hit's score. Where two lists are fused by scores: the score from 0 to 1, by weight, 0.6 for vectors
+    /// and 0.4 for words; by ranks: 1 / (60 + rank), a quarter of it where a document holds only some of the words. A document whose
+    /// vectors are of another space has from the words what both lists give. Otherwise the list's own score.
     pub adds: f64,
     /// In the list by words, whether the document holds all of them.
     pub all_words: Option<bool>,
@@ -149,17 +158,11 @@ pub struct Standing {
 /// Candidates of each list: the first pages come from the best of them, and only whoever turns many pages pays for more.
 const DEPTHS: [usize; 2] = [100, 1_000];
 
-/// The usual constant of reciprocal rank fusion: dampens the first ranks enough that both lists have a say.
-const FUSION: f64 = 60.0;
-
-/// What a document with only some of the words counts by words. Such a list is long and mostly wrong: counted in full, it finds fewer
-/// news articles by their titles than the vectors alone, a quarter finds a few more, and documents with all words are where vectors fail.
-const SOME_WORDS: f64 = 0.25;
-
 /// One snapshot for all statements; an index scan that goes on until the filters let enough through.
 pub(super) const SNAPSHOT: &str = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ, READ ONLY;
      SET LOCAL statement_timeout = '15s';
      SET LOCAL TimeZone = 'UTC';
+     SET LOCAL jit = off;
      SET LOCAL hnsw.ef_search = 200;
      SET LOCAL hnsw.iterative_scan = relaxed_order;
      SET LOCAL hnsw.max_scan_tuples = 100000;
@@ -221,7 +224,7 @@ impl Reader {
         };
         let unspoken = query.vector.as_ref().filter(|_| moves).map(|vector| &vector.words);
         let wording = match query.words.as_ref().or(unspoken) {
-            Some(words) => Some(Wording::parse(words, &mut transaction).await?),
+            Some(words) => Some(Wording::parse(&query.pipeline, words, &mut transaction).await?),
             None => None,
         };
         let both = query.vector.is_some() && query.words.is_some();
@@ -245,15 +248,13 @@ impl Reader {
                     by_words.retain(|candidate| elsewhere.contains(&candidate.id));
                 }
             }
-            let weight = |id: &str, all_words: bool| match (elsewhere.contains(id), both) {
-                (true, true) => 1.0 + own_weight(all_words),
-                (true, false) => 1.0,
-                (false, _) => own_weight(all_words),
-            };
-            let fused = both || (space.is_some() && !by_words.is_empty());
+            let is_fused = both || (space.is_some() && !by_words.is_empty());
             // What came from fewer candidates keeps its place, so that no page depends on how far others went.
             let known: HashSet<String> = order.iter().map(|ranked| ranked.id.clone()).collect();
-            let ranked = fuse(by_vector, by_words, fused, weight);
+            let ranked = match is_fused {
+                true => Lists { fusion: query.fusion, both, elsewhere: &elsewhere }.fused(by_vector, by_words),
+                false => alone(by_vector, by_words),
+            };
             order.extend(ranked.into_iter().filter(|ranked| !known.contains(&ranked.id)));
             if order.len() > wanted || exhausted {
                 break;
@@ -272,73 +273,5 @@ impl Reader {
         let hits = describe::describe(query, (space.as_ref(), wording.as_ref()), page, &mut transaction).await?;
         transaction.commit().await?;
         Ok(SearchPage { hits, more, facets })
-    }
-}
-
-/// What a document's place among the words counts beside one among the vectors.
-fn own_weight(all_words: bool) -> f64 {
-    if all_words { 1.0 } else { SOME_WORDS }
-}
-
-/// The lists' union, the best first. `fused`: by reciprocal ranks, each place among the words with its `weight`; otherwise there is one
-/// list and its scores stand.
-fn fuse(by_vector: Vec<Candidate>, by_words: Vec<Candidate>, fused: bool, weight: impl Fn(&str, bool) -> f64) -> Vec<Ranked> {
-    let mut union: BTreeMap<String, Ranked> = BTreeMap::new();
-    for (is_vector, list) in [(true, by_vector), (false, by_words)] {
-        for (index, Candidate { id, score, all_words, chunk }) in list.into_iter().enumerate() {
-            let rank = index + 1;
-            let weight = if is_vector { 1.0 } else { weight(&id, all_words) };
-            let adds = if fused { weight / (FUSION + rank as f64) } else { score };
-            let empty = || Ranked { id: id.clone(), score: 0.0, explanation: Explanation::default(), chunk: None };
-            let ranked = union.entry(id.clone()).or_insert_with(empty);
-            ranked.score += adds;
-            ranked.chunk = ranked.chunk.or(chunk);
-            match is_vector {
-                true => ranked.explanation.vector = Some(Standing { rank, score, adds, all_words: None }),
-                false => ranked.explanation.text = Some(Standing { rank, score, adds, all_words: Some(all_words) }),
-            }
-        }
-    }
-    let mut ranked: Vec<_> = union.into_values().collect();
-    // Stable: documents that tie stay in the order of their ids.
-    ranked.sort_by(|a, b| b.score.total_cmp(&a.score));
-    ranked
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn list(ids: &[&str], all_words: bool) -> Vec<Candidate> {
-        ids.iter().map(|id| Candidate { id: (*id).to_owned(), score: 0.5, all_words, chunk: None }).collect()
-    }
-
-    #[test]
-    fn some_of_the_words_count_less_than_all() {
-        let ranked = fuse(list(&["a", "b"], false), list(&["c"], false), true, |_, all| own_weight(all));
-        let ids: Vec<_> = ranked.iter().map(|ranked| ranked.id.as_str()).collect();
-        assert_eq!(ids, ["a", "b", "c"]);
-        assert!((ranked[2].score - SOME_WORDS / 61.0).abs() < 1e-12);
-    }
-
-    #[test]
-    fn a_document_in_both_lists_beats_the_first_of_one() {
-        let ranked = fuse(list(&["a", "b"], false), list(&["c", "b"], true), true, |_, all| own_weight(all));
-        let ids: Vec<_> = ranked.iter().map(|ranked| ranked.id.as_str()).collect();
-        assert_eq!(ids, ["b", "a", "c"], "b is second in both lists, a and c tie");
-        let Explanation { vector: Some(vector), text: Some(text) } = &ranked[0].explanation else { panic!("b is in both lists") };
-        assert_eq!((vector.rank, text.rank), (2, 2));
-        assert!((ranked[0].score - 2.0 / 62.0).abs() < 1e-12);
-        assert!((vector.adds + text.adds - ranked[0].score).abs() < 1e-12, "the explanation adds up");
-    }
-
-    #[test]
-    fn a_document_of_another_space_is_not_beaten_for_having_no_place_among_the_vectors() {
-        let ids = |weight: &dyn Fn(&str, bool) -> f64| -> Vec<String> {
-            let (by_vector, by_words) = (list(&["a", "b"], false), list(&["old", "a", "b"], true));
-            fuse(by_vector, by_words, true, weight).into_iter().map(|ranked| ranked.id).collect()
-        };
-        assert_eq!(ids(&|id, all| own_weight(all) + f64::from(id == "old")), ["old", "a", "b"]);
-        assert_eq!(ids(&|_, all| own_weight(all)), ["a", "b", "old"], "without that it would be");
     }
 }

@@ -37,6 +37,7 @@ use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use serde::Deserialize;
+use serde_json::Value;
 
 pub use answer::AnswerSpec;
 pub use answering::{Answering, Claim, MOST_PASSAGES};
@@ -226,6 +227,25 @@ impl TaskSpec {
     /// The fields that the task's objects may have by their schema, in its order; none where there is no schema. Paths are relative
     /// to `base_dir`.
     pub fn fields(&self, base_dir: &Path) -> Vec<String> {
+        self.properties(base_dir).into_iter().map(|(name, _)| name).collect()
+    }
+
+    /// The values that the output can have, where they are given: labels under the empty name, and by the name of a field what its
+    /// schema lets it or its items be. Paths are relative to `base_dir`.
+    pub fn choices(&self, base_dir: &Path) -> Vec<(String, Vec<String>)> {
+        if let Self::Classify(spec) = self {
+            let labels = spec.labels.iter().map(|labels| labels.0.iter().map(|(label, _)| label.clone()).collect());
+            return labels.map(|labels: Vec<String>| (String::new(), labels)).collect();
+        }
+        let spelled = |value: &Value| value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        let choices = |(name, schema): (String, Value)| {
+            let given = schema.get("enum").or_else(|| schema.get("items")?.get("enum"))?.as_array()?;
+            Some((name, given.iter().map(spelled).collect()))
+        };
+        self.properties(base_dir).into_iter().filter_map(choices).collect()
+    }
+
+    fn properties(&self, base_dir: &Path) -> Vec<(String, Value)> {
         let schema = match self {
             Self::Extract(spec) => spec.read(base_dir).ok().map(|(_, schema)| schema),
             Self::Write(spec) => spec.read(base_dir).ok().and_then(|file| file.schema),
@@ -233,7 +253,8 @@ impl TaskSpec {
             _ => None,
         };
         let properties = schema.as_ref().and_then(|schema| schema.value().get("properties")?.as_object());
-        properties.into_iter().flat_map(|properties| properties.keys().cloned()).collect()
+        let owned = |(name, schema): (&String, &Value)| (name.clone(), schema.clone());
+        properties.into_iter().flatten().map(owned).collect()
     }
 }
 

@@ -4,8 +4,8 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
@@ -19,7 +19,7 @@ use tidemill::engine::{Chunking, EncodedText, Engine, Prediction, Request, TextK
 use tidemill::outcome::EmbeddingSet;
 use tidemill::pipeline::definition::Definition;
 use tidemill::search::{Mode, Question, Searcher};
-use tidemill::store::{QueryVector, SearchFilter, SearchQuery, Store};
+use tidemill::store::{Fusion, QueryVector, SearchFilter, SearchQuery, Store};
 
 use crate::harness::postgres;
 use crate::harness::trial::{Needs, trial};
@@ -107,19 +107,20 @@ async fn insert(connection: &mut PgConnection, set: i32, (id, text): &(String, S
 }
 
 impl Library {
-    /// How many of the questions find their document among the first `limit`.
-    async fn found(&self, questions: &[(String, String)], mode: Mode, limit: usize) -> usize {
-        let found = AtomicUsize::new(0);
+    /// The places at which the questions find their documents among the first `limit`, of those that do.
+    async fn places(&self, questions: &[(String, String)], mode: Mode, limit: usize) -> Vec<usize> {
+        let found = Mutex::new(Vec::new());
         let next = AtomicUsize::new(0);
         let ask = async || {
             while let Some((id, query)) = questions.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let question = Question { query: query.clone(), mode, limit: Some(limit), ..Question::default() };
                 let hits = self.searcher.search(&question).await.unwrap().hits;
-                found.fetch_add(usize::from(hits.iter().any(|hit| hit.document_id == *id)), Ordering::Relaxed);
+                let place = hits.iter().position(|hit| hit.document_id == *id);
+                found.lock().unwrap().extend(place.map(|place| place + 1));
             }
         };
         futures::future::join_all((0..4).map(|_| ask())).await;
-        found.into_inner()
+        found.into_inner().unwrap()
     }
 }
 
@@ -130,24 +131,35 @@ async fn news() {
     let questions: Vec<_> = articles.iter().map(|row| (text(row, "id").to_owned(), text(row, "title").to_owned())).collect();
     let id = |row: &Value| text(row, "id").to_owned();
     let bare: Vec<_> = articles.iter().map(|row| (id(row), text(row, "text").to_owned())).collect();
-    let alone = recall_of_news(&questions, &bare).await;
+    let (alone, means) = recall_of_news(&questions, &bare).await;
     let whole: Vec<_> =
         articles.iter().map(|row| (id(row), format!("{}\n\n{}", text(row, "title"), text(row, "text")))).collect();
-    let titled = recall_of_news(&questions, &whole).await;
+    let (titled, _) = recall_of_news(&questions, &whole).await;
     let recall = json!({ "texts": alone, "titles_and_texts": titled });
-    println!("{}", json!({ "figure": "news", "articles": articles.len(), "questions": questions.len(), "recall_at_10": recall }));
+    println!(
+        "{}",
+        json!({ "figure": "news", "articles": articles.len(), "questions": questions.len(), "recall_at_10": recall,
+                            "mean_reciprocal_rank_of_texts": means })
+    );
     assert!(alone["vector"] >= 0.85, "vectors find {:.3} of the articles, which is to be 0.85", alone["vector"]);
+    assert!(alone["text"] >= 0.78, "words find {:.3} of the articles, which is to be 0.78", alone["text"]);
+    assert!(means["hybrid"] >= means["vector"] + 0.03, "both lists rank no better than vectors alone: {means:?}");
     assert!(alone["hybrid"] >= alone["vector"], "both lists find fewer than vectors alone: {alone:?}");
     assert!(titled["hybrid"] >= 0.93, "both lists find {:.3} of the articles, which is to be 0.93", titled["hybrid"]);
 }
 
-async fn recall_of_news(questions: &[(String, String)], documents: &[(String, String)]) -> BTreeMap<&'static str, f64> {
+type Figures = BTreeMap<&'static str, f64>;
+
+/// The share of the questions that find their document among the first ten, and the mean of the reciprocals of its places there.
+async fn recall_of_news(questions: &[(String, String)], documents: &[(String, String)]) -> (Figures, Figures) {
     let library = library(documents).await;
-    let mut recall = BTreeMap::new();
+    let (mut recall, mut means) = (Figures::new(), Figures::new());
     for (name, mode) in [("vector", Mode::Vector), ("text", Mode::Text), ("hybrid", Mode::Hybrid)] {
-        recall.insert(name, library.found(questions, mode, 10).await as f64 / questions.len() as f64);
+        let places = library.places(questions, mode, 10).await;
+        recall.insert(name, places.len() as f64 / questions.len() as f64);
+        means.insert(name, places.iter().map(|place| 1.0 / *place as f64).sum::<f64>() / questions.len() as f64);
     }
-    recall
+    (recall, means)
 }
 
 async fn tales() {
@@ -155,7 +167,7 @@ async fn tales() {
     let documents: Vec<_> = tales.iter().map(|row| (text(row, "id").to_owned(), text(row, "text").to_owned())).collect();
     let questions: Vec<_> = tales.iter().map(|row| (text(row, "id").to_owned(), text(row, "abstract").to_owned())).collect();
     let library = library(&documents).await;
-    let found = library.found(&questions, Mode::Hybrid, 3).await;
+    let found = library.places(&questions, Mode::Hybrid, 3).await.len();
     println!("{}", json!({ "figure": "tales", "tales": tales.len(), "found_in_first_3": found }));
     assert!(found * 27 >= 24 * tales.len(), "{found} of {} tales are found, which is to be 24 of 27", tales.len());
 }
@@ -242,7 +254,16 @@ async fn index() {
 fn query(set: &EmbeddingSet, vector: &[f32]) -> SearchQuery {
     let vector = Some(QueryVector { set: set.clone(), task: "vector".into(), vector: vector.to_vec(), words: String::new() });
     let (filter, facets) = (SearchFilter::default(), Vec::new());
-    SearchQuery { pipeline: "library".into(), words: None, vector, offset: 0, limit: 10, filter, facets }
+    SearchQuery {
+        pipeline: "library".into(),
+        words: None,
+        vector,
+        fusion: Fusion::default(),
+        offset: 0,
+        limit: 10,
+        filter,
+        facets,
+    }
 }
 
 /// Of the ten nearest by comparing all, the share that a search finds.

@@ -53,6 +53,7 @@ mod secured;
 mod smoke;
 mod stops;
 mod watch;
+mod words;
 mod world;
 mod writer;
 
@@ -85,6 +86,7 @@ fn main() -> ExitCode {
         properties::trials(),
         schedules::trials(),
         search::trials(),
+        words::trials(),
         answers::trials(),
         explain::trials(),
         recommend::trials(),

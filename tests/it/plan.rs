@@ -175,6 +175,12 @@ async fn evaluation() {
     assert_eq!((&measured["rows"], &measured["sampled"]), (&json!(500), &json!(200)), "{measured}");
     assert_holds(&measured, "documents", 500.0);
     assert_eq!(measured["reused_share"]["expected"], 0.0, "it measures what the tasks say now, not what they said: {measured}");
+    evaluate["expected"] = json!("txt");
+    std::fs::write(place.path("job.json"), evaluate.to_string()).unwrap();
+    let refused = place.run(&["plan", "--job", "job.json"]).await;
+    let told = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(2), "{told}");
+    assert!(told.contains("has a column `txt`, which `expected` names; did you mean `text`?"), "{told}");
     let mut backfill = rows;
     backfill["kind"] = json!("backfill");
     assert_eq!(plan(&place, &backfill, &[]).await["reused_share"]["expected"], 1.0, "a backfill takes all of it over");

@@ -8,8 +8,8 @@ use sqlx::{Connection, PgConnection};
 use tidemill::config::DatabaseConfig;
 use tidemill::outcome::EmbeddingSet;
 use tidemill::store::{
-    Comparison, Facet, FilterCondition, FilterPlace, FilterTest, QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery,
-    Store,
+    Comparison, Facet, FilterCondition, FilterPlace, FilterTest, Fusion, QueryVector, SearchFilter, SearchHit, SearchPage,
+    SearchQuery, Store,
 };
 
 use crate::harness::postgres;
@@ -137,7 +137,16 @@ impl Library {
         let (set, task) = (self.set.clone(), "vector".to_owned());
         let vector = vector.map(|v| QueryVector { set, task, vector: v.to_vec(), words: String::new() });
         let words = words.map(str::to_owned);
-        SearchQuery { pipeline: "notes".into(), words, vector, offset: 0, limit, filter, facets: Vec::new() }
+        SearchQuery {
+            pipeline: "notes".into(),
+            words,
+            vector,
+            fusion: Fusion::default(),
+            offset: 0,
+            limit,
+            filter,
+            facets: Vec::new(),
+        }
     }
 
     /// Its answer.
@@ -215,7 +224,7 @@ async fn finds_what_was_asked_for() {
     let (vector, text) = (fused[0].explanation.vector.as_ref().unwrap(), fused[0].explanation.text.as_ref().unwrap());
     assert_eq!((vector.rank, text.rank, text.all_words), (1, 1, Some(true)));
     assert!((vector.score - 1.0).abs() < 1e-6, "the similarity is told: {vector:?}");
-    assert!((fused[0].score - 2.0 / 61.0).abs() < 1e-9, "{}", fused[0].score);
+    assert!((fused[0].score - 1.0).abs() < 1e-9, "the best of both lists: {}", fused[0].score);
     assert!((vector.adds + text.adds - fused[0].score).abs() < 1e-9, "the explanation adds up");
     let marked = |hit: &SearchHit| -> Vec<String> {
         let inside = |at: usize| at - hit.chunk.start;

@@ -184,6 +184,22 @@ mod tests {
     }
 
     #[test]
+    fn either_kind_of_day_is_enough_unless_one_begins_with_an_asterisk() {
+        let days = |cron: &str, from: &str, count: usize| -> Vec<String> {
+            times(cron, "UTC", from, count).iter().map(|time| time[..5].to_owned()).collect()
+        };
+        assert_eq!(days("0 0 13 * 5", "2026-12-01T00:00:00Z", 4), ["12-04", "12-11", "12-13", "12-18"], "the 13th, or a Friday");
+        assert_eq!(days("0 9 */2 * 1", "2026-12-01T12:00:00Z", 3), ["12-07", "12-21", "01-11"], "an odd Monday");
+        assert_eq!(days("0 9 1-31 * 1", "2026-12-01T12:00:00Z", 3), ["12-02", "12-03", "12-04"], "any day");
+        assert_eq!(days("0 6 * * 7", "2026-12-01T12:00:00Z", 2), ["12-06", "12-13"], "7 is Sunday");
+        assert_eq!(
+            days("0 6 L * 1", "2026-12-20T12:00:00Z", 4),
+            ["12-21", "12-28", "12-31", "01-04"],
+            "the last of a month, or a Monday"
+        );
+    }
+
+    #[test]
     fn what_is_no_expression_is_refused_with_the_mend() {
         let cases = [
             (("0 3 * *", "UTC"), "has 4 fields; write five: minute, hour, day of month, month, day of week"),

@@ -66,6 +66,8 @@ pub struct ArchiveFile {
 pub struct Shape {
     /// Rows of each row group.
     pub row_groups: Vec<i64>,
+    /// The names of its columns.
+    pub columns: Vec<String>,
 }
 
 /// Why something of a dataset cannot be read.

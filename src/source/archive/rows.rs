@@ -63,6 +63,12 @@ impl Window {
     }
 }
 
+/// The names of the columns of a file, without those inside of others.
+fn column_names(metadata: &ParquetMetaData) -> Vec<String> {
+    let root = metadata.file_metadata().schema_descr().root_schema();
+    root.get_fields().iter().map(|field| field.name().to_owned()).collect()
+}
+
 /// Rows decoded at a time: few enough that wide rows stay small, enough that columns pay.
 const ROWS: usize = 128;
 /// Rows decoded at a time where they may be huge: each may lie in a page of its own, which is held as long as the row.
@@ -88,8 +94,9 @@ impl Archive {
         let work = async {
             let metadata = reader.get_metadata(None).await?;
             let row_groups = row_groups(&metadata)?;
+            let columns = column_names(&metadata);
             Columns::of(metadata, needs)?;
-            Ok(Shape { row_groups })
+            Ok(Shape { row_groups, columns })
         };
         self.guarded(file, &failure, work).await
     }

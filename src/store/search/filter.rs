@@ -62,6 +62,43 @@ pub enum FilterTest {
     ComparedInTime(Comparison, String),
     /// Whether there is one, and it is not null.
     Exists(bool),
+    /// It is of this kind.
+    Holds(ValueKind),
+}
+
+/// Kinds of values that can be compared with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// A number.
+    Number,
+    /// A text.
+    Text,
+    /// True or false.
+    Truth,
+    /// A text that is a date or a time.
+    Time,
+}
+
+impl ValueKind {
+    /// What several of them are called.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Number => "numbers",
+            Self::Text => "texts",
+            Self::Truth => "truth values",
+            Self::Time => "dates or times",
+        }
+    }
+
+    /// The JSON path that finds one, or one in a list.
+    fn path(self) -> &'static str {
+        match self {
+            Self::Number => r#"$[*] ? (@.type() == "number")"#,
+            Self::Text => r#"$[*] ? (@.type() == "string")"#,
+            Self::Truth => r#"$[*] ? (@.type() == "boolean")"#,
+            Self::Time => r#"$[*] ? (@ like_regex "^[0-9]{4}-[0-9]{2}-[0-9]{2}")"#,
+        }
+    }
 }
 
 /// How two values stand to each other.
@@ -105,7 +142,7 @@ impl SearchFilter {
 }
 
 impl FilterCondition {
-    fn push(&self, sql: &mut QueryBuilder<Postgres>) {
+    pub(super) fn push(&self, sql: &mut QueryBuilder<Postgres>) {
         // What must not be is asked as what must be, so that a missing value is none of anything.
         let (test, negated) = match &self.test {
             FilterTest::NoneOf(values) => (&FilterTest::OneOf(values.clone()), true),
@@ -152,6 +189,7 @@ impl Subject<'_> {
             FilterTest::Compared(comparison, operand) => {
                 self.by_path(sql, &format!("$[*] ? (@ {} $value)", comparison.sign()), json!({ "value": operand }));
             }
+            FilterTest::Holds(kind) => self.by_path(sql, kind.path(), json!({})),
             FilterTest::Exists(true) => self.by_path(sql, "$ ? (@ != null)", json!({})),
             FilterTest::ComparedInTime(comparison, moment) => self.in_time(sql, *comparison, moment),
             FilterTest::NoneOf(_) | FilterTest::Exists(false) => unreachable!("what is negated is asked the other way round"),

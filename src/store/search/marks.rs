@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use sqlx::PgConnection;
 
 use super::SearchHit;
+use super::forms::{continues_word, plain};
 use super::terms::is_unspaced;
 use super::words::Wording;
 use tidemill_base::outcome::Span;
@@ -13,7 +14,7 @@ use tidemill_base::outcome::Span;
 pub(super) async fn highlight(wording: &Wording, hits: &mut [SearchHit], connection: &mut PgConnection) -> sqlx::Result<()> {
     let Some(any) = &wording.any else { return Ok(()) };
     let distinct: HashSet<String> =
-        hits.iter().flat_map(|hit| words(&hit.chunk.text).map(|(_, word)| word.to_lowercase())).collect();
+        hits.iter().flat_map(|hit| words(&hit.chunk.text).map(|(_, word)| plain(word).to_lowercase())).collect();
     let mut distinct: Vec<String> = distinct.into_iter().collect();
     distinct.sort();
     let asked = sqlx::query_scalar!(
@@ -26,7 +27,7 @@ pub(super) async fn highlight(wording: &Wording, hits: &mut [SearchHit], connect
     let asked: HashSet<String> = asked.into_iter().collect();
     for hit in hits {
         let text = &hit.chunk.text;
-        let spelled = words(text).filter(|(_, word)| asked.contains(&word.to_lowercase())).map(|(span, _)| span);
+        let spelled = words(text).filter(|(_, word)| asked.contains(&plain(word).to_lowercase())).map(|(span, _)| span);
         let mut found: Vec<Span> = spelled.chain(runs(text, &wording.runs)).collect();
         found.sort_by_key(|span| (span.start, span.end));
         hit.highlights =
@@ -41,7 +42,7 @@ fn words(text: &str) -> impl Iterator<Item = (Span, &str)> {
     let is_word = |c: char| c.is_alphanumeric() && !is_unspaced(c);
     std::iter::from_fn(move || {
         let start = at + text[at..].find(is_word)?;
-        at = text[start..].find(|c| !is_word(c)).map_or(text.len(), |length| start + length);
+        at = text[start..].find(|c| !is_word(c) && !continues_word(c)).map_or(text.len(), |length| start + length);
         Some((Span { start, end: at }, &text[start..at]))
     })
 }
@@ -95,5 +96,7 @@ mod tests {
     fn words_end_where_a_script_without_spaces_begins() {
         let found: Vec<_> = words("갤럭시S24는 so-called").map(|(_, word)| word).collect();
         assert_eq!(found, ["S24", "so", "called"]);
+        let found: Vec<_> = words("Mu\u{308}ller, Kaffee\u{AD}maschine").map(|(_, word)| word).collect();
+        assert_eq!(found, ["Mu\u{308}ller", "Kaffee\u{AD}maschine"], "what is unseen ends no word");
     }
 }

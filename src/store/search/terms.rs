@@ -5,11 +5,12 @@
 //! | a word with spaces around it | its stem |
 //! | a run of Hangul, Chinese characters or Kana | all its pairs of neighbours; without a Korean particle at its end |
 //! | one such character | the character where a run begins or ends |
+//! | `EL-4105`, `orders@lamps.example` | the parts, one after the other |
 //! | `"…"`, `-…`, `or` | as in a web search |
 //!
-//! `migrations/0008_search.sql` makes the same pairs of the documents.
+//! `migrations/0016_word_statistics.sql` makes the same words of the documents.
 
-use unicode_normalization::UnicodeNormalization;
+use super::forms::{is_joint, plain};
 
 /// Korean particles that end a noun, the longest first: they differ between a question and its document.
 const PARTICLES: [&str; 46] = [
@@ -79,7 +80,7 @@ pub(super) struct Terms {
 impl Terms {
     /// Reads a query.
     pub(super) fn new(query: &str) -> Self {
-        let query: String = query.nfkc().collect();
+        let query = plain(query);
         let exact = has_operators(&query);
         let (mut all, mut any, mut runs, mut spaced) = (String::new(), String::new(), Vec::new(), Vec::new());
         let mut quoted = false;
@@ -88,11 +89,11 @@ impl Terms {
             let run = match *piece {
                 Piece::Run(run) => run,
                 Piece::Other(text) => {
-                    quoted ^= text.matches('"').count() % 2 == 1;
                     let words = text.split(|c: char| !c.is_alphanumeric()).filter(|word| !word.is_empty());
                     spaced.extend(words.map(str::to_lowercase));
-                    all.push_str(text);
-                    any.push_str(text);
+                    all.push_str(&parted(text, quoted, (index > 0, index + 1 < pieces.len())));
+                    any.push_str(&text.replace(is_joint, " "));
+                    quoted ^= text.matches('"').count() % 2 == 1;
                     continue;
                 }
             };
@@ -139,6 +140,36 @@ pub(super) fn is_unspaced(c: char) -> bool {
         | '\u{FF66}'..='\u{FFDC}' | '\u{20000}'..='\u{3FFFF}')
 }
 
+/// The text with the parts of what is joined as words of their own, in a phrase where they stand in none. `between`: whether runs
+/// stand directly before it and behind it. A minus inside a word, or on its own, rules nothing out.
+fn parted(text: &str, quoted: bool, between: (bool, bool)) -> String {
+    let mut parted = String::new();
+    let (mut inside, mut rest, (mut follows, goes_on)) = (quoted, text, between);
+    while let Some(first) = rest.chars().next() {
+        if first == '"' || first.is_whitespace() {
+            parted.push(first);
+            inside ^= first == '"';
+            follows = false;
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let end = rest.find(|c: char| c == '"' || c.is_whitespace()).unwrap_or(rest.len());
+        let (chunk, behind) = rest.split_at(end);
+        let stands_before = chunk == "-" && (behind.starts_with('"') || (behind.is_empty() && goes_on));
+        let is_ruled_out = !inside && !follows && (rules_out(chunk) || stands_before);
+        let parts: Vec<&str> = chunk.split(is_joint).filter(|part| !part.is_empty()).collect();
+        parted.push_str(match (is_ruled_out, follows) {
+            (true, _) => "-",
+            (false, true) => " ",
+            (false, false) => "",
+        });
+        let joined = parts.join(" ");
+        parted.push_str(&if parts.len() > 1 && !inside { format!("\"{joined}\"") } else { joined });
+        (rest, follows) = (behind, true);
+    }
+    parted
+}
+
 /// The pairs of neighbours in a run; one character stands for itself.
 fn pairs(run: &str) -> String {
     let characters: Vec<char> = run.chars().collect();
@@ -179,8 +210,12 @@ fn ends_with_minus(text: &str) -> bool {
 }
 
 fn has_operators(words: &str) -> bool {
-    let negated = words.split_whitespace().any(|word| word.len() > 1 && word.starts_with('-'));
-    negated || words.matches('"').count() > 1
+    words.split_whitespace().any(rules_out) || words.matches('"').count() > 1
+}
+
+/// Whether a minus stands before a word, or before a phrase.
+fn rules_out(word: &str) -> bool {
+    word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '"'))
 }
 
 #[cfg(test)]
@@ -216,6 +251,20 @@ mod tests {
         assert_eq!(words("\"물 한 잔\""), "\" 물 한 한 잔 \"");
         assert_eq!(words("물 -주전자"), "물 -\"주전 전자\"");
         assert!(Terms::new("물 -주전자").exact);
+    }
+
+    #[test]
+    fn the_parts_of_what_is_joined_are_words() {
+        let all = |query| Terms::new(query).all.split_whitespace().collect::<Vec<_>>().join(" ");
+        assert_eq!(all("lamp EL-4105"), "lamp \"EL 4105\"");
+        assert_eq!(Terms::new("lamp EL-4105").any, "lamp EL 4105");
+        assert_eq!(all("orders@lamps.example"), "\"orders lamps example\"");
+        assert_eq!(all("\"brass EL-4105\" x"), "\"brass EL 4105\" x", "a phrase stays one");
+        assert_eq!(all("lamp -EL-4105"), "lamp -\"EL 4105\"", "what is ruled out is ruled out as a whole");
+        assert_eq!(all("lamp - 4105 --brass 4105- -x"), "lamp 4105 brass 4105 -x", "a minus on its own rules nothing out");
+        assert_eq!(all("lamp -\"EL 4105\""), "lamp -\"EL 4105\"");
+        assert_eq!(all("토마토-S24"), "토마 마토 S24", "a minus inside a word rules nothing out");
+        assert_eq!(all("Kaffee\u{AD}maschine Mu\u{308}ller"), "Kaffeemaschine Müller");
     }
 
     #[test]

@@ -1,8 +1,11 @@
 //! Candidates by words, and the passage of a text that holds them.
 
-use sqlx::postgres::PgArguments;
-use sqlx::{Arguments, PgConnection, Postgres, QueryBuilder, Row};
+use std::collections::HashSet;
 
+use sqlx::PgConnection;
+
+use super::forms::plain;
+use super::ranking::{Ranking, any_of, is_long};
 use super::terms::Terms;
 use super::{Candidate, Passage, SearchQuery};
 use tidemill_base::outcome::Span;
@@ -18,7 +21,7 @@ const WORDS: i64 = 48;
 pub(super) struct Wording {
     /// A document must hold all of it.
     pub all: String,
-    /// A document may hold any of it. None where the query has no word that counts.
+    /// A document may hold any of it, or a word that one begins. None where the query has no word that counts.
     pub any: Option<String>,
     /// Whether any of it is enough where few documents hold all.
     pub widens: bool,
@@ -26,46 +29,48 @@ pub(super) struct Wording {
     pub runs: Vec<String>,
     /// The other words, in lower case.
     spaced: Vec<String>,
+    /// What each of the words counts.
+    ranking: Ranking,
 }
 
 impl Wording {
-    pub(super) async fn parse(words: &str, connection: &mut PgConnection) -> sqlx::Result<Self> {
+    pub(super) async fn parse(pipeline: &str, words: &str, connection: &mut PgConnection) -> sqlx::Result<Self> {
         let terms = Terms::new(words);
-        // Pairs of characters are whole already; what is begun elsewhere goes on: "tomato" finds "tomatoes" whatever the stemmer says.
         let row = sqlx::query!(
-            r#"SELECT websearch_to_tsquery('english', $1)::text AS "all!",
-                      (SELECT string_agg('''' || replace(replace(lexeme, '\', '\\'), '''', '''''') || ''''
-                                         || CASE WHEN char_length(lexeme) > 3 THEN ':*' ELSE '' END, ' | ')
-                       FROM (SELECT lexeme FROM unnest(to_tsvector('english', $2)) ORDER BY positions LIMIT $3) AS w) AS any"#,
+            r#"SELECT websearch_to_tsquery('english', searchable_text($1))::text AS "all!",
+                      ARRAY(SELECT lexeme FROM unnest(to_tsvector('english', searchable_text($2)))
+                            ORDER BY positions LIMIT $3) AS "any!: Vec<String>""#,
             terms.all,
             terms.any,
             WORDS
         )
-        .fetch_one(connection)
+        .fetch_one(&mut *connection)
         .await?;
+        let any = (!row.any.is_empty()).then(|| any_of(row.any.iter().map(|lexeme| (lexeme.as_str(), is_long(lexeme)))));
+        let ranking = Ranking::of(pipeline, row.any, connection).await?;
         // Whoever writes operators means them: "-rust" must not come back through the wider net.
-        Ok(Self { all: row.all, widens: !terms.exact && row.any.is_some(), any: row.any, runs: terms.runs, spaced: terms.spaced })
+        let widens = !terms.exact && any.is_some();
+        Ok(Self { all: row.all, any, widens, runs: terms.runs, spaced: terms.spaced, ranking })
     }
 
-    /// Documents with all the words; where those are fewer than `depth`, then such with any of them, or with a word that one begins.
+    /// Documents with all the words; where those are fewer than `depth`, such with any of them, too; and where those are few, such with
+    /// a word that one begins. The best first, of equals the smaller id.
     pub(super) async fn candidates(
         &self,
         query: &SearchQuery,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
-        let mut found = self.matching(&self.all, query, depth, &mut *connection).await?;
-        for candidate in &mut found {
-            candidate.score += 1.0;
-            candidate.all_words = true;
+        let mut found = self.ranking.holding(&self.all, query, depth, &mut *connection).await?;
+        found.iter_mut().for_each(|candidate| candidate.all_words = true);
+        if found.len() < depth && self.widens {
+            add(&mut found, self.ranking.best(query, depth, &mut *connection).await?);
         }
-        let any = self.any.as_deref().filter(|_| found.len() < depth && self.widens);
-        if let Some(any) = any {
-            let wider = self.matching(any, query, depth, connection).await?;
-            let known: Vec<String> = found.iter().map(|candidate| candidate.id.clone()).collect();
-            found.extend(wider.into_iter().filter(|candidate| !known.contains(&candidate.id)));
-            found.truncate(depth);
+        if found.len() < depth && self.widens {
+            add(&mut found, self.ranking.begun(query, depth, connection).await?);
         }
+        found.sort_by(|a, b| b.score.total_cmp(&a.score).then_with(|| a.id.cmp(&b.id)));
+        found.truncate(depth);
         Ok(found)
     }
 
@@ -79,31 +84,12 @@ impl Wording {
     pub(super) fn widest(&self) -> &str {
         self.any.as_deref().filter(|_| self.widens).unwrap_or(&self.all)
     }
+}
 
-    async fn matching(
-        &self,
-        condition: &str,
-        query: &SearchQuery,
-        depth: usize,
-        connection: &mut PgConnection,
-    ) -> sqlx::Result<Vec<Candidate>> {
-        let mut bound = PgArguments::default();
-        bound.add(&query.pipeline).map_err(sqlx::Error::Encode)?;
-        bound.add(condition).map_err(sqlx::Error::Encode)?;
-        bound.add(self.any.as_deref().unwrap_or(condition)).map_err(sqlx::Error::Encode)?;
-        let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments(
-            "SELECT d.id, ts_rank(d.search, $3::text::tsquery, 1) FROM documents d
-             WHERE d.pipeline = $1 AND NOT d.deleted AND d.search @@ $2::text::tsquery",
-            bound,
-        );
-        query.filter.push(&mut sql);
-        sql.push("\n ORDER BY 2 DESC, d.id LIMIT ").push_bind(depth as i64);
-        let rows = sql.build().persistent(false).fetch_all(connection).await?;
-        let candidate = |row: &sqlx::postgres::PgRow| -> sqlx::Result<Candidate> {
-            Ok(Candidate { id: row.try_get(0)?, score: f64::from(row.try_get::<f32, _>(1)?), all_words: false, chunk: None })
-        };
-        rows.iter().map(candidate).collect()
-    }
+/// Adds those that are not there yet.
+fn add(found: &mut Vec<Candidate>, further: Vec<Candidate>) {
+    let known: HashSet<String> = found.iter().map(|candidate| candidate.id.clone()).collect();
+    found.extend(further.into_iter().filter(|candidate| !known.contains(&candidate.id)));
 }
 
 /// The passage that holds most of the words, which are in lower case; of equals the first.
@@ -115,7 +101,7 @@ fn best_passage(text: &str, words: &[&str]) -> Passage {
         if end < text.len() {
             end = text[start..end].rfind(char::is_whitespace).map_or(end, |at| start + at + 1);
         }
-        let passage = text[start..end].to_lowercase();
+        let passage = plain(&text[start..end]).to_lowercase();
         let held = words.iter().filter(|word| passage.contains(**word)).count();
         if held > best.0 || best.1.end == 0 {
             best = (held, Span { start, end });

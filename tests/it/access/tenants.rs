@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tidemill::access::Scope;
 use tidemill::outcome::{EmbeddingSet, Fingerprint};
-use tidemill::store::{Enrolled, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
+use tidemill::store::{Enrolled, Fusion, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
 
 use super::house::{House, TENANTS, tenant};
 use crate::harness::{eventually, postgres};
@@ -283,6 +283,7 @@ pub async fn policies_hold() {
         pipeline: pipeline.into(),
         words: Some("plan".into()),
         vector: vector.clone(),
+        fusion: Fusion::default(),
         offset: 0,
         limit: 10,
         filter: SearchFilter::default(),
