@@ -8,7 +8,6 @@
 //! | `1.299` | 1.299 as well: both are tried |
 //! | `3 million`, `1.5 thousand` | 3000000, 1500 |
 //! | `3만`, `3만 5천`, `1억 2000만`, `1.5천` | 30000, 35000, 120000000, 1500 |
-
 //! | `nine`, `twenty-five`, `두 시간` | as words say them: `spoken` |
 
 use std::ops::Range;

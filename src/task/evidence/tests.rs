@@ -132,7 +132,7 @@ fn hostile_texts_are_searched_in_bounded_time() {
         searcher.number(&31.into());
         let took = started.elapsed();
         let beginning: String = text.chars().take(6).collect();
-        assert!(took < Duration::from_secs(5), "searching {} bytes of {beginning:?} took {took:?}", text.len());
+        assert!(took < Duration::from_secs(60), "searching {} bytes of {beginning:?} took {took:?}", text.len());
     }
 }
 

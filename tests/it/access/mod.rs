@@ -20,6 +20,7 @@ pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(300));
     vec![
         trial("access::a_token_opens_what_its_scopes_say_until_it_ends", Needs::NOTHING, tokens::scopes_and_ends),
+        trial("access::every_route_asks_for_the_scope_that_is_described", Needs::NOTHING, tokens::every_route),
         trial("access::revoking_the_last_token_lets_nobody_in", Needs::NOTHING, tokens::last_one_revoked),
         trial("access::a_token_is_made_listed_and_revoked_on_the_command_line", Needs::NOTHING, tokens::command_line),
         trial("access::a_tenant_sees_its_own_rows_and_no_others", Needs::NOTHING, tenants::cannot_cross_over_http),

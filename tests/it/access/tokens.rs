@@ -145,3 +145,45 @@ pub async fn command_line() {
     let (_, [described, _]) = run(&["openapi"]).await;
     assert_eq!(serde_json::from_str::<Value>(&described).unwrap(), house.ask(None, "/openapi.json", None).await.1);
 }
+
+/// Each route of the description, asked by everybody that there can be.
+pub async fn every_route() {
+    let scraper = "of-the-scraper!!";
+    let house = House::with(|config| config.metrics_token = Some(scraper.into())).await;
+    let expired = house.token_until(None, &[Scope::Admin], Some(1)).await;
+    let revoked = house.token(None, &[Scope::Admin]).await;
+    let (id, _) = revoked.strip_prefix("tm_").and_then(|token| token.split_once('_')).unwrap();
+    assert!(house.store.revoke_token(id).await.unwrap());
+    let scopes = [Scope::Read, Scope::Submit, Scope::Review, Scope::Admin];
+    let mut tokens = Vec::new();
+    for (scope, tenant) in scopes.into_iter().flat_map(|scope| [(scope, None), (scope, Some("acme"))]) {
+        tokens.push((scope, tenant.is_some(), house.token(tenant, &[scope]).await));
+    }
+    let (_, description) = house.ask(None, "/openapi.json", None).await;
+    let mut asked = 0;
+    for (template, methods) in description["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let path =
+                template.split('/').map(|part| if part.starts_with('{') { "none" } else { part }).collect::<Vec<_>>().join("/");
+            let body = (method == "post").then(|| json!({}));
+            let status = async |token: Option<&str>| house.ask(token, &path, body.as_ref()).await.0.as_u16();
+            let Some(wanted) = operation["security"][0]["token"][0].as_str() else {
+                assert_eq!(status(None).await, 200, "{path} is open to all");
+                continue;
+            };
+            for stranger in [None, Some(expired.as_str()), Some(revoked.as_str()), Some("tm_00_00"), Some("")] {
+                assert_eq!(status(stranger).await, 401, "{method} {path} by {stranger:?}");
+            }
+            let is_metrics = path == "/metrics";
+            assert_eq!(status(Some(scraper)).await, if is_metrics { 200 } else { 403 }, "{method} {path} by the scraper");
+            for (scope, of_a_tenant, token) in &tokens {
+                let may = (scope.as_str() == wanted || *scope == Scope::Admin) && !(is_metrics && *of_a_tenant);
+                let found = status(Some(token)).await;
+                let is_right = if may { ![401, 403].contains(&found) && found < 500 } else { found == 403 };
+                assert!(is_right, "{method} {path} with {scope}, of a tenant: {of_a_tenant}: {found}");
+                asked += 1;
+            }
+        }
+    }
+    assert!(asked > 150, "only {asked} questions were asked");
+}
