@@ -31,7 +31,7 @@ async fn decided() {
     shop.send(&[
         Product::new("d1", "Oak board", "An oak board, 40 cm long."),
         Product::new("d2", "Pine board", "The best board there is."),
-        Product::new("d3", "Elm board", "A board of NINE kg."),
+        Product::new("d3", "Elm board", "A board of SOME kg."),
         Product::new("d4", "OAK  board", "Another one."),
         Product::new("d5", "=SUM(A1) board", "Made for </script> & all."),
         Product::new("d6", "A title that is far longer than any page of this shop may have", "A board."),

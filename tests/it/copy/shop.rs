@@ -20,7 +20,7 @@ pub struct Shop {
     client: Client,
 }
 
-/// A product. Where the source says NINE, its page says 9, which the source does not.
+/// A product. Where the source says SOME, its page says 9, which the source does not.
 pub struct Product {
     id: String,
     title: String,
@@ -58,7 +58,7 @@ tasks:
           slug: {{ type: string }}
         required: [title, body, slug]
       object: >-
-        {{"title": {{{{ document.fields.title | tojson }}}}, "body": {{{{ document.fields.copy | replace('NINE', '9') | tojson }}}}, "slug": {{{{ document.id | slug | tojson }}}}}}
+        {{"title": {{{{ document.fields.title | tojson }}}}, "body": {{{{ document.fields.copy | replace('SOME', '9') | tojson }}}}, "slug": {{{{ document.id | slug | tojson }}}}}}
       checks: {{ banned: [best], grounded: [body] }}
 copy:
   task: page
