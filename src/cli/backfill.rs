@@ -138,7 +138,8 @@ async fn local(config: &Config, definition: Definition, input: &Input, output: &
         in_flight_bytes: config.limits.in_flight_bytes,
     };
     let (units_at_a_time, unit_seconds) = (config.jobs.units_at_a_time, config.jobs.unit_seconds);
-    Ok(Local { workshop, station, job, output, units_at_a_time, unit_seconds })
+    let drain = Duration::from_secs(config.limits.drain_seconds);
+    Ok(Local { workshop, station, job, output, units_at_a_time, unit_seconds, drain })
 }
 
 /// The first call to stop drains, the second ends.

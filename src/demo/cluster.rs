@@ -125,14 +125,13 @@ fn remove(folder: &Path) -> std::io::Result<()> {
 
 /// Makes the cluster beside its place and moves it there, so that an interrupted attempt leaves no half of one.
 fn make(folder: &Path, password: &str, making: &Making<'_>) -> Result<()> {
-    let parent = folder.parent().context("a database cannot be the root folder")?;
     let fresh = folder.with_extension("new");
     remove(&fresh).with_context(|| format!("cannot remove {}, left by an interrupted start", fresh.display()))?;
     fs::create_dir(&fresh).with_context(|| format!("cannot make {}", fresh.display()))?;
     fs::set_permissions(&fresh, fs::Permissions::from_mode(0o700))?;
     making.account.take(&fresh)?;
     // Another account must read it, and gets to: the file is its own for the moment that this takes.
-    let secret = parent.join("initdb.password");
+    let secret = folder.with_extension("initdb");
     write_secret(&secret, password)?;
     making.account.take(&secret)?;
 

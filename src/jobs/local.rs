@@ -20,7 +20,7 @@ use futures::stream::{StreamExt, iter};
 use serde::Serialize;
 use serde_json::json;
 use tokio::sync::watch;
-use tokio::time::interval;
+use tokio::time::{interval, sleep};
 
 use super::foreman::ending;
 use super::input::Input;
@@ -48,6 +48,8 @@ pub struct Local {
     pub units_at_a_time: usize,
     /// Seconds that a unit is to take.
     pub unit_seconds: u64,
+    /// How long what is under way may take to end once it is told to stop.
+    pub drain: Duration,
 }
 
 /// What a local backfill came to.
@@ -214,8 +216,21 @@ impl Local {
         };
         let mut working = iter(units).map(work).buffer_unordered(self.units_at_a_time.max(1));
         let (mut all, mut look) = (true, interval(LOOK));
+        let mut told = stop.clone();
+        let given_up = async {
+            match told.wait_for(|stop| *stop).await {
+                Ok(_) => {}
+                Err(_) => std::future::pending().await,
+            }
+            sleep(self.drain).await;
+        };
+        tokio::pin!(given_up);
         loop {
             tokio::select! {
+                () = &mut given_up => {
+                    tracing::warn!(seconds = self.drain.as_secs(), "what was under way did not end, and is left to be done again");
+                    return Ok(false);
+                }
                 ended = working.next() => match ended {
                     Some(ended) => all &= ended?,
                     None => break,

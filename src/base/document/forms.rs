@@ -5,6 +5,7 @@
 use jiff::SignedDuration;
 use jiff::civil::DateTime;
 use jiff::fmt::temporal::Pieces;
+use serde_json::{Number, Value};
 
 /// Decimal digits that survive as binary floating point, whatever they are: a decimal of more is a string.
 pub const EXACT_DIGITS: usize = f64::DIGITS as usize;
@@ -79,6 +80,19 @@ pub fn pointed(digits: &str, scale: u32) -> String {
     let padded = format!("{digits:0>width$}");
     let (whole, fraction) = padded.split_at(padded.len() - scale as usize);
     format!("{sign}{whole}.{fraction}")
+}
+
+/// A decimal: a number where it has at most 15 digits that count, for so many survive as binary floating point, else text.
+pub fn decimal(digits: &str, scale: u32) -> Value {
+    let text = pointed(digits, scale);
+    let short = if text.contains('.') { text.trim_end_matches('0').trim_end_matches('.') } else { &text };
+    let count = short.trim_start_matches(['-', '0', '.']).chars().filter(char::is_ascii_digit).count();
+    let number = match (count <= EXACT_DIGITS, short.contains('.')) {
+        (false, _) => None,
+        (true, false) => short.parse::<i64>().ok().map(Number::from),
+        (true, true) => short.parse().ok().and_then(Number::from_f64),
+    };
+    number.map_or_else(|| text.as_str().into(), Value::from)
 }
 
 /// Base64 with padding, in the alphabet of RFC 4648.

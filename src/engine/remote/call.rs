@@ -136,6 +136,8 @@ impl RemoteModel {
     /// What follows from a bad status, be it the answer's or one that stands in it.
     fn refused_with(&self, status: StatusCode, refusal: Refusal, asked: Option<Duration>) -> Attempt {
         match (Verdict::of(status), status.as_u16()) {
+            // No pause makes it shorter: of a quota a minute, one request may ask for more than all.
+            (Verdict::Again, 429) if refusal.is_of_length() => Attempt::Refused { status, refusal },
             // A server may refuse a parameter or a document so, as well as a key.
             (Verdict::Request, _) | (Verdict::Settings, 403) => Attempt::Refused { status, refusal },
             (Verdict::Settings, _) => Attempt::Settings(self.settings_at_fault(status, &refusal)),

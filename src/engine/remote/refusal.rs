@@ -75,12 +75,12 @@ impl Refusal {
         ["content_policy", "content_filter", "moderation", "data_inspection"].iter().any(|sign| code.contains(sign))
     }
 
-    /// Whether the prompt is longer than the model takes.
+    /// Whether the prompt is longer than the model takes, or than a quota would ever let through at once.
     pub(super) fn is_of_length(&self) -> bool {
         let words = self.message.to_lowercase();
         let code = self.code.as_deref().unwrap_or_default();
         ["context_length", "context_size"].iter().any(|sign| code.contains(sign))
-            || ["context length", "context size", "context window"].iter().any(|sign| words.contains(sign))
+            || ["context length", "context size", "context window", "request too large"].iter().any(|sign| words.contains(sign))
     }
 
     /// Whether both say the same, numbers and what holds one aside: of which request it is may stand in a message.

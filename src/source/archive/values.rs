@@ -7,8 +7,8 @@
 //! | text, enumerations, JSON | a string |
 //! | bytes | a string in base64 |
 //! | UUID | a string with hyphens |
-//! | decimal of at most 15 digits | a number: so many survive as binary floating point |
-//! | decimal of more digits | a string, `"12.30"` |
+//! | decimal of at most 15 digits that count | a number: so many survive as binary floating point |
+//! | decimal of more digits | a string |
 //! | dates, times, timestamps, intervals | a string in ISO 8601; a timestamp adjusted to UTC ends with `Z`, whatever zone its column names |
 //! | a date or timestamp that no calendar of four digits has | `"infinity"`, `"-infinity"` where it is the largest or the least, else a year of more digits |
 //! | list | an array |
@@ -27,7 +27,7 @@ use arrow::array::{Array, ArrayRef, ArrowPrimitiveType, AsArray};
 use arrow::datatypes::{DataType, IntervalUnit, TimeUnit};
 use uuid::Uuid;
 
-use crate::document::forms::{self, DAY, EXACT_DIGITS, SECOND};
+use crate::document::forms::{self, DAY, SECOND};
 
 /// What the type of a column leaves open.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -179,10 +179,10 @@ fn plain(array: &dyn Array, row: usize, out: &mut Vec<u8>) {
             let span = of::<IntervalMonthDayNanoType>(array, row);
             quoted(&forms::duration(span.months.into(), span.days.into(), span.nanoseconds.into()), out);
         }
-        DataType::Decimal32(precision, scale) => decimal(&of::<Decimal32Type>(array, row), *precision, *scale, out),
-        DataType::Decimal64(precision, scale) => decimal(&of::<Decimal64Type>(array, row), *precision, *scale, out),
-        DataType::Decimal128(precision, scale) => decimal(&of::<Decimal128Type>(array, row), *precision, *scale, out),
-        DataType::Decimal256(precision, scale) => decimal(&of::<Decimal256Type>(array, row), *precision, *scale, out),
+        DataType::Decimal32(_, scale) => decimal(&of::<Decimal32Type>(array, row), *scale, out),
+        DataType::Decimal64(_, scale) => decimal(&of::<Decimal64Type>(array, row), *scale, out),
+        DataType::Decimal128(_, scale) => decimal(&of::<Decimal128Type>(array, row), *scale, out),
+        DataType::Decimal256(_, scale) => decimal(&of::<Decimal256Type>(array, row), *scale, out),
         // Columns of any other type are not read.
         _ => quoted(&forms::base64(bytes(array, row)), out),
     }
@@ -271,18 +271,12 @@ fn clock(nanoseconds: i128) -> String {
     format!("{sign}{:02}:{:02}:{:02}{}", seconds / 3600, seconds / 60 % 60, seconds % 60, forms::fraction(rest))
 }
 
-fn decimal(unscaled: &dyn std::fmt::Display, precision: u8, scale: i8, out: &mut Vec<u8>) {
+fn decimal(unscaled: &dyn std::fmt::Display, scale: i8, out: &mut Vec<u8>) {
     let mut digits = unscaled.to_string();
     if scale < 0 && digits != "0" {
         digits.push_str(&"0".repeat(scale.unsigned_abs().into()));
     }
-    let text = forms::pointed(&digits, u32::try_from(scale).unwrap_or(0));
-    // A hostile file holds more digits than its schema says.
-    if usize::from(precision) <= EXACT_DIGITS && digits.trim_start_matches('-').len() <= EXACT_DIGITS {
-        out.extend_from_slice(text.as_bytes());
-    } else {
-        quoted(&text, out);
-    }
+    let _ = serde_json::to_writer(out, &forms::decimal(&digits, u32::try_from(scale).unwrap_or(0)));
 }
 
 fn float(number: f32, out: &mut Vec<u8>) {

@@ -68,6 +68,7 @@ impl Walk<'_> {
                 self.descend(folder, rest)?;
             }
             for path in entries(folder)?.iter().filter(|path| path.is_dir()) {
+                tell_of_table(path);
                 match is_hidden(&name(path)) {
                     true => self.found.hidden += 1,
                     false if is_loop(path) => {}
@@ -96,6 +97,14 @@ impl Walk<'_> {
             }
         }
         Ok(())
+    }
+}
+
+/// The log of a Delta table says which of the files count. It is not read, and whoever reads them must know.
+fn tell_of_table(path: &Path) {
+    if name(path) == "_delta_log" {
+        let folder = path.parent().unwrap_or(path).display();
+        tracing::warn!(%folder, "a Delta table, whose log is not read: rows that it has removed since count as well; vacuum it first");
     }
 }
 

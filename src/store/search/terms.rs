@@ -6,7 +6,7 @@
 //! | a run of Hangul, Chinese characters or Kana | all its pairs of neighbours; without a Korean particle at its end |
 //! | one such character | the character where a run begins or ends |
 //! | `EL-4105`, `orders@lamps.example` | the parts, one after the other |
-//! | `"…"`, `-…`, `or` | as in a web search |
+//! | `"…"`, `-…` before a letter, `or` | as in a web search |
 //!
 //! `migrations/0016_word_statistics.sql` makes the same words of the documents.
 
@@ -213,9 +213,9 @@ fn has_operators(words: &str) -> bool {
     words.split_whitespace().any(rules_out) || words.matches('"').count() > 1
 }
 
-/// Whether a minus stands before a word, or before a phrase.
+/// Whether a minus stands before a word, or before a phrase. Before digits it is the sign of a number: `-40 °C`.
 fn rules_out(word: &str) -> bool {
-    word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphanumeric() || c == '"'))
+    word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '"'))
 }
 
 #[cfg(test)]
@@ -242,6 +242,14 @@ mod tests {
     fn decomposed_and_half_width_forms_are_one_with_the_usual() {
         assert_eq!(Terms::new("\u{1110}\u{1169}\u{1106}\u{1161}\u{1110}\u{1169}").runs, ["토마토"]);
         assert_eq!(Terms::new("ﾃｽﾄ").all.split_whitespace().collect::<Vec<_>>(), ["テス", "スト"]);
+    }
+
+    #[test]
+    fn a_minus_before_digits_is_a_sign_and_rules_nothing_out() {
+        let terms = Terms::new("freezer -40 °C");
+        assert!(!terms.exact && !terms.all.contains('-'), "{terms:?}");
+        let terms = Terms::new("freezer -brass");
+        assert!(terms.exact && terms.all.contains("-brass"), "{terms:?}");
     }
 
     #[test]

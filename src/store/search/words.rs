@@ -61,6 +61,10 @@ impl Wording {
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
+        // What only rules out is no question: every other document would be an answer.
+        if self.all.split(" & ").all(|part| part.starts_with('!')) {
+            return Ok(Vec::new());
+        }
         let mut found = self.ranking.holding(&self.all, query, depth, &mut *connection).await?;
         found.iter_mut().for_each(|candidate| candidate.all_words = true);
         if found.len() < depth && self.widens {

@@ -1,7 +1,7 @@
 //! What bytes and integers stand for: decimals, times, ids.
 
 use jiff::civil::Time;
-use serde_json::{Number, Value};
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::plan::{Logical, MAX_DIGITS};
@@ -42,10 +42,11 @@ pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> 
     match logical {
         Logical::Decimal { precision, scale } => {
             let digits = digits(bytes)?;
-            match precision as usize <= EXACT_DIGITS {
-                true => number(&digits, scale),
-                false => Ok(pointed(&digits, scale).into()),
+            let count = digits.trim_start_matches('-').len();
+            if precision as usize <= EXACT_DIGITS && count > EXACT_DIGITS {
+                return Err(format!("a decimal has {count} digits, but its schema allows at most {precision}"));
             }
+            Ok(forms::decimal(&digits, scale))
         }
         Logical::BigDecimal => big_decimal(bytes).map(Value::from),
         Logical::Uuid => Uuid::from_slice(bytes).map(|id| id.to_string().into()).map_err(|error| error.to_string()),
@@ -128,16 +129,4 @@ fn digits(bytes: &[u8]) -> Result<String, String> {
     }
     let sign = if negative { "-" } else { "" };
     Ok(sign.chars().chain(digits.into_iter().rev()).collect())
-}
-
-fn number(digits: &str, scale: u32) -> Result<Value, String> {
-    let count = digits.trim_start_matches('-').len();
-    if count > EXACT_DIGITS {
-        return Err(format!("a decimal has {count} digits, but its schema allows at most {EXACT_DIGITS}"));
-    }
-    let number = match scale {
-        0 => digits.parse::<i64>().ok().map(Number::from),
-        _ => pointed(digits, scale).parse().ok().and_then(Number::from_f64),
-    };
-    number.map(Value::from).ok_or_else(|| "a decimal is no number".to_owned())
 }
