@@ -176,6 +176,11 @@ impl Cli {
         let global = self.global;
         let outcome = runtime.block_on(async {
             match self.command {
+                Command::Demo(_) if global.config.is_some() => {
+                    let message =
+                        "demo runs on embedded defaults and reads no configuration; leave out --config and TIDEMILL_CONFIG";
+                    Err(ConfigError(message.into()).into())
+                }
                 Command::Demo(args) => demo::run(Config::default(), args).await,
                 Command::Migrate => migrate::run(&global.load(&[])?).await,
                 Command::Run(args) => run::run(global.load(&args.flags())?, args).await,

@@ -140,12 +140,18 @@ impl Decoder {
         }
         let fields = || -> anyhow::Result<Box<Fields>> {
             let id = spec.id.clone().unwrap_or_else(|| "id".into());
+            let source = spec.text.as_deref().unwrap_or("{{ text }}");
+            let text = Template::new(source, Prints::Strings, max_bytes).context("the template `text`")?;
+            if text.variables().is_empty() {
+                bail!(
+                    "`text` is `{source}`, which names no field: every document would say the same; write one as `{{{{ {source} }}}}`"
+                );
+            }
             Ok(Box::new(Fields {
                 delete: spec.delete.as_ref().map(|delete| Delete::new(delete, &id)).transpose()?,
                 id,
                 version: spec.version.clone(),
-                text: Template::new(spec.text.as_deref().unwrap_or("{{ text }}"), Prints::Strings, max_bytes)
-                    .context("the template `text`")?,
+                text,
                 metadata: spec.metadata.clone(),
             }))
         };

@@ -183,4 +183,9 @@ fn print(report: &LocalReport, output: &Path) {
     say!("rows and tasks: {} computed, {} reused, {} skipped, {} dead", w.ok, w.reused, w.skipped, w.dead);
     say!("tokens: {} read, {} written; device time: {:.1} s", w.tokens, w.generated_tokens, report.device_seconds);
     say!("{:.1} documents/s; results in {}", report.documents_per_second, output.display());
+    if w.reused > 0 {
+        say!(
+            "what was reused unchanged is in no file of this run: it stands in the ledger and in the files of the run that made it"
+        );
+    }
 }

@@ -195,6 +195,16 @@ impl Definition {
         if file.source.value.topic.is_empty() {
             report(place(&file.source), "`source.topic` is empty: name the topic to read".into());
         }
+        let sinks = [("topic", &file.sinks.topic), ("dead_letters", &file.sinks.dead_letters)];
+        for (name, sink) in sinks.into_iter().filter_map(|(name, sink)| Some((name, sink.as_ref()?))) {
+            if *sink.name == *file.source.value.topic {
+                let message = format!(
+                    "`sinks.{name}` is the topic `{}`, which is read here: each record would make further ones; name another",
+                    sink.name
+                );
+                report(place(&file.source), message);
+            }
+        }
         let source = SourceSpec {
             topic: file.source.value.topic.clone(),
             start: file.source.value.start,

@@ -84,6 +84,10 @@ impl Condition {
             return words(line).ok_or_else(refuse);
         }
         let value = rest[sign.len()..].trim();
+        // `price=>50` is a slip of the pen and no text.
+        if value.starts_with(['=', '<', '>']) {
+            return Err(refuse());
+        }
         let test = match sign {
             "!=" => Test::Ne(json!(value)),
             "<" => Test::Lt(spelled(value)),
@@ -169,7 +173,13 @@ impl Searchable {
                 let key = &condition.key;
                 SearchError::Invalid(format!("pipeline `{pipeline}` has nothing named `{key}` to filter by; {mend}"))
             })?;
-            Ok(FilterCondition { place, test: condition.test()? })
+            let test = condition.test()?;
+            if let (FilterPlace::UpdatedAt, FilterTest::Compared(_, value)) = (&place, &test) {
+                return Err(SearchError::Invalid(format!(
+                    "the filter `document.updated_at` compares with {value}, which is no time; write one such as 2026-01-31 or 2026-01-31T09:30:00Z"
+                )));
+            }
+            Ok(FilterCondition { place, test })
         };
         Ok(SearchFilter { conditions: conditions.iter().map(resolve).collect::<Result<_, SearchError>>()? })
     }
@@ -391,5 +401,13 @@ mod tests {
         assert!(refused(json!({"topic": {"in": 3}})).ends_with("`in` takes a list"));
         assert!(refused(json!({"topic": null})).contains("must be a text, a number or a truth value"));
         assert!(refused(json!({"topic": {}})).contains("says nothing"));
+    }
+
+    #[test]
+    fn a_slip_of_the_pen_is_no_value() {
+        for line in ["price=>50", "price=<50", "price===50", "price>>50"] {
+            assert!(Condition::line(line).unwrap_err().to_string().contains("is not of the form"), "{line}");
+        }
+        assert!(Condition::line("price==50").is_ok() && Condition::line("price!=50").is_ok());
     }
 }

@@ -264,7 +264,8 @@ impl Reader {
         let page: Vec<Ranked> = order.into_iter().skip(query.offset).take(query.limit).collect();
         let mut facets = Vec::with_capacity(query.facets.len());
         for facet in &query.facets {
-            let asked = wording.as_ref().filter(|_| query.words.is_some());
+            // Among the vectors each document has a place: only where words alone are asked for do they decide what is part of the match.
+            let asked = wording.as_ref().filter(|_| query.words.is_some() && query.vector.is_none());
             facets.push(facets::count(query, asked, facet, &mut transaction).await?);
         }
         // Candidates and counts are of the one pipeline that was asked for. Under a policy their indexes would be of no use, for no

@@ -300,3 +300,18 @@ fn a_missing_file_is_one_sentence() {
     let error = Definition::load("/nowhere/p.yaml").unwrap_err();
     assert_eq!(error.to_string(), "/nowhere/p.yaml: no such file");
 }
+
+#[test]
+fn what_would_make_every_document_the_same_or_feed_on_itself_is_refused() {
+    let refused = |source: &str, sinks: &str| {
+        let text =
+            format!("version: 1\nname: a\nsource: {source}\ntasks: {{ t: {{ render: {{ template: x }} }} }}\nsinks: {sinks}\n");
+        Definition::parse(Path::new("a.yaml"), &text).unwrap_err().to_string()
+    };
+    let same = refused("{ topic: t, text: name }", "{}");
+    assert!(same.contains("`text` is `name`, which names no field") && same.contains("write one as `{{ name }}`"), "{same}");
+    for sink in ["topic", "dead_letters"] {
+        let circle = refused("{ topic: t }", &format!("{{ {sink}: {{ name: t }} }}"));
+        assert!(circle.contains(&format!("`sinks.{sink}` is the topic `t`, which is read here")), "{circle}");
+    }
+}

@@ -103,7 +103,11 @@ async fn a_decimal_is_a_number_as_far_as_numbers_are_exact() {
         Arc::new(Decimal128Array::from(values).with_precision_and_scale(precision, 2).unwrap()) as ArrayRef
     };
     assert_eq!(column(decimals(12)).await, [json!(19.9), json!(-0.05), Value::Null]);
-    assert_eq!(column(decimals(38)).await, [json!(19.9), json!(-0.05), Value::Null], "what counts are its digits, not those of its type");
+    assert_eq!(
+        column(decimals(38)).await,
+        [json!(19.9), json!(-0.05), Value::Null],
+        "what counts are its digits, not those of its type"
+    );
     let large = Decimal128Array::from(vec![1_234_567_890_123_456_789_012_345]).with_precision_and_scale(38, 2).unwrap();
     assert_eq!(column(Arc::new(large)).await, [json!("12345678901234567890123.45")]);
 }
