@@ -56,7 +56,7 @@ use crate::config::{Config, ConfigError, DatasetConfig, Flag};
 use crate::demo;
 use crate::engine::{Engine, EngineError, Tuning};
 use crate::pipeline::definition::Definition;
-use crate::pipeline::problem::DefinitionError;
+use crate::pipeline::problem::{DefinitionError, Problem};
 use crate::store::Store;
 
 /// How long what a command left running may take to end.
@@ -273,8 +273,10 @@ fn fits(config: &Config, definition: &Definition, output: Option<&Path>) -> Resu
 
 /// What the process says to its caller about an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let of_the_caller =
-        error.chain().any(|cause| cause.is::<ConfigError>() || cause.is::<DefinitionError>() || cause.is::<EngineError>());
+    let of_the_caller = error.chain().any(|cause| {
+        let of_a_file = cause.is::<DefinitionError>() || cause.is::<Problem>();
+        of_a_file || cause.is::<ConfigError>() || cause.is::<EngineError>()
+    });
     ExitCode::from(if of_the_caller { 2 } else { 1 })
 }
 

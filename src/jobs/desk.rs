@@ -184,13 +184,20 @@ impl Desk {
     pub async fn submit(&self, spec: &JobSpec) -> Result<(Submitted, Details), DeskError> {
         let invalid = |error: SpecError| DeskError::Invalid(error.0);
         let tenant = self.names.check(spec).map_err(invalid)?;
+        if let Some(own) = &self.tenant {
+            // What this process believes of pipelines is seconds old, and what a job does cannot be taken back.
+            let owners = self.store.tenants().await?;
+            if owners.iter().any(|(name, owner)| *name == spec.pipeline && **owner != **own) {
+                return Err(DeskError::Invalid(format!("no pipeline is named `{}`; there are none", spec.pipeline)));
+            }
+        }
         let job = spec.to_new(tenant, self.config.price_per_device_hour, None).map_err(invalid)?;
         let submitted = self.store.submit_job(&job, &self.config.events_topic).await?;
         if submitted == Submitted::Conflict {
             let message = format!("the id `{}` stands for another job; give this one an id of its own", spec.id);
             return Err(DeskError::Conflict(message));
         }
-        Ok((submitted, self.show(&job.id).await?))
+        Ok((submitted, self.show(&self.told(job.id)).await?))
     }
 
     /// The jobs that the filter lets through, the latest first.

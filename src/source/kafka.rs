@@ -42,6 +42,9 @@ use crate::store::Store;
 
 pub use self::lost::ends;
 
+/// How often the same interruption is told again.
+const REPEATED: Duration = Duration::from_secs(30);
+
 /// What to read, and how.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
@@ -89,6 +92,8 @@ struct Shared {
     refusal: Refusal,
     /// Why they let us in and give us nothing.
     denial: Refusal,
+    /// What last interrupted reading, and when that was told: without any broker the library says so many times a second.
+    interruption: Mutex<Option<(String, Instant)>>,
     runtime: Handle,
     events: UnboundedSender<SourceEvent>,
     lanes: Mutex<HashMap<Partition, Lane>>,
@@ -126,6 +131,7 @@ impl KafkaSource {
             health,
             refusal: Refusal::default(),
             denial: Refusal::default(),
+            interruption: Mutex::default(),
             runtime: Handle::current(),
             events,
             lanes: Mutex::default(),
@@ -289,7 +295,15 @@ impl Shared {
             )),
             _ if broker::is_refusal(error) => {}
             _ if matches!(error, KafkaError::MessageConsumptionFatal(_)) => self.fail(format!("reading {topic} failed: {error}")),
-            _ => tracing::warn!(pipeline = %self.config.pipeline, %error, "reading is interrupted"),
+            _ => self.interrupted(error.to_string()),
+        }
+    }
+
+    fn interrupted(&self, error: String) {
+        let mut last = self.interruption.lock().unwrap_or_else(PoisonError::into_inner);
+        if last.as_ref().is_none_or(|(told, at)| *told != error || at.elapsed() >= REPEATED) {
+            tracing::warn!(pipeline = %self.config.pipeline, error, "reading is interrupted");
+            *last = Some((error, Instant::now()));
         }
     }
 

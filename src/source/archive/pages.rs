@@ -1,6 +1,6 @@
 //! How large the pages of a column are when unpacked, before anything is unpacked: a few bytes may stand for gigabytes.
 //!
-//! Each page has a header of its own, of which three fields are read here. Headers and not the footer are asked, since the decoder
+//! Each page has a header of its own, of which four fields are read here. Headers and not the footer are asked, since the decoder
 //! allocates what they say.
 
 use super::thrift::{Fault, Thrift};
@@ -11,6 +11,7 @@ pub(super) struct Largest {
     dictionary: u64,
     data: u64,
     sum: u64,
+    values: u64,
 }
 
 /// The page of a dictionary, among the types of pages.
@@ -36,6 +37,9 @@ impl Largest {
             let side = if page.kind == DICTIONARY { &mut largest.dictionary } else { &mut largest.data };
             *side = unpacked.max(*side);
             largest.sum = largest.sum.saturating_add(unpacked);
+            if page.kind != DICTIONARY {
+                largest.values = largest.values.saturating_add(u64::try_from(page.values).unwrap_or(u64::MAX));
+            }
             rest = header.rest.get(packed..).unwrap_or_default();
         }
         Ok(largest)
@@ -44,6 +48,11 @@ impl Largest {
     /// All pages together.
     pub(super) fn sum(self) -> u64 {
         self.sum
+    }
+
+    /// Values of all pages, of which a list has many and a run of equal ones takes no room in the file.
+    pub(super) fn values(self) -> u64 {
+        self.values
     }
 
     /// What the decoder holds at a time: the dictionary and one page.
@@ -57,6 +66,7 @@ struct Page {
     kind: i64,
     unpacked: i64,
     packed: i64,
+    values: i64,
 }
 
 fn page(header: &mut Thrift<'_>) -> Result<Page, Fault> {
@@ -67,10 +77,24 @@ fn page(header: &mut Thrift<'_>) -> Result<Page, Fault> {
             (2, 5) => page.unpacked = header.integer()?,
             (3, 5) => page.packed = header.integer()?,
             (1..=3, _) => return Err(Fault::Malformed),
+            // The header of a page of data, in its first and its second version.
+            (5 | 8, 12) => page.values = values(header)?,
             _ => header.skip(kind)?,
         }
     }
     Ok(page)
+}
+
+/// The first field of a header of a page of data.
+fn values(header: &mut Thrift<'_>) -> Result<i64, Fault> {
+    let (mut values, mut id) = (0, 0);
+    while let Some(kind) = header.field(&mut id)? {
+        match (id, kind) {
+            (1, 5) => values = header.integer()?,
+            _ => header.skip(kind)?,
+        }
+    }
+    Ok(values)
 }
 
 #[cfg(test)]
@@ -102,7 +126,7 @@ mod tests {
     #[test]
     fn the_largest_pages_are_those_that_the_headers_tell() {
         let chunk = [page(2, 4_000, &[7; 30]), page(0, 70, &[1; 70]), page(3, 600_000_000, &[0; 9]), page(0, 5, &[])].concat();
-        assert_eq!(Largest::of(&chunk).unwrap(), Largest { dictionary: 4_000, data: 600_000_000, sum: 600_004_075 });
+        assert_eq!(Largest::of(&chunk).unwrap(), Largest { dictionary: 4_000, data: 600_000_000, sum: 600_004_075, values: 9 });
         assert_eq!(Largest::of(&chunk).unwrap().bytes(), 600_004_000);
         assert_eq!(Largest::of(&chunk[..90]).unwrap().data, 70, "what is cut off is the decoder's to tell");
         assert_eq!(Largest::of(&[]).unwrap(), Largest::default());

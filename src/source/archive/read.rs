@@ -23,6 +23,11 @@ use crate::store::UnitFault;
 /// writer puts into a page before it looks at its size.
 const PAGE_BYTES: u64 = 128 << 20;
 
+/// Values of a row, on average, that a list may have: the longest vectors have fewer.
+const ROW_VALUES: u64 = 1 << 16;
+/// As many more may be anywhere in a row group.
+const GROUP_VALUES: u64 = 1 << 20;
+
 /// Reads one version of a file.
 #[derive(Debug)]
 pub(super) struct Conditional {
@@ -43,6 +48,8 @@ struct Chunk {
     group: usize,
     column: String,
     bytes: Range<u64>,
+    /// Rows of the row group.
+    rows: u64,
     /// What the footer says that it takes when unpacked.
     unpacked: u64,
 }
@@ -68,12 +75,14 @@ impl Conditional {
     /// Looks from now on at the pages of the columns that are read, before the decoder does.
     pub(super) fn watch(&mut self, columns: &Columns, groups: &[usize]) {
         for &group in groups {
+            let rows = columns.metadata.metadata().row_groups().get(group).map_or(0, |group| group.num_rows());
             for (_, column) in columns.read(group) {
                 let (start, length) = column.byte_range();
                 let chunk = Chunk {
                     group,
                     column: column.column_path().string(),
                     bytes: start..start.saturating_add(length),
+                    rows: u64::try_from(rows).unwrap_or(0),
                     unpacked: u64::try_from(column.uncompressed_size()).unwrap_or(0).max(length),
                 };
                 self.chunks.insert(start, chunk);
@@ -96,24 +105,32 @@ impl Conditional {
             let (column, sum, said) = (&chunk.column, pages.sum(), chunk.unpacked);
             return Err(ParquetError::General(format!("column `{column}` has pages of {sum} bytes, and its footer says {said}")));
         }
+        if pages.values() > chunk.rows.saturating_mul(ROW_VALUES).saturating_add(GROUP_VALUES) {
+            let (column, values, rows) = (&chunk.column, pages.values(), chunk.rows);
+            return Err(self.unsupported(format!(
+                "column `{column}` has {values} values in {rows} rows, and {ROW_VALUES} a row are the most; write the lists apart"
+            )));
+        }
         let mut largest = self.largest.lock().unwrap_or_else(PoisonError::into_inner);
         let together = largest.entry(chunk.group).or_default();
         *together += pages.bytes();
         if *together <= PAGE_BYTES {
             return Ok(());
         }
-        let reason = format!(
-            "`{}` of dataset `{}`: a page of column `{}` has {} bytes when unpacked, and the largest pages of a row group may have \
-             {PAGE_BYTES} together; write the file anew with smaller pages",
-            self.file.key,
-            self.archive.name,
+        Err(self.unsupported(format!(
+            "a page of column `{}` has {} bytes when unpacked, and the largest pages of a row group may have {PAGE_BYTES} together; \
+             write the file anew with smaller pages",
             chunk.column,
             pages.bytes(),
-        );
+        )))
+    }
+
+    fn unsupported(&self, why: String) -> ParquetError {
+        let reason = format!("`{}` of dataset `{}`: {why}", self.file.key, self.archive.name);
         let fault = UnitFault { class: "unsupported_file", reason };
         let message = fault.to_string();
         *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(fault.into());
-        Err(ParquetError::General(message))
+        ParquetError::General(message)
     }
 
     /// Tells after an error whether reading was to blame for it, and how.

@@ -66,6 +66,10 @@ pub(super) fn is_bytes(kind: &DataType) -> bool {
     matches!(kind, DataType::Binary | DataType::LargeBinary | DataType::BinaryView | DataType::FixedSizeBinary(_))
 }
 
+/// Bytes after which no further item of a list is written: of a dictionary a few bytes name large values again and again. No pipeline
+/// takes a payload as large, so that what is cut off here is refused for its size.
+const MOST_BYTES: usize = 64 << 20;
+
 /// One object of the columns' values in `row`.
 pub(super) fn object(columns: &[ArrayRef], fields: &[(String, Form)], row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
@@ -96,6 +100,9 @@ fn value(array: &dyn Array, form: &Form, row: usize, out: &mut Vec<u8>) {
             };
             out.push(b'[');
             for at in 0..items.len() {
+                if out.len() > MOST_BYTES {
+                    break;
+                }
                 if at > 0 {
                     out.push(b',');
                 }
@@ -107,6 +114,9 @@ fn value(array: &dyn Array, form: &Form, row: usize, out: &mut Vec<u8>) {
             let entries = array.as_map().value(row);
             out.push(b'{');
             for at in 0..entries.len() {
+                if out.len() > MOST_BYTES {
+                    break;
+                }
                 if at > 0 {
                     out.push(b',');
                 }

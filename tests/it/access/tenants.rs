@@ -344,6 +344,14 @@ pub async fn handed_over_while_the_service_runs() {
         assert!(status.is_success(), "{path}: {answer}");
     }
     house.store.assign_pipeline("acme-notes", "globex").await.unwrap();
+    let at_once = json!({ "version": 1, "id": "c", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
+    let (status, refused) = house.ask(Some(&acme), "/v1/jobs", Some(&at_once)).await;
+    assert_eq!(
+        (status.as_u16(), &refused["code"]),
+        (400, &json!("invalid_request")),
+        "nothing is done in the seconds between: {refused}"
+    );
+    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE id LIKE '%:c'").await, 0);
     eventually("the service learns of it", Duration::from_secs(10), async || {
         house.ask(Some(&acme), "/v1/search", Some(&facets)).await.0.is_client_error()
     })

@@ -119,3 +119,37 @@ async fn an_encrypted_file_is_no_damage() {
     let file = archive.list("").await.unwrap().remove(0);
     assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "unsupported_file");
 }
+
+#[tokio::test]
+async fn lists_that_a_few_bytes_stand_for_are_not_unrolled() {
+    use arrow::array::{DictionaryArray, Int32Array, ListArray};
+    use arrow::buffer::OffsetBuffer;
+    use arrow::datatypes::{Field, Int32Type};
+
+    let file = |values: ArrayRef, count: i32| {
+        let keys = Int32Array::from(vec![0; count as usize]);
+        let items = Arc::new(DictionaryArray::<Int32Type>::try_new(keys, values).unwrap()) as ArrayRef;
+        let field = Arc::new(Field::new_list_field(items.data_type().clone(), true));
+        let text = ListArray::new(field, OffsetBuffer::new(vec![0, count].into()), items, None);
+        let batch = RecordBatch::try_from_iter([
+            ("id", Arc::new(StringArray::from(vec!["a"])) as ArrayRef),
+            ("text", Arc::new(text) as ArrayRef),
+        ])
+        .unwrap();
+        let mut writer = ArrowWriter::try_new(Vec::new(), batch.schema(), None).unwrap();
+        writer.write(&batch).unwrap();
+        writer.into_inner().unwrap()
+    };
+    let many = file(Arc::new(Int32Array::from(vec![7])), 10_000_000);
+    let large = file(Arc::new(StringArray::from(vec!["a".repeat(1 << 20)])), 300);
+    assert!(many.len() < 1 << 16 && large.len() < 2 << 20, "{} and {}", many.len(), large.len());
+    let (_folder, archive) = archive(&[("large.parquet", &large), ("many.parquet", &many)]);
+    let files = archive.list("").await.unwrap();
+    let ArchiveError::Fault(fault) = read(&archive, &range(files[1].clone(), 0, 1)).await.unwrap_err() else {
+        panic!("no fault")
+    };
+    assert!(fault.class == "unsupported_file" && fault.reason.contains("has 10000000 values in 1 rows"), "{fault}");
+    let rows = read(&archive, &range(files[0].clone(), 0, 1)).await.unwrap();
+    let bytes = rows[0].payload.as_ref().unwrap().len();
+    assert!((64 << 20..67 << 20).contains(&bytes), "a row of {bytes} bytes was written");
+}
