@@ -11,6 +11,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use libtest_mimic::Trial;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tidemill::config::{EngineConfig, ModelConfig};
 use tidemill::document::Document;
@@ -23,9 +24,11 @@ use tidemill::outcome::{Outcome, Output};
 use tidemill::pipeline::definition::Definition;
 use tidemill::pipeline::graph::{Graph, NothingKnown};
 use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
 
-use crate::harness::open_folder;
 use crate::harness::trial::{Needs, trial};
+use crate::harness::worker::Worker;
+use crate::harness::{eventually, open_folder, postgres};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -36,6 +39,7 @@ pub fn trials() -> Vec<Trial> {
         trial("remote::a_server_that_hangs_ends_the_call_in_time", Needs::NOTHING, hanging),
         trial("remote::neighbours_of_a_document_that_a_server_fails_at_are_asked_once", Needs::NOTHING, neighbours),
         trial("remote::a_pipeline_starts_while_its_server_is_down", Needs::NOTHING, down_at_start),
+        trial("remote::a_stopped_backfill_ends_though_its_server_never_answers", Needs::NOTHING, stopped_while_down),
         trial("remote::tasks_of_a_pipeline_do_not_see_that_a_server_answers", Needs::NOTHING, behind_a_pipeline),
     ]
 }
@@ -225,6 +229,31 @@ tasks:
         .collect();
     assert_eq!(labels, ["garden", "kitchen", "garden"], "a choice without alternatives is what the server chose");
     assert_eq!(calls.load(Ordering::SeqCst) - before, 4, "the document that says nothing is asked about once");
+}
+
+async fn stopped_while_down() {
+    let (address, calls) = server(|_| StatusCode::SERVICE_UNAVAILABLE.into_response()).await;
+    let database = postgres::database().await;
+    let folder = open_folder();
+    let write = |name: &str, text: String| std::fs::write(folder.path().join(name), text).unwrap();
+    write(
+        "p.yaml",
+        "version: 1\nname: test\nsource: { topic: docs }\ntasks:\n  topic: { classify: { model: clerk, labels: { garden: For growing, \
+         kitchen: For cooking } } }\nsinks: { parquet: { dataset: results } }\n"
+            .into(),
+    );
+    let config = format!(
+        "[models.clerk]\nbase_url = \"{address}\"\nserver_model = \"small\"\ncontext = 4096\n[limits]\ndrain_seconds = 1\n"
+    );
+    write("tidemill.toml", config);
+    crate::backfill::write(&folder.path().join("in.parquet"), &crate::backfill::documents(0..2), 10);
+    let arguments = ["backfill", "--config", "tidemill.toml", "--pipeline", "p.yaml", "--input", "in.parquet", "--output", "out"];
+    let mut worker = Worker::start(folder.path(), &arguments, &[("TIDEMILL_DATABASE__URL", database.url.as_str())]);
+    eventually("the server is asked", Duration::from_secs(60), async || calls.load(Ordering::SeqCst) > 0).await;
+    worker.signal(Signal::SIGTERM);
+    let (status, log) = spawn_blocking(move || (worker.wait(Duration::from_secs(30)), worker.log())).await.unwrap();
+    assert_eq!(status.code(), Some(1), "it ends, and says that it is not done:\n{log}");
+    assert!(log.contains("run the same command again to go on"), "{log}");
 }
 
 async fn behind_a_pipeline() {

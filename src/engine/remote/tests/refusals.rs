@@ -167,3 +167,12 @@ async fn labels_are_weighed_with_fewer_alternatives_where_a_server_gives_no_more
         assert_eq!((&last["top_logprobs"], &last["logprobs"]), (&expected, &json!(true)));
     }
 }
+
+#[tokio::test]
+async fn a_request_that_no_quota_lets_through_is_too_long_and_no_pause_is_made_for_it() {
+    let message = "Request too large for small on tokens per min (TPM): Limit 30000, Requested 45000.";
+    let body = json!({"error": {"message": message, "type": "tokens", "code": "rate_limit_exceeded"}}).to_string();
+    let (poison, calls) = poison_of(move |_, _| Play::status(429, body.as_str()), generate()).await;
+    assert_eq!((poison.class, calls), (FailureClass::TooLong, 1));
+    assert!(poison.reason.contains("Requested 45000"), "{}", poison.reason);
+}
