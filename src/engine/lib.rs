@@ -210,8 +210,8 @@ impl Engine {
         answers.into_iter().collect::<Option<_>>().ok_or_else(|| self.stopped())
     }
 
-    /// Asks the servers. The first that is out of order ends the call: the others would only wait for the same. What they have answered
-    /// by then is kept for the next call.
+    /// Asks the servers. The first failure ends the call, for the batch is evaluated again as a whole. Answers that came before it are
+    /// kept for the next call.
     async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         let remote = |index: usize| match &self.inner.models[index].host {
             Host::Remote(remote) => remote,

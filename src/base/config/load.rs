@@ -172,8 +172,7 @@ impl Config {
             }
         }
         if server.token.is_some() && server.token == server.metrics_token {
-            let message =
-                "`server.token` and `server.metrics_token` are the same; whoever scrapes metrics must not be the operator";
+            let message = "`server.token` and `server.metrics_token` are the same; give Prometheus a token of its own";
             return Err(ConfigError(message.into()));
         }
         Ok(())

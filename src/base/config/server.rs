@@ -14,7 +14,7 @@ pub struct ServerConfig {
     pub token: Option<String>,
     /// A file that holds the token.
     pub token_file: Option<PathBuf>,
-    /// A token that is good for `/metrics` alone, for whoever scrapes them. Never printed.
+    /// A token for Prometheus: it opens `/metrics` and nothing else. Never printed.
     pub metrics_token: Option<String>,
     /// A file that holds it.
     pub metrics_token_file: Option<PathBuf>,
