@@ -10,7 +10,7 @@
 //! ```
 //! On shutdown the runners drain first; the rest ends when they have.
 
-mod stream;
+mod supervisor;
 pub mod tuning;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -28,26 +28,26 @@ use tokio::task::JoinSet;
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use self::stream::Stream;
-use crate::board::Board;
-use crate::broker::Access;
+use self::supervisor::PipelineSupervisor;
+use crate::broker::BrokerSettings;
 use crate::config::{Config, ConfigError};
-use crate::editorial::Editorial;
-use crate::engine::{Engine, Priority, Tuning};
+use crate::copy::CopyService;
+use crate::dashboard::Dashboard;
+use crate::engine::{BatchTuning, Engine, Priority};
 use crate::explain::Explainer;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::jobs::schedules::Schedule;
-use crate::jobs::{Crew, Desk, Names, Station, Workshop};
-use crate::leads::LeadBook;
+use crate::jobs::{JobPipeline, JobRunner, JobService, KnownNames, UnitWorker};
+use crate::leads::LeadService;
 use crate::metrics::METRICS;
 use crate::pipeline::definition::{Definition, Start};
-use crate::pipeline::problem::{DefinitionError, Problem};
-use crate::pipeline::{Isolation, Materials, Works, library};
+use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
+use crate::pipeline::{Dependencies, Isolation, PipelineRuntime, passages};
 use crate::recommend::Recommender;
 use crate::search::Searcher;
-use crate::server::{self, Gate, Service};
-use crate::sink::{Courier, Dataset, Relay};
+use crate::server::{self, Authenticator, Services};
+use crate::sink::{Dataset, Relay, WebhookSender};
 use crate::source::{KafkaSourceConfig, Registry, StartAt};
 use crate::store::Store;
 
@@ -56,16 +56,16 @@ pub struct App {
     /// Names this process in the ledger.
     owner: String,
     config: Config,
-    access: Access,
+    access: BrokerSettings,
     registry: Option<Registry>,
     store: Store,
     engine: Engine,
     health: Health,
     definitions: Vec<Definition>,
-    works: Vec<Arc<Works>>,
-    stations: BTreeMap<Arc<str>, Arc<Station>>,
+    runtime: Vec<Arc<PipelineRuntime>>,
+    job_pipelines: BTreeMap<Arc<str>, Arc<JobPipeline>>,
     schedules: Vec<Schedule>,
-    couriers: Vec<Courier>,
+    couriers: Vec<WebhookSender>,
     datasets: Vec<Dataset>,
     isolation: Isolation,
     wedged: Arc<AtomicBool>,
@@ -91,14 +91,15 @@ impl App {
         if definitions.is_empty() {
             return Err(ConfigError(format!("no pipeline in {}: put a pipeline file there", config.pipelines.display())).into());
         }
-        let mut problems: Vec<Problem> = definitions.iter().flat_map(|definition| definition.validate(&config)).collect();
-        problems.extend(library::problems(&definitions));
+        let mut problems: Vec<DefinitionProblem> =
+            definitions.iter().flat_map(|definition| definition.validate(&config)).collect();
+        problems.extend(passages::problems(&definitions));
         if !problems.is_empty() {
             return Err(DefinitionError { problems }.into());
         }
         let schedules = schedules(&config, &definitions)?;
         let health = Health::new();
-        let access = Access::new(&config.kafka)?;
+        let access = BrokerSettings::new(&config.kafka)?;
         let registry = Registry::new(&config.schema_registry, health.clone())?;
         METRICS.loading.set(1);
         let store = Store::connect(&config.database)?;
@@ -107,10 +108,11 @@ impl App {
         health.up(Component::Database);
         let (engine_config, mut models) = (config.engine.clone(), config.models.clone());
         models.retain(|name, _| definitions.iter().any(|definition| definition.models().contains(&name.as_str())));
-        let engine =
-            tokio::task::spawn_blocking(move || Engine::start_with(&engine_config, &models, &Tuning::measured(tuning::folder())))
-                .await?
-                .map_err(|error| ConfigError(error.to_string()))?;
+        let engine = tokio::task::spawn_blocking(move || {
+            Engine::start_with(&engine_config, &models, &BatchTuning::measured(tuning::folder()))
+        })
+        .await?
+        .map_err(|error| ConfigError(error.to_string()))?;
         health.up(Component::Model);
         let owner = format!("{}-{}", std::process::id(), Uuid::new_v4().simple());
         let mut app = Self {
@@ -122,8 +124,8 @@ impl App {
             engine,
             health,
             definitions: Vec::new(),
-            works: Vec::new(),
-            stations: BTreeMap::new(),
+            runtime: Vec::new(),
+            job_pipelines: BTreeMap::new(),
             schedules,
             couriers,
             datasets: Vec::new(),
@@ -145,7 +147,7 @@ impl App {
             Some(sink) => Some(self.dataset(&definition, &sink.dataset.value)?),
             None => None,
         };
-        let materials = Materials {
+        let dependencies = Dependencies {
             engine: self.engine.clone(),
             registry: self.registry.clone(),
             store: self.store.clone(),
@@ -155,11 +157,11 @@ impl App {
             isolation: self.isolation.clone(),
             wedged: self.wedged.clone(),
         };
-        self.works.push(Works::new(&definition, materials.clone()).await?);
+        self.runtime.push(PipelineRuntime::new(&definition, dependencies.clone()).await?);
         if self.config.jobs.enabled {
             let engine = self.engine.with_priority(Priority::Backfill);
-            let station = Station::new(&definition, Materials { engine, ..materials }).await?;
-            self.stations.insert(definition.name.clone(), Arc::new(station));
+            let job_pipeline = JobPipeline::new(&definition, Dependencies { engine, ..dependencies }).await?;
+            self.job_pipelines.insert(definition.name.clone(), Arc::new(job_pipeline));
         }
         self.definitions.push(definition);
         Ok(())
@@ -197,22 +199,22 @@ impl App {
     ///
     /// # Errors
     /// Where a pipeline cannot go on; the others have drained by then.
-    pub async fn run(mut self, listener: TcpListener, gate: Gate, shutdown: watch::Receiver<bool>) -> Result<()> {
+    pub async fn run(mut self, listener: TcpListener, auth: Authenticator, shutdown: watch::Receiver<bool>) -> Result<()> {
         let (stop, stopped) = watch::channel(false);
         let mut helpers = JoinSet::new();
         let (store, engine, health) = (self.store.clone(), self.engine.clone(), self.health.clone());
         helpers.spawn(caretaker(store, engine, health, self.registry.clone(), self.datasets.clone()));
         helpers.spawn(indexer(self.store.clone()));
         helpers.spawn(Relay::new(self.store.clone(), &self.access, self.health.clone())?.run());
-        let service = self.service(gate);
+        let services = self.services(auth);
         for courier in std::mem::take(&mut self.couriers) {
             helpers.spawn(courier.run());
         }
-        let server = tokio::spawn(server::serve(listener, service, turned(stopped.clone())));
+        let server = tokio::spawn(server::serve(listener, services, turned(stopped.clone())));
         let mut runners = Vec::new();
-        for (definition, works) in self.definitions.iter().zip(&self.works) {
-            let stream = Stream {
-                works: works.clone(),
+        for (definition, runtime) in self.definitions.iter().zip(&self.runtime) {
+            let stream = PipelineSupervisor {
+                runtime: runtime.clone(),
                 source: self.source(definition),
                 store: self.store.clone(),
                 health: self.health.clone(),
@@ -222,17 +224,17 @@ impl App {
             runners.push(essential(stream.run(async { drop(select_all(ends).await) }), stop.clone()).boxed());
         }
         if self.config.jobs.enabled {
-            let crew = Crew::new(self.workshop(), &self.config.jobs);
+            let runner = JobRunner::new(self.unit_worker(), &self.config.jobs);
             let end = || {
                 let ends = [turned(shutdown.clone()), turned(stopped.clone())].map(Box::pin);
                 async { drop(select_all(ends).await) }.boxed()
             };
             // Names are the crew's own to give.
             let kafka = self.kafka("", "", StartAt::Earliest);
-            for run in crew.start(&kafka, [end(), end()], Duration::from_secs(self.config.limits.drain_seconds))? {
+            for run in runner.start(&kafka, [end(), end()], Duration::from_secs(self.config.limits.drain_seconds))? {
                 runners.push(essential(run, stop.clone()).boxed());
             }
-            helpers.spawn(crew.foreman(self.schedules.clone()).run());
+            helpers.spawn(runner.coordinator(self.schedules.clone()).run());
         }
         let broken = tokio::spawn(broken(self.engine.clone(), stop.clone()));
         let results = join_all(runners).await;
@@ -252,25 +254,25 @@ impl App {
         }
     }
 
-    fn service(&self, gate: Gate) -> Service {
-        let names = Names::new(&self.definitions, &self.config.datasets);
-        Service {
+    fn services(&self, auth: Authenticator) -> Services {
+        let names = KnownNames::new(&self.definitions, &self.config.datasets);
+        Services {
             health: self.health.clone(),
             searcher: Searcher::new(self.store.clone(), self.engine.clone(), &self.definitions),
             recommender: Recommender::new(&self.store, &self.definitions),
             explainer: Explainer::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
-            desk: Desk::new(self.store.clone(), &self.config.jobs, names),
-            board: Board::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
-            editorial: Editorial::new(self.store.clone(), &self.definitions),
-            leads: LeadBook::new(self.store.clone(), &self.definitions),
-            gate,
+            job_service: JobService::new(self.store.clone(), &self.config.jobs, names),
+            dashboard: Dashboard::new(self.store.clone(), &self.definitions, self.config.jobs.price_per_device_hour),
+            copy: CopyService::new(self.store.clone(), &self.definitions),
+            leads: LeadService::new(self.store.clone(), &self.definitions),
+            auth,
         }
     }
 
-    fn workshop(&self) -> Workshop {
-        Workshop {
+    fn unit_worker(&self) -> UnitWorker {
+        UnitWorker {
             store: self.store.clone(),
-            stations: self.stations.clone(),
+            job_pipelines: self.job_pipelines.clone(),
             datasets: self.config.datasets.clone(),
             health: self.health.clone(),
             owner: self.owner.clone(),
@@ -299,10 +301,10 @@ impl App {
 }
 
 /// One courier for each webhook that a pipeline names. [`Definition::validate`] has seen that all of them are configured.
-fn couriers(config: &Config, definitions: &[Definition], store: &Store) -> Result<Vec<Courier>, ConfigError> {
+fn couriers(config: &Config, definitions: &[Definition], store: &Store) -> Result<Vec<WebhookSender>, ConfigError> {
     let named: BTreeSet<&String> =
         definitions.iter().filter_map(|definition| definition.leads.as_ref()?.webhook.as_ref()).collect();
-    let courier = |name: &String| Some(Courier::new(name, config.webhooks.get(name)?, store.clone()));
+    let courier = |name: &String| Some(WebhookSender::new(name, config.webhooks.get(name)?, store.clone()));
     named.into_iter().filter_map(courier).collect()
 }
 
@@ -331,7 +333,7 @@ async fn essential(run: impl Future<Output = Result<()>> + Send + 'static, stop:
 ///
 /// # Errors
 /// Where the system does not let the process listen for signals.
-pub async fn told_to_stop() -> Result<()> {
+pub async fn stop_signal() -> Result<()> {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {
         _ = terminate.recv() => {}
@@ -368,7 +370,7 @@ async fn caretaker(store: Store, engine: Engine, health: Health, registry: Optio
             health.blame(&failure);
         }
         if let Some(registry) = &registry {
-            registry.forgive();
+            registry.clear_old_failure();
         }
         for dataset in &datasets {
             if let Some(free) = dataset.free_bytes() {

@@ -11,12 +11,12 @@ use crate::config::{ConfigError, KafkaConfig, SaslMechanism};
 
 /// How to reach the brokers. Printing it shows no setting's value: some are secrets.
 #[derive(Clone)]
-pub struct Access {
+pub struct BrokerSettings {
     brokers: Arc<str>,
     settings: Arc<[(String, String)]>,
 }
 
-impl Access {
+impl BrokerSettings {
     /// What the configuration says, with its secrets read.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Access {
     }
 }
 
-impl fmt::Debug for Access {
+impl fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Access").field("brokers", &self.brokers).finish_non_exhaustive()
     }
@@ -77,9 +77,9 @@ fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
 /// A client tries again for ever, and most of its errors pass: a broker restarts, a network breaks. A refused password and an untrusted
 /// certificate do not pass, and neither would show elsewhere than as brokers that cannot be reached.
 #[derive(Debug, Clone, Default)]
-pub struct Refusal(Arc<Mutex<Option<String>>>);
+pub struct BrokerRefusal(Arc<Mutex<Option<String>>>);
 
-impl Refusal {
+impl BrokerRefusal {
     /// Remembers the error, where it is a refusal. The first of its kind is logged: the client repeats it every few seconds.
     pub fn note(&self, error: &KafkaError, reason: &str) {
         if let Some(sentence) = sentence(error, reason) {
@@ -111,7 +111,7 @@ impl Refusal {
     }
 }
 
-/// Whether the error is told by [`Refusal::note`] already.
+/// Whether the error is told by [`BrokerRefusal::note`] already.
 pub fn is_refusal(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL))
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn only_what_does_not_pass_is_a_refusal() {
-        let refusal = Refusal::default();
+        let refusal = BrokerRefusal::default();
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
         assert_eq!(refusal.sentence(), None);
@@ -181,7 +181,7 @@ mod tests {
     fn printing_an_access_shows_no_secret() {
         let mut config = KafkaConfig { brokers: "b:1".into(), ..KafkaConfig::default() };
         config.settings.insert("ssl.key.password".into(), "77777".into());
-        let access = Access::new(&config).unwrap();
+        let access = BrokerSettings::new(&config).unwrap();
         assert!(!format!("{access:?}").contains("77777"));
         let mut client = ClientConfig::new();
         access.apply(&mut client);

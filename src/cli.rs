@@ -16,13 +16,13 @@ mod backfill;
 mod bench;
 mod check;
 mod copy;
+mod database;
 mod dead_letters;
 mod eval;
 mod explain;
 mod health;
 mod jobs;
 mod leads;
-mod ledger;
 mod migrate;
 mod models;
 mod openapi;
@@ -54,9 +54,9 @@ pub use terminal::visible;
 use crate::app::tuning;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};
 use crate::demo;
-use crate::engine::{Engine, EngineError, Tuning};
+use crate::engine::{BatchTuning, Engine, EngineError};
 use crate::pipeline::definition::Definition;
-use crate::pipeline::problem::{DefinitionError, Problem};
+use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
 use crate::store::Store;
 
 /// How long what a command left running may take to end.
@@ -237,15 +237,15 @@ fn store(config: &Config) -> Result<Store> {
 
 /// Loads the models that the pipelines name, for a command that is over soon: token budgets are as an earlier start measured them.
 async fn engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
-    start(config, definitions, Tuning::remembered(tuning::folder())).await
+    start(config, definitions, BatchTuning::remembered(tuning::folder())).await
 }
 
 /// The same for a command that works for long, and measures token budgets where they are not known.
 async fn tuned_engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
-    start(config, definitions, Tuning::measured(tuning::folder())).await
+    start(config, definitions, BatchTuning::measured(tuning::folder())).await
 }
 
-async fn start(config: Config, definitions: &[Definition], tuning: Tuning) -> Result<Engine> {
+async fn start(config: Config, definitions: &[Definition], tuning: BatchTuning) -> Result<Engine> {
     let wanted: BTreeSet<&str> = definitions.iter().flat_map(Definition::models).collect();
     let mut models = config.models;
     models.retain(|name, _| wanted.contains(name.as_str()));
@@ -274,7 +274,7 @@ fn fits(config: &Config, definition: &Definition, output: Option<&Path>) -> Resu
 /// What the process says to its caller about an error.
 pub fn exit_code(error: &anyhow::Error) -> ExitCode {
     let of_the_caller = error.chain().any(|cause| {
-        let of_a_file = cause.is::<DefinitionError>() || cause.is::<Problem>();
+        let of_a_file = cause.is::<DefinitionError>() || cause.is::<DefinitionProblem>();
         of_a_file || cause.is::<ConfigError>() || cause.is::<EngineError>()
     });
     ExitCode::from(if of_the_caller { 2 } else { 1 })

@@ -16,12 +16,12 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use crate::access::Tenant;
+use crate::did_you_mean;
 use crate::failure::Transient;
-use crate::nearest;
 use crate::pipeline::definition::Definition;
-use crate::store::{DeadFacts, DocumentFacts, OutputFacts, Reader, Store};
+use crate::store::{DocumentDeadLetter, DocumentDetails, OutputDetails, Reader, Store};
 
-pub use history::Past;
+pub use history::PastOutput;
 
 /// Files that are looked into at most.
 const FILES: i64 = 500;
@@ -44,19 +44,19 @@ pub struct Explainer {
 
 /// Everything that is known of a document.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Explained {
+pub struct DocumentExplanation {
     /// The pipeline.
     pub pipeline: String,
     /// The document's id.
     pub document_id: String,
     /// The document as it is; absent where only dead letters or files know it.
-    pub document: Option<DocumentFacts>,
+    pub document: Option<DocumentDetails>,
     /// The latest output of each task.
     pub outputs: Vec<ExplainedOutput>,
     /// What of it became dead letters, the latest first.
-    pub dead_letters: Vec<DeadFacts>,
+    pub dead_letters: Vec<DocumentDeadLetter>,
     /// What was computed of it, the latest first.
-    pub history: History,
+    pub history: OutputHistory,
 }
 
 /// The output of one task.
@@ -64,18 +64,18 @@ pub struct Explained {
 pub struct ExplainedOutput {
     /// What the ledger knows.
     #[serde(flatten)]
-    pub facts: OutputFacts,
+    pub facts: OutputDetails,
     /// Device time in milliseconds.
     pub device_milliseconds: f64,
     /// What that costs, where the configuration has a price.
     pub cost: Option<f64>,
     /// The record that it was computed from, where a file that was read knows it.
-    pub record: Option<RecordPlace>,
+    pub record: Option<RecordPosition>,
 }
 
 /// The place of a record.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct RecordPlace {
+pub struct RecordPosition {
     /// The topic.
     pub topic: String,
     /// The partition.
@@ -86,9 +86,9 @@ pub struct RecordPlace {
 
 /// What the Parquet files remember.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
-pub struct History {
+pub struct OutputHistory {
     /// Outputs when they were computed, the latest first.
-    pub outputs: Vec<Past>,
+    pub outputs: Vec<PastOutput>,
     /// Live files of the pipeline.
     pub files: i64,
     /// Files that were looked into, the newest ones.
@@ -132,7 +132,7 @@ impl Explainer {
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
+    pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
         let theirs = self.pipelines.iter().filter(|(name, owner)| tenant.owns(name, owner));
         let pipelines = theirs.map(|(name, owner)| (name.clone(), owner.clone())).collect();
@@ -143,28 +143,35 @@ impl Explainer {
     ///
     /// # Errors
     /// Where there is no such pipeline or document, or the database is out of order.
-    pub async fn explain(&self, pipeline: Option<&str>, id: &str) -> Result<Explained, ExplainError> {
+    pub async fn explain(&self, pipeline: Option<&str>, id: &str) -> Result<DocumentExplanation, ExplainError> {
         let pipeline = self.pipeline(pipeline)?;
         if id.contains('\0') {
             return Err(ExplainError::Invalid("the id holds U+0000, which no document's does; remove it".into()));
         }
-        let document = self.reader.document_facts(pipeline, id).await?;
-        let outputs = self.store.output_facts(pipeline, id).await?;
-        let dead_letters = self.reader.dead_facts(pipeline, id).await?;
+        let document = self.reader.document_details(pipeline, id).await?;
+        let outputs = self.store.document_outputs(pipeline, id).await?;
+        let dead_letters = self.reader.document_dead_letters(pipeline, id).await?;
         let history = self.history(pipeline, id).await?;
         if document.is_none() && dead_letters.is_empty() && history.outputs.is_empty() {
             return Err(ExplainError::Unknown { pipeline: pipeline.to_owned(), id: id.to_owned() });
         }
         let outputs = outputs.into_iter().map(|facts| self.output(facts, &history)).collect();
-        Ok(Explained { pipeline: pipeline.to_owned(), document_id: id.to_owned(), document, outputs, dead_letters, history })
+        Ok(DocumentExplanation {
+            pipeline: pipeline.to_owned(),
+            document_id: id.to_owned(),
+            document,
+            outputs,
+            dead_letters,
+            history,
+        })
     }
 
     fn pipeline(&self, name: Option<&str>) -> Result<&str, ExplainError> {
-        nearest::pipeline(&self.pipelines, name, "").map(|(name, _)| name).map_err(ExplainError::Invalid)
+        did_you_mean::pipeline(&self.pipelines, name, "").map(|(name, _)| name).map_err(ExplainError::Invalid)
     }
 
-    fn output(&self, facts: OutputFacts, history: &History) -> ExplainedOutput {
-        let within = |past: &&Past| {
+    fn output(&self, facts: OutputDetails, history: &OutputHistory) -> ExplainedOutput {
+        let within = |past: &&PastOutput| {
             past.computed.task == facts.computed.task
                 && facts.source.as_ref().is_some_and(|source| {
                     (&past.topic, past.partition) == (&source.topic, source.partition)
@@ -172,18 +179,19 @@ impl Explainer {
                 })
         };
         let record = history.outputs.iter().find(within);
-        let record = record.map(|past| RecordPlace { topic: past.topic.clone(), partition: past.partition, offset: past.offset });
+        let record =
+            record.map(|past| RecordPosition { topic: past.topic.clone(), partition: past.partition, offset: past.offset });
         let micros = facts.computed.device_micros as f64;
         let cost = self.price_per_device_hour.map(|price| micros / 3.6e9 * price);
         ExplainedOutput { device_milliseconds: micros / 1_000.0, cost, record, facts }
     }
 
-    async fn history(&self, pipeline: &str, id: &str) -> Result<History, Transient> {
+    async fn history(&self, pipeline: &str, id: &str) -> Result<OutputHistory, Transient> {
         let (files, count) = self.store.live_files(pipeline, FILES).await?;
         let document = id.to_owned();
         let read = tokio::task::spawn_blocking(move || {
             let deadline = Instant::now() + PATIENCE;
-            let mut history = History { files: count, ..History::default() };
+            let mut history = OutputHistory { files: count, ..OutputHistory::default() };
             for file in &files {
                 if Instant::now() > deadline || history.outputs.len() >= history::ROWS {
                     break;
@@ -207,7 +215,7 @@ impl Explainer {
         });
         let mut history = read.await.unwrap_or_else(|error| match error.try_into_panic() {
             Ok(panic) => std::panic::resume_unwind(panic),
-            Err(_) => History::default(),
+            Err(_) => OutputHistory::default(),
         });
         history.unknown = unknown(&history);
         Ok(history)
@@ -215,7 +223,7 @@ impl Explainer {
 }
 
 /// What nobody can know from the files that were read.
-fn unknown(history: &History) -> Vec<String> {
+fn unknown(history: &OutputHistory) -> Vec<String> {
     let mut sentences = vec![
         "a file has what a batch computed or copied: outputs that were found unchanged, skips and deletes are in none".to_owned(),
     ];
@@ -239,13 +247,13 @@ mod tests {
 
     #[test]
     fn what_was_not_read_is_said() {
-        let read = History { files: 10, files_read: 7, files_unreadable: 1, ..History::default() };
+        let read = OutputHistory { files: 10, files_read: 7, files_unreadable: 1, ..OutputHistory::default() };
         let said = unknown(&read).join("; ");
         assert!(
             said.contains("2 older files were not looked into") && said.contains("1 files cannot be read from here"),
             "{said}"
         );
-        assert_eq!(unknown(&History { files: 3, files_read: 3, ..History::default() }).len(), 1);
-        assert!(unknown(&History::default())[0].contains("no Parquet files"));
+        assert_eq!(unknown(&OutputHistory { files: 3, files_read: 3, ..OutputHistory::default() }).len(), 1);
+        assert!(unknown(&OutputHistory::default())[0].contains("no Parquet files"));
     }
 }

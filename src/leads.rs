@@ -14,21 +14,21 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::access::Tenant;
+use crate::did_you_mean::{self, suggestion};
 use crate::failure::Transient;
-use crate::nearest::{self, suggestion};
 use crate::pipeline::definition::Definition;
-use crate::pipeline::leads::{Leads, company};
-use crate::store::{DeliveryFacts, LeadFilter, LeadOrder, Reader, Store};
+use crate::pipeline::leads::{LeadSettings, company};
+use crate::store::{LeadDelivery, LeadFilter, LeadOrder, Reader, Store};
 use crate::task::TaskSpec;
 use view::{as_text, facts, glance, label};
 
-pub use view::{AccountView, LeadFact, LeadGlance, LeadLabel, LeadPage, LeadPart, LeadText, LeadView};
+pub use view::{AccountView, LeadDocument, LeadFact, LeadLabel, LeadPage, LeadPart, LeadSummary, LeadView};
 
 /// Leads of a page unless told.
-pub const LISTED: i64 = 50;
+pub const DEFAULT_LIMIT: i64 = 50;
 
 /// Leads of a page at most.
-pub const MOST_LISTED: i64 = 500;
+pub const MAX_LIMIT: i64 = 500;
 
 /// Leads that are shown with their company.
 const OF_COMPANY: i64 = 50;
@@ -41,17 +41,17 @@ pub const ORDERS: [&str; 4] = ["score", "-score", "updated", "-updated"];
 
 /// The leads of some pipelines. Clones share everything.
 #[derive(Debug, Clone)]
-pub struct LeadBook {
+pub struct LeadService {
     store: Store,
     reader: Reader,
-    pipelines: Arc<BTreeMap<String, Entry>>,
+    pipelines: Arc<BTreeMap<String, LeadPipeline>>,
 }
 
 /// A pipeline whose documents are leads.
 #[derive(Debug, Clone)]
-struct Entry {
+struct LeadPipeline {
     tenant: Arc<str>,
-    leads: Leads,
+    leads: LeadSettings,
     /// The names of the score's parts, in order.
     parts: Vec<String>,
     /// The pipeline of the same tenant that reads the topic of companies.
@@ -60,7 +60,7 @@ struct Entry {
 
 /// Which leads a caller wants.
 #[derive(Debug, Clone, Default, PartialEq)]
-pub struct LeadQuestion {
+pub struct LeadQuery {
     /// Of which pipeline; may be left out where there is one.
     pub pipeline: Option<String>,
     /// In which order, one of [`ORDERS`]; the highest score first unless told.
@@ -71,7 +71,7 @@ pub struct LeadQuestion {
     pub company: Option<String>,
     /// In this stage.
     pub stage: Option<String>,
-    /// At most so many; [`LISTED`] unless told.
+    /// At most so many; [`DEFAULT_LIMIT`] unless told.
     pub limit: Option<i64>,
     /// The `next` of the page before.
     pub cursor: Option<String>,
@@ -104,7 +104,7 @@ pub enum LeadError {
     Unavailable(#[from] Transient),
 }
 
-impl LeadBook {
+impl LeadService {
     /// The leads of those pipelines that make any.
     pub fn new<'a>(store: Store, definitions: impl IntoIterator<Item = &'a Definition> + Clone) -> Self {
         let entry = |definition: &Definition| {
@@ -119,14 +119,14 @@ impl LeadBook {
             };
             let summaries = definitions.clone().into_iter().find(reads).map(|other| other.name.to_string());
             let tenant = definition.tenant.clone();
-            Some((definition.name.to_string(), Entry { tenant, leads, parts: parts.unwrap_or_default(), summaries }))
+            Some((definition.name.to_string(), LeadPipeline { tenant, leads, parts: parts.unwrap_or_default(), summaries }))
         };
         let pipelines = Arc::new(definitions.clone().into_iter().filter_map(entry).collect());
         Self { reader: store.reader(None), store, pipelines }
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
+    pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
         let theirs = self.pipelines.iter().filter(|(name, entry)| tenant.owns(name, &entry.tenant));
         let pipelines = Arc::new(theirs.map(|(name, entry)| (name.clone(), entry.clone())).collect());
@@ -137,13 +137,13 @@ impl LeadBook {
     ///
     /// # Errors
     /// See [`LeadError`].
-    pub async fn list(&self, question: &LeadQuestion) -> Result<LeadPage, LeadError> {
+    pub async fn list(&self, question: &LeadQuery) -> Result<LeadPage, LeadError> {
         let (pipeline, entry) = self.pipeline(question.pipeline.as_deref())?;
         let order = order(question.sort.as_deref())?;
         let filter = filter(question)?;
-        let limit = question.limit.unwrap_or(LISTED);
-        if !(1..=MOST_LISTED).contains(&limit) {
-            return Err(LeadError::Invalid(format!("`limit` is {limit}: write 1 to {MOST_LISTED}")));
+        let limit = question.limit.unwrap_or(DEFAULT_LIMIT);
+        if !(1..=MAX_LIMIT).contains(&limit) {
+            return Err(LeadError::Invalid(format!("`limit` is {limit}: write 1 to {MAX_LIMIT}")));
         }
         let digest = cursor::digest(pipeline, order, &filter);
         let place = question.cursor.as_deref().map(|text| cursor::read(text, &digest)).transpose()?;
@@ -165,7 +165,7 @@ impl LeadBook {
         // No name holds it, and the database refuses it.
         let found = if id.contains('\0') { None } else { self.reader.lead(pipeline, id).await? };
         let (lead, text) = found.ok_or_else(unknown)?;
-        let outputs = self.store.output_facts(pipeline, id).await?;
+        let outputs = self.store.document_outputs(pipeline, id).await?;
         let deliveries = self.reader.deliveries((Some(pipeline), Some(id)), None, DELIVERIES).await?;
         let about = match &lead.account {
             Some(key) => self.about(pipeline, entry, key).await?,
@@ -206,19 +206,19 @@ impl LeadBook {
         pipeline: Option<&str>,
         state: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<DeliveryFacts>, Transient> {
+    ) -> Result<Vec<LeadDelivery>, Transient> {
         self.reader.deliveries((pipeline, None), state, limit).await
     }
 
     /// The company, where a document belongs to it. One whose documents have all left is told to nobody.
-    async fn about(&self, pipeline: &str, entry: &Entry, key: &str) -> Result<Option<AccountView>, LeadError> {
+    async fn about(&self, pipeline: &str, entry: &LeadPipeline, key: &str) -> Result<Option<AccountView>, LeadError> {
         let account = self.reader.account(pipeline, key).await?;
         let Some(account) = account.filter(|account| account.documents > 0) else { return Ok(None) };
         let filter = LeadFilter { account: Some(key.to_owned()), ..LeadFilter::default() };
         let order = LeadOrder::Score;
         let leads = self.reader.leads(pipeline, &filter, (order, &order.start()), OF_COMPANY).await?;
         let outputs = match &entry.summaries {
-            Some(summaries) => self.store.output_facts(summaries, key).await?,
+            Some(summaries) => self.store.document_outputs(summaries, key).await?,
             None => Vec::new(),
         };
         Ok(Some(AccountView {
@@ -233,8 +233,8 @@ impl LeadBook {
         }))
     }
 
-    fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Entry), LeadError> {
-        nearest::pipeline(&self.pipelines, name, " that makes leads").map_err(LeadError::Invalid)
+    fn pipeline(&self, name: Option<&str>) -> Result<(&str, &LeadPipeline), LeadError> {
+        did_you_mean::pipeline(&self.pipelines, name, " that makes leads").map_err(LeadError::Invalid)
     }
 }
 
@@ -248,7 +248,7 @@ fn order(sort: Option<&str>) -> Result<LeadOrder, LeadError> {
     }
 }
 
-fn filter(question: &LeadQuestion) -> Result<LeadFilter, LeadError> {
+fn filter(question: &LeadQuery) -> Result<LeadFilter, LeadError> {
     let texts = [("company", &question.company), ("stage", &question.stage)];
     if let Some((name, _)) = texts.iter().find(|(_, text)| text.as_ref().is_some_and(|text| text.contains('\0'))) {
         return Err(LeadError::Invalid(format!("`{name}` holds U+0000, which no name does")));

@@ -24,11 +24,11 @@
 //! |---|---|
 //! | 6 | [`app`] builds and runs everything, [`cli`] a file a command, [`demo`] embedded broker and Postgres |
 //! | 5 | [`server`] HTTP, a file an endpoint |
-//! | 4 | [`board`] what people see of pipelines, [`editorial`] copy that people decide on, [`jobs`] work beside the streams, [`search`] questions to hits, [`recommend`] what somebody may like next, [`leads`] who promises most and why, [`explain`] where an output comes from |
+//! | 4 | [`dashboard`] what people see of pipelines, [`copy`] copy that people decide on, [`jobs`] work beside the streams, [`search`] questions to hits, [`recommend`] what somebody may like next, [`leads`] who promises most and why, [`explain`] where an output comes from |
 //! | 3 | [`pipeline`] definition, task graph, batcher, lanes, committer |
 //! | 2 | [`source`] records in, [`task`] what to ask and what it means, [`sink`] files and topics out |
 //! | 1 | [`engine`] the model host, [`store`] every line of SQL, [`broker`] the door to Kafka |
-//! | 0 | the words all share: [`access`], [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`nearest`], [`yaml`], [`http`], [`cache`]; below [`engine`] alone the arithmetic of `kernels` |
+//! | 0 | the words all share: [`access`], [`record`], [`document`], [`outcome`], [`checkpoint`], [`failure`], [`health`], [`config`], [`metrics`], [`template`], [`prompt`], [`did_you_mean`], [`yaml`], [`http`], [`cache`]; below [`engine`] alone the arithmetic of `kernels` |
 //!
 //! `src/kernels`, `src/base`, `src/engine` and `src/store` are packages of their own, handed on below by the names of their rooms.
 //!
@@ -44,11 +44,11 @@
 //! | a command | `cli/<name>.rs` and one variant in `cli.rs` |
 
 pub mod app;
-pub mod board;
 pub mod broker;
 pub mod cli;
+pub mod copy;
+pub mod dashboard;
 pub mod demo;
-pub mod editorial;
 pub mod explain;
 pub mod jobs;
 pub mod leads;
@@ -61,8 +61,8 @@ pub mod source;
 pub mod task;
 
 pub use tidemill_base::{
-    access, cache, checkpoint, config, document, failpoint, failure, health, http, metrics, nearest, outcome, prompt, record,
-    template, yaml,
+    access, cache, checkpoint, config, did_you_mean, document, failpoint, failure, health, http, metrics, outcome, prompt,
+    record, template, yaml,
 };
 pub use tidemill_engine as engine;
 pub use tidemill_store as store;

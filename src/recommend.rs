@@ -12,7 +12,7 @@
 mod diversity;
 mod evaluation;
 mod popularity;
-mod taste;
+mod profile;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -23,14 +23,14 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::access::Tenant;
+use crate::did_you_mean;
 use crate::failure::Transient;
-use crate::nearest;
-use crate::pipeline::definition::{Definition, Recommendations};
-use crate::store::{HitLabel, NeighbourQuery, Reader, SearchFilter, Shown, Store};
+use crate::pipeline::definition::{Definition, RecommendationSettings};
+use crate::store::{DocumentSummary, HitLabel, NeighbourQuery, Reader, SearchFilter, Store};
 use popularity::Popular;
-use taste::Taste;
+use profile::UserProfile;
 
-pub use evaluation::{Evaluation, Holdout, Measures, Trial};
+pub use evaluation::{Evaluation, EvaluationSettings, Holdout, RankingMetrics};
 
 /// Most documents of one answer.
 pub const MAX_LIMIT: usize = 100;
@@ -55,7 +55,7 @@ const BELIEVED: Duration = Duration::from_secs(10);
 #[derive(Debug, Clone)]
 pub struct Recommender {
     reader: Reader,
-    pipelines: Arc<BTreeMap<String, Shelf>>,
+    pipelines: Arc<BTreeMap<String, RecommendConfig>>,
     /// What is popular in each pipeline, and when that was found out.
     popular: Arc<Mutex<HashMap<String, Known>>>,
 }
@@ -65,16 +65,16 @@ type Known = (Instant, Arc<Vec<Popular>>);
 
 /// What must be known of a pipeline.
 #[derive(Debug, Clone)]
-struct Shelf {
+struct RecommendConfig {
     tenant: String,
     vector: Option<String>,
     reasons: Vec<String>,
-    terms: Recommendations,
+    terms: RecommendationSettings,
 }
 
 /// What is asked for.
 #[derive(Debug, Clone, Default)]
-pub struct Wish {
+pub struct RecommendRequest {
     /// Where; may be left out where there is one pipeline.
     pub pipeline: Option<String>,
     /// Documents like this one.
@@ -89,7 +89,7 @@ pub struct Wish {
 
 /// What is recommended.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Recommended {
+pub struct RecommendResponse {
     /// The pipeline.
     pub pipeline: String,
     /// The documents, in the order in which to show them.
@@ -167,7 +167,7 @@ pub enum RecommendError {
 
 /// A hit that nobody has described yet.
 #[derive(Debug, Clone, PartialEq)]
-struct Pick {
+struct Candidate {
     document: String,
     score: f64,
     reason: Reason,
@@ -176,12 +176,12 @@ struct Pick {
 impl Recommender {
     /// Recommends documents of these pipelines.
     pub fn new<'a>(store: &Store, definitions: impl IntoIterator<Item = &'a Definition>) -> Self {
-        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), Shelf::of(definition)));
+        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), RecommendConfig::of(definition)));
         Self { reader: store.reader(None), pipelines: Arc::new(pipelines.collect()), popular: Arc::default() }
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
+    pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
         let theirs = self.pipelines.iter().filter(|(name, shelf)| tenant.owns(name, &shelf.tenant));
         let pipelines = theirs.map(|(name, shelf)| (name.clone(), shelf.clone())).collect();
@@ -192,7 +192,7 @@ impl Recommender {
     ///
     /// # Errors
     /// Where the wish cannot be understood, names a document that is not there, or the database is out of order.
-    pub async fn recommend(&self, wish: &Wish) -> Result<Recommended, RecommendError> {
+    pub async fn recommend(&self, wish: &RecommendRequest) -> Result<RecommendResponse, RecommendError> {
         let (name, shelf) = self.shelf(wish.pipeline.as_deref())?;
         let limit = wish.limit.unwrap_or(DEFAULT_LIMIT);
         if !(1..=MAX_LIMIT).contains(&limit) {
@@ -202,10 +202,10 @@ impl Recommender {
             id.as_deref().map_or(Ok(()), |id| checked(what, id))?;
         }
         let deeds = match &wish.user {
-            Some(user) => self.reader.deeds_of((name, &shelf.tenant), user, DEEDS).await?,
+            Some(user) => self.reader.interactions_of((name, &shelf.tenant), user, DEEDS).await?,
             None => Vec::new(),
         };
-        let taste = Taste::of(&deeds, &shelf.terms);
+        let taste = UserProfile::of(&deeds, &shelf.terms);
         let picks = match &wish.document {
             Some(document) => self.around((name, shelf), document, (&taste, limit), &wish.filter).await?,
             None => self.after((name, shelf), &taste, limit, &wish.filter).await?,
@@ -220,27 +220,27 @@ impl Recommender {
             }
         };
         let hits = self.described((name, shelf), picks).await?;
-        Ok(Recommended { pipeline: name.to_owned(), hits })
+        Ok(RecommendResponse { pipeline: name.to_owned(), hits })
     }
 
-    fn shelf(&self, name: Option<&str>) -> Result<(&str, &Shelf), RecommendError> {
-        nearest::pipeline(&self.pipelines, name, "").map_err(RecommendError::Invalid)
+    fn shelf(&self, name: Option<&str>) -> Result<(&str, &RecommendConfig), RecommendError> {
+        did_you_mean::pipeline(&self.pipelines, name, "").map_err(RecommendError::Invalid)
     }
 
     /// Documents like this one; none where it has no vectors.
     async fn around(
         &self,
-        (name, shelf): (&str, &Shelf),
+        (name, shelf): (&str, &RecommendConfig),
         document: &str,
-        (taste, limit): (&Taste, usize),
+        (taste, limit): (&UserProfile, usize),
         filter: &SearchFilter,
-    ) -> Result<Option<Vec<Pick>>, RecommendError> {
+    ) -> Result<Option<Vec<Candidate>>, RecommendError> {
         let Some(task) = &shelf.vector else {
             let message = format!("pipeline `{name}` makes no vectors to compare documents by; add an `embed` task");
             return Err(RecommendError::Invalid(message));
         };
         let seeds = vec![document.to_owned()];
-        if self.reader.shown(name, &seeds).await?.is_empty() {
+        if self.reader.document_summaries(name, &seeds).await?.is_empty() {
             return Err(RecommendError::Unknown { pipeline: name.to_owned(), id: document.to_owned() });
         }
         let depth = (5 * limit).clamp(50, 200);
@@ -255,11 +255,11 @@ impl Recommender {
         };
         let found = self.reader.neighbours(query).await?;
         let Some(place) = found.known.get(document) else { return Ok(None) };
-        let scored = found.neighbours.iter().map(|(_, other)| taste::cosine(place, other)).collect::<Vec<_>>();
+        let scored = found.neighbours.iter().map(|(_, other)| profile::cosine(place, other)).collect::<Vec<_>>();
         let candidates: Vec<_> =
             scored.iter().zip(&found.neighbours).map(|(score, (_, place))| (*score, place.as_slice())).collect();
         let chosen = diversity::choose(&candidates, limit, shelf.terms.diversity);
-        let pick = |index: usize| Pick {
+        let pick = |index: usize| Candidate {
             document: found.neighbours[index].0.clone(),
             score: scored[index],
             reason: Reason::Similar { document: document.to_owned(), similarity: scored[index] },
@@ -270,11 +270,11 @@ impl Recommender {
     /// Documents after the taste; none where it says nothing.
     async fn after(
         &self,
-        (name, shelf): (&str, &Shelf),
-        taste: &Taste,
+        (name, shelf): (&str, &RecommendConfig),
+        taste: &UserProfile,
         limit: usize,
         filter: &SearchFilter,
-    ) -> Result<Option<Vec<Pick>>, Transient> {
+    ) -> Result<Option<Vec<Candidate>>, Transient> {
         let Some(task) = shelf.vector.as_ref().filter(|_| !taste.likes.is_empty()) else { return Ok(None) };
         let names = |weighed: &[(String, f64)]| weighed.iter().map(|(id, _)| id.clone()).collect();
         let query = NeighbourQuery {
@@ -297,19 +297,19 @@ impl Recommender {
             let (id, place) = &found.neighbours[index];
             let (liked, similarity) = taste.nearest(place, &found.known)?;
             let reason = Reason::Liked { document: liked.to_owned(), similarity };
-            Some(Pick { document: id.clone(), score: scored[index], reason })
+            Some(Candidate { document: id.clone(), score: scored[index], reason })
         };
         Ok(Some(chosen.into_iter().filter_map(pick).collect()))
     }
 
     /// What is popular in the pipeline, the most popular first.
-    async fn popular(&self, (name, shelf): (&str, &Shelf)) -> Result<Arc<Vec<Popular>>, Transient> {
+    async fn popular(&self, (name, shelf): (&str, &RecommendConfig)) -> Result<Arc<Vec<Popular>>, Transient> {
         if let Some((found_at, popular)) = self.popular.lock().unwrap_or_else(PoisonError::into_inner).get(name)
             && found_at.elapsed() < BELIEVED
         {
             return Ok(popular.clone());
         }
-        let deeds = self.reader.latest_deeds((name, &shelf.tenant), LATEST_DEEDS).await?;
+        let deeds = self.reader.latest_interactions((name, &shelf.tenant), LATEST_DEEDS).await?;
         let popular = Arc::new(popularity::popular(&deeds, &shelf.terms));
         let known = (Instant::now(), popular.clone());
         self.popular.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), known);
@@ -323,14 +323,18 @@ impl Recommender {
         Ok(popular.iter().filter(|popular| there.contains(&popular.document)).cloned().collect())
     }
 
-    async fn described(&self, (name, shelf): (&str, &Shelf), picks: Vec<Pick>) -> Result<Vec<Recommendation>, Transient> {
+    async fn described(
+        &self,
+        (name, shelf): (&str, &RecommendConfig),
+        picks: Vec<Candidate>,
+    ) -> Result<Vec<Recommendation>, Transient> {
         let anchors = picks.iter().filter_map(|pick| pick.reason.document().map(str::to_owned));
         let ids: HashSet<String> = picks.iter().map(|pick| pick.document.clone()).chain(anchors).collect();
-        let mut shown = self.reader.shown(name, &ids.into_iter().collect::<Vec<_>>()).await?;
+        let mut shown = self.reader.document_summaries(name, &ids.into_iter().collect::<Vec<_>>()).await?;
         let labels: HashMap<String, BTreeMap<String, HitLabel>> =
             shown.values().map(|shown| (shown.id.clone(), shown.labels.clone())).collect();
-        let described = picks.into_iter().filter_map(|Pick { document, score, reason }| {
-            let Shown { id, metadata, labels: own, summary } = shown.remove(&document)?;
+        let described = picks.into_iter().filter_map(|Candidate { document, score, reason }| {
+            let DocumentSummary { id, metadata, labels: own, summary } = shown.remove(&document)?;
             let anchor = reason.document().and_then(|anchor| labels.get(anchor));
             let shared = anchor.into_iter().flat_map(|anchor| shared_labels(&shelf.reasons, &own, anchor));
             let reasons = std::iter::once(reason.clone()).chain(shared).collect();
@@ -340,7 +344,7 @@ impl Recommender {
     }
 }
 
-impl Shelf {
+impl RecommendConfig {
     fn of(definition: &Definition) -> Self {
         let of_kind =
             |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind).map(|task| task.name.to_string());
@@ -375,11 +379,11 @@ fn shared_labels(tasks: &[String], own: &BTreeMap<String, HitLabel>, other: &BTr
 }
 
 /// The picks and, as far as there is room, what is popular and neither among them nor among those that are not wanted.
-fn filled(mut picks: Vec<Pick>, popular: &[Popular], not: &HashSet<String>, limit: usize) -> Vec<Pick> {
+fn filled(mut picks: Vec<Candidate>, popular: &[Popular], not: &HashSet<String>, limit: usize) -> Vec<Candidate> {
     let taken: HashSet<String> = picks.iter().map(|pick| pick.document.clone()).collect();
     let room = limit.saturating_sub(picks.len());
     let fresh = popular.iter().filter(|popular| !taken.contains(&popular.document) && !not.contains(&popular.document));
-    picks.extend(fresh.take(room).map(|popular| Pick {
+    picks.extend(fresh.take(room).map(|popular| Candidate {
         document: popular.document.clone(),
         score: popular.score,
         reason: Reason::Popular { people: popular.people },
@@ -404,9 +408,9 @@ mod tests {
 
     #[test]
     fn what_is_popular_fills_the_room_that_is_left_and_repeats_nothing() {
-        let pick = |id: &str| Pick { document: id.into(), score: 1.0, reason: Reason::Popular { people: 0 } };
+        let pick = |id: &str| Candidate { document: id.into(), score: 1.0, reason: Reason::Popular { people: 0 } };
         let popular = |id: &str| Popular { document: id.into(), score: 0.5, people: 3 };
-        let ids = |picks: Vec<Pick>| picks.into_iter().map(|pick| pick.document).collect::<Vec<_>>();
+        let ids = |picks: Vec<Candidate>| picks.into_iter().map(|pick| pick.document).collect::<Vec<_>>();
         let known = [popular("a"), popular("b"), popular("c"), popular("d")];
         let not = HashSet::from(["b".to_owned()]);
         assert_eq!(ids(filled(vec![pick("a")], &known, &not, 3)), ["a", "c", "d"]);

@@ -12,8 +12,8 @@
 mod answer;
 mod cursor;
 mod filter;
+mod known_values;
 mod snippet;
-mod values;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -24,19 +24,19 @@ use serde_json::{Value, json};
 use utoipa::ToSchema;
 
 use crate::access::Tenant;
+use crate::did_you_mean::{self, suggestion};
 use crate::engine::Engine;
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
-use crate::nearest::{self, suggestion};
 use crate::outcome::Span;
-use crate::pipeline::definition::{Answers, Definition, TaskDefinition};
+use crate::pipeline::definition::{AnswerSettings, Definition, TaskDefinition};
 use crate::pipeline::query::{Query, vectors};
 use crate::store::{
     Explanation, Facet, FacetCounts, Fusion, HitLabel, Passage, QueryVector, Reader, SearchFilter, SearchHit, SearchQuery, Store,
 };
 
-pub use answer::{Answered, Asked, Choice, Cited};
-pub use filter::{Condition, Test};
+pub use answer::{AnswerRequest, AnswerResponse, CitedPassage, ModelChoice};
+pub use filter::{ClauseTest, FilterClause};
 pub use snippet::Snippet;
 
 /// The longest query text: far beyond a question, and short enough that no query costs more than a document.
@@ -66,7 +66,7 @@ pub enum Mode {
 
 /// What a caller asks.
 #[derive(Debug, Clone, Default)]
-pub struct Question {
+pub struct SearchRequest {
     /// What to look for.
     pub query: String,
     /// Where; may be left out where there is one pipeline.
@@ -78,7 +78,7 @@ pub struct Question {
     /// Most hits; 10 unless told.
     pub limit: Option<usize>,
     /// What every hit must fulfil.
-    pub filter: Vec<Condition>,
+    pub filter: Vec<FilterClause>,
     /// Classification tasks and metadata fields to count the whole match by.
     pub facets: Vec<String>,
     /// The `next` of the page before.
@@ -87,13 +87,13 @@ pub struct Question {
 
 /// What a caller gets.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Findings {
+pub struct SearchResponse {
     /// The pipeline that was searched.
     pub pipeline: String,
     /// How it was searched.
     pub mode: Mode,
     /// The documents, the best first.
-    pub hits: Vec<Finding>,
+    pub hits: Vec<SearchResult>,
     /// Asks for the next page, where there is one. Pages over documents that do not change never repeat or skip one; documents that
     /// change in between may move from one page to another.
     pub next: Option<String>,
@@ -104,7 +104,7 @@ pub struct Findings {
 
 /// One document.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Finding {
+pub struct SearchResult {
     /// The document.
     pub document_id: String,
     /// How well it fits; comparable within one answer only.
@@ -143,21 +143,21 @@ pub enum SearchError {
 pub struct Searcher {
     store: Reader,
     engine: Engine,
-    pipelines: Arc<BTreeMap<String, Searchable>>,
+    pipelines: Arc<BTreeMap<String, SearchConfig>>,
 }
 
 /// What search must know of a pipeline.
 #[derive(Debug, Clone, Default)]
-struct Searchable {
+struct SearchConfig {
     tenant: String,
     /// The first embedding task and its model.
     embed: Option<(String, String)>,
     /// The classification tasks, in the file's order.
     classify: Vec<String>,
-    tasks: BTreeMap<String, KnownTask>,
+    tasks: BTreeMap<String, FilterableTask>,
     metadata: Vec<String>,
     /// How questions are answered, where the pipeline says it.
-    answers: Option<Answers>,
+    answers: Option<AnswerSettings>,
     /// The models that the pipeline names.
     models: Vec<String>,
     /// The folder that its paths start from.
@@ -166,23 +166,23 @@ struct Searchable {
 
 /// What a filter must know of a task.
 #[derive(Debug, Clone)]
-struct KnownTask {
+struct FilterableTask {
     kind: &'static str,
     /// The fields of its objects, where a schema names them.
     fields: Vec<String>,
     /// The values that there are, where the pipeline says them.
-    choices: values::Choices,
+    choices: known_values::KnownValues,
 }
 
 impl Searcher {
     /// Answers for `definitions`, whose models `engine` has loaded.
     pub fn new<'a>(store: Store, engine: Engine, definitions: impl IntoIterator<Item = &'a Definition>) -> Self {
-        let pipelines = definitions.into_iter().map(|d| (d.name.to_string(), Searchable::of(d))).collect();
+        let pipelines = definitions.into_iter().map(|d| (d.name.to_string(), SearchConfig::of(d))).collect();
         Self { store: store.reader(None), engine, pipelines: Arc::new(pipelines) }
     }
 
     /// The same for who sees one tenant's pipelines and no others; for who sees all, where there is none.
-    pub fn seen_by(&self, tenant: Option<&Tenant>) -> Self {
+    pub fn visible_to(&self, tenant: Option<&Tenant>) -> Self {
         let Some(tenant) = tenant else { return self.clone() };
         let theirs = self.pipelines.iter().filter(|(name, pipeline)| tenant.owns(name, &pipeline.tenant));
         let pipelines = theirs.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect();
@@ -193,7 +193,7 @@ impl Searcher {
     ///
     /// # Errors
     /// Where the question cannot be understood, or the database or the model is out of order.
-    pub async fn search(&self, question: &Question) -> Result<Findings, SearchError> {
+    pub async fn search(&self, question: &SearchRequest) -> Result<SearchResponse, SearchError> {
         let (name, pipeline) = self.pipeline(question.pipeline.as_deref())?;
         let text = checked_text(&question.query)?;
         let limit = question.limit.unwrap_or(DEFAULT_LIMIT);
@@ -228,7 +228,7 @@ impl Searcher {
         let next = page.more.then(|| cursor::write(offset + limit, identity.as_bytes()));
         let hits = page.hits.into_iter().map(|hit| pipeline.finding(hit)).collect();
         let facets = question.facets.iter().cloned().zip(page.facets).collect();
-        Ok(Findings { pipeline: name.to_owned(), mode, hits, next, facets })
+        Ok(SearchResponse { pipeline: name.to_owned(), mode, hits, next, facets })
     }
 
     /// The filter that the conditions are over what the pipeline makes, for whoever else chooses among its documents.
@@ -236,13 +236,13 @@ impl Searcher {
     /// # Errors
     /// Where there is no such pipeline, a condition cannot be understood, or names a value that no document can have; where the
     /// database is out of order.
-    pub async fn filter(&self, pipeline: Option<&str>, conditions: &[Condition]) -> Result<SearchFilter, SearchError> {
+    pub async fn filter(&self, pipeline: Option<&str>, conditions: &[FilterClause]) -> Result<SearchFilter, SearchError> {
         let (name, pipeline) = self.pipeline(pipeline)?;
         self.checked_filter((name, pipeline), conditions).await
     }
 
-    fn pipeline(&self, name: Option<&str>) -> Result<(&str, &Searchable), SearchError> {
-        nearest::pipeline(&self.pipelines, name, "").map_err(SearchError::Invalid)
+    fn pipeline(&self, name: Option<&str>) -> Result<(&str, &SearchConfig), SearchError> {
+        did_you_mean::pipeline(&self.pipelines, name, "").map_err(SearchError::Invalid)
     }
 
     fn silent(&self) -> Transient {
@@ -255,12 +255,12 @@ impl Searcher {
     }
 }
 
-impl Searchable {
+impl SearchConfig {
     fn of(definition: &Definition) -> Self {
         let of_kind = |kind| definition.tasks.iter().filter(move |task| task.spec.kind() == kind);
         let embed = of_kind("embed").find_map(|task| Some((task.name.to_string(), task.spec.model()?.to_owned())));
         let classify = of_kind("classify").map(|task| task.name.to_string()).collect();
-        let known = |task: &TaskDefinition| KnownTask {
+        let known = |task: &TaskDefinition| FilterableTask {
             kind: task.spec.kind(),
             fields: task.spec.fields(definition.base_dir()),
             choices: task.spec.choices(definition.base_dir()).into_iter().collect(),
@@ -291,12 +291,12 @@ impl Searchable {
         names.iter().map(facet).collect()
     }
 
-    fn finding(&self, hit: SearchHit) -> Finding {
+    fn finding(&self, hit: SearchHit) -> SearchResult {
         let SearchHit { document_id, score, chunk, labels, summary, metadata, highlights, explanation } = hit;
         let first = self.classify.iter().find_map(|task| labels.get(task));
         let label = first.and_then(|label| label.label.clone());
         let snippet = Snippet::of(&chunk, &highlights);
-        Finding { document_id, score, chunk, snippet, highlights, label, labels, summary, metadata, explanation }
+        SearchResult { document_id, score, chunk, snippet, highlights, label, labels, summary, metadata, explanation }
     }
 }
 
@@ -326,7 +326,7 @@ mod tests {
 
     #[test]
     fn a_facet_that_names_nothing_suggests_the_nearest_name() {
-        let pipeline = Searchable { classify: vec!["topic".into()], metadata: vec!["brand".into()], ..Searchable::default() };
+        let pipeline = SearchConfig { classify: vec!["topic".into()], metadata: vec!["brand".into()], ..SearchConfig::default() };
         let facets = pipeline.facets("p", &["topic".into(), "brand".into()]).unwrap();
         assert_eq!(facets, [Facet::Label("topic".into()), Facet::Metadata("brand".into())]);
         let error = pipeline.facets("p", &["brnd".into()]).unwrap_err().to_string();

@@ -14,7 +14,7 @@ use crate::record::Partition;
 
 /// The right to commit for a partition, as given out by the ledger. It ends when someone else claims the partition.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Claim {
+pub struct PartitionClaim {
     /// The partition.
     pub partition: Partition,
     /// The fence: commits under an older epoch match no row.

@@ -23,11 +23,11 @@ pub use device::{ComputeDevice, ComputeDevices};
 pub use engine::EngineConfig;
 pub use kafka::{KafkaConfig, KafkaSecurityConfig, SaslMechanism, SecurityProtocol};
 pub use load::{ConfigError, Flag};
-pub use model::{ModelConfig, ModelPlace, ServerPlace};
-pub use registry::{RegistryPlace, SchemaRegistryConfig};
-pub use schedule::{Overlap, ScheduleConfig};
+pub use model::{ModelConfig, ModelLocation, ModelServer};
+pub use registry::{RegistryConnection, SchemaRegistryConfig};
+pub use schedule::{OverlapPolicy, ScheduleConfig};
 pub use server::{ServerConfig, ServerLimitsConfig};
-pub use webhook::{WebhookConfig, WebhookPlace};
+pub use webhook::{WebhookConfig, WebhookTarget};
 
 /// Everything an operator sets. Pipelines name models and datasets; only this names paths, hosts and secrets.
 #[derive(Debug, Clone, Deserialize)]

@@ -1,6 +1,6 @@
 //! Decoded and identified: what the tasks work on.
 //!
-//! Every record ends as a [`Decoded`] or as a [`Poison`] that names its class; nothing in a payload can make decoding panic.
+//! Every record ends as a [`DecodedRecord`] or as a [`Poison`] that names its class; nothing in a payload can make decoding panic.
 //!
 //! | payload | key | decoded as |
 //! |---|---|---|
@@ -15,7 +15,7 @@
 
 pub mod avro;
 mod delete;
-pub mod forms;
+pub mod json_scalars;
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -26,11 +26,11 @@ use serde_json::{Map, Value};
 
 use crate::failure::{FailureClass, Poison};
 use crate::record::Record;
-use crate::template::{Prints, Template};
+use crate::template::{PrintMode, Template};
 use avro::Schemas;
 use delete::Delete;
 pub use delete::DeleteSpec;
-pub use forms::microseconds;
+pub use json_scalars::microseconds;
 
 /// The longest id in bytes. An id is part of database keys, which a B-tree page bounds at about 2,700 bytes.
 pub const MAX_ID_BYTES: usize = 1024;
@@ -55,7 +55,7 @@ pub struct Document {
 
 /// What a record says.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Decoded {
+pub enum DecodedRecord {
     /// A version of a document.
     Document(Document),
     /// The document is gone.
@@ -141,7 +141,7 @@ impl Decoder {
         let fields = || -> anyhow::Result<Box<Fields>> {
             let id = spec.id.clone().unwrap_or_else(|| "id".into());
             let source = spec.text.as_deref().unwrap_or("{{ text }}");
-            let text = Template::new(source, Prints::Strings, max_bytes).context("the template `text`")?;
+            let text = Template::new(source, PrintMode::Strings, max_bytes).context("the template `text`")?;
             if text.variables().is_empty() {
                 bail!(
                     "`text` is `{source}`, which names no field: every document would say the same; write one as `{{{{ {source} }}}}`"
@@ -177,7 +177,7 @@ impl Decoder {
     }
 
     /// What `record` says; `schemas` holds at least those that [`Self::schema_ids`] names.
-    pub fn decode(&self, record: &Record, schemas: &Schemas) -> Result<Decoded, Poison> {
+    pub fn decode(&self, record: &Record, schemas: &Schemas) -> Result<DecodedRecord, Poison> {
         let Some(payload) = &record.payload else { return self.tombstone(record, schemas) };
         if payload.len() > self.max_bytes {
             let reason = format!("the payload has {} bytes, the limit is {}: raise `max_bytes`", payload.len(), self.max_bytes);
@@ -191,24 +191,24 @@ impl Decoder {
                 let id = key_of(record)?;
                 let document = Document { id, version: arrival(record), text, metadata: Map::new(), fields: Map::new() };
                 check_text(&document)?;
-                return Ok(Decoded::Document(document));
+                return Ok(DecodedRecord::Document(document));
             }
         };
         if let Some((id, version)) = named.deleted(&fields, record)? {
-            return Ok(Decoded::Tombstone { id, version: Some(version) });
+            return Ok(DecodedRecord::Tombstone { id, version: Some(version) });
         }
         let document = named.document(fields, record)?;
         check_text(&document)?;
-        Ok(Decoded::Document(document))
+        Ok(DecodedRecord::Document(document))
     }
 
-    fn tombstone(&self, record: &Record, schemas: &Schemas) -> Result<Decoded, Poison> {
+    fn tombstone(&self, record: &Record, schemas: &Schemas) -> Result<DecodedRecord, Poison> {
         let (id, versions_by_field) = match &self.shape {
             Shape::Text => (key_of(record)?, false),
             Shape::Json(fields) => (fields.key_of(record, None)?, fields.version.is_some()),
             Shape::Avro(fields) => (fields.key_of(record, Some(schemas))?, fields.version.is_some()),
         };
-        Ok(Decoded::Tombstone { id, version: (!versions_by_field).then(|| arrival(record)) })
+        Ok(DecodedRecord::Tombstone { id, version: (!versions_by_field).then(|| arrival(record)) })
     }
 }
 

@@ -7,7 +7,7 @@
 
 use std::fmt;
 
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 
 /// Why a unit of work did not produce an output.
 #[derive(Debug, Clone, thiserror::Error)]

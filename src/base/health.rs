@@ -64,7 +64,7 @@ impl Health {
     }
 
     /// The topic takes no events at present, for `reason`.
-    pub fn takes_nothing(&self, topic: &str, reason: &str) {
+    pub fn block_topic(&self, topic: &str, reason: &str) {
         METRICS.topic_blocked.with_label_values(&[topic]).set(1);
         let before = self.lock_topics().insert(topic.to_owned(), reason.to_owned());
         if before.as_deref() != Some(reason) {
@@ -73,7 +73,7 @@ impl Health {
     }
 
     /// The topic takes events, or none wait for it.
-    pub fn takes(&self, topic: &str) {
+    pub fn unblock_topic(&self, topic: &str) {
         if self.lock_topics().remove(topic).is_some() {
             // It is there: it was set when the topic was found to take nothing.
             let _ = METRICS.topic_blocked.remove_label_values(&[topic]);
@@ -110,7 +110,7 @@ impl Health {
     }
 
     /// The pipeline runs.
-    pub fn runs(&self, pipeline: &str) {
+    pub fn clear_halt(&self, pipeline: &str) {
         METRICS.halted.with_label_values(&[pipeline]).set(0);
         self.lock_halted().remove(pipeline);
     }
@@ -176,10 +176,10 @@ mod tests {
     #[test]
     fn a_topic_that_takes_nothing_is_told_whatever_its_broker_does() {
         let health = Health::new();
-        health.takes_nothing("results", "not authorized");
+        health.block_topic("results", "not authorized");
         health.up(Component::Broker);
         assert_eq!(health.blocked_topics(), BTreeMap::from([("results".to_owned(), "not authorized".to_owned())]));
-        health.takes("results");
+        health.unblock_topic("results");
         assert_eq!(health.blocked_topics(), BTreeMap::new());
     }
 
@@ -189,7 +189,7 @@ mod tests {
         health.halt("news", "its records are gone");
         health.up(Component::Broker);
         assert_eq!(health.halts(), BTreeMap::from([("news".to_owned(), "its records are gone".to_owned())]));
-        health.runs("news");
+        health.clear_halt("news");
         assert_eq!(health.halts(), BTreeMap::new());
     }
 

@@ -18,7 +18,7 @@ const LATENCY_BUCKETS: &[f64] =
 
 /// A metric as rules and dashboards know it.
 #[derive(Debug, Clone, Copy)]
-pub struct Family {
+pub struct MetricFamily {
     /// The name on `/metrics`.
     pub name: &'static str,
     /// The type that counts it, as `IntGaugeVec`.
@@ -38,8 +38,8 @@ macro_rules! metrics {
 
         impl Metrics {
             /// Every metric, for the check that rules and dashboards name only what exists.
-            pub const FAMILIES: &[Family] =
-                &[$(Family { name: $name, kind: stringify!($type), labels: &[$($($label),*)?] }),*];
+            pub const FAMILIES: &[MetricFamily] =
+                &[$(MetricFamily { name: $name, kind: stringify!($type), labels: &[$($($label),*)?] }),*];
 
             fn new() -> Self {
                 let registry = Registry::new();

@@ -14,10 +14,10 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-pub use composed::{Check, Composed, Provenance, Reason, Trace};
-pub use generated::{Confidence, Evidence, Extraction, Leaf, Likeness, SummaryMode, Written};
+pub use composed::{Check, CheckFailure, ComposedObject, FactTrace, Provenance};
+pub use generated::{Confidence, Evidence, ExtractedValue, Extraction, MatchKind, SummaryMode, WrittenText};
 pub use interaction::Interaction;
-pub use passages::Retrieved;
+pub use passages::RetrievedPassage;
 pub use score::{Score, ScorePart};
 
 use crate::failure::Poison;
@@ -26,18 +26,18 @@ use crate::failure::Poison;
 #[derive(Debug, Clone)]
 pub enum Outcome {
     /// Computed now.
-    Computed(Product),
+    Computed(ComputedOutput),
     /// Computed before, for this or another document, and taken over without device time.
-    Reused(Reuse),
+    Reused(ReusedOutput),
     /// Rightly not done.
-    Skipped(Skip),
+    Skipped(SkipReason),
     /// Could not be done, and never can.
     Dead(Poison),
 }
 
 /// An output with what it took to make it.
 #[derive(Debug, Clone)]
-pub struct Product {
+pub struct ComputedOutput {
     /// The output.
     pub output: Output,
     /// Identifies the computation: see [`Fingerprint`].
@@ -78,7 +78,7 @@ pub struct Lineage {
 
 /// A result that need not be computed.
 #[derive(Debug, Clone)]
-pub enum Reuse {
+pub enum ReusedOutput {
     /// The visible row of this document and task already is this very result; nothing is written.
     Unchanged {
         /// The fingerprint that the row was found to have; the commit checks that it still has.
@@ -87,12 +87,12 @@ pub enum Reuse {
         output: Option<Output>,
     },
     /// Another row, or an older version of this one, holds the result; it is written again under this document.
-    Copied(Product),
+    Copied(ComputedOutput),
 }
 
 /// Why a unit was rightly not done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Skip {
+pub enum SkipReason {
     /// The task's `when` is false.
     Condition,
     /// A newer version of the document is known.
@@ -119,15 +119,15 @@ pub enum Output {
     /// Typed fields taken out of the text.
     Extraction(Extraction),
     /// Text that a model wrote.
-    Written(Written),
+    WrittenText(WrittenText),
     /// An object that a template put together, gone over by checks.
-    Composed(Composed),
+    ComposedObject(ComposedObject),
     /// A number with the parts that it is the sum of.
     Score(Score),
     /// One output for each item of a list, in the list's order.
     Items(Vec<Output>),
     /// Passages of other documents, the nearest first.
-    Passages(Vec<Retrieved>),
+    Passages(Vec<RetrievedPassage>),
     /// What somebody did with a document.
     Interaction(Interaction),
 }
@@ -212,8 +212,8 @@ impl Output {
             Self::Embedding(_) => "embed",
             Self::Text(_) => "render",
             Self::Extraction(_) => "extract",
-            Self::Written(_) => "write",
-            Self::Composed(_) => "compose",
+            Self::WrittenText(_) => "write",
+            Self::ComposedObject(_) => "compose",
             Self::Score(_) => "score",
             Self::Items(_) => "items",
             Self::Passages(_) => "retrieve",
@@ -241,9 +241,11 @@ impl Output {
         match self {
             Self::Classification(c) => c.scores.iter().map(|s| s.probability).reduce(f32::max),
             Self::Extraction(e) => e.confidence(),
-            Self::Written(Written { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => confidence.map(|c| c.mean),
+            Self::WrittenText(WrittenText { confidence, .. }) | Self::Summary(Summary { confidence, .. }) => {
+                confidence.map(|c| c.mean)
+            }
             Self::Items(items) => items.iter().filter_map(Self::confidence).reduce(f32::min),
-            Self::Embedding(_) | Self::Text(_) | Self::Composed(_) => None,
+            Self::Embedding(_) | Self::Text(_) | Self::ComposedObject(_) => None,
             Self::Score(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
     }
@@ -253,8 +255,8 @@ impl Output {
         match self {
             Self::Summary(s) => Some(&s.text),
             Self::Text(t) => Some(t),
-            Self::Written(w) => Some(&w.text),
-            Self::Composed(c) => Some(&c.text),
+            Self::WrittenText(w) => Some(&w.text),
+            Self::ComposedObject(c) => Some(&c.text),
             Self::Classification(_) | Self::Embedding(_) | Self::Extraction(_) => None,
             Self::Score(_) | Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
@@ -264,8 +266,8 @@ impl Output {
     pub fn object(&self) -> Option<&Map<String, Value>> {
         match self {
             Self::Extraction(e) => Some(&e.fields),
-            Self::Written(w) => w.fields.as_ref(),
-            Self::Composed(c) => Some(&c.fields),
+            Self::WrittenText(w) => w.fields.as_ref(),
+            Self::ComposedObject(c) => Some(&c.fields),
             Self::Classification(_) | Self::Summary(_) | Self::Embedding(_) | Self::Text(_) => None,
             Self::Score(_) | Self::Items(_) | Self::Passages(_) | Self::Interaction(_) => None,
         }
@@ -282,8 +284,8 @@ impl Output {
             Self::Embedding(e) => json!({ "model": e.set.model, "revision": e.set.revision, "chunks": e.chunks.len() }),
             Self::Text(_) => json!({}),
             Self::Extraction(e) => json!(e),
-            Self::Written(w) => w.stored(),
-            Self::Composed(c) => c.stored(),
+            Self::WrittenText(w) => w.stored(),
+            Self::ComposedObject(c) => c.stored(),
             Self::Score(s) => json!(s),
             Self::Items(items) => generated::store_items(items),
             Self::Passages(passages) => json!({ "passages": passages }),
@@ -319,8 +321,8 @@ impl Output {
             Self::Embedding(e) => json!({ "chunks": e.chunks.len() }),
             Self::Text(t) => json!({ "text": t }),
             Self::Extraction(e) => e.view(),
-            Self::Written(w) => w.view(),
-            Self::Composed(c) => c.view(),
+            Self::WrittenText(w) => w.view(),
+            Self::ComposedObject(c) => c.view(),
             Self::Score(s) => s.view(),
             Self::Items(items) => {
                 let views: Vec<Value> = items.iter().map(Self::view).collect();
@@ -365,9 +367,9 @@ impl Output {
             }
             "render" => text.map(Self::Text),
             "extract" => serde_json::from_value(fields).ok().map(Self::Extraction),
-            "write" => Written::restore(text?, fields).map(Self::Written),
+            "write" => WrittenText::restore(text?, fields).map(Self::WrittenText),
             "retrieve" => passages::restore(fields).map(Self::Passages),
-            "compose" => Composed::restore(text?, fields).map(Self::Composed),
+            "compose" => ComposedObject::restore(text?, fields).map(Self::ComposedObject),
             "score" => serde_json::from_value(fields).ok().map(Self::Score),
             "items" => generated::restore_items(fields).map(Self::Items),
             "interact" => serde_json::from_value(fields).ok().map(Self::Interaction),
@@ -376,7 +378,7 @@ impl Output {
     }
 }
 
-impl Reuse {
+impl ReusedOutput {
     /// The output, where it is at hand.
     pub fn output(&self) -> Option<&Output> {
         match self {
@@ -398,7 +400,7 @@ impl Fingerprint {
     }
 }
 
-impl Skip {
+impl SkipReason {
     /// The reason as it stands in counts and logs.
     pub fn as_str(self) -> &'static str {
         match self {

@@ -12,7 +12,7 @@ use bytes::Bytes;
 #[derive(Debug, Clone)]
 pub struct Record {
     /// Where the record stands.
-    pub place: Place,
+    pub place: RecordLocation,
     /// Milliseconds since the Unix epoch, where the source knows.
     pub timestamp_ms: Option<i64>,
     /// The partitioning key.
@@ -43,7 +43,7 @@ pub struct Partition {
 
 /// The place of one record: topic, partition and offset.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Place {
+pub struct RecordLocation {
     /// The partition.
     pub partition: Partition,
     /// The offset within the partition.
@@ -79,24 +79,24 @@ impl fmt::Display for Partition {
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for RecordLocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}@{}", self.partition, self.offset)
     }
 }
 
-/// What is not written as a [`Place`] is.
+/// What is not written as a [`RecordLocation`] is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct NoPlace;
+pub struct InvalidRecordLocation;
 
-impl FromStr for Place {
-    type Err = NoPlace;
+impl FromStr for RecordLocation {
+    type Err = InvalidRecordLocation;
 
-    fn from_str(text: &str) -> Result<Self, NoPlace> {
-        let (partition, offset) = text.rsplit_once('@').ok_or(NoPlace)?;
-        let (topic, number) = partition.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')).ok_or(NoPlace)?;
-        let partition = Partition { topic: topic.into(), number: number.parse().map_err(|_| NoPlace)? };
-        Ok(Self { partition, offset: offset.parse().map_err(|_| NoPlace)? })
+    fn from_str(text: &str) -> Result<Self, InvalidRecordLocation> {
+        let (partition, offset) = text.rsplit_once('@').ok_or(InvalidRecordLocation)?;
+        let (topic, number) = partition.strip_suffix(']').and_then(|rest| rest.rsplit_once('[')).ok_or(InvalidRecordLocation)?;
+        let partition = Partition { topic: topic.into(), number: number.parse().map_err(|_| InvalidRecordLocation)? };
+        Ok(Self { partition, offset: offset.parse().map_err(|_| InvalidRecordLocation)? })
     }
 }
 
@@ -107,17 +107,17 @@ mod tests {
     #[test]
     fn a_place_is_read_as_it_is_written() {
         for (topic, number, offset) in [("documents.v1", 0, 0), ("job:a@b[1]", 7, i64::MAX), ("", 3, 12)] {
-            let place = Place { partition: Partition { topic: topic.into(), number }, offset };
+            let place = RecordLocation { partition: Partition { topic: topic.into(), number }, offset };
             assert_eq!(place.to_string().parse(), Ok(place));
         }
         for wrong in ["", "t", "t@1", "t[0]", "t[x]@1", "t[0]@x", "t[0@1"] {
-            assert_eq!(wrong.parse::<Place>(), Err(NoPlace), "{wrong:?}");
+            assert_eq!(wrong.parse::<RecordLocation>(), Err(InvalidRecordLocation), "{wrong:?}");
         }
     }
 
     fn replays(values: &[Option<&'static [u8]>]) -> i32 {
         let header = |value: &Option<&'static [u8]>| Header { name: REPLAY_COUNT.into(), value: value.map(Bytes::from_static) };
-        let place = Place { partition: Partition { topic: "t".into(), number: 0 }, offset: 0 };
+        let place = RecordLocation { partition: Partition { topic: "t".into(), number: 0 }, offset: 0 };
         let headers = values.iter().map(header).collect();
         Record { place, timestamp_ms: None, key: None, payload: None, headers }.replays()
     }

@@ -5,10 +5,10 @@
 
 mod filters;
 mod formula;
-mod guards;
+mod list_expression;
 mod names;
-mod selection;
-mod slices;
+mod optional_names;
+mod slice_rewrite;
 
 use std::io::{self, Write};
 use std::sync::LazyLock;
@@ -17,7 +17,7 @@ use minijinja::value::ValueKind;
 use minijinja::{Environment, Error, ErrorKind, Expression, UndefinedBehavior, Value};
 
 pub use formula::Formula;
-pub use selection::Selection;
+pub use list_expression::ListExpression;
 
 use crate::failure::{FailureClass, Poison};
 
@@ -27,7 +27,7 @@ const STEPS: u64 = 200_000;
 
 /// What `{{ … }}` may print.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Prints {
+pub enum PrintMode {
     /// Strings only: a number where a title should be is a fault of the document.
     Strings,
     /// Strings, numbers and booleans; lists and objects through `tojson`.
@@ -74,17 +74,17 @@ static CONDITIONS: LazyLock<Environment<'static>> = LazyLock::new(environment);
 
 impl Template {
     /// Compiles `source`; an output longer than `limit` bytes is refused.
-    pub fn new(source: &str, prints: Prints, limit: usize) -> Result<Self, TemplateError> {
+    pub fn new(source: &str, prints: PrintMode, limit: usize) -> Result<Self, TemplateError> {
         let mut environment = environment();
         environment.set_formatter(move |output, _state, value| match value.kind() {
             ValueKind::String => Ok(output.write_str(value.as_str().unwrap_or_default())?),
-            ValueKind::Number | ValueKind::Bool if prints == Prints::Scalars => Ok(write!(output, "{value}")?),
+            ValueKind::Number | ValueKind::Bool if prints == PrintMode::Scalars => Ok(write!(output, "{value}")?),
             ValueKind::None => Err(Error::new(ErrorKind::UndefinedError, "null")),
             kind => Err(Error::new(ErrorKind::NonPrimitive, kind.to_string())),
         });
         environment.add_template_owned(NAME, source.to_owned()).map_err(|e| TemplateError::new(&e))?;
         let template = environment.get_template(NAME).map_err(|e| TemplateError::new(&e))?;
-        let names = match slices::as_subscripts(source, false) {
+        let names = match slice_rewrite::as_subscripts(source, false) {
             Some(rewritten) => {
                 let rewritten = environment.template_from_str(&rewritten).map_err(|e| TemplateError::new(&e))?;
                 rewritten.undeclared_variables(true)
@@ -93,7 +93,7 @@ impl Template {
         };
         let variables = in_order(names, source);
         TemplateError::refuse(names::unknown(&environment, source, false, &variables))?;
-        Ok(Self { environment, variables, guarded: guards::guarded(source), limit })
+        Ok(Self { environment, variables, guarded: optional_names::guarded(source), limit })
     }
 
     /// The names that the template reads, dotted paths in full, in order of appearance.
@@ -199,7 +199,7 @@ const NAME: &str = "template";
 /// An expression, and the names that it reads.
 fn compile(source: &str) -> Result<(Expression<'static, 'static>, Vec<String>), TemplateError> {
     let expression = CONDITIONS.compile_expression_owned(source.to_owned()).map_err(|e| TemplateError::new(&e))?;
-    let names = match slices::as_subscripts(source, true) {
+    let names = match slice_rewrite::as_subscripts(source, true) {
         Some(rewritten) => {
             let rewritten = CONDITIONS.compile_expression(&rewritten).map_err(|e| TemplateError::new(&e))?;
             rewritten.undeclared_variables(true)
@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn names_that_do_not_exist_are_found_without_running() {
-        let refused = |source: &str| Template::new(source, Prints::Scalars, 100).unwrap_err().to_string();
+        let refused = |source: &str| Template::new(source, PrintMode::Scalars, 100).unwrap_err().to_string();
         assert_eq!(refused("{% if a %}{{ b | uper }}{% endif %}"), "unknown filter `uper`");
         assert_eq!(refused("{% if a is not strange %}{% endif %}"), "unknown test `strange`");
         assert_eq!(refused("{% if a is strange %}{% endif %}"), "unknown test `strange`");
@@ -342,7 +342,7 @@ mod tests {
 
     #[test]
     fn lists_and_objects_print_as_json_where_a_template_says_so() {
-        let render = |source: &str| Template::new(source, Prints::Scalars, 100).unwrap().render(&context());
+        let render = |source: &str| Template::new(source, PrintMode::Scalars, 100).unwrap().render(&context());
         assert_eq!(render("{{ topic | tojson }}").unwrap(), r#"{"confidence":0.7,"label":"Sports"}"#);
         assert_eq!(render("{{ [\"it's <b>\", 1, none] | tojson }}").unwrap(), r#"["it's <b>",1,null]"#);
         assert_eq!(render("{{ topic }}").unwrap_err().class, FailureClass::WrongType);
@@ -351,7 +351,7 @@ mod tests {
 
     #[test]
     fn a_fault_of_a_template_knows_its_line() {
-        let error = Template::new("one\ntwo {{ x", Prints::Scalars, 100).unwrap_err();
+        let error = Template::new("one\ntwo {{ x", PrintMode::Scalars, 100).unwrap_err();
         assert_eq!(error.line, Some(2));
         assert!(error.to_string().ends_with(", in line 2 of the template"), "{error}");
     }
@@ -365,7 +365,7 @@ mod tests {
             "{% if t is defined and t is not none %}{{ t.upper() }}{% endif %} a | b { is odd }",
         ];
         for source in good {
-            if let Err(error) = Template::new(source, Prints::Scalars, 100) {
+            if let Err(error) = Template::new(source, PrintMode::Scalars, 100) {
                 panic!("`{source}` is good, but: {error}");
             }
         }
@@ -373,11 +373,14 @@ mod tests {
 
     #[test]
     fn variables_come_in_order_of_appearance_without_builtins() {
-        let template =
-            Template::new("{{ title }} {{ document.text }} {% for i in range(2) %}{{ brand }}{% endfor %}", Prints::Scalars, 9);
+        let template = Template::new(
+            "{{ title }} {{ document.text }} {% for i in range(2) %}{{ brand }}{% endfor %}",
+            PrintMode::Scalars,
+            9,
+        );
         assert_eq!(template.unwrap().variables(), ["title", "document.text", "brand"]);
         let sliced =
-            Template::new("{{ topic.text[:20] }}{% for x in facts.list[1:] %}{{ x[:3] }}{% endfor %}", Prints::Scalars, 9);
+            Template::new("{{ topic.text[:20] }}{% for x in facts.list[1:] %}{{ x[:3] }}{% endfor %}", PrintMode::Scalars, 9);
         assert_eq!(sliced.unwrap().variables(), ["topic.text", "facts.list"]);
         assert_eq!(Condition::new("topic.text[:3] == 'abc'").unwrap().variables(), ["topic.text"]);
     }

@@ -3,11 +3,11 @@
 use serde::de::DeserializeOwned;
 use serde_saphyr::Error;
 
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 
 /// What is wrong with a text.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct YamlFault {
+pub struct YamlError {
     /// Line and column, both from 1, where the fault has a place.
     pub place: Option<(u64, u64)>,
     /// One sentence: the thing and the mend.
@@ -17,13 +17,13 @@ pub struct YamlFault {
 }
 
 /// Reads `text`.
-pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, YamlFault> {
+pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
     // `yes` for a label or `on` for a field name must stay the word it is; keys have one spelling.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(&error))
 }
 
-fn explain(error: &Error) -> YamlFault {
+fn explain(error: &Error) -> YamlError {
     let error = error.without_snippet();
     let place = error.location().filter(|at| at.line() > 0).map(|at| (at.line(), at.column()));
     let mut known = Vec::new();
@@ -44,5 +44,5 @@ fn explain(error: &Error) -> YamlFault {
             text.lines().next().unwrap_or_default().split(" at line ").next().unwrap_or_default().to_owned()
         }
     };
-    YamlFault { place, message, known }
+    YamlError { place, message, known }
 }

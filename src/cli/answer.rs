@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{definitions, engine, search, store};
 use crate::config::{Config, Flag};
-use crate::demo::environment::{with_database, with_models};
-use crate::search::{Answered, Asked, Choice, Searcher};
+use crate::demo::defaults::{with_database, with_models};
+use crate::search::{AnswerRequest, AnswerResponse, ModelChoice, Searcher};
 
 /// What to answer, and from which documents.
 #[derive(Debug, Args)]
@@ -42,13 +42,13 @@ impl AnswerArgs {
 pub async fn run(mut config: Config, args: AnswerArgs) -> Result<()> {
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let asked = Asked { question: args.question, pipeline: name, model: args.model };
+    let asked = AnswerRequest { question: args.question, pipeline: name, model: args.model };
     let postgres = with_database(&mut config).await?;
     let store = store(&config)?;
     store.migrate().await?;
     with_models(&mut config).await?;
     let engine = engine(config, &definitions).await?;
-    let answered = Searcher::new(store.clone(), engine, &definitions).answer(&asked, Choice::All).await;
+    let answered = Searcher::new(store.clone(), engine, &definitions).answer(&asked, ModelChoice::All).await;
     store.close().await;
     if let Some(postgres) = postgres {
         tokio::task::spawn_blocking(move || postgres.stop()).await?;
@@ -61,7 +61,7 @@ pub async fn run(mut config: Config, args: AnswerArgs) -> Result<()> {
     Ok(())
 }
 
-fn print(answered: &Answered) {
+fn print(answered: &AnswerResponse) {
     if let Some(reason) = &answered.reason {
         say!("{reason}");
     }

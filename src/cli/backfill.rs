@@ -11,13 +11,13 @@ use serde_json::json;
 use tokio::sync::watch;
 use uuid::Uuid;
 
-use super::progress::{Progress, Reached};
+use super::progress::{Progress, RowProgress};
 use super::{definitions, fits, store, tuned_engine};
-use crate::app::told_to_stop;
+use crate::app::stop_signal;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};
-use crate::demo::environment::{tell, with_database, with_models};
-use crate::jobs::{INPUT, Input, Local, LocalReport, Station, Workshop, local_job};
-use crate::pipeline::Materials;
+use crate::demo::defaults::{tell, with_database, with_models};
+use crate::jobs::{INPUT, InputFiles, JobPipeline, LocalBackfill, LocalBackfillReport, UnitWorker, local_job};
+use crate::pipeline::Dependencies;
 use crate::pipeline::definition::Definition;
 use crate::sink::Dataset;
 use crate::store::{JobProgress, JobState};
@@ -57,7 +57,7 @@ impl BackfillArgs {
 pub async fn run(mut config: Config, args: BackfillArgs) -> Result<()> {
     let definition = definitions(&config, Some(&args.pipeline))?.pop().context("a pipeline that was found is gone")?;
     let definition = without_topics(definition);
-    let input = Input::find(&args.input)?;
+    let input = InputFiles::find(&args.input)?;
     let output = made(&args.output, &input)?;
     if !definition.models().is_empty() {
         with_models(&mut config).await?;
@@ -74,7 +74,7 @@ pub async fn run(mut config: Config, args: BackfillArgs) -> Result<()> {
         local.run(&input, stopped, |reached| show(&mut progress, started, *first.get_or_insert(reached.rows_done), reached));
     let report = worked.await;
     progress.clear();
-    local.workshop.store.close().await;
+    local.worker.store.close().await;
     if let Some(postgres) = postgres {
         tokio::task::spawn_blocking(move || postgres.stop()).await?;
     }
@@ -104,7 +104,7 @@ fn without_topics(mut definition: Definition) -> Definition {
 }
 
 /// The output, made where it is missing. It must not feed on itself.
-fn made(output: &Path, input: &Input) -> Result<PathBuf> {
+fn made(output: &Path, input: &InputFiles) -> Result<PathBuf> {
     let shown = output.display();
     std::fs::create_dir_all(output).map_err(|e| ConfigError(format!("cannot make --output {shown}: {e}")))?;
     let output = output.canonicalize().with_context(|| format!("cannot find --output {shown}"))?;
@@ -116,7 +116,7 @@ fn made(output: &Path, input: &Input) -> Result<PathBuf> {
     Ok(output)
 }
 
-async fn local(config: &Config, definition: Definition, input: &Input, output: &Path) -> Result<Local> {
+async fn local(config: &Config, definition: Definition, input: &InputFiles, output: &Path) -> Result<LocalBackfill> {
     let store = store(config)?;
     store.migrate().await?;
     let job = local_job(&definition.name, input, output);
@@ -125,13 +125,13 @@ async fn local(config: &Config, definition: Definition, input: &Input, output: &
         .map_err(|e| ConfigError(format!("cannot write to --output {}: {e}; mend the folder", output.display())))?;
     tell("loading the models");
     let engine = tuned_engine(config.clone(), std::slice::from_ref(&definition)).await?;
-    let alone = Materials::alone(engine, store.clone(), Duration::from_secs(config.limits.watchdog_seconds));
+    let alone = Dependencies::alone(engine, store.clone(), Duration::from_secs(config.limits.watchdog_seconds));
     let health = alone.health.clone();
-    let materials = Materials { dataset: Some(output.clone()), ..alone };
-    let station = Arc::new(Station::new(&definition, materials).await?);
-    let workshop = Workshop {
+    let dependencies = Dependencies { dataset: Some(output.clone()), ..alone };
+    let job_pipeline = Arc::new(JobPipeline::new(&definition, dependencies).await?);
+    let worker = UnitWorker {
         store,
-        stations: BTreeMap::from([(station.definition.name.clone(), station.clone())]),
+        job_pipelines: BTreeMap::from([(job_pipeline.definition.name.clone(), job_pipeline.clone())]),
         datasets: BTreeMap::from([(INPUT.to_owned(), DatasetConfig::local(&input.folder))]),
         health,
         owner: format!("{}-{}", std::process::id(), Uuid::new_v4().simple()),
@@ -139,16 +139,16 @@ async fn local(config: &Config, definition: Definition, input: &Input, output: &
     };
     let (units_at_a_time, unit_seconds) = (config.jobs.units_at_a_time, config.jobs.unit_seconds);
     let drain = Duration::from_secs(config.limits.drain_seconds);
-    Ok(Local { workshop, station, job, output, units_at_a_time, unit_seconds, drain })
+    Ok(LocalBackfill { worker, job_pipeline, job, output, units_at_a_time, unit_seconds, drain })
 }
 
 /// The first call to stop drains, the second ends.
 async fn listen(stop: watch::Sender<bool>) {
     let told = async {
-        told_to_stop().await?;
+        stop_signal().await?;
         tell("finishing what is under way; once more ends at once");
         stop.send_replace(true);
-        told_to_stop().await
+        stop_signal().await
     };
     match told.await {
         Ok(()) => std::process::exit(INTERRUPTED),
@@ -160,7 +160,7 @@ fn show(progress: &mut Progress, started: Instant, before: i64, reached: &JobPro
     let seconds = started.elapsed().as_secs_f64();
     let rate = (reached.rows_done - before) as f64 / seconds.max(0.001);
     let left = (reached.rows - reached.rows_done).max(0) as f64;
-    progress.show(&Reached {
+    progress.show(&RowProgress {
         state: "running",
         done: reached.rows_done,
         rows: reached.rows,
@@ -169,7 +169,7 @@ fn show(progress: &mut Progress, started: Instant, before: i64, reached: &JobPro
     });
 }
 
-fn print(report: &LocalReport, output: &Path) {
+fn print(report: &LocalBackfillReport, output: &Path) {
     let (p, w) = (&report.progress, &report.progress.work);
     say!(
         "{}: {} of {} units done, {} failed; {} rows, {} of them by this run",

@@ -11,12 +11,12 @@
 //! requests, and how fast; see `requests`. With `--output`: from Parquet to Parquet, without a ledger; see `walk`.
 //! `tests/bench/gpu.py` measures a GPU with these.
 
-mod budgets;
 mod generator;
 mod memory;
+mod parquet_run;
+mod random_model;
 mod requests;
-mod shape;
-mod walk;
+mod token_budgets;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -32,19 +32,19 @@ use uuid::Uuid;
 
 use super::tuned_engine;
 use crate::config::Config;
-use crate::demo::environment::with_models;
-use crate::demo::input::Inputs;
-use crate::demo::{PARTITIONS, Session};
+use crate::demo::defaults::with_models;
+use crate::demo::input::InputReader;
+use crate::demo::{DemoSession, PARTITIONS};
 use crate::document::avro::Schemas;
-use crate::document::{Decoded, Decoder, Document};
+use crate::document::{DecodedRecord, Decoder, Document};
 use crate::failure::Transient;
 use crate::jobs::needs;
 use crate::metrics::{METRICS, peak_resident_bytes};
 use crate::outcome::Outcome;
-use crate::pipeline::AHEAD;
+use crate::pipeline::BATCHES_AT_A_TIME;
 use crate::pipeline::definition::Definition;
-use crate::pipeline::graph::{Graph, NothingKnown};
-use crate::record::{Partition, Place, Record};
+use crate::pipeline::graph::{Graph, NoKnownResults};
+use crate::record::{Partition, Record, RecordLocation};
 
 /// What to measure.
 #[derive(Debug, Args)]
@@ -95,7 +95,7 @@ pub struct BenchArgs {
 
 /// Work done in some time.
 #[derive(Debug, Clone, Copy)]
-struct Rate {
+struct Throughput {
     documents: u64,
     tokens: u64,
     seconds: f64,
@@ -121,19 +121,20 @@ pub async fn run(config: Config, args: BenchArgs) -> Result<()> {
 async fn measure(mut config: Config, args: &BenchArgs, folder: &Path) -> Result<Value> {
     match (&args.pipeline, &args.input, &args.requests, &args.model) {
         (Some(pipeline), Some(input), ..) => match &args.output {
-            Some(output) => walk::measure(config, pipeline, input, output).await,
+            Some(output) => parquet_run::measure(config, pipeline, input, output).await,
             None => encoders(config, pipeline, input, folder).await,
         },
         (_, _, Some(requests), Some(model)) => {
             let (answers, rounds) = (args.answers.as_deref(), args.rounds);
-            requests::measure(&config.engine, requests::Measured { model, requests, answers, rounds }).await
+            requests::measure(&config.engine, requests::RequestOptions { model, requests, answers, rounds }).await
         }
         (_, _, _, Some(model)) if args.budgets => {
             with_models(&mut config).await?;
-            budgets::measure(&config, &model.to_string_lossy(), budgets::THOROUGH).await
+            token_budgets::measure(&config, &model.to_string_lossy(), token_budgets::THOROUGH).await
         }
         (_, _, _, given) => {
-            let models = generator::Models { scratch: folder, small: args.small, given: given.as_deref(), prefix: args.prefix };
+            let models =
+                generator::GeneratorOptions { scratch: folder, small: args.small, given: given.as_deref(), prefix: args.prefix };
             generator::measure(&config.engine, models).await
         }
     }
@@ -154,7 +155,7 @@ async fn encoders(mut config: Config, pipeline: &Path, input: &Path, folder: &Pa
     }))
 }
 
-async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Rate, f64)> {
+async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> Result<(Throughput, f64)> {
     let engine = tuned_engine(config.clone(), std::slice::from_ref(definition)).await?;
     let graph = Arc::new(Graph::build(definition, &engine).await?);
     let mut batches = Batches::open(definition, path).await?;
@@ -164,11 +165,11 @@ async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> 
     let mut documents = 0;
     while let Some(batch) = batches.next().await? {
         documents += batch.len() as u64;
-        while running.len() >= AHEAD * PARTITIONS as usize {
+        while running.len() >= BATCHES_AT_A_TIME * PARTITIONS as usize {
             running.join_next().await.transpose()?.transpose()?;
         }
         let graph = graph.clone();
-        running.spawn(async move { graph.evaluate(&batch, &NothingKnown).await });
+        running.spawn(async move { graph.evaluate(&batch, &NoKnownResults).await });
     }
     while let Some(evaluated) = running.join_next().await {
         evaluated??;
@@ -177,24 +178,27 @@ async fn engine_alone(config: &Config, definition: &Definition, path: &Path) -> 
     let after = engine.stats();
     let (tokens, padding) = (after.tokens - before.tokens, after.padding - before.padding);
     let share = if tokens == 0 { 0.0 } else { padding as f64 / tokens as f64 };
-    Ok((Rate { documents, tokens, seconds }, share))
+    Ok((Throughput { documents, tokens, seconds }, share))
 }
 
-async fn whole_pipeline(mut config: Config, definition: Definition, path: &Path, folder: &Path) -> Result<Rate> {
+async fn whole_pipeline(mut config: Config, definition: Definition, path: &Path, folder: &Path) -> Result<Throughput> {
     config.data_dir = folder.to_owned();
     // Whatever else is configured: a measurement must not write into an operator's database or datasets.
     config.database = Default::default();
     config.datasets = BTreeMap::new();
     config.server.listen = "127.0.0.1:0".into();
-    let session = Session::start(config, definition, path).await?;
+    let session = DemoSession::start(config, definition, path).await?;
     let report = &session.report;
-    let rate =
-        Rate { documents: report.documents.max(0) as u64, tokens: report.tokens.max(0) as u64, seconds: report.elapsed_seconds };
+    let rate = Throughput {
+        documents: report.documents.max(0) as u64,
+        tokens: report.tokens.max(0) as u64,
+        seconds: report.elapsed_seconds,
+    };
     session.stop().await?;
     Ok(rate)
 }
 
-impl Rate {
+impl Throughput {
     fn documents_per_second(&self) -> f64 {
         self.documents as f64 / self.seconds
     }
@@ -212,7 +216,7 @@ impl Rate {
 
 /// The good documents of a file in the batches that the pipeline would make of them.
 struct Batches<'a> {
-    records: Inputs,
+    records: InputReader,
     decoder: Decoder,
     definition: &'a Definition,
     offset: i64,
@@ -221,7 +225,7 @@ struct Batches<'a> {
 impl<'a> Batches<'a> {
     async fn open(definition: &'a Definition, path: &Path) -> Result<Self> {
         let spec = &definition.source.document;
-        let records = Inputs::open(path, &needs(definition)).await?;
+        let records = InputReader::open(path, &needs(definition)).await?;
         Ok(Self { records, decoder: Decoder::new(&spec.in_json())?, definition, offset: 0 })
     }
 
@@ -232,14 +236,14 @@ impl<'a> Batches<'a> {
             bytes += input.payload.len();
             let partition = Partition { topic: self.definition.source.topic.as_str().into(), number: 0 };
             let record = Record {
-                place: Place { partition, offset: self.offset },
+                place: RecordLocation { partition, offset: self.offset },
                 timestamp_ms: None,
                 key: input.key.map(Into::into),
                 payload: Some(input.payload.into()),
                 headers: Vec::new(),
             };
             self.offset += 1;
-            if let Ok(Decoded::Document(document)) = self.decoder.decode(&record, &Schemas::none()) {
+            if let Ok(DecodedRecord::Document(document)) = self.decoder.decode(&record, &Schemas::none()) {
                 documents.push(document);
             }
             if self.definition.budget.is_spent(records, bytes) {

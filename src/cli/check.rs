@@ -8,12 +8,12 @@ use serde_json::json;
 
 use super::engine;
 use crate::config::{Config, DatasetConfig};
-use crate::demo::environment::with_models;
+use crate::demo::defaults::with_models;
 use crate::jobs::schedules::Schedule;
 use crate::pipeline::check::check;
 use crate::pipeline::definition::Definition;
-use crate::pipeline::library;
-use crate::pipeline::problem::{DefinitionError, Problem};
+use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
+use crate::pipeline::passages;
 use crate::sink::Dataset;
 
 /// What to check.
@@ -50,7 +50,7 @@ pub async fn run(mut config: Config, args: CheckArgs) -> Result<()> {
     }
     if args.files.is_empty() {
         // Files that are named may leave out those that they look for passages in.
-        problems.extend(library::problems(&definitions));
+        problems.extend(passages::problems(&definitions));
     }
     let mut sound = Vec::new();
     for definition in definitions {
@@ -94,10 +94,14 @@ fn with_assumed_datasets(config: &Config, definitions: &[Definition]) -> Config 
     assumed
 }
 
-fn unwritable(config: &Config, definition: &Definition) -> Option<Problem> {
+fn unwritable(config: &Config, definition: &Definition) -> Option<DefinitionProblem> {
     let sink = definition.sinks.parquet.as_ref()?;
     let dataset = config.datasets.get(&sink.dataset.value)?;
     let error = Dataset::open(&sink.dataset.value, &dataset.path).err()?;
     let (name, path) = (&sink.dataset.value, dataset.path.display());
-    Some(Problem::new(&definition.path, None, format!("dataset `{name}` cannot be written to {path}: {error}; mend the folder")))
+    Some(DefinitionProblem::new(
+        &definition.path,
+        None,
+        format!("dataset `{name}` cannot be written to {path}: {error}; mend the folder"),
+    ))
 }

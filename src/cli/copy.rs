@@ -9,12 +9,12 @@ use comfy_table::Table;
 use futures::TryStreamExt;
 use serde_json::{Map, Value, json};
 
-use super::ledger::{Ledger, caller, time};
+use super::database::{Database, caller, time};
 use super::{definitions, terminal};
 use crate::config::{Config, ConfigError, Flag};
-use crate::editorial::{CopyView, Editorial, EditorialError, ExportFormat, MOST_COPIES, PAGES, Verdict};
-use crate::nearest::suggestion;
-use crate::outcome::{Check, Reason};
+use crate::copy::{CopyError, CopyService, CopyView, DecisionRequest, ExportFormat, MAX_COPIES, PAGES_PER_SITEMAP};
+use crate::did_you_mean::suggestion;
+use crate::outcome::{Check, CheckFailure};
 use crate::store::{CopyState, CopyVersion};
 
 /// What about copy.
@@ -57,7 +57,7 @@ struct ListArgs {
     #[arg(long, value_enum, default_value = "review")]
     state: CopyState,
     /// Most versions, 1 to 500
-    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=MOST_COPIES))]
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(i64).range(1..=MAX_COPIES))]
     limit: i64,
     /// The page behind the one that ended with this cursor
     #[arg(long, value_name = "CURSOR")]
@@ -130,19 +130,19 @@ pub async fn run(mut config: Config, args: CopyArgs) -> Result<()> {
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     // The name stands in the file where a file was given.
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let ledger = Ledger::open(&mut config).await?;
-    let desk = Editorial::new(ledger.store.clone(), &definitions);
+    let ledger = Database::open(&mut config).await?;
+    let desk = CopyService::new(ledger.store.clone(), &definitions);
     let done = ask(&desk, name, args.command, args.json).await;
     ledger.close().await?;
-    done.map_err(|error| match error.downcast::<EditorialError>() {
-        Ok(EditorialError::Invalid(message)) => ConfigError(message).into(),
+    done.map_err(|error| match error.downcast::<CopyError>() {
+        Ok(CopyError::Invalid(message)) => ConfigError(message).into(),
         Ok(other) => other.into(),
         Err(error) => error,
     })
 }
 
-async fn ask(desk: &Editorial, pipeline: Option<String>, command: CopyCommand, as_json: bool) -> Result<()> {
-    let verdict = |decision: DecideArgs| Verdict {
+async fn ask(desk: &CopyService, pipeline: Option<String>, command: CopyCommand, as_json: bool) -> Result<()> {
+    let verdict = |decision: DecideArgs| DecisionRequest {
         pipeline: pipeline.clone(),
         document_id: decision.document,
         version: decision.version,
@@ -152,7 +152,7 @@ async fn ask(desk: &Editorial, pipeline: Option<String>, command: CopyCommand, a
     let name = pipeline.as_deref();
     match command {
         CopyCommand::List(args) => {
-            let queue = desk.queue(name, args.state, args.limit, args.cursor.as_deref()).await?;
+            let queue = desk.list(name, args.state, args.limit, args.cursor.as_deref()).await?;
             if as_json {
                 say!("{}", json!(queue));
                 return Ok(());
@@ -204,7 +204,7 @@ fn content(file: &Path) -> Result<Map<String, Value>> {
         .map_err(|error| ConfigError(format!("--content {}: the content is no JSON object: {error}", file.display())).into())
 }
 
-async fn export(desk: &Editorial, pipeline: Option<&str>, args: &ExportArgs, as_json: bool) -> Result<()> {
+async fn export(desk: &CopyService, pipeline: Option<&str>, args: &ExportArgs, as_json: bool) -> Result<()> {
     let cannot = || format!("cannot write {}", args.output.display());
     let mut pieces = Box::pin(desk.export(pipeline, args.format)?);
     let mut file = std::fs::File::create_new(&args.output).with_context(cannot)?;
@@ -221,7 +221,7 @@ async fn export(desk: &Editorial, pipeline: Option<&str>, args: &ExportArgs, as_
     Ok(())
 }
 
-async fn sitemap(desk: &Editorial, pipeline: Option<&str>, args: &SitemapArgs, as_json: bool) -> Result<()> {
+async fn sitemap(desk: &CopyService, pipeline: Option<&str>, args: &SitemapArgs, as_json: bool) -> Result<()> {
     std::fs::create_dir_all(&args.output).with_context(|| format!("cannot make the folder {}", args.output.display()))?;
     let mut files = Vec::new();
     let mut write = |name: String, xml: &str| {
@@ -240,13 +240,13 @@ async fn sitemap(desk: &Editorial, pipeline: Option<&str>, args: &SitemapArgs, a
         // Pages may have gone since the index was made, and the last file with them.
         match desk.sitemap(pipeline, Some(number as i64)).await {
             Ok(xml) => write(format!("sitemap-{number}.xml"), &xml)?,
-            Err(EditorialError::Invalid(_)) if number > 1 => break,
+            Err(CopyError::Invalid(_)) if number > 1 => break,
             Err(error) => return Err(error.into()),
         }
     }
     write("sitemap.xml".into(), &first)?;
     match as_json {
-        true => say!("{}", json!({ "files": files, "pages_per_file": PAGES })),
+        true => say!("{}", json!({ "files": files, "pages_per_file": PAGES_PER_SITEMAP })),
         false => files.iter().for_each(|file| say!("{}", file.display())),
     }
     Ok(())
@@ -325,6 +325,6 @@ fn headline(content: &Map<String, Value>) -> String {
     content.values().find_map(Value::as_str).map(terminal::name).unwrap_or_default()
 }
 
-fn against(reasons: &[Reason]) -> String {
+fn against(reasons: &[CheckFailure]) -> String {
     reasons.iter().map(|reason| terminal::name(&reason.message)).collect::<Vec<_>>().join("; ")
 }

@@ -9,7 +9,7 @@ mod show;
 use anyhow::Result;
 use clap::Subcommand;
 
-use super::ledger::{Ledger, time};
+use super::database::{Database, time};
 use crate::config::Config;
 
 /// What can be done with dead letters.
@@ -27,7 +27,7 @@ pub enum DeadLettersCommand {
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: DeadLettersCommand) -> Result<()> {
-    let ledger = Ledger::open(&mut config).await?;
+    let ledger = Database::open(&mut config).await?;
     let done = match command {
         DeadLettersCommand::List(args) => list::run(&ledger.store, args).await,
         DeadLettersCommand::Show(args) => show::run(&ledger.store, args).await,

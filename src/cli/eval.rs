@@ -7,11 +7,11 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::json;
 
+use super::database::Database;
 use super::definitions;
-use super::ledger::Ledger;
 use super::recommend::usage;
 use crate::config::{Config, Flag};
-use crate::recommend::{Evaluation, Holdout, Measures, Recommender, Trial};
+use crate::recommend::{Evaluation, EvaluationSettings, Holdout, RankingMetrics, Recommender};
 
 /// What is measured.
 #[derive(Debug, Subcommand)]
@@ -60,8 +60,8 @@ pub async fn run(mut config: Config, command: EvalCommand) -> Result<()> {
     let EvalCommand::Recommendations(args) = command;
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let ledger = Ledger::open(&mut config).await?;
-    let trial = Trial { k: args.k, holdout: args.holdout, users: args.users, seed: args.seed };
+    let ledger = Database::open(&mut config).await?;
+    let trial = EvaluationSettings { k: args.k, holdout: args.holdout, users: args.users, seed: args.seed };
     let evaluation = Recommender::new(&ledger.store, &definitions).evaluate(name.as_deref(), &trial).await;
     ledger.close().await?;
     let evaluation = evaluation.map_err(usage)?;
@@ -83,7 +83,7 @@ fn print(evaluation: &Evaluation) {
         "coverage".into(),
         format!("documents of {catalogue}"),
     ]);
-    for (name, Measures { hits, recall, documents, coverage }) in [("recommended", recommended), ("popular", popular)] {
+    for (name, RankingMetrics { hits, recall, documents, coverage }) in [("recommended", recommended), ("popular", popular)] {
         let row = [name.to_owned(), format!("{recall:.3}"), hits.to_string(), format!("{coverage:.3}"), documents.to_string()];
         table.add_row(row);
     }

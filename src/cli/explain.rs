@@ -7,11 +7,11 @@ use clap::Args;
 use comfy_table::Table;
 use serde_json::json;
 
-use super::ledger::{Ledger, time};
+use super::database::{Database, time};
 use super::{definitions, terminal};
 use crate::config::{Config, ConfigError, Flag};
-use crate::explain::{ExplainError, Explained, ExplainedOutput, Explainer, Past};
-use crate::store::Origin;
+use crate::explain::{DocumentExplanation, ExplainError, ExplainedOutput, Explainer, PastOutput};
+use crate::store::BatchSource;
 
 /// Which document.
 #[derive(Debug, Args)]
@@ -42,7 +42,7 @@ pub async fn run(mut config: Config, args: ExplainArgs) -> Result<()> {
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
     let price = config.jobs.price_per_device_hour;
-    let ledger = Ledger::open(&mut config).await?;
+    let ledger = Database::open(&mut config).await?;
     let explained = Explainer::new(ledger.store.clone(), &definitions, price).explain(name.as_deref(), &args.id).await;
     ledger.close().await?;
     let explained = explained.map_err(|error| match error {
@@ -56,8 +56,8 @@ pub async fn run(mut config: Config, args: ExplainArgs) -> Result<()> {
     Ok(())
 }
 
-fn print(explained: &Explained) {
-    let Explained { pipeline, document_id, document, outputs, dead_letters, history } = explained;
+fn print(explained: &DocumentExplanation) {
+    let DocumentExplanation { pipeline, document_id, document, outputs, dead_letters, history } = explained;
     let document_id = terminal::name(document_id);
     match document {
         Some(document) => {
@@ -123,7 +123,7 @@ fn describe(output: &ExplainedOutput) {
     }
 }
 
-fn row(past: &Past) -> [String; 9] {
+fn row(past: &PastOutput) -> [String; 9] {
     let computed = &past.computed;
     [
         time(past.processed_at_ms),
@@ -138,8 +138,8 @@ fn row(past: &Past) -> [String; 9] {
     ]
 }
 
-fn origin(source: &Origin) -> String {
-    let Origin { topic, partition, from_offset, to_offset, committed_at_ms, .. } = source;
+fn origin(source: &BatchSource) -> String {
+    let BatchSource { topic, partition, from_offset, to_offset, committed_at_ms, .. } = source;
     format!("{topic} partition {partition}, one of the offsets {from_offset}..{to_offset}, committed {}", time(*committed_at_ms))
 }
 

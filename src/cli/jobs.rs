@@ -12,9 +12,9 @@ use serde_json::json;
 use super::progress::span;
 use super::store;
 use crate::config::{Config, ConfigError, Flag};
-use crate::demo::environment::with_database;
-use crate::jobs::{Desk, DeskError, Details, LISTED, Names, Summary};
-use crate::nearest::suggestion;
+use crate::demo::defaults::with_database;
+use crate::did_you_mean::suggestion;
+use crate::jobs::{JobDetails, JobService, JobServiceError, JobSummary, KnownNames, LISTED};
 use crate::store::{JobFilter, JobState};
 
 pub use watch::follow;
@@ -34,13 +34,13 @@ enum JobsCommand {
     /// The latest jobs
     List(ListArgs),
     /// Everything that is known of a job
-    Show(OneArgs),
+    Show(JobIdArgs),
     /// Follow a job to its end; Ctrl-C ends the watching, not the job
-    Watch(OneArgs),
+    Watch(JobIdArgs),
     /// Call a job off; what is finished stays
-    Cancel(OneArgs),
+    Cancel(JobIdArgs),
     /// Try again what of a job failed or was stopped; what is finished stays
-    Retry(OneArgs),
+    Retry(JobIdArgs),
 }
 
 #[derive(Debug, Args)]
@@ -60,7 +60,7 @@ struct ListArgs {
 }
 
 #[derive(Debug, Args)]
-struct OneArgs {
+struct JobIdArgs {
     /// The job's id
     id: String,
     /// One JSON object on the last line of stdout
@@ -83,24 +83,24 @@ pub async fn run(mut config: Config, args: JobsArgs) -> Result<()> {
     let store = store(&config)?;
     store.migrate().await?;
     // Nothing is submitted here, so that no names are needed.
-    let desk = Desk::new(store, &config.jobs, Names::default());
+    let service = JobService::new(store, &config.jobs, KnownNames::default());
     match args.command {
-        JobsCommand::List(args) => list(&desk, args).await,
-        JobsCommand::Show(args) => tell(desk.show(&args.id).await, args.json),
-        JobsCommand::Watch(args) => follow(&desk, &args.id, args.json).await,
-        JobsCommand::Cancel(args) => tell(desk.cancel(&args.id).await, args.json),
-        JobsCommand::Retry(args) => tell(desk.retry(&args.id).await, args.json),
+        JobsCommand::List(args) => list(&service, args).await,
+        JobsCommand::Show(args) => tell(service.show(&args.id).await, args.json),
+        JobsCommand::Watch(args) => follow(&service, &args.id, args.json).await,
+        JobsCommand::Cancel(args) => tell(service.cancel(&args.id).await, args.json),
+        JobsCommand::Retry(args) => tell(service.retry(&args.id).await, args.json),
     }
 }
 
-async fn list(desk: &Desk, args: ListArgs) -> Result<()> {
+async fn list(service: &JobService, args: ListArgs) -> Result<()> {
     let named = |name: &String| {
         let near = || suggestion(name, JobState::ALL.map(JobState::as_str));
         JobState::named(name).ok_or_else(|| ConfigError(format!("--state `{name}` is none; {}", near())))
     };
     let states = args.state.iter().map(named).collect::<Result<_, _>>()?;
     let filter = JobFilter { pipeline: args.pipeline, states, schedule: None, limit: args.limit };
-    let jobs = desk.list(&filter).await.map_err(usage)?;
+    let jobs = service.list(&filter).await.map_err(usage)?;
     if args.json {
         say!("{}", json!({ "jobs": jobs }));
         return Ok(());
@@ -130,14 +130,14 @@ async fn list(desk: &Desk, args: ListArgs) -> Result<()> {
 }
 
 /// What the caller asked wrongly is for the caller to mend.
-pub fn usage(error: DeskError) -> anyhow::Error {
+pub fn usage(error: JobServiceError) -> anyhow::Error {
     match error {
-        DeskError::Invalid(message) => ConfigError(message).into(),
+        JobServiceError::Invalid(message) => ConfigError(message).into(),
         other => other.into(),
     }
 }
 
-fn tell(answer: Result<Details, DeskError>, json: bool) -> Result<()> {
+fn tell(answer: Result<JobDetails, JobServiceError>, json: bool) -> Result<()> {
     let details = answer.map_err(usage)?;
     if json {
         say!("{}", json!(details));
@@ -148,8 +148,8 @@ fn tell(answer: Result<Details, DeskError>, json: bool) -> Result<()> {
 }
 
 /// Everything about the job, for people.
-fn print(details: &Details) {
-    let Details { summary, spec, report, faults, dead_letters } = details;
+fn print(details: &JobDetails) {
+    let JobDetails { summary, spec, report, faults, dead_letters } = details;
     say!("{}", line(summary));
     let (p, w) = (&summary.progress, &summary.progress.work);
     say!("  units: {} of {} done, {} failed, {} stopped", p.units_done, p.units, p.units_failed, p.units_stopped);
@@ -175,7 +175,7 @@ fn print(details: &Details) {
 }
 
 /// The job in a line.
-fn line(job: &Summary) -> String {
+fn line(job: &JobSummary) -> String {
     let reason = job.reason.as_ref().map(|reason| format!(": {reason}")).unwrap_or_default();
     let rate = job.rows_per_second.map(|rate| format!(", {rate:.1} rows/s")).unwrap_or_default();
     let left = job.seconds_left.map(|left| format!(", {} left", span(left))).unwrap_or_default();

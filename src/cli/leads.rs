@@ -12,11 +12,11 @@ use comfy_table::Table;
 use futures::TryStreamExt;
 use serde_json::json;
 
+use super::database::{Database, time};
 use super::definitions;
-use super::ledger::{Ledger, time};
 use crate::cli::terminal;
 use crate::config::{Config, ConfigError, Flag};
-use crate::leads::{LeadBook, LeadError, LeadGlance, LeadQuestion};
+use crate::leads::{LeadError, LeadQuery, LeadService, LeadSummary};
 
 /// Which leads, and what to do with them.
 #[derive(Debug, Args)]
@@ -43,7 +43,7 @@ enum LeadsCommand {
 
 /// Which leads are meant.
 #[derive(Debug, Args)]
-struct WhichArgs {
+struct LeadFilterArgs {
     /// The pipeline; may be left out where there is one that makes leads
     #[arg(long, value_name = "PIPELINE")]
     pipeline: Option<String>,
@@ -65,7 +65,7 @@ struct WhichArgs {
 #[derive(Debug, Args)]
 struct ListArgs {
     #[command(flatten)]
-    which: WhichArgs,
+    which: LeadFilterArgs,
     /// Most leads
     #[arg(long, value_name = "N", default_value_t = 20)]
     limit: i64,
@@ -81,7 +81,7 @@ struct ListArgs {
 #[derive(Debug, Args)]
 struct ExportArgs {
     #[command(flatten)]
-    which: WhichArgs,
+    which: LeadFilterArgs,
     /// The file; stdout unless told
     #[arg(long, value_name = "FILE")]
     output: Option<PathBuf>,
@@ -95,18 +95,18 @@ impl LeadsArgs {
     }
 }
 
-impl WhichArgs {
-    fn question(self) -> LeadQuestion {
+impl LeadFilterArgs {
+    fn question(self) -> LeadQuery {
         let Self { pipeline, sort, min_score, company, stage } = self;
-        LeadQuestion { pipeline, sort: Some(sort), min_score, company, stage, ..LeadQuestion::default() }
+        LeadQuery { pipeline, sort: Some(sort), min_score, company, stage, ..LeadQuery::default() }
     }
 }
 
 /// Runs the command.
 pub async fn run(mut config: Config, args: LeadsArgs) -> Result<()> {
     let definitions = definitions(&config, None)?;
-    let ledger = Ledger::open(&mut config).await?;
-    let book = LeadBook::new(ledger.store.clone(), &definitions);
+    let ledger = Database::open(&mut config).await?;
+    let book = LeadService::new(ledger.store.clone(), &definitions);
     let done = match args.command {
         LeadsCommand::List(args) => list(&book, args).await,
         LeadsCommand::Show(args) => show::run(&book, args).await,
@@ -125,8 +125,8 @@ fn fault(error: LeadError) -> anyhow::Error {
     }
 }
 
-async fn list(book: &LeadBook, args: ListArgs) -> Result<()> {
-    let question = LeadQuestion { limit: Some(args.limit), cursor: args.cursor, ..args.which.question() };
+async fn list(book: &LeadService, args: ListArgs) -> Result<()> {
+    let question = LeadQuery { limit: Some(args.limit), cursor: args.cursor, ..args.which.question() };
     let page = book.list(&question).await.map_err(fault)?;
     if args.json {
         say!("{}", json!(page));
@@ -158,7 +158,7 @@ async fn list(book: &LeadBook, args: ListArgs) -> Result<()> {
     Ok(())
 }
 
-async fn export(book: &LeadBook, args: ExportArgs) -> Result<()> {
+async fn export(book: &LeadService, args: ExportArgs) -> Result<()> {
     let rows = book.export(&args.which.question()).map_err(fault)?;
     let mut output: Box<dyn Write> = match &args.output {
         Some(path) => Box::new(std::fs::File::create(path).with_context(|| format!("cannot write {}", path.display()))?),
@@ -172,7 +172,7 @@ async fn export(book: &LeadBook, args: ExportArgs) -> Result<()> {
 }
 
 /// What adds up to the score, without what adds nothing.
-fn parts(lead: &LeadGlance) -> String {
+fn parts(lead: &LeadSummary) -> String {
     let parts = lead.parts.iter().filter(|part| part.value != 0.0);
     parts.map(|part| format!("{} {}", part.name, part.value)).collect::<Vec<_>>().join(", ")
 }

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use anyhow::Result;
 use clap::Subcommand;
 
-use crate::config::{Config, ModelPlace};
+use crate::config::{Config, ModelLocation};
 use crate::engine::hub::Manifest;
 
 /// What can be done with models.
@@ -38,14 +38,14 @@ fn pulled_models(config: &Config) -> PathBuf {
 }
 
 /// A model that was pulled and that no setting names.
-struct Unnamed {
+struct UnconfiguredModel {
     name: String,
     folder: PathBuf,
     manifest: Manifest,
 }
 
 /// Folders among the pulled models that no configured model is in, by name.
-fn unnamed(config: &Config) -> Result<Vec<Unnamed>> {
+fn unnamed(config: &Config) -> Result<Vec<UnconfiguredModel>> {
     let named: Vec<PathBuf> = config
         .models
         .values()
@@ -63,7 +63,7 @@ fn unnamed(config: &Config) -> Result<Vec<Unnamed>> {
         }
         if let Some(manifest) = Manifest::read(&folder)? {
             let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            found.push(Unnamed { name, folder: whole, manifest });
+            found.push(UnconfiguredModel { name, folder: whole, manifest });
         }
     }
     found.sort_by(|one, other| one.name.cmp(&other.name));
@@ -71,7 +71,7 @@ fn unnamed(config: &Config) -> Result<Vec<Unnamed>> {
 }
 
 /// What a model's manifest stands beside: the folder itself, or the one that a GGUF file is in.
-fn folder_of(place: &ModelPlace<'_>) -> Option<PathBuf> {
-    let ModelPlace::Local(path) = place else { return None };
+fn folder_of(place: &ModelLocation<'_>) -> Option<PathBuf> {
+    let ModelLocation::Local(path) = place else { return None };
     if path.is_dir() { Some(path.to_path_buf()) } else { path.parent().map(Path::to_path_buf) }
 }

@@ -5,9 +5,9 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Map, Value, json};
 
-use super::ledger::{Ledger, time};
+use super::database::{Database, time};
 use crate::config::{Config, ConfigError};
-use crate::store::{ParkedEvent, ParkedFilter, Store};
+use crate::store::{ParkedEvent, ParkedEventFilter, Store};
 
 /// Characters of a reason in the table; `--json` has all of it.
 const REASON: usize = 400;
@@ -39,7 +39,7 @@ pub struct ListArgs {
 
 /// Which events are meant.
 #[derive(Debug, Args)]
-struct WhichArgs {
+struct ParkedFilterArgs {
     /// These events, as `list` numbers them
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
@@ -55,7 +55,7 @@ struct WhichArgs {
 #[derive(Debug, Args)]
 pub struct ResendArgs {
     #[command(flatten)]
-    which: WhichArgs,
+    which: ParkedFilterArgs,
     /// Also those behind which a later event of the same topic and key went out: consumers that take the last for the newest then see
     /// the older one
     #[arg(long)]
@@ -69,7 +69,7 @@ pub struct ResendArgs {
 #[derive(Debug, Args)]
 pub struct DropArgs {
     #[command(flatten)]
-    which: WhichArgs,
+    which: ParkedFilterArgs,
     /// One JSON object on the last line of stdout
     #[arg(long)]
     json: bool,
@@ -77,7 +77,7 @@ pub struct DropArgs {
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: OutboxCommand) -> Result<()> {
-    let ledger = Ledger::open(&mut config).await?;
+    let ledger = Database::open(&mut config).await?;
     let done = match command {
         OutboxCommand::List(args) => list(&ledger.store, args).await,
         OutboxCommand::Resend(args) => resend(&ledger.store, args).await,
@@ -87,17 +87,17 @@ pub async fn run(mut config: Config, command: OutboxCommand) -> Result<()> {
     done
 }
 
-impl WhichArgs {
-    fn filter(self) -> Result<ParkedFilter> {
+impl ParkedFilterArgs {
+    fn filter(self) -> Result<ParkedEventFilter> {
         if self.ids.is_empty() && self.topic.is_none() && !self.all {
             return Err(ConfigError("which events? name their ids, --topic, or --all".into()).into());
         }
-        Ok(ParkedFilter { ids: self.ids, topic: self.topic })
+        Ok(ParkedEventFilter { ids: self.ids, topic: self.topic })
     }
 }
 
 async fn list(store: &Store, args: ListArgs) -> Result<()> {
-    let filter = ParkedFilter { ids: Vec::new(), topic: args.topic };
+    let filter = ParkedEventFilter { ids: Vec::new(), topic: args.topic };
     let parked = store.reader(None).parked_events(&filter, args.limit.into()).await?;
     let waiting = store.waiting_events().await?;
     if args.json {
@@ -183,10 +183,10 @@ mod tests {
     #[test]
     fn every_event_is_meant_only_where_that_is_said() {
         let which = |ids: &[i64], topic: Option<&str>, all| {
-            WhichArgs { ids: ids.to_vec(), topic: topic.map(str::to_owned), all }.filter()
+            ParkedFilterArgs { ids: ids.to_vec(), topic: topic.map(str::to_owned), all }.filter()
         };
         assert!(which(&[], None, false).is_err());
-        assert_eq!(which(&[], None, true).unwrap(), ParkedFilter::default());
-        assert_eq!(which(&[3], Some("t"), false).unwrap(), ParkedFilter { ids: vec![3], topic: Some("t".into()) });
+        assert_eq!(which(&[], None, true).unwrap(), ParkedEventFilter::default());
+        assert_eq!(which(&[3], Some("t"), false).unwrap(), ParkedEventFilter { ids: vec![3], topic: Some("t".into()) });
     }
 }

@@ -7,10 +7,10 @@ use clap::{Args, Subcommand};
 use comfy_table::Table;
 use serde_json::{Value, json};
 
-use super::ledger::{Ledger, caller, time};
+use super::database::{Database, caller, time};
 use crate::access::is_tenant;
 use crate::config::{Config, ConfigError};
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 use crate::pipeline::definition::Definition;
 use crate::store::{PipelineState, Store};
 
@@ -64,7 +64,7 @@ pub struct AssignArgs {
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: PipelinesCommand) -> Result<()> {
-    let ledger = Ledger::open(&mut config).await?;
+    let ledger = Database::open(&mut config).await?;
     let done = carry_out(&config, &ledger.store, command).await;
     ledger.close().await?;
     done

@@ -10,10 +10,10 @@ use serde_json::json;
 use super::progress::span;
 use super::{definitions, engine, fits, store};
 use crate::config::{Config, ConfigError, Flag};
-use crate::demo::environment::{tell, with_database, with_models};
+use crate::demo::defaults::{tell, with_database, with_models};
 use crate::jobs::spec::JobSpec;
-use crate::jobs::{Estimate, Estimator, Names, PlanError, Predicted, Sampling, Station};
-use crate::pipeline::Materials;
+use crate::jobs::{ConfidenceInterval, Estimate, Estimator, JobPipeline, KnownNames, PlanError, Sampling};
+use crate::pipeline::Dependencies;
 use crate::source::Archive;
 use crate::store::Store;
 
@@ -60,7 +60,7 @@ pub async fn run(mut config: Config, args: PlanArgs) -> Result<()> {
         return Err(ConfigError(format!("--sample is {}; write 1 to {MOST_SAMPLED}", args.sample)).into());
     }
     let known = definitions(&config, None)?;
-    let names = Names::new(&known, &config.datasets);
+    let names = KnownNames::new(&known, &config.datasets);
     names.check(&spec).map_err(|e| ConfigError(format!("{shown}: {e}")))?;
     let postgres = with_database(&mut config).await?;
     let store = store(&config)?;
@@ -92,8 +92,9 @@ async fn estimate(mut config: Config, store: &Store, spec: &JobSpec, sampling: S
     tell("loading the models");
     let engine = engine(config, std::slice::from_ref(&definition)).await?;
     // Without a dataset to write to: nothing is written.
-    let station = Station::new(&definition, Materials::alone(engine, store.clone(), watchdog)).await?;
-    let estimator = Estimator { store, station: &station, archive: archive.as_ref(), unit_seconds, price_per_device_hour };
+    let job_pipeline = JobPipeline::new(&definition, Dependencies::alone(engine, store.clone(), watchdog)).await?;
+    let estimator =
+        Estimator { store, job_pipeline: &job_pipeline, archive: archive.as_ref(), unit_seconds, price_per_device_hour };
     estimator.estimate(spec, sampling).await.map_err(|error| match error {
         PlanError::Refused(reason) => ConfigError(reason).into(),
         PlanError::Unavailable(failure) => failure.into(),
@@ -106,9 +107,9 @@ fn print(estimate: &Estimate) {
     for fault in &estimate.faults {
         say!("  cannot be read: {fault}");
     }
-    let count = |p: Predicted| format!("{:.0} ({:.0} to {:.0})", p.expected, p.low, p.high);
-    let time = |p: Predicted| format!("{} ({} to {})", span(p.expected), span(p.low), span(p.high));
-    let percent = |p: Predicted| format!("{:.1} % ({:.1} to {:.1})", p.expected * 100.0, p.low * 100.0, p.high * 100.0);
+    let count = |p: ConfidenceInterval| format!("{:.0} ({:.0} to {:.0})", p.expected, p.low, p.high);
+    let time = |p: ConfidenceInterval| format!("{} ({} to {})", span(p.expected), span(p.low), span(p.high));
+    let percent = |p: ConfidenceInterval| format!("{:.1} % ({:.1} to {:.1})", p.expected * 100.0, p.low * 100.0, p.high * 100.0);
     say!("  documents:     {}", count(estimate.documents));
     say!("  tokens read:   {}", count(estimate.tokens));
     say!("  tokens written: {}", count(estimate.generated_tokens));

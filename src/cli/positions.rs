@@ -6,11 +6,11 @@ use comfy_table::Table;
 use serde_json::json;
 
 use super::store;
-use crate::broker::Access;
+use crate::broker::BrokerSettings;
 use crate::config::{Config, ConfigError};
 use crate::record::Partition;
 use crate::source;
-use crate::store::{PositionRow, Skip, SkipError};
+use crate::store::{PositionRow, PositionSkip, PositionSkipError};
 
 /// What can be done with positions.
 #[derive(Debug, Subcommand)]
@@ -46,7 +46,7 @@ pub struct SkipArgs {
     partition: i32,
     /// Where to go on: an offset, or `earliest` for the oldest record that the broker still has
     #[arg(long, value_name = "OFFSET")]
-    to: Target,
+    to: SkipTarget,
     /// Why, for whoever reads the books later
     #[arg(long)]
     reason: String,
@@ -59,12 +59,12 @@ pub struct SkipArgs {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Target {
+enum SkipTarget {
     Earliest,
     Offset(i64),
 }
 
-impl std::str::FromStr for Target {
+impl std::str::FromStr for SkipTarget {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -126,22 +126,22 @@ async fn skip(config: &Config, args: SkipArgs) -> Result<()> {
     let store = store(config)?;
     store.migrate().await?;
     let partition = Partition { topic: args.topic.as_str().into(), number: args.partition };
-    let (access, looked_at) = (Access::new(&config.kafka)?, partition.clone());
-    let (low, high) = tokio::task::spawn_blocking(move || source::ends(&access, &looked_at))
+    let (access, looked_at) = (BrokerSettings::new(&config.kafka)?, partition.clone());
+    let (low, high) = tokio::task::spawn_blocking(move || source::watermarks(&access, &looked_at))
         .await?
         .with_context(|| format!("cannot look up the ends of {partition}"))?;
     let to = match args.to {
-        Target::Earliest => low,
-        Target::Offset(offset) if offset > high => {
+        SkipTarget::Earliest => low,
+        SkipTarget::Offset(offset) if offset > high => {
             return Err(ConfigError(format!("--to {offset} lies behind the end of {partition}, which is {high}")).into());
         }
-        Target::Offset(offset) => offset,
+        SkipTarget::Offset(offset) => offset,
     };
-    let skip = Skip { pipeline: &args.pipeline, partition: &partition, to, reason: args.reason.trim(), by: &args.by };
-    let skipped = store.skip(skip).await;
+    let skip = PositionSkip { pipeline: &args.pipeline, partition: &partition, to, reason: args.reason.trim(), by: &args.by };
+    let skipped = store.skip_offsets(skip).await;
     store.close().await;
     let gap = skipped.map_err(|error| match error {
-        SkipError::Unavailable(transient) => anyhow::Error::from(transient),
+        PositionSkipError::Unavailable(transient) => anyhow::Error::from(transient),
         of_the_caller => ConfigError(format!("pipeline {}, {partition}: {of_the_caller}", args.pipeline)).into(),
     })?;
     if args.json {
@@ -158,10 +158,10 @@ mod tests {
 
     #[test]
     fn a_target_is_an_offset_or_the_earliest() {
-        assert_eq!("earliest".parse(), Ok(Target::Earliest));
-        assert_eq!("17".parse(), Ok(Target::Offset(17)));
+        assert_eq!("earliest".parse(), Ok(SkipTarget::Earliest));
+        assert_eq!("17".parse(), Ok(SkipTarget::Offset(17)));
         for wrong in ["", "-1", "latest", "1.5", "99999999999999999999"] {
-            assert!(wrong.parse::<Target>().is_err(), "{wrong} was taken for a target");
+            assert!(wrong.parse::<SkipTarget>().is_err(), "{wrong} was taken for a target");
         }
     }
 }

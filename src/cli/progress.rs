@@ -15,7 +15,7 @@ pub struct Progress {
 
 /// How far something is.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Reached<'a> {
+pub struct RowProgress<'a> {
     /// What it is doing.
     pub state: &'a str,
     /// Rows that are done.
@@ -43,7 +43,7 @@ impl Progress {
     }
 
     /// Shows it.
-    pub fn show(&mut self, reached: &Reached<'_>) {
+    pub fn show(&mut self, reached: &RowProgress<'_>) {
         let words = reached.words();
         if self.is_terminal {
             self.bar.set_length(reached.rows.max(0) as u64);
@@ -70,7 +70,7 @@ impl Progress {
     }
 }
 
-impl Reached<'_> {
+impl RowProgress<'_> {
     fn words(&self) -> String {
         let Self { state, done, rows, rate, left } = *self;
         let rate = rate.map(|rate| format!(", {rate:.1} rows/s")).unwrap_or_default();
@@ -95,9 +95,9 @@ mod tests {
 
     #[test]
     fn what_is_reached_is_said_in_a_line() {
-        let reached = Reached { state: "running", done: 40, rows: 100, rate: Some(2.0), left: Some(30.4) };
+        let reached = RowProgress { state: "running", done: 40, rows: 100, rate: Some(2.0), left: Some(30.4) };
         assert_eq!(reached.words(), "running: 40 of 100 rows, 2.0 rows/s, 30 s left");
-        assert_eq!(Reached { rate: None, left: None, ..reached }.words(), "running: 40 of 100 rows");
+        assert_eq!(RowProgress { rate: None, left: None, ..reached }.words(), "running: 40 of 100 rows");
         assert_eq!([span(59.6), span(3_599.0), span(7_261.0)], ["1 min 00 s", "59 min 59 s", "2 h 01 min"]);
     }
 }

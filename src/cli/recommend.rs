@@ -6,11 +6,11 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::json;
 
-use super::ledger::Ledger;
+use super::database::Database;
 use super::{definitions, engine, terminal};
 use crate::config::{Config, ConfigError, Flag};
-use crate::recommend::{DEFAULT_LIMIT, Reason, RecommendError, Recommendation, Recommender, Wish};
-use crate::search::{Condition, SearchError, Searcher};
+use crate::recommend::{DEFAULT_LIMIT, Reason, RecommendError, RecommendRequest, Recommendation, Recommender};
+use crate::search::{FilterClause, SearchError, Searcher};
 
 /// Like what, or for whom.
 #[derive(Debug, Args)]
@@ -48,15 +48,17 @@ impl RecommendArgs {
 
 /// Recommends and prints what, and why.
 pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
-    let conditions = args.filter.iter().map(|line| Condition::line(line)).collect::<Result<Vec<_>, _>>().map_err(unsearchable)?;
+    let conditions =
+        args.filter.iter().map(|line| FilterClause::line(line)).collect::<Result<Vec<_>, _>>().map_err(unsearchable)?;
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let ledger = Ledger::open(&mut config).await?;
+    let ledger = Database::open(&mut config).await?;
     let searcher = Searcher::new(ledger.store.clone(), engine(config, &[]).await?, &definitions);
     let filter = searcher.filter(name.as_deref(), &conditions).await;
     let recommended = match filter {
         Ok(filter) => {
-            let wish = Wish { pipeline: name, document: args.document, user: args.user, limit: Some(args.limit), filter };
+            let wish =
+                RecommendRequest { pipeline: name, document: args.document, user: args.user, limit: Some(args.limit), filter };
             Recommender::new(&ledger.store, &definitions).recommend(&wish).await.map_err(usage)
         }
         Err(error) => Err(unsearchable(error)),

@@ -4,10 +4,10 @@ use anyhow::Result;
 use clap::Args;
 use tokio::sync::watch;
 
-use crate::app::{App, told_to_stop};
+use crate::app::{App, stop_signal};
 use crate::config::{Config, DatabaseConfig, Flag};
 use crate::pipeline::definition::Definition;
-use crate::server::{self, Gate};
+use crate::server::{self, Authenticator};
 use crate::store::Store;
 
 /// Connections for tokens. What is asked is kept for seconds, so that few are ever busy.
@@ -43,20 +43,20 @@ pub async fn run(config: Config, args: RunArgs) -> Result<()> {
         Ok(ledger.has_tokens().await?)
     };
     let listener = server::bind(&config.server, has_tokens).await?;
-    let gate = Gate::new(&config.server, Some(ledger));
+    let auth = Authenticator::new(&config.server, Some(ledger));
     let (stop, stopped) = watch::channel(false);
     // From here on, for the first process of a container only gets the signals that it listens for.
     tokio::spawn(async move {
-        if let Err(error) = told_to_stop().await {
+        if let Err(error) = stop_signal().await {
             tracing::error!(%error, "cannot listen for signals");
         }
         stop.send_replace(true);
     });
     let mut told = stopped.clone();
     let app = tokio::select! {
-        app = server::meanwhile(&listener, &gate, App::build(config, definitions)) => app??,
+        app = server::meanwhile(&listener, &auth, App::build(config, definitions)) => app??,
         // Nothing has been read yet, so there is nothing to drain.
         _ = told.wait_for(|told| *told) => return Ok(()),
     };
-    app.run(listener, gate, stopped).await
+    app.run(listener, auth, stopped).await
 }

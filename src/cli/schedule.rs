@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 
 use super::{definitions, store};
 use crate::config::{Config, ConfigError};
+use crate::did_you_mean::suggestion;
 use crate::jobs::schedules::Schedule;
-use crate::nearest::suggestion;
 use crate::store::{LastFiring, Store};
 
 /// What to do with schedules.

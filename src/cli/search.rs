@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::{definitions, engine, store, terminal};
 use crate::config::{Config, ConfigError, Flag};
-use crate::demo::environment::{with_database, with_models};
-use crate::search::{Condition, DEFAULT_LIMIT, Finding, Mode, Question, SearchError, Searcher};
+use crate::demo::defaults::{with_database, with_models};
+use crate::search::{DEFAULT_LIMIT, FilterClause, Mode, SearchError, SearchRequest, SearchResult, Searcher};
 use crate::store::Fusion;
 
 /// What to search for, and where.
@@ -56,11 +56,11 @@ impl SearchArgs {
 
 /// Searches and prints the hits.
 pub async fn run(mut config: Config, args: SearchArgs) -> Result<()> {
-    let filter = args.filter.iter().map(|line| Condition::line(line)).collect::<Result<_, _>>().map_err(usage)?;
+    let filter = args.filter.iter().map(|line| FilterClause::line(line)).collect::<Result<_, _>>().map_err(usage)?;
     let definitions = definitions(&config, args.pipeline.as_deref())?;
     // The name stands in the file where a file was given.
     let name = args.pipeline.and(definitions.first()).map(|definition| definition.name.to_string());
-    let question = Question {
+    let question = SearchRequest {
         query: args.query,
         pipeline: name,
         mode: args.mode,
@@ -117,7 +117,7 @@ pub fn usage(error: SearchError) -> anyhow::Error {
     }
 }
 
-fn print(rank: usize, hit: &Finding) {
+fn print(rank: usize, hit: &SearchResult) {
     let labels: Vec<String> = hit
         .labels
         .iter()

@@ -11,9 +11,9 @@ use uuid::Uuid;
 use super::{jobs, store};
 use crate::config::{Config, ConfigError};
 use crate::jobs::spec::JobSpec;
-use crate::jobs::{Desk, Names};
+use crate::jobs::{JobService, KnownNames};
 use crate::pipeline::definition::Definition;
-use crate::store::Submitted;
+use crate::store::SubmitOutcome;
 
 /// What to submit: a file that holds the job, or a backfill by flags.
 #[derive(Debug, Args)]
@@ -73,24 +73,24 @@ struct Backfill {
 pub async fn run(config: Config, args: SubmitArgs) -> Result<()> {
     let spec = args.spec()?;
     let definitions = Definition::load_all(&config.pipelines, &[])?;
-    let names = Names::new(&definitions, &config.datasets);
+    let names = KnownNames::new(&definitions, &config.datasets);
     let store = store(&config)?;
     store.migrate().await?;
-    let desk = Desk::new(store, &config.jobs, names);
-    let (submitted, details) = desk.submit(&spec).await.map_err(jobs::usage)?;
-    if submitted == Submitted::Known {
+    let service = JobService::new(store, &config.jobs, names);
+    let (submitted, details) = service.submit(&spec).await.map_err(jobs::usage)?;
+    if submitted == SubmitOutcome::Known {
         eprintln!("job {} is known already; it is {}", details.summary.id, details.summary.state);
     }
     if args.wait {
         if !args.json {
             say!("{}", details.summary.id);
         }
-        return jobs::follow(&desk, &details.summary.id, args.json).await;
+        return jobs::follow(&service, &details.summary.id, args.json).await;
     }
     match args.json {
         true => {
             let mut object = json!(details);
-            object["new"] = (submitted == Submitted::New).into();
+            object["new"] = (submitted == SubmitOutcome::New).into();
             say!("{object}");
         }
         false => say!("{}", details.summary.id),

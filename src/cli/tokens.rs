@@ -6,7 +6,7 @@ use comfy_table::Table;
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
 
-use super::ledger::{Ledger, caller, time};
+use super::database::{Database, caller, time};
 use crate::access::{NewSecret, Scope, is_tenant};
 use crate::config::{Config, ConfigError};
 use crate::store::{NewToken, Store, TokenRow};
@@ -61,7 +61,7 @@ pub struct RevokeArgs {
 
 /// Runs the command.
 pub async fn run(mut config: Config, command: TokensCommand) -> Result<()> {
-    let ledger = Ledger::open(&mut config).await?;
+    let ledger = Database::open(&mut config).await?;
     let done = match command {
         TokensCommand::Create(args) => create(&ledger.store, args).await,
         TokensCommand::List(args) => list(&ledger.store, args.json).await,

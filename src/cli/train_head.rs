@@ -8,7 +8,7 @@ use serde_json::json;
 
 use super::{definitions, engine};
 use crate::config::Config;
-use crate::demo::environment::with_models;
+use crate::demo::defaults::with_models;
 use crate::pipeline::train::{TrainOptions, train_head};
 
 /// What to train, and from what.

@@ -10,7 +10,7 @@ use std::process::{Command, Output};
 
 use anyhow::{Context, Result, bail};
 
-use super::account::Account;
+use super::os_user::OsUser;
 use crate::cache::{self, make_folder};
 
 /// A package whose files we use without running any of its code.
@@ -88,7 +88,7 @@ with zipfile.ZipFile(archive) as files:
 ///
 /// # Errors
 /// Where there is no build for this machine, or the download fails; the message says which and what to do.
-pub fn postgres(account: &Account, tell: &dyn Fn(&str)) -> Result<PathBuf> {
+pub fn postgres(account: &OsUser, tell: &dyn Fn(&str)) -> Result<PathBuf> {
     POSTGRES.fetched_into(&cache_within_reach_of(account)?, tell)
 }
 
@@ -104,7 +104,7 @@ pub fn sentence_encoder(tell: &dyn Fn(&str)) -> Result<PathBuf> {
 ///
 /// # Errors
 /// As [`cache::folder`].
-pub fn cache_within_reach_of(account: &Account) -> Result<PathBuf> {
+pub fn cache_within_reach_of(account: &OsUser) -> Result<PathBuf> {
     let folder = cache::folder()?;
     if account.can_enter(&folder) {
         return Ok(folder);

@@ -13,11 +13,11 @@ use crate::config::{ConfigError, DatasetConfig};
 use crate::document::look_up;
 use crate::metrics::METRICS;
 use crate::record::Partition;
-use crate::source::{Archive, ArchiveError, Delivery, InFlight, Needs, RowRange};
+use crate::source::{Archive, ArchiveError, Delivery, InFlight, RequestedColumns, RowRange};
 
 /// A record to send.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
+pub struct InputRecord {
     /// The document's id, where the payload tells it: versions of one document must share a partition.
     pub key: Option<String>,
     /// The payload.
@@ -25,14 +25,14 @@ pub struct Input {
 }
 
 /// The records of a file: each line of `.jsonl` as it stands, broken or not, or each row of `.parquet` as a backfill reads it.
-pub struct Inputs {
+pub struct InputReader {
     path: String,
     /// Fields that may hold the id, the first that does counts.
     id_fields: Vec<String>,
-    records: Records,
+    records: InputSource,
 }
 
-enum Records {
+enum InputSource {
     Lines(BufReader<File>),
     Rows { delivered: UnboundedReceiver<Delivery>, reader: Option<JoinHandle<Result<(), ArchiveError>>> },
 }
@@ -52,12 +52,12 @@ const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// Bytes of rows that are read ahead.
 const AHEAD: usize = 8 << 20;
 
-impl Inputs {
+impl InputReader {
     /// Opens the file, and looks whether it can be an input at all: nothing else is started for one that cannot.
     ///
     /// # Errors
     /// Where it cannot be read, its name ends otherwise, or its columns are not what the pipeline needs.
-    pub async fn open(path: &Path, needs: &Needs) -> Result<Self, ConfigError> {
+    pub async fn open(path: &Path, needs: &RequestedColumns) -> Result<Self, ConfigError> {
         let shown = path.display();
         let refuse = |reason: String| ConfigError(format!("the input {shown} {reason}"));
         if !path.exists() {
@@ -67,7 +67,7 @@ impl Inputs {
             return Err(refuse("is a folder; name one of its files with --input".into()));
         }
         let records = match path.extension().and_then(|extension| extension.to_str()) {
-            Some("jsonl" | "ndjson") => Records::Lines(lines(path).map_err(refuse)?),
+            Some("jsonl" | "ndjson") => InputSource::Lines(lines(path).map_err(refuse)?),
             Some("parquet") => rows(path, needs).await.map_err(refuse)?,
             _ => return Err(refuse("is neither .jsonl nor .parquet".into())),
         };
@@ -82,10 +82,10 @@ impl Inputs {
     ///
     /// # Errors
     /// Where the file cannot be read on.
-    pub async fn next(&mut self) -> Result<Option<Input>> {
+    pub async fn next(&mut self) -> Result<Option<InputRecord>> {
         let payload = match &mut self.records {
-            Records::Lines(file) => line(file).with_context(|| format!("cannot read {}", self.path))?,
-            Records::Rows { delivered, reader } => match delivered.recv().await {
+            InputSource::Lines(file) => line(file).with_context(|| format!("cannot read {}", self.path))?,
+            InputSource::Rows { delivered, reader } => match delivered.recv().await {
                 Some(delivery) => delivery.record.payload.map(Vec::from),
                 None => {
                     if let Some(reader) = reader.take() {
@@ -95,7 +95,7 @@ impl Inputs {
                 }
             },
         };
-        Ok(payload.map(|payload| Input { key: key(&payload, &self.id_fields), payload }))
+        Ok(payload.map(|payload| InputRecord { key: key(&payload, &self.id_fields), payload }))
     }
 
     /// The number and the size of the first line of more than `most` bytes. Of rows nobody knows before they are read.
@@ -103,7 +103,7 @@ impl Inputs {
     /// # Errors
     /// Where the file cannot be read.
     pub fn too_long(&mut self, most: usize) -> Result<Option<(usize, usize)>> {
-        let Records::Lines(file) = &mut self.records else { return Ok(None) };
+        let InputSource::Lines(file) = &mut self.records else { return Ok(None) };
         let start = file.stream_position()?;
         let (mut number, mut found) = (0, None);
         while let (None, Some(line)) = (found, line(file)?) {
@@ -142,7 +142,7 @@ fn line(file: &mut BufReader<File>) -> std::io::Result<Option<Vec<u8>>> {
     }
 }
 
-async fn rows(path: &Path, needs: &Needs) -> Result<Records, String> {
+async fn rows(path: &Path, needs: &RequestedColumns) -> Result<InputSource, String> {
     let place = path.canonicalize().map_err(|error| format!("cannot be opened: {error}"))?;
     let (Some(folder), Some(key)) = (place.parent(), place.file_name().and_then(|name| name.to_str())) else {
         return Err("has a name that is not UTF-8; rename it".into());
@@ -150,13 +150,13 @@ async fn rows(path: &Path, needs: &Needs) -> Result<Records, String> {
     let cannot = |error: ArchiveError| format!("cannot be read: {error}");
     let archive = Archive::open("@input", &DatasetConfig::local(folder)).map_err(|error| error.0)?;
     let file = archive.file(key).await.map_err(cannot)?;
-    let rows = archive.shape(&file, needs).await.map_err(cannot)?.rows();
+    let rows = archive.layout(&file, needs).await.map_err(cannot)?.rows();
     let partition = Partition { topic: "@input".into(), number: 0 };
     let range = RowRange { file, partition, from: 0, to: rows, wanted: None, window: None, needs: needs.clone() };
     let (records, delivered) = unbounded_channel();
     let in_flight = InFlight::new(AHEAD, METRICS.in_flight_bytes.with_label_values(&["@input"]));
     let reader = tokio::spawn(async move { archive.deliver(&range, &records, &in_flight, &|| false).await });
-    Ok(Records::Rows { delivered, reader: Some(reader) })
+    Ok(InputSource::Rows { delivered, reader: Some(reader) })
 }
 
 fn key(payload: &[u8], id_fields: &[String]) -> Option<String> {
@@ -179,9 +179,9 @@ mod tests {
         (folder, path)
     }
 
-    async fn read(path: &Path, id: &str) -> Vec<Input> {
-        let needs = Needs { id: id.into(), ..Needs::default() };
-        let mut inputs = Inputs::open(path, &needs).await.unwrap();
+    async fn read(path: &Path, id: &str) -> Vec<InputRecord> {
+        let needs = RequestedColumns { id: id.into(), ..RequestedColumns::default() };
+        let mut inputs = InputReader::open(path, &needs).await.unwrap();
         assert_eq!(inputs.too_long(1 << 20).unwrap(), None);
         let mut records = Vec::new();
         while let Some(record) = inputs.next().await.unwrap() {
@@ -192,7 +192,7 @@ mod tests {
 
     async fn refused(name: &str, bytes: &[u8]) -> String {
         let (_folder, path) = file(name, bytes);
-        Inputs::open(&path, &Needs { id: "id".into(), ..Needs::default() }).await.err().unwrap().0
+        InputReader::open(&path, &RequestedColumns { id: "id".into(), ..RequestedColumns::default() }).await.err().unwrap().0
     }
 
     #[tokio::test]
@@ -208,8 +208,8 @@ mod tests {
     #[tokio::test]
     async fn a_delete_goes_where_the_versions_of_its_document_go() {
         let (_folder, path) = file("input.jsonl", b"{\"after\":{\"id\":2}}\n{\"after\":null,\"before\":{\"id\":2}}\n");
-        let needs = Needs { id: "after.id".into(), deleted: Some("before.id".into()), ..Needs::default() };
-        let mut inputs = Inputs::open(&path, &needs).await.unwrap();
+        let needs = RequestedColumns { id: "after.id".into(), deleted: Some("before.id".into()), ..RequestedColumns::default() };
+        let mut inputs = InputReader::open(&path, &needs).await.unwrap();
         for _ in 0..2 {
             assert_eq!(inputs.next().await.unwrap().unwrap().key.as_deref(), Some("2"));
         }
@@ -232,7 +232,9 @@ mod tests {
             assert!(error.contains(&format!("is {name}; write it anew as UTF-8")), "{error}");
         }
         let folder = tempfile::tempdir().unwrap();
-        let error = |path: std::path::PathBuf| async move { Inputs::open(&path, &Needs::default()).await.err().unwrap().0 };
+        let error = |path: std::path::PathBuf| async move {
+            InputReader::open(&path, &RequestedColumns::default()).await.err().unwrap().0
+        };
         assert!(error(folder.path().to_owned()).await.contains("is a folder; name one of its files"));
         assert!(error(folder.path().join("none.jsonl")).await.contains("there is no input"));
     }
@@ -240,7 +242,8 @@ mod tests {
     #[tokio::test]
     async fn a_line_that_is_too_long_is_known_before_anything_is_sent() {
         let (_folder, path) = file("input.jsonl", b"\n{\"id\":\"a\"}\n{\"id\":\"a\",\"text\":\"longer than that\"}\n");
-        let mut inputs = Inputs::open(&path, &Needs { id: "id".into(), ..Needs::default() }).await.unwrap();
+        let mut inputs =
+            InputReader::open(&path, &RequestedColumns { id: "id".into(), ..RequestedColumns::default() }).await.unwrap();
         assert_eq!(inputs.too_long(20).unwrap(), Some((2, 36)));
         assert_eq!(inputs.next().await.unwrap().unwrap().payload, b"{\"id\":\"a\"}", "it begins at the beginning all the same");
     }

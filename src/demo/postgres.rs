@@ -9,10 +9,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::account::Account;
-use super::cluster::{Cluster, Making, SUPERUSER};
+use super::child_process::{ChildOptions, ChildProcess};
 use super::download;
-use super::supervised::{Supervised, Supervision};
+use super::os_user::OsUser;
+use super::postgres_cluster::{ClusterSetup, PostgresCluster, SUPERUSER};
 
 /// How the private Postgres is run.
 #[derive(Debug, Clone)]
@@ -29,7 +29,7 @@ pub struct PostgresOptions {
 pub struct PrivatePostgres {
     url: String,
     port: u16,
-    child: Supervised,
+    child: ChildProcess,
     /// Held as long as the folder is in use.
     _lock: File,
 }
@@ -56,10 +56,10 @@ impl PrivatePostgres {
         fs::create_dir_all(data_dir).with_context(|| format!("cannot make the data folder {}", data_dir.display()))?;
         let data_dir = &data_dir.canonicalize().with_context(|| format!("cannot find the data folder {}", data_dir.display()))?;
         let lock = lock(data_dir)?;
-        let account = Account::unprivileged()?;
+        let account = OsUser::unprivileged()?;
         let installation = download::postgres(&account, tell)?;
-        let making = Making { installation: &installation, account: &account, durable: options.durable, tell };
-        let cluster = Cluster::open(data_dir, &making)?;
+        let making = ClusterSetup { installation: &installation, account: &account, durable: options.durable, tell };
+        let cluster = PostgresCluster::open(data_dir, &making)?;
         wait_for_predecessor(&cluster.folder)?;
         let log = data_dir.join("postgres.log");
         for attempt in 1.. {
@@ -67,7 +67,7 @@ impl PrivatePostgres {
                 Some(port) => port,
                 None => free_port()?,
             };
-            let mut child = Supervised::start(Supervision {
+            let mut child = ChildProcess::start(ChildOptions {
                 program: &command(&installation, &cluster.folder, port, options.durable),
                 // Fast shutdown: it ends sessions instead of waiting for them.
                 end_signal: "INT",
@@ -170,7 +170,7 @@ fn predecessor(cluster: &Path) -> Option<u32> {
 }
 
 /// Postgres writes its state into the eighth line of `postmaster.pid`.
-fn wait_until_ready(child: &mut Supervised, cluster: &Path) -> Result<(), String> {
+fn wait_until_ready(child: &mut ChildProcess, cluster: &Path) -> Result<(), String> {
     let deadline = Instant::now() + START;
     loop {
         if let Some(status) = child.ended().map_err(|e| e.to_string())? {
@@ -187,7 +187,7 @@ fn wait_until_ready(child: &mut Supervised, cluster: &Path) -> Result<(), String
     }
 }
 
-fn make_database(installation: &Path, cluster: &Cluster, port: u16) -> Result<()> {
+fn make_database(installation: &Path, cluster: &PostgresCluster, port: u16) -> Result<()> {
     let output = Command::new(installation.join("bin/createdb"))
         .args(["--host=127.0.0.1", "--username", SUPERUSER, "--no-password", "--port"])
         .args([&port.to_string(), DATABASE])

@@ -11,12 +11,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::cli::terminal::name;
-use crate::search::Finding;
-use crate::store::{DocumentGlance, PipelineStatistics};
+use crate::search::SearchResult;
+use crate::store::{PipelineStatistics, SampleDocument};
 
 /// The report; serialized, it is the object that `--json` prints.
 #[derive(Debug, Serialize)]
-pub struct Report {
+pub struct DemoReport {
     /// Records sent and committed.
     pub records: i64,
     /// Documents whose latest version came from this run.
@@ -44,18 +44,18 @@ pub struct Report {
     /// Where the HTTP API is, as long as it is up.
     pub http: String,
     #[serde(skip)]
-    glances: Vec<DocumentGlance>,
+    glances: Vec<SampleDocument>,
     #[serde(skip)]
-    searches: Vec<Searched>,
+    searches: Vec<ExampleSearch>,
 }
 
 /// A search with what it found.
 #[derive(Debug)]
-pub struct Searched {
+pub struct ExampleSearch {
     /// What was looked for.
     pub query: String,
     /// The hits.
-    pub hits: Vec<Finding>,
+    pub hits: Vec<SearchResult>,
 }
 
 /// Columns of the table.
@@ -63,13 +63,13 @@ const WIDTH: u16 = 140;
 /// Characters of a text that a table cell shows.
 const CELL: usize = 120;
 
-impl Report {
+impl DemoReport {
     /// Puts the numbers together.
     pub fn new(
         sent: u64,
         elapsed: Duration,
         statistics: PipelineStatistics,
-        (glances, searches): (Vec<DocumentGlance>, Vec<Searched>),
+        (glances, searches): (Vec<SampleDocument>, Vec<ExampleSearch>),
         (parquet_dir, database, http): (Option<PathBuf>, (String, PathBuf), String),
     ) -> Self {
         debug_assert_eq!(sent as i64, statistics.records, "the feeder returns only once everything is committed");
@@ -93,7 +93,7 @@ impl Report {
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for DemoReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut table = Table::new();
         table.load_style(UTF8_HORIZONTAL_ONLY).set_width(WIDTH).set_content_arrangement(ContentArrangement::Dynamic);
@@ -117,7 +117,7 @@ impl fmt::Display for Report {
             }
         }
         writeln!(f)?;
-        for Searched { query, hits } in &self.searches {
+        for ExampleSearch { query, hits } in &self.searches {
             writeln!(f, "search: {query}")?;
             for (number, hit) in hits.iter().enumerate() {
                 let label = hit.label.as_deref().unwrap_or("-");

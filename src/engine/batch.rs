@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::Arc;
 
-use super::queue::Waiting;
+use super::queue::QueuedSequence;
 
 /// What a device computes at once: sequences of one model, longest first.
 pub(super) struct TokenBatch {
@@ -14,19 +14,19 @@ pub(super) struct TokenBatch {
     /// Where each sequence starts in `ids`, and the end of the last.
     cu_seqlens: Vec<usize>,
     /// Who waits for each sequence.
-    pub(super) waiting: Vec<Waiting>,
+    pub(super) waiting: Vec<QueuedSequence>,
 }
 
 /// Whole sequences of a batch that one core computes by itself.
 #[derive(Clone, Copy)]
-pub(super) struct Packed<'a> {
+pub(super) struct PackedSequences<'a> {
     ids: &'a [u32],
     cu_seqlens: &'a [usize],
 }
 
 impl TokenBatch {
     /// Packs sequences of one model.
-    pub(super) fn pack(model: usize, mut waiting: Vec<Waiting>) -> Self {
+    pub(super) fn pack(model: usize, mut waiting: Vec<QueuedSequence>) -> Self {
         // The longest first: the short ones at the end even out when the cores finish.
         waiting.sort_by_key(|w| std::cmp::Reverse(w.ids.len()));
         let mut ids = Vec::with_capacity(waiting.iter().map(|w| w.ids.len()).sum());
@@ -49,13 +49,13 @@ impl TokenBatch {
     }
 
     /// Cuts the batch into parts of whole sequences, each of about `tokens` tokens.
-    pub(super) fn parts(&self, tokens: usize) -> Vec<Packed<'_>> {
+    pub(super) fn parts(&self, tokens: usize) -> Vec<PackedSequences<'_>> {
         let mut parts = Vec::new();
         let mut first = 0;
         for last in 1..self.cu_seqlens.len() {
             let full = self.cu_seqlens[last] - self.cu_seqlens[first] >= tokens;
             if full || last + 1 == self.cu_seqlens.len() {
-                parts.push(Packed { ids: &self.ids, cu_seqlens: &self.cu_seqlens[first..=last] });
+                parts.push(PackedSequences { ids: &self.ids, cu_seqlens: &self.cu_seqlens[first..=last] });
                 first = last;
             }
         }
@@ -63,7 +63,7 @@ impl TokenBatch {
     }
 }
 
-impl<'a> Packed<'a> {
+impl<'a> PackedSequences<'a> {
     /// Tokens of these sequences.
     pub(super) fn tokens(&self) -> usize {
         self.ranges().last().map_or(0, |range| range.end)
@@ -83,7 +83,7 @@ impl<'a> Packed<'a> {
 
 /// One sequence's result and its share of the device's time.
 #[derive(Debug, Clone)]
-pub(super) struct Row {
+pub(super) struct EncoderRow {
     pub(super) values: Arc<[f32]>,
     pub(super) device_micros: u64,
 }

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, TryRecvError, select};
 
-use super::batch::{Row, TokenBatch};
+use super::activity::{Activity, ActivityTracker, DeviceTime, IdleTime};
+use super::batch::{EncoderRow, TokenBatch};
 use super::error::EngineError;
-use super::generation::{Counts, GeneratorHost, Job};
-use super::model::{Host, Model};
-use super::queue::Queue;
-use super::watch::{Activity, Idle, Spent, Watch};
+use super::generation::{GenerationJob, GeneratorRunner, SchedulerCounts};
+use super::model::{Model, ModelRuntime};
+use super::queue::BatchQueue;
 use tidemill_base::failure::{Component, Transient};
 use tidemill_base::metrics::METRICS;
 
@@ -56,7 +56,7 @@ pub struct EngineStats {
     /// Time spent computing.
     pub busy: Duration,
     /// Time spent otherwise.
-    pub idle: Idle,
+    pub idle: IdleTime,
 }
 
 impl std::iter::Sum for EngineStats {
@@ -92,7 +92,7 @@ impl DeviceState {
     }
 
     /// What the device has done so far, in the time that it has spent.
-    pub(super) fn stats(&self, spent: Spent) -> EngineStats {
+    pub(super) fn stats(&self, spent: DeviceTime) -> EngineStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EngineStats {
             tokens: read(&self.tokens),
@@ -109,7 +109,7 @@ impl DeviceState {
         }
     }
 
-    fn count(&self, counts: Counts) {
+    fn count(&self, counts: SchedulerCounts) {
         let add = |counter: &AtomicU64, more: u64| counter.fetch_add(more, Ordering::Relaxed);
         add(&self.tokens, counts.tokens);
         add(&self.steps, counts.steps);
@@ -126,12 +126,12 @@ pub(super) struct Device {
     pub(super) place: usize,
     pub(super) models: Arc<[Model]>,
     pub(super) state: Arc<DeviceState>,
-    pub(super) queue: Arc<Queue>,
-    pub(super) watch: Arc<Watch>,
+    pub(super) queue: Arc<BatchQueue>,
+    pub(super) watch: Arc<ActivityTracker>,
     /// Jobs for generators, each with its model's place in the engine's list.
-    pub(super) jobs: Receiver<(usize, Job)>,
+    pub(super) jobs: Receiver<(usize, GenerationJob)>,
     /// Generators, each with its place.
-    pub(super) hosts: Vec<(usize, GeneratorHost)>,
+    pub(super) hosts: Vec<(usize, GeneratorRunner)>,
     /// The cores that models compute on.
     pub(super) pool: rayon::ThreadPool,
     /// Tokens of a batch of each model.
@@ -139,9 +139,9 @@ pub(super) struct Device {
 }
 
 /// What the device does next.
-enum Next {
+enum NextWork {
     Batch(TokenBatch),
-    Job(usize, Job),
+    GenerationJob(usize, GenerationJob),
     /// Nothing has come, and generators have work.
     Step,
     Closed,
@@ -159,7 +159,7 @@ impl Device {
                 if prepared.send(batch).is_err() {
                     return;
                 }
-                watch.handed(place);
+                watch.batch_taken(place);
             }
         };
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
@@ -171,7 +171,7 @@ impl Device {
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false)) => {
-                        self.watch.turn(self.place, Activity::Ended);
+                        self.watch.switch_to(self.place, Activity::Ended);
                         return;
                     }
                     Ok(Err(e)) => e.to_string(),
@@ -187,54 +187,54 @@ impl Device {
     }
 
     /// Waits where there is nothing to do.
-    fn next(&self, batches: &Receiver<TokenBatch>) -> Next {
+    fn next(&self, batches: &Receiver<TokenBatch>) -> NextWork {
         if self.hosts.iter().any(|(_, host)| !host.is_idle()) {
             return match batches.try_recv() {
-                Ok(batch) => Next::Batch(batch),
-                Err(TryRecvError::Empty) => Next::Step,
-                Err(TryRecvError::Disconnected) => Next::Closed,
+                Ok(batch) => NextWork::Batch(batch),
+                Err(TryRecvError::Empty) => NextWork::Step,
+                Err(TryRecvError::Disconnected) => NextWork::Closed,
             };
         }
-        self.watch.turn(self.place, Activity::Waiting);
+        self.watch.switch_to(self.place, Activity::Waiting);
         loop {
             select! {
-                recv(batches) -> batch => return batch.map_or(Next::Closed, Next::Batch),
-                recv(self.jobs) -> job => return job.map_or(Next::Closed, |(index, job)| Next::Job(index, job)),
-                default(COUNTED) => self.watch.count(),
+                recv(batches) -> batch => return batch.map_or(NextWork::Closed, NextWork::Batch),
+                recv(self.jobs) -> job => return job.map_or(NextWork::Closed, |(index, job)| NextWork::GenerationJob(index, job)),
+                default(COUNTED) => self.watch.count_elapsed(),
             }
         }
     }
 
     /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
     /// the engine is gone.
-    fn turn(&mut self, next: &mut Next) -> Result<bool, EngineError> {
+    fn turn(&mut self, next: &mut NextWork) -> Result<bool, EngineError> {
         match next {
-            Next::Batch(batch) => {
+            NextWork::Batch(batch) => {
                 tidemill_base::failpoint!("device-batch");
                 self.compute(batch)?;
             }
-            Next::Job(..) => {
-                if let Next::Job(index, job) = std::mem::replace(next, Next::Step) {
-                    self.watch.turn(self.place, Activity::Answering);
+            NextWork::GenerationJob(..) => {
+                if let NextWork::GenerationJob(index, job) = std::mem::replace(next, NextWork::Step) {
+                    self.watch.switch_to(self.place, Activity::Answering);
                     self.submit(index, job);
                 }
             }
-            Next::Step => {}
-            Next::Closed => return Ok(false),
+            NextWork::Step => {}
+            NextWork::Closed => return Ok(false),
         }
         while let Ok((index, job)) = self.jobs.try_recv() {
             self.submit(index, job);
         }
         for (_, host) in self.hosts.iter_mut().filter(|(_, host)| !host.is_idle()) {
-            self.watch.turn(self.place, Activity::Computing);
+            self.watch.switch_to(self.place, Activity::Computing);
             let counts = self.pool.install(|| host.step())?;
-            self.watch.turn(self.place, Activity::Answering);
+            self.watch.switch_to(self.place, Activity::Answering);
             self.state.count(counts);
         }
         Ok(true)
     }
 
-    fn submit(&mut self, index: usize, job: Job) {
+    fn submit(&mut self, index: usize, job: GenerationJob) {
         if let Some((_, host)) = self.hosts.iter_mut().find(|(place, _)| *place == index) {
             host.submit(job);
         }
@@ -247,15 +247,15 @@ impl Device {
             |_| std::process::abort()
         );
         let model = &self.models[batch.model];
-        let Host::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
-        self.watch.turn(self.place, Activity::Computing);
+        let ModelRuntime::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
+        self.watch.switch_to(self.place, Activity::Computing);
         let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
-        let busy = self.watch.turn(self.place, Activity::Answering);
+        let busy = self.watch.switch_to(self.place, Activity::Answering);
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens().max(1) as f64;
         for (waiting, values) in batch.waiting.iter().zip(rows) {
             let device_micros = (micros_per_token * waiting.ids.len() as f64).round() as u64;
-            let row = values.map(|values| Row { values: values.into(), device_micros });
+            let row = values.map(|values| EncoderRow { values: values.into(), device_micros });
             // A caller that has gone away needs no answer.
             let _ = waiting.reply.send((waiting.index, row));
         }
@@ -273,7 +273,7 @@ impl Device {
     /// Takes the device out of service, and the engine with it: the queue ends, and the other devices with it. Everyone who waits sees
     /// the channel close and finds the reason here.
     fn fail(&self, reason: &str) {
-        self.watch.turn(self.place, Activity::Ended);
+        self.watch.switch_to(self.place, Activity::Ended);
         let reason = format!("{}: the device thread stopped: {reason}; restart the process", self.state.name);
         tracing::error!(device = self.state.name, reason, "device out of order");
         let _ = self.state.failure.set(reason);

@@ -1,7 +1,7 @@
 //! Which device a generator's job goes to.
 //!
 //! The jobs of a group begin alike, and a device reads that beginning once and keeps it. So a group stays where it is, until the device there
-//! has [`STRAY`] tokens more on the way than another one: then it moves, and the other reads the beginning, too.
+//! has [`MAX_LOAD_GAP`] tokens more on the way than another one: then it moves, and the other reads the beginning, too.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -9,57 +9,57 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::Sender;
 
-use super::generation::Job;
+use super::generation::GenerationJob;
 
 /// Tokens by which a device may be behind another before a group leaves it: a few steps, and many times what a shared beginning has.
-const STRAY: usize = 8192;
+const MAX_LOAD_GAP: usize = 8192;
 
 /// Groups whose device is known. Beyond this everything is forgotten, which costs each group one more reading at most.
-const GROUPS: usize = 4096;
+const MAX_GROUPS: usize = 4096;
 
 /// The ways to the devices.
-pub(super) struct Dispatch {
-    lines: Vec<Line>,
-    homes: Mutex<HashMap<(usize, Arc<str>), usize>>,
+pub(super) struct Dispatcher {
+    lines: Vec<DeviceSender>,
+    assigned: Mutex<HashMap<(usize, Arc<str>), usize>>,
 }
 
 /// The way to a device.
-struct Line {
-    jobs: Sender<(usize, Job)>,
+struct DeviceSender {
+    jobs: Sender<(usize, GenerationJob)>,
     /// Tokens that are on their way.
     load: Arc<AtomicUsize>,
 }
 
 /// Tokens on their way to a device, until this is dropped.
-pub(super) struct Load {
+pub(super) struct LoadGuard {
     line: Arc<AtomicUsize>,
     tokens: usize,
 }
 
-impl Dispatch {
+impl Dispatcher {
     /// Ways to devices, in their order.
-    pub(super) fn new(lines: impl IntoIterator<Item = Sender<(usize, Job)>>) -> Self {
-        let line = |jobs| Line { jobs, load: Arc::default() };
-        Self { lines: lines.into_iter().map(line).collect(), homes: Mutex::default() }
+    pub(super) fn new(lines: impl IntoIterator<Item = Sender<(usize, GenerationJob)>>) -> Self {
+        let line = |jobs| DeviceSender { jobs, load: Arc::default() };
+        Self { lines: lines.into_iter().map(line).collect(), assigned: Mutex::default() }
     }
 
     /// Sends a job of so many tokens for the model at `index`; none where the device is gone.
-    pub(super) fn send(&self, index: usize, tokens: usize, job: Job) -> Option<Load> {
+    pub(super) fn send(&self, index: usize, tokens: usize, job: GenerationJob) -> Option<LoadGuard> {
         let line = &self.lines[self.place(index, &job.group)];
         line.load.fetch_add(tokens, Ordering::Relaxed);
-        let load = Load { line: line.load.clone(), tokens };
+        let load = LoadGuard { line: line.load.clone(), tokens };
         line.jobs.send((index, job)).ok().map(|()| load)
     }
 
     fn place(&self, index: usize, group: &Arc<str>) -> usize {
         let loads: Vec<usize> = self.lines.iter().map(|line| line.load.load(Ordering::Relaxed)).collect();
-        let mut homes = self.homes.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut assigned = self.assigned.lock().unwrap_or_else(PoisonError::into_inner);
         let key = (index, group.clone());
-        let place = choose(&loads, homes.get(&key).copied());
-        if homes.len() >= GROUPS {
-            homes.clear();
+        let place = choose(&loads, assigned.get(&key).copied());
+        if assigned.len() >= MAX_GROUPS {
+            assigned.clear();
         }
-        homes.insert(key, place);
+        assigned.insert(key, place);
         place
     }
 }
@@ -67,10 +67,10 @@ impl Dispatch {
 /// The device with the fewest tokens, or the one where the group is at home.
 fn choose(loads: &[usize], home: Option<usize>) -> usize {
     let least = (0..loads.len()).min_by_key(|place| loads[*place]).unwrap_or(0);
-    home.filter(|home| loads[*home] <= loads[least] + STRAY).unwrap_or(least)
+    home.filter(|home| loads[*home] <= loads[least] + MAX_LOAD_GAP).unwrap_or(least)
 }
 
-impl Drop for Load {
+impl Drop for LoadGuard {
     fn drop(&mut self) {
         self.line.fetch_sub(self.tokens, Ordering::Relaxed);
     }
@@ -83,19 +83,19 @@ mod tests {
     #[test]
     fn a_group_stays_at_home_until_another_device_has_far_less_to_do() {
         assert_eq!(choose(&[30, 20, 20], None), 1, "the first of those with the fewest tokens");
-        assert_eq!(choose(&[STRAY, 0], Some(0)), 0);
-        assert_eq!(choose(&[STRAY + 1, 0], Some(0)), 1);
+        assert_eq!(choose(&[MAX_LOAD_GAP, 0], Some(0)), 0);
+        assert_eq!(choose(&[MAX_LOAD_GAP + 1, 0], Some(0)), 1);
         assert_eq!(choose(&[7], Some(0)), 0);
     }
 
     #[test]
     fn groups_are_spread_and_found_again() {
         let (jobs, _received) = crossbeam_channel::unbounded();
-        let dispatch = Dispatch::new([jobs.clone(), jobs]);
+        let dispatch = Dispatcher::new([jobs.clone(), jobs]);
         let (red, blue) = (Arc::from("red"), Arc::from("blue"));
         assert_eq!(dispatch.place(0, &red), 0);
         dispatch.lines[0].load.fetch_add(10, Ordering::Relaxed);
-        let load = Load { line: dispatch.lines[0].load.clone(), tokens: 10 };
+        let load = LoadGuard { line: dispatch.lines[0].load.clone(), tokens: 10 };
         assert_eq!((dispatch.place(0, &blue), dispatch.place(0, &red)), (1, 0), "the new group goes where there is less to do");
         assert_eq!(dispatch.place(1, &red), 1, "another model keeps another beginning");
         drop(load);

@@ -9,13 +9,13 @@ use std::cell::RefCell;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
-use super::batch::{Packed, TokenBatch};
+use super::batch::{PackedSequences, TokenBatch};
 use super::error::EngineError;
-use super::folder::{Family, ModelShape, Pooling};
+use super::folder::{EncoderConfig, EncoderFamily, Pooling};
 use super::weights::Weights;
-use layer::{Layer, Space};
+use layer::{Layer, LayerBuffers};
 use tidemill_base::failure::Poison;
-use tidemill_kernels::{LayerNorm, Linear, normalize, sized, tanh};
+use tidemill_kernels::{LayerNorm, Linear, aligned_slice, normalize, tanh};
 
 /// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would not stay in the second
 /// cache from product to product.
@@ -49,21 +49,21 @@ enum Output {
 }
 
 thread_local! {
-    static WORKSPACE: RefCell<Workspace> = RefCell::default();
+    static WORKSPACE: RefCell<EncoderBuffers> = RefCell::default();
 }
 
 /// Buffers of one thread, kept between batches.
 #[derive(Default)]
-struct Workspace {
+struct EncoderBuffers {
     rows: Vec<f32>,
-    space: Space,
+    space: LayerBuffers,
 }
 
 impl Encoder {
     /// Takes the tensors that `shape` promises out of `weights`; `pooling` is none for a classifier.
     pub(super) fn load(
-        shape: &ModelShape,
-        family: Family,
+        shape: &EncoderConfig,
+        family: EncoderFamily,
         pooling: Option<Pooling>,
         weights: &mut Weights,
     ) -> Result<Self, EngineError> {
@@ -85,10 +85,10 @@ impl Encoder {
     }
 
     /// One row a sequence: its vector of length 1, or its logits.
-    fn run(&self, batch: &Packed<'_>, workspace: &mut Workspace) -> Vec<Vec<f32>> {
+    fn run(&self, batch: &PackedSequences<'_>, workspace: &mut EncoderBuffers) -> Vec<Vec<f32>> {
         let (hidden, tokens) = (self.hidden, batch.tokens());
-        let Workspace { rows, space } = workspace;
-        let rows = sized(rows, tokens * hidden);
+        let EncoderBuffers { rows, space } = workspace;
+        let rows = aligned_slice(rows, tokens * hidden);
         self.embed(batch, rows);
         space.begin(rows, hidden, self.layers.iter().any(Layer::is_rounded));
         for layer in &self.layers {
@@ -97,7 +97,7 @@ impl Encoder {
         batch.ranges().map(|range| self.output.apply(&rows[range.start * hidden..range.end * hidden], hidden)).collect()
     }
 
-    fn embed(&self, batch: &Packed<'_>, rows: &mut [f32]) {
+    fn embed(&self, batch: &PackedSequences<'_>, rows: &mut [f32]) {
         let hidden = self.hidden;
         let mut rows = rows.chunks_exact_mut(hidden);
         for sequence in batch.sequences() {
@@ -124,13 +124,13 @@ impl Encode for Encoder {
     fn encode(&self, batch: &TokenBatch) -> Result<Vec<Result<Vec<f32>, Poison>>, EngineError> {
         let even = batch.tokens().div_ceil(rayon::current_num_threads());
         let parts = batch.parts(even.clamp(1, PART_TOKENS));
-        let run = |part: &Packed<'_>| WORKSPACE.with_borrow_mut(|workspace| self.run(part, workspace));
+        let run = |part: &PackedSequences<'_>| WORKSPACE.with_borrow_mut(|workspace| self.run(part, workspace));
         let rows: Vec<Vec<Vec<f32>>> = parts.par_iter().with_max_len(1).map(run).collect();
         Ok(rows.into_iter().flatten().map(Ok).collect())
     }
 }
 
-fn layer_norm(weights: &mut Weights, name: &str, shape: &ModelShape) -> Result<LayerNorm, EngineError> {
+fn layer_norm(weights: &mut Weights, name: &str, shape: &EncoderConfig) -> Result<LayerNorm, EngineError> {
     let size = [shape.hidden_size];
     Ok(LayerNorm {
         scale: weights.encoder(&format!("{name}.weight"), &size)?,
@@ -150,10 +150,10 @@ fn head(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> Res
 }
 
 impl Output {
-    fn load(weights: &mut Weights, family: Family, hidden: usize) -> Result<Self, EngineError> {
+    fn load(weights: &mut Weights, family: EncoderFamily, hidden: usize) -> Result<Self, EngineError> {
         let (dense, name) = match family {
-            Family::Bert => (linear(weights, "pooler.dense", hidden, hidden)?, "classifier"),
-            Family::Roberta => (head(weights, "classifier.dense", hidden, hidden)?, "classifier.out_proj"),
+            EncoderFamily::Bert => (linear(weights, "pooler.dense", hidden, hidden)?, "classifier"),
+            EncoderFamily::Roberta => (head(weights, "classifier.dense", hidden, hidden)?, "classifier.out_proj"),
         };
         let classes = weights.head_rows(&format!("{name}.weight")).unwrap_or(1).max(1);
         Ok(Self::Logits { dense: Box::new(dense), classes: Box::new(head(weights, name, hidden, classes)?) })

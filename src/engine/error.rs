@@ -16,12 +16,12 @@ pub enum EngineError {
         path: PathBuf,
     },
     /// A file that every model folder has is not there.
-    #[error("{} does not exist; copy the whole model folder, {mend}", path.display())]
+    #[error("{} does not exist; copy the whole model folder, {fix}", path.display())]
     NoFile {
         /// The file.
         path: PathBuf,
         /// What the file is for or where it comes from.
-        mend: &'static str,
+        fix: &'static str,
     },
     /// A file cannot be read.
     #[error("cannot read {}: {source}", path.display())]

@@ -12,10 +12,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::error::EngineError;
-use super::{gguf, sentence};
+use super::{gguf_header, sentence_transformers};
 
 /// A model folder whose small files have been read and hashed; the weights follow.
-pub(super) struct Folder {
+pub(super) struct ModelFolder {
     path: PathBuf,
     /// Where in the folder the model itself lies: nothing, or a name with a slash at its end.
     inner: String,
@@ -25,7 +25,7 @@ pub(super) struct Folder {
 
 /// `config.json`, as far as the encoders of the BERT family need it.
 #[derive(Debug, Clone, Deserialize)]
-pub(super) struct ModelShape {
+pub(super) struct EncoderConfig {
     pub(super) model_type: String,
     #[serde(default)]
     pub(super) architectures: Vec<String>,
@@ -64,7 +64,7 @@ fn layer_norm_eps() -> f32 {
 
 /// The families that share one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Family {
+pub(super) enum EncoderFamily {
     /// Positions count from 0; the classification head reads the pooler.
     Bert,
     /// RoBERTa and XLM-RoBERTa: positions count from the padding token's id plus one; the head has a layer of its own.
@@ -80,14 +80,14 @@ pub(super) enum Pooling {
     First,
 }
 
-impl Folder {
+impl ModelFolder {
     /// Opens the folder of the model called `model`.
     pub(super) fn open(model: &str, path: &Path) -> Result<Self, EngineError> {
         let file = path.extension().is_some_and(|extension| extension == "gguf") && path.is_file();
         if !path.is_dir() && !file {
             return Err(EngineError::NoFolder { model: model.into(), path: path.into() });
         }
-        let inner = if file { String::new() } else { sentence::transformer(path)? };
+        let inner = if file { String::new() } else { sentence_transformers::transformer_folder(path)? };
         Ok(Self { path: path.into(), inner, revision: blake3::Hasher::new(), gguf: None })
     }
 
@@ -106,7 +106,7 @@ impl Folder {
         let mut file = File::open(&path).map_err(unreadable)?;
         self.revision.update_reader(&mut file).map_err(unreadable)?;
         file.rewind().map_err(unreadable)?;
-        let content = gguf::content(&file).map_err(|reason| {
+        let content = gguf_header::content(&file).map_err(|reason| {
             let reason = format!(
                 "cannot be read as a GGUF file: {reason}; fetch it again, or use a file in Q8_0, Q4_K_M, Q5_K_M, Q6_K or F16"
             );
@@ -136,9 +136,9 @@ impl Folder {
     }
 
     /// Reads a file, which then counts towards the revision.
-    pub(super) fn read(&mut self, name: &str, mend: &'static str) -> Result<Vec<u8>, EngineError> {
+    pub(super) fn read(&mut self, name: &str, fix: &'static str) -> Result<Vec<u8>, EngineError> {
         let path = self.join(name);
-        self.read_optional(name)?.ok_or(EngineError::NoFile { path, mend })
+        self.read_optional(name)?.ok_or(EngineError::NoFile { path, fix })
     }
 
     /// Reads a file that may be absent and counts towards the revision where it is not.
@@ -172,12 +172,12 @@ impl Folder {
     }
 
     /// Opens a file too large to be read whole, which counts towards the revision as if it had been.
-    pub(super) fn open_large(&mut self, name: &str, mend: &'static str) -> Result<File, EngineError> {
+    pub(super) fn open_large(&mut self, name: &str, fix: &'static str) -> Result<File, EngineError> {
         let path = self.join(name);
         let unreadable = |source| EngineError::Unreadable { path: path.clone(), source };
         let mut file = match File::open(&path) {
             Ok(file) => file,
-            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(EngineError::NoFile { path, mend }),
+            Err(e) if e.kind() == std::io::ErrorKind::NotFound => return Err(EngineError::NoFile { path, fix }),
             Err(source) => return Err(unreadable(source)),
         };
         let length = file.metadata().map_err(unreadable)?.len();
@@ -224,19 +224,18 @@ impl Folder {
     }
 
     /// Reads `config.json` and refuses what the encoders here would compute wrongly.
-    pub(super) fn shape(&mut self) -> Result<(ModelShape, Family), EngineError> {
+    pub(super) fn shape(&mut self) -> Result<(EncoderConfig, EncoderFamily), EngineError> {
         const NAME: &str = "config.json";
         let path = self.join(NAME);
-        let value: Value = self
-            .read_json(NAME)?
-            .ok_or(EngineError::NoFile { path: path.clone(), mend: "config.json names the architecture" })?;
+        let value: Value =
+            self.read_json(NAME)?.ok_or(EngineError::NoFile { path: path.clone(), fix: "config.json names the architecture" })?;
         // First, since another architecture's file may lack what is asked for below, and its name says more.
         let Some(model_type) = value.get("model_type").and_then(Value::as_str) else {
             return Err(EngineError::invalid(path, "names no model_type; take the file from the model's publisher"));
         };
         let family = match model_type {
-            "bert" => Family::Bert,
-            "roberta" | "xlm-roberta" => Family::Roberta,
+            "bert" => EncoderFamily::Bert,
+            "roberta" | "xlm-roberta" => EncoderFamily::Roberta,
             other => {
                 let reason = format!(
                     "model_type {other:?} is not supported; use a bert, roberta or xlm-roberta encoder, or a llama, mistral, qwen2 or qwen3 decoder"
@@ -244,7 +243,7 @@ impl Folder {
                 return Err(EngineError::invalid(path, reason));
             }
         };
-        let shape: ModelShape = serde_json::from_value(value).map_err(|e| {
+        let shape: EncoderConfig = serde_json::from_value(value).map_err(|e| {
             let reason = format!("cannot be read as a model's {NAME}: {e}; take the file from the model's publisher");
             EngineError::invalid(&path, reason)
         })?;
@@ -276,7 +275,7 @@ impl Folder {
     }
 }
 
-impl ModelShape {
+impl EncoderConfig {
     /// Whether the checkpoint carries a sequence-classification head.
     pub(super) fn classifies(&self) -> bool {
         self.architectures.iter().any(|name| name.ends_with("ForSequenceClassification"))
@@ -329,10 +328,10 @@ impl ModelShape {
     }
 
     /// The first position of a sequence.
-    pub(super) fn first_position(&self, family: Family) -> usize {
+    pub(super) fn first_position(&self, family: EncoderFamily) -> usize {
         match family {
-            Family::Bert => 0,
-            Family::Roberta => self.pad_token_id.unwrap_or(1) + 1,
+            EncoderFamily::Bert => 0,
+            EncoderFamily::Roberta => self.pad_token_id.unwrap_or(1) + 1,
         }
     }
 }

@@ -12,8 +12,11 @@
 //! model. To add an encoder: one file beside `encoder.rs` and one arm in `folder.rs`; to add a decoder: one arm in `decoder/config.rs`, and
 //! what is new about it in the two forward passes.
 
+mod activity;
 mod batch;
 mod budget;
+mod call_plan;
+mod capacity;
 mod decoder;
 mod device;
 mod dispatch;
@@ -21,22 +24,19 @@ mod encoder;
 mod error;
 mod folder;
 mod generation;
-mod gguf;
+mod gguf_header;
+mod gpu;
 pub mod hub;
-mod input;
 mod model;
-mod plan;
 mod prompt;
 mod queue;
 mod remote;
 mod request;
-mod room;
 mod schema;
-mod sentence;
+mod sentence_transformers;
 mod start;
-mod tensors;
-mod tokens;
-mod watch;
+mod text_tokenizer;
+mod tokenizer_settings;
 mod weights;
 mod wordpiece;
 
@@ -48,7 +48,8 @@ use std::sync::Arc;
 use futures::future::try_join_all;
 use tokio::sync::mpsc;
 
-pub use budget::Tuning;
+pub use activity::IdleTime;
+pub use budget::BatchTuning;
 pub use device::EngineStats;
 pub use error::EngineError;
 pub use model::{ModelInfo, ModelKind};
@@ -58,39 +59,38 @@ pub use request::{
     Prompt, Request, Role, Sampling, Score, TextKind, Work,
 };
 pub use schema::Schema;
-pub use watch::Idle;
 
-use batch::Row;
+use activity::{ActivityTracker, PreparationGuard};
+use batch::EncoderRow;
+use call_plan::{CallPlan, WorkResults};
+use capacity::{FairQueue, TokenCapacity};
 use device::DeviceState;
-use dispatch::Dispatch;
-use generation::Prepared;
-use model::{Host, Model};
-use plan::{Plan, Results};
-use queue::{Part, Queue, Waiting};
-use room::{Room, Turns};
+use dispatch::Dispatcher;
+use generation::TokenizedRequest;
+use model::{Model, ModelRuntime};
+use queue::{BatchQueue, QueuedSequence, SequenceGroup};
 use tidemill_base::failure::{Component, Failure, FailureClass, Poison, Transient};
 use tidemill_base::outcome::Span;
-use watch::{Preparing, Watch};
 
 /// The model host. A clone is another handle on the same models; the last one dropped stops the threads.
 #[derive(Clone)]
 pub struct Engine {
-    inner: Arc<Inner>,
+    inner: Arc<EngineInner>,
     priority: Priority,
 }
 
-struct Inner {
+struct EngineInner {
     /// As the first device has them; their tokenizers serve all devices.
     models: Arc<[Model]>,
-    queue: Arc<Queue>,
-    watch: Arc<Watch>,
+    queue: Arc<BatchQueue>,
+    watch: Arc<ActivityTracker>,
     devices: Vec<Arc<DeviceState>>,
-    dispatch: Dispatch,
+    dispatch: Dispatcher,
     /// For encoders.
-    room: Room,
-    turns: Turns,
+    room: TokenCapacity,
+    turns: FairQueue,
     /// For generators.
-    job_room: Room,
+    job_room: TokenCapacity,
     /// Tokens of a batch of each model.
     budgets: Vec<usize>,
     /// What they are where nothing is known.
@@ -133,7 +133,7 @@ impl Engine {
     /// What the devices have done since the engine started, all together.
     pub fn stats(&self) -> EngineStats {
         let devices = self.inner.devices.iter().enumerate();
-        devices.map(|(place, device)| device.stats(self.inner.watch.spent(place))).sum()
+        devices.map(|(place, device)| device.stats(self.inner.watch.device_time(place))).sum()
     }
 
     /// Does the work: one answer or failure a request, in order. Fails as a whole where the device or a server is out of order.
@@ -141,16 +141,16 @@ impl Engine {
     /// Sequences of concurrent calls share batches and steps. What is equal within a call is computed once.
     pub async fn run(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         self.health()?;
-        let preparing = self.inner.watch.preparing();
+        let preparing = self.inner.watch.begin_preparation();
         let models = self.inner.models.clone();
-        let mut plan = blocking(move || Plan::make(&models, &requests)).await?;
-        let answers = plan.take_answers();
+        let mut plan = blocking(move || CallPlan::make(&models, &requests)).await?;
+        let answers = plan.take_assembler();
         let (rows, generated, remote) = futures::try_join!(
             self.rows(&plan.sequences, preparing.clone()),
             self.generate(plan.jobs, preparing),
             self.ask(&plan.remote)
         )?;
-        Ok(answers.finish(&Results { rows, generated, remote }))
+        Ok(answers.finish(&WorkResults { rows, generated, remote }))
     }
 
     /// Tokens of each text as the model's tokenizer counts them: special tokens not counted, nothing cut off. Estimated for a server.
@@ -160,9 +160,9 @@ impl Engine {
     }
 
     /// What counts and cuts texts as the model's tokenizer does, on the caller's thread.
-    pub fn splitter(&self, model: &str) -> Option<Splitter> {
+    pub fn splitter(&self, model: &str) -> Option<TextSplitter> {
         let index = self.index(model).ok()?;
-        Some(Splitter { models: self.inner.models.clone(), index })
+        Some(TextSplitter { models: self.inner.models.clone(), index })
     }
 
     /// Whether the model's answers of at most `max_tokens` tokens can be held to the schema. Compiles it: call it where blocking is fine.
@@ -183,8 +183,8 @@ impl Engine {
     /// Hands the jobs to the devices and waits for what comes of them.
     async fn generate(
         &self,
-        jobs: Vec<(usize, Prepared)>,
-        preparing: Preparing,
+        jobs: Vec<(usize, TokenizedRequest)>,
+        preparing: PreparationGuard,
     ) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         let (reply, mut replies) = mpsc::unbounded_channel();
         let mut answers: Vec<Option<Result<Answer, Failure>>> = vec![None; jobs.len()];
@@ -214,12 +214,12 @@ impl Engine {
     /// kept for the next call.
     async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         let remote = |index: usize| match &self.inner.models[index].host {
-            Host::Remote(remote) => remote,
-            Host::Encoder(_) | Host::Generator(_) => unreachable!("only what servers answer is planned so"),
+            ModelRuntime::Remote(remote) => remote,
+            ModelRuntime::Encoder(_) | ModelRuntime::Generator(_) => unreachable!("only what servers answer is planned so"),
         };
         let ask = async |(index, request): &(usize, Request)| {
             let remote = remote(*index);
-            if let Some(answer) = remote.kept.get(request) {
+            if let Some(answer) = remote.cache.get(request) {
                 return Ok(answer);
             }
             let outcome = match remote.answer(request).await {
@@ -227,23 +227,27 @@ impl Engine {
                 Err(Failure::Poison(poison)) => Err(poison),
                 Ok(answer) => Ok(answer),
             };
-            remote.kept.keep(request, outcome.clone());
+            remote.cache.keep(request, outcome.clone());
             Ok(outcome.map_err(Failure::Poison))
         };
         let answers = try_join_all(requests.iter().map(ask)).await?;
         for (index, request) in requests {
-            remote(*index).kept.forget(request);
+            remote(*index).cache.forget(request);
         }
         Ok(answers)
     }
 
     /// Whether the model stands behind a server, which may be down.
     pub fn is_remote(&self, model: &str) -> bool {
-        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].host, Host::Remote(_)))
+        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].host, ModelRuntime::Remote(_)))
     }
 
     /// Queues the sequences and waits for their rows.
-    async fn rows(&self, sequences: &[(usize, Arc<[u32]>)], preparing: Preparing) -> Result<Vec<Result<Row, Poison>>, Transient> {
+    async fn rows(
+        &self,
+        sequences: &[(usize, Arc<[u32]>)],
+        preparing: PreparationGuard,
+    ) -> Result<Vec<Result<EncoderRow, Poison>>, Transient> {
         let inner = &*self.inner;
         let (reply, mut replies) = mpsc::unbounded_channel();
         let mut indexed: Vec<usize> = (0..sequences.len()).collect();
@@ -265,17 +269,17 @@ impl Engine {
                 count += 1;
             }
             let room = Arc::new(inner.room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
-            let wait = |index: &usize| Waiting {
+            let wait = |index: &usize| QueuedSequence {
                 ids: sequences[*index].1.clone(),
                 index: *index,
                 reply: reply.clone(),
                 room: room.clone(),
             };
-            inner.queue.push(Part { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
+            inner.queue.push(SequenceGroup { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
             rest = &rest[count..];
         }
         drop((reply, preparing, turn));
-        let mut rows: Vec<Option<Result<Row, Poison>>> = vec![None; sequences.len()];
+        let mut rows: Vec<Option<Result<EncoderRow, Poison>>> = vec![None; sequences.len()];
         while let Some((index, row)) = replies.recv().await {
             rows[index] = Some(row);
         }
@@ -291,12 +295,12 @@ impl Engine {
 
 /// Counts and cuts texts as one model's tokenizer does; by estimate for a server.
 #[derive(Clone)]
-pub struct Splitter {
+pub struct TextSplitter {
     models: Arc<[Model]>,
     index: usize,
 }
 
-impl Splitter {
+impl TextSplitter {
     /// Tokens of the text, special tokens not counted.
     ///
     /// # Errors
@@ -314,7 +318,7 @@ impl Splitter {
     }
 }
 
-impl Drop for Inner {
+impl Drop for EngineInner {
     fn drop(&mut self) {
         self.queue.close();
     }

@@ -5,18 +5,18 @@ use std::sync::Arc;
 use super::decoder::{Decoder, is_decoder};
 use super::encoder::{Encode, Encoder};
 use super::error::EngineError;
-use super::folder::Folder;
-use super::generation::HostedDecoder;
-use super::input::InputSettings;
-use super::prompt::{ChatTokenizer, Limits};
+use super::folder::ModelFolder;
+use super::generation::DecoderWeights;
+use super::gpu::{Accelerator, GpuDecoder, GpuEncoder};
+use super::prompt::{ChatTokenizer, TokenLimits};
 use super::remote::RemoteModel;
 use super::request::Chunking;
 use super::schema::Schema;
-use super::sentence::{self, MODULES};
-use super::tensors::{Accelerator, TensorDecoder, TensorEncoder};
-use super::tokens::TextTokenizer;
+use super::sentence_transformers::{self, MODULES};
+use super::text_tokenizer::TextTokenizer;
+use super::tokenizer_settings::TokenizerSettings;
 use super::weights::Weights;
-use tidemill_base::config::{ModelConfig, ModelPlace};
+use tidemill_base::config::{ModelConfig, ModelLocation};
 use tidemill_base::failure::{Failure, FailureClass};
 use tidemill_base::outcome::Span;
 
@@ -68,42 +68,42 @@ impl ModelKind {
 /// A model of the engine.
 pub(super) struct Model {
     pub(super) info: ModelInfo,
-    pub(super) host: Host,
+    pub(super) host: ModelRuntime,
 }
 
 /// What does a model's work.
-pub(super) enum Host {
+pub(super) enum ModelRuntime {
     /// An encoder or classifier in memory.
-    Encoder(Box<HostedEncoder>),
+    Encoder(Box<EncoderModel>),
     /// A decoder in memory.
-    Generator(Box<Generator>),
+    Generator(Box<GeneratorModel>),
     /// A server.
     Remote(Box<RemoteModel>),
 }
 
 /// An encoder with its tokenizer.
-pub(super) struct HostedEncoder {
+pub(super) struct EncoderModel {
     pub(super) tokenizer: TextTokenizer,
     pub(super) encoder: Box<dyn Encode>,
 }
 
 /// A decoder with its tokenizer and chat template.
-pub(super) struct Generator {
+pub(super) struct GeneratorModel {
     pub(super) tokenizer: ChatTokenizer,
-    pub(super) decoder: Arc<dyn HostedDecoder>,
+    pub(super) decoder: Arc<dyn DecoderWeights>,
 }
 
 impl Model {
     /// Loads the model that pipelines call `name` onto the accelerator, or into memory where there is none; or prepares for its server.
     pub(super) fn load(name: &str, config: &ModelConfig, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let path = match config.place(name)? {
-            ModelPlace::Local(path) => path,
-            ModelPlace::Server(_) => {
+            ModelLocation::Local(path) => path,
+            ModelLocation::Server(_) => {
                 let remote = RemoteModel::open(name, config)?;
-                return Ok(Self { info: remote.info.clone(), host: Host::Remote(Box::new(remote)) });
+                return Ok(Self { info: remote.info.clone(), host: ModelRuntime::Remote(Box::new(remote)) });
             }
         };
-        let mut folder = Folder::open(name, path)?;
+        let mut folder = ModelFolder::open(name, path)?;
         if let Some(kind) = folder.model_type().filter(|kind| is_decoder(kind) && folder.join_at(MODULES).exists()) {
             let reason = format!(
                 "makes a sentence encoder of a {kind} decoder, which is not supported; use a bert, roberta or xlm-roberta encoder"
@@ -122,18 +122,18 @@ impl Model {
 
     fn generator(
         name: &str,
-        folder: &mut Folder,
+        folder: &mut ModelFolder,
         config: &ModelConfig,
         accelerator: Option<&Accelerator>,
     ) -> Result<Self, EngineError> {
         let adapter = config.adapter.as_deref();
-        let decoder: Arc<dyn HostedDecoder> = match accelerator {
-            Some(accelerator) => Arc::new(TensorDecoder::load(folder, adapter, accelerator)?),
+        let decoder: Arc<dyn DecoderWeights> = match accelerator {
+            Some(accelerator) => Arc::new(GpuDecoder::load(folder, adapter, accelerator)?),
             None => Arc::new(Decoder::load(folder, adapter)?),
         };
         let shape = decoder.shape();
         let max_tokens = shape.context.min(config.context.unwrap_or(usize::MAX));
-        let limits = Limits { vocabulary: shape.vocabulary, context: max_tokens };
+        let limits = TokenLimits { vocabulary: shape.vocabulary, context: max_tokens };
         let tokenizer = if folder.is_gguf() {
             let content = folder.gguf()?;
             ChatTokenizer::from_gguf(folder.path(), &content.metadata, limits)?
@@ -151,28 +151,29 @@ impl Model {
             labels: Vec::new(),
             several_labels: false,
         };
-        Ok(Self { info, host: Host::Generator(Box::new(Generator { tokenizer, decoder })) })
+        Ok(Self { info, host: ModelRuntime::Generator(Box::new(GeneratorModel { tokenizer, decoder })) })
     }
 
-    fn encoder(name: &str, folder: &mut Folder, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
+    fn encoder(name: &str, folder: &mut ModelFolder, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let (shape, family) = folder.shape()?;
         let positions = shape.max_position_embeddings.saturating_sub(shape.first_position(family));
-        let settings = InputSettings::read(folder, &shape)?;
+        let settings = TokenizerSettings::read(folder, &shape)?;
         let max_tokens = settings.max_tokens(folder, positions);
         let mut tokenizer = TextTokenizer::load(folder, &settings, shape.vocab_size, max_tokens)?;
         let kind = if shape.classifies() { ModelKind::Classifier } else { ModelKind::Encoder };
         let pooling = match kind {
             ModelKind::Encoder => {
-                let manner = sentence::manner(folder)?;
+                let manner = sentence_transformers::read_settings(folder)?;
                 let prompted = tokenizer.with_prompts(manner.prompts);
-                tokenizer = prompted.map_err(|reason| EngineError::invalid(folder.join_at(sentence::LIBRARY), reason))?;
+                tokenizer =
+                    prompted.map_err(|reason| EngineError::invalid(folder.join_at(sentence_transformers::LIBRARY), reason))?;
                 Some(manner.pooling)
             }
             ModelKind::Classifier | ModelKind::Generator => None,
         };
         let mut weights = Weights::read(folder)?;
         let encoder: Box<dyn Encode> = match accelerator {
-            Some(accelerator) => Box::new(TensorEncoder::load(&shape, family, pooling, &mut weights, accelerator)?),
+            Some(accelerator) => Box::new(GpuEncoder::load(&shape, family, pooling, &mut weights, accelerator)?),
             None => Box::new(Encoder::load(&shape, family, pooling, &mut weights)?),
         };
         if kind == ModelKind::Classifier {
@@ -196,15 +197,15 @@ impl Model {
             labels: if kind == ModelKind::Classifier { shape.labels(encoder.dimension()) } else { Vec::new() },
             several_labels: kind == ModelKind::Classifier && shape.has_several_labels(),
         };
-        Ok(Self { info, host: Host::Encoder(Box::new(HostedEncoder { tokenizer, encoder })) })
+        Ok(Self { info, host: ModelRuntime::Encoder(Box::new(EncoderModel { tokenizer, encoder })) })
     }
 
     /// Tokens of the text, special tokens not counted; an estimate where a server has the tokenizer.
     pub(super) fn count(&self, text: &str) -> Result<usize, Failure> {
         match &self.host {
-            Host::Encoder(hosted) => hosted.tokenizer.count(text).map_err(|e| untokenizable(&e)),
-            Host::Generator(generator) => Ok(generator.tokenizer.count(text)?),
-            Host::Remote(remote) => Ok(remote.count(text)),
+            ModelRuntime::Encoder(hosted) => hosted.tokenizer.count(text).map_err(|e| untokenizable(&e)),
+            ModelRuntime::Generator(generator) => Ok(generator.tokenizer.count(text)?),
+            ModelRuntime::Remote(remote) => Ok(remote.count(text)),
         }
     }
 
@@ -212,12 +213,12 @@ impl Model {
     /// tokenizer.
     pub(super) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
         match &self.host {
-            Host::Encoder(hosted) => {
+            ModelRuntime::Encoder(hosted) => {
                 let chunks = hosted.tokenizer.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
                 Ok(chunks.into_iter().map(|chunk| chunk.span).collect())
             }
-            Host::Generator(generator) => Ok(generator.tokenizer.split(text, tokens, overlap)?),
-            Host::Remote(remote) => Ok(remote.split(text, tokens, overlap)),
+            ModelRuntime::Generator(generator) => Ok(generator.tokenizer.split(text, tokens, overlap)?),
+            ModelRuntime::Remote(remote) => Ok(remote.split(text, tokens, overlap)),
         }
     }
 
@@ -227,7 +228,7 @@ impl Model {
     /// One sentence where they cannot.
     pub(super) fn check_schema(&self, schema: &Schema, max_tokens: usize) -> Result<(), String> {
         // A server says by its answers what it can follow.
-        let Host::Generator(generator) = &self.host else { return Ok(()) };
+        let ModelRuntime::Generator(generator) = &self.host else { return Ok(()) };
         generator.tokenizer.check_schema(schema)?;
         match generator.tokenizer.shortest_answer_tokens(schema) {
             Some(shortest) if shortest > max_tokens => Err(format!(

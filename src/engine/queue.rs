@@ -6,78 +6,78 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::batch::{Row, TokenBatch};
+use super::activity::ActivityTracker;
+use super::batch::{EncoderRow, TokenBatch};
 use super::request::Priority;
-use super::watch::Watch;
 use tidemill_base::failure::Poison;
 use tidemill_base::metrics::METRICS;
 
 /// A sequence and who waits for its row.
 #[cfg_attr(test, derive(Clone))]
-pub(super) struct Waiting {
+pub(super) struct QueuedSequence {
     /// Token ids, special tokens included.
     pub(super) ids: Arc<[u32]>,
     /// The sequence's place in its call.
     pub(super) index: usize,
     /// Where the row goes, or why there is none.
-    pub(super) reply: UnboundedSender<(usize, Result<Row, Poison>)>,
-    /// Room in the queue, given back when the last sequence of a [`Part`] is done.
+    pub(super) reply: UnboundedSender<(usize, Result<EncoderRow, Poison>)>,
+    /// Room in the queue, given back when the last sequence of a [`SequenceGroup`] is done.
     #[expect(dead_code, reason = "held for its drop")]
     pub(super) room: Arc<OwnedSemaphorePermit>,
 }
 
 /// Sequences that one call queued together.
-pub(super) struct Part {
+pub(super) struct SequenceGroup {
     /// The model's place in the engine's list.
     pub(super) model: usize,
     /// Whether they go first.
     pub(super) priority: Priority,
     /// The sequences.
-    pub(super) waiting: VecDeque<Waiting>,
+    pub(super) waiting: VecDeque<QueuedSequence>,
 }
 
 /// The parts that wait: live ones before others, then in order of arrival.
-pub(super) struct Queue {
-    state: Mutex<State>,
+pub(super) struct BatchQueue {
+    state: Mutex<QueueState>,
     changed: Condvar,
-    watch: Arc<Watch>,
+    watch: Arc<ActivityTracker>,
 }
 
 #[derive(Default)]
-struct State {
-    live: Parts,
-    backfill: Parts,
+struct QueueState {
+    live: PriorityLevel,
+    backfill: PriorityLevel,
     closed: bool,
 }
 
 /// Parts of one priority.
 #[derive(Default)]
-struct Parts(VecDeque<Part>);
+struct PriorityLevel(VecDeque<SequenceGroup>);
 
-impl Queue {
+impl BatchQueue {
     /// An empty queue in front of the devices that are watched.
-    pub(super) fn new(watch: Arc<Watch>) -> Self {
+    pub(super) fn new(watch: Arc<ActivityTracker>) -> Self {
         Self { state: Mutex::default(), changed: Condvar::new(), watch }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, QueueState> {
         // The state is whole between any two statements that can panic.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Queues a part. Where the queue is closed, the part is dropped, which its callers see.
-    pub(super) fn push(&self, part: Part) {
+    pub(super) fn push(&self, part: SequenceGroup) {
         let mut state = self.lock();
         if !state.closed {
             METRICS.queue_depth.add(part.waiting.iter().map(|w| w.ids.len() as i64).sum());
             state.lane(part.priority).0.push_back(part);
-            self.watch.queued(true);
+            self.watch.set_queued(true);
             // All of them: it may be another device's turn than that of the one who wakes first.
             self.changed.notify_all();
         }
     }
 
-    /// Ends the queue: what waits is dropped and [`Queue::take`] gives none.
+    /// Ends the queue: what waits is dropped and [`BatchQueue::take`] gives none.
     pub(super) fn close(&self) {
         let mut state = self.lock();
         state.closed = true;
@@ -85,7 +85,7 @@ impl Queue {
             let dropped: usize = state.lane(priority).0.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
             METRICS.queue_depth.sub(dropped as i64);
         }
-        self.watch.queued(false);
+        self.watch.set_queued(false);
         self.changed.notify_all();
     }
 
@@ -97,17 +97,17 @@ impl Queue {
             if state.closed {
                 return None;
             }
-            let drawn = match self.watch.leaves(place) {
+            let drawn = match self.watch.should_yield(place) {
                 true => None,
                 false => state.live.draw(budgets).or_else(|| state.backfill.draw(budgets)),
             };
             if let Some((model, waiting)) = drawn {
                 let rest = !state.live.0.is_empty() || !state.backfill.0.is_empty();
                 if waiting.is_empty() {
-                    self.watch.queued(rest);
+                    self.watch.set_queued(rest);
                     continue;
                 }
-                self.watch.drawn(place, rest);
+                self.watch.batch_formed(place, rest);
                 if rest {
                     self.changed.notify_all();
                 }
@@ -120,8 +120,8 @@ impl Queue {
     }
 }
 
-impl State {
-    fn lane(&mut self, priority: Priority) -> &mut Parts {
+impl QueueState {
+    fn lane(&mut self, priority: Priority) -> &mut PriorityLevel {
         match priority {
             Priority::Live => &mut self.live,
             Priority::Backfill => &mut self.backfill,
@@ -129,7 +129,7 @@ impl State {
     }
 }
 
-impl Part {
+impl SequenceGroup {
     fn is_small(&self, budget: usize) -> bool {
         is_small(self.waiting.iter().map(|waiting| waiting.ids.len()).sum(), budget)
     }
@@ -140,10 +140,10 @@ pub(super) fn is_small(tokens: usize, budget: usize) -> bool {
     tokens <= budget / 8
 }
 
-impl Parts {
+impl PriorityLevel {
     /// Draws sequences of the model that has waited longest: half of the budget for parts that are small, so that one sentence never waits
     /// behind a book, and then all parts in order of arrival, so that what came first ends first.
-    fn draw(&mut self, budgets: &[usize]) -> Option<(usize, Vec<Waiting>)> {
+    fn draw(&mut self, budgets: &[usize]) -> Option<(usize, Vec<QueuedSequence>)> {
         let model = self.0.front()?.model;
         let budget = budgets[model];
         let mut drawn = Vec::new();

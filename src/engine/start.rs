@@ -9,19 +9,19 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::budget::{Place, Tuner, Tuning};
+use super::budget::{BatchTuner, BatchTuning, DeviceProfile};
 use super::device::{Device, DeviceState};
-use super::dispatch::Dispatch;
+use super::dispatch::Dispatcher;
 use super::error::EngineError;
-use super::generation::GeneratorHost;
+use super::generation::GeneratorRunner;
 
+use super::activity::ActivityTracker;
+use super::capacity::{FairQueue, TokenCapacity};
+use super::gpu::Accelerator;
 use super::model::Model;
-use super::queue::Queue;
+use super::queue::BatchQueue;
 use super::request::Priority;
-use super::room::{Room, Turns};
-use super::tensors::Accelerator;
-use super::watch::Watch;
-use super::{Engine, Inner};
+use super::{Engine, EngineInner};
 use tidemill_base::config::{EngineConfig, ModelConfig};
 
 /// Tokens of a batch for each core: several parts of the size that a core takes at once, and under a second of work, so that a
@@ -39,7 +39,7 @@ const QUEUED_BATCHES: usize = 4;
 const GENERATOR_TOKENS: usize = 1 << 18;
 
 /// What a device stands on.
-struct Ground<'a> {
+struct DeviceSetup<'a> {
     name: String,
     /// None for cores of this machine.
     accelerator: Option<&'a Accelerator>,
@@ -47,10 +47,10 @@ struct Ground<'a> {
 }
 
 /// A device that is ready and has no threads yet.
-struct Site {
+struct LoadedDevice {
     name: String,
     models: Arc<[Model]>,
-    hosts: Vec<(usize, GeneratorHost)>,
+    hosts: Vec<(usize, GeneratorRunner)>,
     pool: rayon::ThreadPool,
     /// Tokens of a batch of each model.
     budgets: Vec<usize>,
@@ -61,14 +61,14 @@ struct Site {
 impl Engine {
     /// Loads every model and starts the threads. Reads gigabytes where models are large: call it where blocking is fine.
     pub fn start(config: &EngineConfig, models: &BTreeMap<String, ModelConfig>) -> Result<Self, EngineError> {
-        Self::start_with(config, models, &Tuning::default())
+        Self::start_with(config, models, &BatchTuning::default())
     }
 
     /// The same, with token budgets of encoders that are remembered or measured, as `tuning` says.
     pub fn start_with(
         config: &EngineConfig,
         models: &BTreeMap<String, ModelConfig>,
-        tuning: &Tuning,
+        tuning: &BatchTuning,
     ) -> Result<Self, EngineError> {
         let accelerators = config.device.iter().map(Accelerator::open).collect::<Result<_, _>>()?;
         Self::start_on(accelerators, config, models, tuning)
@@ -79,36 +79,37 @@ impl Engine {
         accelerators: Vec<Option<Accelerator>>,
         config: &EngineConfig,
         models: &BTreeMap<String, ModelConfig>,
-        tuning: &Tuning,
+        tuning: &BatchTuning,
     ) -> Result<Self, EngineError> {
         tidemill_kernels::check_processor().map_err(EngineError::Processor)?;
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(cores).max(1);
-        let mut tuner = Tuner::new(config.batch_tokens, tuning);
-        let mut sites: Vec<Site> = Vec::with_capacity(accelerators.len());
+        let mut tuner = BatchTuner::new(config.batch_tokens, tuning);
+        let mut sites: Vec<LoadedDevice> = Vec::with_capacity(accelerators.len());
         for (place, (accelerator, name)) in accelerators.iter().zip(names(&accelerators)).enumerate() {
             let models = match (accelerator, sites.first()) {
                 (None, Some(first)) => first.models.clone(),
                 _ => load(models, accelerator.as_ref())?,
             };
-            let ground = Ground { name, accelerator: accelerator.as_ref(), threads: share(threads, accelerators.len(), place) };
-            sites.push(Site::new(ground, models, config, &mut tuner)?);
+            let ground =
+                DeviceSetup { name, accelerator: accelerator.as_ref(), threads: share(threads, accelerators.len(), place) };
+            sites.push(LoadedDevice::new(ground, models, config, &mut tuner)?);
         }
         Self::run_on(sites)
     }
 
-    fn run_on(sites: Vec<Site>) -> Result<Self, EngineError> {
-        let watch = Watch::new(sites.iter().map(|site| &*site.name));
-        let queue = Arc::new(Queue::new(watch.clone()));
+    fn run_on(sites: Vec<LoadedDevice>) -> Result<Self, EngineError> {
+        let watch = ActivityTracker::new(sites.iter().map(|site| &*site.name));
+        let queue = Arc::new(BatchQueue::new(watch.clone()));
         let models = sites.first().map(|site| site.models.clone()).unwrap_or_default();
         // A caller puts together what fills the largest batch; a device with a smaller one takes a part of it.
         let budget = |model: usize| sites.iter().map(|site| site.budgets[model]).max().unwrap_or(1);
         let budgets = (0..models.len()).map(budget).collect();
         let waiting: usize = sites.iter().map(|site| site.budgets.iter().copied().max().unwrap_or(site.usual)).sum();
         let usual = sites.iter().map(|site| site.usual).max().unwrap_or(1);
-        let room = Room::new(QUEUED_BATCHES * waiting);
-        let job_room = Room::new(GENERATOR_TOKENS * sites.len());
-        let turns = Turns::new(models.len());
+        let room = TokenCapacity::new(QUEUED_BATCHES * waiting);
+        let job_room = TokenCapacity::new(GENERATOR_TOKENS * sites.len());
+        let turns = FairQueue::new(models.len());
         let (mut devices, mut lines) = (Vec::new(), Vec::new());
         for (place, site) in sites.into_iter().enumerate() {
             let (jobs, received) = crossbeam_channel::unbounded();
@@ -129,18 +130,23 @@ impl Engine {
             // Where one cannot start, those before it find the queue closed.
             device.start().inspect_err(|_| queue.close())?;
         }
-        let dispatch = Dispatch::new(lines);
-        let inner = Inner { models, queue, watch, devices, dispatch, room, turns, job_room, budgets, usual };
+        let dispatch = Dispatcher::new(lines);
+        let inner = EngineInner { models, queue, watch, devices, dispatch, room, turns, job_room, budgets, usual };
         Ok(Self { inner: Arc::new(inner), priority: Priority::Live })
     }
 }
 
-impl Site {
-    fn new(ground: Ground<'_>, models: Arc<[Model]>, config: &EngineConfig, tuner: &mut Tuner<'_>) -> Result<Self, EngineError> {
-        let Ground { name, accelerator, threads } = ground;
+impl LoadedDevice {
+    fn new(
+        ground: DeviceSetup<'_>,
+        models: Arc<[Model]>,
+        config: &EngineConfig,
+        tuner: &mut BatchTuner<'_>,
+    ) -> Result<Self, EngineError> {
+        let DeviceSetup { name, accelerator, threads } = ground;
         let mut hosts = Vec::new();
         for index in 0..models.len() {
-            hosts.extend(GeneratorHost::new(&models, index, config, accelerator)?.map(|host| (index, host)));
+            hosts.extend(GeneratorRunner::new(&models, index, config, accelerator)?.map(|host| (index, host)));
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
@@ -152,7 +158,7 @@ impl Site {
             None => (format!("{threads} threads of {}", tidemill_kernels::processor_name()), threads * BATCH_TOKENS_PER_CORE),
         };
         // Last of all, so that it is measured with the memory that is left.
-        let budgets = tuner.budgets(&models, &Place { name: &name, kind, usual, pool: &pool })?;
+        let budgets = tuner.budgets(&models, &DeviceProfile { name: &name, kind, usual, pool: &pool })?;
         Ok(Self { name, models, hosts, pool, budgets, usual })
     }
 }

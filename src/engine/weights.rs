@@ -6,7 +6,7 @@ use candle_core::{DType, Device, Tensor};
 use serde::Deserialize;
 
 use super::error::{EngineError, first_line};
-use super::folder::Folder;
+use super::folder::ModelFolder;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -25,7 +25,7 @@ struct ShardIndex {
 
 impl Weights {
     /// Reads every tensor of the folder.
-    pub(super) fn read(folder: &mut Folder) -> Result<Self, EngineError> {
+    pub(super) fn read(folder: &mut ModelFolder) -> Result<Self, EngineError> {
         let mut tensors = HashMap::new();
         let sharded = folder.join(INDEX).exists();
         if sharded {
@@ -92,7 +92,7 @@ impl Weights {
     }
 }
 
-fn read_shard(folder: &mut Folder, name: &str, tensors: &mut HashMap<String, Tensor>) -> Result<(), EngineError> {
+fn read_shard(folder: &mut ModelFolder, name: &str, tensors: &mut HashMap<String, Tensor>) -> Result<(), EngineError> {
     let bytes = folder.read(name, "the safetensors files hold the weights")?;
     let loaded = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu).map_err(|e| {
         EngineError::invalid(

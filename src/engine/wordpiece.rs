@@ -11,7 +11,7 @@ use tokenizers::models::ModelWrapper;
 use tokenizers::{Model, NormalizerWrapper, PreTokenizerWrapper, Tokenizer};
 
 /// The vocabulary of a tokenizer of BERT's family.
-pub(super) struct WordPieces {
+pub(super) struct WordPieceTokenizer {
     /// Tokens that begin a word.
     first: HashMap<Box<[u8]>, u32>,
     /// Tokens that go on with one, without the sign of that.
@@ -27,7 +27,7 @@ pub(super) struct WordPieces {
 /// A token, and its place in the text.
 pub(super) type Piece = (u32, Range<usize>);
 
-impl WordPieces {
+impl WordPieceTokenizer {
     /// The vocabulary, where the tokenizer is of this family.
     pub(super) fn of(tokenizer: &Tokenizer) -> Option<Self> {
         let ModelWrapper::WordPiece(model) = tokenizer.get_model() else { return None };
@@ -160,7 +160,7 @@ mod tests {
     #[track_caller]
     fn assert_as_the_library(text: &str) {
         for tokenizer in &*TOKENIZERS {
-            let words = WordPieces::of(tokenizer).unwrap();
+            let words = WordPieceTokenizer::of(tokenizer).unwrap();
             assert_eq!(words.encode(tokenizer, text).unwrap(), by_library(tokenizer, text).unwrap(), "{text:?}");
         }
     }
@@ -179,7 +179,7 @@ mod tests {
     #[test]
     fn a_tokenizer_of_another_family_has_no_shorter_way() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/models/tiny-xlm-roberta/tokenizer.json");
-        assert!(WordPieces::of(&Tokenizer::from_file(file).unwrap()).is_none());
+        assert!(WordPieceTokenizer::of(&Tokenizer::from_file(file).unwrap()).is_none());
     }
 
     /// Pieces in which words, accents, scripts, control characters and the names of special tokens meet.

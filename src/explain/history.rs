@@ -13,7 +13,7 @@ use parquet::file::statistics::Statistics;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use crate::store::Computed;
+use crate::store::OutputSummary;
 
 /// The columns that are read; a vector is worth nothing here and is most of the file.
 const COLUMNS: [&str; 17] = [
@@ -44,10 +44,10 @@ pub(super) const ROWS: usize = 200;
 
 /// One output as it was when it was computed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Past {
+pub struct PastOutput {
     /// What it said, and what it took.
     #[serde(flatten)]
-    pub computed: Computed,
+    pub computed: OutputSummary,
     /// The topic of the record, or that of a job's unit.
     pub topic: String,
     /// Its partition.
@@ -61,7 +61,7 @@ pub struct Past {
 }
 
 /// The rows of the document in the file, an embedding as one; none where the file's own figures rule them out.
-pub(super) fn read(path: &str, document: &str, deadline: Instant) -> Result<Vec<Past>> {
+pub(super) fn read(path: &str, document: &str, deadline: Instant) -> Result<Vec<PastOutput>> {
     let file = File::open(Path::new(path)).map_err(|error| ParquetError::External(Box::new(error)))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file)?;
     let metadata = builder.metadata().clone();
@@ -78,7 +78,7 @@ pub(super) fn read(path: &str, document: &str, deadline: Instant) -> Result<Vec<
         Ok(BooleanArray::from_iter(ids.iter().map(|id| Some(id == Some(document.as_str())))))
     });
     let rows = builder.with_row_groups(groups).with_row_filter(RowFilter::new(vec![Box::new(is_wanted)])).with_projection(wanted);
-    let mut found: Vec<Past> = Vec::new();
+    let mut found: Vec<PastOutput> = Vec::new();
     for batch in rows.build()? {
         append(&batch?, path, &mut found)?;
         if found.len() > ROWS || Instant::now() > deadline {
@@ -102,7 +102,7 @@ fn may_hold(metadata: &parquet::file::metadata::ParquetMetaData, group: usize, d
     }
 }
 
-fn append(batch: &RecordBatch, path: &str, found: &mut Vec<Past>) -> Result<()> {
+fn append(batch: &RecordBatch, path: &str, found: &mut Vec<PastOutput>) -> Result<()> {
     let column =
         |name: &str| batch.column_by_name(name).ok_or_else(|| ParquetError::General(format!("{path} has no column `{name}`")));
     let wrong = |name: &str| ParquetError::General(format!("the column `{name}` of {path} is of another type"));
@@ -132,8 +132,8 @@ fn append(batch: &RecordBatch, path: &str, found: &mut Vec<Past>) -> Result<()> 
             first.computed.tokens += i64::from(tokens.value(row));
             continue;
         }
-        found.push(Past {
-            computed: Computed {
+        found.push(PastOutput {
+            computed: OutputSummary {
                 task: task.value(row).to_owned(),
                 kind: kind.value(row).to_owned(),
                 version: version.value(row),

@@ -26,15 +26,15 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
-use super::facts::{Content, Contents, Evaluated, Facts, device_micros, facts};
-use super::interval::{Bootstrap, Predicted, Range};
+use super::interval::{Bootstrap, ConfidenceInterval, FigureRange};
+use super::job_pipeline::JobPipeline;
 use super::plan::{PlanError, Planner, choose, take_below};
-use super::source::{Outlet, UnitSource, deliver};
+use super::row_cost::{ContentHash, ContentHasher, EvaluatedRow, RowCost, device_micros, facts};
+use super::source::{RecordSender, UnitSource, deliver};
 use super::spec::{JobKind, JobSpec};
-use super::station::Station;
-use crate::checkpoint::Claim;
+use crate::checkpoint::PartitionClaim;
 use crate::document::avro::Schemas;
-use crate::document::{Decoded, Decoder};
+use crate::document::{DecodedRecord, Decoder};
 use crate::metrics::METRICS;
 use crate::pipeline::Batcher;
 use crate::record::Partition;
@@ -46,7 +46,7 @@ pub struct Estimator<'a> {
     /// The ledger, which is only read.
     pub store: &'a Store,
     /// The pipeline.
-    pub station: &'a Station,
+    pub job_pipeline: &'a JobPipeline,
     /// The job's dataset, where it has one.
     pub archive: Option<&'a Archive>,
     /// Seconds that a unit is to take.
@@ -84,40 +84,40 @@ pub struct Estimate {
     /// The share of the rows that was read to find copies.
     pub read_share: f64,
     /// Rows that bring a document.
-    pub documents: Predicted,
+    pub documents: ConfidenceInterval,
     /// Tokens that models read.
-    pub tokens: Predicted,
+    pub tokens: ConfidenceInterval,
     /// Tokens that they write.
-    pub generated_tokens: Predicted,
+    pub generated_tokens: ConfidenceInterval,
     /// Device time.
-    pub device_seconds: Predicted,
+    pub device_seconds: ConfidenceInterval,
     /// How long the evaluation takes on this machine.
-    pub wall_seconds: Predicted,
+    pub wall_seconds: ConfidenceInterval,
     /// What the device time costs, where an hour has a price.
-    pub cost: Option<Predicted>,
+    pub cost: Option<ConfidenceInterval>,
     /// The share of rows and tasks that is reused.
-    pub reused_share: Predicted,
+    pub reused_share: ConfidenceInterval,
     /// The share of rows and tasks that is dead.
-    pub dead_share: Predicted,
+    pub dead_share: ConfidenceInterval,
     /// Dead letters.
-    pub dead_letters: Predicted,
+    pub dead_letters: ConfidenceInterval,
     /// Of each class that the sample holds.
-    pub dead_letters_by_class: BTreeMap<&'static str, Predicted>,
+    pub dead_letters_by_class: BTreeMap<&'static str, ConfidenceInterval>,
     /// What the job's limits let through.
-    pub limits: Vec<Limit>,
+    pub limits: Vec<LimitEstimate>,
 }
 
 /// A limit of the job, and what it cuts off.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Limit {
+pub struct LimitEstimate {
     /// `budget` or `deadline`.
     pub limit: &'static str,
     /// Seconds that it allows: of device time for a budget, from now on for a deadline.
     pub allows_seconds: f64,
     /// Seconds that the job needs.
-    pub needs_seconds: Predicted,
+    pub needs_seconds: ConfidenceInterval,
     /// Documents that are left to do when it is reached.
-    pub documents_left: Predicted,
+    pub documents_left: ConfidenceInterval,
 }
 
 /// Rows read to find copies of the sampled ones, about: a minute's worth.
@@ -138,7 +138,7 @@ impl Estimator<'_> {
         let now = Timestamp::now();
         let planner = Planner {
             store: self.store,
-            station: self.station,
+            job_pipeline: self.job_pipeline,
             archive: self.archive,
             unit_seconds: self.unit_seconds,
             asked_ms: now.as_millisecond(),
@@ -156,24 +156,25 @@ impl Estimator<'_> {
         let parts = spread(&readable, &counts, chosen)?;
         let afresh = matches!(spec.kind, JobKind::Evaluate { .. });
         let evaluated = self.run(&readable, parts, afresh, &mut faults).await?;
-        let contents = Contents::new(&self.station.definition);
+        let contents = ContentHasher::new(&self.job_pipeline.definition);
         let (copies, read_share) = match afresh {
             true => (HashMap::new(), 0.0),
             false => self.copies((&readable, &counts), (&evaluated, &contents), sampling.seed).await?,
         };
         let facts = facts(&evaluated, &copies, &contents, sampled);
         let say = Bootstrap::new(sampled, rows, sampling.seed);
-        let column = |figure: fn(&Facts) -> f64| facts.iter().map(figure).collect::<Vec<_>>();
+        let column = |figure: fn(&RowCost) -> f64| facts.iter().map(figure).collect::<Vec<_>>();
         let weights = column(|f| f.counts);
-        let documents = say.sum(&column(|f| f.document), Range::Share);
-        let device_seconds = say.sum(&column(|f| f.cost[2] / 1e6), Range::Amount);
-        let wall_seconds = say.sum(&column(|f| f.wall), Range::Amount);
+        let documents = say.sum(&column(|f| f.document), FigureRange::Share);
+        let device_seconds = say.sum(&column(|f| f.cost[2] / 1e6), FigureRange::Amount);
+        let wall_seconds = say.sum(&column(|f| f.wall), FigureRange::Amount);
         let classes: BTreeSet<&'static str> = facts.iter().flat_map(|f| f.letters.keys().copied()).collect();
         let of_class = |class: &'static str| {
             let figures: Vec<f64> = facts.iter().map(|f| f.letters.get(class).copied().unwrap_or(0.0)).collect();
-            (class, say.sum(&figures, Range::Amount))
+            (class, say.sum(&figures, FigureRange::Amount))
         };
-        let limit = |limit, allows: Option<f64>, needs: Predicted| Some(Limit::of(limit, allows?, needs, documents));
+        let limit =
+            |limit, allows: Option<f64>, needs: ConfidenceInterval| Some(LimitEstimate::of(limit, allows?, needs, documents));
         let until_deadline = spec.deadline.map(|end| (end.as_millisecond() - now.as_millisecond()).max(0) as f64 / 1e3);
         let limits = [
             limit("budget", budget.map(|micros| micros as f64 / 1e6), device_seconds),
@@ -189,14 +190,14 @@ impl Estimator<'_> {
             seed: sampling.seed,
             read_share,
             documents,
-            tokens: say.sum(&column(|f| f.cost[0]), Range::Amount),
-            generated_tokens: say.sum(&column(|f| f.cost[1]), Range::Amount),
+            tokens: say.sum(&column(|f| f.cost[0]), FigureRange::Amount),
+            generated_tokens: say.sum(&column(|f| f.cost[1]), FigureRange::Amount),
             device_seconds,
             wall_seconds,
             cost: self.price_per_device_hour.map(|price| device_seconds.times(price / 3600.0)),
-            reused_share: say.ratio(&column(|f| f.reused), &weights, Range::Share),
-            dead_share: say.ratio(&column(|f| f.dead), &weights, Range::Share),
-            dead_letters: say.sum(&column(|f| f.letters.values().sum()), Range::Share),
+            reused_share: say.ratio(&column(|f| f.reused), &weights, FigureRange::Share),
+            dead_share: say.ratio(&column(|f| f.dead), &weights, FigureRange::Share),
+            dead_letters: say.sum(&column(|f| f.letters.values().sum()), FigureRange::Share),
             dead_letters_by_class: classes.into_iter().map(of_class).collect(),
             limits: limits.into_iter().flatten().collect(),
         })
@@ -224,7 +225,7 @@ impl Estimator<'_> {
         parts: Vec<(usize, UnitRow)>,
         afresh: bool,
         faults: &mut Vec<String>,
-    ) -> Result<Vec<Evaluated>, PlanError> {
+    ) -> Result<Vec<EvaluatedRow>, PlanError> {
         let (records, receiver) = unbounded_channel();
         let mut places = HashMap::new();
         for (unit, part) in &parts {
@@ -242,23 +243,23 @@ impl Estimator<'_> {
             }
         }
         drop(records);
-        let claim = Claim { partition: Partition { topic: "plan".into(), number: 0 }, epoch: 0, next_offset: 0 };
-        let mut batcher = Batcher::new(claim, receiver, self.station.definition.budget.clone(), None);
+        let claim = PartitionClaim { partition: Partition { topic: "plan".into(), number: 0 }, epoch: 0, next_offset: 0 };
+        let mut batcher = Batcher::new(claim, receiver, self.job_pipeline.definition.budget.clone(), None);
         let mut evaluated = Vec::new();
         while let Some(batch) = batcher.next(false).await {
             let started = Instant::now();
-            let evaluator = &self.station.works.evaluator;
-            let fates = match afresh {
+            let evaluator = &self.job_pipeline.runtime.evaluator;
+            let record_outcomes = match afresh {
                 true => evaluator.evaluate_afresh(&batch.records).await?,
                 false => evaluator.evaluate(&batch).await?,
             };
             let elapsed = started.elapsed().as_secs_f64();
             // Every row takes a little, and those take most that a device worked on for long.
-            let shares: Vec<f64> = fates.iter().map(|fate| 1.0 + device_micros(fate)).collect();
+            let shares: Vec<f64> = record_outcomes.iter().map(|record_outcome| 1.0 + device_micros(record_outcome)).collect();
             let sum: f64 = shares.iter().sum();
-            for ((fate, share), record) in fates.into_iter().zip(shares).zip(&batch.records) {
+            for ((record_outcome, share), record) in record_outcomes.into_iter().zip(shares).zip(&batch.records) {
                 let unit = places.get(&record.place.partition.number).copied().unwrap_or_default();
-                evaluated.push(Evaluated { unit, fate, wall: elapsed * share / sum });
+                evaluated.push(EvaluatedRow { unit, record_outcome, wall: elapsed * share / sum });
             }
         }
         Ok(evaluated)
@@ -271,18 +272,18 @@ impl Estimator<'_> {
         ahead: usize,
     ) -> Result<(), ArchiveError> {
         let in_flight = InFlight::new(ahead, METRICS.in_flight_bytes.with_label_values(&["@plan"]));
-        let outlet = Outlet { records, in_flight, yields: &|| false };
-        deliver((self.store, self.archive), self.station, (unit, unit.from_row), outlet).await
+        let sender = RecordSender { records, in_flight, yields: &|| false };
+        deliver((self.store, self.archive), self.job_pipeline, (unit, unit.from_row), sender).await
     }
 
     /// How many rows of the job bring the content of each sampled document, and the share of the rows that was read for it.
     async fn copies(
         &self,
         (units, counts): (&[UnitRow], &[i64]),
-        (evaluated, contents): (&[Evaluated], &Contents),
+        (evaluated, contents): (&[EvaluatedRow], &ContentHasher),
         seed: u64,
-    ) -> Result<(HashMap<Content, f64>, f64), PlanError> {
-        let decoder = Decoder::new(&self.station.definition.source.document);
+    ) -> Result<(HashMap<ContentHash, f64>, f64), PlanError> {
+        let decoder = Decoder::new(&self.job_pipeline.definition.source.document);
         let decoder = decoder.map_err(|e| PlanError::Refused(format!("{e:#}")))?;
         let mut order: Vec<usize> = (0..units.len()).collect();
         order.shuffle(&mut StdRng::seed_from_u64(seed));
@@ -294,7 +295,7 @@ impl Estimator<'_> {
             }
         }
         let documents = || evaluated.iter().filter_map(|row| Some((row.unit, row.document()?)));
-        let mut found: HashMap<Content, u64> = documents().map(|(_, document)| (contents.of(document), 0)).collect();
+        let mut found: HashMap<ContentHash, u64> = documents().map(|(_, document)| (contents.of(document), 0)).collect();
         for (unit, _) in units.iter().zip(&read).filter(|(_, read)| **read) {
             let (sender, receiver) = unbounded_channel();
             let count = count(receiver, &decoder, contents, &mut found);
@@ -316,10 +317,10 @@ impl Estimator<'_> {
     }
 }
 
-impl Limit {
-    fn of(limit: &'static str, allows: f64, needs: Predicted, documents: Predicted) -> Self {
+impl LimitEstimate {
+    fn of(limit: &'static str, allows: f64, needs: ConfidenceInterval, documents: ConfidenceInterval) -> Self {
         let left = |documents: f64, needs: f64| if needs > allows { documents * (1.0 - allows / needs) } else { 0.0 };
-        let documents_left = Predicted {
+        let documents_left = ConfidenceInterval {
             expected: left(documents.expected, needs.expected),
             low: left(documents.low, needs.low),
             high: left(documents.high, needs.high),
@@ -359,15 +360,15 @@ fn spread(units: &[UnitRow], counts: &[i64], mut chosen: Vec<i64>) -> Result<Vec
 async fn count(
     mut records: UnboundedReceiver<Delivery>,
     decoder: &Decoder,
-    contents: &Contents,
-    found: &mut HashMap<Content, u64>,
+    contents: &ContentHasher,
+    found: &mut HashMap<ContentHash, u64>,
 ) {
-    while let Some(Delivery { record, hold }) = records.recv().await {
-        if let Ok(Decoded::Document(document)) = decoder.decode(&record, &Schemas::none())
+    while let Some(Delivery { record, guard }) = records.recv().await {
+        if let Ok(DecodedRecord::Document(document)) = decoder.decode(&record, &Schemas::none())
             && let Some(count) = found.get_mut(&contents.of(&document))
         {
             *count += 1;
         }
-        drop(hold);
+        drop(guard);
     }
 }

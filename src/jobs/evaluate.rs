@@ -7,19 +7,19 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 use tokio::sync::mpsc::UnboundedReceiver;
 
-use super::source::Measured;
-use super::station::Station;
+use super::job_pipeline::JobPipeline;
+use super::source::EvaluationTarget;
 use crate::document::{Document, look_up};
 use crate::failure::Transient;
 use crate::outcome::{Outcome, Output};
-use crate::pipeline::Fate;
+use crate::pipeline::RecordOutcome;
 use crate::record::Record;
 use crate::source::Delivery;
 use crate::task::TaskSpec;
 
 /// What a unit has counted. Counts of units add up to those of their job.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Counts {
+pub(super) struct EvaluationCounts {
     /// Rows.
     rows: u64,
     /// Rows of which the column says nothing.
@@ -32,7 +32,7 @@ pub(super) struct Counts {
     device_micros: u64,
 }
 
-impl Counts {
+impl EvaluationCounts {
     /// Adds those of another unit.
     pub(super) fn add(&mut self, other: Self) {
         self.rows += other.rows;
@@ -92,8 +92,8 @@ impl Counts {
 }
 
 /// The counts of all units of a job.
-pub(super) fn sum(reports: Vec<Value>) -> Counts {
-    let mut sum = Counts::default();
+pub(super) fn sum(reports: Vec<Value>) -> EvaluationCounts {
+    let mut sum = EvaluationCounts::default();
     for counts in reports.into_iter().filter_map(|report| serde_json::from_value(report).ok()) {
         sum.add(counts);
     }
@@ -105,35 +105,39 @@ pub(super) fn sum(reports: Vec<Value>) -> Counts {
 /// # Errors
 /// Where the model host or the ledger is unavailable.
 pub(super) async fn measure(
-    station: &Station,
-    measured: &Measured,
+    job_pipeline: &JobPipeline,
+    measured: &EvaluationTarget,
     mut records: UnboundedReceiver<Delivery>,
-) -> Result<Counts, Transient> {
-    let mut counts = Counts::default();
+) -> Result<EvaluationCounts, Transient> {
+    let mut counts = EvaluationCounts::default();
     loop {
         let mut batch = Vec::new();
         let mut bytes = 0;
         // The holds end with the batch, as anywhere: reading goes on while it is evaluated only as far as fits.
-        let mut holds = Vec::new();
-        while !station.works.budget.is_spent(batch.len(), bytes) {
-            let Some(Delivery { record, hold }) = records.recv().await else { break };
+        let mut guards = Vec::new();
+        while !job_pipeline.runtime.budget.is_spent(batch.len(), bytes) {
+            let Some(Delivery { record, guard }) = records.recv().await else { break };
             bytes += record.payload.as_ref().map_or(0, |payload| payload.len());
             batch.push(record);
-            holds.push(hold);
+            guards.push(guard);
         }
         if batch.is_empty() {
             return Ok(counts);
         }
-        counts.add(evaluate(station, measured, &batch).await?);
+        counts.add(evaluate(job_pipeline, measured, &batch).await?);
     }
 }
 
-async fn evaluate(station: &Station, measured: &Measured, records: &[Record]) -> Result<Counts, Transient> {
-    let evaluator = &station.works.evaluator;
+async fn evaluate(
+    job_pipeline: &JobPipeline,
+    measured: &EvaluationTarget,
+    records: &[Record],
+) -> Result<EvaluationCounts, Transient> {
+    let evaluator = &job_pipeline.runtime.evaluator;
     let task = evaluator.graph().tasks().position(|task| **task == *measured.task);
-    let mut counts = Counts { rows: records.len() as u64, ..Counts::default() };
-    for fate in evaluator.evaluate_afresh(records).await? {
-        let Fate::Document(document, outcomes) = fate else {
+    let mut counts = EvaluationCounts { rows: records.len() as u64, ..EvaluationCounts::default() };
+    for record_outcome in evaluator.evaluate_afresh(records).await? {
+        let RecordOutcome::Document(document, outcomes) = record_outcome else {
             counts.silent += 1;
             continue;
         };
@@ -193,8 +197,8 @@ mod tests {
     use super::*;
     use crate::task::TaskEntry;
 
-    fn counts(said: &[(&str, &str, u64)], silent: u64) -> Counts {
-        let mut counts = Counts { silent, rows: silent, ..Counts::default() };
+    fn counts(said: &[(&str, &str, u64)], silent: u64) -> EvaluationCounts {
+        let mut counts = EvaluationCounts { silent, rows: silent, ..EvaluationCounts::default() };
         for (expected, given, count) in said {
             counts.rows += count;
             *counts.said.entry((*expected).to_owned()).or_default().entry((*given).to_owned()).or_default() += count;
@@ -228,9 +232,9 @@ mod tests {
         let mut sum = counts(&[("a", "a", 1)], 0);
         sum.add(counts(&[("a", "a", 2), ("b", "a", 1)], 1));
         assert_eq!(sum, counts(&[("a", "a", 3), ("b", "a", 1)], 1));
-        assert_eq!(Counts::default().report()["accuracy"], Value::Null);
+        assert_eq!(EvaluationCounts::default().report()["accuracy"], Value::Null);
         assert_eq!(sum.emptiness("said"), None);
-        let nothing = Counts { rows: 3, unlabelled: 3, ..Counts::default() }.emptiness("said");
+        let nothing = EvaluationCounts { rows: 3, unlabelled: 3, ..EvaluationCounts::default() }.emptiness("said");
         assert_eq!(
             nothing.as_deref(),
             Some("column `said` holds nothing in any of the 3 rows, so that nothing could be compared")

@@ -3,11 +3,11 @@
 use std::path::{Component, Path, PathBuf};
 
 use crate::config::ConfigError;
-use crate::source::{WalkError, find};
+use crate::source::{WalkError, find_files};
 
 /// Files below a folder, which is opened as a dataset: no link and no `..` leads out of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Input {
+pub struct InputFiles {
     /// The patterns, from the root of the file system on: the same ones name the same input wherever they are typed.
     pub patterns: Vec<String>,
     /// The folder that holds what any of them can match. It depends on the patterns alone, not on the files that are there today.
@@ -17,12 +17,12 @@ pub struct Input {
 }
 
 /// A pattern, cut before its first part that holds a wildcard.
-struct Cut {
+struct SplitPattern {
     base: PathBuf,
     rest: String,
 }
 
-impl Input {
+impl InputFiles {
     /// Finds what the patterns match; a path without a wildcard is one, too.
     ///
     /// # Errors
@@ -32,10 +32,10 @@ impl Input {
         let bases: Vec<&Path> = cuts.iter().map(|cut| cut.base.as_path()).collect();
         let folder = common(&bases).ok_or_else(|| ConfigError("--input names no file; write a path or a pattern".into()))?;
         let mut keys = Vec::new();
-        for (Cut { base, rest }, pattern) in cuts.iter().zip(patterns) {
+        for (SplitPattern { base, rest }, pattern) in cuts.iter().zip(patterns) {
             let fault = |error: WalkError| ConfigError(format!("--input {pattern:?}: {error}"));
             let below = base.strip_prefix(&folder).unwrap_or(Path::new(""));
-            let found = find(&folder, below, rest).map_err(fault)?;
+            let found = find_files(&folder, below, rest).map_err(fault)?;
             let hidden = match found.hidden {
                 0 => String::new(),
                 count => format!("{count} whose names begin with `.` or `_` are no data to any engine and were left out; "),
@@ -63,7 +63,7 @@ impl Input {
     }
 }
 
-fn cut(pattern: &str) -> Result<Cut, ConfigError> {
+fn cut(pattern: &str) -> Result<SplitPattern, ConfigError> {
     let fault = |what: &dyn std::fmt::Display| ConfigError(format!("--input {pattern:?}: {what}"));
     let whole = std::path::absolute(pattern).map_err(|e| fault(&e))?;
     if whole.is_dir() {
@@ -79,7 +79,7 @@ fn cut(pattern: &str) -> Result<Cut, ConfigError> {
     let base: PathBuf = base.iter().collect();
     let base = base.canonicalize().map_err(|e| fault(&format!("cannot find the folder {}: {e}", base.display())))?;
     let rest: PathBuf = rest.iter().collect();
-    Ok(Cut { base, rest: rest.to_string_lossy().into_owned() })
+    Ok(SplitPattern { base, rest: rest.to_string_lossy().into_owned() })
 }
 
 /// The folder that all of them lie in.
@@ -105,9 +105,9 @@ mod tests {
         folder
     }
 
-    fn find(folder: &tempfile::TempDir, patterns: &[&str]) -> Result<Input, String> {
+    fn find(folder: &tempfile::TempDir, patterns: &[&str]) -> Result<InputFiles, String> {
         let patterns: Vec<String> = patterns.iter().map(|pattern| format!("{}/{pattern}", folder.path().display())).collect();
-        Input::find(&patterns).map_err(|error| error.0)
+        InputFiles::find(&patterns).map_err(|error| error.0)
     }
 
     #[test]

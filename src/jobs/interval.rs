@@ -17,7 +17,7 @@ const TAIL: f64 = 0.025;
 
 /// A figure, and between which bounds it lies with 95 % confidence.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Predicted {
+pub struct ConfidenceInterval {
     /// The best guess.
     pub expected: f64,
     /// The lower bound.
@@ -36,14 +36,14 @@ pub(super) struct Bootstrap {
 
 /// What a figure of one row can be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Range {
+pub(super) enum FigureRange {
     /// Anything from 0 on.
     Amount,
     /// 0 to 1.
     Share,
 }
 
-impl Predicted {
+impl ConfidenceInterval {
     /// The same in another unit.
     pub fn times(self, factor: f64) -> Self {
         Self { expected: self.expected * factor, low: self.low * factor, high: self.high * factor }
@@ -65,14 +65,14 @@ impl Bootstrap {
     }
 
     /// The sum over all rows.
-    pub(super) fn sum(&self, figures: &[f64], range: Range) -> Predicted {
+    pub(super) fn sum(&self, figures: &[f64], range: FigureRange) -> ConfidenceInterval {
         self.ratio(figures, &vec![1.0; figures.len()], range).times(self.total)
     }
 
     /// The mean of the rows' figures, where a row counts as much as its weight says: what is above the line holds the weight already.
-    pub(super) fn ratio(&self, figures: &[f64], weights: &[f64], range: Range) -> Predicted {
+    pub(super) fn ratio(&self, figures: &[f64], weights: &[f64], range: FigureRange) -> ConfidenceInterval {
         if self.sampled == 0 || figures.len() != self.sampled || weights.len() != self.sampled {
-            return Predicted::default();
+            return ConfidenceInterval::default();
         }
         let of = |rows: &mut dyn Iterator<Item = usize>| {
             let (above, below) = rows.fold((0.0, 0.0), |(above, below), row| (above + figures[row], below + weights[row]));
@@ -85,7 +85,7 @@ impl Bootstrap {
         let drawn_in = (1.0 - self.sampled as f64 / self.total).max(0.0).sqrt();
         let mut low = expected - (expected - at(TAIL)) * drawn_in;
         let mut high = expected + (at(1.0 - TAIL) - expected) * drawn_in;
-        if range == Range::Share {
+        if range == FigureRange::Share {
             let counted = weights.iter().filter(|weight| **weight > 0.0).count().max(1);
             let unseen = (1.0 - TAIL.powf(1.0 / counted as f64)) * drawn_in;
             let all = |value: f64| figures.iter().zip(weights).all(|(figure, weight)| *figure == value * weight);
@@ -96,7 +96,7 @@ impl Bootstrap {
                 low = low.min(1.0 - unseen);
             }
         }
-        Predicted { expected, low, high }
+        ConfidenceInterval { expected, low, high }
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
     use crate::jobs::plan::choose;
 
     /// How often of 200 samples the truth lies within what is said of them.
-    fn coverage(population: &[f64], sampled: usize, range: Range) -> usize {
+    fn coverage(population: &[f64], sampled: usize, range: FigureRange) -> usize {
         let truth = population.iter().sum::<f64>();
         let is_within = |seed: &u64| {
             let rows = choose(population.len() as i64, sampled, *seed);
@@ -122,7 +122,7 @@ mod tests {
         let even: Vec<f64> = (0..5_000).map(|row| f64::from(row % 5 < 2)).collect();
         let skewed: Vec<f64> = (0..5_000).map(|row| f64::from(row % 97 + 1).ln() * 100.0 / f64::from(row % 7 + 1)).collect();
         for (name, population, range) in
-            [("rare", rare, Range::Share), ("even", even, Range::Share), ("skewed", skewed, Range::Amount)]
+            [("rare", rare, FigureRange::Share), ("even", even, FigureRange::Share), ("skewed", skewed, FigureRange::Amount)]
         {
             let within = coverage(&population, 200, range);
             assert!(within >= 180, "{name}: {within} of 200 intervals hold the truth, where 190 are promised");
@@ -133,23 +133,23 @@ mod tests {
     #[test]
     fn a_sample_of_everything_leaves_nothing_to_guess() {
         let figures = [1.0, 0.0, 0.0, 1.0];
-        let predicted = Bootstrap::new(4, 4, 1).sum(&figures, Range::Share);
-        assert_eq!(predicted, Predicted { expected: 2.0, low: 2.0, high: 2.0 });
-        assert_eq!(coverage(&[0.0; 50], 50, Range::Share), 200);
+        let predicted = Bootstrap::new(4, 4, 1).sum(&figures, FigureRange::Share);
+        assert_eq!(predicted, ConfidenceInterval { expected: 2.0, low: 2.0, high: 2.0 });
+        assert_eq!(coverage(&[0.0; 50], 50, FigureRange::Share), 200);
     }
 
     #[test]
     fn what_was_not_seen_may_still_be_there() {
-        let predicted = Bootstrap::new(200, 100_000, 1).ratio(&[0.0; 200], &[1.0; 200], Range::Share);
+        let predicted = Bootstrap::new(200, 100_000, 1).ratio(&[0.0; 200], &[1.0; 200], FigureRange::Share);
         assert!(predicted.low == 0.0 && (0.017..0.0185).contains(&predicted.high), "{predicted:?}");
-        let predicted = Bootstrap::new(200, 100_000, 1).ratio(&[1.0; 200], &[1.0; 200], Range::Share);
+        let predicted = Bootstrap::new(200, 100_000, 1).ratio(&[1.0; 200], &[1.0; 200], FigureRange::Share);
         assert!(predicted.high == 1.0 && (0.9815..0.983).contains(&predicted.low), "{predicted:?}");
     }
 
     #[test]
     fn the_same_seed_says_the_same() {
         let figures: Vec<f64> = (0..50).map(f64::from).collect();
-        let say = |seed| Bootstrap::new(50, 500, seed).sum(&figures, Range::Amount);
+        let say = |seed| Bootstrap::new(50, 500, seed).sum(&figures, FigureRange::Amount);
         assert_eq!(say(7), say(7));
         assert_ne!(say(7), say(8));
     }

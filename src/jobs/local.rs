@@ -22,24 +22,24 @@ use serde_json::json;
 use tokio::sync::watch;
 use tokio::time::{interval, sleep};
 
-use super::foreman::ending;
-use super::input::Input;
+use super::coordinator::ending;
+use super::input::InputFiles;
+use super::job_pipeline::JobPipeline;
 use super::plan::Planner;
 use super::source::UnitSource;
 use super::spec::Rows;
-use super::station::Station;
-use super::work::{Left, Workshop};
+use super::worker::{UnitExit, UnitWorker};
 use crate::pipeline::Backoff;
 use crate::sink::Dataset;
 use crate::source::{Archive, ArchiveError, ArchiveFile};
-use crate::store::{CommitError, JobProgress, JobState, LOCAL, LocalLease, NewJob, NewUnit, UnitEnd, UnitRow};
+use crate::store::{CommitError, JobProgress, JobState, LOCAL_JOB_KIND, LocalLease, NewJob, NewUnit, UnitOutcome, UnitRow};
 
 /// A backfill that this process plans and works off by itself.
-pub struct Local {
+pub struct LocalBackfill {
     /// Works off its units; [`INPUT`] is among its datasets.
-    pub workshop: Workshop,
+    pub worker: UnitWorker,
     /// The pipeline.
-    pub station: Arc<Station>,
+    pub job_pipeline: Arc<JobPipeline>,
     /// The job.
     pub job: NewJob,
     /// Where its files go.
@@ -54,7 +54,7 @@ pub struct Local {
 
 /// What a local backfill came to.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct LocalReport {
+pub struct LocalBackfillReport {
     /// The job's id.
     pub job: String,
     /// The pipeline.
@@ -83,7 +83,7 @@ pub const INPUT: &str = "@input";
 const LOOK: Duration = Duration::from_millis(250);
 
 /// The job that reads `input` into `output`.
-pub fn local_job(pipeline: &str, input: &Input, output: &Path) -> NewJob {
+pub fn local_job(pipeline: &str, input: &InputFiles, output: &Path) -> NewJob {
     let output = output.to_string_lossy();
     let mut hasher = blake3::Hasher::new();
     for part in [pipeline, &output].into_iter().chain(input.patterns.iter().map(String::as_str)) {
@@ -91,10 +91,10 @@ pub fn local_job(pipeline: &str, input: &Input, output: &Path) -> NewJob {
         hasher.update(part.as_bytes());
     }
     let id = format!("backfill-{}", &hasher.finalize().to_hex()[..16]);
-    let spec = json!({ "version": 1, "id": id, "kind": LOCAL, "pipeline": pipeline, "input": input.patterns, "output": output });
+    let spec = json!({ "version": 1, "id": id, "kind": LOCAL_JOB_KIND, "pipeline": pipeline, "input": input.patterns, "output": output });
     NewJob {
         id,
-        kind: LOCAL.to_owned(),
+        kind: LOCAL_JOB_KIND.to_owned(),
         pipeline: pipeline.to_owned(),
         spec: spec.to_string(),
         priority: 0,
@@ -104,16 +104,21 @@ pub fn local_job(pipeline: &str, input: &Input, output: &Path) -> NewJob {
     }
 }
 
-impl Local {
+impl LocalBackfill {
     /// Works until every unit has ended or `stop` turns true; `tell` hears how far it is.
     ///
     /// # Errors
     /// Where another process works on the job, the input cannot be read, or the process is of no use any more.
-    pub async fn run(&self, input: &Input, stop: watch::Receiver<bool>, tell: impl FnMut(&JobProgress)) -> Result<LocalReport> {
+    pub async fn run(
+        &self,
+        input: &InputFiles,
+        stop: watch::Receiver<bool>,
+        tell: impl FnMut(&JobProgress),
+    ) -> Result<LocalBackfillReport> {
         let lease = self.lease().await?;
         self.sweep().await?;
         self.open(input).await?;
-        let store = &self.workshop.store;
+        let store = &self.worker.store;
         let started = Instant::now();
         let before = self.progress().await?.rows_done;
         let worked = self.work_off(stop, tell).await;
@@ -133,7 +138,7 @@ impl Local {
         drop(lease);
         worked?;
         let (elapsed, rows) = (started.elapsed().as_secs_f64(), progress.rows_done - before);
-        Ok(LocalReport {
+        Ok(LocalBackfillReport {
             job: self.job.id.clone(),
             pipeline: self.job.pipeline.clone(),
             state,
@@ -147,7 +152,7 @@ impl Local {
     }
 
     async fn lease(&self) -> Result<LocalLease> {
-        match self.workshop.store.local_lease(&self.job.id).await? {
+        match self.worker.store.local_lease(&self.job.id).await? {
             Some(lease) => Ok(lease),
             None => bail!("another process works on backfill {}; wait for its end", self.job.id),
         }
@@ -155,7 +160,7 @@ impl Local {
 
     /// Removes files that a run which was killed had written and not committed: whoever reads the folder takes all of it for results.
     async fn sweep(&self) -> Result<()> {
-        let store = &self.workshop.store;
+        let store = &self.worker.store;
         let orphans = store.condemn_files(self.output.name(), 0.0).await?;
         for path in &orphans {
             self.output.delete(path.as_ref())?;
@@ -164,9 +169,9 @@ impl Local {
     }
 
     /// Brings the job's units up to the files as they are now.
-    async fn open(&self, input: &Input) -> Result<()> {
-        let store = &self.workshop.store;
-        let config = self.workshop.datasets.get(INPUT).context("the workshop has no input")?;
+    async fn open(&self, input: &InputFiles) -> Result<()> {
+        let store = &self.worker.store;
+        let config = self.worker.datasets.get(INPUT).context("the workshop has no input")?;
         let archive = Archive::open(INPUT, config)?;
         let mut files = Vec::with_capacity(input.keys.len());
         for key in &input.keys {
@@ -190,8 +195,8 @@ impl Local {
 
     async fn plan(&self, archive: &Archive, files: Vec<ArchiveFile>) -> Result<Vec<NewUnit>> {
         let planner = Planner {
-            store: &self.workshop.store,
-            station: &self.station,
+            store: &self.worker.store,
+            job_pipeline: &self.job_pipeline,
             archive: Some(archive),
             unit_seconds: self.unit_seconds,
             asked_ms: 0,
@@ -201,14 +206,14 @@ impl Local {
     }
 
     async fn progress(&self) -> Result<JobProgress> {
-        let store = &self.workshop.store;
+        let store = &self.worker.store;
         let row = store.job(&self.job.id).await?.with_context(|| format!("job {} is gone from the ledger", self.job.id))?;
         Ok(store.job_progress(&row).await?)
     }
 
     /// Works on the units side by side. Tells whether all have ended.
     async fn work_off(&self, stop: watch::Receiver<bool>, mut tell: impl FnMut(&JobProgress)) -> Result<bool> {
-        let mut units = self.workshop.store.local_units(&self.job.id).await?;
+        let mut units = self.worker.store.local_units(&self.job.id).await?;
         units.retain(|unit| unit.waits);
         let work = |unit: UnitRow| {
             let stop = stop.clone();
@@ -248,25 +253,25 @@ impl Local {
 
     /// Tells whether the unit has ended.
     async fn one(&self, unit: &UnitRow, stop: watch::Receiver<bool>) -> Result<bool> {
-        let end = match self.workshop.work(unit, stop).await {
-            Left::Ended(end) => end,
-            Left::Open | Left::Fenced => return Ok(false),
-            Left::Held => {
+        let end = match self.worker.work(unit, stop).await {
+            UnitExit::Ended(end) => end,
+            UnitExit::Open | UnitExit::Fenced => return Ok(false),
+            UnitExit::Held => {
                 let pipeline = &unit.pipeline;
                 bail!(
                     "pipeline `{pipeline}` is stopped: too many rows died, or somebody stopped it; see `tidemill pipelines list`"
                 )
             }
-            Left::Wedged(reason) => bail!("{reason}; run the same command again to go on"),
+            UnitExit::Wedged(reason) => bail!("{reason}; run the same command again to go on"),
         };
-        if let UnitEnd::Failed(fault) = &end {
+        if let UnitOutcome::Failed(fault) = &end {
             tracing::warn!(unit = unit.ordinal, class = fault.class, reason = fault.reason, "a unit failed");
         }
         let mut backoff = Backoff::default();
         loop {
-            match self.workshop.store.end_unit(Some((&unit.id, &end)), None).await {
+            match self.worker.store.end_unit(Some((&unit.id, &end)), None).await {
                 Ok(()) => return Ok(true),
-                Err(CommitError::Unavailable(failure)) => backoff.after(&failure, &self.workshop.health).await,
+                Err(CommitError::Unavailable(failure)) => backoff.after(&failure, &self.worker.health).await,
                 Err(error) => return Err(error.into()),
             }
         }
@@ -291,12 +296,12 @@ mod tests {
 
     #[test]
     fn the_id_depends_on_pipeline_input_and_output_and_on_nothing_else() {
-        let input = |patterns: &[&str], keys: &[&str]| Input {
+        let input = |patterns: &[&str], keys: &[&str]| InputFiles {
             patterns: patterns.iter().map(|&pattern| pattern.to_owned()).collect(),
             folder: "/data".into(),
             keys: keys.iter().map(|&key| key.to_owned()).collect(),
         };
-        let id = |pipeline, input: &Input, output| local_job(pipeline, input, Path::new(output)).id;
+        let id = |pipeline, input: &InputFiles, output| local_job(pipeline, input, Path::new(output)).id;
         let first = input(&["/data/*.parquet"], &["a.parquet"]);
         let base = id("p", &first, "/out");
         assert_eq!(

@@ -5,34 +5,34 @@ use std::collections::BTreeMap;
 use super::spec::{JobSpec, SpecError};
 use crate::access::Tenant;
 use crate::config::DatasetConfig;
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 use crate::pipeline::definition::Definition;
 
 /// Pipelines and datasets that jobs may name, and whose each is.
 #[derive(Debug, Clone, Default)]
-pub struct Names {
-    pipelines: BTreeMap<String, Named>,
+pub struct KnownNames {
+    pipelines: BTreeMap<String, KnownPipeline>,
     datasets: BTreeMap<String, String>,
 }
 
 /// What is known of a pipeline.
 #[derive(Debug, Clone)]
-struct Named {
+struct KnownPipeline {
     tenant: String,
     tasks: Vec<String>,
 }
 
-impl Named {
+impl KnownPipeline {
     fn of(definition: &Definition) -> Self {
         let tasks = definition.tasks.iter().map(|task| task.name.to_string()).collect();
         Self { tenant: definition.tenant.to_string(), tasks }
     }
 }
 
-impl Names {
+impl KnownNames {
     /// The pipelines, and the datasets of the configuration.
     pub fn new<'a>(definitions: impl IntoIterator<Item = &'a Definition>, datasets: &BTreeMap<String, DatasetConfig>) -> Self {
-        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), Named::of(definition)));
+        let pipelines = definitions.into_iter().map(|definition| (definition.name.to_string(), KnownPipeline::of(definition)));
         let datasets = datasets.iter().map(|(name, dataset)| (name.clone(), dataset.tenant().to_owned()));
         Self { pipelines: pipelines.collect(), datasets: datasets.collect() }
     }
@@ -50,7 +50,7 @@ impl Names {
     /// # Errors
     /// A sentence with the nearest name that there is.
     pub fn check(&self, spec: &JobSpec) -> Result<&str, SpecError> {
-        let Some(Named { tenant, tasks }) = self.pipelines.get(&spec.pipeline) else {
+        let Some(KnownPipeline { tenant, tasks }) = self.pipelines.get(&spec.pipeline) else {
             let near = suggestion(&spec.pipeline, self.pipelines.keys().map(String::as_str));
             return Err(SpecError(format!("no pipeline is named `{}`; {near}", spec.pipeline)));
         };
@@ -78,9 +78,9 @@ impl Names {
 mod tests {
     use super::*;
 
-    fn names() -> Names {
-        let news = Named { tenant: "acme".into(), tasks: vec!["topic".into(), "vector".into()] };
-        Names { pipelines: [("news".into(), news)].into(), datasets: [("archive".into(), "acme".into())].into() }
+    fn names() -> KnownNames {
+        let news = KnownPipeline { tenant: "acme".into(), tasks: vec!["topic".into(), "vector".into()] };
+        KnownNames { pipelines: [("news".into(), news)].into(), datasets: [("archive".into(), "acme".into())].into() }
     }
 
     fn spec(pipeline: &str, dataset: &str) -> JobSpec {
@@ -94,7 +94,7 @@ mod tests {
         let told = |pipeline, dataset| names().check(&spec(pipeline, dataset)).unwrap_err().0;
         assert_eq!(told("new", "archive"), "no pipeline is named `new`; did you mean `news`?");
         assert_eq!(told("news", "archives"), "the configuration names no dataset `archives`; did you mean `archive`?");
-        let none = Names { datasets: BTreeMap::new(), ..names() };
+        let none = KnownNames { datasets: BTreeMap::new(), ..names() };
         assert_eq!(none.check(&spec("news", "a")).unwrap_err().0, "the configuration names no dataset `a`; there are none");
     }
 
@@ -118,7 +118,7 @@ mod tests {
             names().of(&"globex".into()).check(&spec("news", "archive")).unwrap_err().0,
             "no pipeline is named `news`; there are none"
         );
-        let borrowed = Names { datasets: [("archive".into(), "globex".into())].into(), ..names() }.of(&"acme".into());
+        let borrowed = KnownNames { datasets: [("archive".into(), "globex".into())].into(), ..names() }.of(&"acme".into());
         let refused = borrowed.check(&spec("news", "archive")).unwrap_err().0;
         assert_eq!(refused, "the configuration names no dataset `archive`; there are none");
     }
@@ -132,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_job_stays_within_one_tenant_whoever_asks() {
-        let mixed = Names { datasets: [("archive".into(), "globex".into())].into(), ..names() };
+        let mixed = KnownNames { datasets: [("archive".into(), "globex".into())].into(), ..names() };
         let refused = mixed.check(&spec("news", "archive")).unwrap_err().0;
         assert!(
             refused.starts_with("dataset `archive` is tenant `globex`'s and pipeline `news` is tenant `acme`'s"),

@@ -8,12 +8,12 @@ use rand::rngs::StdRng;
 use rand::seq::index::sample;
 
 use super::evaluate::is_comparable;
-use super::source::{Measured, UnitSource};
+use super::job_pipeline::JobPipeline;
+use super::source::{EvaluationTarget, UnitSource};
 use super::spec::{JobKind, JobSpec, Rows};
-use super::station::Station;
+use crate::did_you_mean::suggestion;
 use crate::document::Format;
 use crate::failure::Transient;
-use crate::nearest::suggestion;
 use crate::outcome::Lineage;
 use crate::source::{Archive, ArchiveError, ArchiveFile};
 use crate::store::{NewUnit, Store, UnitFault};
@@ -42,7 +42,7 @@ const IDS: usize = 500;
 /// Plans jobs.
 pub(super) struct Planner<'a> {
     pub store: &'a Store,
-    pub station: &'a Station,
+    pub job_pipeline: &'a JobPipeline,
     pub archive: Option<&'a Archive>,
     /// Seconds that a unit is to take.
     pub unit_seconds: u64,
@@ -52,7 +52,7 @@ pub(super) struct Planner<'a> {
 
 /// What a job is to do.
 #[derive(Debug, Default)]
-pub(super) struct Plan {
+pub(super) struct JobPlan {
     pub units: Vec<NewUnit>,
     /// Units that are bound to fail, and why: their files cannot even be opened.
     pub faults: Vec<(String, UnitFault)>,
@@ -65,13 +65,13 @@ impl Planner<'_> {
     }
 
     /// What the job is to do.
-    pub(super) async fn plan(&self, spec: &JobSpec) -> Result<Plan, PlanError> {
+    pub(super) async fn plan(&self, spec: &JobSpec) -> Result<JobPlan, PlanError> {
         let units = match &spec.kind {
             JobKind::Backfill(rows) => return self.rows(&spec.id, rows, None).await,
             JobKind::Evaluate { rows, task, expected } => {
                 self.check_task(task)?;
                 self.check_comparable(task)?;
-                let measured = Measured { task: task.clone(), expected: expected.clone() };
+                let measured = EvaluationTarget { task: task.clone(), expected: expected.clone() };
                 return self.rows(&spec.id, rows, Some(measured)).await;
             }
             JobKind::Rerun { tasks } => {
@@ -87,21 +87,21 @@ impl Planner<'_> {
                 units.zip(0..).map(|(source, number)| whole(&spec.id, source, number)).collect()
             }
         };
-        Ok(Plan { units, faults: Vec::new() })
+        Ok(JobPlan { units, faults: Vec::new() })
     }
 
     fn check_task(&self, task: &str) -> Result<(), PlanError> {
-        let known = || self.station.definition.tasks.iter().map(|task| &*task.name);
+        let known = || self.job_pipeline.definition.tasks.iter().map(|task| &*task.name);
         if known().any(|known| known == task) {
             return Ok(());
         }
-        let (name, near) = (&self.station.definition.name, suggestion(task, known()));
+        let (name, near) = (&self.job_pipeline.definition.name, suggestion(task, known()));
         Err(PlanError::Refused(format!("pipeline `{name}` has no task `{task}`; {near}")))
     }
 
     /// Before anything is asked of a model: of what cannot be compared, nothing would be right.
     fn check_comparable(&self, task: &str) -> Result<(), PlanError> {
-        let spec = self.station.definition.tasks.iter().find(|known| &*known.name == task).map(|known| &known.spec);
+        let spec = self.job_pipeline.definition.tasks.iter().find(|known| &*known.name == task).map(|known| &known.spec);
         let Some(spec) = spec.filter(|spec| !is_comparable(spec)) else { return Ok(()) };
         Err(PlanError::Refused(format!(
             "what task `{task}` makes ({}) cannot be compared with a column: `evaluate` compares one label or one text a document; name \
@@ -110,12 +110,12 @@ impl Planner<'_> {
         )))
     }
 
-    async fn rows(&self, job: &str, rows: &Rows, measured: Option<Measured>) -> Result<Plan, PlanError> {
+    async fn rows(&self, job: &str, rows: &Rows, measured: Option<EvaluationTarget>) -> Result<JobPlan, PlanError> {
         let Some(archive) = self.archive else {
             return Err(PlanError::Refused(format!("the configuration names no dataset `{}`", rows.dataset)));
         };
-        if self.station.definition.source.document.format == Format::Text {
-            let name = &self.station.definition.name;
+        if self.job_pipeline.definition.source.document.format == Format::Text {
+            let name = &self.job_pipeline.definition.name;
             let message =
                 format!("pipeline `{name}` reads plain text, and rows are objects; give it a source of format json or avro");
             return Err(PlanError::Refused(message));
@@ -132,10 +132,10 @@ impl Planner<'_> {
     pub(super) async fn of_files(
         &self,
         job: &str,
-        (rows, measured): (&Rows, Option<&Measured>),
+        (rows, measured): (&Rows, Option<&EvaluationTarget>),
         (archive, files): (&Archive, Vec<ArchiveFile>),
-    ) -> Result<Plan, PlanError> {
-        let has_versions = self.station.definition.source.document.version.is_some();
+    ) -> Result<JobPlan, PlanError> {
+        let has_versions = self.job_pipeline.definition.source.document.version.is_some();
         let (since, until) = (rows.since.map(|t| t.as_microsecond()), rows.until.map(|t| t.as_microsecond()));
         let by_file = |file: &ArchiveFile| {
             let time = file.modified_ms * 1000;
@@ -145,7 +145,7 @@ impl Planner<'_> {
         let (mut ranges, mut faults) = (Vec::new(), Vec::new());
         let mut columns: BTreeSet<String> = BTreeSet::new();
         for file in files.into_iter().filter(by_file) {
-            match archive.shape(&file, &self.station.needs).await {
+            match archive.layout(&file, &self.job_pipeline.needs).await {
                 Ok(shape) => {
                     ranges.extend(cut(&shape.row_groups, most).into_iter().map(|range| (file.clone(), range)));
                     columns.extend(shape.columns);
@@ -184,12 +184,12 @@ impl Planner<'_> {
             };
             units.push(NewUnit { id, source: source.to_json(), from_row: from, to_row: to, rows: count });
         }
-        Ok(Plan { units, faults })
+        Ok(JobPlan { units, faults })
     }
 
     /// By what the pipeline has taken of late.
     async fn rows_of_a_unit(&self) -> Result<i64, Transient> {
-        let (records, micros) = self.store.recent_pace(&self.station.definition.name).await?;
+        let (records, micros) = self.store.recent_throughput(&self.job_pipeline.definition.name).await?;
         if records == 0 || micros == 0 {
             return Ok(ROWS);
         }
@@ -198,22 +198,22 @@ impl Planner<'_> {
     }
 
     async fn outdated(&self, job: &str, wanted: impl Fn(&str, &TaskSpec) -> bool) -> Result<Vec<NewUnit>, PlanError> {
-        let graph = self.station.works.evaluator.graph();
+        let graph = self.job_pipeline.runtime.evaluator.graph();
         let lineages = graph.lineages();
         let (mut tasks, mut wanted_lineages): (Vec<String>, Vec<Lineage>) = (Vec::new(), Vec::new());
         for (name, lineage) in graph.tasks().zip(lineages) {
-            let definition = self.station.definition.tasks.iter().find(|task| task.name == *name);
+            let definition = self.job_pipeline.definition.tasks.iter().find(|task| task.name == *name);
             if definition.is_some_and(|task| wanted(name, &task.spec)) {
                 tasks.push(name.to_string());
                 wanted_lineages.push(lineage);
             }
         }
         if tasks.is_empty() {
-            return Err(PlanError::Refused(format!("pipeline `{}` makes no vectors", self.station.definition.name)));
+            return Err(PlanError::Refused(format!("pipeline `{}` makes no vectors", self.job_pipeline.definition.name)));
         }
         let (mut units, mut after) = (Vec::new(), String::new());
         loop {
-            let name = &self.station.definition.name;
+            let name = &self.job_pipeline.definition.name;
             let ids = self.store.outdated_documents(name, (&tasks, &wanted_lineages), &after, IDS as i64).await?;
             let Some(last) = ids.last() else { return Ok(units) };
             after = last.clone();

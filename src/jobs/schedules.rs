@@ -19,7 +19,7 @@
 
 mod clock;
 mod decision;
-mod keeper;
+mod firing;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,13 +28,13 @@ use jiff::{SignedDuration, Timestamp, ToSpan, Zoned};
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use self::clock::Clock;
-use super::names::Names;
+use self::clock::CronClock;
+use super::names::KnownNames;
 use super::spec::JobSpec;
-use crate::config::{Config, Overlap, ScheduleConfig};
-use crate::nearest::suggestion;
+use crate::config::{Config, OverlapPolicy, ScheduleConfig};
+use crate::did_you_mean::suggestion;
 use crate::pipeline::definition::Definition;
-use crate::pipeline::problem::{DefinitionError, Problem};
+use crate::pipeline::definition_error::{DefinitionError, DefinitionProblem};
 
 /// A schedule, whole and free of contradictions.
 #[derive(Debug, Clone)]
@@ -50,7 +50,7 @@ pub struct Schedule {
     /// The zone whose clocks `cron` speaks of.
     pub time_zone: String,
     /// What becomes of a time at which the job of an earlier one is still open.
-    pub overlap: Overlap,
+    pub overlap: OverlapPolicy,
     /// How late a job may still start.
     pub catch_up: SignedDuration,
     /// Starts are spread over so long.
@@ -58,7 +58,7 @@ pub struct Schedule {
     /// Whether it fires at all.
     pub enabled: bool,
     job: Map<String, Value>,
-    clock: Clock,
+    clock: CronClock,
 }
 
 /// How late a job may still start unless told.
@@ -98,7 +98,7 @@ impl Schedule {
                     Ok(schedule) => schedules.push(schedule),
                     Err(fault) => {
                         let message = format!("schedule `{}`: {fault}", schedule.name);
-                        problems.push(Problem::new(&definition.path, schedule.place, message));
+                        problems.push(DefinitionProblem::new(&definition.path, schedule.place, message));
                     }
                 }
             }
@@ -106,9 +106,11 @@ impl Schedule {
         for (name, written) in &config.schedules {
             match Self::of_operator(name, written, config, definitions) {
                 Ok(schedule) => schedules.push(schedule),
-                Err(fault) => {
-                    problems.push(Problem::new(Path::new("configuration"), None, format!("`schedules.{name}`: {fault}")))
-                }
+                Err(fault) => problems.push(DefinitionProblem::new(
+                    Path::new("configuration"),
+                    None,
+                    format!("`schedules.{name}`: {fault}"),
+                )),
             }
         }
         schedules.sort_by(|a, b| a.id.cmp(&b.id));
@@ -154,7 +156,7 @@ impl Schedule {
             jitter: duration("jitter", written.jitter.as_deref())?.unwrap_or_default(),
             enabled: written.enabled.unwrap_or(true),
             job: written.job.clone(),
-            clock: Clock::new(&written.cron, &time_zone)?,
+            clock: CronClock::new(&written.cron, &time_zone)?,
             time_zone,
         };
         let Some(first) = schedule.next_after(Timestamp::now()) else {
@@ -164,7 +166,7 @@ impl Schedule {
     }
 
     fn check_job(&self, job: &JobSpec, config: &Config, definition: &Definition) -> Result<(), String> {
-        Names::new([definition], &config.datasets).check(job).map_err(|error| format!("its job: {error}"))?;
+        KnownNames::new([definition], &config.datasets).check(job).map_err(|error| format!("its job: {error}"))?;
         job.budget_micros(config.jobs.price_per_device_hour).map(drop).map_err(|error| format!("its job: {error}"))
     }
 

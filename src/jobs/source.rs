@@ -5,10 +5,10 @@ use serde_json::Value;
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::{Duration, sleep};
 
-use super::station::Station;
+use super::job_pipeline::JobPipeline;
 use crate::document::Format;
-use crate::record::{Partition, Place, Record};
-use crate::source::{Archive, ArchiveError, ArchiveFile, Delivery, InFlight, RowRange, Window};
+use crate::record::{Partition, Record, RecordLocation};
+use crate::source::{Archive, ArchiveError, ArchiveFile, Delivery, InFlight, RowRange, TimeWindow};
 use crate::store::{Store, UnitFault, UnitRow};
 
 /// What a unit reads, as it stands in the ledger.
@@ -32,7 +32,7 @@ pub(super) enum UnitSource {
         until: Option<i64>,
         /// What is measured on them, in place of a commit.
         #[serde(default, skip_serializing_if = "Option::is_none")]
-        measured: Option<Measured>,
+        measured: Option<EvaluationTarget>,
     },
     /// Documents of the ledger, to be run again.
     Documents(Vec<String>),
@@ -48,7 +48,7 @@ pub(super) enum UnitSource {
 /// A task, and the column that holds what is right.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Measured {
+pub(super) struct EvaluationTarget {
     /// The task.
     pub task: String,
     /// The column.
@@ -56,7 +56,7 @@ pub(super) struct Measured {
 }
 
 /// How a unit's records go out.
-pub(super) struct Outlet<'a> {
+pub(super) struct RecordSender<'a> {
     /// To the lane.
     pub records: UnboundedSender<Delivery>,
     /// Counts their bytes.
@@ -89,7 +89,7 @@ impl UnitSource {
     }
 
     /// What is measured on it, where something is.
-    pub(super) fn measured(&self) -> Option<Measured> {
+    pub(super) fn measured(&self) -> Option<EvaluationTarget> {
         match self {
             Self::Rows { measured, .. } => measured.clone(),
             Self::Documents(_) | Self::Deletes { .. } => None,
@@ -97,13 +97,13 @@ impl UnitSource {
     }
 
     /// The rows of a file as the archive reads them, from row `from` on.
-    pub(super) fn row_range(&self, unit: &UnitRow, station: &Station, from: i64) -> Option<RowRange> {
+    pub(super) fn row_range(&self, unit: &UnitRow, job_pipeline: &JobPipeline, from: i64) -> Option<RowRange> {
         let Self::Rows { file, wanted, since, until, .. } = self else { return None };
-        let column = station.definition.source.document.version.clone();
+        let column = job_pipeline.definition.source.document.version.clone();
         let window = match (since, until, column) {
             (None, None, _) | (_, _, None) => None,
             (since, until, Some(column)) => {
-                Some(Window { column, since: since.unwrap_or(i64::MIN), until: until.unwrap_or(i64::MAX) })
+                Some(TimeWindow { column, since: since.unwrap_or(i64::MIN), until: until.unwrap_or(i64::MAX) })
             }
         };
         Some(RowRange {
@@ -113,7 +113,7 @@ impl UnitSource {
             to: unit.to_row,
             wanted: wanted.clone(),
             window,
-            needs: station.needs.clone(),
+            needs: job_pipeline.needs.clone(),
         })
     }
 }
@@ -129,14 +129,14 @@ pub(super) fn partition(unit: &UnitRow) -> Partition {
 /// Where the source can never be read as it was planned, or cannot be read for now.
 pub(super) async fn deliver(
     (store, archive): (&Store, Option<&Archive>),
-    station: &Station,
+    job_pipeline: &JobPipeline,
     (unit, from): (&UnitRow, i64),
-    outlet: Outlet<'_>,
+    sender: RecordSender<'_>,
 ) -> Result<(), ArchiveError> {
     let source = UnitSource::of(unit)?;
     match (&source, archive) {
-        (UnitSource::Rows { .. }, Some(archive)) => match source.row_range(unit, station, from) {
-            Some(range) => archive.deliver(&range, &outlet.records, &outlet.in_flight, outlet.yields).await,
+        (UnitSource::Rows { .. }, Some(archive)) => match source.row_range(unit, job_pipeline, from) {
+            Some(range) => archive.deliver(&range, &sender.records, &sender.in_flight, sender.yields).await,
             None => Ok(()),
         },
         (UnitSource::Rows { dataset, .. }, None) => Err(UnitFault {
@@ -144,13 +144,13 @@ pub(super) async fn deliver(
             reason: format!("this process knows no dataset `{dataset}`; add [datasets.{dataset}] to its configuration"),
         }
         .into()),
-        (UnitSource::Documents(ids), _) => documents(store, station, (unit, from, ids), outlet).await,
+        (UnitSource::Documents(ids), _) => documents(store, job_pipeline, (unit, from, ids), sender).await,
         (UnitSource::Deletes { documents, at_ms }, _) => {
             for (offset, id) in (0..).zip(documents).filter(|(offset, _)| *offset >= from) {
-                let place = Place { partition: partition(unit), offset };
+                let place = RecordLocation { partition: partition(unit), offset };
                 let (timestamp_ms, key) = (Some(*at_ms), Some(id.clone().into()));
                 let record = Record { place, timestamp_ms, key, payload: None, headers: Vec::new() };
-                if !send(record, &outlet).await {
+                if !send(record, &sender).await {
                     break;
                 }
             }
@@ -162,12 +162,12 @@ pub(super) async fn deliver(
 /// Documents as they came in. One that was deleted meanwhile is left out.
 async fn documents(
     store: &Store,
-    station: &Station,
+    job_pipeline: &JobPipeline,
     (unit, from, ids): (&UnitRow, i64, &[String]),
-    outlet: Outlet<'_>,
+    sender: RecordSender<'_>,
 ) -> Result<(), ArchiveError> {
-    let pipeline = &*station.definition.name;
-    let is_text = station.definition.source.document.format == Format::Text;
+    let pipeline = &*job_pipeline.definition.name;
+    let is_text = job_pipeline.definition.source.document.format == Format::Text;
     for (page, ids) in (0_i64..).zip(ids.chunks(PAGE)) {
         let base = page * PAGE as i64;
         if base + (ids.len() as i64) <= from {
@@ -188,9 +188,9 @@ async fn documents(
                     continue;
                 }
             };
-            let place = Place { partition: partition(unit), offset };
+            let place = RecordLocation { partition: partition(unit), offset };
             let record = Record { place, timestamp_ms: Some(document.version), key, payload: Some(payload), headers: Vec::new() };
-            if !send(record, &outlet).await {
+            if !send(record, &sender).await {
                 return Ok(());
             }
         }
@@ -199,13 +199,13 @@ async fn documents(
 }
 
 /// False where nobody takes records any more.
-async fn send(record: Record, outlet: &Outlet<'_>) -> bool {
-    while outlet.in_flight.is_full() || (outlet.yields)() {
-        if outlet.records.is_closed() {
+async fn send(record: Record, sender: &RecordSender<'_>) -> bool {
+    while sender.in_flight.is_full() || (sender.yields)() {
+        if sender.records.is_closed() {
             return false;
         }
         sleep(WAIT).await;
     }
-    let hold = outlet.in_flight.hold(&record);
-    outlet.records.send(Delivery { record, hold }).is_ok()
+    let guard = sender.in_flight.track(&record);
+    sender.records.send(Delivery { record, guard }).is_ok()
 }

@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
 use crate::access::DEFAULT_TENANT;
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 use crate::source::check_key;
 use crate::store::NewJob;
 

@@ -1,13 +1,13 @@
 //! Attention of one sequence over itself.
 
-mod half;
+mod bf16;
 
 use multiversion::multiversion;
 
 use super::activation::exp;
 use super::product::{Matrix, Rows, multiply};
 
-pub use half::{HalfSpace, attend_half};
+pub use bf16::{Bf16AttentionBuffers, attend_bf16};
 
 /// The shape of a sequence's attention.
 #[derive(Debug, Clone, Copy)]

@@ -16,10 +16,10 @@ mod plain;
 #[cfg(target_arch = "x86_64")]
 mod vectors;
 
-pub(super) use self::inputs::{Levels, round};
-use self::inputs::{Scale, Step};
-pub(super) use self::layout::Panels;
-use self::layout::{Layout, Line};
+pub(super) use self::inputs::{QuantizedRows, round};
+use self::inputs::{QuantizedStep, StepScale};
+pub(super) use self::layout::QuantizedPanels;
+use self::layout::{ByteLine, PanelLayout};
 use super::panel::PANEL;
 
 /// Inputs that share a scale of their own; each row of weights has a multiple of them.
@@ -41,9 +41,9 @@ pub struct Quantized {
     /// Whether all values are from 0 to 15.
     pub nibbles: bool,
     /// What values are multiplied by.
-    pub scales: Measures,
+    pub scales: GroupScales,
     /// What is added to them then; only where groups are of 32 inputs.
-    pub offsets: Option<Measures>,
+    pub offsets: Option<GroupScales>,
     /// Values of a row.
     pub inputs: usize,
     /// Inputs that share a scale and an offset: 16 or 32.
@@ -52,7 +52,7 @@ pub struct Quantized {
 
 impl Quantized {
     /// The weights in f32.
-    pub fn widened(&self) -> Vec<f32> {
+    pub fn to_f32(&self) -> Vec<f32> {
         let groups = self.values.chunks_exact(self.group).enumerate();
         let measured = groups.map(|(i, values)| (values, self.scales.at(i), self.offsets.as_ref().map_or(0.0, |o| o.at(i))));
         measured.flat_map(|(values, scale, offset)| values.iter().map(move |v| f32::from(*v) * scale + offset)).collect()
@@ -60,14 +60,14 @@ impl Quantized {
 }
 
 /// Scales or offsets of groups.
-pub struct Measures {
+pub struct GroupScales {
     /// In f16: one a group, or where there are factors, one for several groups of a row.
     pub large: Vec<u16>,
     /// A factor of each group, or nothing where all are one.
     pub small: Vec<i8>,
 }
 
-impl Measures {
+impl GroupScales {
     /// That of group `index`.
     pub fn at(&self, index: usize) -> f32 {
         match self.small.get(index) {
@@ -89,25 +89,25 @@ fn single(half: u16) -> f32 {
 
 /// Up to [`ROWS`] rows and one panel.
 #[derive(Clone, Copy)]
-pub(super) struct Block<'a> {
+pub(super) struct IntegerBlock<'a> {
     /// The values, step by step those of each row.
-    inputs: &'a [Step],
+    inputs: &'a [QuantizedStep],
     /// As the inputs.
-    scales: &'a [Scale],
+    scales: &'a [StepScale],
     /// Rows that a step has room for.
     lanes: usize,
-    weights: Weights<'a>,
+    weights: PanelWeights<'a>,
 }
 
 /// Those of a panel.
 #[derive(Clone, Copy)]
-pub(super) struct Weights<'a> {
-    lines: &'a [Line],
-    layout: Layout,
+pub(super) struct PanelWeights<'a> {
+    lines: &'a [ByteLine],
+    layout: PanelLayout,
 }
 
 /// Writes the sums of the first `rows` rows of `block`.
-pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+pub(super) fn multiply(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     #[cfg(target_arch = "x86_64")]
     if vectors::available() {
         return vectors::multiply(block, rows, sums);

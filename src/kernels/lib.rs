@@ -6,16 +6,17 @@
 
 mod activation;
 mod attention;
+mod cache_line;
 mod gated;
+mod huge_pages;
 mod integers;
 #[cfg(test)]
 mod levels;
-mod line;
 mod linear;
+mod matrix_unit;
 mod norm;
-mod packed;
+mod packed_matrix;
 mod paged;
-mod pages;
 mod panel;
 mod processor;
 mod product;
@@ -23,20 +24,19 @@ mod rms;
 mod rotary;
 mod softmax;
 mod tiles;
-mod unit;
 
 pub use activation::{gelu, tanh};
-pub use attention::{AttentionShape, HalfSpace, attend, attend_half};
+pub use attention::{AttentionShape, Bf16AttentionBuffers, attend, attend_bf16};
+pub use cache_line::aligned_slice;
 pub use gated::gate;
-pub use integers::{Measures, Quantized};
-pub use line::sized;
+pub use integers::{GroupScales, Quantized};
 pub use linear::{Linear, add_bias};
+pub use matrix_unit::ActivationFunction;
 pub use norm::{LayerNorm, normalize};
-pub use packed::{Activations, Hands, Onto, Packed, Target};
+pub use packed_matrix::{Accumulate, Activations, PackedMatrix, Parallelism, Target};
 pub use paged::{BLOCK_TOKENS, HeadCache, NewTokens, PagedShape, attend_paged};
 pub use processor::{check as check_processor, name as processor_name};
 pub use rms::RmsNorm;
 pub use rotary::rotate;
 pub use softmax::log_sum_exp;
 pub use tiles::{STEP, Tiles};
-pub use unit::Function;

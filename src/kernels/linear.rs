@@ -2,10 +2,10 @@
 
 use multiversion::multiversion;
 
-use super::packed::{Activations, Hands, Onto, Packed, Target};
+use super::matrix_unit::{self, ActivationFunction};
+use super::packed_matrix::{Accumulate, Activations, PackedMatrix, Parallelism, Target};
 use super::product::{Matrix, Rows, multiply};
 use super::tiles::Tiles;
-use super::unit::{self, Function};
 
 /// `x · Wᵀ + b`, the addition left to whoever reads the product, who passes over it anyway.
 pub struct Linear {
@@ -16,9 +16,9 @@ pub struct Linear {
 
 enum Weight {
     /// A row an input, so that the widest loads run along the outputs and nothing is repacked at each call.
-    Wide(Vec<f32>),
+    F32(Vec<f32>),
     /// In bf16, for processors that multiply it by themselves.
-    Half(Packed),
+    Bf16(PackedMatrix),
 }
 
 impl Linear {
@@ -27,8 +27,8 @@ impl Linear {
         let outputs = bias.len();
         assert!(outputs > 0 && weight.len().is_multiple_of(outputs), "{} weights are no matrix of {outputs} rows", weight.len());
         let inputs = weight.len() / outputs;
-        if unit::pay(inputs) {
-            return Self { weight: Weight::Half(Packed::from_rounded(weight, inputs)), bias, inputs };
+        if matrix_unit::pay(inputs) {
+            return Self { weight: Weight::Bf16(PackedMatrix::from_f32_rounded(weight, inputs)), bias, inputs };
         }
         let mut transposed = vec![0.0; weight.len()];
         for (output, row) in weight.chunks_exact(inputs).enumerate() {
@@ -36,7 +36,7 @@ impl Linear {
                 transposed[input * outputs + output] = *value;
             }
         }
-        Self { weight: Weight::Wide(transposed), bias, inputs }
+        Self { weight: Weight::F32(transposed), bias, inputs }
     }
 
     /// One value an output, not yet added by [`Linear::product`].
@@ -54,30 +54,30 @@ impl Linear {
             self.inputs
         );
         match &self.weight {
-            Weight::Wide(weight) => {
+            Weight::F32(weight) => {
                 let input = Matrix::rows(input, rows, self.inputs, self.inputs);
                 let weight = Matrix::rows(weight, self.inputs, outputs, outputs);
                 multiply(input, weight, 1.0, Rows { values: output, row_step: outputs });
             }
-            Weight::Half(weight) => {
-                let target = Target { values: output, width: outputs, column: 0, onto: Onto::Nothing };
-                weight.multiply(&Activations::new(input, self.inputs, Hands::Own), target);
+            Weight::Bf16(weight) => {
+                let target = Target { values: output, width: outputs, column: 0, accumulate: Accumulate::Overwrite };
+                weight.multiply(&Activations::new(input, self.inputs, Parallelism::CallingThread), target);
             }
         }
     }
 
     /// Whether rounded rows may be multiplied: [`Linear::apply_rounded`] and [`Linear::product_rounded`].
-    pub fn takes_steps(&self) -> bool {
-        matches!(&self.weight, Weight::Half(weight) if weight.takes_steps())
+    pub fn takes_bf16_rows(&self) -> bool {
+        matches!(&self.weight, Weight::Bf16(weight) if weight.takes_bf16_rows())
     }
 
-    fn rounded(&self) -> &Packed {
-        let Weight::Half(weight) = &self.weight else { panic!("rounded rows meet weights of f32") };
+    fn rounded(&self) -> &PackedMatrix {
+        let Weight::Bf16(weight) = &self.weight else { panic!("rounded rows meet weights of f32") };
         weight
     }
 
     /// Rounds `function(x · Wᵀ + b)` of every row `x` of `input` to the rows of `output`.
-    pub fn apply_rounded(&self, input: &Tiles, function: Function, output: &mut Tiles) {
+    pub fn apply_rounded(&self, input: &Tiles, function: ActivationFunction, output: &mut Tiles) {
         self.rounded().multiply_rounded(input, &self.bias, function, output);
     }
 

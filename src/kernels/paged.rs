@@ -12,7 +12,7 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 
 use super::activation::exp;
 use super::attention::reduce;
-use super::panel::{Input, PANEL, Panel, Shared, multiply_panel};
+use super::panel::{PANEL, Panel, PanelInput, SharedMatrix, multiply_panel};
 
 /// Tokens of a block: those that one panel holds.
 pub const BLOCK_TOKENS: usize = PANEL;
@@ -107,14 +107,14 @@ pub fn attend_paged(shape: PagedShape, caches: &[HeadCache], sequences: &[NewTok
     let step = qkv.len() / tokens.max(1);
     let group = shape.heads / shape.kv_heads;
     let parts = parts(shape, sequences);
-    let tasks: Vec<(&[Part<'_>], usize)> = together(&parts, group, shape.kv_heads)
+    let tasks: Vec<(&[QueryRun<'_>], usize)> = together(&parts, group, shape.kv_heads)
         .into_iter()
         .flat_map(|parts| (0..shape.kv_heads).map(move |head| (parts, head)))
         .collect();
-    let context = Shared::new(context, width);
+    let context = SharedMatrix::new(context, width);
     tasks.into_par_iter().with_max_len(1).for_each(|(parts, head)| {
         let tokens = || parts.iter().flat_map(|part| part.first..part.first + part.count);
-        let mut tile = Tile::new(shape, tokens().count() * group);
+        let mut tile = QueryTile::new(shape, tokens().count() * group);
         let places = tokens().flat_map(|token| (0..group).map(move |query| (token, (head * group + query) * shape.width)));
         let scale = 1.0 / (shape.width as f32).sqrt();
         for ((token, column), query) in places.clone().zip(tile.queries.chunks_exact_mut(shape.width)) {
@@ -133,7 +133,7 @@ pub fn attend_paged(shape: PagedShape, caches: &[HeadCache], sequences: &[NewTok
 
 /// A few neighbouring new tokens of one sequence.
 #[derive(Clone, Copy)]
-struct Part<'a> {
+struct QueryRun<'a> {
     /// The row of the first of them.
     first: usize,
     count: usize,
@@ -146,7 +146,7 @@ struct Part<'a> {
 }
 
 /// The new tokens in parts, those that begin with the same block side by side.
-fn parts<'a>(shape: PagedShape, sequences: &[NewTokens<'a>]) -> Vec<Part<'a>> {
+fn parts<'a>(shape: PagedShape, sequences: &[NewTokens<'a>]) -> Vec<QueryRun<'a>> {
     let most = (QUERIES * shape.kv_heads / shape.heads).max(1);
     let cut = |sequence: &NewTokens<'a>| {
         let NewTokens { first, count, past, blocks } = *sequence;
@@ -154,17 +154,17 @@ fn parts<'a>(shape: PagedShape, sequences: &[NewTokens<'a>]) -> Vec<Part<'a>> {
             let (count, position) = (most.min(count - start), past + start);
             let all_seen = shape.window.is_none_or(|window| position + count <= window);
             let whole = if all_seen { (position + 1) / BLOCK_TOKENS } else { 0 };
-            Part { first: first + start, count, position, blocks, whole }
+            QueryRun { first: first + start, count, position, blocks, whole }
         })
     };
-    let mut parts: Vec<Part<'_>> = sequences.iter().flat_map(cut).collect();
+    let mut parts: Vec<QueryRun<'_>> = sequences.iter().flat_map(cut).collect();
     // A stable order, though none is needed: what a part comes to does not depend on it.
     parts.sort_by_key(|part| if part.whole > 0 { u64::from(part.blocks[0]) } else { u64::MAX });
     parts
 }
 
 /// The parts by tasks: those that share a block, as far as each thread has something to do.
-fn together<'p, 'a>(parts: &'p [Part<'a>], group: usize, heads: usize) -> Vec<&'p [Part<'a>]> {
+fn together<'p, 'a>(parts: &'p [QueryRun<'a>], group: usize, heads: usize) -> Vec<&'p [QueryRun<'a>]> {
     let tokens: usize = parts.iter().map(|part| part.count).sum();
     let even = (tokens * group * heads).div_ceil(TASKS_PER_THREAD * rayon::current_num_threads());
     let most = even.clamp(QUERIES, SHARED_QUERIES);
@@ -184,7 +184,7 @@ fn together<'p, 'a>(parts: &'p [Part<'a>], group: usize, heads: usize) -> Vec<&'
 }
 
 /// Queries of a few tokens, token by token all the query heads that share keys and values.
-struct Tile {
+struct QueryTile {
     shape: PagedShape,
     group: usize,
     padded: usize,
@@ -198,7 +198,7 @@ struct Tile {
     context: Vec<f32>,
 }
 
-impl Tile {
+impl QueryTile {
     fn new(shape: PagedShape, rows: usize) -> Self {
         let padded = shape.width.next_multiple_of(PANEL);
         Self {
@@ -214,7 +214,7 @@ impl Tile {
     }
 
     /// Takes the queries of `parts` through the blocks that they see: first all through those that all share, then each part through its own.
-    fn run(&mut self, cache: &HeadCache, parts: &[Part<'_>]) {
+    fn run(&mut self, cache: &HeadCache, parts: &[QueryRun<'_>]) {
         let rows = self.most.len();
         let shared = shared_blocks(parts);
         for block in &parts[0].blocks[..shared] {
@@ -229,7 +229,7 @@ impl Tile {
     }
 
     /// Takes the rows of one part through its blocks from `from` on.
-    fn run_alone(&mut self, cache: &HeadCache, part: Part<'_>, from: usize, rows: Range<usize>) {
+    fn run_alone(&mut self, cache: &HeadCache, part: QueryRun<'_>, from: usize, rows: Range<usize>) {
         let (group, window, position) = (self.group, self.shape.window, part.position);
         let last = position + part.count - 1;
         let first_key = |position: usize| window.map_or(0, |window| (position + 1).saturating_sub(window));
@@ -261,15 +261,15 @@ impl Tile {
         let values = &cache.values[block * BLOCK_TOKENS * padded..][..BLOCK_TOKENS * padded];
         let scores = &mut self.scores[rows.start * BLOCK_TOKENS..rows.end * BLOCK_TOKENS];
         let context = &mut self.context[rows.start * padded..rows.end * padded];
-        let queries = Input { values: &self.queries[rows.start * width..], step: width, rows: rows.len(), depth: width };
-        multiply_panel(queries, Panel::Wide { values: keys, step: BLOCK_TOKENS }, |row, sums| {
+        let queries = PanelInput { values: &self.queries[rows.start * width..], step: width, rows: rows.len(), depth: width };
+        multiply_panel(queries, Panel::F32 { values: keys, step: BLOCK_TOKENS }, |row, sums| {
             scores[row * BLOCK_TOKENS..][..BLOCK_TOKENS].copy_from_slice(sums);
         });
         mask(scores);
         weigh(scores, &mut self.most[rows.clone()], &mut self.sums[rows.clone()], context);
-        let weights = Input { values: scores, step: BLOCK_TOKENS, rows: rows.len(), depth };
+        let weights = PanelInput { values: scores, step: BLOCK_TOKENS, rows: rows.len(), depth };
         for column in (0..padded).step_by(PANEL) {
-            multiply_panel(weights, Panel::Wide { values: &values[column..], step: padded }, |row, sums| {
+            multiply_panel(weights, Panel::F32 { values: &values[column..], step: padded }, |row, sums| {
                 let place = &mut context[row * padded + column..][..PANEL];
                 place.iter_mut().zip(sums).for_each(|(value, sum)| *value += sum);
             });
@@ -278,7 +278,7 @@ impl Tile {
 }
 
 /// Blocks that all of `parts` begin with and see whole; none for one alone, which meets its blocks by itself.
-fn shared_blocks(parts: &[Part<'_>]) -> usize {
+fn shared_blocks(parts: &[QueryRun<'_>]) -> usize {
     let [first, others @ ..] = parts else { return 0 };
     others.iter().fold(if others.is_empty() { 0 } else { first.whole }, |shared, part| {
         let same = part.blocks.iter().zip(first.blocks).take_while(|(a, b)| a == b).count();

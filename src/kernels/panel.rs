@@ -10,7 +10,7 @@ mod vectors;
 
 use multiversion::multiversion;
 
-use super::line::Line;
+use super::cache_line::Bf16Line;
 
 /// Outputs of a panel.
 pub const PANEL: usize = 32;
@@ -22,19 +22,19 @@ const ROWS: usize = 8;
 #[derive(Clone, Copy)]
 pub(super) enum Panel<'a> {
     /// The outputs of an input lie together; the next input's `step` further on.
-    Wide {
+    F32 {
         /// The weights.
         values: &'a [f32],
         /// From one input to the next.
         step: usize,
     },
     /// The upper halves of f32, two inputs side by side: two lines a pair.
-    Half(&'a [Line]),
+    Bf16(&'a [Bf16Line]),
 }
 
 /// Rows of inputs.
 #[derive(Clone, Copy)]
-pub(super) struct Input<'a> {
+pub(super) struct PanelInput<'a> {
     pub(super) values: &'a [f32],
     /// From one row to the next.
     pub(super) step: usize,
@@ -45,21 +45,21 @@ pub(super) struct Input<'a> {
 
 /// A matrix that several threads fill, each a rectangle of its own.
 #[derive(Clone, Copy)]
-pub(super) struct Shared<'a, T = f32> {
+pub(super) struct SharedMatrix<'a, T = f32> {
     values: *mut T,
     length: usize,
     step: usize,
     _borrowed: std::marker::PhantomData<&'a mut [T]>,
 }
 
-// SAFETY: a `Shared` is only written through the unsafe methods below, whose callers promise rectangles that no other thread touches.
+// SAFETY: a `SharedMatrix` is only written through the unsafe methods below, whose callers promise rectangles that no other thread touches.
 #[allow(unsafe_code)]
-unsafe impl<T: Send> Send for Shared<'_, T> {}
+unsafe impl<T: Send> Send for SharedMatrix<'_, T> {}
 // SAFETY: as above.
 #[allow(unsafe_code)]
-unsafe impl<T: Send> Sync for Shared<'_, T> {}
+unsafe impl<T: Send> Sync for SharedMatrix<'_, T> {}
 
-impl<'a, T> Shared<'a, T> {
+impl<'a, T> SharedMatrix<'a, T> {
     /// Rows of `step` values.
     pub(super) fn new(values: &'a mut [T], step: usize) -> Self {
         Self { values: values.as_mut_ptr(), length: values.len(), step, _borrowed: std::marker::PhantomData }
@@ -80,26 +80,26 @@ impl<'a, T> Shared<'a, T> {
 
 /// Hands the sums of each row's products with the panel to `store`.
 #[inline]
-pub(super) fn multiply_panel(input: Input<'_>, panel: Panel<'_>, mut store: impl FnMut(usize, &[f32; PANEL])) {
+pub(super) fn multiply_panel(input: PanelInput<'_>, panel: Panel<'_>, mut store: impl FnMut(usize, &[f32; PANEL])) {
     if input.rows == 0 {
         return;
     }
     assert!((input.rows - 1) * input.step + input.depth <= input.values.len(), "rows reach past the inputs");
     let enough = match panel {
-        Panel::Wide { values, step } => input.depth == 0 || (input.depth - 1) * step + PANEL <= values.len(),
-        Panel::Half(lines) => input.depth.div_ceil(2) * 2 <= lines.len(),
+        Panel::F32 { values, step } => input.depth == 0 || (input.depth - 1) * step + PANEL <= values.len(),
+        Panel::Bf16(lines) => input.depth.div_ceil(2) * 2 <= lines.len(),
     };
     assert!(enough, "{} inputs reach past the panel's weights", input.depth);
     let mut sums = [[0.0_f32; PANEL]; ROWS];
     for first in (0..input.rows).step_by(ROWS) {
         let rows = ROWS.min(input.rows - first);
-        add_up(Input { values: &input.values[first * input.step..], rows, ..input }, panel, &mut sums);
+        add_up(PanelInput { values: &input.values[first * input.step..], rows, ..input }, panel, &mut sums);
         sums[..rows].iter().enumerate().for_each(|(row, sums)| store(first + row, sums));
     }
 }
 
 /// The sums of up to [`ROWS`] rows.
-fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     #[cfg(target_arch = "x86_64")]
     if vectors::avx512_available() {
         return vectors::add_up(input, panel, sums);
@@ -108,10 +108,10 @@ fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
 }
 
 /// [`add_up`] for every processor.
-fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up_anywhere(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     match panel {
-        Panel::Wide { values, step } => add_up_wide(input, values, step, sums),
-        Panel::Half(lines) => {
+        Panel::F32 { values, step } => add_up_wide(input, values, step, sums),
+        Panel::Bf16(lines) => {
             // Widened a few inputs at a time, which stay in the first cache.
             const INPUTS: usize = 64;
             let mut wide = [0.0_f32; INPUTS * PANEL];
@@ -120,7 +120,7 @@ fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL];
             for first in (0..input.depth).step_by(INPUTS) {
                 let depth = INPUTS.min(input.depth - first);
                 widen(&lines[first..][..depth.next_multiple_of(2)], &mut wide);
-                add_up_wide(Input { values: &input.values[first..], depth, ..input }, &wide, PANEL, &mut part);
+                add_up_wide(PanelInput { values: &input.values[first..], depth, ..input }, &wide, PANEL, &mut part);
                 for (sum, part) in sums.iter_mut().zip(&part) {
                     sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
                 }
@@ -131,7 +131,7 @@ fn add_up_anywhere(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL];
 
 /// Pairs of inputs to one input after the other.
 #[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
-fn widen(lines: &[Line], wide: &mut [f32]) {
+fn widen(lines: &[Bf16Line], wide: &mut [f32]) {
     for (pair, rows) in lines.as_chunks::<2>().0.iter().zip(wide.chunks_exact_mut(2 * PANEL)) {
         let (even, odd) = rows.split_at_mut(PANEL);
         for ((weights, even), odd) in pair.iter().flat_map(|line| line.0).zip(even).zip(odd) {
@@ -142,7 +142,7 @@ fn widen(lines: &[Line], wide: &mut [f32]) {
 }
 
 /// The sums with weights in f32.
-fn add_up_wide(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up_wide(input: PanelInput<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     #[cfg(target_arch = "x86_64")]
     if vectors::avx2_available() {
         return vectors::add_up_narrow(input, (values, step), sums);
@@ -152,7 +152,7 @@ fn add_up_wide(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f32; 
 
 /// [`add_up_wide`] in plain loops.
 #[multiversion(targets("aarch64+neon"))]
-fn add_up_plainly(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up_plainly(input: PanelInput<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     const TOGETHER: usize = 16;
     for (row, sums) in sums[..input.rows].iter_mut().enumerate() {
         let inputs = &input.values[row * input.step..][..input.depth];
@@ -171,7 +171,7 @@ fn add_up_plainly(input: Input<'_>, values: &[f32], step: usize, sums: &mut [[f3
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::line::{Aligned, PAIRS};
+    use crate::cache_line::{CacheAligned, LINE_PAIRS};
 
     fn numbers(count: usize, seed: u32) -> Vec<f32> {
         let mut state = seed;
@@ -182,20 +182,25 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    fn assert_agrees(half: bool, rows: usize, depth: usize, add_up: impl Fn(Input<'_>, Panel<'_>, &mut [[f32; PANEL]; ROWS])) {
+    fn assert_agrees(
+        half: bool,
+        rows: usize,
+        depth: usize,
+        add_up: impl Fn(PanelInput<'_>, Panel<'_>, &mut [[f32; PANEL]; ROWS]),
+    ) {
         let (x, mut weights) = (numbers(rows * (depth + 3), 1), numbers((depth + 1) * PANEL, 2));
         if half {
             weights.iter_mut().for_each(|w| *w = f32::from_bits(w.to_bits() & 0xffff_0000));
         }
         let upper = |input: usize, output: usize| weights[input * PANEL + output].to_bits() >> 16;
         let line = |line: usize| {
-            let (input, first) = (line / 2 * 2, line % 2 * PAIRS);
-            Aligned(std::array::from_fn(|i| upper(input, first + i) | upper(input + 1, first + i) << 16))
+            let (input, first) = (line / 2 * 2, line % 2 * LINE_PAIRS);
+            CacheAligned(std::array::from_fn(|i| upper(input, first + i) | upper(input + 1, first + i) << 16))
         };
-        let lines: Vec<Line> = (0..depth.div_ceil(2) * 2).map(line).collect();
-        let panel = if half { Panel::Half(&lines) } else { Panel::Wide { values: &weights, step: PANEL } };
+        let lines: Vec<Bf16Line> = (0..depth.div_ceil(2) * 2).map(line).collect();
+        let panel = if half { Panel::Bf16(&lines) } else { Panel::F32 { values: &weights, step: PANEL } };
         let mut sums = [[f32::NAN; PANEL]; ROWS];
-        add_up(Input { values: &x, step: depth + 3, rows, depth }, panel, &mut sums);
+        add_up(PanelInput { values: &x, step: depth + 3, rows, depth }, panel, &mut sums);
         for row in 0..rows {
             for output in 0..PANEL {
                 let exact: f64 =
@@ -215,7 +220,7 @@ mod tests {
                 assert_agrees(false, rows, depth, add_up_anywhere);
                 assert_agrees(true, rows, depth, add_up_anywhere);
                 assert_agrees(false, rows, depth, |input, panel, sums| {
-                    let Panel::Wide { values, step } = panel else { unreachable!("f32 was asked for") };
+                    let Panel::F32 { values, step } = panel else { unreachable!("f32 was asked for") };
                     add_up_plainly(input, values, step, sums);
                 });
             }
@@ -227,8 +232,8 @@ mod tests {
         let (x, weights) = (numbers(19 * 3, 3), vec![2.0; 3 * PANEL]);
         let mut seen = Vec::new();
         multiply_panel(
-            Input { values: &x, step: 3, rows: 19, depth: 3 },
-            Panel::Wide { values: &weights, step: PANEL },
+            PanelInput { values: &x, step: 3, rows: 19, depth: 3 },
+            Panel::F32 { values: &weights, step: PANEL },
             |row, sums| {
                 let expected = 2.0 * x[row * 3..][..3].iter().sum::<f32>();
                 assert!(sums.iter().all(|sum| (sum - expected).abs() < 1e-6), "row {row}: {} for {expected}", sums[0]);

@@ -2,9 +2,9 @@
 
 use std::ops::Range;
 
-use super::line::{Line, PAIRS};
-use super::panel::{PANEL, Shared};
-use super::unit::{BLOCK_ROWS, Block, rounded};
+use super::cache_line::{Bf16Line, LINE_PAIRS};
+use super::matrix_unit::{BLOCK_ROWS, TileBlock, rounded};
+use super::panel::{PANEL, SharedMatrix};
 
 /// Rows of a tile.
 pub(super) const TILE_ROWS: usize = 16;
@@ -13,7 +13,7 @@ pub(super) const TILE_ROWS: usize = 16;
 pub const STEP: usize = 32;
 
 /// One step of a row is a line: the units multiply the two values of a pair together.
-const _: () = assert!(STEP == 2 * PAIRS && PANEL == 2 * PAIRS);
+const _: () = assert!(STEP == 2 * LINE_PAIRS && PANEL == 2 * LINE_PAIRS);
 
 /// Rounded inputs as tiles, in one of two orders.
 ///
@@ -23,7 +23,7 @@ const _: () = assert!(STEP == 2 * PAIRS && PANEL == 2 * PAIRS);
 /// | [`Tiles::reserve_strips`] | all rows of one step, then of the next | anywhere |
 #[derive(Default)]
 pub struct Tiles {
-    lines: Vec<Line>,
+    lines: Vec<Bf16Line>,
     /// From the tile of one step to that of the next.
     step: usize,
     /// From sixteen rows to the next sixteen.
@@ -44,7 +44,7 @@ impl Tiles {
     pub fn reserve(&mut self, rows: usize, steps: usize) {
         (self.steps, self.rows) = (steps, rows);
         (self.step, self.group) = (TILE_ROWS, self.steps * TILE_ROWS);
-        self.lines.resize(rows.div_ceil(TILE_ROWS) * self.group, Line::default());
+        self.lines.resize(rows.div_ceil(TILE_ROWS) * self.group, Bf16Line::default());
     }
 
     /// Makes room for `rows` rows of `steps` whole steps, in strips. They hold anything until they are written.
@@ -53,7 +53,7 @@ impl Tiles {
         // An odd number of tiles: the steps of a tile's rows would fall onto the same few places of the first cache else.
         (self.step, self.group) = ((rows.div_ceil(TILE_ROWS) | 1) * TILE_ROWS, TILE_ROWS);
         // A tile that begins at the last row of the last step reaches past it.
-        self.lines.resize(self.steps * self.step + TILE_ROWS, Line::default());
+        self.lines.resize(self.steps * self.step + TILE_ROWS, Bf16Line::default());
     }
 
     /// Rows.
@@ -67,7 +67,7 @@ impl Tiles {
     }
 
     /// The places of sixteen rows each, for [`round`].
-    pub(super) fn groups(&mut self) -> std::slice::ChunksExactMut<'_, Line> {
+    pub(super) fn groups(&mut self) -> std::slice::ChunksExactMut<'_, Bf16Line> {
         assert_eq!(self.step, TILE_ROWS, "strips have no groups");
         self.lines.chunks_exact_mut(self.group)
     }
@@ -89,7 +89,7 @@ impl Tiles {
 
     /// The place of one step of a row.
     #[inline(always)]
-    pub(super) fn place(&mut self, row: usize, step: usize) -> &mut Line {
+    pub(super) fn place(&mut self, row: usize, step: usize) -> &mut Bf16Line {
         let at = self.at(row, step);
         &mut self.lines[at]
     }
@@ -97,12 +97,12 @@ impl Tiles {
     /// The places, for several threads that write each its own.
     pub(super) fn shared(&mut self) -> SharedTiles<'_> {
         let (step, group) = (self.step, self.group);
-        SharedTiles { lines: Shared::new(&mut self.lines, 1), step, group }
+        SharedTiles { lines: SharedMatrix::new(&mut self.lines, 1), step, group }
     }
 
     /// One step of a row, from which on the next rows follow where the tiles are in strips.
     #[inline(always)]
-    pub(super) fn rows_from(&self, row: usize, step: usize) -> &[Line] {
+    pub(super) fn rows_from(&self, row: usize, step: usize) -> &[Bf16Line] {
         &self.lines[self.at(row, step)..]
     }
 
@@ -117,7 +117,7 @@ impl Tiles {
     /// # Panics
     /// Where rows or steps reach past what is there.
     #[inline(always)]
-    pub(super) fn block<'a>(&'a self, rows: Range<usize>, range: Range<usize>, weights: &'a [Line]) -> Block<'a> {
+    pub(super) fn block<'a>(&'a self, rows: Range<usize>, range: Range<usize>, weights: &'a [Bf16Line]) -> TileBlock<'a> {
         let groups = rows.len().div_ceil(TILE_ROWS);
         assert!((1..=BLOCK_ROWS).contains(&rows.len()) && rows.end <= self.rows, "a block of the rows {rows:?}");
         assert!(rows.start.is_multiple_of(TILE_ROWS) || self.group == TILE_ROWS, "a tile begins at row {}", rows.start);
@@ -126,13 +126,13 @@ impl Tiles {
         let reach = (groups - 1) * self.group + (range.len() - 1) * self.step + TILE_ROWS;
         assert!(reach <= inputs.len(), "rows reach past the tiles");
         assert_eq!(range.len() * STEP, weights.len(), "weights of the steps {range:?}");
-        Block { inputs, group: self.group, step: self.step, rows: rows.len(), weights, steps: range.len(), ahead: weights }
+        TileBlock { inputs, group: self.group, step: self.step, rows: rows.len(), weights, steps: range.len(), ahead: weights }
     }
 }
 
 /// The places of tiles.
 pub(super) struct SharedTiles<'a> {
-    lines: Shared<'a, Line>,
+    lines: SharedMatrix<'a, Bf16Line>,
     step: usize,
     group: usize,
 }
@@ -143,7 +143,7 @@ impl SharedTiles<'_> {
     /// # Safety
     /// While the place lives, nothing else may touch it.
     #[allow(unsafe_code, clippy::mut_from_ref)]
-    pub(super) unsafe fn place(&self, row: usize, step: usize) -> &mut Line {
+    pub(super) unsafe fn place(&self, row: usize, step: usize) -> &mut Bf16Line {
         let at = row / TILE_ROWS * self.group + row % TILE_ROWS + step * self.step;
         // SAFETY: as the caller promises.
         unsafe { &mut self.lines.row(at, 0, 1)[0] }
@@ -151,7 +151,7 @@ impl SharedTiles<'_> {
 }
 
 /// Writes up to sixteen rows of `depth` inputs to their tiles.
-pub(super) fn round(rows: &[f32], depth: usize, group: &mut [Line]) {
+pub(super) fn round(rows: &[f32], depth: usize, group: &mut [Bf16Line]) {
     for (row, inputs) in rows.chunks_exact(depth).enumerate() {
         let mut places = group[row..].iter_mut().step_by(TILE_ROWS);
         let (whole, rest) = inputs.as_chunks::<STEP>();
@@ -167,7 +167,7 @@ pub(super) fn round(rows: &[f32], depth: usize, group: &mut [Line]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::unit::nearest;
+    use crate::matrix_unit::nearest;
 
     #[test]
     fn inputs_are_rounded_to_the_nearest_of_their_tile() {

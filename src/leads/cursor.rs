@@ -5,7 +5,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use serde_json::json;
 
 use super::LeadError;
-use crate::store::{LeadFilter, LeadOrder, LeadPlace};
+use crate::store::{LeadFilter, LeadOrder, LeadPageEnd};
 
 /// The longest cursor: a document's id of the longest, in JSON and base64.
 const LONGEST: usize = 16_384;
@@ -18,12 +18,12 @@ pub(super) fn digest(pipeline: &str, order: LeadOrder, filter: &LeadFilter) -> S
 }
 
 /// The cursor of a page that ends at the place.
-pub(super) fn write(place: &LeadPlace, digest: &str) -> String {
+pub(super) fn write(place: &LeadPageEnd, digest: &str) -> String {
     URL_SAFE_NO_PAD.encode(json!([place.value.to_bits(), place.document_id, digest]).to_string())
 }
 
 /// The place behind which the page begins.
-pub(super) fn read(cursor: &str, digest: &str) -> Result<LeadPlace, LeadError> {
+pub(super) fn read(cursor: &str, digest: &str) -> Result<LeadPageEnd, LeadError> {
     let unreadable = || LeadError::Invalid("`cursor` is none of this service's; take it from `next` of the page before".into());
     let bytes = Some(cursor).filter(|cursor| cursor.len() <= LONGEST).and_then(|cursor| URL_SAFE_NO_PAD.decode(cursor).ok());
     let (bits, document_id, question): (u64, String, String) =
@@ -36,7 +36,7 @@ pub(super) fn read(cursor: &str, digest: &str) -> Result<LeadPlace, LeadError> {
         let message = "`cursor` belongs to another question; ask the same as on the page before, or leave the cursor out";
         return Err(LeadError::Invalid(message.into()));
     }
-    Ok(LeadPlace { value, document_id })
+    Ok(LeadPageEnd { value, document_id })
 }
 
 #[cfg(test)]
@@ -47,7 +47,7 @@ mod tests {
     fn a_cursor_fits_its_question_alone_and_keeps_every_digit() {
         let filter = LeadFilter { min_score: Some(0.1), ..LeadFilter::default() };
         let own = digest("sales", LeadOrder::Score, &filter);
-        let place = LeadPlace { value: 0.1 + 0.2, document_id: "문서/1".into() };
+        let place = LeadPageEnd { value: 0.1 + 0.2, document_id: "문서/1".into() };
         let cursor = write(&place, &own);
         assert_eq!(read(&cursor, &own).unwrap(), place);
         for other in [
@@ -57,7 +57,7 @@ mod tests {
         ] {
             assert!(read(&cursor, &other).unwrap_err().to_string().contains("another question"));
         }
-        let infinite = write(&LeadPlace { value: f64::INFINITY, ..place }, &own);
+        let infinite = write(&LeadPageEnd { value: f64::INFINITY, ..place }, &own);
         for broken in ["", "x", "W10", &cursor[1..], infinite.as_str(), "é"] {
             assert!(read(broken, &own).unwrap_err().to_string().contains("none of this service's"), "{broken}");
         }

@@ -6,7 +6,7 @@ use futures::Stream;
 use futures::stream::try_unfold;
 
 use super::view::glance;
-use super::{LeadBook, LeadError, LeadGlance, LeadQuestion, filter, order};
+use super::{LeadError, LeadQuery, LeadService, LeadSummary, filter, order};
 use crate::failure::Transient;
 
 /// Leads that are read at a time.
@@ -18,7 +18,7 @@ const MARK: &str = "\u{feff}";
 /// Columns before the parts of the score.
 const COLUMNS: [&str; 9] = ["document_id", "score", "maximum", "above", "company", "person", "stage", "intent", "updated_at"];
 
-impl LeadBook {
+impl LeadService {
     /// Every lead that the question means, as the pieces of a CSV file: a header, then a row each. Leads that change meanwhile may
     /// stand in it twice or not at all.
     ///
@@ -26,7 +26,7 @@ impl LeadBook {
     /// See [`LeadError`]; the stream ends where the database is unavailable.
     pub fn export(
         &self,
-        question: &LeadQuestion,
+        question: &LeadQuery,
     ) -> Result<impl Stream<Item = Result<String, Transient>> + Send + use<>, LeadError> {
         let (pipeline, entry) = self.pipeline(question.pipeline.as_deref())?;
         let (order, filter) = (order(question.sort.as_deref())?, filter(question)?);
@@ -57,7 +57,7 @@ impl LeadBook {
     }
 }
 
-fn row(lead: LeadGlance, parts: &[String]) -> String {
+fn row(lead: LeadSummary, parts: &[String]) -> String {
     let time = jiff::Timestamp::from_millisecond(lead.updated_at_ms).map(|time| time.to_string()).unwrap_or_default();
     let own = [
         safe(&lead.document_id),
@@ -94,8 +94,8 @@ mod tests {
     use super::super::LeadPart;
     use super::*;
 
-    fn lead(company: &str) -> LeadGlance {
-        LeadGlance {
+    fn lead(company: &str) -> LeadSummary {
+        LeadSummary {
             document_id: "d-1".into(),
             score: 72.5,
             maximum: 100.0,

@@ -4,8 +4,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use crate::outcome::{Extraction, Leaf, Span};
-use crate::store::{DeliveryFacts, LeadFacts, OutputFacts};
+use crate::outcome::{ExtractedValue, Extraction, Span};
+use crate::store::{LeadDelivery, OutputDetails, StoredLead};
 
 /// A page of leads.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
@@ -15,14 +15,14 @@ pub struct LeadPage {
     /// The score from which on a lead is told of.
     pub threshold: f64,
     /// The leads.
-    pub leads: Vec<LeadGlance>,
+    pub leads: Vec<LeadSummary>,
     /// Asks for the next page, where there may be one.
     pub next: Option<String>,
 }
 
 /// A lead in a list.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct LeadGlance {
+pub struct LeadSummary {
     /// The document.
     pub document_id: String,
     /// The score.
@@ -65,7 +65,7 @@ pub struct LeadView {
     pub pipeline: String,
     /// As in a list.
     #[serde(flatten)]
-    pub glance: LeadGlance,
+    pub glance: LeadSummary,
     /// The score from which on a lead is told of.
     pub threshold: f64,
     /// The document's text.
@@ -77,9 +77,9 @@ pub struct LeadView {
     /// What extractions found, and where the text says it.
     pub facts: Vec<LeadFact>,
     /// Drafts of answers.
-    pub drafts: Vec<LeadText>,
+    pub drafts: Vec<LeadDocument>,
     /// Who was told that the lead came up to the threshold, the latest first.
-    pub deliveries: Vec<DeliveryFacts>,
+    pub deliveries: Vec<LeadDelivery>,
     /// The company.
     pub about: Option<AccountView>,
 }
@@ -114,7 +114,7 @@ pub struct LeadFact {
 
 /// A text that a task made.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct LeadText {
+pub struct LeadDocument {
     /// The task.
     pub task: String,
     /// The text.
@@ -137,16 +137,16 @@ pub struct AccountView {
     /// When they last changed, in Unix milliseconds.
     pub updated_at_ms: i64,
     /// What was written about all of them together.
-    pub summaries: Vec<LeadText>,
+    pub summaries: Vec<LeadDocument>,
     /// When that was, in Unix milliseconds.
     pub summarized_at_ms: Option<i64>,
     /// Its leads, the highest score first.
-    pub leads: Vec<LeadGlance>,
+    pub leads: Vec<LeadSummary>,
 }
 
 /// The lead in a list.
-pub(super) fn glance(lead: LeadFacts) -> LeadGlance {
-    LeadGlance {
+pub(super) fn glance(lead: StoredLead) -> LeadSummary {
+    LeadSummary {
         document_id: lead.document_id,
         score: lead.score,
         maximum: lead.maximum,
@@ -162,26 +162,26 @@ pub(super) fn glance(lead: LeadFacts) -> LeadGlance {
 }
 
 /// What the output says, where it is a label.
-pub(super) fn label(output: &OutputFacts) -> Option<LeadLabel> {
+pub(super) fn label(output: &OutputDetails) -> Option<LeadLabel> {
     let label = output.computed.label.clone()?;
     Some(LeadLabel { task: output.computed.task.clone(), label, confidence: output.computed.confidence })
 }
 
 /// What the output says, where it is a text.
-pub(super) fn as_text(output: &OutputFacts) -> Option<LeadText> {
+pub(super) fn as_text(output: &OutputDetails) -> Option<LeadDocument> {
     let text = output.computed.text.clone()?;
-    Some(LeadText { task: output.computed.task.clone(), text, model: output.computed.model.clone() })
+    Some(LeadDocument { task: output.computed.task.clone(), text, model: output.computed.model.clone() })
 }
 
 /// What the output found, where it is an extraction.
-pub(super) fn facts(output: &OutputFacts) -> Vec<LeadFact> {
+pub(super) fn facts(output: &OutputDetails) -> Vec<LeadFact> {
     let extraction = match output.computed.kind.as_str() {
         "extract" => serde_json::from_value::<Extraction>(output.details.clone()).ok(),
         _ => None,
     };
     let Some(Extraction { fields, leaves }) = extraction else { return Vec::new() };
     let fields = Value::Object(Map::from_iter(fields));
-    let fact = |leaf: Leaf| LeadFact {
+    let fact = |leaf: ExtractedValue| LeadFact {
         task: output.computed.task.clone(),
         value: fields.pointer(&leaf.path).cloned().unwrap_or_default(),
         confidence: leaf.confidence.map(|confidence| confidence.mean),

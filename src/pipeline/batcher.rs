@@ -14,10 +14,10 @@ use tokio::time::timeout_at;
 
 use super::definition::Budget;
 use super::isolation;
-use crate::checkpoint::{CheckpointDelta, Claim};
+use crate::checkpoint::{CheckpointDelta, PartitionClaim};
 use crate::record::Record;
-use crate::source::{Delivery, Hold, Load};
-use crate::store::Doubt;
+use crate::source::{Delivery, InFlightGuard, InFlightLimit};
+use crate::store::SuspectRange;
 
 /// Records that are worked on together, and committed together with those of the same batch that were given out before.
 #[derive(Debug)]
@@ -31,18 +31,18 @@ pub struct MicroBatch {
     /// Whether it is the beginning of one that still takes records in, and more of it is to come.
     pub is_open: bool,
     /// How carefully it is to be treated.
-    pub care: Care,
+    pub care: IsolationMode,
     /// How often its records were tried by now, as far as that is known.
     pub attempts: i32,
     /// The right to be under way alone, where the batch has it.
     pub turn: Option<OwnedSemaphorePermit>,
     /// Given back with the batch.
-    holds: Vec<Hold>,
+    guards: Vec<InFlightGuard>,
 }
 
 /// How carefully a batch is treated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Care {
+pub enum IsolationMode {
     /// Several batches of a partition are under way side by side.
     None,
     /// It is small, and the only one of its partition.
@@ -54,10 +54,10 @@ pub enum Care {
 /// Cuts one partition's records into batches.
 #[derive(Debug)]
 pub struct Batcher {
-    claim: Claim,
+    claim: PartitionClaim,
     records: UnboundedReceiver<Delivery>,
     budget: Budget,
-    careful: Option<(Doubt, Care)>,
+    careful: Option<(SuspectRange, IsolationMode)>,
     open: Option<Open>,
 }
 
@@ -67,7 +67,7 @@ struct Open {
     /// When what is there may be begun with, if it is worth it.
     begins: Option<Instant>,
     records: Vec<Record>,
-    holds: Vec<Hold>,
+    guards: Vec<InFlightGuard>,
     /// Records and bytes of payload so far, those that were begun with included.
     count: usize,
     bytes: usize,
@@ -82,9 +82,9 @@ const LEAST_LEFT: u32 = 16;
 
 impl Budget {
     /// What `batches` full batches hold.
-    pub fn of(&self, batches: usize) -> Load {
+    pub fn of(&self, batches: usize) -> InFlightLimit {
         let bytes = self.max_tokens.saturating_mul(BYTES_PER_TOKEN);
-        Load { records: self.max_records.saturating_mul(batches), bytes: bytes.saturating_mul(batches) }
+        InFlightLimit { records: self.max_records.saturating_mul(batches), bytes: bytes.saturating_mul(batches) }
     }
 
     /// Whether that many records with that many bytes of payload make a full batch.
@@ -95,24 +95,24 @@ impl Budget {
 
 impl Batcher {
     /// Starts where the claim says, with care for what is in doubt.
-    pub fn new(claim: Claim, records: UnboundedReceiver<Delivery>, budget: Budget, doubt: Option<Doubt>) -> Self {
+    pub fn new(claim: PartitionClaim, records: UnboundedReceiver<Delivery>, budget: Budget, doubt: Option<SuspectRange>) -> Self {
         let careful = doubt.map(|doubt| (doubt, isolation::care(doubt, claim.next_offset)));
         Self { claim, records, budget, careful, open: None }
     }
 
     /// How carefully the next batch is to be treated.
-    pub fn care(&self) -> Care {
+    pub fn care(&self) -> IsolationMode {
         match self.careful {
             Some((doubt, care)) if self.claim.next_offset < doubt.to => care,
-            _ => Care::None,
+            _ => IsolationMode::None,
         }
     }
 
     fn is_spent(&self, open: &Open) -> bool {
         let most = match self.care() {
-            Care::None => usize::MAX,
-            Care::Narrow => isolation::FEW,
-            Care::Alone => 1,
+            IsolationMode::None => usize::MAX,
+            IsolationMode::Narrow => isolation::FEW,
+            IsolationMode::Alone => 1,
         };
         open.count >= most || self.budget.is_spent(open.count, open.bytes)
     }
@@ -120,7 +120,7 @@ impl Batcher {
     /// When the batch is to be given out, as it is or to begin with.
     fn due(&self, open: &Open, may_begin: bool) -> (Instant, bool) {
         // The newest record stays, so that there is one when the batch ends.
-        let can_begin = may_begin && open.records.len() > 1 && self.care() == Care::None;
+        let can_begin = may_begin && open.records.len() > 1 && self.care() == IsolationMode::None;
         match open.begins.filter(|_| can_begin) {
             Some(begins) => (begins, true),
             None => (open.opened + self.budget.max_wait, false),
@@ -144,12 +144,12 @@ impl Batcher {
                     }
                 }
             };
-            let Some(Delivery { record, hold }) = delivery else { return self.cut() };
+            let Some(Delivery { record, guard }) = delivery else { return self.cut() };
             let open = self.open.get_or_insert_with(|| Open::new(self.budget.max_wait));
             open.count += 1;
             open.bytes += record.payload.as_ref().map_or(0, |payload| payload.len());
             open.records.push(record);
-            open.holds.push(hold);
+            open.guards.push(guard);
         }
     }
 
@@ -158,22 +158,22 @@ impl Batcher {
         let open = self.open.as_mut()?;
         open.begins = half_way(Instant::now(), open.opened, self.budget.max_wait);
         let newest = open.records.len() - 1;
-        let (records, holds) = (open.records.drain(..newest).collect(), open.holds.drain(..newest).collect());
+        let (records, guards) = (open.records.drain(..newest).collect(), open.guards.drain(..newest).collect());
         let opened = open.opened;
-        self.batch(opened, records, holds, true)
+        self.batch(opened, records, guards, true)
     }
 
     fn cut(&mut self) -> Option<MicroBatch> {
-        let Open { opened, records, holds, .. } = self.open.take()?;
-        self.batch(opened, records, holds, false)
+        let Open { opened, records, guards, .. } = self.open.take()?;
+        self.batch(opened, records, guards, false)
     }
 
-    fn batch(&mut self, opened: Instant, records: Vec<Record>, holds: Vec<Hold>, is_open: bool) -> Option<MicroBatch> {
+    fn batch(&mut self, opened: Instant, records: Vec<Record>, guards: Vec<InFlightGuard>, is_open: bool) -> Option<MicroBatch> {
         let to = records.last()?.place.offset + 1;
         let care = self.care();
         let from = std::mem::replace(&mut self.claim.next_offset, to);
         let delta = CheckpointDelta { partition: self.claim.partition.clone(), epoch: self.claim.epoch, from, to };
-        Some(MicroBatch { delta, records, opened, is_open, care, attempts: 1, turn: None, holds })
+        Some(MicroBatch { delta, records, opened, is_open, care, attempts: 1, turn: None, guards })
     }
 }
 
@@ -181,7 +181,7 @@ impl Open {
     fn new(max_wait: Duration) -> Self {
         let opened = Instant::now();
         let begins = half_way(opened, opened, max_wait);
-        Self { opened, begins, records: Vec::new(), holds: Vec::new(), count: 0, bytes: 0 }
+        Self { opened, begins, records: Vec::new(), guards: Vec::new(), count: 0, bytes: 0 }
     }
 }
 
@@ -197,7 +197,7 @@ impl MicroBatch {
         self.delta.to = next.delta.to;
         self.records.extend(next.records);
         self.is_open = next.is_open;
-        self.holds.extend(next.holds);
+        self.guards.extend(next.guards);
     }
 }
 
@@ -207,15 +207,15 @@ mod tests {
     use tokio::sync::mpsc::unbounded_channel;
 
     use super::*;
-    use crate::record::{Partition, Place};
+    use crate::record::{Partition, RecordLocation};
     use crate::source::InFlight;
 
     fn delivery(in_flight: &InFlight, offset: i64, bytes: usize) -> Delivery {
         let partition = Partition { topic: "t".into(), number: 0 };
         let payload = Some(vec![b'x'; bytes].into());
-        let place = Place { partition, offset };
+        let place = RecordLocation { partition, offset };
         let record = Record { place, timestamp_ms: None, key: None, payload, headers: Vec::new() };
-        Delivery { hold: in_flight.hold(&record), record }
+        Delivery { guard: in_flight.track(&record), record }
     }
 
     async fn cut(offsets: &[i64], bytes: usize, budget: Budget) -> Vec<(i64, i64, usize)> {
@@ -223,9 +223,14 @@ mod tests {
         cuts.into_iter().map(|(from, to, records, _)| (from, to, records)).collect()
     }
 
-    async fn cut_with_care(offsets: &[i64], bytes: usize, budget: Budget, doubt: Option<Doubt>) -> Vec<(i64, i64, usize, Care)> {
+    async fn cut_with_care(
+        offsets: &[i64],
+        bytes: usize,
+        budget: Budget,
+        doubt: Option<SuspectRange>,
+    ) -> Vec<(i64, i64, usize, IsolationMode)> {
         let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
-        let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 5 };
+        let claim = PartitionClaim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 5 };
         let (sender, receiver) = unbounded_channel();
         for &offset in offsets {
             sender.send(delivery(&in_flight, offset, bytes)).unwrap();
@@ -236,7 +241,7 @@ mod tests {
         while let Some(batch) = batcher.next(false).await {
             cuts.push((batch.delta.from, batch.delta.to, batch.records.len(), batch.care));
         }
-        assert!(in_flight.has_room() && !in_flight.is_full(), "dropping the batches gives their bytes back");
+        assert!(in_flight.can_resume() && !in_flight.is_full(), "dropping the batches gives their bytes back");
         cuts
     }
 
@@ -252,17 +257,21 @@ mod tests {
 
     #[tokio::test]
     async fn records_in_doubt_are_cut_one_by_one_and_those_behind_them_together() {
-        let doubt = Some(Doubt { to: 8, narrowed: false });
+        let doubt = Some(SuspectRange { to: 8, narrowed: false });
         let cuts = cut_with_care(&[5, 7, 8, 9], 1, budget(1_000, 2), doubt).await;
-        assert_eq!(cuts, [(5, 6, 1, Care::Alone), (6, 8, 1, Care::Alone), (8, 10, 2, Care::None)]);
+        assert_eq!(cuts, [(5, 6, 1, IsolationMode::Alone), (6, 8, 1, IsolationMode::Alone), (8, 10, 2, IsolationMode::None)]);
     }
 
     #[tokio::test]
     async fn many_records_in_doubt_are_cut_into_small_batches() {
         let few = isolation::FEW as i64;
-        let doubt = Some(Doubt { to: 5 + few + 8, narrowed: false });
+        let doubt = Some(SuspectRange { to: 5 + few + 8, narrowed: false });
         let cuts = cut_with_care(&(5..5 + 3 * few).collect::<Vec<_>>(), 1, budget(1_000, 1_000), doubt).await;
-        let expected = [(5, 5 + few, Care::Narrow), (5 + few, 5 + 2 * few, Care::Narrow), (5 + 2 * few, 5 + 3 * few, Care::None)];
+        let expected = [
+            (5, 5 + few, IsolationMode::Narrow),
+            (5 + few, 5 + 2 * few, IsolationMode::Narrow),
+            (5 + 2 * few, 5 + 3 * few, IsolationMode::None),
+        ];
         assert_eq!(cuts.iter().map(|cut| (cut.0, cut.1, cut.3)).collect::<Vec<_>>(), expected);
     }
 
@@ -275,7 +284,7 @@ mod tests {
     #[tokio::test]
     async fn the_first_record_waits_no_longer_than_max_wait() {
         let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
-        let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
+        let claim = PartitionClaim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
         let (sender, receiver) = unbounded_channel();
         let mut batcher = Batcher::new(claim, receiver, Budget::default(), None);
         sender.send(delivery(&in_flight, 0, 1)).unwrap();
@@ -286,7 +295,7 @@ mod tests {
     #[tokio::test]
     async fn whoever_is_idle_begins_with_what_is_there_and_the_rest_belongs_to_it() {
         let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
-        let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
+        let claim = PartitionClaim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
         let (sender, receiver) = unbounded_channel();
         let budget = Budget { max_wait: Duration::from_millis(500), ..budget(1_000, 5) };
         let mut batcher = Batcher::new(claim, receiver, budget, None);
@@ -305,9 +314,9 @@ mod tests {
 
     #[tokio::test]
     async fn what_is_in_doubt_is_not_begun_with() {
-        let doubt = Some(Doubt { to: 1_000, narrowed: false });
+        let doubt = Some(SuspectRange { to: 1_000, narrowed: false });
         let in_flight = InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap());
-        let claim = Claim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
+        let claim = PartitionClaim { partition: Partition { topic: "t".into(), number: 0 }, epoch: 1, next_offset: 0 };
         let (sender, receiver) = unbounded_channel();
         (0..3).for_each(|offset| sender.send(delivery(&in_flight, offset, 1)).unwrap());
         let mut batcher =

@@ -1,20 +1,20 @@
 //! Whether a pipeline does what its own examples say.
 
 use super::definition::Definition;
-use super::example::{Example, Expect, ExpectTask};
-use super::graph::{Graph, NothingKnown};
-use super::problem::Problem;
+use super::definition_error::DefinitionProblem;
+use super::example::{Example, Expectation, TaskExpectation};
+use super::graph::{Graph, NoKnownResults};
 use crate::document::avro::Schemas;
-use crate::document::{Decoded, Decoder, Document};
+use crate::document::{DecodedRecord, Decoder, Document};
 use crate::engine::Engine;
 use crate::failure::Poison;
-use crate::outcome::{Outcome, Reuse};
+use crate::outcome::{Outcome, ReusedOutput};
 
 /// Makes the tasks of `definition` ready and runs its examples. Nothing is written anywhere.
-pub async fn check(definition: &Definition, engine: &Engine) -> Vec<Problem> {
+pub async fn check(definition: &Definition, engine: &Engine) -> Vec<DefinitionProblem> {
     let decoder = match Decoder::new(&definition.source.document.in_json()) {
         Ok(decoder) => decoder,
-        Err(error) => return vec![Problem::new(&definition.path, None, format!("{error:#}"))],
+        Err(error) => return vec![DefinitionProblem::new(&definition.path, None, format!("{error:#}"))],
     };
     let graph = match Graph::build(definition, engine).await {
         Ok(graph) => graph,
@@ -26,24 +26,26 @@ pub async fn check(definition: &Definition, engine: &Engine) -> Vec<Problem> {
     for (index, example) in definition.examples.iter().enumerate() {
         let decoded = decoder.decode(&example.record(index), &Schemas::none());
         let complaint = match (&example.expect, decoded) {
-            (Expect::Tasks(_), Ok(Decoded::Document(document))) => {
+            (Expectation::Tasks(_), Ok(DecodedRecord::Document(document))) => {
                 kept.push((index, example));
                 documents.push(document);
                 None
             }
-            (Expect::DeadLetter(class), Err(poison)) if poison.class == *class => None,
-            (Expect::DeadLetter(class), Err(poison)) => {
+            (Expectation::DeadLetter(class), Err(poison)) if poison.class == *class => None,
+            (Expectation::DeadLetter(class), Err(poison)) => {
                 Some(format!("expected a dead letter of class `{class}`, found {poison}"))
             }
-            (Expect::DeadLetter(class), Ok(_)) => {
+            (Expectation::DeadLetter(class), Ok(_)) => {
                 Some(format!("expected a dead letter of class `{class}`, but it is a good document"))
             }
-            (Expect::Tasks(_), Ok(Decoded::Tombstone { .. })) => Some("expected outputs, but it is a delete".to_owned()),
-            (Expect::Tasks(_), Err(poison)) => Some(format!("expected outputs, found a dead letter: {poison}")),
+            (Expectation::Tasks(_), Ok(DecodedRecord::Tombstone { .. })) => {
+                Some("expected outputs, but it is a delete".to_owned())
+            }
+            (Expectation::Tasks(_), Err(poison)) => Some(format!("expected outputs, found a dead letter: {poison}")),
         };
         problems.extend(complaint.map(|complaint| about(definition, index, example, &complaint)));
     }
-    match graph.evaluate(&documents, &NothingKnown).await {
+    match graph.evaluate(&documents, &NoKnownResults).await {
         Ok(outcomes) => {
             for ((index, example), outcomes) in kept.into_iter().zip(outcomes) {
                 for complaint in complaints(definition, example, &outcomes) {
@@ -51,47 +53,53 @@ pub async fn check(definition: &Definition, engine: &Engine) -> Vec<Problem> {
                 }
             }
         }
-        Err(transient) => problems.push(Problem::new(&definition.path, None, format!("the examples cannot be run: {transient}"))),
+        Err(transient) => {
+            problems.push(DefinitionProblem::new(&definition.path, None, format!("the examples cannot be run: {transient}")))
+        }
     }
     problems
 }
 
 fn complaints(definition: &Definition, example: &Example, outcomes: &[Outcome]) -> Vec<String> {
-    let Expect::Tasks(expected) = &example.expect else { return Vec::new() };
+    let Expectation::Tasks(expected) = &example.expect else { return Vec::new() };
     let mut complaints = Vec::new();
     for (task, outcome) in definition.tasks.iter().zip(outcomes) {
         let name = &task.name;
         let wish = expected.iter().find(|(wanted, _)| **wanted == **name).map(|(_, wish)| wish);
         let output = match outcome {
-            Outcome::Computed(product) | Outcome::Reused(Reuse::Copied(product)) => Some(&product.output),
-            Outcome::Reused(Reuse::Unchanged { output, .. }) => output.as_ref(),
+            Outcome::Computed(product) | Outcome::Reused(ReusedOutput::Copied(product)) => Some(&product.output),
+            Outcome::Reused(ReusedOutput::Unchanged { output, .. }) => output.as_ref(),
             Outcome::Skipped(_) | Outcome::Dead(_) => None,
         };
         match (wish, outcome, output) {
             // A task that fails is never as it should be, even where the example says nothing of it.
             (_, Outcome::Dead(Poison { class, reason }), _) => complaints.push(format!("task `{name}` fails: {class}: {reason}")),
-            (Some(ExpectTask::Skipped), Outcome::Skipped(_), _) | (None, ..) => {}
-            (Some(ExpectTask::Skipped), ..) => complaints.push(format!("task `{name}` should be skipped, but has an output")),
-            (Some(ExpectTask::Output(_)), Outcome::Skipped(skip), _) => {
+            (Some(TaskExpectation::Skipped), Outcome::Skipped(_), _) | (None, ..) => {}
+            (Some(TaskExpectation::Skipped), ..) => {
+                complaints.push(format!("task `{name}` should be skipped, but has an output"))
+            }
+            (Some(TaskExpectation::Output(_)), Outcome::Skipped(skip), _) => {
                 complaints.push(format!("task `{name}` should have an output, but is skipped ({})", skip.as_str()));
             }
-            (Some(ExpectTask::Output(wish)), _, Some(output)) => {
+            (Some(TaskExpectation::Output(wish)), _, Some(output)) => {
                 complaints.extend(wish.mismatches(output).into_iter().map(|mismatch| format!("task `{name}`: {mismatch}")));
             }
-            (Some(ExpectTask::Output(_)), ..) => complaints.push(format!("task `{name}` should have an output, but has none")),
+            (Some(TaskExpectation::Output(_)), ..) => {
+                complaints.push(format!("task `{name}` should have an output, but has none"))
+            }
         }
     }
     complaints
 }
 
-fn about(definition: &Definition, index: usize, example: &Example, complaint: &str) -> Problem {
-    Problem::new(&definition.path, example.place, format!("{}: {complaint}", example.title(index)))
+fn about(definition: &Definition, index: usize, example: &Example, complaint: &str) -> DefinitionProblem {
+    DefinitionProblem::new(&definition.path, example.place, format!("{}: {complaint}", example.title(index)))
 }
 
-fn into_problem(definition: &Definition, error: anyhow::Error) -> Problem {
-    match error.downcast::<Problem>() {
+fn into_problem(definition: &Definition, error: anyhow::Error) -> DefinitionProblem {
+    match error.downcast::<DefinitionProblem>() {
         Ok(problem) => problem,
-        Err(error) => Problem::new(&definition.path, None, format!("{error:#}")),
+        Err(error) => DefinitionProblem::new(&definition.path, None, format!("{error:#}")),
     }
 }
 

@@ -10,10 +10,10 @@ use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::batcher::MicroBatch;
-use super::catalogue::Catalogue;
-use super::evaluator::Fate;
-use super::leads::Leads;
-use super::submission::{self, Ledgering};
+use super::copy::CopySettings;
+use super::evaluator::RecordOutcome;
+use super::leads::LeadSettings;
+use super::submission::{self, SubmissionBuilder};
 use crate::failure::{Component, Tolerance, Transient};
 use crate::health::Health;
 use crate::metrics::METRICS;
@@ -47,18 +47,18 @@ pub struct Committer {
     /// How many dead letters the pipeline bears.
     pub tolerance: Tolerance,
     /// What makes copy of the outputs of a task, if anything.
-    pub catalogue: Option<Catalogue>,
+    pub catalogue: Option<CopySettings>,
     /// Whether commits without dead letters count those of the last records, too: while there are any, and until it is known.
     pub wary: AtomicBool,
     /// How documents become leads, if they do.
-    pub leads: Option<Leads>,
+    pub leads: Option<LeadSettings>,
     /// Ids of vector spaces met so far.
     pub embedding_sets: Mutex<HashMap<Arc<EmbeddingSet>, i32>>,
 }
 
 /// Why a batch was given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Refusal {
+pub enum CommitRefusal {
     /// Someone else owns the partition: the batch is theirs to do.
     Fenced,
     /// The pipeline is stopped: the batch is read again once it is resumed.
@@ -97,21 +97,21 @@ impl Committer {
     ///
     /// # Errors
     /// Where the batch must not be committed as it is.
-    pub async fn commit(&self, batch: &MicroBatch, fates: &[Fate]) -> Result<(), Refusal> {
+    pub async fn commit(&self, batch: &MicroBatch, record_outcomes: &[RecordOutcome]) -> Result<(), CommitRefusal> {
         tidemill_base::failpoint!("commit-before-stage", |_| std::process::abort());
         let started = Instant::now();
         let id = Uuid::now_v7();
         let mut staged = None;
         let mut backoff = Backoff::default();
         let submission = loop {
-            match self.attempt(id, batch, fates, &mut staged).await {
+            match self.attempt(id, batch, record_outcomes, &mut staged).await {
                 Ok(submission) => break submission,
                 Err(CommitError::Fenced) => {
                     METRICS.fenced.with_label_values(&[&self.pipeline]).inc();
-                    return Err(Refusal::Fenced);
+                    return Err(CommitRefusal::Fenced);
                 }
-                Err(CommitError::Stopped) => return Err(Refusal::Stopped),
-                Err(CommitError::Stale) => return Err(Refusal::Stale),
+                Err(CommitError::Stopped) => return Err(CommitRefusal::Stopped),
+                Err(CommitError::Stale) => return Err(CommitRefusal::Stale),
                 Err(CommitError::Swept) => staged = None,
                 Err(CommitError::Unavailable(failure)) => {
                     tracing::warn!(pipeline = %self.pipeline, delta = %batch.delta, %failure, "the commit is tried again");
@@ -130,12 +130,12 @@ impl Committer {
         &self,
         id: Uuid,
         batch: &MicroBatch,
-        fates: &[Fate],
+        record_outcomes: &[RecordOutcome],
         staged: &mut Option<StagedFile>,
     ) -> Result<Submission, CommitError> {
-        let sets = self.embedding_sets(fates).await?;
+        let sets = self.embedding_sets(record_outcomes).await?;
         self.prompts_kept.get_or_try_init(|| self.store.keep_prompts(&self.prompts)).await?;
-        let ledgering = Ledgering {
+        let ledgering = SubmissionBuilder {
             pipeline: &self.pipeline,
             tasks: &self.tasks,
             lineages: &self.lineages,
@@ -145,9 +145,9 @@ impl Committer {
             embedding_sets: &sets,
             leads: self.leads.as_ref(),
         };
-        let mut submission = ledgering.submission(id, batch, fates);
+        let mut submission = ledgering.submission(id, batch, record_outcomes);
         if staged.is_none() {
-            *staged = self.stage(id, batch, fates).await?;
+            *staged = self.stage(id, batch, record_outcomes).await?;
         }
         submission.batch.parquet_rows = staged.as_ref().map_or(0, |file| file.rows as i32);
         submission.file = staged.clone();
@@ -177,9 +177,14 @@ impl Committer {
         }
     }
 
-    async fn stage(&self, id: Uuid, batch: &MicroBatch, fates: &[Fate]) -> Result<Option<StagedFile>, Transient> {
+    async fn stage(
+        &self,
+        id: Uuid,
+        batch: &MicroBatch,
+        record_outcomes: &[RecordOutcome],
+    ) -> Result<Option<StagedFile>, Transient> {
         let Some(dataset) = &self.dataset else { return Ok(None) };
-        let rows = submission::parquet_rows(batch, fates, &self.tasks, &self.lineages);
+        let rows = submission::parquet_rows(batch, record_outcomes, &self.tasks, &self.lineages);
         if rows.is_empty() {
             return Ok(None);
         }
@@ -193,9 +198,9 @@ impl Committer {
         Ok(Some(file))
     }
 
-    async fn embedding_sets(&self, fates: &[Fate]) -> Result<HashMap<Arc<EmbeddingSet>, i32>, Transient> {
+    async fn embedding_sets(&self, record_outcomes: &[RecordOutcome]) -> Result<HashMap<Arc<EmbeddingSet>, i32>, Transient> {
         let mut sets = self.embedding_sets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        for set in submission::embedding_sets(fates) {
+        for set in submission::embedding_sets(record_outcomes) {
             if !sets.contains_key(set) {
                 let id = self.store.embedding_set(set).await?;
                 sets.insert(set.clone(), id);

@@ -6,20 +6,20 @@ use std::time::Duration;
 
 use serde_saphyr::Spanned;
 
-use super::catalogue::Catalogue;
+use super::copy::CopySettings;
+use super::definition_error::{DefinitionError, DefinitionProblem, suggestion};
 use super::example::Example;
 use super::file::{PipelineFile, TaskLines};
-use super::leads::Leads;
-use super::problem::{DefinitionError, Problem, suggestion};
-use super::tasks;
+use super::leads::LeadSettings;
+use super::task_order;
 use crate::access::{DEFAULT_TENANT, is_tenant};
 use crate::config::{Config, ScheduleConfig};
 use crate::document::{Decoder, DocumentSpec, Format};
 use crate::failure::Tolerance;
 use crate::task::TaskSpec;
 
-pub use super::file::{Answers, Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
-pub use super::recommendations::{Recommendations, Valued, Weight};
+pub use super::file::{AnswerSettings, Backfill, ParquetSink, PostgresSink, Sinks, Start, TopicSink};
+pub use super::recommendations::{InteractionWeight, RecommendationSettings, ValueWeight};
 
 /// A pipeline, whole and free of contradictions.
 #[derive(Debug, Clone)]
@@ -49,13 +49,13 @@ pub struct Definition {
     /// Searches that show what the results are good for; the demo runs them.
     pub searches: Vec<String>,
     /// How questions about the documents are answered, where the file says it.
-    pub answers: Option<Answers>,
+    pub answers: Option<AnswerSettings>,
     /// How documents are recommended, where the file says it.
-    pub recommendations: Option<Recommendations>,
+    pub recommendations: Option<RecommendationSettings>,
     /// How the copy of a catalogue is made, where it makes any.
-    pub copy: Option<Catalogue>,
+    pub copy: Option<CopySettings>,
     /// How documents become leads, where the file says it.
-    pub leads: Option<Leads>,
+    pub leads: Option<LeadSettings>,
 }
 
 /// Where documents come from.
@@ -126,14 +126,14 @@ impl Definition {
                 std::io::ErrorKind::InvalidData => "the file is not UTF-8".to_owned(),
                 _ => format!("cannot be read: {error}"),
             };
-            DefinitionError { problems: vec![Problem::new(path, None, message)] }
+            DefinitionError { problems: vec![DefinitionProblem::new(path, None, message)] }
         })?;
         Self::parse(path, &text)
     }
 
     /// Reads every pipeline file of the folder, or those of the pipelines named in `names`, in order of their paths.
     pub fn load_all(folder: &Path, names: &[String]) -> Result<Vec<Self>, DefinitionError> {
-        let fault = |message: String| DefinitionError { problems: vec![Problem::new(folder, None, message)] };
+        let fault = |message: String| DefinitionError { problems: vec![DefinitionProblem::new(folder, None, message)] };
         let entries = std::fs::read_dir(folder).map_err(|error| fault(format!("cannot list pipelines: {error}")))?;
         let is_pipeline = |path: &PathBuf| path.extension().is_some_and(|e| e == "yaml" || e == "yml");
         let mut paths: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).filter(is_pipeline).collect();
@@ -143,7 +143,7 @@ impl Definition {
         for path in paths {
             match Self::load(&path) {
                 Ok(definition) => match definitions.iter().find(|other| other.name == definition.name) {
-                    Some(other) => problems.push(Problem::new(
+                    Some(other) => problems.push(DefinitionProblem::new(
                         &path,
                         None,
                         format!("pipeline `{}` is defined in {} already", definition.name, other.path.display()),
@@ -158,7 +158,11 @@ impl Definition {
         }
         let known = || definitions.iter().map(|definition| &*definition.name);
         for name in names.iter().filter(|name| !known().any(|known| known == name.as_str())) {
-            problems.push(Problem::new(folder, None, format!("no pipeline is named `{name}`{}", suggestion(name, known()))));
+            problems.push(DefinitionProblem::new(
+                folder,
+                None,
+                format!("no pipeline is named `{name}`{}", suggestion(name, known())),
+            ));
         }
         if !problems.is_empty() {
             return Err(DefinitionError { problems });
@@ -171,7 +175,7 @@ impl Definition {
     pub fn parse(path: &Path, text: &str) -> Result<Self, DefinitionError> {
         let file = PipelineFile::parse(path, text).map_err(|problem| DefinitionError { problems: vec![problem] })?;
         let mut problems = Vec::new();
-        let mut report = |place, message| problems.push(Problem::new(path, place, message));
+        let mut report = |place, message| problems.push(DefinitionProblem::new(path, place, message));
 
         if file.version.value != 1 {
             report(place(&file.version), format!("version {} is unknown: write `version: 1`", file.version.value));
@@ -222,7 +226,7 @@ impl Definition {
             Tolerance::default()
         });
         let lines = TaskLines { place: place(&file.tasks), tasks: file.tasks.value.0 };
-        let tasks = tasks::resolve(lines, path.parent().unwrap_or(Path::new("")), &mut report);
+        let tasks = task_order::resolve(lines, path.parent().unwrap_or(Path::new("")), &mut report);
         for example in &file.examples {
             for problem in example.value.problems(&tasks) {
                 report(place(example), problem);
@@ -230,24 +234,26 @@ impl Definition {
         }
         if let Some(answers) = &file.answers {
             for problem in answers.value.problems(path.parent().unwrap_or(Path::new(""))) {
-                problems.push(Problem::new(path, place(answers), problem));
+                problems.push(DefinitionProblem::new(path, place(answers), problem));
             }
         }
         if let Some(recommendations) = &file.recommendations {
             for problem in recommendations.value.problems(&tasks) {
-                problems.push(Problem::new(path, place(recommendations), problem));
+                problems.push(DefinitionProblem::new(path, place(recommendations), problem));
             }
         }
         let mut copy = None;
         if let Some(section) = &file.copy {
             match section.value.resolve(&tasks, path.parent().unwrap_or(Path::new(""))) {
                 Ok(catalogue) => copy = Some(catalogue),
-                Err(wrong) => problems.extend(wrong.into_iter().map(|message| Problem::new(path, place(section), message))),
+                Err(wrong) => {
+                    problems.extend(wrong.into_iter().map(|message| DefinitionProblem::new(path, place(section), message)))
+                }
             }
         }
         if let Some(leads) = &file.leads {
             for problem in leads.value.problems(&tasks, path.parent().unwrap_or(Path::new(""))) {
-                problems.push(Problem::new(path, place(leads), problem));
+                problems.push(DefinitionProblem::new(path, place(leads), problem));
             }
         }
         if !problems.is_empty() {
@@ -279,7 +285,7 @@ impl Definition {
     }
 
     /// Tasks whose interactions are with a pipeline that is none of `all`, or another tenant's: nobody would ever ask for them.
-    fn strayed(&self, all: &[Self]) -> Vec<Problem> {
+    fn strayed(&self, all: &[Self]) -> Vec<DefinitionProblem> {
         let mut problems = Vec::new();
         for task in &self.tasks {
             let TaskSpec::Interact(spec) = &task.spec else { continue };
@@ -287,7 +293,7 @@ impl Definition {
             if !theirs().any(|name| name == spec.with) {
                 let near = suggestion(&spec.with, theirs().filter(|name| **name != *self.name));
                 let message = format!("task `{}` interacts with `{}`, which is no pipeline{near}", task.name, spec.with);
-                problems.push(Problem::new(&self.path, Some(task.place), message));
+                problems.push(DefinitionProblem::new(&self.path, Some(task.place), message));
             }
         }
         problems
@@ -320,7 +326,7 @@ impl Definition {
     /// What in the file does not fit the operator's configuration: models, datasets, webhooks and a registry that it does not name.
     ///
     /// Whether a model fits its task is known once it is loaded: see [`Graph::build`](super::graph::Graph::build).
-    pub fn validate(&self, config: &Config) -> Vec<Problem> {
+    pub fn validate(&self, config: &Config) -> Vec<DefinitionProblem> {
         let mut problems = Vec::new();
         for task in &self.tasks {
             if let Some(model) = task.spec.model()
@@ -328,15 +334,15 @@ impl Definition {
             {
                 let near = suggestion(model, config.models.keys().map(String::as_str));
                 let message = format!("task `{}` names model `{model}`, which the configuration does not{near}", task.name);
-                problems.push(Problem::new(&self.path, Some(task.place), message));
+                problems.push(DefinitionProblem::new(&self.path, Some(task.place), message));
             }
         }
-        if let Some(Answers { model, .. }) = &self.answers
+        if let Some(AnswerSettings { model, .. }) = &self.answers
             && !config.models.contains_key(model)
         {
             let near = suggestion(model, config.models.keys().map(String::as_str));
             let message = format!("`answers` names model `{model}`, which the configuration does not{near}");
-            problems.push(Problem::new(&self.path, None, message));
+            problems.push(DefinitionProblem::new(&self.path, None, message));
         }
         if let Some(parquet) = &self.sinks.parquet
             && !config.datasets.contains_key(&parquet.dataset.value)
@@ -344,18 +350,18 @@ impl Definition {
             let name = &parquet.dataset.value;
             let near = suggestion(name, config.datasets.keys().map(String::as_str));
             let message = format!("the Parquet sink names dataset `{name}`, which the configuration does not{near}");
-            problems.push(Problem::new(&self.path, place(&parquet.dataset), message));
+            problems.push(DefinitionProblem::new(&self.path, place(&parquet.dataset), message));
         }
         if let Some(webhook) = self.leads.as_ref().and_then(|leads| leads.webhook.as_ref())
             && !config.webhooks.contains_key(webhook)
         {
             let near = suggestion(webhook, config.webhooks.keys().map(String::as_str));
             let message = format!("`leads` names webhook `{webhook}`, which the configuration does not{near}");
-            problems.push(Problem::new(&self.path, None, message));
+            problems.push(DefinitionProblem::new(&self.path, None, message));
         }
         if self.source.document.format == Format::Avro && config.schema_registry.url.is_none() {
             let message = "the source is Avro, and the configuration names no registry of schemas; set `schema_registry.url`";
-            problems.push(Problem::new(&self.path, None, message.to_owned()));
+            problems.push(DefinitionProblem::new(&self.path, None, message.to_owned()));
         }
         problems
     }

@@ -7,19 +7,19 @@ use futures::future::BoxFuture;
 
 use super::batcher::MicroBatch;
 use super::definition::Definition;
-use super::graph::{Graph, Known, NothingKnown, Wanted};
-use super::standing::{sort_out, withhold};
+use super::graph::{Graph, KnownResults, NoKnownResults, WantedResult};
+use super::versions::{sort_out, withhold};
 use crate::document::avro::Schemas;
-use crate::document::{Decoded, Decoder, Document};
+use crate::document::{DecodedRecord, Decoder, Document};
 use crate::failure::{Component, Poison, Transient};
-use crate::outcome::{Cost, Fingerprint, Outcome, Product, Reuse};
+use crate::outcome::{ComputedOutput, Cost, Fingerprint, Outcome, ReusedOutput};
 use crate::record::Record;
 use crate::source::Registry;
-use crate::store::{KnownVersion, Store};
+use crate::store::{Store, StoredVersion};
 
 /// What becomes of one record.
 #[derive(Debug, Clone)]
-pub enum Fate {
+pub enum RecordOutcome {
     /// It cannot be decoded, or it ended the process time and again.
     Dead(Poison),
     /// A newer version of its document is known, or stands later in the batch.
@@ -75,39 +75,43 @@ impl Evaluator {
     ///
     /// # Errors
     /// Where the ledger, the model host or the registry is unavailable: nothing came of it, and the batch is to be evaluated again.
-    pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<Fate>, Transient> {
+    pub async fn evaluate(&self, batch: &MicroBatch) -> Result<Vec<RecordOutcome>, Transient> {
         tidemill_base::failpoint!("evaluate-lethal", batch.records.iter().any(|r| r.key.as_deref() == Some(b"lethal")), |_| {
             std::process::abort()
         });
         let schemas = self.schemas(&batch.records).await?;
         let decode = |record| self.decoder.decode(record, &schemas);
-        let decoded: Vec<Result<Decoded, Poison>> = batch.records.iter().map(decode).collect();
+        let decoded: Vec<Result<DecodedRecord, Poison>> = batch.records.iter().map(decode).collect();
         let ids: Vec<String> = decoded.iter().flatten().map(|decoded| id(decoded).to_string()).collect();
         let known = self.store.versions(&self.pipeline, &ids).await?;
         let ledger = Ledger { pipeline: &self.pipeline, store: &self.store, known: &known };
-        let mut fates = sort_out(decoded, &known);
-        withhold(&batch.records, &mut fates, &known);
-        self.run(fates, &ledger).await
+        let mut record_outcomes = sort_out(decoded, &known);
+        withhold(&batch.records, &mut record_outcomes, &known);
+        self.run(record_outcomes, &ledger).await
     }
 
     /// The fate of each record as if the ledger were empty: nothing is superseded, and nothing is taken over.
     ///
     /// # Errors
     /// Where the model host or the schema registry is unavailable.
-    pub async fn evaluate_afresh(&self, records: &[Record]) -> Result<Vec<Fate>, Transient> {
+    pub async fn evaluate_afresh(&self, records: &[Record]) -> Result<Vec<RecordOutcome>, Transient> {
         let schemas = self.schemas(records).await?;
         let decoded = records.iter().map(|record| self.decoder.decode(record, &schemas)).collect();
-        self.run(sort_out(decoded, &HashMap::new()), &NothingKnown).await
+        self.run(sort_out(decoded, &HashMap::new()), &NoKnownResults).await
     }
 
-    /// Gives each document among `fates` its outcomes.
-    async fn run(&self, mut fates: Vec<Fate>, known: &dyn Known) -> Result<Vec<Fate>, Transient> {
-        let (places, documents) = take_documents(&mut fates);
+    /// Gives each document among `record_outcomes` its outcomes.
+    async fn run(
+        &self,
+        mut record_outcomes: Vec<RecordOutcome>,
+        known: &dyn KnownResults,
+    ) -> Result<Vec<RecordOutcome>, Transient> {
+        let (places, documents) = take_documents(&mut record_outcomes);
         let outcomes = self.graph.evaluate(&documents, known).await?;
         for ((place, document), outcomes) in places.into_iter().zip(documents).zip(outcomes) {
-            fates[place] = Fate::Document(document, outcomes);
+            record_outcomes[place] = RecordOutcome::Document(document, outcomes);
         }
-        Ok(fates)
+        Ok(record_outcomes)
     }
 
     async fn schemas(&self, records: &[Record]) -> Result<Schemas, Transient> {
@@ -123,20 +127,23 @@ impl Evaluator {
     }
 }
 
-/// The documents among `fates` and their places, which hold something else until they are back.
-fn take_documents(fates: &mut [Fate]) -> (Vec<usize>, Vec<Document>) {
-    let taken = fates.iter_mut().enumerate().filter(|(_, fate)| matches!(fate, Fate::Document(..)));
-    let taken = taken.filter_map(|(place, fate)| match std::mem::replace(fate, Fate::Superseded) {
-        Fate::Document(document, _) => Some((place, document)),
+/// The documents among `record_outcomes` and their places, which hold something else until they are back.
+fn take_documents(record_outcomes: &mut [RecordOutcome]) -> (Vec<usize>, Vec<Document>) {
+    let taken = record_outcomes
+        .iter_mut()
+        .enumerate()
+        .filter(|(_, record_outcome)| matches!(record_outcome, RecordOutcome::Document(..)));
+    let taken = taken.filter_map(|(place, record_outcome)| match std::mem::replace(record_outcome, RecordOutcome::Superseded) {
+        RecordOutcome::Document(document, _) => Some((place, document)),
         _ => None,
     });
     taken.unzip()
 }
 
-fn id(decoded: &Decoded) -> &Arc<str> {
+fn id(decoded: &DecodedRecord) -> &Arc<str> {
     match decoded {
-        Decoded::Document(document) => &document.id,
-        Decoded::Tombstone { id, .. } => id,
+        DecodedRecord::Document(document) => &document.id,
+        DecodedRecord::Tombstone { id, .. } => id,
     }
 }
 
@@ -144,17 +151,17 @@ fn id(decoded: &Decoded) -> &Arc<str> {
 struct Ledger<'a> {
     pipeline: &'a str,
     store: &'a Store,
-    known: &'a HashMap<String, KnownVersion>,
+    known: &'a HashMap<String, StoredVersion>,
 }
 
-impl Known for Ledger<'_> {
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
+impl KnownResults for Ledger<'_> {
+    fn look_up<'a>(&'a self, wanted: &'a [WantedResult]) -> BoxFuture<'a, Result<Vec<Option<ReusedOutput>>, Transient>> {
         Box::pin(self.find(wanted))
     }
 }
 
 impl Ledger<'_> {
-    async fn find(&self, wanted: &[Wanted]) -> Result<Vec<Option<Reuse>>, Transient> {
+    async fn find(&self, wanted: &[WantedResult]) -> Result<Vec<Option<ReusedOutput>>, Transient> {
         let unchanged = self.unchanged(wanted).await?;
         let missing = wanted.iter().zip(&unchanged).filter(|(w, unchanged)| !w.made && (w.output || !**unchanged));
         let fingerprints: Vec<Fingerprint> = missing.map(|(w, _)| w.fingerprint).collect();
@@ -162,16 +169,16 @@ impl Ledger<'_> {
             true => HashMap::new(),
             false => self.store.outputs(self.pipeline, &fingerprints).await?,
         };
-        let answer = |(wanted, unchanged): (&Wanted, bool)| {
+        let answer = |(wanted, unchanged): (&WantedResult, bool)| {
             let fingerprint = wanted.fingerprint;
             let found = outputs.get(&fingerprint);
             match (unchanged, found) {
                 // The row was there and is gone again, together with the output that a later task wants.
                 (true, None) if wanted.output && !wanted.made => None,
-                (true, found) => Some(Reuse::Unchanged { fingerprint, output: found.map(|(output, _)| output.clone()) }),
+                (true, found) => Some(ReusedOutput::Unchanged { fingerprint, output: found.map(|(output, _)| output.clone()) }),
                 (false, found) => found.map(|(output, tokens)| {
                     let cost = Cost { tokens: *tokens, ..Cost::default() };
-                    Reuse::Copied(Product { output: output.clone(), fingerprint, cost })
+                    ReusedOutput::Copied(ComputedOutput { output: output.clone(), fingerprint, cost })
                 }),
             }
         };
@@ -179,8 +186,8 @@ impl Ledger<'_> {
     }
 
     /// Whether the row of each of `wanted` holds it already. A document that the ledger does not know has no rows to ask for.
-    async fn unchanged(&self, wanted: &[Wanted]) -> Result<Vec<bool>, Transient> {
-        let has_rows = |wanted: &Wanted| self.known.get(&*wanted.document_id).is_some_and(|known| !known.deleted);
+    async fn unchanged(&self, wanted: &[WantedResult]) -> Result<Vec<bool>, Transient> {
+        let has_rows = |wanted: &WantedResult| self.known.get(&*wanted.document_id).is_some_and(|known| !known.deleted);
         let units: Vec<_> = wanted
             .iter()
             .filter(|wanted| has_rows(wanted))

@@ -10,10 +10,10 @@ use serde::{Deserialize, Deserializer};
 use serde_json::{Map, Value};
 
 use super::definition::TaskDefinition;
-use super::problem::suggestion;
+use super::definition_error::suggestion;
 use crate::failure::FailureClass;
 use crate::outcome::{Check, Output};
-use crate::record::{Partition, Place, Record};
+use crate::record::{Partition, Record, RecordLocation};
 
 /// One example.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
@@ -32,7 +32,7 @@ pub struct Example {
     #[serde(default)]
     pub key: Option<String>,
     /// What must become of it.
-    pub expect: Expect,
+    pub expect: Expectation,
     /// Line and column in the file.
     #[serde(skip)]
     pub place: Option<(u64, u64)>,
@@ -40,26 +40,26 @@ pub struct Example {
 
 /// What must become of an example.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Expect {
+pub enum Expectation {
     /// The record as a whole is a dead letter of this class.
     DeadLetter(FailureClass),
     /// These tasks end like this; others as they like.
-    Tasks(Vec<(String, ExpectTask)>),
+    Tasks(Vec<(String, TaskExpectation)>),
 }
 
 /// How a task must end on an example.
 #[derive(Debug, Clone, PartialEq)]
-pub enum ExpectTask {
+pub enum TaskExpectation {
     /// Skipped.
     Skipped,
     /// With such an output.
-    Output(Box<ExpectOutput>),
+    Output(Box<OutputExpectation>),
 }
 
 /// What an output must be like; what is not said is free.
 #[derive(Debug, Clone, Default, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct ExpectOutput {
+pub struct OutputExpectation {
     /// The first label.
     pub label: Option<String>,
     /// The least confidence.
@@ -92,7 +92,7 @@ impl Example {
         };
         let partition = Partition { topic: "examples".into(), number: 0 };
         Record {
-            place: Place { partition, offset: i64::try_from(index).unwrap_or(i64::MAX) },
+            place: RecordLocation { partition, offset: i64::try_from(index).unwrap_or(i64::MAX) },
             timestamp_ms: Some(0),
             key: Some(self.key.clone().map_or_else(|| format!("example-{index}").into(), Bytes::from)),
             payload: Some(payload.into()),
@@ -110,7 +110,7 @@ impl Example {
         if self.document.is_some() == self.raw.is_some() {
             problems.push("an example has either `document` or `raw`: write one of them".into());
         }
-        if let Expect::Tasks(expected) = &self.expect {
+        if let Expectation::Tasks(expected) = &self.expect {
             for (name, _) in expected {
                 if !tasks.iter().any(|task| *task.name == **name) {
                     let near = suggestion(name, tasks.iter().map(|task| &*task.name).chain(["dead_letter"]));
@@ -122,7 +122,7 @@ impl Example {
     }
 }
 
-impl ExpectOutput {
+impl OutputExpectation {
     /// What about `output` is not as expected.
     pub fn mismatches(&self, output: &Output) -> Vec<String> {
         let mut wrong = Vec::new();
@@ -242,7 +242,7 @@ fn ungrounded(output: &Output, expected: bool) -> Option<String> {
 }
 
 fn unlike(output: &Output, expected: &[Check]) -> Option<String> {
-    let Output::Composed(composed) = output else {
+    let Output::ComposedObject(composed) = output else {
         return Some("expected what checks say, found nothing that they went over".into());
     };
     let words = |checks: &BTreeSet<Check>| checks.iter().map(|check| check.as_str()).collect::<Vec<_>>().join(", ");
@@ -256,18 +256,18 @@ fn quoted(text: Option<&str>) -> String {
     text.map_or_else(|| "none".into(), |text| format!("`{text}`"))
 }
 
-impl<'de> Deserialize<'de> for Expect {
+impl<'de> Deserialize<'de> for Expectation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = Expect;
+            type Value = Expectation;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map from task name to what is expected, or `dead_letter: <class>`")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Expect, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Expectation, A::Error> {
                 let mut tasks = Vec::new();
                 let mut dead = None;
                 while let Some(name) = map.next_key::<String>()? {
@@ -281,11 +281,11 @@ impl<'de> Deserialize<'de> for Expect {
                     Some(_) if !tasks.is_empty() => {
                         Err(A::Error::custom("a dead letter has no outputs: expect one or the other"))
                     }
-                    Some(class) => Ok(Expect::DeadLetter(class)),
+                    Some(class) => Ok(Expectation::DeadLetter(class)),
                     None if tasks.is_empty() => {
                         Err(A::Error::custom("the example expects nothing: name a task or `dead_letter`"))
                     }
-                    None => Ok(Expect::Tasks(tasks)),
+                    None => Ok(Expectation::Tasks(tasks)),
                 }
             }
         }
@@ -294,12 +294,12 @@ impl<'de> Deserialize<'de> for Expect {
     }
 }
 
-impl<'de> Deserialize<'de> for ExpectTask {
+impl<'de> Deserialize<'de> for TaskExpectation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct WordOrMap;
 
         impl<'de> Visitor<'de> for WordOrMap {
-            type Value = ExpectTask;
+            type Value = TaskExpectation;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str(
@@ -307,16 +307,16 @@ impl<'de> Deserialize<'de> for ExpectTask {
                 )
             }
 
-            fn visit_str<E: Error>(self, word: &str) -> Result<ExpectTask, E> {
+            fn visit_str<E: Error>(self, word: &str) -> Result<TaskExpectation, E> {
                 match word {
-                    "skipped" => Ok(ExpectTask::Skipped),
+                    "skipped" => Ok(TaskExpectation::Skipped),
                     _ => Err(E::custom(format!("`{word}` is no expectation: write `skipped` or a map"))),
                 }
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<ExpectTask, A::Error> {
-                let output = ExpectOutput::deserialize(MapAccessDeserializer::new(map))?;
-                Ok(ExpectTask::Output(Box::new(output)))
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<TaskExpectation, A::Error> {
+                let output = OutputExpectation::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(TaskExpectation::Output(Box::new(output)))
             }
         }
 
@@ -329,16 +329,20 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::outcome::{Evidence, Extraction, Leaf, Likeness, Score, Span, Written};
+    use crate::outcome::{Evidence, ExtractedValue, Extraction, MatchKind, Score, Span, WrittenText};
 
-    fn expect(expected: Value) -> ExpectOutput {
+    fn expect(expected: Value) -> OutputExpectation {
         serde_json::from_value(expected).unwrap()
     }
 
     fn extraction(grounded: bool) -> Output {
-        let evidence = Evidence { span: Span { start: 0, end: 3 }, likeness: Likeness::Exact };
-        let leaf =
-            Leaf { path: "/name".into(), confidence: None, grounded: Some(grounded), evidence: grounded.then_some(evidence) };
+        let evidence = Evidence { span: Span { start: 0, end: 3 }, likeness: MatchKind::Exact };
+        let leaf = ExtractedValue {
+            path: "/name".into(),
+            confidence: None,
+            grounded: Some(grounded),
+            evidence: grounded.then_some(evidence),
+        };
         let fields = json!({"name": "oak bowl", "price": {"amount": 3.0}, "tags": ["a", "b"], "none": null});
         Output::Extraction(Extraction { fields: fields.as_object().unwrap().clone(), leaves: vec![leaf] })
     }
@@ -386,7 +390,8 @@ mod tests {
 
     #[test]
     fn items_are_counted_and_looked_into() {
-        let written = Output::Written(Written { text: "buy now".into(), fields: None, confidence: None, truncated: false });
+        let written =
+            Output::WrittenText(WrittenText { text: "buy now".into(), fields: None, confidence: None, truncated: false });
         let items = Output::Items(vec![written.clone(), written]);
         assert_eq!(expect(json!({"items": 2, "contains": "now"})).mismatches(&items), [""; 0]);
         assert_eq!(expect(json!({"items": 3})).mismatches(&items), ["expected 3 items, found 2"]);

@@ -9,16 +9,16 @@ use serde::de::{MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 use serde_saphyr::Spanned;
 
-use super::catalogue::CopyFile;
+use super::copy::CopySection;
 use super::definition::Budget;
+use super::definition_error::DefinitionProblem;
 use super::example::Example;
-use super::leads::Leads;
-use super::problem::Problem;
-use super::recommendations::Recommendations;
+use super::leads::LeadSettings;
+use super::recommendations::RecommendationSettings;
 use crate::config::ScheduleConfig;
 use crate::document::{DeleteSpec, DocumentSpec, Format};
 use crate::failure::Tolerance;
-use crate::task::{Answering, MOST_PASSAGES, TaskEntry, TaskSpec};
+use crate::task::{AnswerGenerator, MOST_PASSAGES, TaskEntry, TaskSpec};
 use crate::yaml;
 
 #[derive(Debug, Deserialize)]
@@ -43,31 +43,31 @@ pub(super) struct PipelineFile {
     pub examples: Vec<Spanned<Example>>,
     #[serde(default)]
     pub searches: Vec<String>,
-    pub answers: Option<Spanned<Answers>>,
-    pub recommendations: Option<Spanned<Recommendations>>,
-    pub copy: Option<Spanned<CopyFile>>,
-    pub leads: Option<Spanned<Leads>>,
+    pub answers: Option<Spanned<AnswerSettings>>,
+    pub recommendations: Option<Spanned<RecommendationSettings>>,
+    pub copy: Option<Spanned<CopySection>>,
+    pub leads: Option<Spanned<LeadSettings>>,
 }
 
 /// How questions about the documents are answered.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Answers {
+pub struct AnswerSettings {
     /// The generator's name in the configuration.
     pub model: String,
     /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
     /// Passages that the model is given.
-    #[serde(default = "Answers::usual_passages")]
+    #[serde(default = "AnswerSettings::usual_passages")]
     pub passages: usize,
     /// The least similarity of a passage to the question, from 0 to 1, for there to be an answer; not asked of a document that holds
     /// all words of the question.
-    #[serde(default = "Answers::usual_similarity")]
+    #[serde(default = "AnswerSettings::usual_similarity")]
     pub min_similarity: f64,
 }
 
-impl Answers {
+impl AnswerSettings {
     /// The usual way, by that model.
     pub fn by(model: &str) -> Self {
         let (passages, min_similarity) = (Self::usual_passages(), Self::usual_similarity());
@@ -86,8 +86,9 @@ impl Answers {
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
         if let Some(prompt) = &self.prompt {
-            problems
-                .extend(Answering::problems(&base_dir.join(prompt)).into_iter().map(|fault| format!("`answers` has {fault}")));
+            problems.extend(
+                AnswerGenerator::problems(&base_dir.join(prompt)).into_iter().map(|fault| format!("`answers` has {fault}")),
+            );
         }
         if !(1..=MOST_PASSAGES).contains(&self.passages) {
             problems.push(format!("`answers.passages` is {}: write 1 to {MOST_PASSAGES}", self.passages));
@@ -205,7 +206,7 @@ pub(super) struct TaskLines {
 }
 
 impl PipelineFile {
-    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(path: &Path, text: &str) -> Result<Self, DefinitionProblem> {
         yaml::read(text).map_err(|fault| {
             let message = match fault.known.contains(&TaskSpec::KINDS[0]) {
                 true => {
@@ -214,7 +215,7 @@ impl PipelineFile {
                 }
                 false => fault.message,
             };
-            Problem::new(path, fault.place, message)
+            DefinitionProblem::new(path, fault.place, message)
         })
     }
 }

@@ -3,7 +3,7 @@
 //! Tasks run level by level. Within a level, all that is left to ask after conditions, earlier results and equal requests goes
 //! to the model host in one call, so that a text that several tasks want encoded is encoded once.
 
-mod rounds;
+mod model_rounds;
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,21 +11,21 @@ use std::sync::Arc;
 use futures::future::BoxFuture;
 
 use super::definition::{Definition, TaskDefinition};
-use super::library::{Found, Library, NothingThere};
-use super::problem::Problem;
-use super::tasks::reads_tokens;
+use super::definition_error::DefinitionProblem;
+use super::passages::{FoundPassages, NoPassages, PassageSearch};
+use super::task_order::reads_tokens;
 use crate::document::Document;
 use crate::engine::{Answer, Engine, Request};
 use crate::failure::{Component, Failure, FailureClass, Poison, Transient};
-use crate::outcome::{Cost, Fingerprint, Lineage, Outcome, Output, Product, Reuse, Skip};
+use crate::outcome::{ComputedOutput, Cost, Fingerprint, Lineage, Outcome, Output, ReusedOutput, SkipReason};
 use crate::prompt::PromptVersion;
-use crate::task::{self, Prepared, Seek, Task, Upstream};
+use crate::task::{self, PassageQuery, Task, TaskStep, TemplateContext};
 use crate::template::{Condition, ConditionError};
 
 /// A pipeline's tasks, ready for documents.
 pub struct Graph {
     engine: Engine,
-    library: Arc<dyn Library>,
+    library: Arc<dyn PassageSearch>,
     nodes: Vec<Node>,
     levels: Vec<Vec<usize>>,
     /// The model whose tokens `document.tokens` counts: the first that the pipeline names. Absent where nobody reads it.
@@ -47,14 +47,14 @@ struct Node {
 }
 
 /// Finds results that were computed before.
-pub trait Known: Send + Sync {
+pub trait KnownResults: Send + Sync {
     /// One answer for each of `wanted`, in order; `None` where nothing is known.
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>>;
+    fn look_up<'a>(&'a self, wanted: &'a [WantedResult]) -> BoxFuture<'a, Result<Vec<Option<ReusedOutput>>, Transient>>;
 }
 
 /// A result that need not be computed if it is known.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedResult {
     /// The document.
     pub document_id: Arc<str>,
     /// The task.
@@ -69,23 +69,23 @@ pub struct Wanted {
 
 /// Knows nothing: everything is computed.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct NothingKnown;
+pub struct NoKnownResults;
 
-impl Known for NothingKnown {
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
+impl KnownResults for NoKnownResults {
+    fn look_up<'a>(&'a self, wanted: &'a [WantedResult]) -> BoxFuture<'a, Result<Vec<Option<ReusedOutput>>, Transient>> {
         Box::pin(std::future::ready(Ok(vec![None; wanted.len()])))
     }
 }
 
 /// What is known of one document while it is evaluated.
-struct Sheet {
-    upstream: Upstream,
+struct DocumentState {
+    upstream: TemplateContext,
     uncountable: Option<Poison>,
     outcomes: Vec<Option<Outcome>>,
 }
 
 /// One document and task that waits for answers.
-struct Asking {
+struct ModelCalls {
     at: (usize, usize),
     fingerprint: Fingerprint,
     requests: Vec<Request>,
@@ -93,28 +93,28 @@ struct Asking {
 }
 
 /// One document and task of a level, past its condition.
-struct Waiting {
+struct PreparedTask {
     document: usize,
     node: usize,
-    prepared: Prepared,
+    prepared: TaskStep,
     /// What it has cost so far.
     cost: Cost,
 }
 
 /// The same, with all that decides its output.
-struct Unit {
+struct FingerprintedTask {
     fingerprint: Fingerprint,
-    waiting: Waiting,
+    waiting: PreparedTask,
 }
 
 impl Graph {
-    /// Makes every task of `definition` ready, which encodes the descriptions of labels. An error is a [`Problem`].
+    /// Makes every task of `definition` ready, which encodes the descriptions of labels. An error is a [`DefinitionProblem`].
     pub async fn build(definition: &Definition, engine: &Engine) -> anyhow::Result<Self> {
         let mut nodes = Vec::with_capacity(definition.tasks.len());
         for task in &definition.tasks {
-            let node = Node::build(task, definition, engine)
-                .await
-                .map_err(|error| Problem::new(&definition.path, Some(task.place), format!("task `{}`: {error:#}", task.name)));
+            let node = Node::build(task, definition, engine).await.map_err(|error| {
+                DefinitionProblem::new(&definition.path, Some(task.place), format!("task `{}`: {error:#}", task.name))
+            });
             nodes.push(node?);
         }
         let depth = definition.tasks.iter().map(|task| task.level + 1).max().unwrap_or(0);
@@ -123,11 +123,11 @@ impl Graph {
             levels[task.level].push(index);
         }
         let counter = nodes.iter().any(|node| node.counts).then(|| definition.models().first().copied().map(Arc::from)).flatten();
-        Ok(Self { engine: engine.clone(), library: Arc::new(NothingThere), nodes, levels, counter })
+        Ok(Self { engine: engine.clone(), library: Arc::new(NoPassages), nodes, levels, counter })
     }
 
     /// With documents to find passages in; without, none are found.
-    pub fn with_library(self, library: Arc<dyn Library>) -> Self {
+    pub fn with_passage_search(self, library: Arc<dyn PassageSearch>) -> Self {
         Self { library, ..self }
     }
 
@@ -149,7 +149,7 @@ impl Graph {
     /// For each of `documents`, one outcome a task in the definition's order.
     ///
     /// An error means that nothing came of it and the whole call is to be tried again.
-    pub async fn evaluate(&self, documents: &[Document], known: &dyn Known) -> Result<Vec<Vec<Outcome>>, Transient> {
+    pub async fn evaluate(&self, documents: &[Document], known: &dyn KnownResults) -> Result<Vec<Vec<Outcome>>, Transient> {
         let mut sheets = self.open(documents).await?;
         for level in &self.levels {
             self.run_level(level, documents, &mut sheets, known).await?;
@@ -158,7 +158,7 @@ impl Graph {
         finished.collect::<Option<_>>().ok_or_else(|| broken("a unit of work was left without an outcome"))
     }
 
-    async fn open(&self, documents: &[Document]) -> Result<Vec<Sheet>, Transient> {
+    async fn open(&self, documents: &[Document]) -> Result<Vec<DocumentState>, Transient> {
         let looked_at = self.nodes.iter().any(|node| node.looks);
         let counts = match &self.counter {
             Some(model) => self.count(model, documents).await?,
@@ -171,8 +171,8 @@ impl Graph {
                 Some(Err(poison)) => (None, Some(poison)),
                 None => (None, None),
             };
-            let upstream = if looked_at { Upstream::of(document, tokens) } else { Upstream::default() };
-            Sheet { upstream, uncountable, outcomes: vec![None; self.nodes.len()] }
+            let upstream = if looked_at { TemplateContext::of(document, tokens) } else { TemplateContext::default() };
+            DocumentState { upstream, uncountable, outcomes: vec![None; self.nodes.len()] }
         };
         Ok(documents.iter().map(sheet).collect())
     }
@@ -201,29 +201,29 @@ impl Graph {
         &self,
         level: &[usize],
         documents: &[Document],
-        sheets: &mut [Sheet],
-        known: &dyn Known,
+        sheets: &mut [DocumentState],
+        known: &dyn KnownResults,
     ) -> Result<(), Transient> {
         let mut waiting = Vec::new();
         for (index, document) in documents.iter().enumerate() {
             for &node in level {
                 match self.prepare(node, document, &sheets[index])? {
-                    Ok(prepared) => waiting.push(Waiting { document: index, node, prepared, cost: Cost::default() }),
+                    Ok(prepared) => waiting.push(PreparedTask { document: index, node, prepared, cost: Cost::default() }),
                     Err(outcome) => sheets[index].outcomes[node] = Some(outcome),
                 }
             }
         }
-        let whole = |waiting: Waiting| {
+        let whole = |waiting: PreparedTask| {
             let fingerprint = self.nodes[waiting.node].fingerprint(&documents[waiting.document], &waiting.prepared);
-            Unit { fingerprint, waiting }
+            FingerprintedTask { fingerprint, waiting }
         };
-        let units: Vec<Unit> = self.find(waiting, sheets).await?.into_iter().map(whole).collect();
+        let units: Vec<FingerprintedTask> = self.find(waiting, sheets).await?.into_iter().map(whole).collect();
         let reuses = self.look_up(&units, documents, known).await?;
         let mut firsts: HashMap<Fingerprint, (usize, usize)> = HashMap::new();
         let mut asks = Vec::new();
         let mut copies = Vec::new();
-        for (Unit { fingerprint, waiting }, reuse) in units.into_iter().zip(reuses) {
-            let Waiting { document, node, prepared, cost } = waiting;
+        for (FingerprintedTask { fingerprint, waiting }, reuse) in units.into_iter().zip(reuses) {
+            let PreparedTask { document, node, prepared, cost } = waiting;
             let at = (document, node);
             if let Some(reuse) = reuse {
                 self.finish(at, Outcome::Reused(reuse), sheets);
@@ -235,18 +235,18 @@ impl Graph {
             }
             firsts.insert(fingerprint, at);
             match prepared {
-                Prepared::Ask(requests) => asks.push(Asking { at, fingerprint, requests, cost }),
-                Prepared::Ready(output) => {
-                    self.finish(at, Outcome::Computed(Product { output, fingerprint, cost }), sheets);
+                TaskStep::Ask(requests) => asks.push(ModelCalls { at, fingerprint, requests, cost }),
+                TaskStep::Ready(output) => {
+                    self.finish(at, Outcome::Computed(ComputedOutput { output, fingerprint, cost }), sheets);
                 }
-                Prepared::Find(_) => return Err(broken("a task waits for passages that were looked for")),
+                TaskStep::Find(_) => return Err(broken("a task waits for passages that were looked for")),
             }
         }
         self.answer(asks, documents, sheets).await?;
         for (at, first) in copies {
             let outcome = match &sheets[first.0].outcomes[first.1] {
                 Some(Outcome::Computed(product)) => {
-                    Outcome::Reused(Reuse::Copied(Product { cost: Cost::default(), ..product.clone() }))
+                    Outcome::Reused(ReusedOutput::Copied(ComputedOutput { cost: Cost::default(), ..product.clone() }))
                 }
                 Some(other) => other.clone(),
                 None => return Err(broken("a computed result went missing")),
@@ -256,11 +256,11 @@ impl Graph {
         Ok(())
     }
 
-    fn prepare(&self, node: usize, document: &Document, sheet: &Sheet) -> Result<Result<Prepared, Outcome>, Transient> {
+    fn prepare(&self, node: usize, document: &Document, sheet: &DocumentState) -> Result<Result<TaskStep, Outcome>, Transient> {
         let node = &self.nodes[node];
         let has_output = |index: &usize| matches!(sheet.outcomes[*index], Some(Outcome::Computed(_) | Outcome::Reused(_)));
         if !node.needs.iter().all(has_output) {
-            return Ok(Err(Outcome::Skipped(Skip::Upstream)));
+            return Ok(Err(Outcome::Skipped(SkipReason::Upstream)));
         }
         if let Some(poison) = &sheet.uncountable
             && node.counts
@@ -270,9 +270,9 @@ impl Graph {
         if let Some(condition) = &node.condition {
             match condition.holds(&sheet.upstream.context()) {
                 Ok(true) => {}
-                Ok(false) => return Ok(Err(Outcome::Skipped(Skip::Condition))),
+                Ok(false) => return Ok(Err(Outcome::Skipped(SkipReason::Condition))),
                 Err(ConditionError::Absent(_)) if !node.watches.iter().all(has_output) => {
-                    return Ok(Err(Outcome::Skipped(Skip::Upstream)));
+                    return Ok(Err(Outcome::Skipped(SkipReason::Upstream)));
                 }
                 Err(ConditionError::Absent(reason)) => {
                     return Ok(Err(Outcome::Dead(Poison { class: FailureClass::MissingField, reason })));
@@ -287,18 +287,23 @@ impl Graph {
         }
     }
 
-    async fn look_up(&self, units: &[Unit], documents: &[Document], known: &dyn Known) -> Result<Vec<Option<Reuse>>, Transient> {
+    async fn look_up(
+        &self,
+        units: &[FingerprintedTask],
+        documents: &[Document],
+        known: &dyn KnownResults,
+    ) -> Result<Vec<Option<ReusedOutput>>, Transient> {
         if units.is_empty() {
             return Ok(Vec::new());
         }
-        let wanted: Vec<Wanted> = units
+        let wanted: Vec<WantedResult> = units
             .iter()
-            .map(|unit| Wanted {
+            .map(|unit| WantedResult {
                 document_id: documents[unit.waiting.document].id.clone(),
                 task: self.nodes[unit.waiting.node].name.clone(),
                 fingerprint: unit.fingerprint,
                 output: self.nodes[unit.waiting.node].read,
-                made: matches!(unit.waiting.prepared, Prepared::Ready(_)),
+                made: matches!(unit.waiting.prepared, TaskStep::Ready(_)),
             })
             .collect();
         let mut reuses = known.look_up(&wanted).await?;
@@ -308,7 +313,9 @@ impl Graph {
         }
         for ((reuse, wanted), unit) in reuses.iter_mut().zip(&wanted).zip(units) {
             match (&mut *reuse, &unit.waiting.prepared) {
-                (Some(Reuse::Unchanged { output, .. }), Prepared::Ready(made)) if wanted.output => *output = Some(made.clone()),
+                (Some(ReusedOutput::Unchanged { output, .. }), TaskStep::Ready(made)) if wanted.output => {
+                    *output = Some(made.clone())
+                }
                 // A task downstream would take the missing output for a skipped task.
                 (Some(known), _) if wanted.output && known.output().is_none() => *reuse = None,
                 _ => {}
@@ -317,7 +324,7 @@ impl Graph {
         Ok(reuses)
     }
 
-    fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [Sheet]) {
+    fn finish(&self, at: (usize, usize), outcome: Outcome, sheets: &mut [DocumentState]) {
         let output = match &outcome {
             Outcome::Computed(product) => Some(&product.output),
             Outcome::Reused(reuse) => reuse.output(),
@@ -360,19 +367,19 @@ impl Node {
 
     /// Everything that decides the output. The text is part of it even where the request holds only pieces of it, because
     /// outputs carry places in the text.
-    fn fingerprint(&self, document: &Document, prepared: &Prepared) -> Fingerprint {
+    fn fingerprint(&self, document: &Document, prepared: &TaskStep) -> Fingerprint {
         let mut parts: Vec<&[u8]> = vec![self.task.signature()];
         for part in [&self.lineage.model, &self.lineage.revision].into_iter().flatten() {
             parts.push(part.as_bytes());
         }
         let content = match prepared {
-            Prepared::Ask(requests) => {
+            TaskStep::Ask(requests) => {
                 let works: Vec<_> = requests.iter().map(|request| &request.work).collect();
                 serde_json::to_vec(&works)
             }
             // What is found decides, not what is looked for.
-            Prepared::Find(_) => Ok(Vec::new()),
-            Prepared::Ready(output) => serde_json::to_vec(&(output.kind(), output.text(), output.fields())),
+            TaskStep::Find(_) => Ok(Vec::new()),
+            TaskStep::Ready(output) => serde_json::to_vec(&(output.kind(), output.text(), output.fields())),
         };
         // A request is made of texts and numbers only, which can always be written.
         let content = content.unwrap_or_default();
@@ -387,6 +394,6 @@ fn broken(reason: &str) -> Transient {
 }
 
 #[cfg(test)]
-mod generating;
+mod generator_tests;
 #[cfg(test)]
 mod tests;

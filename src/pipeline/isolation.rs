@@ -20,14 +20,14 @@ use jiff::Timestamp;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
-use super::batcher::{Care, MicroBatch};
+use super::batcher::{IsolationMode, MicroBatch};
 use super::committer::Backoff;
-use super::works::Works;
-use crate::checkpoint::Claim;
+use super::runtime::PipelineRuntime;
+use crate::checkpoint::PartitionClaim;
 use crate::failure::{FailureClass, Poison, Transient};
 use crate::metrics::METRICS;
-use crate::record::{Partition, Place};
-use crate::store::{Attempts, Doubt, Store};
+use crate::record::{Partition, RecordLocation};
+use crate::store::{Attempts, Store, SuspectRange};
 
 /// Records of a batch that is under way by itself.
 pub const FEW: usize = 32;
@@ -40,14 +40,14 @@ const LET_GO: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub struct Isolation {
     turn: Arc<Semaphore>,
-    noted: Arc<Mutex<Noted>>,
+    noted: Arc<Mutex<RecordsUnderWay>>,
 }
 
 /// The record under way alone in each partition of each pipeline.
-type Noted = HashMap<(Arc<str>, Partition), Place>;
+type RecordsUnderWay = HashMap<(Arc<str>, Partition), RecordLocation>;
 
 /// What is to be done with a batch.
-pub(super) enum Verdict {
+pub(super) enum AttemptDecision {
     /// Evaluate it.
     Evaluate,
     /// Its only record was tried often enough.
@@ -57,7 +57,7 @@ pub(super) enum Verdict {
 }
 
 /// Counts the partition as one taken up with care for as long as it lives.
-pub(super) struct Isolated {
+pub(super) struct IsolationGuard {
     pipeline: Arc<str>,
     partition: Partition,
 }
@@ -75,7 +75,7 @@ impl Isolation {
         self.turn.clone().acquire_owned().await.ok()
     }
 
-    fn noted(&self) -> MutexGuard<'_, Noted> {
+    fn noted(&self) -> MutexGuard<'_, RecordsUnderWay> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -95,57 +95,57 @@ impl Isolation {
 }
 
 /// What is in doubt of the partition, asked for as long as the ledger takes to answer.
-pub(super) async fn doubt(works: &Works, claim: &Claim) -> Option<(Doubt, Isolated)> {
-    let committer = &works.committer;
+pub(super) async fn suspect_range(runtime: &PipelineRuntime, claim: &PartitionClaim) -> Option<(SuspectRange, IsolationGuard)> {
+    let committer = &runtime.committer;
     let mut backoff = Backoff::default();
     loop {
-        match committer.store.doubt(&committer.pipeline, claim).await {
+        match committer.store.suspect_range(&committer.pipeline, claim).await {
             Ok(doubt) => {
                 return doubt
-                    .map(|doubt| (doubt, Isolated::new(&committer.pipeline, &claim.partition, claim.next_offset, doubt)));
+                    .map(|doubt| (doubt, IsolationGuard::new(&committer.pipeline, &claim.partition, claim.next_offset, doubt)));
             }
-            Err(failure) => backoff.after(&failure, &works.health).await,
+            Err(failure) => backoff.after(&failure, &runtime.health).await,
         }
     }
 }
 
 /// How the offsets in doubt are taken up.
-pub(super) fn care(doubt: Doubt, next_offset: i64) -> Care {
+pub(super) fn care(doubt: SuspectRange, next_offset: i64) -> IsolationMode {
     match doubt.narrowed || doubt.to - next_offset <= FEW as i64 {
-        true => Care::Alone,
-        false => Care::Narrow,
+        true => IsolationMode::Alone,
+        false => IsolationMode::Narrow,
     }
 }
 
 /// Notes that the batch is about to be evaluated.
-pub(super) async fn note(works: &Works, batch: &mut MicroBatch) -> Result<Verdict, Transient> {
-    let (pipeline, store, isolation) = (&works.committer.pipeline, &works.committer.store, &works.isolation);
+pub(super) async fn note(runtime: &PipelineRuntime, batch: &mut MicroBatch) -> Result<AttemptDecision, Transient> {
+    let (pipeline, store, isolation) = (&runtime.committer.pipeline, &runtime.committer.store, &runtime.isolation);
     let record = match batch.care {
-        Care::None | Care::Narrow => {
-            store.note_begun(pipeline, &batch.delta, batch.care == Care::Narrow).await?;
-            return Ok(Verdict::Evaluate);
+        IsolationMode::None | IsolationMode::Narrow => {
+            store.note_batch_started(pipeline, &batch.delta, batch.care == IsolationMode::Narrow).await?;
+            return Ok(AttemptDecision::Evaluate);
         }
-        Care::Alone => &batch.records[0],
+        IsolationMode::Alone => &batch.records[0],
     };
     if batch.turn.is_none() {
         batch.turn = isolation.turn().await;
     }
     // What an earlier call could not take back.
     isolation.withdraw(store, pipeline, &batch.delta.partition).await?;
-    let Some(attempts) = store.attempt(pipeline, &record.place, batch.delta.epoch, ATTEMPTS).await? else {
-        return Ok(Verdict::Fenced);
+    let Some(attempts) = store.begin_attempt(pipeline, &record.place, batch.delta.epoch, ATTEMPTS).await? else {
+        return Ok(AttemptDecision::Fenced);
     };
     batch.attempts = attempts.earlier.max(1);
     if attempts.earlier >= ATTEMPTS {
         let poison = Poison { class: FailureClass::KilledProcess, reason: reason(attempts) };
         tracing::error!(%pipeline, place = %record.place, reason = poison.reason, "the record is given up");
-        return Ok(Verdict::Condemned(poison));
+        return Ok(AttemptDecision::Condemned(poison));
     }
     if attempts.earlier > 0 {
         tracing::warn!(%pipeline, place = %record.place, earlier = attempts.earlier, "trying a record that was not finished before");
     }
     isolation.noted().insert((pipeline.clone(), batch.delta.partition.clone()), record.place.clone());
-    Ok(Verdict::Evaluate)
+    Ok(AttemptDecision::Evaluate)
 }
 
 fn reason(attempts: Attempts) -> String {
@@ -161,14 +161,14 @@ fn reason(attempts: Attempts) -> String {
 
 /// Tells the ledger that what is under way in the partition is no longer, and that the process lives. Where it cannot vouch for
 /// that, it says nothing: what was under way may do the same to the next owner, who is to take it up with care.
-pub async fn let_go(works: &Works, partition: &Partition, epoch: i64) {
-    if !works.is_sound() {
+pub async fn release_partition(runtime: &PipelineRuntime, partition: &Partition, epoch: i64) {
+    if !runtime.is_sound() {
         return;
     }
-    let (pipeline, store) = (&works.committer.pipeline, &works.committer.store);
+    let (pipeline, store) = (&runtime.committer.pipeline, &runtime.committer.store);
     let told = timeout(LET_GO, async {
-        works.isolation.withdraw(store, pipeline, partition).await?;
-        store.let_go(pipeline, partition, epoch).await
+        runtime.isolation.withdraw(store, pipeline, partition).await?;
+        store.release_partition(pipeline, partition, epoch).await
     });
     match told.await {
         Ok(Ok(())) => {}
@@ -177,8 +177,8 @@ pub async fn let_go(works: &Works, partition: &Partition, epoch: i64) {
     }
 }
 
-impl Isolated {
-    fn new(pipeline: &Arc<str>, partition: &Partition, next_offset: i64, doubt: Doubt) -> Self {
+impl IsolationGuard {
+    fn new(pipeline: &Arc<str>, partition: &Partition, next_offset: i64, doubt: SuspectRange) -> Self {
         tracing::warn!(%pipeline, %partition, from = next_offset, to = doubt.to, care = ?care(doubt, next_offset),
                        "the last owner of the partition ended without letting go: what it had begun is taken up with care");
         METRICS.isolated.with_label_values(&[pipeline]).inc();
@@ -186,7 +186,7 @@ impl Isolated {
     }
 }
 
-impl Drop for Isolated {
+impl Drop for IsolationGuard {
     fn drop(&mut self) {
         tracing::info!(pipeline = %self.pipeline, partition = %self.partition, "care for the partition ends");
         METRICS.isolated.with_label_values(&[&self.pipeline]).dec();
@@ -199,10 +199,10 @@ mod tests {
 
     #[test]
     fn many_offsets_in_doubt_are_first_made_few() {
-        let doubt = |to, narrowed| care(Doubt { to, narrowed }, 100);
-        assert_eq!(doubt(100 + FEW as i64, false), Care::Alone);
-        assert_eq!(doubt(101 + FEW as i64, false), Care::Narrow);
-        assert_eq!(doubt(5_000, true), Care::Alone, "a small batch may span many offsets of a compacted topic");
+        let doubt = |to, narrowed| care(SuspectRange { to, narrowed }, 100);
+        assert_eq!(doubt(100 + FEW as i64, false), IsolationMode::Alone);
+        assert_eq!(doubt(101 + FEW as i64, false), IsolationMode::Narrow);
+        assert_eq!(doubt(5_000, true), IsolationMode::Alone, "a small batch may span many offsets of a compacted topic");
     }
 
     #[test]

@@ -17,9 +17,9 @@ use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
 use super::definition::TaskDefinition;
-use super::problem::suggestion;
+use super::definition_error::suggestion;
 use crate::document::{Document, look_up};
-use crate::outcome::{Outcome, Output, Reuse};
+use crate::outcome::{Outcome, Output, ReusedOutput};
 use crate::store::{AccountTopic, LeadRow, LeadSubmission};
 use crate::task::TaskSpec;
 use crate::template::root;
@@ -33,21 +33,21 @@ const EVENT: usize = 100_000;
 /// How documents become leads, as the pipeline file says it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Leads {
+pub struct LeadSettings {
     /// The `score` task.
     pub score: String,
     /// Where the company is named, as `facts.company` or `document.metadata.company`; of several places the first that says one.
     #[serde(default)]
-    pub company: Places,
+    pub company: FieldPaths,
     /// Where the person is named.
     #[serde(default)]
-    pub person: Places,
+    pub person: FieldPaths,
     /// Where the stage is said.
     #[serde(default)]
-    pub stage: Places,
+    pub stage: FieldPaths,
     /// Where the intent is said.
     #[serde(default)]
-    pub intent: Places,
+    pub intent: FieldPaths,
     /// Tasks whose texts are drafts of answers.
     #[serde(default)]
     pub drafts: Vec<String>,
@@ -58,24 +58,24 @@ pub struct Leads {
     pub webhook: Option<String>,
     /// Where each company's documents are told together.
     #[serde(default)]
-    pub accounts: Option<Accounts>,
+    pub accounts: Option<AccountSettings>,
 }
 
 /// Where each company's documents are told together, for another pipeline to read.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Accounts {
+pub struct AccountSettings {
     /// The topic.
     pub topic: String,
     /// How many documents, the newest ones.
-    #[serde(default = "Accounts::usual_newest")]
+    #[serde(default = "AccountSettings::usual_newest")]
     pub newest: usize,
     /// Characters of each.
-    #[serde(default = "Accounts::usual_characters")]
+    #[serde(default = "AccountSettings::usual_characters")]
     pub characters: usize,
 }
 
-impl Accounts {
+impl AccountSettings {
     fn usual_newest() -> usize {
         20
     }
@@ -88,7 +88,7 @@ impl Accounts {
 /// One place or a list of them, each a dotted path.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(from = "OneOrMany")]
-pub struct Places(pub Vec<String>);
+pub struct FieldPaths(pub Vec<String>);
 
 #[derive(Deserialize)]
 #[serde(untagged)]
@@ -97,7 +97,7 @@ enum OneOrMany {
     Many(Vec<String>),
 }
 
-impl From<OneOrMany> for Places {
+impl From<OneOrMany> for FieldPaths {
     fn from(written: OneOrMany) -> Self {
         match written {
             OneOrMany::One(place) => Self(vec![place]),
@@ -106,7 +106,7 @@ impl From<OneOrMany> for Places {
     }
 }
 
-impl Leads {
+impl LeadSettings {
     /// What is wrong with them, a sentence each. Paths of prompts and schemas are relative to `base_dir`.
     pub(super) fn problems(&self, tasks: &[TaskDefinition], base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
@@ -153,7 +153,7 @@ impl Leads {
         problems
     }
 
-    fn places(&self) -> [(&'static str, &Places); 4] {
+    fn places(&self) -> [(&'static str, &FieldPaths); 4] {
         [("company", &self.company), ("person", &self.person), ("stage", &self.stage), ("intent", &self.intent)]
     }
 
@@ -174,7 +174,7 @@ impl Leads {
 
     /// Adds what the document's outcomes, one for each of `tasks`, make of its lead.
     pub(super) fn add(&self, document: &Document, outcomes: (&[Arc<str>], &[Outcome]), submission: &mut LeadSubmission) {
-        let outputs = Outputs { document, outcomes };
+        let outputs = DocumentOutputs { document, outcomes };
         let Some(Output::Score(score)) = outputs.of(&self.score) else {
             submission.gone.push(document.id.to_string());
             return;
@@ -220,23 +220,23 @@ fn fault<'a>(
 }
 
 /// What is known of one document.
-struct Outputs<'a> {
+struct DocumentOutputs<'a> {
     document: &'a Document,
     outcomes: (&'a [Arc<str>], &'a [Outcome]),
 }
 
-impl Outputs<'_> {
+impl DocumentOutputs<'_> {
     fn of(&self, task: &str) -> Option<&Output> {
         let at = self.outcomes.0.iter().position(|name| **name == *task)?;
         match self.outcomes.1.get(at)? {
-            Outcome::Computed(product) | Outcome::Reused(Reuse::Copied(product)) => Some(&product.output),
-            Outcome::Reused(Reuse::Unchanged { output, .. }) => output.as_ref(),
+            Outcome::Computed(product) | Outcome::Reused(ReusedOutput::Copied(product)) => Some(&product.output),
+            Outcome::Reused(ReusedOutput::Unchanged { output, .. }) => output.as_ref(),
             Outcome::Skipped(_) | Outcome::Dead(_) => None,
         }
     }
 
     /// The first name that one of the places says.
-    fn first(&self, places: &Places) -> Option<String> {
+    fn first(&self, places: &FieldPaths) -> Option<String> {
         places.0.iter().find_map(|place| self.name(place))
     }
 

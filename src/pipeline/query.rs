@@ -17,13 +17,13 @@ pub struct Query<'a> {
 }
 
 /// A query's vector with what it took.
-pub type Encoded = Result<(QueryVector, Cost), Poison>;
+pub type EncodedQuery = Result<(QueryVector, Cost), Poison>;
 
 /// The vectors of the queries, in order.
 ///
 /// # Errors
 /// Where a model is out of order, and nothing came of any query.
-pub async fn vectors(engine: &Engine, queries: &[Query<'_>]) -> Result<Vec<Encoded>, Transient> {
+pub async fn vectors(engine: &Engine, queries: &[Query<'_>]) -> Result<Vec<EncodedQuery>, Transient> {
     let mut requests = Vec::with_capacity(queries.len());
     let mut sets = Vec::with_capacity(queries.len());
     for Query { text, model, .. } in queries {
@@ -77,7 +77,7 @@ mod tests {
     use super::*;
     use crate::config::{EngineConfig, ModelConfig};
     use crate::document::Document;
-    use crate::task::{self, EmbedSpec, Prepared, TaskSpec, Upstream};
+    use crate::task::{self, EmbedSpec, TaskSpec, TaskStep, TemplateContext};
 
     /// The vector of a text that has its prompt already.
     async fn plain(engine: &Engine, text: &str) -> Vec<f32> {
@@ -112,7 +112,9 @@ mod tests {
         let task = task::build("near", &spec, &engine, Path::new("")).await.unwrap();
         let text = Arc::from("bread and money");
         let document = Document { id: "d".into(), version: 1, text, metadata: Default::default(), fields: Default::default() };
-        let Ok(Prepared::Ask(requests)) = task.prepare(&document, &Upstream::default()) else { panic!("nothing is asked") };
+        let Ok(TaskStep::Ask(requests)) = task.prepare(&document, &TemplateContext::default()) else {
+            panic!("nothing is asked")
+        };
         let answer = engine.run(requests).await.unwrap().remove(0).unwrap();
         let Prediction::Vectors(texts) = answer.prediction else { panic!("no vectors") };
         assert!(near(&texts[0].chunks[0].vector, &plain(&engine, "passage: bread and money").await));

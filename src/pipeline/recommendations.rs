@@ -20,7 +20,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 
 use super::definition::TaskDefinition;
-use super::problem::suggestion;
+use super::definition_error::suggestion;
 
 /// What a weight, and a number in one, may be at most.
 const MOST: f64 = 1e6;
@@ -31,11 +31,11 @@ const MONTH: Duration = Duration::from_secs(30 * 86_400);
 /// What interactions weigh, and how documents are chosen by them.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
-pub struct Recommendations {
+pub struct RecommendationSettings {
     /// The embedding task by which documents are near each other; the first unless told.
     pub vector: Option<String>,
     /// What each kind weighs. One that is not here weighs nothing, but its document counts as seen; without any, each weighs 1.
-    pub weights: BTreeMap<String, Weight>,
+    pub weights: BTreeMap<String, InteractionWeight>,
     /// How long it takes until an interaction weighs half.
     #[serde(deserialize_with = "duration")]
     pub half_life: Duration,
@@ -48,17 +48,17 @@ pub struct Recommendations {
 /// What an interaction of a kind weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(untagged, expecting = "a weight is a number, or `{ neutral: …, steps: …, each: … }` for kinds with a value")]
-pub enum Weight {
+pub enum InteractionWeight {
     /// Always the same.
     Fixed(f64),
     /// By how far its value is from the neutral one.
-    Valued(Valued),
+    ValueWeight(ValueWeight),
 }
 
 /// What an interaction with a value weighs.
 #[derive(Debug, Clone, Copy, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Valued {
+pub struct ValueWeight {
     /// The value that says neither good nor bad, and that counts where there is none.
     pub neutral: f64,
     /// How many steps above or below it count at most. Whoever sends a value of a million must not outweigh all others.
@@ -67,18 +67,18 @@ pub struct Valued {
     pub each: f64,
 }
 
-impl Default for Recommendations {
+impl Default for RecommendationSettings {
     fn default() -> Self {
         Self { vector: None, weights: BTreeMap::new(), half_life: MONTH, diversity: 0.2, reasons: None }
     }
 }
 
-impl Weight {
+impl InteractionWeight {
     /// What an interaction with this value weighs; below zero where it tells of dislike.
     pub fn of(self, value: Option<f64>) -> f64 {
         match self {
             Self::Fixed(weight) => weight,
-            Self::Valued(Valued { neutral, steps, each }) => {
+            Self::ValueWeight(ValueWeight { neutral, steps, each }) => {
                 value.map_or(0.0, |value| (value - neutral).clamp(-steps, steps) * each)
             }
         }
@@ -87,16 +87,18 @@ impl Weight {
     fn problem(self) -> Option<String> {
         match self {
             Self::Fixed(weight) if weight.abs() > MOST => Some(format!("is {weight}: write at most {MOST}")),
-            Self::Valued(Valued { steps, .. }) if !(steps > 0.0 && steps <= MOST) => {
+            Self::ValueWeight(ValueWeight { steps, .. }) if !(steps > 0.0 && steps <= MOST) => {
                 Some(format!("has {steps} steps: write a number above 0 and up to {MOST}"))
             }
-            Self::Valued(Valued { each, .. }) if each.abs() > MOST => Some(format!("has steps of {each}: write at most {MOST}")),
+            Self::ValueWeight(ValueWeight { each, .. }) if each.abs() > MOST => {
+                Some(format!("has steps of {each}: write at most {MOST}"))
+            }
             _ => None,
         }
     }
 }
 
-impl Recommendations {
+impl RecommendationSettings {
     /// What an interaction of the kind with this value weighs.
     pub fn weight(&self, kind: &str, value: Option<f64>) -> f64 {
         match self.weights.get(kind) {
@@ -170,7 +172,7 @@ mod tests {
         assert_eq!((found.weight("rating", Some(1e308)), found.weight("rating", Some(-1e308))), (4.0, -4.0));
         assert_eq!((found.weight("rating", None), found.weight("other", None)), (0.0, 0.0));
         assert_eq!(found.half_life, Duration::from_secs(14 * 86_400));
-        assert_eq!(Recommendations::default().weight("anything", None), 1.0);
+        assert_eq!(RecommendationSettings::default().weight("anything", None), 1.0);
     }
 
     #[test]

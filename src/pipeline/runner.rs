@@ -16,9 +16,9 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::isolation;
-use super::lane::{self, Notice};
-use super::works::Works;
-use crate::checkpoint::Claim;
+use super::partition_worker::{self, PartitionUpdate};
+use super::runtime::PipelineRuntime;
+use crate::checkpoint::PartitionClaim;
 use crate::record::Partition;
 use crate::source::{Delivery, KafkaSource, SourceEvent};
 
@@ -28,7 +28,7 @@ const LEAVE: Duration = Duration::from_secs(5);
 /// A pipeline that can go on only where an operator says. A new process would find the same: none is needed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("pipeline {pipeline} is halted: {reason}")]
-pub struct Halt {
+pub struct HaltError {
     /// The pipeline.
     pub pipeline: String,
     /// What happened, and what the operator can do.
@@ -36,7 +36,7 @@ pub struct Halt {
 }
 
 enum End {
-    Halted(Halt),
+    Halted(HaltError),
     Broken(String),
 }
 
@@ -50,33 +50,38 @@ struct Lane {
 /// Runs the pipeline until `shutdown` resolves or the pipeline is stopped, then drains for at most `drain`, and leaves the group.
 ///
 /// # Errors
-/// [`Halt`] where the source cannot go on without an operator; another where the process is wedged.
+/// [`HaltError`] where the source cannot go on without an operator; another where the process is wedged.
 pub async fn run(
-    works: Arc<Works>,
+    runtime: Arc<PipelineRuntime>,
     source: KafkaSource,
     events: UnboundedReceiver<SourceEvent>,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) -> Result<()> {
-    let pipeline = works.committer.pipeline.clone();
-    let walker = works.clone();
-    let lane = move |claim, records, stopped, notices| tokio::spawn(watched(walker.clone(), claim, records, stopped, notices));
-    drive((&pipeline, Some(works)), (source, events), lane, shutdown, drain).await
+    let pipeline = runtime.committer.pipeline.clone();
+    let walker = runtime.clone();
+    let lane = move |claim, records, stopped, updates| tokio::spawn(watched(walker.clone(), claim, records, stopped, updates));
+    drive((&pipeline, Some(runtime)), (source, events), lane, shutdown, drain).await
 }
 
 /// Gives every partition of the source a lane, as `lane` starts one, until `shutdown` resolves; then drains for at most `drain`,
 /// and leaves the group. Where the lanes walk for a pipeline, its works let go of what they walked on.
 ///
 /// # Errors
-/// [`Halt`] where the source cannot go on without an operator; another where a lane calls the process wedged.
+/// [`HaltError`] where the source cannot go on without an operator; another where a lane calls the process wedged.
 pub async fn drive(
-    (pipeline, works): (&str, Option<Arc<Works>>),
+    (pipeline, runtime): (&str, Option<Arc<PipelineRuntime>>),
     (source, mut events): (KafkaSource, UnboundedReceiver<SourceEvent>),
-    lane: impl Fn(Claim, UnboundedReceiver<Delivery>, watch::Receiver<bool>, UnboundedSender<Notice>) -> JoinHandle<()>,
+    lane: impl Fn(
+        PartitionClaim,
+        UnboundedReceiver<Delivery>,
+        watch::Receiver<bool>,
+        UnboundedSender<PartitionUpdate>,
+    ) -> JoinHandle<()>,
     shutdown: impl Future<Output = ()>,
     drain: Duration,
 ) -> Result<()> {
-    let (notices, mut inbox) = unbounded_channel();
+    let (updates, mut inbox) = unbounded_channel();
     let mut lanes: HashMap<Partition, Lane> = HashMap::new();
     tokio::pin!(shutdown);
     let result = loop {
@@ -86,7 +91,7 @@ pub async fn drive(
                 SourceEvent::Assigned(claim, records) => {
                     let (stop, stopped) = watch::channel(false);
                     let (partition, epoch) = (claim.partition.clone(), claim.epoch);
-                    let task = lane(claim, records, stopped, notices.clone());
+                    let task = lane(claim, records, stopped, updates.clone());
                     if let Some(stale) = lanes.insert(partition.clone(), Lane { partition, epoch, stop, task }) {
                         stale.task.abort();
                     }
@@ -94,25 +99,25 @@ pub async fn drive(
                 SourceEvent::Revoked { partitions, drain, done } => {
                     let revoked: Vec<Lane> = partitions.iter().filter_map(|partition| lanes.remove(partition)).collect();
                     // Apart from this loop, which must go on reporting what the draining lanes commit.
-                    let works = works.clone();
+                    let runtime = runtime.clone();
                     tokio::spawn(async move {
-                        stop(works.as_deref(), revoked, drain).await;
+                        stop(runtime.as_deref(), revoked, drain).await;
                         drop(done);
                     });
                 }
-                SourceEvent::Lost(reason) => break Err(End::Halted(Halt { pipeline: pipeline.to_owned(), reason })),
+                SourceEvent::PositionLost(reason) => break Err(End::Halted(HaltError { pipeline: pipeline.to_owned(), reason })),
                 SourceEvent::Failed(reason) => break Err(End::Broken(reason)),
             },
-            Some(notice) = inbox.recv() => match notice {
-                Notice::Committed(partition, next_offset) => source.committed(&partition, next_offset),
-                Notice::Fenced(partition) => {
+            Some(update) = inbox.recv() => match update {
+                PartitionUpdate::Committed(partition, next_offset) => source.committed(&partition, next_offset),
+                PartitionUpdate::Fenced(partition) => {
                     source.forget(&partition);
                     lanes.remove(&partition);
                 }
-                Notice::Stopped => break Ok(()),
-                Notice::Wedged(reason) => {
-                    if let Some(works) = &works {
-                        works.wedged.store(true, Ordering::Relaxed);
+                PartitionUpdate::Stopped => break Ok(()),
+                PartitionUpdate::Wedged(reason) => {
+                    if let Some(runtime) = &runtime {
+                        runtime.wedged.store(true, Ordering::Relaxed);
                     }
                     break Err(End::Broken(reason));
                 }
@@ -121,9 +126,9 @@ pub async fn drive(
     };
     source.pause();
     tracing::info!(%pipeline, lanes = lanes.len(), "draining");
-    stop(works.as_deref(), lanes.into_values().collect(), drain).await;
-    while let Ok(notice) = inbox.try_recv() {
-        if let Notice::Committed(partition, next_offset) = notice {
+    stop(runtime.as_deref(), lanes.into_values().collect(), drain).await;
+    while let Ok(update) = inbox.try_recv() {
+        if let PartitionUpdate::Committed(partition, next_offset) = update {
             source.committed(&partition, next_offset);
         }
     }
@@ -138,22 +143,22 @@ pub async fn drive(
 
 /// Walks the lane, and tells of a panic as of anything else that another attempt would not mend.
 async fn watched(
-    works: Arc<Works>,
-    claim: Claim,
+    runtime: Arc<PipelineRuntime>,
+    claim: PartitionClaim,
     records: UnboundedReceiver<Delivery>,
     stopped: watch::Receiver<bool>,
-    notices: UnboundedSender<Notice>,
+    updates: UnboundedSender<PartitionUpdate>,
 ) {
     let reason = format!("the walk of {} panicked", claim.partition);
-    let walk = AssertUnwindSafe(lane::run(works, claim, records, stopped, notices.clone()));
+    let walk = AssertUnwindSafe(partition_worker::run(runtime, claim, records, stopped, updates.clone()));
     if walk.catch_unwind().await.is_err() {
         // The runner is gone only where it ends anyway.
-        let _ = notices.send(Notice::Wedged(reason));
+        let _ = updates.send(PartitionUpdate::Wedged(reason));
     }
 }
 
 /// Lets the lanes finish what is under way, for at most `drain`, ends them, and lets go of their partitions.
-async fn stop(works: Option<&Works>, lanes: Vec<Lane>, drain: Duration) {
+async fn stop(runtime: Option<&PipelineRuntime>, lanes: Vec<Lane>, drain: Duration) {
     for lane in &lanes {
         lane.stop.send_replace(true);
     }
@@ -163,6 +168,6 @@ async fn stop(works: Option<&Works>, lanes: Vec<Lane>, drain: Duration) {
         tracing::warn!("some batches were not finished in time; they will be done again");
         tasks.iter().for_each(JoinHandle::abort);
     }
-    let Some(works) = works else { return };
-    join_all(claims.iter().map(|(partition, epoch)| isolation::let_go(works, partition, *epoch))).await;
+    let Some(runtime) = runtime else { return };
+    join_all(claims.iter().map(|(partition, epoch)| isolation::release_partition(runtime, partition, *epoch))).await;
 }

@@ -18,20 +18,22 @@ use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::batcher::MicroBatch;
-use super::catalogue::{Catalogue, Publish};
-use super::evaluator::Fate;
-use super::leads::Leads;
-use super::standing;
+use super::copy::{CopySettings, PublishMode};
+use super::evaluator::RecordOutcome;
+use super::leads::LeadSettings;
+use super::versions;
 use crate::document::{Document, hold_nul};
 use crate::failure::Poison;
-use crate::outcome::{EmbeddingSet, Interaction, Lineage, Outcome, Output, Product, Reuse};
+use crate::outcome::{ComputedOutput, EmbeddingSet, Interaction, Lineage, Outcome, Output, ReusedOutput};
 use crate::record::{PLACE, Record};
 use crate::sink::ParquetRow;
-use crate::store::{BatchRow, CopyRows, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
+use crate::store::{
+    BatchRow, CopySubmission, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow,
+};
 
 /// What the rows of a batch depend on besides its fates.
 #[derive(Debug)]
-pub struct Ledgering<'a> {
+pub struct SubmissionBuilder<'a> {
     /// The pipeline.
     pub pipeline: &'a str,
     /// The names of its tasks, in the order of outcomes.
@@ -43,16 +45,16 @@ pub struct Ledgering<'a> {
     /// The topic of dead letters, if any.
     pub dead_letter_topic: Option<&'a str>,
     /// What makes copy of the outputs of a task, if anything.
-    pub catalogue: Option<&'a Catalogue>,
+    pub catalogue: Option<&'a CopySettings>,
     /// The ids of the vector spaces that occur.
     pub embedding_sets: &'a HashMap<Arc<EmbeddingSet>, i32>,
     /// How documents become leads, if they do.
-    pub leads: Option<&'a Leads>,
+    pub leads: Option<&'a LeadSettings>,
 }
 
-/// The vector spaces that occur in `fates`.
-pub fn embedding_sets(fates: &[Fate]) -> impl Iterator<Item = &Arc<EmbeddingSet>> {
-    written(fates).filter_map(|(_, _, _, product)| match &product.output {
+/// The vector spaces that occur in `record_outcomes`.
+pub fn embedding_sets(record_outcomes: &[RecordOutcome]) -> impl Iterator<Item = &Arc<EmbeddingSet>> {
+    written(record_outcomes).filter_map(|(_, _, _, product)| match &product.output {
         Output::Embedding(embedding) => Some(&embedding.set),
         _ => None,
     })
@@ -61,12 +63,12 @@ pub fn embedding_sets(fates: &[Fate]) -> impl Iterator<Item = &Arc<EmbeddingSet>
 /// The rows of the batch's Parquet file: an embedding has one a chunk, any other output one.
 pub fn parquet_rows<'a>(
     batch: &'a MicroBatch,
-    fates: &'a [Fate],
+    record_outcomes: &'a [RecordOutcome],
     tasks: &'a [Arc<str>],
     lineages: &'a [Lineage],
 ) -> Vec<ParquetRow<'a>> {
     let mut rows = Vec::new();
-    for (index, document, task, product) in written(fates) {
+    for (index, document, task, product) in written(record_outcomes) {
         let record = &batch.records[index];
         let row = ParquetRow {
             document_id: &document.id,
@@ -91,27 +93,29 @@ pub fn parquet_rows<'a>(
 }
 
 /// Outputs to write: record, document, task and product.
-fn written(fates: &[Fate]) -> impl Iterator<Item = (usize, &Document, usize, &Product)> {
-    fates.iter().enumerate().flat_map(|(index, fate)| {
-        let (document, outcomes) = match fate {
-            Fate::Document(document, outcomes) => (Some(document), outcomes.as_slice()),
+fn written(record_outcomes: &[RecordOutcome]) -> impl Iterator<Item = (usize, &Document, usize, &ComputedOutput)> {
+    record_outcomes.iter().enumerate().flat_map(|(index, record_outcome)| {
+        let (document, outcomes) = match record_outcome {
+            RecordOutcome::Document(document, outcomes) => (Some(document), outcomes.as_slice()),
             _ => (None, [].as_slice()),
         };
         outcomes.iter().enumerate().filter_map(move |(task, outcome)| match outcome {
-            Outcome::Computed(product) | Outcome::Reused(Reuse::Copied(product)) => Some((index, document?, task, product)),
+            Outcome::Computed(product) | Outcome::Reused(ReusedOutput::Copied(product)) => {
+                Some((index, document?, task, product))
+            }
             _ => None,
         })
     })
 }
 
-impl Ledgering<'_> {
+impl SubmissionBuilder<'_> {
     /// Everything that the batch makes true, save the file.
-    pub fn submission(&self, id: Uuid, batch: &MicroBatch, fates: &[Fate]) -> Submission {
+    pub fn submission(&self, id: Uuid, batch: &MicroBatch, record_outcomes: &[RecordOutcome]) -> Submission {
         let batch_row = BatchRow {
             id,
             pipeline: self.pipeline.to_owned(),
             delta: batch.delta.clone(),
-            records: fates.len() as i32,
+            records: record_outcomes.len() as i32,
             parquet_rows: 0,
         };
         let usage = self.tasks.iter().map(|task| UsageRow { task: task.to_string(), ..UsageRow::default() }).collect();
@@ -125,22 +129,24 @@ impl Ledgering<'_> {
             dead_letters: Vec::new(),
             events: Vec::new(),
             file: None,
-            copy: self.catalogue.map(|catalogue| CopyRows {
+            copy: self.catalogue.map(|catalogue| CopySubmission {
                 task: catalogue.task.to_string(),
-                is_automatic: catalogue.publish == Publish::Automatic,
+                is_automatic: catalogue.publish == PublishMode::Automatic,
                 rows: Vec::new(),
             }),
             tolerance: None,
-            leads: self.leads.map(Leads::submission),
+            leads: self.leads.map(LeadSettings::submission),
         };
-        for (record, fate) in batch.records.iter().zip(fates) {
-            match fate {
-                Fate::Dead(poison) => {
+        for (record, record_outcome) in batch.records.iter().zip(record_outcomes) {
+            match record_outcome {
+                RecordOutcome::Dead(poison) => {
                     submission.usage.iter_mut().for_each(|u| u.dead += 1);
                     self.dead_letter(&mut submission, record, None, poison);
                 }
-                Fate::Superseded | Fate::Outlived { .. } => submission.usage.iter_mut().for_each(|u| u.skipped += 1),
-                Fate::Deleted { id, version, any } => {
+                RecordOutcome::Superseded | RecordOutcome::Outlived { .. } => {
+                    submission.usage.iter_mut().for_each(|u| u.skipped += 1)
+                }
+                RecordOutcome::Deleted { id, version, any } => {
                     submission.usage.iter_mut().for_each(|u| u.ok += 1);
                     submission.documents.push(DocumentRow {
                         id: id.to_string(),
@@ -153,7 +159,7 @@ impl Ledgering<'_> {
                         self.deletion_event(&mut submission, record, id, task);
                     }
                 }
-                Fate::Document(document, outcomes) => {
+                RecordOutcome::Document(document, outcomes) => {
                     let source = (!hold_nul(&document.fields)).then(|| written_out(&document.fields));
                     let metadata = written_out(&document.metadata);
                     let content = DocumentContent { text: document.text.clone(), metadata, source };
@@ -161,7 +167,7 @@ impl Ledgering<'_> {
                         id: document.id.to_string(),
                         version: Some(document.version),
                         wins: false,
-                        revives: standing::revives(record),
+                        revives: versions::revives(record),
                         content: Some(content),
                     });
                     self.copy(&mut submission, document, outcomes);
@@ -187,7 +193,7 @@ impl Ledgering<'_> {
             Some(Outcome::Reused(reuse)) => reuse.output(),
             Some(Outcome::Skipped(_) | Outcome::Dead(_)) | None => None,
         };
-        if let Some(Output::Composed(composed)) = output {
+        if let Some(Output::ComposedObject(composed)) = output {
             copy.rows.push(catalogue.row(document, composed));
         }
     }
@@ -203,11 +209,11 @@ impl Ledgering<'_> {
                 usage.device_micros += product.cost.device_micros as i64;
                 self.result(submission, record, (document, task), product);
             }
-            Outcome::Reused(Reuse::Copied(product)) => {
+            Outcome::Reused(ReusedOutput::Copied(product)) => {
                 usage.reused += 1;
                 self.result(submission, record, (document, task), product);
             }
-            Outcome::Reused(Reuse::Unchanged { fingerprint, .. }) => {
+            Outcome::Reused(ReusedOutput::Unchanged { fingerprint, .. }) => {
                 usage.reused += 1;
                 let (document, task) = key();
                 submission.unchanged.push((document, task, *fingerprint));
@@ -224,7 +230,13 @@ impl Ledgering<'_> {
         }
     }
 
-    fn result(&self, submission: &mut Submission, record: &Record, (document, task): (&Document, usize), product: &Product) {
+    fn result(
+        &self,
+        submission: &mut Submission,
+        record: &Record,
+        (document, task): (&Document, usize),
+        product: &ComputedOutput,
+    ) {
         let output = &product.output;
         let embedding = match output {
             Output::Embedding(embedding) => self.embedding_sets.get(&embedding.set).map(|set| (*set, embedding.chunks.clone())),

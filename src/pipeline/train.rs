@@ -9,12 +9,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::definition::{Definition, TaskDefinition};
-use super::problem::suggestion;
+use super::definition_error::suggestion;
 use crate::document::avro::Schemas;
-use crate::document::{Decoded, Decoder, Document, Format, look_up};
+use crate::document::{DecodedRecord, Decoder, Document, Format, look_up};
 use crate::engine::{Chunking, Engine, ModelKind, Prediction, Request, TextKind, Work};
-use crate::record::{Partition, Place, Record};
-use crate::task::training::{Example, Purpose, Quality, train};
+use crate::record::{Partition, Record, RecordLocation};
+use crate::task::training::{TrainingExample, TrainingReport, TrainingSpec, train};
 use crate::task::{ClassifySpec, TaskSpec};
 
 /// Rows that are encoded at once: enough to fill the device, few enough to hold.
@@ -50,7 +50,7 @@ pub struct TrainReport {
     pub first_skipped: Option<String>,
     /// How the head does on the rows that it was not trained on.
     #[serde(flatten)]
-    pub quality: Quality,
+    pub quality: TrainingReport,
 }
 
 /// Trains the head that `options` describe and writes it.
@@ -80,7 +80,7 @@ pub async fn train_head(definition: &Definition, engine: &Engine, options: &Trai
             match answer {
                 Ok(answer) => {
                     let vector = single_vector(answer.prediction).with_context(|| format!("row `{}`", document.id))?;
-                    examples.push(Example { id: document.id.to_string(), vector, labels: labels.clone() });
+                    examples.push(TrainingExample { id: document.id.to_string(), vector, labels: labels.clone() });
                 }
                 Err(failure) => rows.skip(format!("row `{}` cannot be encoded: {failure}", document.id)),
             }
@@ -88,7 +88,7 @@ pub async fn train_head(definition: &Definition, engine: &Engine, options: &Trai
         tracing::info!(rows = examples.len(), of = good.len(), "encoded examples");
     }
     let labels = spec.labels.as_ref().map(|labels| labels.0.iter().map(|(label, _)| label.clone()).collect());
-    let purpose = Purpose {
+    let purpose = TrainingSpec {
         labels: labels.unwrap_or_default(),
         multi: spec.multi,
         model: model.name.to_string(),
@@ -174,15 +174,15 @@ fn read(definition: &Definition, multi: bool, options: &TrainOptions) -> anyhow:
 fn labelled(decoder: &Decoder, line: Vec<u8>, index: usize, multi: bool, field: &str) -> Result<(Document, Vec<String>), String> {
     let partition = Partition { topic: "examples".into(), number: 0 };
     let record = Record {
-        place: Place { partition, offset: i64::try_from(index).unwrap_or(i64::MAX) },
+        place: RecordLocation { partition, offset: i64::try_from(index).unwrap_or(i64::MAX) },
         timestamp_ms: None,
         key: None,
         payload: Some(line.into()),
         headers: Vec::new(),
     };
     let document = match decoder.decode(&record, &Schemas::none()) {
-        Ok(Decoded::Document(document)) => document,
-        Ok(Decoded::Tombstone { .. }) => return Err("it is a delete".into()),
+        Ok(DecodedRecord::Document(document)) => document,
+        Ok(DecodedRecord::Tombstone { .. }) => return Err("it is a delete".into()),
         Err(poison) => return Err(poison.to_string()),
     };
     let labels = match look_up(&document.fields, field) {

@@ -3,7 +3,7 @@
 //! Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries", SIGIR 1998:
 //! the next one is that for which `(1 - d) * score - d * likeness to the most alike of those chosen` is greatest.
 
-use super::taste::cosine;
+use super::profile::cosine;
 
 /// The indexes of at most `limit` candidates, in the order of choice. A candidate is its score, at most 1, and its vector.
 pub fn choose(candidates: &[(f64, &[f32])], limit: usize, diversity: f64) -> Vec<usize> {

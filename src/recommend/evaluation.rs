@@ -12,10 +12,10 @@ use rand::seq::SliceRandom;
 use serde::Serialize;
 
 use super::popularity::{Popular, popular};
-use super::taste::Taste;
-use super::{Pick, RecommendError, Recommender, filled};
-use crate::pipeline::definition::Recommendations;
-use crate::store::{Deed, SearchFilter};
+use super::profile::UserProfile;
+use super::{Candidate, RecommendError, Recommender, filled};
+use crate::pipeline::definition::RecommendationSettings;
+use crate::store::{InteractionEvent, SearchFilter};
 
 /// Interactions that are looked at, the latest: some 30 MB.
 const MOST_DEEDS: i64 = 200_000;
@@ -25,7 +25,7 @@ const MOST_K: usize = 100;
 
 /// What is tried.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Trial {
+pub struct EvaluationSettings {
     /// Documents that are recommended to each.
     pub k: usize,
     /// What is held out.
@@ -61,14 +61,14 @@ pub struct Evaluation {
     /// Documents that could be recommended.
     pub catalogue: i64,
     /// How the recommendations did.
-    pub recommended: Measures,
+    pub recommended: RankingMetrics,
     /// How what is popular did.
-    pub popular: Measures,
+    pub popular: RankingMetrics,
 }
 
 /// How lists did.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize)]
-pub struct Measures {
+pub struct RankingMetrics {
     /// Documents held out that were in their person's list.
     pub hits: usize,
     /// Their share of those held out, the mean over people.
@@ -81,13 +81,13 @@ pub struct Measures {
 
 /// One person's history, cut in two.
 #[derive(Debug, Clone, PartialEq)]
-struct Cut {
-    before: Vec<Deed>,
+struct SplitHistory {
+    before: Vec<InteractionEvent>,
     held_out: HashSet<String>,
 }
 
 #[derive(Debug, Default)]
-struct Tally {
+struct RankingTally {
     hits: usize,
     recalls: f64,
     documents: HashSet<String>,
@@ -98,14 +98,14 @@ impl Recommender {
     ///
     /// # Errors
     /// Where there is no such pipeline, nothing can be held out, or the database is out of order.
-    pub async fn evaluate(&self, pipeline: Option<&str>, trial: &Trial) -> Result<Evaluation, RecommendError> {
+    pub async fn evaluate(&self, pipeline: Option<&str>, trial: &EvaluationSettings) -> Result<Evaluation, RecommendError> {
         let (name, shelf) = self.shelf(pipeline)?;
         trial.checked()?;
         let Some(task) = &shelf.vector else {
             let message = format!("pipeline `{name}` makes no vectors to compare documents by; add an `embed` task");
             return Err(RecommendError::Invalid(message));
         };
-        let deeds = self.reader.latest_deeds((name, &shelf.tenant), MOST_DEEDS).await?;
+        let deeds = self.reader.latest_interactions((name, &shelf.tenant), MOST_DEEDS).await?;
         let interactions = deeds.len();
         let (mut cuts, others) = cut_all(deeds, trial.holdout, &shelf.terms);
         if cuts.is_empty() {
@@ -113,20 +113,20 @@ impl Recommender {
                 format!("nobody has liked two documents of pipeline `{name}` one after the other: nothing can be held out");
             return Err(RecommendError::Invalid(message));
         }
-        let known: Vec<Deed> = cuts.iter().flat_map(|cut| cut.before.iter().cloned()).chain(others).collect();
+        let known: Vec<InteractionEvent> = cuts.iter().flat_map(|cut| cut.before.iter().cloned()).chain(others).collect();
         let all = SearchFilter::default();
         let best = self.passing(name, &popular(&known, &shelf.terms), &all).await?;
         cuts.shuffle(&mut StdRng::seed_from_u64(trial.seed));
         cuts.truncate(trial.users);
-        let (mut recommended, mut by_popularity) = (Tally::default(), Tally::default());
+        let (mut recommended, mut by_popularity) = (RankingTally::default(), RankingTally::default());
         for cut in &cuts {
-            let taste = Taste::of(&cut.before, &shelf.terms);
+            let taste = UserProfile::of(&cut.before, &shelf.terms);
             let picks = self.after((name, shelf), &taste, trial.k, &all).await?.unwrap_or_default();
             let seen: HashSet<String> = taste.seen.iter().cloned().collect();
             recommended.count(&filled(picks, &best, &seen, trial.k), cut);
             by_popularity.count(&only_popular(&best, &seen, trial.k), cut);
         }
-        let catalogue = self.reader.catalogue(name, task).await?;
+        let catalogue = self.reader.count_embedded(name, task).await?;
         Ok(Evaluation {
             pipeline: name.to_owned(),
             k: trial.k,
@@ -140,7 +140,7 @@ impl Recommender {
     }
 }
 
-impl Trial {
+impl EvaluationSettings {
     fn checked(&self) -> Result<(), RecommendError> {
         let fault = match self {
             Self { k, .. } if !(1..=MOST_K).contains(k) => format!("`k` is {k}; recommend 1 to {MOST_K} documents"),
@@ -154,17 +154,17 @@ impl Trial {
     }
 }
 
-impl Tally {
-    fn count(&mut self, list: &[Pick], cut: &Cut) {
+impl RankingTally {
+    fn count(&mut self, list: &[Candidate], cut: &SplitHistory) {
         let hits = list.iter().filter(|pick| cut.held_out.contains(&pick.document)).count();
         self.hits += hits;
         self.recalls += hits as f64 / cut.held_out.len() as f64;
         self.documents.extend(list.iter().map(|pick| pick.document.clone()));
     }
 
-    fn measures(&self, people: usize, catalogue: i64) -> Measures {
+    fn measures(&self, people: usize, catalogue: i64) -> RankingMetrics {
         let documents = self.documents.len();
-        Measures {
+        RankingMetrics {
             hits: self.hits,
             recall: self.recalls / people.max(1) as f64,
             documents,
@@ -173,13 +173,17 @@ impl Tally {
     }
 }
 
-fn only_popular(best: &[Popular], seen: &HashSet<String>, k: usize) -> Vec<Pick> {
+fn only_popular(best: &[Popular], seen: &HashSet<String>, k: usize) -> Vec<Candidate> {
     filled(Vec::new(), best, seen, k)
 }
 
 /// Everybody's history cut in two, in the order of their names, and what those did of whom nothing can be held out.
-fn cut_all(deeds: Vec<Deed>, holdout: Holdout, terms: &Recommendations) -> (Vec<Cut>, Vec<Deed>) {
-    let mut people: BTreeMap<String, Vec<Deed>> = BTreeMap::new();
+fn cut_all(
+    deeds: Vec<InteractionEvent>,
+    holdout: Holdout,
+    terms: &RecommendationSettings,
+) -> (Vec<SplitHistory>, Vec<InteractionEvent>) {
+    let mut people: BTreeMap<String, Vec<InteractionEvent>> = BTreeMap::new();
     for deed in deeds {
         people.entry(deed.user.clone()).or_default().push(deed);
     }
@@ -195,12 +199,12 @@ fn cut_all(deeds: Vec<Deed>, holdout: Holdout, terms: &Recommendations) -> (Vec<
 }
 
 /// The history until they came to the documents that are held out: the last ones that they came to and liked.
-fn cut(history: &[Deed], holdout: Holdout, terms: &Recommendations) -> Option<Cut> {
+fn cut(history: &[InteractionEvent], holdout: Holdout, terms: &RecommendationSettings) -> Option<SplitHistory> {
     let mut firsts: HashMap<&str, i64> = HashMap::new();
     for deed in history {
         firsts.entry(&deed.document).or_insert(deed.at_ms);
     }
-    let mut liked: Vec<(i64, String)> = Taste::likes_among(history, terms)
+    let mut liked: Vec<(i64, String)> = UserProfile::likes_among(history, terms)
         .into_iter()
         .map(|id| (firsts.get(id.as_str()).copied().unwrap_or_default(), id))
         .collect();
@@ -210,23 +214,23 @@ fn cut(history: &[Deed], holdout: Holdout, terms: &Recommendations) -> Option<Cu
         Holdout::Share(share) => (liked.len() as f64 * share).ceil() as usize,
     };
     let (since, _) = *liked.get(liked.len().checked_sub(held)?)?;
-    let before: Vec<Deed> = history.iter().filter(|deed| deed.at_ms < since).cloned().collect();
+    let before: Vec<InteractionEvent> = history.iter().filter(|deed| deed.at_ms < since).cloned().collect();
     let seen: HashSet<&str> = before.iter().map(|deed| deed.document.as_str()).collect();
     let held_out =
         liked.iter().filter(|(first, id)| *first >= since && !seen.contains(id.as_str())).map(|(_, id)| id.clone()).collect();
-    (!Taste::of(&before, terms).likes.is_empty()).then_some(Cut { before, held_out })
+    (!UserProfile::of(&before, terms).likes.is_empty()).then_some(SplitHistory { before, held_out })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn deed(user: &str, document: &str, at_ms: i64) -> Deed {
-        Deed { user: user.into(), document: document.into(), kind: "view".into(), value: None, at_ms }
+    fn deed(user: &str, document: &str, at_ms: i64) -> InteractionEvent {
+        InteractionEvent { user: user.into(), document: document.into(), kind: "view".into(), value: None, at_ms }
     }
 
-    fn held(history: &[Deed], holdout: Holdout) -> Option<(Vec<String>, Vec<String>)> {
-        let Cut { before, held_out } = cut(history, holdout, &Recommendations::default())?;
+    fn held(history: &[InteractionEvent], holdout: Holdout) -> Option<(Vec<String>, Vec<String>)> {
+        let SplitHistory { before, held_out } = cut(history, holdout, &RecommendationSettings::default())?;
         let mut held_out: Vec<String> = held_out.into_iter().collect();
         held_out.sort();
         Some((before.into_iter().map(|deed| deed.document).collect(), held_out))
@@ -248,32 +252,35 @@ mod tests {
         assert_eq!(held(&[deed("u", "a", 1), deed("u", "a", 2)], Holdout::Last), None);
         assert_eq!(held(&[deed("u", "a", 1), deed("u", "b", 1)], Holdout::Last), None);
         assert_eq!(held(&[], Holdout::Last), None);
-        let (cuts, others) =
-            cut_all(vec![deed("u", "a", 1), deed("v", "a", 1), deed("v", "b", 2)], Holdout::Last, &Recommendations::default());
+        let (cuts, others) = cut_all(
+            vec![deed("u", "a", 1), deed("v", "a", 1), deed("v", "b", 2)],
+            Holdout::Last,
+            &RecommendationSettings::default(),
+        );
         assert_eq!((cuts.len(), others.len()), (1, 1));
     }
 
     #[test]
     fn recall_is_the_mean_over_people_and_coverage_the_share_of_the_catalogue() {
-        let cut = |ids: &[&str]| Cut { before: Vec::new(), held_out: words(ids).into_iter().collect() };
+        let cut = |ids: &[&str]| SplitHistory { before: Vec::new(), held_out: words(ids).into_iter().collect() };
         let popular = |id: &str| Popular { document: id.into(), score: 1.0, people: 1 };
         let list = only_popular(&[popular("a"), popular("b")], &HashSet::new(), 10);
-        let mut tally = Tally::default();
+        let mut tally = RankingTally::default();
         tally.count(&list, &cut(&["a", "x"]));
         tally.count(&list, &cut(&["x"]));
-        let expected = Measures { hits: 1, recall: 0.25, documents: 2, coverage: 0.2 };
+        let expected = RankingMetrics { hits: 1, recall: 0.25, documents: 2, coverage: 0.2 };
         assert_eq!(tally.measures(2, 10), expected);
     }
 
     #[test]
     fn a_trial_of_nothing_is_refused() {
-        let trial = Trial { k: 10, holdout: Holdout::Last, users: 5, seed: 1 };
+        let trial = EvaluationSettings { k: 10, holdout: Holdout::Last, users: 5, seed: 1 };
         assert!(trial.checked().is_ok());
         for (wrong, says) in [
-            (Trial { k: 0, ..trial }, "`k` is 0"),
-            (Trial { users: 0, ..trial }, "`users` is 0"),
-            (Trial { holdout: Holdout::Share(1.0), ..trial }, "the share to hold out is 1"),
-            (Trial { holdout: Holdout::Share(f64::NAN), ..trial }, "the share to hold out is NaN"),
+            (EvaluationSettings { k: 0, ..trial }, "`k` is 0"),
+            (EvaluationSettings { users: 0, ..trial }, "`users` is 0"),
+            (EvaluationSettings { holdout: Holdout::Share(1.0), ..trial }, "the share to hold out is 1"),
+            (EvaluationSettings { holdout: Holdout::Share(f64::NAN), ..trial }, "the share to hold out is NaN"),
         ] {
             assert!(wrong.checked().unwrap_err().to_string().contains(says), "{wrong:?}");
         }

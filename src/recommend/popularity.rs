@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::taste::decayed;
-use crate::pipeline::definition::Recommendations;
-use crate::store::Deed;
+use super::profile::decayed;
+use crate::pipeline::definition::RecommendationSettings;
+use crate::store::InteractionEvent;
 
 /// Documents of which it is known that they are popular.
 const MOST: usize = 500;
@@ -22,7 +22,7 @@ pub struct Popular {
 
 /// The documents that people liked, the most popular first. Each person counts once for a document, by what weighs most of what
 /// they did with it: nobody makes a thing popular alone.
-pub fn popular(deeds: &[Deed], terms: &Recommendations) -> Vec<Popular> {
+pub fn popular(deeds: &[InteractionEvent], terms: &RecommendationSettings) -> Vec<Popular> {
     let latest = deeds.iter().map(|deed| deed.at_ms).max().unwrap_or_default();
     // In an order of its own, so that sums are the same to the last bit however often they are made.
     let mut strongest: BTreeMap<(&str, &str), f64> = BTreeMap::new();
@@ -48,15 +48,16 @@ pub fn popular(deeds: &[Deed], terms: &Recommendations) -> Vec<Popular> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::pipeline::definition::Weight;
+    use crate::pipeline::definition::InteractionWeight;
 
-    fn deed(user: &str, document: &str, kind: &str, day: i64) -> Deed {
-        Deed { user: user.into(), document: document.into(), kind: kind.into(), value: None, at_ms: day * 86_400_000 }
+    fn deed(user: &str, document: &str, kind: &str, day: i64) -> InteractionEvent {
+        InteractionEvent { user: user.into(), document: document.into(), kind: kind.into(), value: None, at_ms: day * 86_400_000 }
     }
 
-    fn order(deeds: &[Deed]) -> Vec<String> {
-        let weights = [("view".to_owned(), Weight::Fixed(1.0)), ("return".to_owned(), Weight::Fixed(-2.0))].into();
-        let terms = Recommendations { weights, ..Recommendations::default() };
+    fn order(deeds: &[InteractionEvent]) -> Vec<String> {
+        let weights =
+            [("view".to_owned(), InteractionWeight::Fixed(1.0)), ("return".to_owned(), InteractionWeight::Fixed(-2.0))].into();
+        let terms = RecommendationSettings { weights, ..RecommendationSettings::default() };
         popular(deeds, &terms).into_iter().map(|popular| popular.document).collect()
     }
 

@@ -9,17 +9,17 @@
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Finding, Mode, Question, SearchError, Searchable, Searcher, checked_text};
+use super::{Mode, SearchConfig, SearchError, SearchRequest, SearchResult, Searcher, checked_text};
+use crate::did_you_mean::suggestion;
 use crate::engine::ModelKind;
 use crate::failure::Failure;
-use crate::nearest::suggestion;
-use crate::pipeline::definition::Answers;
-use crate::task::{Answering, Dropped, Held, Sentence};
+use crate::pipeline::definition::AnswerSettings;
+use crate::task::{AnswerGenerator, Dropped, GroundedAnswer, Sentence};
 
 /// A question about a pipeline's documents.
 #[derive(Debug, Clone, Default, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub struct Asked {
+pub struct AnswerRequest {
     /// What is asked.
     pub question: String,
     /// The pipeline; may be left out where there is one.
@@ -30,7 +30,7 @@ pub struct Asked {
 
 /// The answer.
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
-pub struct Answered {
+pub struct AnswerResponse {
     /// The pipeline that was asked.
     pub pipeline: String,
     /// The question.
@@ -44,7 +44,7 @@ pub struct Answered {
     /// Why there is no answer, where there is none.
     pub reason: Option<String>,
     /// The passages that were found, by their numbers.
-    pub passages: Vec<Cited>,
+    pub passages: Vec<CitedPassage>,
     /// The model that was asked, where one was.
     pub model: Option<String>,
     /// The version of the prompt.
@@ -59,7 +59,7 @@ pub struct Answered {
 
 /// A passage that was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Cited {
+pub struct CitedPassage {
     /// Its number, from 1.
     pub number: usize,
     /// The document.
@@ -76,7 +76,7 @@ pub struct Cited {
 
 /// The models that a question may name. A server behind one may be another tenant's, under that tenant's key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Choice {
+pub enum ModelChoice {
     /// Only those that the pipeline's file names. Callers over HTTP have this choice.
     Named,
     /// All of the configuration. The command line has this choice.
@@ -88,7 +88,7 @@ impl Searcher {
     ///
     /// # Errors
     /// Where the question cannot be understood, or the database or a model is out of order.
-    pub async fn answer(&self, asked: &Asked, choice: Choice) -> Result<Answered, SearchError> {
+    pub async fn answer(&self, asked: &AnswerRequest, choice: ModelChoice) -> Result<AnswerResponse, SearchError> {
         let (name, pipeline) = self.pipeline(asked.pipeline.as_deref())?;
         let text = checked_text(&asked.question).map_err(|error| match error {
             SearchError::Invalid(message) => SearchError::Invalid(message.replace("`query`", "`question`")),
@@ -96,18 +96,18 @@ impl Searcher {
         })?;
         let answers = self.way((name, pipeline), asked.model.as_deref(), choice)?;
         let prompt = answers.prompt.as_ref().map(|prompt| pipeline.base_dir.join(prompt));
-        let answering = Answering::new(&self.engine, &answers.model, prompt.as_deref())
+        let answering = AnswerGenerator::new(&self.engine, &answers.model, prompt.as_deref())
             .map_err(|e| SearchError::Invalid(format!("{e:#}")))?;
-        let question = Question {
+        let question = SearchRequest {
             query: text.to_owned(),
             pipeline: Some(name.to_owned()),
             mode: Mode::Hybrid,
             limit: Some(answers.passages),
-            ..Question::default()
+            ..SearchRequest::default()
         };
         let hits = self.search(&question).await?.hits;
-        let passages: Vec<Cited> = hits.iter().enumerate().map(|(index, hit)| Cited::of(index + 1, hit)).collect();
-        let mut answered = Answered {
+        let passages: Vec<CitedPassage> = hits.iter().enumerate().map(|(index, hit)| CitedPassage::of(index + 1, hit)).collect();
+        let mut answered = AnswerResponse {
             pipeline: name.to_owned(),
             question: text.to_owned(),
             found: false,
@@ -138,16 +138,21 @@ impl Searcher {
         (answered.tokens, answered.generated_tokens) = (answer.tokens, answer.generated);
         answered.device_milliseconds = answer.device_micros as f64 / 1_000.0;
         let (claims, _) = answering.interpret(answer.prediction).map_err(failed)?;
-        let held = Held::of(claims, &texts);
+        let held = GroundedAnswer::of(claims, &texts);
         answered.found = !held.sentences.is_empty();
-        answered.reason = held.emptiness().map(str::to_owned);
+        answered.reason = held.empty_reason().map(str::to_owned);
         (answered.sentences, answered.dropped) = (held.sentences, held.dropped);
         Ok(answered)
     }
 
     /// By which model and prompt.
-    fn way(&self, (pipeline, known): (&str, &Searchable), model: Option<&str>, choice: Choice) -> Result<Answers, SearchError> {
-        let is_open = |name: &str| choice == Choice::All || known.models.iter().any(|model| model == name);
+    fn way(
+        &self,
+        (pipeline, known): (&str, &SearchConfig),
+        model: Option<&str>,
+        choice: ModelChoice,
+    ) -> Result<AnswerSettings, SearchError> {
+        let is_open = |name: &str| choice == ModelChoice::All || known.models.iter().any(|model| model == name);
         let generators = || {
             let all = self.engine.models().filter(|info| info.kind == ModelKind::Generator).map(|info| &*info.name);
             all.filter(|name| is_open(name))
@@ -156,11 +161,12 @@ impl Searcher {
             (_, Some(model)) if !generators().any(|name| name == model) => {
                 let known: Vec<&str> = generators().collect();
                 let mend = suggestion(model, known);
-                let whose = if choice == Choice::All { "there is no".into() } else { format!("pipeline `{pipeline}` names no") };
+                let whose =
+                    if choice == ModelChoice::All { "there is no".into() } else { format!("pipeline `{pipeline}` names no") };
                 Err(SearchError::Invalid(format!("{whose} generator `{model}`; {mend}")))
             }
-            (Some(written), model) => Ok(Answers { model: model.unwrap_or(&written.model).to_owned(), ..written.clone() }),
-            (None, Some(model)) => Ok(Answers::by(model)),
+            (Some(written), model) => Ok(AnswerSettings { model: model.unwrap_or(&written.model).to_owned(), ..written.clone() }),
+            (None, Some(model)) => Ok(AnswerSettings::by(model)),
             (None, None) => Err(SearchError::Invalid(format!(
                 "pipeline `{pipeline}` does not say who answers; name a `model`, or write `answers: {{ model: … }}` into its file"
             ))),
@@ -168,10 +174,10 @@ impl Searcher {
     }
 }
 
-impl Cited {
-    fn of(number: usize, hit: &Finding) -> Self {
+impl CitedPassage {
+    fn of(number: usize, hit: &SearchResult) -> Self {
         let similarity = hit.explanation.vector.as_ref().map(|standing| standing.score);
-        let Finding { document_id, chunk, .. } = hit;
+        let SearchResult { document_id, chunk, .. } = hit;
         Self {
             number,
             document_id: document_id.clone(),
@@ -184,11 +190,11 @@ impl Cited {
 }
 
 /// Why the passages are too far from the question for anybody to answer it, where they are.
-fn weakness(hits: &[Finding], least: f64) -> Option<String> {
+fn weakness(hits: &[SearchResult], least: f64) -> Option<String> {
     if hits.is_empty() {
         return Some("not found in the documents: none holds a word of the question".into());
     }
-    let standing = |hit: &Finding| hit.explanation.clone();
+    let standing = |hit: &SearchResult| hit.explanation.clone();
     let has_all_words = hits.iter().any(|hit| standing(hit).text.is_some_and(|text| text.all_words == Some(true)));
     let nearest = hits.iter().filter_map(|hit| standing(hit).vector).map(|vector| vector.score).reduce(f64::max);
     match nearest {

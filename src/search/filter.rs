@@ -17,8 +17,8 @@ use jiff::civil::DateTime;
 use serde::Serialize;
 use serde_json::{Map, Value, json};
 
-use super::{SearchError, Searchable, checked};
-use crate::nearest::suggestion;
+use super::{SearchConfig, SearchError, checked};
+use crate::did_you_mean::suggestion;
 use crate::store::{Comparison, FilterCondition, FilterPlace, FilterTest, SearchFilter};
 
 /// The operators, as JSON names them.
@@ -32,17 +32,17 @@ const MOST_CONDITIONS: usize = 64;
 
 /// One condition as it is written.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Condition {
+pub struct FilterClause {
     /// What is looked at.
     pub key: String,
     /// What must be true of it.
-    pub test: Test,
+    pub test: ClauseTest,
 }
 
 /// What must be true of a value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Test {
+pub enum ClauseTest {
     /// It is this.
     Eq(Value),
     /// It is not this.
@@ -61,7 +61,7 @@ pub enum Test {
     Exists(bool),
 }
 
-impl Condition {
+impl FilterClause {
     /// Reads a line of the command line.
     ///
     /// # Errors
@@ -89,12 +89,12 @@ impl Condition {
             return Err(refuse());
         }
         let test = match sign {
-            "!=" => Test::Ne(json!(value)),
-            "<" => Test::Lt(spelled(value)),
-            "<=" => Test::Lte(spelled(value)),
-            ">" => Test::Gt(spelled(value)),
-            ">=" => Test::Gte(spelled(value)),
-            _ => Test::Eq(json!(value)),
+            "!=" => ClauseTest::Ne(json!(value)),
+            "<" => ClauseTest::Lt(spelled(value)),
+            "<=" => ClauseTest::Lte(spelled(value)),
+            ">" => ClauseTest::Gt(spelled(value)),
+            ">=" => ClauseTest::Gte(spelled(value)),
+            _ => ClauseTest::Eq(json!(value)),
         };
         Ok(Self { key: key.to_owned(), test })
     }
@@ -111,8 +111,8 @@ impl Condition {
                     return Err(SearchError::Invalid(format!("the filter `{key}` says nothing; {}", suggestion("", OPERATORS))));
                 }
                 Value::Object(operators) => operators.into_iter().map(|pair| operator(&key, pair)).collect::<Result<_, _>>()?,
-                Value::Array(items) => vec![Test::In(items)],
-                value => vec![Test::Eq(value)],
+                Value::Array(items) => vec![ClauseTest::In(items)],
+                value => vec![ClauseTest::Eq(value)],
             };
             found.extend(tests.into_iter().map(|test| Self { key: key.clone(), test }));
         }
@@ -121,11 +121,14 @@ impl Condition {
 
     fn values(&self) -> &[Value] {
         match &self.test {
-            Test::In(values) => values,
-            Test::Eq(value) | Test::Ne(value) | Test::Lt(value) | Test::Lte(value) | Test::Gt(value) | Test::Gte(value) => {
-                std::slice::from_ref(value)
-            }
-            Test::Exists(_) => &[],
+            ClauseTest::In(values) => values,
+            ClauseTest::Eq(value)
+            | ClauseTest::Ne(value)
+            | ClauseTest::Lt(value)
+            | ClauseTest::Lte(value)
+            | ClauseTest::Gt(value)
+            | ClauseTest::Gte(value) => std::slice::from_ref(value),
+            ClauseTest::Exists(_) => &[],
         }
     }
 
@@ -142,21 +145,21 @@ impl Condition {
             }
         }
         Ok(match &self.test {
-            Test::Eq(value) => FilterTest::OneOf(alternatives(value)),
-            Test::Ne(value) => FilterTest::NoneOf(alternatives(value)),
-            Test::In(values) => FilterTest::OneOf(values.iter().flat_map(alternatives).collect()),
-            Test::Lt(value) => compared(Comparison::Less, value),
-            Test::Lte(value) => compared(Comparison::AtMost, value),
-            Test::Gt(value) => compared(Comparison::Greater, value),
-            Test::Gte(value) => compared(Comparison::AtLeast, value),
-            Test::Exists(there) => FilterTest::Exists(*there),
+            ClauseTest::Eq(value) => FilterTest::OneOf(alternatives(value)),
+            ClauseTest::Ne(value) => FilterTest::NoneOf(alternatives(value)),
+            ClauseTest::In(values) => FilterTest::OneOf(values.iter().flat_map(alternatives).collect()),
+            ClauseTest::Lt(value) => compared(Comparison::Less, value),
+            ClauseTest::Lte(value) => compared(Comparison::AtMost, value),
+            ClauseTest::Gt(value) => compared(Comparison::Greater, value),
+            ClauseTest::Gte(value) => compared(Comparison::AtLeast, value),
+            ClauseTest::Exists(there) => FilterTest::Exists(*there),
         })
     }
 }
 
-impl Searchable {
+impl SearchConfig {
     /// The filter that the conditions are, over what `pipeline` makes.
-    pub(super) fn filter(&self, pipeline: &str, conditions: &[Condition]) -> Result<SearchFilter, SearchError> {
+    pub(super) fn filter(&self, pipeline: &str, conditions: &[FilterClause]) -> Result<SearchFilter, SearchError> {
         if conditions.len() > MOST_CONDITIONS {
             let count = conditions.len();
             return Err(SearchError::Invalid(format!("the filter has {count} conditions; {MOST_CONDITIONS} are the most")));
@@ -165,7 +168,7 @@ impl Searchable {
         if values > MOST_VALUES {
             return Err(SearchError::Invalid(format!("the filter names {values} values in all; {MOST_VALUES} are the most")));
         }
-        let resolve = |condition: &Condition| {
+        let resolve = |condition: &FilterClause| {
             checked("a name in `filter`", &condition.key)?;
             let place = self.place(&condition.key).ok_or_else(|| {
                 let names = self.filterable();
@@ -226,7 +229,7 @@ impl Searchable {
 
     /// Every name there is.
     fn filterable(&self) -> Vec<String> {
-        let of_task = |(name, known): (&String, &super::KnownTask)| match known.kind {
+        let of_task = |(name, known): (&String, &super::FilterableTask)| match known.kind {
             "classify" => vec![name.clone(), format!("{name}.confidence")],
             "extract" | "write" | "compose" => known.fields.iter().map(|field| format!("{name}.{field}")).collect(),
             "summarize" | "render" => vec![format!("{name}.text")],
@@ -241,33 +244,33 @@ impl Searchable {
 }
 
 /// The forms without a sign.
-fn words(line: &str) -> Option<Condition> {
+fn words(line: &str) -> Option<FilterClause> {
     let (key, rest) = line.trim().split_once(char::is_whitespace)?;
     let test = match rest.trim() {
-        "exists" => Test::Exists(true),
-        "missing" => Test::Exists(false),
+        "exists" => ClauseTest::Exists(true),
+        "missing" => ClauseTest::Exists(false),
         rest => {
             let items = rest.strip_prefix("in").filter(|items| items.starts_with(char::is_whitespace))?;
-            Test::In(items.split(',').map(|item| json!(item.trim())).collect())
+            ClauseTest::In(items.split(',').map(|item| json!(item.trim())).collect())
         }
     };
-    Some(Condition { key: key.to_owned(), test })
+    Some(FilterClause { key: key.to_owned(), test })
 }
 
-fn operator(key: &str, (name, value): (String, Value)) -> Result<Test, SearchError> {
+fn operator(key: &str, (name, value): (String, Value)) -> Result<ClauseTest, SearchError> {
     let refuse = |wanted: &str| SearchError::Invalid(format!("the filter `{key}`: `{name}` takes {wanted}"));
     Ok(match name.as_str() {
-        "eq" => Test::Eq(value),
-        "ne" => Test::Ne(value),
-        "lt" => Test::Lt(value),
-        "lte" => Test::Lte(value),
-        "gt" => Test::Gt(value),
-        "gte" => Test::Gte(value),
+        "eq" => ClauseTest::Eq(value),
+        "ne" => ClauseTest::Ne(value),
+        "lt" => ClauseTest::Lt(value),
+        "lte" => ClauseTest::Lte(value),
+        "gt" => ClauseTest::Gt(value),
+        "gte" => ClauseTest::Gte(value),
         "in" => match value {
-            Value::Array(items) => Test::In(items),
+            Value::Array(items) => ClauseTest::In(items),
             _ => return Err(refuse("a list")),
         },
-        "exists" => Test::Exists(value.as_bool().ok_or_else(|| refuse("true or false"))?),
+        "exists" => ClauseTest::Exists(value.as_bool().ok_or_else(|| refuse("true or false"))?),
         other => {
             let mend = suggestion(other, OPERATORS);
             return Err(SearchError::Invalid(format!("the filter `{key}` has no operator `{other}`; {mend}")));
@@ -313,11 +316,11 @@ fn moment(text: &str) -> Option<String> {
 mod tests {
     use std::collections::BTreeMap;
 
-    use super::super::KnownTask;
+    use super::super::FilterableTask;
     use super::*;
 
-    fn searchable() -> Searchable {
-        let task = |kind, fields: &[&str]| KnownTask {
+    fn searchable() -> SearchConfig {
+        let task = |kind, fields: &[&str]| FilterableTask {
             kind,
             fields: fields.iter().map(|field| (*field).to_owned()).collect(),
             choices: BTreeMap::new(),
@@ -327,11 +330,11 @@ mod tests {
             ("facts".to_owned(), task("extract", &["price", "brand"])),
             ("vector".to_owned(), task("embed", &[])),
         ]);
-        Searchable { embed: None, tasks, metadata: vec!["brand".into(), "made.in".into()], ..Searchable::default() }
+        SearchConfig { embed: None, tasks, metadata: vec!["brand".into(), "made.in".into()], ..SearchConfig::default() }
     }
 
     fn resolved(line: &str) -> Result<FilterCondition, String> {
-        let condition = Condition::line(line).map_err(|error| error.to_string())?;
+        let condition = FilterClause::line(line).map_err(|error| error.to_string())?;
         let filter = searchable().filter("p", &[condition]).map_err(|error| error.to_string())?;
         Ok(filter.conditions[0].clone())
     }
@@ -370,7 +373,7 @@ mod tests {
             ("brand missing", json!({"brand": {"exists": false}})),
         ] {
             let Value::Object(object) = object else { panic!("an object is written above") };
-            assert_eq!(Condition::object(object).unwrap(), [Condition::line(line).unwrap()], "{line}");
+            assert_eq!(FilterClause::object(object).unwrap(), [FilterClause::line(line).unwrap()], "{line}");
         }
     }
 
@@ -387,11 +390,11 @@ mod tests {
     #[test]
     fn what_is_no_condition_is_refused_with_a_sentence() {
         for line in ["topic", "=x", "!", "topic among a,b", ""] {
-            assert!(Condition::line(line).unwrap_err().to_string().contains("is not of the form"), "{line}");
+            assert!(FilterClause::line(line).unwrap_err().to_string().contains("is not of the form"), "{line}");
         }
         let refused = |object: Value| {
             let Value::Object(object) = object else { panic!("an object is given") };
-            let conditions = Condition::object(object).map_err(|error| error.to_string());
+            let conditions = FilterClause::object(object).map_err(|error| error.to_string());
             conditions.and_then(|all| searchable().filter("p", &all).map_err(|error| error.to_string())).unwrap_err()
         };
         assert!(
@@ -406,8 +409,8 @@ mod tests {
     #[test]
     fn a_slip_of_the_pen_is_no_value() {
         for line in ["price=>50", "price=<50", "price===50", "price>>50"] {
-            assert!(Condition::line(line).unwrap_err().to_string().contains("is not of the form"), "{line}");
+            assert!(FilterClause::line(line).unwrap_err().to_string().contains("is not of the form"), "{line}");
         }
-        assert!(Condition::line("price==50").is_ok() && Condition::line("price!=50").is_ok());
+        assert!(FilterClause::line("price==50").is_ok() && FilterClause::line("price!=50").is_ok());
     }
 }

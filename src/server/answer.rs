@@ -6,11 +6,11 @@ use axum::extract::rejection::BytesRejection;
 use axum::{Extension, Json};
 use serde_json::{Map, Value};
 
-use super::Service;
-use super::error::{ApiError, Problem};
-use super::gate::Caller;
-use crate::nearest::suggestion;
-use crate::search::{Answered, Asked, Choice};
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemDetails};
+use crate::did_you_mean::suggestion;
+use crate::search::{AnswerRequest, AnswerResponse, ModelChoice};
 
 /// The keys of the body.
 const KEYS: [&str; 3] = ["question", "pipeline", "model"];
@@ -18,19 +18,19 @@ const KEYS: [&str; 3] = ["question", "pipeline", "model"];
 /// Answer a question from the documents alone
 ///
 /// Each sentence names the passages that say it. It changes nothing, so it can be sent again.
-#[utoipa::path(post, path = "/v1/answer", operation_id = "answer", tag = "search", security(("token" = ["read"])), request_body = Asked,
-    responses((status = 200, description = "The answer, or why there is none", body = Answered),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+#[utoipa::path(post, path = "/v1/answer", operation_id = "answer", tag = "search", security(("token" = ["read"])), request_body = AnswerRequest,
+    responses((status = 200, description = "The answer, or why there is none", body = AnswerResponse),
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn answer(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Answered>, ApiError> {
+) -> Result<Json<AnswerResponse>, ApiError> {
     let asked = asked(&body?)?;
-    Ok(Json(service.searcher.seen_by(caller.tenant.as_ref()).answer(&asked, Choice::Named).await?))
+    Ok(Json(services.searcher.visible_to(caller.tenant.as_ref()).answer(&asked, ModelChoice::Named).await?))
 }
 
-fn asked(body: &[u8]) -> Result<Asked, ApiError> {
+fn asked(body: &[u8]) -> Result<AnswerRequest, ApiError> {
     let keys: Map<String, Value> =
         serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no JSON object: {e}")))?;
     if let Some(key) = keys.keys().find(|key| !KEYS.contains(&key.as_str())) {

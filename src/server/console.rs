@@ -6,7 +6,7 @@ use axum::extract::Path;
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
-use super::error::{ApiError, Code};
+use super::error::{ApiError, ProblemCode};
 
 /// Name, type and content of each file.
 const FILES: [(&str, &str, &str); 16] = [
@@ -51,7 +51,7 @@ pub async fn file(Path(name): Path<String>, headers: HeaderMap) -> Result<Respon
 
 fn serve(name: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
     let Some((_, kind, content)) = FILES.iter().find(|(known, _, _)| *known == name) else {
-        return Err(ApiError::new(Code::NotFound, format!("the console has no file {name:?}")));
+        return Err(ApiError::new(ProblemCode::NotFound, format!("the console has no file {name:?}")));
     };
     let known = headers.get(header::IF_NONE_MATCH).is_some_and(|tag| tag.as_bytes() == TAG.as_bytes());
     let fresh = [(header::ETAG, TAG.as_str()), (header::CACHE_CONTROL, "no-cache")];

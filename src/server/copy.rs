@@ -13,11 +13,11 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::Service;
-use super::error::{ApiError, Code, Problem};
-use super::gate::Caller;
-use crate::editorial::{CopyView, Editorial, EditorialError, ExportFormat, MOST_COPIES, Queue, Verdict};
-use crate::nearest::suggestion;
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemCode, ProblemDetails};
+use crate::copy::{CopyError, CopyList, CopyService, CopyView, DecisionRequest, ExportFormat, MAX_COPIES};
+use crate::did_you_mean::suggestion;
 use crate::outcome::Check;
 use crate::store::{CopyState, CopyVersion};
 
@@ -116,14 +116,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Page {
 }
 
 impl Page {
-    fn verdict(self, caller: &Caller, version: i32, note: Option<String>) -> Verdict {
+    fn verdict(self, caller: &Caller, version: i32, note: Option<String>) -> DecisionRequest {
         let Self { pipeline, document_id } = self;
-        Verdict { pipeline, document_id, version, by: caller.name.to_string(), note }
+        DecisionRequest { pipeline, document_id, version, by: caller.name.to_string(), note }
     }
 }
 
-fn desk(service: &Service, caller: &Caller) -> Editorial {
-    service.editorial.seen_by(caller.tenant.as_ref())
+fn copy_service(services: &Services, caller: &Caller) -> CopyService {
+    services.copy.visible_to(caller.tenant.as_ref())
 }
 
 /// Copy that waits, or stands in another state
@@ -132,12 +132,12 @@ fn desk(service: &Service, caller: &Caller) -> Editorial {
            ("pipeline" = Option<String>, Query, description = "Only of this catalogue"),
            ("limit" = Option<i64>, Query, description = "Most versions; 50 unless told", minimum = 1, maximum = 500),
            ("cursor" = Option<String>, Query, description = "`next` of the page before")),
-    responses((status = 200, description = "The versions", body = Queue), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The versions", body = CopyList), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn list(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Result<Query<Listing>, QueryRejection>,
-) -> Result<Json<Queue>, ApiError> {
+) -> Result<Json<CopyList>, ApiError> {
     let Query(Listing { state, pipeline, limit, cursor }) = parameters?;
     let state = match state {
         Some(word) => CopyState::named(&word).ok_or_else(|| {
@@ -147,23 +147,23 @@ pub async fn list(
         None => CopyState::Review,
     };
     let limit = limit.unwrap_or(LISTED);
-    if !(1..=MOST_COPIES).contains(&limit) {
-        return Err(ApiError::invalid(format!("`limit` is no number from 1 to {MOST_COPIES}")));
+    if !(1..=MAX_COPIES).contains(&limit) {
+        return Err(ApiError::invalid(format!("`limit` is no number from 1 to {MAX_COPIES}")));
     }
-    Ok(Json(desk(&service, &caller).queue(pipeline.as_deref(), state, limit, cursor.as_deref()).await?))
+    Ok(Json(copy_service(&services, &caller).list(pipeline.as_deref(), state, limit, cursor.as_deref()).await?))
 }
 
 /// The copy of a document: versions, reasons, evidence and the source beside it
 #[utoipa::path(get, path = "/v1/copy/{document}", operation_id = "show_copy", tag = "copy", security(("token" = ["read"])),
     params(("document" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The copy", body = CopyView), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The copy", body = CopyView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn show(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     page: Page,
 ) -> Result<Json<CopyView>, ApiError> {
-    Ok(Json(desk(&service, &caller).show(page.pipeline.as_deref(), &page.document_id).await?))
+    Ok(Json(copy_service(&services, &caller).show(page.pipeline.as_deref(), &page.document_id).await?))
 }
 
 /// Put a version on its page
@@ -172,32 +172,32 @@ pub async fn show(
 #[utoipa::path(post, path = "/v1/copy/{document}/approve", operation_id = "approve_copy", tag = "copy", security(("token" = ["review"])), request_body = Approving,
     params(("document" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn approve(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     page: Page,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
     let Approving { version, despite, note } = read(&body?)?;
     let verdict = page.verdict(&caller, version, note);
-    Ok(Json(desk(&service, &caller).approve(verdict, &despite).await?))
+    Ok(Json(copy_service(&services, &caller).approve(verdict, &despite).await?))
 }
 
 /// Refuse a version, or take a page down
 #[utoipa::path(post, path = "/v1/copy/{document}/reject", operation_id = "reject_copy", tag = "copy", security(("token" = ["review"])), request_body = Rejecting,
     params(("document" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The version, as it then is", body = CopyVersion), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn reject(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     page: Page,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
     let Rejecting { version, note } = read(&body?)?;
     let verdict = page.verdict(&caller, version, note);
-    Ok(Json(desk(&service, &caller).reject(verdict).await?))
+    Ok(Json(copy_service(&services, &caller).reject(verdict).await?))
 }
 
 /// Write a version anew
@@ -206,16 +206,16 @@ pub async fn reject(
 #[utoipa::path(post, path = "/v1/copy/{document}/edit", operation_id = "edit_copy", tag = "copy", security(("token" = ["review"])), request_body = Editing,
     params(("document" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
-    responses((status = 200, description = "The new version", body = CopyVersion), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The new version", body = CopyVersion), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn edit(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     page: Page,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<CopyVersion>, ApiError> {
     let Editing { version, content, note } = read(&body?)?;
     let verdict = page.verdict(&caller, version, note);
-    Ok(Json(desk(&service, &caller).edit(verdict, content).await?))
+    Ok(Json(copy_service(&services, &caller).edit(verdict, content).await?))
 }
 
 /// What is on the pages, as a file
@@ -223,9 +223,9 @@ pub async fn edit(
     params(("format" = Option<String>, Query, description = "csv unless told, or parquet"),
            ("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one")),
     responses((status = 200, description = "The file; it ends early where the database is gone", content((String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"))),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn export(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Result<Query<Exporting>, QueryRejection>,
 ) -> Result<Response, ApiError> {
@@ -234,7 +234,7 @@ pub async fn export(
     let format = ExportFormat::named(word).ok_or_else(|| {
         ApiError::invalid(format!("`{word}` is no format of exports; {}", suggestion(word, ["csv", "parquet"])))
     })?;
-    let stream = desk(&service, &caller).export(pipeline.as_deref(), format)?;
+    let stream = copy_service(&services, &caller).export(pipeline.as_deref(), format)?;
     let name = format!("attachment; filename=\"copy.{}\"", if format == ExportFormat::Csv { "csv" } else { "parquet" });
     let headers = [(header::CONTENT_TYPE, format.content_type()), (header::CONTENT_DISPOSITION, name.as_str())];
     Ok((headers, Body::from_stream(stream)).into_response())
@@ -247,14 +247,14 @@ pub async fn export(
     params(("pipeline" = Option<String>, Query, description = "The catalogue; may be left out where there is one"),
            ("file" = Option<i64>, Query, description = "The number of a file, from 1", minimum = 1)),
     responses((status = 200, description = "The sitemap", body = String, content_type = "application/xml"),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn sitemap(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Result<Query<Mapping>, QueryRejection>,
 ) -> Result<Response, ApiError> {
     let Query(Mapping { pipeline, file }) = parameters?;
-    let xml = desk(&service, &caller).sitemap(pipeline.as_deref(), file).await?;
+    let xml = copy_service(&services, &caller).sitemap(pipeline.as_deref(), file).await?;
     Ok(([(header::CONTENT_TYPE, "application/xml")], xml).into_response())
 }
 
@@ -262,14 +262,14 @@ fn read<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, ApiError> {
     serde_json::from_slice(body).map_err(|error| ApiError::invalid(format!("the body is not what is asked for: {error}")))
 }
 
-impl From<EditorialError> for ApiError {
-    fn from(error: EditorialError) -> Self {
+impl From<CopyError> for ApiError {
+    fn from(error: CopyError) -> Self {
         let message = error.to_string();
         match error {
-            EditorialError::Invalid(_) => Self::invalid(message),
-            EditorialError::Unknown { .. } => Self::new(Code::UnknownDocument, message),
-            EditorialError::Conflict(_) => Self::new(Code::Conflict, message),
-            EditorialError::Unavailable(transient) => Self::unavailable(&transient),
+            CopyError::Invalid(_) => Self::invalid(message),
+            CopyError::Unknown { .. } => Self::new(ProblemCode::UnknownDocument, message),
+            CopyError::Conflict(_) => Self::new(ProblemCode::Conflict, message),
+            CopyError::Unavailable(transient) => Self::unavailable(&transient),
         }
     }
 }

@@ -5,10 +5,10 @@ use axum::extract::{Path, Query, State};
 use axum::{Extension, Json};
 use serde::Deserialize;
 
-use super::Service;
-use super::error::{ApiError, Code, Problem};
-use super::gate::Caller;
-use crate::explain::{ExplainError, Explained};
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemCode, ProblemDetails};
+use crate::explain::{DocumentExplanation, ExplainError};
 
 /// Which of the documents with that id.
 #[derive(Debug, Deserialize)]
@@ -22,16 +22,16 @@ pub struct Parameters {
 #[utoipa::path(get, path = "/v1/documents/{id}", operation_id = "explain_document", tag = "documents", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one")),
-    responses((status = 200, description = "The document", body = Explained),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The document", body = DocumentExplanation),
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn explain(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
     parameters: Result<Query<Parameters>, QueryRejection>,
-) -> Result<Json<Explained>, ApiError> {
+) -> Result<Json<DocumentExplanation>, ApiError> {
     let (Path(id), Query(Parameters { pipeline })) = (id?, parameters?);
-    let explainer = service.explainer.seen_by(caller.tenant.as_ref());
+    let explainer = services.explainer.visible_to(caller.tenant.as_ref());
     let mut explained = explainer.explain(pipeline.as_deref(), &id).await?;
     for past in &mut explained.history.outputs {
         past.file = past.file.rsplit('/').next().unwrap_or_default().to_owned();
@@ -48,7 +48,7 @@ impl From<ExplainError> for ApiError {
         let message = error.to_string();
         match error {
             ExplainError::Invalid(_) => Self::invalid(message),
-            ExplainError::Unknown { .. } => Self::new(Code::UnknownDocument, message),
+            ExplainError::Unknown { .. } => Self::new(ProblemCode::UnknownDocument, message),
             ExplainError::Unavailable(transient) => Self::unavailable(&transient),
         }
     }

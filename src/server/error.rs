@@ -12,7 +12,7 @@ use crate::failure::Transient;
 /// Every reason for which a request is refused, for programs: the words are stable. Others may come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub enum Code {
+pub enum ProblemCode {
     /// The request cannot be understood, or asks for what there is not.
     InvalidRequest,
     /// No token, or none that is valid.
@@ -49,7 +49,7 @@ pub enum Code {
     Timeout,
 }
 
-impl Code {
+impl ProblemCode {
     /// Every code.
     pub const ALL: [Self; 17] = [
         Self::InvalidRequest,
@@ -99,7 +99,7 @@ impl Code {
 
 /// Why a request is not answered.
 #[derive(Debug, Serialize, ToSchema)]
-pub struct Problem {
+pub struct ProblemDetails {
     /// Names the kind of problem: `urn:tidemill:problem:` and the code.
     #[serde(rename = "type")]
     #[schema(example = "urn:tidemill:problem:invalid_request")]
@@ -112,14 +112,14 @@ pub struct Problem {
     /// This very problem: the thing, the place and the mend.
     detail: String,
     /// The kind of problem, for programs.
-    code: Code,
+    code: ProblemCode,
 }
 
 /// A refusal or failure, as callers see it.
 #[derive(Debug)]
 pub struct ApiError {
     /// For programs.
-    pub code: Code,
+    pub code: ProblemCode,
     /// For people: the thing, the place and the mend.
     pub message: String,
     /// Seconds after which asking again makes sense.
@@ -128,13 +128,13 @@ pub struct ApiError {
 
 impl ApiError {
     /// A refusal.
-    pub fn new(code: Code, message: impl Into<String>) -> Self {
+    pub fn new(code: ProblemCode, message: impl Into<String>) -> Self {
         Self { code, message: message.into(), retry_after: None }
     }
 
     /// The request is at fault.
     pub fn invalid(message: impl Into<String>) -> Self {
-        Self::new(Code::InvalidRequest, message)
+        Self::new(ProblemCode::InvalidRequest, message)
     }
 
     /// A part of the world is out of order. Which is said, why is logged: it may name what callers need not know.
@@ -146,7 +146,7 @@ impl ApiError {
             );
         }
         tracing::warn!(component = %transient.component, reason = transient.reason, "cannot answer a request");
-        Self::new(Code::Unavailable, format!("the {} is out of order; try again later", transient.component))
+        Self::new(ProblemCode::Unavailable, format!("the {} is out of order; try again later", transient.component))
     }
 }
 
@@ -154,7 +154,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let (word, status, title) = self.code.meaning();
         let kind = format!("urn:tidemill:problem:{word}");
-        let problem = Problem { kind, title, status: status.as_u16(), detail: self.message, code: self.code };
+        let problem = ProblemDetails { kind, title, status: status.as_u16(), detail: self.message, code: self.code };
         let mut response = (status, Json(problem)).into_response();
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
@@ -171,8 +171,8 @@ impl IntoResponse for ApiError {
 impl From<BytesRejection> for ApiError {
     fn from(rejection: BytesRejection) -> Self {
         let code = match rejection.status() {
-            StatusCode::PAYLOAD_TOO_LARGE => Code::TooLarge,
-            _ => Code::InvalidRequest,
+            StatusCode::PAYLOAD_TOO_LARGE => ProblemCode::TooLarge,
+            _ => ProblemCode::InvalidRequest,
         };
         Self::new(code, format!("the body cannot be read: {}", rejection.body_text().to_lowercase()))
     }
@@ -192,12 +192,12 @@ impl From<PathRejection> for ApiError {
 
 /// Nothing is served under this path.
 pub async fn no_route(uri: Uri) -> ApiError {
-    ApiError::new(Code::NotFound, format!("there is no {}", uri.path()))
+    ApiError::new(ProblemCode::NotFound, format!("there is no {}", uri.path()))
 }
 
 /// The path exists, the method does not.
 pub async fn no_method(method: Method, uri: Uri) -> ApiError {
-    ApiError::new(Code::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
+    ApiError::new(ProblemCode::MethodNotAllowed, format!("{} does not take {method}", uri.path()))
 }
 
 #[cfg(test)]
@@ -206,7 +206,7 @@ mod tests {
 
     #[test]
     fn the_word_of_a_code_is_the_one_that_is_written() {
-        for code in Code::ALL {
+        for code in ProblemCode::ALL {
             assert_eq!(serde_json::to_value(code).unwrap(), code.meaning().0);
         }
     }

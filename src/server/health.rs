@@ -8,14 +8,14 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Service;
-use super::error::Problem;
-use super::listening::Peer;
+use super::Services;
+use super::connections::Peer;
+use super::error::ProblemDetails;
 use crate::health::Health;
 
 /// A sign of life.
 #[derive(Serialize, ToSchema)]
-pub struct Life {
+pub struct Liveness {
     /// `ok`.
     status: &'static str,
 }
@@ -44,10 +44,10 @@ impl Readiness {
 ///
 /// An outage of the database or the broker is no reason to restart the process.
 #[utoipa::path(get, path = "/healthz", tag = "service",
-    responses((status = 200, description = "It does", body = Life),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
-pub async fn alive() -> Json<Life> {
-    Json(Life { status: "ok" })
+    responses((status = 200, description = "It does", body = Liveness),
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+pub async fn alive() -> Json<Liveness> {
+    Json(Liveness { status: "ok" })
 }
 
 /// Whether everything is in order
@@ -56,24 +56,24 @@ pub async fn alive() -> Json<Life> {
 /// and addresses: they are told to a caller who may read and is of no tenant, others hear only what is out of order.
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses((status = 200, description = "It is", body = Readiness), (status = 503, description = "It is not", body = Readiness),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn ready(
-    State(service): State<Service>,
+    State(services): State<Services>,
     uri: Uri,
     headers: HeaderMap,
     peer: Option<Extension<Peer>>,
 ) -> (StatusCode, Json<Readiness>) {
     let peer = peer.map_or(Peer::UNKNOWN, |Extension(peer)| peer);
-    let tells_all = service.gate.recognise(&uri, &headers, peer).await.is_some_and(|caller| caller.sees_all());
-    let components = service.health.problems().into_iter().map(|(component, reason)| (component.to_string(), reason));
-    let stops = service.health.stops().into_iter();
+    let tells_all = services.auth.recognise(&uri, &headers, peer).await.is_some_and(|caller| caller.sees_all());
+    let components = services.health.problems().into_iter().map(|(component, reason)| (component.to_string(), reason));
+    let stops = services.health.stops().into_iter();
     let stops = stops.map(|(pipeline, reason)| (format!("pipeline {pipeline}"), format!("stopped: {reason}")));
-    let topics = service.health.blocked_topics().into_iter();
+    let topics = services.health.blocked_topics().into_iter();
     let topics = topics.map(|(topic, reason)| (format!("topic {topic}"), format!("takes no events: {reason}")));
     let mut problems: BTreeMap<String, String> = components.chain(stops).chain(topics).collect();
-    let mut halted = service.health.halts();
+    let mut halted = services.health.halts();
     if !tells_all {
-        (problems, halted) = (outline(&service.health), BTreeMap::new());
+        (problems, halted) = (outline(&services.health), BTreeMap::new());
     }
     if problems.is_empty() && halted.is_empty() {
         return (StatusCode::OK, Json(Readiness { status: "ready", problems: None, halted: None }));

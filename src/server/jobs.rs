@@ -10,13 +10,13 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Service;
-use super::error::{ApiError, Code, Problem};
-use super::gate::Caller;
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemCode, ProblemDetails};
+use crate::did_you_mean::suggestion;
 use crate::jobs::spec::{JobFile, JobSpec};
-use crate::jobs::{Desk, DeskError, Details, LISTED, Summary};
-use crate::nearest::suggestion;
-use crate::store::{JobFilter, JobState, Submitted};
+use crate::jobs::{JobDetails, JobService, JobServiceError, JobSummary, LISTED};
+use crate::store::{JobFilter, JobState, SubmitOutcome};
 
 /// The keys of a query.
 const KEYS: [&str; 3] = ["pipeline", "state", "limit"];
@@ -29,14 +29,14 @@ const IDEMPOTENCY_KEY: &str = "idempotency-key";
 
 /// Jobs, the latest first.
 #[derive(Serialize, ToSchema)]
-pub struct Jobs {
+pub struct JobList {
     /// The jobs.
-    jobs: Vec<Summary>,
+    jobs: Vec<JobSummary>,
 }
 
 /// What the caller may see of the desk.
-fn desk(service: &Service, caller: &Caller) -> Desk {
-    service.desk.seen_by(caller.tenant.as_ref())
+fn job_service(services: &Services, caller: &Caller) -> JobService {
+    services.job_service.visible_to(caller.tenant.as_ref())
 }
 
 /// Ask for a job
@@ -45,22 +45,22 @@ fn desk(service: &Service, caller: &Caller) -> Desk {
 /// body has no `id`, the header `Idempotency-Key` is the id.
 #[utoipa::path(post, path = "/v1/jobs", operation_id = "submit_job", tag = "jobs", security(("token" = ["submit"])), request_body = JobFile,
     params(("Idempotency-Key" = Option<String>, Header, description = "The id of a job that has none in its body")),
-    responses((status = 201, description = "A new job, queued", body = Details), (status = 200, description = "A job that is known", body = Details),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 201, description = "A new job, queued", body = JobDetails), (status = 200, description = "A job that is known", body = JobDetails),
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn submit(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<(StatusCode, Json<Details>), ApiError> {
+) -> Result<(StatusCode, Json<JobDetails>), ApiError> {
     let key = idempotency_key(&headers)?;
     let spec = JobSpec::asked(&body?, key).map_err(|error| ApiError::invalid(error.0))?;
     if let Some(key) = key.filter(|key| *key != spec.id) {
         let message = format!("the header `Idempotency-Key` is `{key}` and the job's `id` is `{}`; send one of them", spec.id);
         return Err(ApiError::invalid(message));
     }
-    let (submitted, details) = desk(&service, &caller).submit(&spec).await?;
-    let status = if submitted == Submitted::New { StatusCode::CREATED } else { StatusCode::OK };
+    let (submitted, details) = job_service(&services, &caller).submit(&spec).await?;
+    let status = if submitted == SubmitOutcome::New { StatusCode::CREATED } else { StatusCode::OK };
     Ok((status, Json(details)))
 }
 
@@ -69,26 +69,26 @@ pub async fn submit(
     params(("pipeline" = Option<String>, Query, description = "Only of this pipeline"),
            ("state" = Option<String>, Query, description = "Only in these states: one, or several with commas between"),
            ("limit" = Option<i64>, Query, description = "Most jobs; 20 unless told", minimum = 1, maximum = 100)),
-    responses((status = 200, description = "The jobs", body = Jobs), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The jobs", body = JobList), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn list(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Parameters,
-) -> Result<Json<Jobs>, ApiError> {
+) -> Result<Json<JobList>, ApiError> {
     let Query(parameters) = parameters?;
-    Ok(Json(Jobs { jobs: desk(&service, &caller).list(&filter(&parameters)?).await? }))
+    Ok(Json(JobList { jobs: job_service(&services, &caller).list(&filter(&parameters)?).await? }))
 }
 
 /// Everything that is known of a job
 #[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "show_job", tag = "jobs", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The job's id")),
-    responses((status = 200, description = "The job", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The job", body = JobDetails), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn show(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Id,
-) -> Result<Json<Details>, ApiError> {
-    Ok(Json(desk(&service, &caller).show(&id?).await?))
+) -> Result<Json<JobDetails>, ApiError> {
+    Ok(Json(job_service(&services, &caller).show(&id?).await?))
 }
 
 /// Call a job off
@@ -96,13 +96,13 @@ pub async fn show(
 /// What is finished stays. One that is called off already stays so, so the request can be sent again.
 #[utoipa::path(post, path = "/v1/jobs/{id}/cancel", operation_id = "cancel_job", tag = "jobs", security(("token" = ["submit"])),
     params(("id" = String, Path, description = "The job's id")),
-    responses((status = 200, description = "The job, as it now is", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The job, as it now is", body = JobDetails), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn cancel(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Id,
-) -> Result<Json<Details>, ApiError> {
-    Ok(Json(desk(&service, &caller).cancel(&id?).await?))
+) -> Result<Json<JobDetails>, ApiError> {
+    Ok(Json(job_service(&services, &caller).cancel(&id?).await?))
 }
 
 /// Try again what of a job failed or was stopped
@@ -110,13 +110,13 @@ pub async fn cancel(
 /// A job that is being tried again cannot be again before it has ended: a request that is sent twice does it once.
 #[utoipa::path(post, path = "/v1/jobs/{id}/retry", operation_id = "retry_job", tag = "jobs", security(("token" = ["submit"])),
     params(("id" = String, Path, description = "The job's id")),
-    responses((status = 200, description = "The job, as it now is", body = Details), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The job, as it now is", body = JobDetails), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn retry(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Id,
-) -> Result<Json<Details>, ApiError> {
-    Ok(Json(desk(&service, &caller).retry(&id?).await?))
+) -> Result<Json<JobDetails>, ApiError> {
+    Ok(Json(job_service(&services, &caller).retry(&id?).await?))
 }
 
 /// The key, with or without the quotation marks that the header's draft asks for.
@@ -148,14 +148,14 @@ fn filter(parameters: &BTreeMap<String, String>) -> Result<JobFilter, ApiError> 
     Ok(JobFilter { pipeline: parameters.get("pipeline").cloned(), states, schedule: None, limit })
 }
 
-impl From<DeskError> for ApiError {
-    fn from(error: DeskError) -> Self {
+impl From<JobServiceError> for ApiError {
+    fn from(error: JobServiceError) -> Self {
         let message = error.to_string();
         match error {
-            DeskError::Invalid(_) => Self::invalid(message),
-            DeskError::Unknown(id) => Self::new(Code::UnknownJob, format!("there is no job `{id}`")),
-            DeskError::Conflict(_) => Self::new(Code::Conflict, message),
-            DeskError::Unavailable(transient) => Self::unavailable(&transient),
+            JobServiceError::Invalid(_) => Self::invalid(message),
+            JobServiceError::Unknown(id) => Self::new(ProblemCode::UnknownJob, format!("there is no job `{id}`")),
+            JobServiceError::Conflict(_) => Self::new(ProblemCode::Conflict, message),
+            JobServiceError::Unavailable(transient) => Self::unavailable(&transient),
         }
     }
 }

@@ -11,11 +11,11 @@ use axum::{Extension, Json};
 use futures::TryStreamExt;
 use serde::Deserialize;
 
-use super::Service;
-use super::error::{ApiError, Code, Problem};
-use super::gate::Caller;
-use crate::leads::{AccountView, LeadBook, LeadError, LeadPage, LeadQuestion, LeadView};
-use crate::nearest::suggestion;
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemCode, ProblemDetails};
+use crate::did_you_mean::suggestion;
+use crate::leads::{AccountView, LeadError, LeadPage, LeadQuery, LeadService, LeadView};
 
 /// The keys of a query.
 const KEYS: [&str; 7] = ["pipeline", "sort", "min_score", "company", "stage", "limit", "cursor"];
@@ -30,8 +30,8 @@ pub struct Which {
     pub pipeline: Option<String>,
 }
 
-fn book(service: &Service, caller: &Caller) -> LeadBook {
-    service.leads.seen_by(caller.tenant.as_ref())
+fn book(services: &Services, caller: &Caller) -> LeadService {
+    services.leads.visible_to(caller.tenant.as_ref())
 }
 
 /// The leads of a pipeline
@@ -46,14 +46,14 @@ fn book(service: &Service, caller: &Caller) -> LeadBook {
            ("stage" = Option<String>, Query, description = "Only in this stage"),
            ("limit" = Option<i64>, Query, description = "Most leads; 50 unless told", minimum = 1, maximum = 500),
            ("cursor" = Option<String>, Query, description = "The `next` of the page before")),
-    responses((status = 200, description = "The leads", body = LeadPage), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The leads", body = LeadPage), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn list(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Parameters,
 ) -> Result<Json<LeadPage>, ApiError> {
     let question = question(parameters?.0)?;
-    Ok(Json(book(&service, &caller).list(&question).await?))
+    Ok(Json(book(&services, &caller).list(&question).await?))
 }
 
 /// All leads of a pipeline as CSV
@@ -66,15 +66,15 @@ pub async fn list(
            ("min_score" = Option<f64>, Query, description = "Only with at least this score"),
            ("company" = Option<String>, Query, description = "Only of this company, however its name is written"),
            ("stage" = Option<String>, Query, description = "Only in this stage")),
-    responses((status = 200, description = "The leads", body = String, content_type = "text/csv"), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The leads", body = String, content_type = "text/csv"), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn export(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Parameters,
 ) -> Result<Response, ApiError> {
     let question = question(parameters?.0)?;
     // What cannot be read any more breaks the answer off, so that nobody takes a part for the whole.
-    let rows = book(&service, &caller).export(&question)?.inspect_err(|failure| {
+    let rows = book(&services, &caller).export(&question)?.inspect_err(|failure| {
         tracing::warn!(component = %failure.component, reason = failure.reason, "an export of leads breaks off");
     });
     let headers = [
@@ -91,15 +91,15 @@ pub async fn export(
 #[utoipa::path(get, path = "/v1/leads/{id}", operation_id = "show_lead", tag = "leads", security(("token" = ["read"])),
     params(("id" = String, Path, description = "The document's id"),
            ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one that makes leads")),
-    responses((status = 200, description = "The lead", body = LeadView), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The lead", body = LeadView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn show(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     id: Result<Path<String>, PathRejection>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<LeadView>, ApiError> {
     let (Path(id), Query(which)) = (id?, which?);
-    Ok(Json(book(&service, &caller).lead(which.pipeline.as_deref(), &id).await?))
+    Ok(Json(book(&services, &caller).lead(which.pipeline.as_deref(), &id).await?))
 }
 
 /// Everything about a company
@@ -108,18 +108,18 @@ pub async fn show(
 #[utoipa::path(get, path = "/v1/accounts/{key}", operation_id = "show_account", tag = "leads", security(("token" = ["read"])),
     params(("key" = String, Path, description = "The company"),
            ("pipeline" = Option<String>, Query, description = "The pipeline; may be left out where there is one that makes leads")),
-    responses((status = 200, description = "The company", body = AccountView), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The company", body = AccountView), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn account(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     key: Result<Path<String>, PathRejection>,
     which: Result<Query<Which>, QueryRejection>,
 ) -> Result<Json<AccountView>, ApiError> {
     let (Path(key), Query(which)) = (key?, which?);
-    Ok(Json(book(&service, &caller).account(which.pipeline.as_deref(), &key).await?))
+    Ok(Json(book(&services, &caller).account(which.pipeline.as_deref(), &key).await?))
 }
 
-fn question(mut parameters: BTreeMap<String, String>) -> Result<LeadQuestion, ApiError> {
+fn question(mut parameters: BTreeMap<String, String>) -> Result<LeadQuery, ApiError> {
     if let Some(key) = parameters.keys().find(|key| !KEYS.contains(&key.as_str())) {
         return Err(ApiError::invalid(format!("unknown parameter `{key}`; {}", suggestion(key, KEYS))));
     }
@@ -130,7 +130,7 @@ fn question(mut parameters: BTreeMap<String, String>) -> Result<LeadQuestion, Ap
         let read = |text: String| text.parse::<f64>().map_err(|_| ApiError::invalid(format!("`{key}` is no number")));
         text.map(read).transpose()
     };
-    Ok(LeadQuestion {
+    Ok(LeadQuery {
         pipeline: take("pipeline"),
         sort: take("sort"),
         min_score: number("min_score", take("min_score"))?,
@@ -149,8 +149,8 @@ impl From<LeadError> for ApiError {
         let message = error.to_string();
         match error {
             LeadError::Invalid(_) => Self::invalid(message),
-            LeadError::UnknownLead { .. } => Self::new(Code::UnknownLead, message),
-            LeadError::UnknownAccount { .. } => Self::new(Code::UnknownAccount, message),
+            LeadError::UnknownLead { .. } => Self::new(ProblemCode::UnknownLead, message),
+            LeadError::UnknownAccount { .. } => Self::new(ProblemCode::UnknownAccount, message),
             LeadError::Unavailable(transient) => Self::unavailable(&transient),
         }
     }

@@ -7,8 +7,10 @@ use axum::response::IntoResponse;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
 
-use super::error::{Code, Problem};
-use super::{answer, copy, documents, health, jobs, leads, letters, metrics, outbox, pipelines, recommendations, search};
+use super::error::{ProblemCode, ProblemDetails};
+use super::{
+    answer, copy, dead_letters, documents, health, jobs, leads, metrics, parked_events, pipelines, recommendations, search,
+};
 
 /// The description. A test compares it with the router, line by line.
 #[derive(OpenApi)]
@@ -21,11 +23,11 @@ use super::{answer, copy, documents, health, jobs, leads, letters, metrics, outb
     paths(
         health::alive, health::ready, metrics::render, describe, search::answer, answer::answer, documents::explain,
         jobs::submit, jobs::list, jobs::show, jobs::cancel, jobs::retry,
-        pipelines::list, letters::list, letters::show, letters::replay, outbox::list, recommendations::list,
+        pipelines::list, dead_letters::list, dead_letters::show, dead_letters::replay, parked_events::list, recommendations::list,
         copy::list, copy::show, copy::approve, copy::reject, copy::edit, copy::export, copy::sitemap,
         leads::list, leads::export, leads::show, leads::account
     ),
-    components(schemas(Problem, Code)),
+    components(schemas(ProblemDetails, ProblemCode)),
     modifiers(&Additions)
 )]
 struct Description;
@@ -40,7 +42,7 @@ impl Modify for Additions {
             .build();
         let components = description.components.get_or_insert_default();
         components.add_security_scheme("token", SecurityScheme::Http(bearer));
-        let codes = Code::ALL.map(|code| {
+        let codes = ProblemCode::ALL.map(|code| {
             let (word, status, title) = code.meaning();
             format!("| `{word}` | {} | {title} |\n", status.as_u16())
         });
@@ -58,7 +60,7 @@ pub static TEXT: LazyLock<String> =
 ///
 /// It is the same wherever this version runs, and open to all.
 #[utoipa::path(get, path = "/openapi.json", tag = "service",
-    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value), (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "OpenAPI 3.1", body = serde_json::Value), (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn describe() -> impl IntoResponse {
     ([(header::CONTENT_TYPE, "application/json")], TEXT.as_str())
 }

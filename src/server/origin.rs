@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Uri, header};
 
-use super::error::{ApiError, Code};
+use super::error::{ApiError, ProblemCode};
 
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 
@@ -62,7 +62,7 @@ fn is_loopback(host: &str) -> bool {
 fn refused(reason: String) -> ApiError {
     let mend = "ask at http://localhost, or with the header `Authorization: Bearer` and a token of `tidemill tokens create`";
     ApiError::new(
-        Code::Forbidden,
+        ProblemCode::Forbidden,
         format!("{reason}: without a token only this machine's own pages and programs are answered; {mend}"),
     )
 }

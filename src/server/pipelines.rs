@@ -5,10 +5,10 @@ use axum::{Extension, Json};
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::Service;
-use super::error::{ApiError, Problem};
-use super::gate::Caller;
-use crate::board::PipelineView;
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemDetails};
+use crate::dashboard::PipelineView;
 
 /// The pipelines.
 #[derive(Serialize, ToSchema)]
@@ -22,9 +22,9 @@ pub struct Pipelines {
 /// The pipelines, their graphs and their last 24 hours
 #[utoipa::path(get, path = "/v1/pipelines", operation_id = "list_pipelines", tag = "pipelines", security(("token" = ["read"])),
     responses((status = 200, description = "The pipelines", body = Pipelines),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
-pub async fn list(State(service): State<Service>, Extension(caller): Extension<Caller>) -> Result<Json<Pipelines>, ApiError> {
-    let board = service.board.seen_by(caller.tenant.as_ref());
-    let pipelines = board.pipelines().await.map_err(|error| ApiError::unavailable(&error))?;
-    Ok(Json(Pipelines { pipelines, price_per_device_hour: board.price_per_device_hour() }))
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
+pub async fn list(State(services): State<Services>, Extension(caller): Extension<Caller>) -> Result<Json<Pipelines>, ApiError> {
+    let dashboard = services.dashboard.visible_to(caller.tenant.as_ref());
+    let pipelines = dashboard.pipelines().await.map_err(|error| ApiError::unavailable(&error))?;
+    Ok(Json(Pipelines { pipelines, price_per_device_hour: dashboard.price_per_device_hour() }))
 }

@@ -4,12 +4,12 @@ use axum::extract::rejection::QueryRejection;
 use axum::extract::{Query, State};
 use axum::{Extension, Json};
 
-use super::Service;
-use super::error::{ApiError, Code, Problem};
-use super::gate::Caller;
-use crate::nearest::suggestion;
-use crate::recommend::{MAX_LIMIT, RecommendError, Recommended, Wish};
-use crate::search::Condition;
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemCode, ProblemDetails};
+use crate::did_you_mean::suggestion;
+use crate::recommend::{MAX_LIMIT, RecommendError, RecommendRequest, RecommendResponse};
+use crate::search::FilterClause;
 
 /// The keys of a query.
 const KEYS: [&str; 5] = ["pipeline", "document", "user", "limit", "filter"];
@@ -24,22 +24,22 @@ const KEYS: [&str; 5] = ["pipeline", "document", "user", "limit", "filter"];
            ("user" = Option<String>, Query, description = "For this user, who is shown nothing twice", min_length = 1, max_length = 1024),
            ("limit" = Option<usize>, Query, description = "Most documents; 10 unless told", minimum = 1, maximum = 100),
            ("filter" = Option<Vec<String>>, Query, description = "What every document must fulfil, as in `topic=Sports` or `facts.price<50`; may be given more than once")),
-    responses((status = 200, description = "The documents, in the order in which to show them", body = Recommended),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The documents, in the order in which to show them", body = RecommendResponse),
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn list(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     parameters: Result<Query<Vec<(String, String)>>, QueryRejection>,
-) -> Result<Json<Recommended>, ApiError> {
+) -> Result<Json<RecommendResponse>, ApiError> {
     let Query(parameters) = parameters?;
     let (wish, conditions) = wish(parameters)?;
     let tenant = caller.tenant.as_ref();
-    let filter = service.searcher.seen_by(tenant).filter(wish.pipeline.as_deref(), &conditions).await?;
-    Ok(Json(service.recommender.seen_by(tenant).recommend(&Wish { filter, ..wish }).await?))
+    let filter = services.searcher.visible_to(tenant).filter(wish.pipeline.as_deref(), &conditions).await?;
+    Ok(Json(services.recommender.visible_to(tenant).recommend(&RecommendRequest { filter, ..wish }).await?))
 }
 
-fn wish(parameters: Vec<(String, String)>) -> Result<(Wish, Vec<Condition>), ApiError> {
-    let (mut wish, mut conditions) = (Wish::default(), Vec::new());
+fn wish(parameters: Vec<(String, String)>) -> Result<(RecommendRequest, Vec<FilterClause>), ApiError> {
+    let (mut wish, mut conditions) = (RecommendRequest::default(), Vec::new());
     for (key, value) in parameters {
         let place = match key.as_str() {
             "pipeline" => &mut wish.pipeline,
@@ -52,7 +52,7 @@ fn wish(parameters: Vec<(String, String)>) -> Result<(Wish, Vec<Condition>), Api
                 continue;
             }
             "filter" => {
-                conditions.push(Condition::line(&value)?);
+                conditions.push(FilterClause::line(&value)?);
                 continue;
             }
             _ => return Err(ApiError::invalid(format!("unknown parameter `{key}`; {}", suggestion(&key, KEYS)))),
@@ -69,7 +69,7 @@ impl From<RecommendError> for ApiError {
         let message = error.to_string();
         match error {
             RecommendError::Invalid(_) => Self::invalid(message),
-            RecommendError::Unknown { .. } => Self::new(Code::UnknownDocument, message),
+            RecommendError::Unknown { .. } => Self::new(ProblemCode::UnknownDocument, message),
             RecommendError::Unavailable(transient) => Self::unavailable(&transient),
         }
     }
@@ -79,7 +79,7 @@ impl From<RecommendError> for ApiError {
 mod tests {
     use super::*;
 
-    fn read(pairs: &[(&str, &str)]) -> Result<(Wish, Vec<Condition>), String> {
+    fn read(pairs: &[(&str, &str)]) -> Result<(RecommendRequest, Vec<FilterClause>), String> {
         let pairs = pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         wish(pairs.collect()).map_err(|error| error.message)
     }
@@ -89,7 +89,7 @@ mod tests {
         let (wish, conditions) =
             read(&[("user", "u"), ("filter", "topic=a"), ("limit", "3"), ("filter", "price<50"), ("pipeline", "p")]).unwrap();
         assert_eq!((wish.user.as_deref(), wish.pipeline.as_deref(), wish.limit), (Some("u"), Some("p"), Some(3)));
-        assert_eq!(conditions, [Condition::line("topic=a").unwrap(), Condition::line("price<50").unwrap()]);
+        assert_eq!(conditions, [FilterClause::line("topic=a").unwrap(), FilterClause::line("price<50").unwrap()]);
         assert!(read(&[]).unwrap().0.document.is_none(), "whoever says nothing gets what is popular");
     }
 

@@ -10,11 +10,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
 
-use super::Service;
-use super::error::{ApiError, Problem};
-use super::gate::Caller;
-use crate::nearest::suggestion;
-use crate::search::{Condition, Findings, Mode, Question, SearchError};
+use super::Services;
+use super::auth::Caller;
+use super::error::{ApiError, ProblemDetails};
+use crate::did_you_mean::suggestion;
+use crate::search::{FilterClause, Mode, SearchError, SearchRequest, SearchResponse};
 use crate::store::Fusion;
 
 /// The keys of the body.
@@ -68,18 +68,18 @@ impl Default for Filter {
 ///
 /// It changes nothing, so it can be sent again.
 #[utoipa::path(post, path = "/v1/search", operation_id = "search", tag = "search", security(("token" = ["read"])), request_body = Body,
-    responses((status = 200, description = "The documents, the best first", body = Findings),
-              (status = "default", description = "A refusal", body = Problem, content_type = "application/problem+json")))]
+    responses((status = 200, description = "The documents, the best first", body = SearchResponse),
+              (status = "default", description = "A refusal", body = ProblemDetails, content_type = "application/problem+json")))]
 pub async fn answer(
-    State(service): State<Service>,
+    State(services): State<Services>,
     Extension(caller): Extension<Caller>,
     body: Result<Bytes, BytesRejection>,
-) -> Result<Json<Findings>, ApiError> {
+) -> Result<Json<SearchResponse>, ApiError> {
     let question = question(&body?)?;
-    Ok(Json(service.searcher.seen_by(caller.tenant.as_ref()).search(&question).await?))
+    Ok(Json(services.searcher.visible_to(caller.tenant.as_ref()).search(&question).await?))
 }
 
-fn question(body: &[u8]) -> Result<Question, ApiError> {
+fn question(body: &[u8]) -> Result<SearchRequest, ApiError> {
     let keys: Map<String, Value> =
         serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no JSON object: {e}")))?;
     if let Some(key) = keys.keys().find(|key| !KEYS.contains(&key.as_str())) {
@@ -88,15 +88,15 @@ fn question(body: &[u8]) -> Result<Question, ApiError> {
     let body: Body = serde_json::from_slice(body).map_err(|e| ApiError::invalid(format!("the body is no search: {e}")))?;
     let filter = body.filter.conditions()?;
     let Body { query, pipeline, mode, fusion, limit, facets, cursor, .. } = body;
-    Ok(Question { query, pipeline, mode, fusion, limit, filter, facets, cursor })
+    Ok(SearchRequest { query, pipeline, mode, fusion, limit, filter, facets, cursor })
 }
 
 impl Filter {
     /// The conditions that it is.
-    fn conditions(&self) -> Result<Vec<Condition>, SearchError> {
+    fn conditions(&self) -> Result<Vec<FilterClause>, SearchError> {
         match self {
-            Self::Object(object) => Condition::object(object.clone().into_iter().collect()),
-            Self::Lines(lines) => lines.iter().map(|line| Condition::line(line)).collect(),
+            Self::Object(object) => FilterClause::object(object.clone().into_iter().collect()),
+            Self::Lines(lines) => lines.iter().map(|line| FilterClause::line(line)).collect(),
         }
     }
 }
@@ -127,7 +127,7 @@ mod tests {
     fn both_spellings_of_a_filter_mean_the_same() {
         for filter in [r#"{"topic":"Sports"}"#, r#"["topic=Sports"]"#] {
             let question = question(format!(r#"{{"query":"x","filter":{filter}}}"#).as_bytes()).unwrap();
-            assert_eq!(question.filter, [Condition::line("topic=Sports").unwrap()], "for {filter}");
+            assert_eq!(question.filter, [FilterClause::line("topic=Sports").unwrap()], "for {filter}");
         }
     }
 

@@ -1,7 +1,7 @@
+mod access;
 mod console;
-mod crowd;
-mod described;
-mod doors;
+mod description;
+mod limits;
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -17,7 +17,7 @@ use crate::config::{DatabaseConfig, DatasetConfig, EngineConfig, JobsConfig, Ser
 use crate::engine::Engine;
 use crate::failure::Component;
 use crate::http;
-use crate::jobs::Names;
+use crate::jobs::KnownNames;
 use crate::pipeline::definition::Definition;
 use crate::store::Store;
 
@@ -57,31 +57,31 @@ async fn started(config: ServerConfig) -> Running {
     let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let health = Health::new();
-    let service = Service {
+    let services = Services {
         health: health.clone(),
         searcher: searcher(),
         recommender: recommender(),
         explainer: explainer(),
-        desk: desk(),
-        board: board(),
-        editorial: Editorial::new(store(), [&notes()]),
-        leads: LeadBook::new(store(), [&notes()]),
-        gate: Gate::new(&config, None),
+        job_service: job_service(),
+        dashboard: dashboard(),
+        copy: CopyService::new(store(), [&notes()]),
+        leads: LeadService::new(store(), [&notes()]),
+        auth: Authenticator::new(&config, None),
     };
     let (stop, stopped) = oneshot::channel();
-    let served = tokio::spawn(serve(listener, service, async move { stopped.await.unwrap_or_default() }));
+    let served = tokio::spawn(serve(listener, services, async move { stopped.await.unwrap_or_default() }));
     Running { url, health, client: client(), stop, served }
 }
 
 /// A desk of one pipeline and one dataset.
-fn desk() -> Desk {
+fn job_service() -> JobService {
     let datasets = [("archive".to_owned(), DatasetConfig::local("archive"))].into();
-    Desk::new(store(), &JobsConfig::default(), Names::new([&notes()], &datasets))
+    JobService::new(store(), &JobsConfig::default(), KnownNames::new([&notes()], &datasets))
 }
 
 /// A board of one pipeline.
-fn board() -> Board {
-    Board::new(store(), &[notes()], None)
+fn dashboard() -> Dashboard {
+    Dashboard::new(store(), &[notes()], None)
 }
 
 fn recommender() -> Recommender {
@@ -234,17 +234,17 @@ async fn a_shutdown_ends_the_server_whatever_callers_do() {
     // It is being served by the time that another request is answered.
     server.get("/healthz").await;
     server.stop.send(()).unwrap();
-    tokio::time::timeout(listening::GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
+    tokio::time::timeout(connections::GRACE * 3, server.served).await.expect("the server waits for a dawdler").unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() {
-    let (config, gate) = (loopback(), Gate::new(&loopback(), None));
+    let (config, auth) = (loopback(), Authenticator::new(&loopback(), None));
     let listener = bind(&config, no_tokens).await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());
     let client = client();
     let status = async |path: &str| client.get(format!("{url}{path}")).send().await.unwrap().status();
-    let seen = meanwhile(&listener, &gate, async {
+    let seen = meanwhile(&listener, &auth, async {
         [status("/healthz").await, status("/readyz").await, status("/metrics").await, status("/v1/search").await]
     });
     let unavailable = StatusCode::SERVICE_UNAVAILABLE;
@@ -252,18 +252,18 @@ async fn a_process_that_loads_is_alive_and_not_ready_and_hands_its_callers_on() 
     let early = tokio::spawn(client.get(format!("{url}/healthz")).send());
     // It waits in the socket's queue until the service itself is there.
     tokio::task::yield_now().await;
-    let service = Service {
+    let services = Services {
         health: Health::new(),
         searcher: searcher(),
         recommender: recommender(),
         explainer: explainer(),
-        desk: desk(),
-        board: board(),
-        editorial: Editorial::new(store(), [&notes()]),
-        leads: LeadBook::new(store(), [&notes()]),
-        gate: gate.clone(),
+        job_service: job_service(),
+        dashboard: dashboard(),
+        copy: CopyService::new(store(), [&notes()]),
+        leads: LeadService::new(store(), [&notes()]),
+        auth: auth.clone(),
     };
-    let served = tokio::spawn(serve(listener, service, std::future::pending()));
+    let served = tokio::spawn(serve(listener, services, std::future::pending()));
     assert_eq!(early.await.unwrap().unwrap().status(), StatusCode::OK);
     assert_eq!(status("/v1/search").await, StatusCode::METHOD_NOT_ALLOWED, "the whole service answers");
     served.abort();

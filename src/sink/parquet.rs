@@ -18,7 +18,7 @@ use uuid::Uuid;
 use crate::checkpoint::CheckpointDelta;
 use crate::failure::{Component, Transient};
 use crate::outcome::{Cost, EmbeddedChunk, Fingerprint, Lineage, Output};
-use crate::record::Place;
+use crate::record::RecordLocation;
 use crate::store::StagedFile;
 
 /// A folder of Parquet files that one pipeline writes to.
@@ -48,7 +48,7 @@ pub struct ParquetRow<'a> {
     /// Where it comes from.
     pub lineage: &'a Lineage,
     /// Where the record stood.
-    pub place: &'a Place,
+    pub place: &'a RecordLocation,
     /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
 }

@@ -23,8 +23,8 @@ use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use self::send::{Fault, Form, Sender};
-use crate::broker::Access;
+use self::send::{EventSender, PayloadMode, SendError};
+use crate::broker::BrokerSettings;
 use crate::failure::{Component, Transient};
 use crate::health::Health;
 use crate::metrics::METRICS;
@@ -51,12 +51,12 @@ const NAMED: usize = 200;
 /// Publishes what the ledger has committed.
 pub struct Relay {
     store: Store,
-    sender: Sender,
+    sender: EventSender,
     health: Health,
 }
 
 /// What the relay has just done.
-enum Step {
+enum RelayStep {
     /// It has looked which topics have events, and counted them where it was time to.
     Looked(Vec<String>, Option<OutboxCounts>),
     /// Nothing waits for the topic any more.
@@ -68,8 +68,8 @@ impl Relay {
     ///
     /// # Errors
     /// Where librdkafka refuses a setting.
-    pub fn new(store: Store, access: &Access, health: Health) -> anyhow::Result<Self> {
-        Ok(Self { store, sender: Sender::new(access)?, health })
+    pub fn new(store: Store, access: &BrokerSettings, health: Health) -> anyhow::Result<Self> {
+        Ok(Self { store, sender: EventSender::new(access)?, health })
     }
 
     /// Publishes until dropped. Of all processes on one ledger, one does the work at a time.
@@ -102,11 +102,11 @@ impl Relay {
         let mut under_way = BTreeSet::new();
         let mut counted = None;
         // Polled together and nowhere else: whoever holds the lease goes on.
-        let mut steps: FuturesUnordered<BoxFuture<'_, Result<Step, Transient>>> = FuturesUnordered::new();
+        let mut steps: FuturesUnordered<BoxFuture<'_, Result<RelayStep, Transient>>> = FuturesUnordered::new();
         steps.push(look(&lease, true).boxed());
         let failure = loop {
             match steps.next().await {
-                Some(Ok(Step::Looked(topics, counts))) => {
+                Some(Ok(RelayStep::Looked(topics, counts))) => {
                     if let Some(counts) = counts {
                         show(&counts, &mut shown);
                         counted = Some(Instant::now());
@@ -117,8 +117,8 @@ impl Relay {
                     let is_time = counted.is_none_or(|at: Instant| at.elapsed() >= COUNT);
                     steps.push(look(&lease, is_time).boxed());
                 }
-                Some(Ok(Step::Drained(topic))) => {
-                    self.health.takes(&topic);
+                Some(Ok(RelayStep::Drained(topic))) => {
+                    self.health.unblock_topic(&topic);
                     under_way.remove(&topic);
                 }
                 Some(Err(failure)) => break failure,
@@ -127,24 +127,24 @@ impl Relay {
         };
         drop(steps);
         // Whoever publishes next finds out anew.
-        under_way.iter().for_each(|topic| self.health.takes(topic));
+        under_way.iter().for_each(|topic| self.health.unblock_topic(topic));
         show(&OutboxCounts::default(), &mut shown);
         failure
     }
 
     /// Publishes what waits for the topic, until nothing does.
-    async fn drain(&self, topic: String, lease: &Mutex<RelayLease>) -> Result<Step, Transient> {
+    async fn drain(&self, topic: String, lease: &Mutex<RelayLease>) -> Result<RelayStep, Transient> {
         let mut pause = BACKOFF;
         loop {
             let events = lease.lock().await.events(&topic, BATCH, BATCH_BYTES).await?;
             if events.is_empty() {
-                return Ok(Step::Drained(topic));
+                return Ok(RelayStep::Drained(topic));
             }
             match self.round(&topic, &events, lease).await? {
                 None => {
                     pause = BACKOFF;
                     self.sender.is_let_in();
-                    self.health.takes(&topic);
+                    self.health.unblock_topic(&topic);
                     self.health.up(Component::Broker);
                 }
                 Some(reason) => {
@@ -152,7 +152,7 @@ impl Relay {
                         return Err(Transient::new(Component::Broker, broken));
                     }
                     METRICS.retries.with_label_values(&[Component::Broker.as_str()]).inc();
-                    self.health.takes_nothing(&topic, &reason);
+                    self.health.block_topic(&topic, &reason);
                     sleep(pause).await;
                     pause = (pause * 2).min(LONGEST);
                 }
@@ -169,8 +169,8 @@ impl Relay {
         for (event, outcome) in sent.into_iter().flatten() {
             match outcome {
                 Ok(()) => done.push(event.id),
-                Err(Fault::Event { .. }) => suspects.push(event),
-                Err(Fault::World(reason)) => drop(trouble.get_or_insert(reason)),
+                Err(SendError::Event { .. }) => suspects.push(event),
+                Err(SendError::Unavailable(reason)) => drop(trouble.get_or_insert(reason)),
             }
         }
         self.strike_out(topic, &done, lease).await?;
@@ -187,10 +187,10 @@ impl Relay {
     }
 
     /// Sends events of one key, each once the one before it is acknowledged.
-    async fn send_in_turn<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), Fault>)> {
+    async fn send_in_turn<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), SendError>)> {
         let mut sent = Vec::with_capacity(turn.len());
         for event in turn {
-            let outcome = self.sender.send(event, Form::Whole).await;
+            let outcome = self.sender.send(event, PayloadMode::Whole).await;
             let goes_on = outcome.is_ok();
             sent.push((event, outcome));
             if !goes_on {
@@ -207,21 +207,21 @@ impl Relay {
         lease: &Mutex<RelayLease>,
         limit: &mut Option<Option<String>>,
     ) -> Result<Option<String>, Transient> {
-        let (too_large, why) = match self.sender.send(event, Form::Whole).await {
+        let (too_large, why) = match self.sender.send(event, PayloadMode::Whole).await {
             Ok(()) => return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None),
-            Err(Fault::World(reason)) => return Ok(Some(reason)),
-            Err(Fault::Event { too_large, why }) => (too_large, why),
+            Err(SendError::Unavailable(reason)) => return Ok(Some(reason)),
+            Err(SendError::Event { too_large, why }) => (too_large, why),
         };
         let has_payload = event.payload.as_ref().is_some_and(|payload| !payload.is_empty());
-        if let Some(place) = event.letter_of.as_ref().filter(|_| too_large && has_payload) {
-            match self.sender.send(event, Form::Bare).await {
+        if let Some(place) = event.dead_letter_of.as_ref().filter(|_| too_large && has_payload) {
+            match self.sender.send(event, PayloadMode::Bare).await {
                 Ok(()) => {
                     tracing::warn!(topic = event.topic, %place, "a dead letter is too large for its topic and goes without its payload");
                     METRICS.published_bare.with_label_values(&[&event.topic]).inc();
                     return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None);
                 }
-                Err(Fault::World(reason)) => return Ok(Some(reason)),
-                Err(Fault::Event { .. }) => {}
+                Err(SendError::Unavailable(reason)) => return Ok(Some(reason)),
+                Err(SendError::Event { .. }) => {}
             }
         }
         if too_large && limit.is_none() {
@@ -246,11 +246,11 @@ impl Relay {
     }
 }
 
-async fn look(lease: &Mutex<RelayLease>, counts: bool) -> Result<Step, Transient> {
+async fn look(lease: &Mutex<RelayLease>, counts: bool) -> Result<RelayStep, Transient> {
     sleep(IDLE).await;
     let mut lease = lease.lock().await;
     let counts = if counts { Some(lease.counts().await?) } else { None };
-    Ok(Step::Looked(lease.topics().await?, counts))
+    Ok(RelayStep::Looked(lease.topics().await?, counts))
 }
 
 /// Shows the counts, and takes away topics that none is parked for any more.
@@ -309,7 +309,7 @@ fn too_large_for(event: &OutboxEvent, limit: Option<&str>) -> String {
 /// The event, as people know it.
 fn name(event: &OutboxEvent) -> String {
     let cut = |text: &str| text.chars().take(NAMED).flat_map(shown).collect::<String>();
-    if let Some(place) = &event.letter_of {
+    if let Some(place) = &event.dead_letter_of {
         return format!("the dead letter of record {place}");
     }
     if let Some((_, Some(letter))) = event.headers.iter().rfind(|(name, _)| name == REPLAY_OF) {
@@ -347,7 +347,7 @@ mod tests {
             headers: Vec::new(),
             timestamp_ms: None,
             partition: None,
-            letter_of: None,
+            dead_letter_of: None,
         }
     }
 
@@ -370,8 +370,10 @@ mod tests {
         }
         assert!(too_large_for(&large, None).contains("more than `max.message.bytes`"));
         assert_eq!(name(&event(1, Some("\u{1b}[2J"), "no object")), "the event with key `\\u{1b}[2J`");
-        let letter =
-            OutboxEvent { letter_of: "documents[0]@3".parse().ok(), ..event(1, Some("k"), r#"{"document_id":"x","task":"y"}"#) };
+        let letter = OutboxEvent {
+            dead_letter_of: "documents[0]@3".parse().ok(),
+            ..event(1, Some("k"), r#"{"document_id":"x","task":"y"}"#)
+        };
         assert_eq!(name(&letter), "the dead letter of record documents[0]@3", "the payload of a letter is foreign");
         let headers = vec![(REPLAY_OF.to_owned(), Some(b"12".to_vec()))];
         assert_eq!(name(&OutboxEvent { headers, ..event(1, None, "{}") }), "the record of dead letter 12");

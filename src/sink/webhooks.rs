@@ -21,12 +21,12 @@ use reqwest::header::CONTENT_TYPE;
 use reqwest::{Client, StatusCode};
 use tokio::time::{sleep, timeout};
 
-use crate::config::{ConfigError, WebhookConfig, WebhookPlace};
+use crate::config::{ConfigError, WebhookConfig, WebhookTarget};
 use crate::failure::Transient;
 use crate::http;
 use crate::http::retry::retry_after;
 use crate::metrics::METRICS;
-use crate::store::{Attempt, Store, Verdict, WaitingDelivery};
+use crate::store::{DeliveryAttempt, DeliveryOutcome, Store, WaitingDelivery};
 
 /// Calls to one receiver at a time.
 const AT_A_TIME: i64 = 8;
@@ -41,14 +41,14 @@ const BOOKS: Duration = Duration::from_secs(5);
 const MEND: &str = "send it again with `tidemill leads deliveries --resend`";
 
 /// Tells one receiver.
-pub struct Courier {
+pub struct WebhookSender {
     name: String,
-    place: WebhookPlace,
+    place: WebhookTarget,
     client: Client,
     store: Store,
 }
 
-impl Courier {
+impl WebhookSender {
     /// A courier to the receiver of that name. It is not spoken to: it may be down when the process starts.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl Courier {
     /// Delivers until dropped. Any number of processes may do so at a time.
     pub async fn run(self) {
         // From zero: of a counter that begins at one, no rule sees that it rose.
-        self.count(Verdict::GivenUp).inc_by(0);
+        self.count(DeliveryOutcome::GivenUp).inc_by(0);
         loop {
             match self.round().await {
                 Ok(0) => sleep(IDLE).await,
@@ -83,7 +83,7 @@ impl Courier {
         let attempts = self.place.attempts.cast_signed();
         let (due, given_up) = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, attempts)).await?;
         if given_up > 0 {
-            self.count(Verdict::GivenUp).inc_by(given_up);
+            self.count(DeliveryOutcome::GivenUp).inc_by(given_up);
             tracing::error!(
                 webhook = self.name,
                 given_up,
@@ -104,9 +104,11 @@ impl Courier {
         let (id, attempts) = (delivery.id, delivery.attempts);
         let reason = attempt.reason.unwrap_or_default();
         match attempt.verdict {
-            Verdict::Delivered => tracing::debug!(webhook = self.name, %id, attempts, "delivered"),
-            Verdict::Again(_) => tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery is attempted again"),
-            Verdict::Refused | Verdict::GivenUp => {
+            DeliveryOutcome::Delivered => tracing::debug!(webhook = self.name, %id, attempts, "delivered"),
+            DeliveryOutcome::Again(_) => {
+                tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery is attempted again")
+            }
+            DeliveryOutcome::Refused | DeliveryOutcome::GivenUp => {
                 tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; {MEND}");
             }
         }
@@ -114,15 +116,15 @@ impl Courier {
     }
 
     /// Counts what became of an attempt.
-    fn count(&self, verdict: Verdict) -> IntCounter {
+    fn count(&self, verdict: DeliveryOutcome) -> IntCounter {
         let outcome = match verdict {
-            Verdict::Again(_) => "retried",
+            DeliveryOutcome::Again(_) => "retried",
             settled => settled.state(),
         };
         METRICS.deliveries.with_label_values(&[self.name.as_str(), outcome])
     }
 
-    async fn call(&self, delivery: &WaitingDelivery) -> Attempt {
+    async fn call(&self, delivery: &WaitingDelivery) -> DeliveryAttempt {
         let (id, timestamp) = (delivery.id.to_string(), Timestamp::now().as_second());
         let request = self
             .client
@@ -141,22 +143,26 @@ impl Courier {
         self.judge(delivery.attempts, answer)
     }
 
-    fn judge(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> Attempt {
+    fn judge(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> DeliveryAttempt {
         let (status, asked, reason) = match answer {
             Ok((status, _)) if status.is_success() => {
-                return Attempt { verdict: Verdict::Delivered, status: Some(status.as_u16().into()), reason: None };
+                return DeliveryAttempt {
+                    verdict: DeliveryOutcome::Delivered,
+                    status: Some(status.as_u16().into()),
+                    reason: None,
+                };
             }
             Ok((status, asked)) => (Some(status), asked, format!("the receiver answers {status}")),
             Err(reason) => (None, None, format!("the receiver cannot be told: {reason}")),
         };
         let verdict = if status == Some(StatusCode::GONE) {
-            Verdict::Refused
+            DeliveryOutcome::Refused
         } else if attempts >= self.place.attempts.cast_signed() {
-            Verdict::GivenUp
+            DeliveryOutcome::GivenUp
         } else {
-            Verdict::Again(self.wait(attempts, asked).as_secs_f64())
+            DeliveryOutcome::Again(self.wait(attempts, asked).as_secs_f64())
         };
-        Attempt { verdict, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
+        DeliveryAttempt { verdict, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
     }
 
     /// The wait after attempt number `attempts`: doubling, between half and all of it so that those who failed together do not come
@@ -174,8 +180,8 @@ mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
 
-    fn courier() -> Courier {
-        let place = WebhookPlace {
+    fn courier() -> WebhookSender {
+        let place = WebhookTarget {
             url: "http://127.0.0.1:1/".parse().expect("an address"),
             secret: vec![7; 24],
             timeout: Duration::from_secs(1),
@@ -186,7 +192,7 @@ mod tests {
         let database = DatabaseConfig { url: Some("postgres://nobody@127.0.0.1:1/none".into()), ..DatabaseConfig::default() };
         let store = Store::connect(&database).expect("nothing connects before it must");
         let client = http::client(&place.url, |builder| builder).expect("a client without TLS");
-        Courier { name: "crm".into(), place, client, store }
+        WebhookSender { name: "crm".into(), place, client, store }
     }
 
     #[tokio::test]
@@ -196,13 +202,13 @@ mod tests {
             let status = StatusCode::from_u16(status).expect("a status");
             courier.judge(attempts, Ok((status, None))).verdict
         };
-        assert_eq!((verdict(1, 200), verdict(4, 204)), (Verdict::Delivered, Verdict::Delivered));
-        assert_eq!((verdict(1, 410), verdict(4, 500)), (Verdict::Refused, Verdict::GivenUp));
+        assert_eq!((verdict(1, 200), verdict(4, 204)), (DeliveryOutcome::Delivered, DeliveryOutcome::Delivered));
+        assert_eq!((verdict(1, 410), verdict(4, 500)), (DeliveryOutcome::Refused, DeliveryOutcome::GivenUp));
         for status in [302, 400, 401, 404, 429, 500, 503] {
-            assert!(matches!(verdict(3, status), Verdict::Again(_)), "{status}");
+            assert!(matches!(verdict(3, status), DeliveryOutcome::Again(_)), "{status}");
         }
         let unreachable = courier.judge(1, Err("cannot connect".into()));
-        assert!(matches!(unreachable.verdict, Verdict::Again(_)) && unreachable.status.is_none(), "{unreachable:?}");
+        assert!(matches!(unreachable.verdict, DeliveryOutcome::Again(_)) && unreachable.status.is_none(), "{unreachable:?}");
     }
 
     #[tokio::test]

@@ -12,8 +12,8 @@
 //! | the password, the certificate or the rights do not do | say so at `/readyz` and try again for ever: the mend is not here |
 //! | position no longer in the topic | the pipeline halts and tells the operator: a gap is never skipped silently |
 
-mod lost;
 mod rebalance;
+mod watermarks;
 
 use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -32,15 +32,15 @@ use tokio::sync::mpsc::{UnboundedReceiver, UnboundedSender, unbounded_channel};
 
 use self::rebalance::Context;
 use super::{Delivery, InFlight, SourceEvent};
-use crate::broker::{self, Access, Refusal};
-use crate::checkpoint::Claim;
+use crate::broker::{self, BrokerRefusal, BrokerSettings};
+use crate::checkpoint::PartitionClaim;
 use crate::failure::Component;
 use crate::health::Health;
 use crate::metrics::METRICS;
-use crate::record::{Header, Partition, Place, Record};
+use crate::record::{Header, Partition, Record, RecordLocation};
 use crate::store::Store;
 
-pub use self::lost::ends;
+pub use self::watermarks::watermarks;
 
 /// How often the same interruption is told again.
 const REPEATED: Duration = Duration::from_secs(30);
@@ -49,7 +49,7 @@ const REPEATED: Duration = Duration::from_secs(30);
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
     /// How to reach the brokers; the settings of the ledger's guarantees are set after it.
-    pub access: Access,
+    pub access: BrokerSettings,
     /// The pipeline, whose positions these are; its consumer group is `tidemill.<pipeline>`.
     pub pipeline: Arc<str>,
     /// The topic.
@@ -89,19 +89,19 @@ struct Shared {
     store: Store,
     health: Health,
     /// Why no broker lets us in.
-    refusal: Refusal,
+    refusal: BrokerRefusal,
     /// Why they let us in and give us nothing.
-    denial: Refusal,
+    denial: BrokerRefusal,
     /// What last interrupted reading, and when that was told: without any broker the library says so many times a second.
     interruption: Mutex<Option<(String, Instant)>>,
     runtime: Handle,
     events: UnboundedSender<SourceEvent>,
-    lanes: Mutex<HashMap<Partition, Lane>>,
+    assigned: Mutex<HashMap<Partition, AssignedPartition>>,
     paused: AtomicBool,
     closing: AtomicBool,
 }
 
-struct Lane {
+struct AssignedPartition {
     records: UnboundedSender<Delivery>,
     /// The next offset to deliver.
     position: i64,
@@ -129,12 +129,12 @@ impl KafkaSource {
             config,
             store,
             health,
-            refusal: Refusal::default(),
-            denial: Refusal::default(),
+            refusal: BrokerRefusal::default(),
+            denial: BrokerRefusal::default(),
             interruption: Mutex::default(),
             runtime: Handle::current(),
             events,
-            lanes: Mutex::default(),
+            assigned: Mutex::default(),
             paused: AtomicBool::new(false),
             closing: AtomicBool::new(false),
         });
@@ -230,7 +230,7 @@ impl Shared {
             loop {
                 match inbox.try_recv() {
                     Ok(Command::Committed(partition, next_offset)) => {
-                        if let Some(lane) = self.lanes().get_mut(&partition) {
+                        if let Some(lane) = self.assigned().get_mut(&partition) {
                             lane.committed = next_offset;
                         }
                         hints.insert(partition, next_offset);
@@ -251,7 +251,7 @@ impl Shared {
             let paused = self.paused.load(Ordering::Relaxed);
             if !paused && in_flight.is_full() {
                 self.set_paused(consumer, true);
-            } else if paused && in_flight.has_room() && !self.closing.load(Ordering::Relaxed) {
+            } else if paused && in_flight.can_resume() && !self.closing.load(Ordering::Relaxed) {
                 self.set_paused(consumer, false);
             }
         }
@@ -259,24 +259,24 @@ impl Shared {
 
     fn deliver(&self, message: &BorrowedMessage<'_>, in_flight: &InFlight) {
         let partition = Partition { topic: self.config.topic.clone(), number: message.partition() };
-        let mut lanes = self.lanes();
-        let Some(lane) = lanes.get_mut(&partition) else { return };
+        let mut assigned = self.assigned();
+        let Some(lane) = assigned.get_mut(&partition) else { return };
         if message.offset() < lane.position {
             return;
         }
         lane.position = message.offset() + 1;
         self.denial.clear();
         let record = Record {
-            place: Place { partition, offset: message.offset() },
+            place: RecordLocation { partition, offset: message.offset() },
             timestamp_ms: message.timestamp().to_millis(),
             key: message.key().map(Bytes::copy_from_slice),
             payload: message.payload().map(Bytes::copy_from_slice),
             headers: headers(message),
         };
-        let hold = in_flight.hold(&record);
+        let guard = in_flight.track(&record);
         METRICS.records.with_label_values(&[&self.config.pipeline]).inc();
         // A lane that ended is fenced or draining: its records are read again by whoever owns the partition next.
-        let _ = lane.records.send(Delivery { record, hold });
+        let _ = lane.records.send(Delivery { record, guard });
     }
 
     fn report(&self, consumer: &BaseConsumer<Context>, error: &KafkaError) {
@@ -284,7 +284,11 @@ impl Shared {
         let topic = &self.config.topic;
         match error.rdkafka_error_code() {
             Some(Code::AutoOffsetReset | Code::OffsetOutOfRange) => {
-                let _ = self.events.send(SourceEvent::Lost(lost::explain(&self.config, consumer, &self.positions())));
+                let _ = self.events.send(SourceEvent::PositionLost(watermarks::explain_lost_positions(
+                    &self.config,
+                    consumer,
+                    &self.positions(),
+                )));
             }
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
@@ -313,11 +317,11 @@ impl Shared {
     }
 
     fn positions(&self) -> Vec<(i32, i64)> {
-        self.lanes().iter().map(|(partition, lane)| (partition.number, lane.position)).collect()
+        self.assigned().iter().map(|(partition, lane)| (partition.number, lane.position)).collect()
     }
 
     fn forget(&self, consumer: &BaseConsumer<Context>, partition: &Partition) {
-        if self.lanes().remove(partition).is_some() {
+        if self.assigned().remove(partition).is_some() {
             let mut list = TopicPartitionList::new();
             list.add_partition(&partition.topic, partition.number);
             if let Err(error) = consumer.pause(&list) {
@@ -327,7 +331,7 @@ impl Shared {
     }
 
     fn set_paused(&self, consumer: &BaseConsumer<Context>, paused: bool) {
-        let list = topic_partitions(self.lanes().keys());
+        let list = topic_partitions(self.assigned().keys());
         let result = if paused { consumer.pause(&list) } else { consumer.resume(&list) };
         match result {
             Ok(()) => self.paused.store(paused, Ordering::Relaxed),
@@ -335,13 +339,13 @@ impl Shared {
         }
     }
 
-    fn lanes(&self) -> MutexGuard<'_, HashMap<Partition, Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    fn assigned(&self) -> MutexGuard<'_, HashMap<Partition, AssignedPartition>> {
+        self.assigned.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Lane {
-    fn new(records: UnboundedSender<Delivery>, claim: &Claim) -> Self {
+impl AssignedPartition {
+    fn new(records: UnboundedSender<Delivery>, claim: &PartitionClaim) -> Self {
         Self { records, position: claim.next_offset, committed: claim.next_offset }
     }
 }

@@ -19,12 +19,12 @@ use reqwest::{Client, StatusCode, Url};
 use serde::Deserialize;
 use tokio::sync::OnceCell;
 
-use crate::config::{ConfigError, RegistryPlace, SchemaRegistryConfig};
+use crate::config::{ConfigError, RegistryConnection, SchemaRegistryConfig};
 use crate::document::avro::{Schema, Schemas};
 use crate::failure::{Component, FailureClass, Poison, Transient};
 use crate::health::Health;
 use crate::http;
-use crate::http::retry::{Gate, Verdict, retry_after};
+use crate::http::retry::{BackoffGate, StatusClass, retry_after};
 
 /// A registry and what it has said. Clones share it.
 #[derive(Clone)]
@@ -33,23 +33,23 @@ pub struct Registry {
 }
 
 struct Shared {
-    place: RegistryPlace,
+    place: RegistryConnection,
     client: Client,
-    gate: Gate,
+    gate: BackoffGate,
     health: Health,
-    known: Mutex<HashMap<u32, Arc<Entry>>>,
+    known: Mutex<HashMap<u32, Arc<CachedSchema>>>,
     /// When it last failed to answer, where it has not answered since.
     failed: Mutex<Option<Instant>>,
 }
 
 /// What is known of an id: the cell is filled once, whoever asks meanwhile waits for the same answer.
-struct Entry {
-    answer: OnceCell<Found>,
+struct CachedSchema {
+    answer: OnceCell<SchemaLookup>,
     asked: Instant,
 }
 
 /// The schema of an id, or why no record that names it can be read.
-type Found = Result<Arc<Schema>, Poison>;
+type SchemaLookup = Result<Arc<Schema>, Poison>;
 
 /// Ids that are kept. A topic has a few schemas, and a pipeline one topic; the bound is for payloads that name ids at random.
 const KEPT: usize = 1000;
@@ -84,7 +84,7 @@ struct Reference {
 }
 
 #[derive(Debug, Deserialize)]
-struct Refused {
+struct ErrorResponse {
     error_code: i64,
 }
 
@@ -105,7 +105,7 @@ impl Registry {
         let Some(place) = config.place()? else { return Ok(None) };
         let client = http::client(&place.url, |builder| builder.timeout(place.timeout))
             .map_err(|error| ConfigError(format!("`schema_registry`: cannot prepare connections: {}", http::reason(&error))))?;
-        let (gate, known, failed) = (Gate::default(), Mutex::default(), Mutex::default());
+        let (gate, known, failed) = (BackoffGate::default(), Mutex::default(), Mutex::default());
         Ok(Some(Self { shared: Arc::new(Shared { place, client, gate, health, known, failed }) }))
     }
 
@@ -115,12 +115,12 @@ impl Registry {
     /// Where the registry does not answer: ask again.
     pub async fn schemas(&self, ids: &BTreeSet<u32>) -> Result<Schemas, Transient> {
         let found = stream::iter(ids.iter().copied().map(|id| async move { Ok((id, self.shared.schema(id).await?)) }));
-        let found: Vec<(u32, Found)> = found.buffer_unordered(CALLS).try_collect().await?;
+        let found: Vec<(u32, SchemaLookup)> = found.buffer_unordered(CALLS).try_collect().await?;
         Ok(found.into_iter().collect())
     }
 
     /// Takes back that the registry is out of order, where those who needed it are gone: their partition is another's by now.
-    pub fn forgive(&self) {
+    pub fn clear_old_failure(&self) {
         let mut failed = self.shared.failed();
         if failed.is_some_and(|failed| failed.elapsed() >= FORGIVEN_AFTER) {
             *failed = None;
@@ -130,7 +130,7 @@ impl Registry {
 }
 
 impl Shared {
-    async fn schema(&self, id: u32) -> Result<Found, Transient> {
+    async fn schema(&self, id: u32) -> Result<SchemaLookup, Transient> {
         let entry = self.entry(id);
         let found = entry.answer.get_or_try_init(|| self.look_up(id)).await;
         if found.is_err() {
@@ -139,10 +139,10 @@ impl Shared {
         found.cloned()
     }
 
-    fn entry(&self, id: u32) -> Arc<Entry> {
+    fn entry(&self, id: u32) -> Arc<CachedSchema> {
         let mut known = self.known();
         if let Some(entry) = known.get(&id) {
-            let unknown = |found: &Found| matches!(found, Err(poison) if poison.class == FailureClass::UnknownSchema);
+            let unknown = |found: &SchemaLookup| matches!(found, Err(poison) if poison.class == FailureClass::UnknownSchema);
             if !entry.answer.get().is_some_and(unknown) || entry.asked.elapsed() < UNKNOWN_FOR {
                 return entry.clone();
             }
@@ -156,12 +156,12 @@ impl Shared {
         {
             known.remove(&any);
         }
-        let entry = Arc::new(Entry { answer: OnceCell::new(), asked: Instant::now() });
+        let entry = Arc::new(CachedSchema { answer: OnceCell::new(), asked: Instant::now() });
         known.insert(id, entry.clone());
         entry
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<u32, Arc<Entry>>> {
+    fn known(&self) -> MutexGuard<'_, HashMap<u32, Arc<CachedSchema>>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -169,7 +169,7 @@ impl Shared {
         self.failed.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn look_up(&self, id: u32) -> Result<Found, Transient> {
+    async fn look_up(&self, id: u32) -> Result<SchemaLookup, Transient> {
         let answer = self.ask(&["schemas", "ids", &id.to_string()]).await?;
         *self.failed() = None;
         self.health.up(Component::Registry);
@@ -245,20 +245,20 @@ impl Shared {
         let asked = retry_after(response.headers(), jiff::Timestamp::now());
         let body = match http::read(response, MAX_BYTES).await {
             Ok(body) => body,
-            Err(http::Unread::Broken(reason)) => return Err(transient(format!("breaks off its answer: {reason}"))),
-            Err(http::Unread::TooLarge) => return Ok(Answer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
+            Err(http::BodyError::Broken(reason)) => return Err(transient(format!("breaks off its answer: {reason}"))),
+            Err(http::BodyError::TooLarge) => return Ok(Answer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
         };
-        match Verdict::of(status) {
-            Verdict::Answer => match serde_json::from_slice(&body) {
+        match StatusClass::of(status) {
+            StatusClass::Answer => match serde_json::from_slice(&body) {
                 Ok(told) => Ok(Answer::Told(told)),
                 Err(_) => Err(transient("answers with something that is no schema; correct `schema_registry.url`")),
             },
-            Verdict::Again => {
+            StatusClass::Again => {
                 self.gate.close(asked.unwrap_or_default().min(LONGEST_WAIT));
                 Err(transient(format!("answers {status}")))
             }
-            Verdict::Settings | Verdict::Request if is_unknown(status, &body) => Ok(Answer::Unknown),
-            Verdict::Settings | Verdict::Request => Err(transient(self.settings_at_fault(status))),
+            StatusClass::Settings | StatusClass::Request if is_unknown(status, &body) => Ok(Answer::Unknown),
+            StatusClass::Settings | StatusClass::Request => Err(transient(self.settings_at_fault(status))),
         }
     }
 
@@ -278,7 +278,7 @@ impl Shared {
 /// Whether the API itself says that there is no such schema, subject or version. A wrong address gives a 404, too, and must not
 /// make dead letters of a whole topic.
 fn is_unknown(status: StatusCode, body: &[u8]) -> bool {
-    let code = serde_json::from_slice::<Refused>(body).map(|refused| refused.error_code);
+    let code = serde_json::from_slice::<ErrorResponse>(body).map(|refused| refused.error_code);
     status == StatusCode::NOT_FOUND && matches!(code, Ok(40401..=40403))
 }
 

@@ -18,20 +18,20 @@ use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
-use super::stops::{self, Look, Stop};
+use super::pipeline_states::{self, PipelineStop, RecentFaults};
 use super::submission::{BatchRow, DocumentRow, Event, ResultRow, Submission, UsageRow};
-use super::{InTime, StagedFile, Store, editorial, embeddings, interactions, leads, unavailable};
+use super::{InTime, StagedFile, Store, copy, embeddings, interactions, leads, unavailable};
 use tidemill_base::failure::Transient;
 
 /// A commit that went through.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ledgered {
+pub struct CommitOutcome {
     /// Documents of the batch that a newer version, committed meanwhile, kept out.
     pub superseded: usize,
     /// Whether any of the pipeline's last records died, so that the next commit has to count again.
     pub faults: bool,
     /// Why the pipeline was stopped with this batch, where it was.
-    pub stop: Option<Stop>,
+    pub stop: Option<PipelineStop>,
 }
 
 /// Why a batch was not committed. Nothing of it is visible in any case.
@@ -59,7 +59,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`CommitError`]. After [`CommitError::Unavailable`], [`Store::is_committed`] tells what became of it.
-    pub async fn commit(&self, submission: &Submission) -> Result<Ledgered, CommitError> {
+    pub async fn commit(&self, submission: &Submission) -> Result<CommitOutcome, CommitError> {
         // What the server still does with a transaction that was given up halfway holds the position's row, so that the next
         // attempt waits for its end or finds it done.
         self.connected(async |connection| commit(connection, submission).await).await
@@ -77,13 +77,13 @@ impl Store {
     }
 }
 
-async fn commit(connection: &mut PgConnection, submission: &Submission) -> Result<Ledgered, CommitError> {
+async fn commit(connection: &mut PgConnection, submission: &Submission) -> Result<CommitOutcome, CommitError> {
     let mut transaction = connection.begin().await.map_err(unavailable)?;
     advance(&mut transaction, &submission.batch).await?;
     let superseded = write(&mut transaction, submission).await?;
     let look = match submission.tolerance {
-        Some(tolerance) => stops::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
-        None => Look::default(),
+        Some(tolerance) => pipeline_states::look(&mut transaction, submission, tolerance).await.map_err(unavailable)?,
+        None => RecentFaults::default(),
     };
     tidemill_base::failpoint!("commit-before-commit", |_| std::process::abort());
     transaction.commit().await.map_err(unavailable)?;
@@ -92,7 +92,7 @@ async fn commit(connection: &mut PgConnection, submission: &Submission) -> Resul
         let reason = "the reply to the commit was lost".to_owned();
         Err(CommitError::Unavailable(Transient::new(tidemill_base::failure::Component::Database, reason)))
     });
-    Ok(Ledgered { superseded, faults: look.faults, stop: look.stop })
+    Ok(CommitOutcome { superseded, faults: look.faults, stop: look.stop })
 }
 
 pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> Result<(), CommitError> {
@@ -117,7 +117,7 @@ pub(super) async fn advance(connection: &mut PgConnection, batch: &BatchRow) -> 
     tidemill_base::failpoint!("commit-after-position", |_| std::process::abort());
     match advanced.rows_affected() {
         1 => Ok(()),
-        _ if stops::is_stopped(connection, &batch.pipeline).await.map_err(unavailable)? => Err(CommitError::Stopped),
+        _ if pipeline_states::is_stopped(connection, &batch.pipeline).await.map_err(unavailable)? => Err(CommitError::Stopped),
         _ => Err(CommitError::Fenced),
     }
 }
@@ -133,7 +133,7 @@ pub(super) async fn write(connection: &mut PgConnection, submission: &Submission
     upsert_results(connection, submission, &results).await.map_err(unavailable)?;
     embeddings::insert(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
     interactions::write(connection, &submission.batch.pipeline, &results).await.map_err(unavailable)?;
-    editorial::write(connection, submission, &accepted).await.map_err(unavailable)?;
+    copy::write(connection, submission, &accepted).await.map_err(unavailable)?;
     tidemill_base::failpoint!("commit-after-results", |_| std::process::abort());
     insert_dead_letters(connection, submission).await.map_err(unavailable)?;
     insert_events(connection, submission, &accepted).await.map_err(unavailable)?;
@@ -389,7 +389,7 @@ async fn insert_dead_letters(connection: &mut PgConnection, submission: &Submiss
         .await?;
     }
     if !submission.dead_letters.is_empty() {
-        stops::count_faults(connection, submission).await?;
+        pipeline_states::count_faults(connection, submission).await?;
     }
     Ok(())
 }

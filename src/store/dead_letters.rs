@@ -23,7 +23,7 @@ use tidemill_base::record::{REPLAY_COUNT, REPLAY_OF};
 
 /// Which letters are meant; everything that is set must hold.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct LetterFilter {
+pub struct DeadLetterFilter {
     /// These letters; all where it is empty.
     pub ids: Vec<i64>,
     /// Of this pipeline.
@@ -40,7 +40,7 @@ pub struct LetterFilter {
 
 /// A letter without its bytes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
-pub struct LetterGlance {
+pub struct DeadLetterSummary {
     /// The letter.
     pub id: i64,
     /// Its pipeline.
@@ -73,7 +73,7 @@ pub struct LetterGlance {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeadLetter {
     /// Everything but the bytes.
-    pub glance: LetterGlance,
+    pub summary: DeadLetterSummary,
     /// The record's timestamp.
     pub timestamp_ms: Option<i64>,
     /// The batch that it was committed with.
@@ -90,7 +90,7 @@ pub struct DeadLetter {
 
 /// What a replay did, or would do.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, ToSchema)]
-pub struct Replayed {
+pub struct ReplaySummary {
     /// Records sent again.
     pub records: usize,
     /// Letters marked as replayed: several where several tasks failed on one record.
@@ -123,7 +123,7 @@ macro_rules! letters {
     };
 }
 
-impl LetterFilter {
+impl DeadLetterFilter {
     /// Whether every letter is meant.
     pub fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -135,10 +135,10 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn dead_letters(&self, filter: &LetterFilter, limit: i64) -> Result<Vec<LetterGlance>, Transient> {
+    pub async fn dead_letters(&self, filter: &DeadLetterFilter, limit: i64) -> Result<Vec<DeadLetterSummary>, Transient> {
         let mut view = self.view().await?;
         let letters = letters!(query_as!(
-            LetterGlance,
+            DeadLetterSummary,
             r#"SELECT id, pipeline, topic, partition, record_offset, task, document_id, class, reason, attempts, replays,
                       (extract(epoch FROM replayed_at) * 1000)::bigint AS replayed_ms,
                       (extract(epoch FROM created_at) * 1000)::bigint AS "created_ms!"
@@ -158,7 +158,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn dead_letter_counts(&self, filter: &LetterFilter) -> Result<Vec<(String, String, i64)>, Transient> {
+    pub async fn dead_letter_counts(&self, filter: &DeadLetterFilter) -> Result<Vec<(String, String, i64)>, Transient> {
         let mut view = self.view().await?;
         let rows = letters!(query!(
             r#"SELECT pipeline, class, count(*) AS "letters!" FROM dead_letters"#,
@@ -177,8 +177,8 @@ impl Reader {
     /// # Errors
     /// Where the database is unavailable.
     pub async fn dead_letter(&self, id: i64, bytes: i32) -> Result<Option<DeadLetter>, Transient> {
-        let filter = LetterFilter { ids: vec![id], ..LetterFilter::default() };
-        let Some(glance) = self.dead_letters(&filter, 1).await?.pop() else { return Ok(None) };
+        let filter = DeadLetterFilter { ids: vec![id], ..DeadLetterFilter::default() };
+        let Some(summary) = self.dead_letters(&filter, 1).await?.pop() else { return Ok(None) };
         let mut view = self.view().await?;
         let row = sqlx::query!(
             r#"SELECT timestamp_ms, batch_id, record_key, header_names, header_values AS "header_values: Vec<Option<Vec<u8>>>",
@@ -192,7 +192,7 @@ impl Reader {
         .await?;
         view.end(self.deadline()).await?;
         Ok(row.map(|row| DeadLetter {
-            glance,
+            summary,
             timestamp_ms: row.timestamp_ms,
             batch_id: row.batch_id,
             key: row.record_key,
@@ -211,12 +211,12 @@ impl Store {
     /// Where the database is unavailable; nothing is sent then.
     pub async fn replay(
         &self,
-        filter: &LetterFilter,
+        filter: &DeadLetterFilter,
         topics: &HashMap<String, String>,
         most: i32,
         dry_run: bool,
-    ) -> Result<Replayed, Transient> {
-        let waiting = LetterFilter { replayed: Some(false), ..filter.clone() };
+    ) -> Result<ReplaySummary, Transient> {
+        let waiting = DeadLetterFilter { replayed: Some(false), ..filter.clone() };
         self.connected(async |connection| {
             let mut transaction = connection.begin().await.map_err(unavailable)?;
             let replayed = replay(&mut transaction, &waiting, topics, most).await.map_err(unavailable)?;
@@ -231,7 +231,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn purge_dead_letters(&self, filter: &LetterFilter, dry_run: bool) -> Result<i64, Transient> {
+    pub async fn purge_dead_letters(&self, filter: &DeadLetterFilter, dry_run: bool) -> Result<i64, Transient> {
         if dry_run {
             return Ok(self.reader(None).dead_letter_counts(filter).await?.iter().map(|(_, _, letters)| letters).sum());
         }
@@ -244,17 +244,17 @@ impl Store {
 /// Sends the records of the letters again that the filter lets through, to the topics of their pipelines.
 async fn replay(
     connection: &mut PgConnection,
-    filter: &LetterFilter,
+    filter: &DeadLetterFilter,
     topics: &HashMap<String, String>,
     most: i32,
-) -> sqlx::Result<Replayed> {
+) -> sqlx::Result<ReplaySummary> {
     let letters = letters!(query!(
         "SELECT id, pipeline, topic, partition, record_offset, replays FROM dead_letters",
         filter,
         "ORDER BY id FOR UPDATE"
     ));
     let letters = letters.fetch_all(&mut *connection).await?;
-    let mut replayed = Replayed::default();
+    let mut replayed = ReplaySummary::default();
     let mut records = BTreeMap::new();
     for letter in letters {
         match topics.get(&letter.pipeline) {

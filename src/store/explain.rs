@@ -12,7 +12,7 @@ const LETTERS: i64 = 50;
 
 /// A document as the ledger has it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct DocumentFacts {
+pub struct DocumentDetails {
     /// Its version, by which a later one wins.
     pub version: i64,
     /// Whether the latest version is a delete.
@@ -24,12 +24,12 @@ pub struct DocumentFacts {
     /// When it was last written, in Unix milliseconds.
     pub updated_at_ms: i64,
     /// The batch that wrote it.
-    pub source: Option<Origin>,
+    pub source: Option<BatchSource>,
 }
 
 /// The records that a batch was made of.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Origin {
+pub struct BatchSource {
     /// The batch's id.
     pub batch_id: String,
     /// The topic, or that of a job's unit.
@@ -46,7 +46,7 @@ pub struct Origin {
 
 /// What a task made of a document, by what, and what it took.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Computed {
+pub struct OutputSummary {
     /// The task.
     pub task: String,
     /// The kind of task.
@@ -75,10 +75,10 @@ pub struct Computed {
 
 /// The output of one task, with where it comes from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct OutputFacts {
+pub struct OutputDetails {
     /// What it says, and what it took.
     #[serde(flatten)]
-    pub computed: Computed,
+    pub computed: OutputSummary,
     /// Everything else that was found out.
     pub details: Value,
     /// The prompt's name.
@@ -94,12 +94,12 @@ pub struct OutputFacts {
     /// When it was written, in Unix milliseconds.
     pub updated_at_ms: i64,
     /// The batch that wrote it.
-    pub source: Option<Origin>,
+    pub source: Option<BatchSource>,
 }
 
 /// A time that a document could not be worked on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeadFacts {
+pub struct DocumentDeadLetter {
     /// The letter's id.
     pub id: i64,
     /// The task; empty where the record as a whole was at fault.
@@ -134,7 +134,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn document_facts(&self, pipeline: &str, id: &str) -> Result<Option<DocumentFacts>, Transient> {
+    pub async fn document_details(&self, pipeline: &str, id: &str) -> Result<Option<DocumentDetails>, Transient> {
         let mut view = self.view().await?;
         let row = sqlx::query!(
             r#"SELECT d.version, d.deleted, d.text, d.metadata,
@@ -150,7 +150,7 @@ impl Reader {
         .in_time(self.deadline())
         .await?;
         view.end(self.deadline()).await?;
-        Ok(row.map(|row| DocumentFacts {
+        Ok(row.map(|row| DocumentDetails {
             version: row.version,
             deleted: row.deleted,
             text: row.text,
@@ -170,10 +170,10 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn dead_facts(&self, pipeline: &str, id: &str) -> Result<Vec<DeadFacts>, Transient> {
+    pub async fn document_dead_letters(&self, pipeline: &str, id: &str) -> Result<Vec<DocumentDeadLetter>, Transient> {
         let mut view = self.view().await?;
         let letters = sqlx::query_as!(
-            DeadFacts,
+            DocumentDeadLetter,
             r#"SELECT id, task, class, reason, topic, partition, record_offset AS "offset",
                       (extract(epoch FROM created_at) * 1000)::bigint AS "created_at_ms!"
                FROM dead_letters WHERE pipeline = $1 AND document_id = $2 ORDER BY id DESC LIMIT $3"#,
@@ -194,7 +194,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn output_facts(&self, pipeline: &str, id: &str) -> Result<Vec<OutputFacts>, Transient> {
+    pub async fn document_outputs(&self, pipeline: &str, id: &str) -> Result<Vec<OutputDetails>, Transient> {
         let rows = sqlx::query!(
             r#"SELECT r.task, r.kind, r.version, r.label, r.confidence, r.text, r.fields, r.model, r.model_revision, r.prompt,
                       p.name AS "prompt_name?", p.schema AS "schema?", encode(r.fingerprint, 'hex') AS "fingerprint!",
@@ -219,8 +219,8 @@ impl Store {
         .fetch_all(&self.pool)
         .in_time(self.deadline)
         .await?;
-        let facts = rows.into_iter().map(|row| OutputFacts {
-            computed: Computed {
+        let facts = rows.into_iter().map(|row| OutputDetails {
+            computed: OutputSummary {
                 task: row.task,
                 kind: row.kind,
                 version: row.version,
@@ -285,8 +285,8 @@ fn origin(
     partition: Option<i32>,
     (from_offset, to_offset): (Option<i64>, Option<i64>),
     committed_at_ms: Option<i64>,
-) -> Option<Origin> {
-    Some(Origin {
+) -> Option<BatchSource> {
+    Some(BatchSource {
         batch_id,
         topic: topic?,
         partition: partition?,

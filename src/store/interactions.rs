@@ -10,7 +10,7 @@ use tidemill_base::outcome::Interaction;
 
 /// Something that somebody did with a document.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Deed {
+pub struct InteractionEvent {
     /// Who.
     pub user: String,
     /// With which document.
@@ -67,10 +67,15 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn deeds_of(&self, (target, tenant): (&str, &str), user: &str, limit: i64) -> Result<Vec<Deed>, Transient> {
+    pub async fn interactions_of(
+        &self,
+        (target, tenant): (&str, &str),
+        user: &str,
+        limit: i64,
+    ) -> Result<Vec<InteractionEvent>, Transient> {
         let mut view = self.view().await?;
         let deeds = sqlx::query_as!(
-            Deed,
+            InteractionEvent,
             r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
                FROM interactions
                WHERE target = $1 AND user_id = $3 AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)
@@ -91,10 +96,14 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn latest_deeds(&self, (target, tenant): (&str, &str), limit: i64) -> Result<Vec<Deed>, Transient> {
+    pub async fn latest_interactions(
+        &self,
+        (target, tenant): (&str, &str),
+        limit: i64,
+    ) -> Result<Vec<InteractionEvent>, Transient> {
         let mut view = self.view().await?;
         let deeds = sqlx::query_as!(
-            Deed,
+            InteractionEvent,
             r#"SELECT user_id AS "user", item AS document, kind, value, (extract(epoch FROM at) * 1000)::bigint AS "at_ms!"
                FROM interactions
                WHERE target = $1 AND pipeline IN (SELECT name FROM pipelines WHERE tenant = $2)

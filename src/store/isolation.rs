@@ -6,13 +6,13 @@
 //! | `attempts` | before a record is evaluated alone | when the position moves past the record |
 
 use super::{InTime, Store};
-use tidemill_base::checkpoint::{CheckpointDelta, Claim};
+use tidemill_base::checkpoint::{CheckpointDelta, PartitionClaim};
 use tidemill_base::failure::Transient;
-use tidemill_base::record::{Partition, Place};
+use tidemill_base::record::{Partition, RecordLocation};
 
 /// Offsets among which is one that may have ended the last owner of a partition.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Doubt {
+pub struct SuspectRange {
     /// The end of the range; it starts at the position.
     pub to: i64,
     /// Whether one small batch was under way at a time, and not several side by side.
@@ -35,7 +35,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn note_begun(&self, pipeline: &str, delta: &CheckpointDelta, narrowed: bool) -> Result<(), Transient> {
+    pub async fn note_batch_started(&self, pipeline: &str, delta: &CheckpointDelta, narrowed: bool) -> Result<(), Transient> {
         sqlx::query!(
             "INSERT INTO under_way AS u (pipeline, topic, partition, epoch, begun_to, narrowed)
              SELECT $1::text, $2::text, $3::integer, $4::bigint, $5::bigint, $6::boolean
@@ -60,9 +60,9 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn doubt(&self, pipeline: &str, claim: &Claim) -> Result<Option<Doubt>, Transient> {
+    pub async fn suspect_range(&self, pipeline: &str, claim: &PartitionClaim) -> Result<Option<SuspectRange>, Transient> {
         sqlx::query_as!(
-            Doubt,
+            SuspectRange,
             r#"SELECT begun_to AS "to", narrowed FROM under_way
                WHERE pipeline = $1 AND topic = $2 AND partition = $3 AND epoch < $4 AND begun_to > $5"#,
             pipeline,
@@ -81,7 +81,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn let_go(&self, pipeline: &str, partition: &Partition, epoch: i64) -> Result<(), Transient> {
+    pub async fn release_partition(&self, pipeline: &str, partition: &Partition, epoch: i64) -> Result<(), Transient> {
         sqlx::query!(
             "DELETE FROM under_way u USING positions p
              WHERE (p.pipeline, p.topic, p.partition) = (u.pipeline, u.topic, u.partition) AND p.epoch = u.epoch
@@ -102,7 +102,13 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn attempt(&self, pipeline: &str, place: &Place, epoch: i64, most: i32) -> Result<Option<Attempts>, Transient> {
+    pub async fn begin_attempt(
+        &self,
+        pipeline: &str,
+        place: &RecordLocation,
+        epoch: i64,
+        most: i32,
+    ) -> Result<Option<Attempts>, Transient> {
         sqlx::query_as!(
             Attempts,
             r#"INSERT INTO attempts AS a (pipeline, topic, partition, record_offset)
@@ -128,7 +134,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn withdraw_attempt(&self, pipeline: &str, place: &Place) -> Result<(), Transient> {
+    pub async fn withdraw_attempt(&self, pipeline: &str, place: &RecordLocation) -> Result<(), Transient> {
         sqlx::query!(
             "UPDATE attempts SET attempts = attempts - 1
              WHERE pipeline = $1 AND topic = $2 AND partition = $3 AND record_offset = $4 AND attempts > 0",

@@ -2,28 +2,28 @@
 
 mod audit;
 mod commit;
+mod copy;
+mod daily_counts;
 mod dead_letters;
 mod documents;
-mod editorial;
 mod embedding_sets;
 mod embeddings;
 mod explain;
-mod figures;
 mod files;
 mod interactions;
 mod isolation;
 mod jobs;
-mod known;
 mod leads;
 mod outbox;
-mod parked;
+mod parked_events;
+mod pipeline_states;
 mod positions;
 mod prompts;
 mod recommend;
+mod reuse;
 mod schedules;
 mod search;
 mod statistics;
-mod stops;
 mod submission;
 mod tenants;
 mod tokens;
@@ -42,40 +42,40 @@ use search::Crowds;
 use tidemill_base::config::DatabaseConfig;
 use tidemill_base::failure::{Component, Transient};
 
-pub use commit::{CommitError, Ledgered};
-pub use dead_letters::{DeadLetter, LetterFilter, LetterGlance, Replayed};
+pub use commit::{CommitError, CommitOutcome};
+pub use copy::{
+    CopyApproval, CopyDecision, CopyDecisionError, CopyDraft, CopyEdit, CopyFilter, CopyOrigin, CopyRow, CopyState,
+    CopySubmission, CopyVersion, CopyVersionKey, PublishedCopy,
+};
+pub use daily_counts::{DailyCounts, UsageTotals};
+pub use dead_letters::{DeadLetter, DeadLetterFilter, DeadLetterSummary, ReplaySummary};
 pub use documents::DocumentSource;
-pub use editorial::{
-    Approval, CopyDraft, CopyFilter, CopyOrigin, CopyPlace, CopyRow, CopyRows, CopyState, CopyVersion, Decision, NewEdit,
-    PublishedCopy, Refused,
-};
-pub use explain::{Computed, DeadFacts, DocumentFacts, LiveFile, Origin, OutputFacts};
-pub use figures::{DayFigures, WorkCounts};
+pub use explain::{BatchSource, DocumentDeadLetter, DocumentDetails, LiveFile, OutputDetails, OutputSummary};
 pub use files::StagedFile;
-pub use interactions::Deed;
-pub use isolation::{Attempts, Doubt};
+pub use interactions::InteractionEvent;
+pub use isolation::{Attempts, SuspectRange};
 pub use jobs::{
-    ForemanLease, JobFilter, JobLetter, JobProgress, JobRow, JobState, LOCAL, LocalLease, NewJob, NewUnit, Submitted, UnitEnd,
-    UnitFault, UnitRow, is_of_a_job, ledger_topic,
+    CoordinatorLease, JobDeadLetterRow, JobFilter, JobProgress, JobRow, JobState, LOCAL_JOB_KIND, LocalLease, NewJob, NewUnit,
+    SubmitOutcome, UnitFault, UnitOutcome, UnitRow, is_job_topic, ledger_topic,
 };
-pub use known::KnownVersion;
 pub use leads::{
-    AccountFacts, AccountTopic, Attempt, DeliveryFacts, LeadFacts, LeadFilter, LeadOrder, LeadPlace, LeadRow, LeadSubmission,
-    LeadText, Verdict, WaitingDelivery,
+    AccountTopic, DeliveryAttempt, DeliveryOutcome, LeadAccount, LeadDelivery, LeadDocument, LeadFilter, LeadOrder, LeadPageEnd,
+    LeadRow, LeadSubmission, StoredLead, WaitingDelivery,
 };
 pub use outbox::{OutboxCounts, OutboxEvent, RelayLease};
-pub use parked::{ParkedEvent, ParkedFilter, Resent};
-pub use positions::{Gap, PositionRow, Skip, SkipError};
-pub use recommend::{NeighbourQuery, Neighbourhood, Shown};
-pub use schedules::{Firing, FiringOutcome, Firings, KnownSchedule, LastFiring};
+pub use parked_events::{ParkedEvent, ParkedEventFilter, ResendSummary};
+pub use pipeline_states::{PipelineState, PipelineStop};
+pub use positions::{OffsetGap, PositionRow, PositionSkip, PositionSkipError};
+pub use recommend::{DocumentSummary, NeighbourQuery, Neighbourhood};
+pub use reuse::StoredVersion;
+pub use schedules::{Firing, FiringBatch, FiringOutcome, LastFiring, StoredSchedule};
 pub use search::{
-    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, Fusion, HitLabel, Passage,
-    QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, Standing, ValueKind,
+    Comparison, Explanation, Facet, FacetCounts, FacetValue, FilterCondition, FilterPlace, FilterTest, Fusion, HitLabel,
+    ListRank, Passage, QueryVector, SearchFilter, SearchHit, SearchPage, SearchQuery, ValueKind,
 };
-pub use statistics::{DocumentGlance, PipelineStatistics};
-pub use stops::{PipelineState, Stop};
+pub use statistics::{PipelineStatistics, SampleDocument};
 pub use submission::{BatchRow, DeadLetterRow, DocumentContent, DocumentRow, Event, ResultRow, Submission, UsageRow};
-pub use tenants::{Enrolled, Reader};
+pub use tenants::{Enrollment, Reader};
 pub use tokens::{NewToken, TokenRow};
 
 /// A handle to the ledger's database. Cheap to clone.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | acknowledged by the broker | struck out; parked ones of its topic and key that are older count as overtaken |
 //! | not acknowledged, and the topic or the broker is to blame | stays, and is sent again |
-//! | refused for what it is | parked (see `parked.rs`) |
+//! | refused for what it is | parked (see `parked_events.rs`) |
 
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{InTime, Store, unavailable};
 use tidemill_base::failure::Transient;
-use tidemill_base::record::{PLACE, Place};
+use tidemill_base::record::{PLACE, RecordLocation};
 
 /// One event to publish.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -36,7 +36,7 @@ pub struct OutboxEvent {
     /// The partition; `None` where the key decides.
     pub partition: Option<i32>,
     /// Of a dead letter, where its record stands.
-    pub letter_of: Option<Place>,
+    pub dead_letter_of: Option<RecordLocation>,
 }
 
 /// How many events wait, all together and by their topics, and how many are parked.
@@ -82,7 +82,7 @@ fn event_headers(id: Uuid, headers: &Value) -> Vec<(String, Option<Vec<u8>>)> {
 }
 
 /// Where the record of a dead letter stands; nothing of any other event. What is sent again has foreign headers, which say nothing.
-fn letter_of(headers: &Value) -> Option<Place> {
+fn dead_letter_of(headers: &Value) -> Option<RecordLocation> {
     headers.get(PLACE)?.as_str()?.parse().ok()
 }
 
@@ -147,7 +147,7 @@ impl RelayLease {
                 topic: row.topic,
                 key: (!row.keyless).then_some(row.key),
                 payload: row.payload,
-                letter_of: row.header_names.is_none().then(|| letter_of(&row.headers)).flatten(),
+                dead_letter_of: row.header_names.is_none().then(|| dead_letter_of(&row.headers)).flatten(),
                 headers: match row.header_names {
                     Some(names) => names.into_iter().zip(row.header_values.unwrap_or_default()).collect(),
                     None => event_headers(row.event_id, &row.headers),

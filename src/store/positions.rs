@@ -1,7 +1,7 @@
 //! Positions and the right to advance them.
 
 use super::{InTime, Store, unavailable};
-use tidemill_base::checkpoint::Claim;
+use tidemill_base::checkpoint::PartitionClaim;
 use tidemill_base::failure::Transient;
 use tidemill_base::record::Partition;
 
@@ -30,7 +30,7 @@ pub struct PositionRow {
 
 /// Offsets that an operator gives up.
 #[derive(Debug, Clone, Copy)]
-pub struct Skip<'a> {
+pub struct PositionSkip<'a> {
     /// The pipeline.
     pub pipeline: &'a str,
     /// The partition.
@@ -45,7 +45,7 @@ pub struct Skip<'a> {
 
 /// Offsets that were given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Gap {
+pub struct OffsetGap {
     /// The first of them.
     pub from: i64,
     /// The one behind the last of them.
@@ -56,7 +56,7 @@ pub struct Gap {
 
 /// Why nothing was skipped.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SkipError {
+pub enum PositionSkipError {
     /// The ledger has no such position.
     #[error("the ledger has no such position: `tidemill positions list` shows those that it has")]
     Unknown,
@@ -110,7 +110,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn claim(&self, pipeline: &str, partition: &Partition, owner: &str) -> Result<Claim, Transient> {
+    pub async fn claim(&self, pipeline: &str, partition: &Partition, owner: &str) -> Result<PartitionClaim, Transient> {
         let row = sqlx::query!(
             "INSERT INTO positions AS p (pipeline, topic, partition, seed_offset, next_offset, epoch, owner)
              VALUES ($1, $2, $3, 0, 0, 1, $4)
@@ -125,7 +125,7 @@ impl Store {
         .fetch_one(&self.pool)
         .in_time(self.deadline)
         .await?;
-        Ok(Claim { partition: partition.clone(), epoch: row.epoch, next_offset: row.next_offset })
+        Ok(PartitionClaim { partition: partition.clone(), epoch: row.epoch, next_offset: row.next_offset })
     }
 
     /// The committed positions of the pipeline in the topic: partition and next offset.
@@ -166,7 +166,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn gaps(&self, pipeline: &str, topic: &str) -> Result<i64, Transient> {
+    pub async fn count_gaps(&self, pipeline: &str, topic: &str) -> Result<i64, Transient> {
         let count =
             sqlx::query_scalar!(r#"SELECT count(*) AS "gaps!" FROM gaps WHERE pipeline = $1 AND topic = $2"#, pipeline, topic);
         count.fetch_one(&self.pool).in_time(self.deadline).await
@@ -175,8 +175,8 @@ impl Store {
     /// Moves a position forward over records that nobody will read, keeps a record of it, and fences whoever owns the partition.
     ///
     /// # Errors
-    /// See [`SkipError`]. Nothing has changed then.
-    pub async fn skip(&self, skip: Skip<'_>) -> Result<Gap, SkipError> {
+    /// See [`PositionSkipError`]. Nothing has changed then.
+    pub async fn skip_offsets(&self, skip: PositionSkip<'_>) -> Result<OffsetGap, PositionSkipError> {
         self.transact(async |connection| {
             let (topic, number) = (&*skip.partition.topic, skip.partition.number);
             let from = sqlx::query_scalar!(
@@ -188,9 +188,9 @@ impl Store {
             .fetch_optional(&mut *connection)
             .await
             .map_err(unavailable)?
-            .ok_or(SkipError::Unknown)?;
+            .ok_or(PositionSkipError::Unknown)?;
             if skip.to <= from {
-                return Err(SkipError::Behind(from));
+                return Err(PositionSkipError::Behind(from));
             }
             let epoch = sqlx::query_scalar!(
                 "UPDATE positions SET next_offset = $4, epoch = epoch + 1, owner = NULL, updated_at = now()
@@ -218,7 +218,7 @@ impl Store {
             .execute(&mut *connection)
             .await
             .map_err(unavailable)?;
-            Ok(Gap { from, to: skip.to, epoch })
+            Ok(OffsetGap { from, to: skip.to, epoch })
         })
         .await
     }

@@ -52,7 +52,7 @@ pub struct Neighbourhood {
 
 /// What people are shown of a document.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Shown {
+pub struct DocumentSummary {
     /// The document.
     pub id: String,
     /// Its metadata.
@@ -73,7 +73,7 @@ impl Reader {
     /// Documents that lie near the seeds. Where seeds lie in several spaces, as while documents move to another model, those of the
     /// space with the most of them count.
     ///
-    /// What is to leave the database must pass [`Reader::shown`].
+    /// What is to leave the database must pass [`Reader::document_summaries`].
     ///
     /// # Errors
     /// Where the database is unavailable or takes too long.
@@ -123,7 +123,11 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn shown(&self, pipeline: &str, ids: &[String]) -> Result<HashMap<String, Shown>, Transient> {
+    pub async fn document_summaries(
+        &self,
+        pipeline: &str,
+        ids: &[String],
+    ) -> Result<HashMap<String, DocumentSummary>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
             r#"SELECT d.id, d.metadata,
@@ -144,7 +148,7 @@ impl Reader {
         view.end(self.deadline()).await?;
         let shown = rows.into_iter().map(|row| {
             let labels = row.labels.map(|labels| labels.0).unwrap_or_default();
-            (row.id.clone(), Shown { id: row.id, metadata: row.metadata, labels, summary: row.summary })
+            (row.id.clone(), DocumentSummary { id: row.id, metadata: row.metadata, labels, summary: row.summary })
         });
         Ok(shown.collect())
     }
@@ -153,7 +157,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn catalogue(&self, pipeline: &str, task: &str) -> Result<i64, Transient> {
+    pub async fn count_embedded(&self, pipeline: &str, task: &str) -> Result<i64, Transient> {
         let mut view = self.view().await?;
         let count = sqlx::query_scalar!(
             r#"SELECT count(*) AS "count!" FROM results WHERE pipeline = $1 AND task = $2 AND kind = 'embed'"#,

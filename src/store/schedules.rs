@@ -4,7 +4,7 @@
 use sqlx::PgConnection;
 
 use super::jobs::{cancel, submit};
-use super::{InTime, JobState, NewJob, Store, Submitted, unavailable};
+use super::{InTime, JobState, NewJob, Store, SubmitOutcome, unavailable};
 use tidemill_base::failure::Transient;
 
 /// What became of a time of a schedule.
@@ -45,7 +45,7 @@ pub struct Firing {
 
 /// Times that are decided together.
 #[derive(Debug, Clone, Copy)]
-pub struct Firings<'a> {
+pub struct FiringBatch<'a> {
     /// The schedule.
     pub schedule: &'a str,
     /// The hash of what decides its times.
@@ -62,7 +62,7 @@ pub struct Firings<'a> {
 
 /// What is remembered of a schedule.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownSchedule {
+pub struct StoredSchedule {
     /// Its name.
     pub name: String,
     /// The hash of what decides its times.
@@ -93,9 +93,9 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn known_schedules(&self) -> Result<Vec<KnownSchedule>, Transient> {
+    pub async fn known_schedules(&self) -> Result<Vec<StoredSchedule>, Transient> {
         sqlx::query_as!(
-            KnownSchedule,
+            StoredSchedule,
             r#"SELECT name, timing, (extract(epoch FROM decided_to) * 1000)::bigint AS "decided_to_ms!" FROM schedules"#
         )
         .fetch_all(&self.pool)
@@ -128,7 +128,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn decide_firings(&self, firings: &Firings<'_>, events: &str) -> Result<Vec<Firing>, Transient> {
+    pub async fn decide_firings(&self, firings: &FiringBatch<'_>, events: &str) -> Result<Vec<Firing>, Transient> {
         let Some(last) = firings.times.last() else { return Ok(Vec::new()) };
         self.transact(async |connection| {
             let moved = sqlx::query!(
@@ -154,7 +154,7 @@ impl Store {
                     cancel(connection, id, events).await.map_err(unavailable)?;
                 }
                 let submitted = submit(connection, job, events).await.map_err(unavailable)?;
-                if submitted == Submitted::Conflict {
+                if submitted == SubmitOutcome::Conflict {
                     fired.outcome = FiringOutcome::Refused;
                     fired.reason = Some(format!("the id `{}` stands for another job", job.id));
                 }
@@ -222,7 +222,7 @@ impl Store {
 }
 
 /// Writes those of the times that are not written yet, and tells which.
-async fn insert(connection: &mut PgConnection, firings: &Firings<'_>) -> sqlx::Result<Vec<Firing>> {
+async fn insert(connection: &mut PgConnection, firings: &FiringBatch<'_>) -> sqlx::Result<Vec<Firing>> {
     let times: Vec<f64> = firings.times.iter().map(|firing| firing.time_ms as f64).collect();
     let outcomes: Vec<&str> = firings.times.iter().map(|firing| firing.outcome.as_str()).collect();
     let reasons: Vec<Option<&str>> = firings.times.iter().map(|firing| firing.reason.as_deref()).collect();

@@ -10,13 +10,13 @@
 //! found by words: where only vectors were asked for, too, and then the two lists are fused; where both were, their place among the
 //! words stands for the one that they cannot have among the vectors, too.
 
+mod any_match;
 mod describe;
 mod facets;
 mod filter;
-mod forms;
 mod fusion;
-mod marks;
-mod presence;
+mod highlight;
+mod normalize;
 mod ranking;
 mod terms;
 mod vectors;
@@ -135,14 +135,14 @@ pub struct HitLabel {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Explanation {
     /// The list by meaning, where it has the document.
-    pub vector: Option<Standing>,
+    pub vector: Option<ListRank>,
     /// The list by words, where it has the document.
-    pub text: Option<Standing>,
+    pub text: Option<ListRank>,
 }
 
 /// Where a hit stood in one list.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
-pub struct Standing {
+pub struct ListRank {
     /// Its place, from 1.
     pub rank: usize,
     /// What decided the place: the cosine similarity, or the weight of the words (BM25).

@@ -30,7 +30,7 @@ pub struct PipelineStatistics {
 
 /// A document with what the tasks said of it, in short.
 #[derive(Debug, Clone, PartialEq)]
-pub struct DocumentGlance {
+pub struct SampleDocument {
     /// The document.
     pub id: String,
     /// The beginning of its text.
@@ -52,9 +52,9 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn glance(&self, pipeline: &str, limit: i64) -> Result<Vec<DocumentGlance>, Transient> {
+    pub async fn sample_documents(&self, pipeline: &str, limit: i64) -> Result<Vec<SampleDocument>, Transient> {
         sqlx::query_as!(
-            DocumentGlance,
+            SampleDocument,
             r#"SELECT id AS "id!", beginning AS "beginning!", label, confidence, summary AS text, facts AS "facts?", copy AS "copy?" FROM (
                    SELECT d.id, left(d.text, 200) AS beginning, l.label, l.confidence, t.text AS summary, e.fields AS facts,
                           w.text AS copy,

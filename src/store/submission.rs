@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::{CopyRows, LeadSubmission, StagedFile};
+use super::{CopySubmission, LeadSubmission, StagedFile};
 use tidemill_base::checkpoint::CheckpointDelta;
 use tidemill_base::failure::Tolerance;
 use tidemill_base::outcome::{Cost, EmbeddedChunk, Fingerprint, Interaction, Lineage};
@@ -32,7 +32,7 @@ pub struct Submission {
     /// The file staged for the batch.
     pub file: Option<StagedFile>,
     /// The copy that the batch brings, where the pipeline is a catalogue's.
-    pub copy: Option<CopyRows>,
+    pub copy: Option<CopySubmission>,
     /// How many dead letters the pipeline bears, where the commit is to count those of the last records.
     pub tolerance: Option<Tolerance>,
     /// What becomes of the documents' leads, where the pipeline makes leads of them.

@@ -35,7 +35,7 @@ pub(super) struct View {
 
 /// What came of saying whose a pipeline is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Enrolled {
+pub enum Enrollment {
     /// It is known now, or was known as that tenant's.
     Yes,
     /// It is known as another tenant's.
@@ -49,7 +49,7 @@ impl Store {
     }
 
     /// The same by the connections of the walk, for what a pipeline itself looks up.
-    pub fn reader_of_walk(&self, tenant: Arc<str>) -> Reader {
+    pub fn pipeline_reader(&self, tenant: Arc<str>) -> Reader {
         Reader { store: Self { questions: self.pool.clone(), ..self.clone() }, tenant: Some(tenant) }
     }
 
@@ -57,7 +57,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn enroll_pipeline(&self, pipeline: &str, tenant: &str) -> Result<Enrolled, Transient> {
+    pub async fn enroll_pipeline(&self, pipeline: &str, tenant: &str) -> Result<Enrollment, Transient> {
         let known = sqlx::query_scalar!(
             "INSERT INTO pipelines AS p (name, tenant) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET tenant = p.tenant RETURNING tenant",
             pipeline,
@@ -66,7 +66,7 @@ impl Store {
         .fetch_one(&self.pool)
         .in_time(self.deadline)
         .await?;
-        Ok(if known == tenant { Enrolled::Yes } else { Enrolled::Another(known) })
+        Ok(if known == tenant { Enrollment::Yes } else { Enrollment::Another(known) })
     }
 
     /// Makes the pipeline, with everything that it has made, the tenant's. Tells whose it was, where it was known.

@@ -14,12 +14,12 @@ use anyhow::Context;
 use minijinja::Value;
 use serde_json::{Map, json};
 
-use super::each::completion;
+use super::context_budget::ContextBudget;
+use super::for_each::completion;
 use super::prompt_file::{Parameters, PromptFile};
-use super::prompting::{Prompting, Setting, generator, names_read};
-use super::room::Room;
+use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
 use super::write::refuse_nul;
-use super::{Prepared, Task, Upstream};
+use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass};
@@ -61,8 +61,8 @@ pub(super) struct AbstractiveSpec<'a> {
 #[derive(Debug)]
 pub(super) struct Abstractive {
     signature: Vec<u8>,
-    prompting: Prompting,
-    room: Room,
+    prompting: TaskPrompt,
+    room: ContextBudget,
 }
 
 impl AbstractiveSpec<'_> {
@@ -86,15 +86,15 @@ impl AbstractiveSpec<'_> {
         let model = generator(engine, self.model, "summarize` with `mode: abstractive")?;
         let splitter = engine.splitter(self.model).context("the model host has lost the model")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let setting = Setting {
+        let setting = PromptSettings {
             max_tokens: self.max_tokens,
             default_max_tokens: DEFAULT_MAX_TOKENS,
             parameters: Map::from_iter([("sentences".to_owned(), json!(self.sentences))]),
             constants: vec![("sentences", Value::from(self.sentences))],
-            ..Setting::new(name, model)
+            ..PromptSettings::new(name, model)
         };
-        let room = Room::new(Arc::new(splitter), model.max_tokens);
-        Abstractive::new(Prompting::new(file, setting)?, room)
+        let room = ContextBudget::new(Arc::new(splitter), model.max_tokens);
+        Abstractive::new(TaskPrompt::new(file, setting)?, room)
     }
 
     fn read(self, base_dir: &Path) -> Result<PromptFile, String> {
@@ -116,23 +116,23 @@ impl AbstractiveSpec<'_> {
 }
 
 impl Abstractive {
-    fn new(prompting: Prompting, room: Room) -> anyhow::Result<Self> {
+    fn new(prompting: TaskPrompt, room: ContextBudget) -> anyhow::Result<Self> {
         let signature = serde_json::to_vec(&("summarize", "abstractive", ALGORITHM, prompting.version.version()))?;
         Ok(Self { signature, prompting, room })
     }
 
     /// One request for each of `texts`.
-    fn ask<'a>(&self, upstream: &Upstream, texts: impl IntoIterator<Item = &'a str>) -> Result<Prepared, Failure> {
+    fn ask<'a>(&self, upstream: &TemplateContext, texts: impl IntoIterator<Item = &'a str>) -> Result<TaskStep, Failure> {
         let mut requests = Vec::new();
         for text in texts {
             let prompt = self.prompting.prompt(&upstream.with_text(text), Vec::new())?;
             requests.push(self.prompting.request(prompt));
         }
-        Ok(Prepared::Ask(requests))
+        Ok(TaskStep::Ask(requests))
     }
 
     /// Tokens of text that fit, where that is enough for two summaries, so that every round leaves fewer.
-    fn room_for_joining(&self, upstream: &Upstream) -> Result<usize, Failure> {
+    fn room_for_joining(&self, upstream: &TemplateContext) -> Result<usize, Failure> {
         let room = self.room.tokens(&self.prompting, upstream)?;
         let least = 2 * self.prompting.max_tokens + JOINT_TOKENS;
         if room < least {
@@ -158,7 +158,7 @@ impl Task for Abstractive {
         Some(&self.prompting.version)
     }
 
-    fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = &document.text;
         if self.room.fits(text, self.room.tokens(&self.prompting, upstream)?)? {
             return self.ask(upstream, [&**text]);
@@ -180,7 +180,12 @@ impl Task for Abstractive {
         self.ask(upstream, pieces)
     }
 
-    fn interpret(&self, _document: &Document, upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         let mut summaries = Vec::with_capacity(predictions.len());
         let mut confidence = None;
         for prediction in predictions {
@@ -196,7 +201,7 @@ impl Task for Abstractive {
         // More than one are about pieces: only a text that was asked about as a whole has one summary.
         if let [text] = summaries.as_slice() {
             let summary = Summary { text: text.clone(), spans: Vec::new(), mode: SummaryMode::Abstractive, confidence };
-            return Ok(Prepared::Ready(Output::Summary(summary)));
+            return Ok(TaskStep::Ready(Output::Summary(summary)));
         }
         let room = self.room_for_joining(upstream)?;
         let tokens = summaries.iter().map(|text| self.room.count(text)).collect::<Result<Vec<_>, _>>()?;

@@ -7,13 +7,13 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use super::{Answering, Held, Prepared, Task, Upstream, only};
+use super::{AnswerGenerator, GroundedAnswer, Task, TaskStep, TemplateContext, only};
 use crate::document::Document;
 use crate::engine::{Engine, Prediction};
 use crate::failure::{Failure, FailureClass};
-use crate::outcome::{Confidence, Output, Retrieved, Written};
+use crate::outcome::{Confidence, Output, RetrievedPassage, WrittenText};
 use crate::prompt::PromptVersion;
-use crate::template::{Prints, Template, TemplateError};
+use crate::template::{PrintMode, Template, TemplateError};
 
 /// Part of every fingerprint: another number wherever the same answer comes to mean something else.
 const ALGORITHM: u32 = 2;
@@ -38,7 +38,7 @@ pub struct AnswerSpec {
 
 struct Answer {
     signature: Vec<u8>,
-    answering: Answering,
+    answering: AnswerGenerator,
     question: Template,
     from: String,
 }
@@ -50,7 +50,7 @@ impl AnswerSpec {
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let question = self.compile().err().map(|error| format!("has a bad `question`: {error}"));
-        let prompt = self.prompt.iter().flat_map(|prompt| Answering::problems(&base_dir.join(prompt)));
+        let prompt = self.prompt.iter().flat_map(|prompt| AnswerGenerator::problems(&base_dir.join(prompt)));
         question.into_iter().chain(prompt.map(|problem| format!("is wrong: {problem}"))).collect()
     }
 
@@ -62,14 +62,14 @@ impl AnswerSpec {
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
-        let answering = Answering::new(engine, &self.model, prompt.as_deref())?;
+        let answering = AnswerGenerator::new(engine, &self.model, prompt.as_deref())?;
         let question = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad `question`: {error}"))?;
         let signature = serde_json::to_vec(&("answer", ALGORITHM, answering.version().version()))?;
         Ok(Arc::new(Answer { signature, answering, question, from: self.from.clone() }))
     }
 
     fn compile(&self) -> Result<Template, TemplateError> {
-        Template::new(&self.question, Prints::Scalars, MAX_QUESTION)
+        Template::new(&self.question, PrintMode::Scalars, MAX_QUESTION)
     }
 }
 
@@ -86,29 +86,34 @@ impl Task for Answer {
         Some(self.answering.version())
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let question = self.question.render(&upstream.context())?;
         let passages = self.passages(upstream)?;
         let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
         if texts.is_empty() {
             let nothing = Some("not found in the documents: none is near enough to the question");
-            return Ok(Prepared::Ready(output(Held::default(), &passages, nothing, None)));
+            return Ok(TaskStep::Ready(output(GroundedAnswer::default(), &passages, nothing, None)));
         }
-        Ok(Prepared::Ask(vec![self.answering.request(question.trim(), &texts)?]))
+        Ok(TaskStep::Ask(vec![self.answering.request(question.trim(), &texts)?]))
     }
 
-    fn interpret(&self, _document: &Document, upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         let passages = self.passages(upstream)?;
         let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
         let (claims, confidence) = self.answering.interpret(only(predictions)?)?;
-        let held = Held::of(claims, &texts);
-        let emptiness = held.emptiness();
-        Ok(Prepared::Ready(output(held, &passages, emptiness, confidence)))
+        let held = GroundedAnswer::of(claims, &texts);
+        let emptiness = held.empty_reason();
+        Ok(TaskStep::Ready(output(held, &passages, emptiness, confidence)))
     }
 }
 
 impl Answer {
-    fn passages(&self, upstream: &Upstream) -> Result<Vec<Retrieved>, Failure> {
+    fn passages(&self, upstream: &TemplateContext) -> Result<Vec<RetrievedPassage>, Failure> {
         let passages = upstream.get(&self.from).and_then(|found| found.get_attr("passages").ok());
         let passages = passages.and_then(|passages| serde_json::to_value(passages).ok());
         let unfit = || {
@@ -120,7 +125,7 @@ impl Answer {
 }
 
 /// The answer as an object: `found`, `sentences` with what they cite, what was `dropped`, and the `reason` of an empty one.
-fn output(held: Held, passages: &[Retrieved], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
+fn output(held: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
     let cited = |number: &usize| {
         let passage = number.checked_sub(1).and_then(|index| passages.get(index))?;
         Some(json!({ "document_id": passage.document_id, "start": passage.span.start, "end": passage.span.end }))
@@ -140,5 +145,5 @@ fn output(held: Held, passages: &[Retrieved], reason: Option<&str>, confidence: 
     .into_iter()
     .collect();
     let text = Value::Object(fields.clone()).to_string();
-    Output::Written(Written { text, fields: Some(fields), confidence, truncated: false })
+    Output::WrittenText(WrittenText { text, fields: Some(fields), confidence, truncated: false })
 }

@@ -5,14 +5,14 @@ const BINS: usize = 15;
 
 /// Which probabilities a classifier gives.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkFunction {
     /// One label of many: they share a probability of 1.
     Softmax,
     /// Any number of labels: each has a probability of its own.
     Sigmoid,
 }
 
-impl Link {
+impl LinkFunction {
     /// The link of a task whose `multi` is this.
     pub fn of(multi: bool) -> Self {
         if multi { Self::Sigmoid } else { Self::Softmax }
@@ -34,7 +34,7 @@ impl Link {
 
 /// Scores of one example, and for each label whether it is right.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Judged {
+pub struct ScoredExample {
     /// One score a label.
     pub scores: Vec<f32>,
     /// One truth a label.
@@ -42,27 +42,27 @@ pub struct Judged {
 }
 
 /// The mean negative log likelihood of the truths.
-pub fn negative_log_likelihood(examples: &[Judged], link: Link, temperature: f32) -> f64 {
+pub fn negative_log_likelihood(examples: &[ScoredExample], link: LinkFunction, temperature: f32) -> f64 {
     let sum: f64 = examples.iter().map(|example| loss(example, link, temperature)).sum();
     sum / examples.len().max(1) as f64
 }
 
-fn loss(example: &Judged, link: Link, temperature: f32) -> f64 {
+fn loss(example: &ScoredExample, link: LinkFunction, temperature: f32) -> f64 {
     let probabilities = link.probabilities(&example.scores, temperature);
     let surprise = |(probability, truth): (&f32, &bool)| {
         // A probability that rounds to 0 must not make one example outweigh all others.
         let floor = |p: f32| -f64::from(p.max(1e-12)).ln();
         match (link, truth) {
             (_, true) => floor(*probability),
-            (Link::Sigmoid, false) => floor(1.0 - probability),
-            (Link::Softmax, false) => 0.0,
+            (LinkFunction::Sigmoid, false) => floor(1.0 - probability),
+            (LinkFunction::Softmax, false) => 0.0,
         }
     };
     probabilities.iter().zip(&example.truth).map(surprise).sum()
 }
 
 /// The temperature under which `examples` are least surprising.
-pub fn fit_temperature(examples: &[Judged], link: Link) -> f32 {
+pub fn fit_temperature(examples: &[ScoredExample], link: LinkFunction) -> f32 {
     // The loss is convex in 1/T, so that it has one valley on the logarithmic scale too: golden-section search finds it.
     let ratio = (5f64.sqrt() - 1.0) / 2.0;
     let (mut low, mut high) = (0.02f64.ln(), 50f64.ln());
@@ -74,9 +74,9 @@ pub fn fit_temperature(examples: &[Judged], link: Link) -> f32 {
     ((low + high) / 2.0).exp() as f32
 }
 
-/// How far confidence and accuracy lie apart, weighted over bins of equal width: of the likeliest label under [`Link::Softmax`],
-/// of every label under [`Link::Sigmoid`].
-pub fn expected_calibration_error(examples: &[Judged], link: Link, temperature: f32) -> f64 {
+/// How far confidence and accuracy lie apart, weighted over bins of equal width: of the likeliest label under [`LinkFunction::Softmax`],
+/// of every label under [`LinkFunction::Sigmoid`].
+pub fn expected_calibration_error(examples: &[ScoredExample], link: LinkFunction, temperature: f32) -> f64 {
     let mut bins = [(0.0f64, 0.0f64, 0usize); BINS];
     let mut add = |probability: f32, right: bool| {
         let bin = ((f64::from(probability) * BINS as f64) as usize).min(BINS - 1);
@@ -87,8 +87,8 @@ pub fn expected_calibration_error(examples: &[Judged], link: Link, temperature: 
     for example in examples {
         let probabilities = link.probabilities(&example.scores, temperature);
         match link {
-            Link::Sigmoid => probabilities.iter().zip(&example.truth).for_each(|(p, right)| add(*p, *right)),
-            Link::Softmax => {
+            LinkFunction::Sigmoid => probabilities.iter().zip(&example.truth).for_each(|(p, right)| add(*p, *right)),
+            LinkFunction::Softmax => {
                 if let Some(best) = highest(&probabilities) {
                     add(probabilities[best], example.truth[best]);
                 }
@@ -115,42 +115,42 @@ mod tests {
     use super::*;
 
     /// Examples whose first label is right in `share` of a hundred cases, and always scored `score` above the second.
-    fn confident(score: f32, share: usize) -> Vec<Judged> {
-        let example = |right: bool| Judged { scores: vec![score, 0.0], truth: vec![right, !right] };
+    fn confident(score: f32, share: usize) -> Vec<ScoredExample> {
+        let example = |right: bool| ScoredExample { scores: vec![score, 0.0], truth: vec![right, !right] };
         (0..100).map(|i| example(i < share)).collect()
     }
 
     #[test]
     fn probabilities_survive_huge_scores() {
-        assert_eq!(Link::Softmax.probabilities(&[1000.0, -1000.0], 0.01), [1.0, 0.0]);
-        assert_eq!(Link::Sigmoid.probabilities(&[1000.0, -1000.0], 0.01), [1.0, 0.0]);
-        assert_eq!(Link::Softmax.probabilities(&[3.0, 3.0, 3.0, 3.0], 1.0), [0.25; 4]);
+        assert_eq!(LinkFunction::Softmax.probabilities(&[1000.0, -1000.0], 0.01), [1.0, 0.0]);
+        assert_eq!(LinkFunction::Sigmoid.probabilities(&[1000.0, -1000.0], 0.01), [1.0, 0.0]);
+        assert_eq!(LinkFunction::Softmax.probabilities(&[3.0, 3.0, 3.0, 3.0], 1.0), [0.25; 4]);
     }
 
     #[test]
     fn temperature_brings_confidence_to_accuracy() {
         let examples = confident(10.0, 75);
-        let temperature = fit_temperature(&examples, Link::Softmax);
-        let confidence = Link::Softmax.probabilities(&[10.0, 0.0], temperature)[0];
+        let temperature = fit_temperature(&examples, LinkFunction::Softmax);
+        let confidence = LinkFunction::Softmax.probabilities(&[10.0, 0.0], temperature)[0];
         assert!((confidence - 0.75).abs() < 0.005, "three in four are right, but the confidence is {confidence}");
-        let before = expected_calibration_error(&examples, Link::Softmax, 1.0);
-        let after = expected_calibration_error(&examples, Link::Softmax, temperature);
+        let before = expected_calibration_error(&examples, LinkFunction::Softmax, 1.0);
+        let after = expected_calibration_error(&examples, LinkFunction::Softmax, temperature);
         assert!(before > 0.2 && after < 0.01, "the calibration error went from {before} to {after}");
     }
 
     #[test]
     fn perfect_answers_make_the_temperature_low_but_finite() {
-        let temperature = fit_temperature(&confident(1.0, 100), Link::Softmax);
+        let temperature = fit_temperature(&confident(1.0, 100), LinkFunction::Softmax);
         assert!((0.01..0.2).contains(&temperature), "{temperature}");
     }
 
     #[test]
     fn independent_labels_are_calibrated_each() {
-        let examples: Vec<Judged> =
-            (0..100).map(|i| Judged { scores: vec![4.0, -4.0], truth: vec![i % 10 != 0, i % 10 == 0] }).collect();
-        let temperature = fit_temperature(&examples, Link::Sigmoid);
-        let probabilities = Link::Sigmoid.probabilities(&[4.0, -4.0], temperature);
+        let examples: Vec<ScoredExample> =
+            (0..100).map(|i| ScoredExample { scores: vec![4.0, -4.0], truth: vec![i % 10 != 0, i % 10 == 0] }).collect();
+        let temperature = fit_temperature(&examples, LinkFunction::Sigmoid);
+        let probabilities = LinkFunction::Sigmoid.probabilities(&[4.0, -4.0], temperature);
         assert!((probabilities[0] - 0.9).abs() < 0.01 && (probabilities[1] - 0.1).abs() < 0.01, "{probabilities:?}");
-        assert!(expected_calibration_error(&examples, Link::Sigmoid, temperature) < 0.01);
+        assert!(expected_calibration_error(&examples, LinkFunction::Sigmoid, temperature) < 0.01);
     }
 }

@@ -11,8 +11,8 @@
 //! one of capitals or digits among its letters; where most words begin with a capital, as in titles, such a capital tells nothing.
 //! Korean has no capitals: there, numbers are looked at, Latin words, and what `claims` lists.
 
+mod facts;
 mod source;
-mod wording;
 pub(super) mod words;
 
 use std::fmt;
@@ -22,13 +22,13 @@ use serde::de::{Error, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::{Map, Value};
 
-use self::source::Source;
-use self::wording::facts;
-use super::evidence::folded::Folded;
+use self::facts::facts;
+use self::source::SourceDocument;
+use super::evidence::folded::FoldedText;
 use super::evidence::is_choice;
+use crate::did_you_mean::suggestion;
 use crate::document::Document;
-use crate::nearest::suggestion;
-use crate::outcome::{Check, Reason, Trace};
+use crate::outcome::{Check, CheckFailure, FactTrace};
 
 /// Letters of a value that a reason quotes.
 const QUOTED: usize = 80;
@@ -42,27 +42,27 @@ pub struct Checks {
     /// Words that state a fact: where one stands, the source must say it, too.
     pub claims: Vec<String>,
     /// Fields whose values must be the source's own.
-    pub quoted: Places,
+    pub quoted: CheckedFields,
     /// Fields whose numbers and names the source must say.
-    pub grounded: Places,
+    pub grounded: CheckedFields,
 }
 
 /// Fields of an object by their names, or all of them.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Places {
+pub enum CheckedFields {
     /// Every field.
     All,
     /// These.
     Named(Vec<String>),
 }
 
-impl Default for Places {
+impl Default for CheckedFields {
     fn default() -> Self {
         Self::Named(Vec::new())
     }
 }
 
-impl Places {
+impl CheckedFields {
     fn have(&self, name: &str) -> bool {
         match self {
             Self::All => true,
@@ -89,7 +89,7 @@ impl Checks {
             }
         }
         for (key, words) in [("banned", &self.banned), ("claims", &self.claims)] {
-            if words.iter().any(|word| Folded::of(word).text().trim().is_empty()) {
+            if words.iter().any(|word| FoldedText::of(word).text().trim().is_empty()) {
                 problems.push(format!("has an empty word among `checks.{key}`: take it out"));
             }
         }
@@ -97,14 +97,19 @@ impl Checks {
     }
 
     /// What the checks say against `fields`, which are about `document`, and where the facts in them come from.
-    pub(super) fn go_over(&self, document: &Document, fields: &Map<String, Value>, schema: &Value) -> (Vec<Reason>, Vec<Trace>) {
-        let source = Source::of(document);
+    pub(super) fn run(
+        &self,
+        document: &Document,
+        fields: &Map<String, Value>,
+        schema: &Value,
+    ) -> (Vec<CheckFailure>, Vec<FactTrace>) {
+        let source = SourceDocument::of(document);
         let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
-        let words: Vec<(Check, Folded)> =
-            lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, Folded::of(word)))).collect();
-        let mut round = Round { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
+        let words: Vec<(Check, FoldedText)> =
+            lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, FoldedText::of(word)))).collect();
+        let mut round = CheckRun { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
         for (name, value) in fields {
-            let manner = Manner { quoted: self.quoted.have(name), grounded: self.grounded.have(name) };
+            let manner = FieldChecks { quoted: self.quoted.have(name), grounded: self.grounded.have(name) };
             round.walk(&format!("/{}", name.replace('~', "~0").replace('/', "~1")), value, manner);
         }
         // Words first, as they are listed: what a person sees at once stands above what has to be looked up.
@@ -114,22 +119,22 @@ impl Checks {
 }
 
 #[derive(Debug, Clone, Copy)]
-struct Manner {
+struct FieldChecks {
     quoted: bool,
     grounded: bool,
 }
 
 /// One going over.
-struct Round<'a> {
-    source: Source<'a>,
-    words: Vec<(Check, Folded)>,
+struct CheckRun<'a> {
+    source: SourceDocument<'a>,
+    words: Vec<(Check, FoldedText)>,
     schema: &'a Value,
-    reasons: Vec<Reason>,
-    traces: Vec<Trace>,
+    reasons: Vec<CheckFailure>,
+    traces: Vec<FactTrace>,
 }
 
-impl Round<'_> {
-    fn walk(&mut self, path: &str, value: &Value, manner: Manner) {
+impl CheckRun<'_> {
+    fn walk(&mut self, path: &str, value: &Value, manner: FieldChecks) {
         match value {
             Value::Object(fields) => {
                 for (name, inner) in fields {
@@ -152,7 +157,7 @@ impl Round<'_> {
     }
 
     fn words_of(&mut self, path: &str, text: &str) {
-        let folded = Folded::of(text);
+        let folded = FoldedText::of(text);
         for (check, word) in &self.words {
             let Some(place) = words::find(folded.text(), word.text().trim()) else { continue };
             let span = folded.original(place);
@@ -161,38 +166,38 @@ impl Round<'_> {
                 Check::Banned => format!("`{}` says \"{says}\", which the pipeline bans", &path[1..]),
                 _ => match self.source.word(word.text().trim()) {
                     Some(from) => {
-                        self.traces.push(Trace { path: path.to_owned(), says, from });
+                        self.traces.push(FactTrace { path: path.to_owned(), says, from });
                         continue;
                     }
                     None => format!("`{}` says \"{says}\", which the source does not", &path[1..]),
                 },
             };
-            self.reasons.push(Reason { check: *check, path: path.to_owned(), says, message });
+            self.reasons.push(CheckFailure { check: *check, path: path.to_owned(), says, message });
         }
     }
 
-    fn facts_of(&mut self, path: &str, value: &Value, text: &str, manner: Manner) {
+    fn facts_of(&mut self, path: &str, value: &Value, text: &str, manner: FieldChecks) {
         if !(manner.quoted || manner.grounded) {
             return;
         }
         if let Some(from) = self.source.whole(value, manner.quoted) {
-            self.traces.push(Trace { path: path.to_owned(), says: text.to_owned(), from });
+            self.traces.push(FactTrace { path: path.to_owned(), says: text.to_owned(), from });
             return;
         }
         if manner.quoted || value.is_number() {
             let says = shortened(text);
             let message = format!("`{}` is \"{says}\", which is no field of the source and not in its text", &path[1..]);
             let check = if manner.quoted { Check::Quoted } else { Check::Grounded };
-            self.reasons.push(Reason { check, path: path.to_owned(), says, message });
+            self.reasons.push(CheckFailure { check, path: path.to_owned(), says, message });
             return;
         }
         for fact in facts(text) {
             let says = text[fact.place.start..fact.place.end].to_owned();
             match self.source.fact(&fact) {
-                Some(from) => self.traces.push(Trace { path: path.to_owned(), says, from }),
+                Some(from) => self.traces.push(FactTrace { path: path.to_owned(), says, from }),
                 None => {
                     let message = format!("`{}` says \"{says}\", which the source does not", &path[1..]);
-                    self.reasons.push(Reason { check: Check::Grounded, path: path.to_owned(), says, message });
+                    self.reasons.push(CheckFailure { check: Check::Grounded, path: path.to_owned(), says, message });
                 }
             }
         }
@@ -209,10 +214,10 @@ fn shortened(text: &str) -> String {
 
 /// A text under which two are the same to a reader: compatibility normalization, case folding, white space collapsed.
 pub fn folded(text: &str) -> String {
-    Folded::of(text).text().trim().to_owned()
+    FoldedText::of(text).text().trim().to_owned()
 }
 
-impl Serialize for Places {
+impl Serialize for CheckedFields {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
             Self::All => serializer.serialize_str("all"),
@@ -221,26 +226,26 @@ impl Serialize for Places {
     }
 }
 
-impl<'de> Deserialize<'de> for Places {
+impl<'de> Deserialize<'de> for CheckedFields {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct AllOrNames;
 
         impl<'de> Visitor<'de> for AllOrNames {
-            type Value = Places;
+            type Value = CheckedFields;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("`all`, or a list of fields")
             }
 
-            fn visit_str<E: Error>(self, word: &str) -> Result<Places, E> {
+            fn visit_str<E: Error>(self, word: &str) -> Result<CheckedFields, E> {
                 match word {
-                    "all" => Ok(Places::All),
+                    "all" => Ok(CheckedFields::All),
                     _ => Err(E::custom(format!("`{word}` names no fields: write `all`, or a list of them"))),
                 }
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<Places, A::Error> {
-                Vec::deserialize(SeqAccessDeserializer::new(names)).map(Places::Named)
+            fn visit_seq<A: SeqAccess<'de>>(self, names: A) -> Result<CheckedFields, A::Error> {
+                Vec::deserialize(SeqAccessDeserializer::new(names)).map(CheckedFields::Named)
             }
         }
 

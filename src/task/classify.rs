@@ -16,12 +16,12 @@ use anyhow::{Context, bail, ensure};
 use futures::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
-use super::answers::Answers;
-use super::calibration::{Link, highest};
-use super::descriptions::Descriptions;
-use super::head::Head;
+use super::calibration::{LinkFunction, highest};
+use super::descriptions::DescriptionVectors;
+use super::label_scorer::LabelScorer;
 use super::labels::Labels;
-use super::{Prepared, Task, Upstream, model, only};
+use super::linear_head::LinearHead;
+use super::{Task, TaskStep, TemplateContext, model, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, ModelInfo, ModelKind, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass, Transient};
@@ -64,10 +64,10 @@ pub struct ClassifySpec {
 /// Makes scores of a prediction.
 #[derive(Debug)]
 enum Scorer {
-    Descriptions(Descriptions),
-    Head(Head),
+    DescriptionVectors(DescriptionVectors),
+    LinearHead(LinearHead),
     Checkpoint,
-    Answers(Box<Answers>),
+    LabelScorer(Box<LabelScorer>),
 }
 
 #[derive(Debug)]
@@ -76,7 +76,7 @@ struct Classify {
     model: Arc<str>,
     labels: Vec<String>,
     scorer: Scorer,
-    link: Link,
+    link: LinkFunction,
     temperature: f32,
     threshold: Option<f32>,
 }
@@ -88,7 +88,7 @@ impl ClassifySpec {
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems = Vec::new();
-        problems.extend(self.prompt.as_ref().and_then(|prompt| Answers::problem(&base_dir.join(prompt))));
+        problems.extend(self.prompt.as_ref().and_then(|prompt| LabelScorer::problem(&base_dir.join(prompt))));
         match self.labels.as_ref().map(|labels| labels.0.as_slice()) {
             Some([]) => problems.push("has no labels: give at least two, each with a description".into()),
             Some([(only, _)]) => {
@@ -114,7 +114,7 @@ impl ClassifySpec {
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
-        self.prompt.as_ref().map(|prompt| Answers::reads(&base_dir.join(prompt))).unwrap_or_default()
+        self.prompt.as_ref().map(|prompt| LabelScorer::reads(&base_dir.join(prompt))).unwrap_or_default()
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
@@ -127,7 +127,7 @@ impl ClassifySpec {
         );
         let classify = match (model.kind, &self.head) {
             (ModelKind::Encoder, Some(head)) => {
-                let (head, version) = Head::load(&base_dir.join(head))?;
+                let (head, version) = LinearHead::load(&base_dir.join(head))?;
                 self.with_head(model, head, &version)?
             }
             (ModelKind::Encoder, None) => {
@@ -137,7 +137,7 @@ impl ClassifySpec {
                         self.model
                     );
                 };
-                let descriptions = Descriptions::encode(engine, &model.name, labels).await?;
+                let descriptions = DescriptionVectors::encode(engine, &model.name, labels).await?;
                 self.with_descriptions(model, labels, descriptions)?
             }
             (ModelKind::Classifier, Some(_)) => {
@@ -162,29 +162,34 @@ impl ClassifySpec {
                     bail!("`{name}` has no labels, and model `{}` is a generator, which brings none: give `labels`", self.model);
                 };
                 let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
-                let answers = Answers::prepare(engine, name, model, labels, prompt.as_deref()).await?;
+                let answers = LabelScorer::prepare(engine, name, model, labels, prompt.as_deref()).await?;
                 self.with_answers(model, labels, answers)?
             }
         };
         Ok(Arc::new(classify))
     }
 
-    fn with_descriptions(&self, model: &ModelInfo, labels: &Labels, descriptions: Descriptions) -> anyhow::Result<Classify> {
+    fn with_descriptions(
+        &self,
+        model: &ModelInfo,
+        labels: &Labels,
+        descriptions: DescriptionVectors,
+    ) -> anyhow::Result<Classify> {
         let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
-        let temperature = self.temperature.unwrap_or(Descriptions::TEMPERATURE);
-        let scorer = Scorer::Descriptions(descriptions.centred(self.multi, temperature));
+        let temperature = self.temperature.unwrap_or(DescriptionVectors::TEMPERATURE);
+        let scorer = Scorer::DescriptionVectors(descriptions.centred(self.multi, temperature));
         self.assemble(model, Scoring { labels: names, scorer, temperature, version: "" })
     }
 
-    fn with_answers(&self, model: &ModelInfo, labels: &Labels, answers: Answers) -> anyhow::Result<Classify> {
+    fn with_answers(&self, model: &ModelInfo, labels: &Labels, answers: LabelScorer) -> anyhow::Result<Classify> {
         let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
         let temperature = self.temperature.unwrap_or(1.0);
         let version = answers.prompt().version();
-        let scorer = Scorer::Answers(Box::new(answers));
+        let scorer = Scorer::LabelScorer(Box::new(answers));
         self.assemble(model, Scoring { labels: names, scorer, temperature, version: &version })
     }
 
-    fn with_head(&self, model: &ModelInfo, head: Head, version: &str) -> anyhow::Result<Classify> {
+    fn with_head(&self, model: &ModelInfo, head: LinearHead, version: &str) -> anyhow::Result<Classify> {
         head.check(model)?;
         ensure!(
             head.multi == self.multi,
@@ -205,7 +210,7 @@ impl ClassifySpec {
             );
         }
         let (labels, temperature) = (head.labels.clone(), head.temperature);
-        self.assemble(model, Scoring { labels, scorer: Scorer::Head(head), temperature, version })
+        self.assemble(model, Scoring { labels, scorer: Scorer::LinearHead(head), temperature, version })
     }
 
     fn with_checkpoint(&self, model: &ModelInfo) -> anyhow::Result<Classify> {
@@ -250,7 +255,7 @@ impl ClassifySpec {
             model: model.name.clone(),
             labels,
             scorer,
-            link: Link::of(self.multi),
+            link: LinkFunction::of(self.multi),
             temperature,
             threshold: self.threshold,
         })
@@ -272,18 +277,18 @@ impl Classify {
         let scores = match (&self.scorer, prediction) {
             (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
             (Scorer::Checkpoint, _) => return wrong("the model did not answer with class scores"),
-            (Scorer::Answers(answers), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
+            (Scorer::LabelScorer(answers), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
                 answers.corrected(&scores)?
             }
-            (Scorer::Answers(_), _) => return wrong("the model did not answer with one score a label"),
+            (Scorer::LabelScorer(_), _) => return wrong("the model did not answer with one score a label"),
             (scorer, Prediction::Vectors(texts)) => {
                 let [text] = texts.as_slice() else { return wrong("the model did not answer with the vector of one text") };
                 let [chunk] = text.chunks.as_slice() else { return wrong("the model cut a text that was to stay whole") };
                 match scorer {
-                    Scorer::Descriptions(descriptions) if chunk.vector.len() == descriptions.dimension() => {
+                    Scorer::DescriptionVectors(descriptions) if chunk.vector.len() == descriptions.dimension() => {
                         descriptions.scores(&chunk.vector, self.temperature)
                     }
-                    Scorer::Head(head) if chunk.vector.len() == head.dimension => head.scores(&chunk.vector),
+                    Scorer::LinearHead(head) if chunk.vector.len() == head.dimension => head.scores(&chunk.vector),
                     _ => return wrong("the model gave a vector of another length than its dimension"),
                 }
             }
@@ -310,46 +315,51 @@ impl Task for Classify {
 
     fn prompt(&self) -> Option<&PromptVersion> {
         match &self.scorer {
-            Scorer::Answers(answers) => Some(answers.prompt()),
-            Scorer::Descriptions(_) | Scorer::Head(_) | Scorer::Checkpoint => None,
+            Scorer::LabelScorer(answers) => Some(answers.prompt()),
+            Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) | Scorer::Checkpoint => None,
         }
     }
 
-    fn learn<'a>(&'a self, engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
+    fn initialize<'a>(&'a self, engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
         match &self.scorer {
-            Scorer::Answers(answers) => Box::pin(answers.learn(engine)),
-            Scorer::Descriptions(_) | Scorer::Head(_) | Scorer::Checkpoint => Box::pin(std::future::ready(Ok(()))),
+            Scorer::LabelScorer(answers) => Box::pin(answers.initialize(engine)),
+            Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) | Scorer::Checkpoint => Box::pin(std::future::ready(Ok(()))),
         }
     }
 
-    fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = document.text.clone();
         let work = match &self.scorer {
             Scorer::Checkpoint => Work::Classify { text },
-            Scorer::Descriptions(_) | Scorer::Head(_) => {
+            Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) => {
                 Work::Encode { texts: vec![text], chunking: Chunking::Truncate, kind: TextKind::Plain }
             }
-            Scorer::Answers(answers) => answers.ask(&text, upstream)?,
+            Scorer::LabelScorer(answers) => answers.ask(&text, upstream)?,
         };
-        Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
+        Ok(TaskStep::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         let probabilities = self.link.probabilities(&self.scores(only(predictions)?)?, self.temperature);
         let mut given: Vec<usize> = match self.link {
-            Link::Softmax => highest(&probabilities).into_iter().collect(),
-            Link::Sigmoid => (0..probabilities.len()).collect(),
+            LinkFunction::Softmax => highest(&probabilities).into_iter().collect(),
+            LinkFunction::Sigmoid => (0..probabilities.len()).collect(),
         };
         let threshold = match self.link {
-            Link::Softmax => self.threshold.unwrap_or(0.0),
-            Link::Sigmoid => self.threshold.unwrap_or(EVEN_ODDS),
+            LinkFunction::Softmax => self.threshold.unwrap_or(0.0),
+            LinkFunction::Sigmoid => self.threshold.unwrap_or(EVEN_ODDS),
         };
         given.retain(|&label| probabilities[label] >= threshold);
         given.sort_by(|a, b| probabilities[*b].total_cmp(&probabilities[*a]));
         let labels = given.into_iter().map(|label| self.labels[label].clone()).collect();
         let pairs = self.labels.iter().cloned().zip(probabilities);
         let scores = pairs.map(|(label, probability)| LabelScore { label, probability }).collect();
-        Ok(Prepared::Ready(Output::Classification(Classification { labels, scores })))
+        Ok(TaskStep::Ready(Output::Classification(Classification { labels, scores })))
     }
 }
 

@@ -16,15 +16,15 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::checks::{Checks, Places};
+use super::checks::{CheckedFields, Checks};
 use super::prompt_file::SchemaSource;
 use super::write::object;
-use super::{Prepared, Task, Upstream};
+use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::{Engine, Prediction, Schema};
 use crate::failure::{Failure, FailureClass};
-use crate::outcome::{Check, Composed, Output, Reason};
-use crate::template::{Prints, Template, TemplateError};
+use crate::outcome::{Check, CheckFailure, ComposedObject, Output};
+use crate::template::{PrintMode, Template, TemplateError};
 
 /// The longest object that a template may make of one document, in bytes.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -90,7 +90,7 @@ impl ComposeSpec {
     pub(super) async fn build(&self, name: &str, _engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let template = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad template: {error}"))?;
         let composer = self.composer(base_dir).map_err(anyhow::Error::msg)?;
-        let looks_up = [&self.checks.quoted, &self.checks.grounded].iter().any(|places| **places != Places::default());
+        let looks_up = [&self.checks.quoted, &self.checks.grounded].iter().any(|places| **places != CheckedFields::default());
         let algorithm = if looks_up { LOOKED_UP } else { ALGORITHM };
         let signature = serde_json::to_vec(&("compose", algorithm, self, &composer.schema))?;
         Ok(Arc::new(Compose { signature, template, composer }))
@@ -109,7 +109,7 @@ impl ComposeSpec {
     }
 
     fn compile(&self) -> Result<Template, TemplateError> {
-        Template::new(&self.object, Prints::Scalars, MAX_OUTPUT)
+        Template::new(&self.object, PrintMode::Scalars, MAX_OUTPUT)
     }
 }
 
@@ -123,20 +123,20 @@ impl Composer {
     ///
     /// # Errors
     /// A poison failure where it cannot be stored.
-    pub fn compose(&self, document: &Document, fields: Value) -> Result<Composed, Failure> {
+    pub fn compose(&self, document: &Document, fields: Value) -> Result<ComposedObject, Failure> {
         let fields = object(fields)?;
         let text = written_out(&fields);
-        let mut reasons: Vec<Reason> = self.schema.faults(&Value::Object(fields.clone())).into_iter().map(broken).collect();
-        let (more, traces) = self.checks.go_over(document, &fields, self.schema.value());
+        let mut reasons: Vec<CheckFailure> = self.schema.faults(&Value::Object(fields.clone())).into_iter().map(broken).collect();
+        let (more, traces) = self.checks.run(document, &fields, self.schema.value());
         reasons.extend(more);
-        Ok(Composed { text, fields, reasons, traces })
+        Ok(ComposedObject { text, fields, reasons, traces })
     }
 }
 
-fn broken((path, rule): (String, String)) -> Reason {
+fn broken((path, rule): (String, String)) -> CheckFailure {
     let place = if path.is_empty() { "the object itself".to_owned() } else { format!("`{}`", &path[1..]) };
     let message = format!("{place} breaks the schema: {rule}");
-    Reason { check: Check::Schema, path, says: rule, message }
+    CheckFailure { check: Check::Schema, path, says: rule, message }
 }
 
 /// An object as JSON. Keys and values of JSON can always be written.
@@ -153,16 +153,21 @@ impl Task for Compose {
         &self.signature
     }
 
-    fn prepare(&self, document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = self.template.render(&upstream.context())?;
         let fields: Value = serde_json::from_str(&text).map_err(|error| {
             let reason = format!("the template makes no JSON of this document: {error}; let every value go through `tojson`");
             Failure::poison(FailureClass::Template, reason)
         })?;
-        Ok(Prepared::Ready(Output::Composed(self.composer.compose(document, fields)?)))
+        Ok(TaskStep::Ready(Output::ComposedObject(self.composer.compose(document, fields)?)))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }
@@ -173,7 +178,7 @@ mod tests {
 
     use super::*;
 
-    async fn composed(object: &str, text: &str) -> Result<Composed, Failure> {
+    async fn composed(object: &str, text: &str) -> Result<ComposedObject, Failure> {
         let schema =
             json!({"type": "object", "properties": {"title": {"type": "string", "maxLength": 12}}, "required": ["title"]});
         let checks = serde_json::from_value(json!({"banned": ["best"], "grounded": "all"})).unwrap();
@@ -182,8 +187,8 @@ mod tests {
         let engine = Engine::start(&crate::config::EngineConfig::default(), &std::collections::BTreeMap::new()).unwrap();
         let task = spec.build("page", &engine, Path::new("")).await.unwrap();
         let document = Document { id: "d1".into(), version: 1, text: text.into(), metadata: Map::new(), fields: Map::new() };
-        match task.prepare(&document, &Upstream::of(&document, None))? {
-            Prepared::Ready(Output::Composed(composed)) => Ok(composed),
+        match task.prepare(&document, &TemplateContext::of(&document, None))? {
+            TaskStep::Ready(Output::ComposedObject(composed)) => Ok(composed),
             other => panic!("an object was to come of it, not {other:?}"),
         }
     }
@@ -219,7 +224,7 @@ mod tests {
 
     #[tokio::test]
     async fn an_object_is_stored_and_restored_as_it_was() {
-        let output = Output::Composed(composed(TITLE, "The best 40 x").await.unwrap());
+        let output = Output::ComposedObject(composed(TITLE, "The best 40 x").await.unwrap());
         let stored = serde_json::from_str(&output.fields().to_string()).unwrap();
         let restored = Output::restore(output.kind(), output.text().map(str::to_owned), stored, Vec::new());
         assert_eq!(restored, Some(output.clone()));

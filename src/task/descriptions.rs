@@ -17,14 +17,14 @@ use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 
 /// The encoded descriptions of all labels.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Descriptions {
+pub(super) struct DescriptionVectors {
     /// For each label the vectors of its descriptions, each of length 1.
     labels: Vec<Vec<Arc<[f32]>>>,
     /// For each label the score at which yes and no are even.
     centres: Vec<f32>,
 }
 
-impl Descriptions {
+impl DescriptionVectors {
     /// Fitted on half of 3,800 news articles, confidence and accuracy of the other half agree to 0.04.
     pub(super) const TEMPERATURE: f32 = 0.04;
 
@@ -94,8 +94,9 @@ impl Descriptions {
 mod tests {
     use super::*;
 
-    fn vectors(labels: &[&[[f32; 2]]]) -> Descriptions {
-        Descriptions::new(labels.iter().map(|label| label.iter().map(|v| Arc::from(v.as_slice())).collect()).collect()).unwrap()
+    fn vectors(labels: &[&[[f32; 2]]]) -> DescriptionVectors {
+        DescriptionVectors::new(labels.iter().map(|label| label.iter().map(|v| Arc::from(v.as_slice())).collect()).collect())
+            .unwrap()
     }
 
     #[test]

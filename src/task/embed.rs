@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Prepared, Task, Upstream, encoder, only};
+use super::{Task, TaskStep, TemplateContext, encoder, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass};
@@ -90,12 +90,17 @@ impl Task for Embed {
         &self.signature
     }
 
-    fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, document: &Document, _upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let work = Work::Encode { texts: vec![document.text.clone()], chunking: self.chunking, kind: TextKind::Document };
-        Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
+        Ok(TaskStep::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        document: &Document,
+        _upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         let Prediction::Vectors(mut texts) = only(predictions)? else {
             return Err(Failure::poison(FailureClass::Model, "the model did not answer with vectors"));
         };
@@ -116,6 +121,6 @@ impl Task for Embed {
             }
         }
         let chunks = chunks.into_iter().map(|c| EmbeddedChunk { span: c.span, tokens: c.tokens, vector: c.vector }).collect();
-        Ok(Prepared::Ready(Output::Embedding(Embedding { set: self.set.clone(), chunks })))
+        Ok(TaskStep::Ready(Output::Embedding(Embedding { set: self.set.clone(), chunks })))
     }
 }

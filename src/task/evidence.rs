@@ -12,15 +12,15 @@
 pub(super) mod folded;
 mod fuzzy;
 pub(super) mod number;
-mod spoken;
+mod number_words;
 
 use std::cell::{Cell, OnceCell};
 use std::ops::Range;
 
 use serde_json::{Number, Value};
 
-use crate::outcome::{Evidence, Likeness, Span};
-use folded::Folded;
+use crate::outcome::{Evidence, MatchKind, Span};
+use folded::FoldedText;
 
 /// Steps of fuzzy search that one document may take: a few hundredths of a second.
 const FUZZY_STEPS: usize = 1 << 24;
@@ -29,13 +29,13 @@ const FUZZY_STEPS: usize = 1 << 24;
 const MOST_OCCURRENCES: usize = 10_000;
 
 /// A document in which values are looked for.
-pub(super) struct Searcher<'a> {
+pub(super) struct EvidenceFinder<'a> {
     text: &'a str,
-    folded: OnceCell<Folded>,
+    folded: OnceCell<FoldedText>,
     steps: Cell<usize>,
 }
 
-impl<'a> Searcher<'a> {
+impl<'a> EvidenceFinder<'a> {
     pub(super) fn new(text: &'a str) -> Self {
         Self { text, folded: OnceCell::new(), steps: Cell::new(FUZZY_STEPS) }
     }
@@ -47,16 +47,16 @@ impl<'a> Searcher<'a> {
             return None;
         }
         if let Some(place) = best(self.text, value) {
-            return Some(Evidence { span: Span { start: place.start, end: place.end }, likeness: Likeness::Exact });
+            return Some(Evidence { span: Span { start: place.start, end: place.end }, likeness: MatchKind::Exact });
         }
         let folded = self.folded();
-        let wanted = Folded::of(value);
+        let wanted = FoldedText::of(value);
         let wanted = wanted.text().trim();
         if wanted.is_empty() {
             return None;
         }
         if let Some(place) = best(folded.text(), wanted) {
-            return Some(Evidence { span: folded.original(place), likeness: Likeness::Normalized });
+            return Some(Evidence { span: folded.original(place), likeness: MatchKind::Normalized });
         }
         if let Some(number) = number::written(wanted).and_then(|number| self.number_as(number, wanted)) {
             return Some(number);
@@ -65,7 +65,7 @@ impl<'a> Searcher<'a> {
         let place = fuzzy::find(folded.letters(), wanted, &mut steps);
         self.steps.set(steps);
         let place = place.filter(|place| says_numbers_of(wanted, folded.part(place.clone())));
-        place.map(|place| Evidence { span: folded.original_letters(place), likeness: Likeness::Fuzzy })
+        place.map(|place| Evidence { span: folded.original_letters(place), likeness: MatchKind::Fuzzy })
     }
 
     /// Where the text says `number`, with whatever marks between its digits.
@@ -76,12 +76,12 @@ impl<'a> Searcher<'a> {
     fn number_as(&self, number: f64, digits: &str) -> Option<Evidence> {
         let folded = self.folded();
         let span = folded.original(number::find(folded.text(), number)?);
-        let likeness = if self.text.get(span.start..span.end) == Some(digits) { Likeness::Exact } else { Likeness::Normalized };
+        let likeness = if self.text.get(span.start..span.end) == Some(digits) { MatchKind::Exact } else { MatchKind::Normalized };
         Some(Evidence { span, likeness })
     }
 
-    pub(super) fn folded(&self) -> &Folded {
-        self.folded.get_or_init(|| Folded::of(self.text))
+    pub(super) fn folded(&self) -> &FoldedText {
+        self.folded.get_or_init(|| FoldedText::of(self.text))
     }
 }
 
@@ -92,12 +92,12 @@ fn says_numbers_of(wanted: &str, text: &str) -> bool {
 
 /// The best occurrence of `wanted`.
 fn best(text: &str, wanted: &str) -> Option<Range<usize>> {
-    let mut found: Option<(Fit, Range<usize>)> = None;
+    let mut found: Option<(WordFit, Range<usize>)> = None;
     for (start, _) in text.match_indices(wanted).take(MOST_OCCURRENCES) {
         let place = start..start + wanted.len();
-        let Some(fit) = Fit::of(text, &place) else { continue };
+        let Some(fit) = WordFit::of(text, &place) else { continue };
         if found.as_ref().is_none_or(|(best, _)| fit > *best) {
-            if fit == Fit::Word {
+            if fit == WordFit::Word {
                 return Some(place);
             }
             found = Some((fit, place));
@@ -108,13 +108,13 @@ fn best(text: &str, wanted: &str) -> Option<Range<usize>> {
 
 /// How an occurrence sits among the words around it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Fit {
+enum WordFit {
     Inside,
     Beginning,
     Word,
 }
 
-impl Fit {
+impl WordFit {
     fn of(text: &str, place: &Range<usize>) -> Option<Self> {
         let (before, inside, after) = (&text[..place.start], &text[place.clone()], &text[place.end..]);
         let first = inside.chars().next()?;

@@ -8,17 +8,17 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::each::{Each, ITEM_NAMES, completion};
-use super::evidence::{Searcher, is_choice};
-use super::leaves::leaves;
+use super::evidence::{EvidenceFinder, is_choice};
+use super::for_each::{ForEach, ITEM_NAMES, completion};
+use super::json_spans::value_spans;
 use super::prompt_file::{Parameters, PromptFile, SchemaSource};
-use super::prompting::{Prompting, Setting, generator, names_read};
+use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
 use super::write::object;
-use super::{Prepared, Task, Upstream};
+use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::{Completion, Engine, GeneratedToken, Prediction, Schema};
 use crate::failure::{Failure, FailureClass};
-use crate::outcome::{Confidence, Extraction, Leaf, Output};
+use crate::outcome::{Confidence, ExtractedValue, Extraction, Output};
 use crate::prompt::PromptVersion;
 
 /// Part of every fingerprint: another number wherever the same answer comes to mean something else.
@@ -66,10 +66,10 @@ pub struct ExtractSpec {
 #[derive(Debug)]
 struct Extract {
     signature: Vec<u8>,
-    prompting: Prompting,
+    prompting: TaskPrompt,
     schema: Arc<Schema>,
     strict: bool,
-    each: Each,
+    each: ForEach,
 }
 
 impl ExtractSpec {
@@ -79,7 +79,7 @@ impl ExtractSpec {
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
-        problems.extend(Each::new(self.for_each.as_deref()).err());
+        problems.extend(ForEach::new(self.for_each.as_deref()).err());
         if self.for_each.is_some() && self.prompt.is_none() {
             problems.push("has `for_each`, but no `prompt` that says what to do with `item`".into());
         }
@@ -95,7 +95,7 @@ impl ExtractSpec {
             Some(prompt) => names_read(&base_dir.join(prompt), own).unwrap_or_default(),
             None => vec!["document.text".into()],
         };
-        if let Ok(each) = Each::new(self.for_each.as_deref()) {
+        if let Ok(each) = ForEach::new(self.for_each.as_deref()) {
             names.extend_from_slice(each.reads());
         }
         names
@@ -104,13 +104,14 @@ impl ExtractSpec {
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "extract")?;
         let (file, schema) = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        let prompting =
+            TaskPrompt::new(file, PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) })?;
         prompting.check(engine)?;
         Ok(Arc::new(self.assemble(prompting, schema)?))
     }
 
-    fn assemble(&self, prompting: Prompting, schema: Arc<Schema>) -> anyhow::Result<Extract> {
-        let each = Each::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
+    fn assemble(&self, prompting: TaskPrompt, schema: Arc<Schema>) -> anyhow::Result<Extract> {
+        let each = ForEach::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
         let algorithm = if self.strict { STRICT_ALGORITHM } else { ALGORITHM };
         let signature = serde_json::to_vec(&("extract", algorithm, prompting.version.version(), self.strict, &self.for_each))?;
         Ok(Extract { signature, prompting, schema, strict: self.strict, each })
@@ -147,21 +148,26 @@ impl Task for Extract {
         Some(&self.prompting.version)
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
     }
 
-    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
-        let searcher = Searcher::new(&document.text);
+    fn interpret(
+        &self,
+        document: &Document,
+        _upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
+        let searcher = EvidenceFinder::new(&document.text);
         self.each.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
     }
 }
 
 impl Extract {
-    fn extraction(&self, searcher: &Searcher<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
+    fn extraction(&self, searcher: &EvidenceFinder<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
         let completion = completion(prediction)?;
         let fields = object(self.schema.judge(&completion, self.prompting.max_tokens)?)?;
-        let leaves = self.leaves(searcher, &fields, &completion);
+        let leaves = self.values(searcher, &fields, &completion);
         if self.strict
             && let Some((path, value)) = ungrounded(&fields, &leaves)
         {
@@ -178,8 +184,8 @@ impl Extract {
         Ok(Extraction { fields, leaves })
     }
 
-    fn leaves(&self, searcher: &Searcher<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<Leaf> {
-        let found = leaves(&completion.text);
+    fn values(&self, searcher: &EvidenceFinder<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<ExtractedValue> {
+        let found = value_spans(&completion.text);
         // Of a name that stands twice, the last value counts; what stood under an earlier one is gone.
         let last: HashMap<&str, usize> = found.iter().enumerate().map(|(index, (path, _))| (path.as_str(), index)).collect();
         let mut all = Vec::with_capacity(found.len());
@@ -194,7 +200,7 @@ impl Extract {
                 Value::Number(number) if !choice => (true, searcher.number(number)),
                 _ => (false, None),
             };
-            all.push(Leaf {
+            all.push(ExtractedValue {
                 path: path.clone(),
                 confidence: confidence(&completion.tokens, place),
                 grounded: expected.then_some(evidence.is_some()),
@@ -225,7 +231,7 @@ fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> 
     fields.get(&name.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
 }
 
-fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [Leaf]) -> Option<(&'a str, &'a Value)> {
+fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {
     let leaf = leaves.iter().find(|leaf| leaf.grounded == Some(false))?;
     Some((leaf.path.as_str(), pointer(fields, &leaf.path)?))
 }

@@ -12,13 +12,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Prepared, Task, Upstream};
+use super::{Task, TaskStep, TemplateContext};
+use crate::did_you_mean::suggestion;
 use crate::document::{Document, MAX_ID_BYTES, microseconds};
 use crate::engine::{Engine, Prediction};
 use crate::failure::{Failure, FailureClass};
-use crate::nearest::suggestion;
 use crate::outcome::{Interaction, Output};
-use crate::template::{Prints, Template, TemplateError};
+use crate::template::{PrintMode, Template, TemplateError};
 
 /// The longest kind in bytes: a word.
 const MAX_KIND_BYTES: usize = 63;
@@ -94,7 +94,7 @@ impl InteractSpec {
 
     fn compile(&self) -> Result<Templates, String> {
         let template = |key: &str, source: &str| {
-            Template::new(source, Prints::Scalars, MAX_ID_BYTES)
+            Template::new(source, PrintMode::Scalars, MAX_ID_BYTES)
                 .map_err(|error: TemplateError| format!("has a bad template `{key}`: {error}"))
         };
         let optional = |key: &str, source: &Option<String>| source.as_deref().map(|source| template(key, source)).transpose();
@@ -117,14 +117,14 @@ impl Task for Interact {
         &self.signature
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let context = upstream.context();
         let Templates { user, document, kind, value, at } = &self.templates;
         let optional = |template: &Option<Template>| match template {
             Some(template) => template.render(&context).map(|text| Some(text.trim().to_owned()).filter(|text| !text.is_empty())),
             None => Ok(None),
         };
-        Ok(Prepared::Ready(Output::Interaction(Interaction {
+        Ok(TaskStep::Ready(Output::Interaction(Interaction {
             with: self.with.clone(),
             user: id("user", user.render(&context)?)?,
             document: id("document", document.render(&context)?)?,
@@ -134,7 +134,12 @@ impl Task for Interact {
         })))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }
@@ -201,8 +206,8 @@ mod tests {
         let task = Interact { signature: Vec::new(), with: spec.with, kinds, templates };
         let fields = fields.as_object().unwrap().clone();
         let document = Document { fields, ..crate::task::tests::document("an event") };
-        match task.prepare(&document, &Upstream::of(&document, None)) {
-            Ok(Prepared::Ready(Output::Interaction(interaction))) => Ok(interaction),
+        match task.prepare(&document, &TemplateContext::of(&document, None)) {
+            Ok(TaskStep::Ready(Output::Interaction(interaction))) => Ok(interaction),
             Err(Failure::Poison(poison)) => Err(poison.class),
             other => panic!("neither an interaction nor a dead letter: {other:?}"),
         }

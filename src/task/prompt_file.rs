@@ -22,7 +22,7 @@ use serde_json::Value;
 use serde_saphyr::Spanned;
 
 use crate::engine::{Sampling, Schema};
-use crate::template::{Prints, Template};
+use crate::template::{PrintMode, Template};
 use crate::yaml;
 
 /// The longest message that a template may make, in bytes: a document of the usual limit with as much beside it. Which of them a
@@ -130,7 +130,7 @@ impl PromptFile {
         if body.is_empty() {
             return Err(fault(below, "the prompt says nothing: write the message below the front matter"));
         }
-        Template::new(body, Prints::Scalars, MAX_MESSAGE).map_err(|error| {
+        Template::new(body, PrintMode::Scalars, MAX_MESSAGE).map_err(|error| {
             let line = below + error.line.unwrap_or(1).saturating_sub(1) as u64;
             fault(line, &format!("the template is wrong: {}", error.message))
         })?;
@@ -155,7 +155,7 @@ impl PromptFile {
 
     /// The template, compiled.
     pub(super) fn template(&self) -> Result<Template, String> {
-        Template::new(&self.body, Prints::Scalars, MAX_MESSAGE).map_err(|error| error.to_string())
+        Template::new(&self.body, PrintMode::Scalars, MAX_MESSAGE).map_err(|error| error.to_string())
     }
 }
 

@@ -5,12 +5,12 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Prepared, Task, Upstream};
+use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::{Engine, Prediction};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
-use crate::template::{Prints, Template, TemplateError};
+use crate::template::{PrintMode, Template, TemplateError};
 
 /// The longest text that a template may make of one document, in bytes.
 const MAX_OUTPUT: usize = 1 << 20;
@@ -47,7 +47,7 @@ impl RenderSpec {
     }
 
     fn compile(&self) -> Result<Template, TemplateError> {
-        Template::new(&self.template, Prints::Scalars, MAX_OUTPUT)
+        Template::new(&self.template, PrintMode::Scalars, MAX_OUTPUT)
     }
 }
 
@@ -60,15 +60,20 @@ impl Task for Render {
         &self.signature
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = self.template.render(&upstream.context())?;
         if let Some(at) = text.find('\0') {
             return Err(Failure::poison(FailureClass::NulCharacter, format!("the rendered text holds U+0000 at byte {at}")));
         }
-        Ok(Prepared::Ready(Output::Text(text)))
+        Ok(TaskStep::Ready(Output::Text(text)))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }

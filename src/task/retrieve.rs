@@ -8,13 +8,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::answering::MOST_PASSAGES;
-use super::{Prepared, Seek, Task, Upstream, encoder};
+use super::answer_generator::MOST_PASSAGES;
+use super::{PassageQuery, Task, TaskStep, TemplateContext, encoder};
 use crate::document::Document;
 use crate::engine::{Engine, Prediction};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
-use crate::template::{Prints, Template, TemplateError};
+use crate::template::{PrintMode, Template, TemplateError};
 
 /// The longest question, in bytes: as long as search takes one.
 const MAX_QUERY: usize = 8 << 10;
@@ -92,7 +92,7 @@ impl RetrieveSpec {
     }
 
     fn compile(&self) -> Result<Template, TemplateError> {
-        Template::new(&self.query, Prints::Scalars, MAX_QUERY)
+        Template::new(&self.query, PrintMode::Scalars, MAX_QUERY)
     }
 }
 
@@ -105,21 +105,26 @@ impl Task for Retrieve {
         &self.signature
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let query = self.query.render(&upstream.context())?;
         let query = query.trim();
         if query.is_empty() {
-            return Ok(Prepared::Ready(Output::Passages(Vec::new())));
+            return Ok(TaskStep::Ready(Output::Passages(Vec::new())));
         }
         if query.contains('\0') {
             return Err(Failure::poison(FailureClass::NulCharacter, "the query holds U+0000, which no stored text can"));
         }
         let RetrieveSpec { pipeline, vector, model, limit, min_similarity, .. } = self.spec.clone();
         let embedding = vector.zip(model);
-        Ok(Prepared::Find(Seek { pipeline, query: query.to_owned(), embedding, limit, min_similarity }))
+        Ok(TaskStep::Find(PassageQuery { pipeline, query: query.to_owned(), embedding, limit, min_similarity }))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Prepared, Task, Upstream};
+use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::{Engine, Prediction};
 use crate::failure::{Failure, FailureClass, Poison};
@@ -28,7 +28,7 @@ const LARGEST: f64 = 1e9;
 #[serde(deny_unknown_fields)]
 pub struct ScoreSpec {
     /// What is added up, by name: expressions such as `40 if intent.label == 'buying' else 0`.
-    pub parts: Parts,
+    pub parts: ScoreParts,
     /// The most that the score can be; the least is 0.
     #[serde(default = "ScoreSpec::usual_maximum")]
     pub maximum: f64,
@@ -36,10 +36,10 @@ pub struct ScoreSpec {
 
 /// Names and expressions, in the order of the pipeline file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Parts(pub Vec<(String, String)>);
+pub struct ScoreParts(pub Vec<(String, String)>);
 
 #[derive(Debug)]
-struct Scored {
+struct ScoreTask {
     signature: Vec<u8>,
     parts: Vec<(String, Formula)>,
     maximum: f64,
@@ -90,11 +90,11 @@ impl ScoreSpec {
             Err(error) => Err(anyhow::anyhow!("task `{name}` has a bad part `{part}`: {error}")),
         };
         let parts = self.parts.0.iter().map(formula).collect::<anyhow::Result<_>>()?;
-        Ok(Arc::new(Scored { signature: serde_json::to_vec(&("score", ALGORITHM, self))?, parts, maximum: self.maximum }))
+        Ok(Arc::new(ScoreTask { signature: serde_json::to_vec(&("score", ALGORITHM, self))?, parts, maximum: self.maximum }))
     }
 }
 
-impl Task for Scored {
+impl Task for ScoreTask {
     fn kind(&self) -> &'static str {
         "score"
     }
@@ -103,7 +103,7 @@ impl Task for Scored {
         &self.signature
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let context = upstream.context();
         let mut parts = Vec::with_capacity(self.parts.len());
         for (name, formula) in &self.parts {
@@ -115,26 +115,31 @@ impl Task for Scored {
             }
             parts.push((name.clone(), value, formula.source().to_owned()));
         }
-        Ok(Prepared::Ready(Output::Score(Score::of(parts, self.maximum))))
+        Ok(TaskStep::Ready(Output::Score(Score::of(parts, self.maximum))))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, _predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
     }
 }
 
-impl<'de> Deserialize<'de> for Parts {
+impl<'de> Deserialize<'de> for ScoreParts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Entries;
 
         impl<'de> Visitor<'de> for Entries {
-            type Value = Parts;
+            type Value = ScoreParts;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a map from the name of a part to its expression")
             }
 
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Parts, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ScoreParts, A::Error> {
                 let mut parts: Vec<(String, String)> = Vec::new();
                 while let Some((name, formula)) = map.next_entry::<String, String>()? {
                     if parts.iter().any(|(known, _)| *known == name) {
@@ -142,7 +147,7 @@ impl<'de> Deserialize<'de> for Parts {
                     }
                     parts.push((name, formula));
                 }
-                Ok(Parts(parts))
+                Ok(ScoreParts(parts))
             }
         }
 
@@ -169,11 +174,11 @@ mod tests {
         let task = spec(text).build("score", &engine, Path::new("")).await.expect("the test's own parameters are sound");
         let (metadata, fields) = (Map::new(), Map::new());
         let document = Document { id: "d".into(), version: 1, text: "five".into(), metadata, fields };
-        let mut upstream = Upstream::of(&document, None);
+        let mut upstream = TemplateContext::of(&document, None);
         let scores = vec![LabelScore { label: "buying".into(), probability: 0.5 }];
         upstream.insert(&"intent".into(), &Output::Classification(Classification { labels: vec!["buying".into()], scores }));
         match task.prepare(&document, &upstream)? {
-            Prepared::Ready(Output::Score(score)) => Ok(score),
+            TaskStep::Ready(Output::Score(score)) => Ok(score),
             other => panic!("no score: {other:?}"),
         }
     }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use super::abstractive::AbstractiveSpec;
 use super::sentences::sentences;
-use super::{Prepared, Task, Upstream, encoder, only};
+use super::{Task, TaskStep, TemplateContext, encoder, only};
 use crate::document::Document;
 use crate::engine::{Chunking, Engine, Prediction, Request, TextKind, Work};
 use crate::failure::{Failure, FailureClass};
@@ -63,7 +63,7 @@ pub struct SummarizeSpec {
 
 /// What decides an extractive summary besides the text.
 #[derive(Serialize)]
-struct Signed<'a> {
+struct SignatureFields<'a> {
     model: &'a str,
     sentences: usize,
     diversity: f32,
@@ -125,7 +125,8 @@ impl SummarizeSpec {
         }
         let model = encoder(engine, &self.model, "summarize")?.name.clone();
         let (sentences, diversity) = (self.sentences, self.diversity.unwrap_or(DIVERSITY));
-        let signature = serde_json::to_vec(&("summarize", ALGORITHM, Signed { model: &self.model, sentences, diversity }))?;
+        let signature =
+            serde_json::to_vec(&("summarize", ALGORITHM, SignatureFields { model: &self.model, sentences, diversity }))?;
         Ok(Arc::new(Summarize { signature, model, sentences, diversity }))
     }
 
@@ -144,17 +145,22 @@ impl Task for Summarize {
         &self.signature
     }
 
-    fn prepare(&self, document: &Document, _upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, document: &Document, _upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let spans = sentences(&document.text, CONSIDERED);
         if spans.len() <= self.sentences {
-            return Ok(Prepared::Ready(summary(&document.text, spans)));
+            return Ok(TaskStep::Ready(summary(&document.text, spans)));
         }
         let texts = spans.iter().map(|span| document.text[span.start..span.end].into()).collect();
         let work = Work::Encode { texts, chunking: Chunking::Truncate, kind: TextKind::Plain };
-        Ok(Prepared::Ask(vec![Request { model: self.model.clone(), work }]))
+        Ok(TaskStep::Ask(vec![Request { model: self.model.clone(), work }]))
     }
 
-    fn interpret(&self, document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
+    fn interpret(
+        &self,
+        document: &Document,
+        _upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
         let wrong = |reason: String| Err(Failure::poison(FailureClass::Model, reason));
         let Prediction::Vectors(texts) = only(predictions)? else {
             return wrong("the model did not answer with vectors".into());
@@ -176,7 +182,7 @@ impl Task for Summarize {
         }
         let headings: Vec<bool> = spans.iter().map(|span| is_heading(&document.text[span.start..span.end])).collect();
         let chosen = choose(&vectors, &headings, self.sentences, self.diversity);
-        Ok(Prepared::Ready(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect())))
+        Ok(TaskStep::Ready(summary(&document.text, chosen.into_iter().map(|index| spans[index]).collect())))
     }
 }
 
@@ -267,7 +273,7 @@ mod tests {
 
     #[test]
     fn sentences_are_asked_for_one_by_one() {
-        let Ok(Prepared::Ask(requests)) = task(2).prepare(&document(FOUR), &Upstream::default()) else {
+        let Ok(TaskStep::Ask(requests)) = task(2).prepare(&document(FOUR), &TemplateContext::default()) else {
             panic!("a long text was summarized without a model");
         };
         let Work::Encode { texts, chunking: Chunking::Truncate, .. } = &requests[0].work else {
@@ -281,8 +287,8 @@ mod tests {
     fn a_summary_keeps_order_and_places_and_does_not_repeat_itself() {
         let vectors = [[1.0, 0.05], [1.0, 0.06], [-0.2, 1.0], [0.8, 0.9]];
         let varied = Summarize { diversity: 0.5, ..task(2) };
-        let Ok(Prepared::Ready(Output::Summary(summary))) =
-            varied.interpret(&document(FOUR), &Upstream::default(), vec![prediction(&vectors)])
+        let Ok(TaskStep::Ready(Output::Summary(summary))) =
+            varied.interpret(&document(FOUR), &TemplateContext::default(), vec![prediction(&vectors)])
         else {
             panic!("no summary was made");
         };
@@ -295,8 +301,8 @@ mod tests {
     fn a_text_of_few_sentences_is_its_own_summary() {
         let short = "  Only one sentence here.\n";
         assert_eq!(
-            task(2).prepare(&document(short), &Upstream::default()).unwrap(),
-            Prepared::Ready(Output::Summary(Summary {
+            task(2).prepare(&document(short), &TemplateContext::default()).unwrap(),
+            TaskStep::Ready(Output::Summary(Summary {
                 text: short.trim().into(),
                 spans: vec![Span { start: 2, end: 25 }],
                 ..Summary::default()
@@ -307,7 +313,7 @@ mod tests {
     #[test]
     fn answers_that_do_not_fit_are_dead_letters() {
         for bad in [prediction(&[[1.0, 0.0]; 3]), prediction(&[[f32::NAN, 0.0]; 4]), Prediction::Logits(vec![1.0; 4])] {
-            let failure = task(2).interpret(&document(FOUR), &Upstream::default(), vec![bad]).unwrap_err();
+            let failure = task(2).interpret(&document(FOUR), &TemplateContext::default(), vec![bad]).unwrap_err();
             assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
         }
     }

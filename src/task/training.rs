@@ -6,12 +6,14 @@ use std::collections::VecDeque;
 
 use anyhow::{bail, ensure};
 
-use super::calibration::{Judged, Link, expected_calibration_error, fit_temperature, highest, negative_log_likelihood};
-use super::head::Head;
+use super::calibration::{
+    LinkFunction, ScoredExample, expected_calibration_error, fit_temperature, highest, negative_log_likelihood,
+};
+use super::linear_head::LinearHead;
 
 /// One labelled vector.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Example {
+pub struct TrainingExample {
     /// Decides on which side of the split the example falls.
     pub id: String,
     /// The vector.
@@ -22,7 +24,7 @@ pub struct Example {
 
 /// What the head is trained for.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Purpose {
+pub struct TrainingSpec {
     /// The labels in the order of the task; where empty, those of the examples in alphabetical order.
     pub labels: Vec<String>,
     /// Whether a document may have several labels.
@@ -35,7 +37,7 @@ pub struct Purpose {
 
 /// How well the head does on the examples that it was not trained on.
 #[derive(Debug, Clone, PartialEq, serde::Serialize)]
-pub struct Quality {
+pub struct TrainingReport {
     /// Examples that the weights were fitted to.
     pub training_examples: usize,
     /// Examples that the temperature was fitted to and the following were measured on.
@@ -65,18 +67,18 @@ const EMPHASIS: f64 = 1.0;
 const MAX_STEPS: usize = 300;
 
 /// Trains a head.
-pub fn train(examples: &[Example], purpose: &Purpose) -> anyhow::Result<(Head, Quality)> {
+pub fn train(examples: &[TrainingExample], purpose: &TrainingSpec) -> anyhow::Result<(LinearHead, TrainingReport)> {
     let labels = labels_of(examples, purpose)?;
     let dimension = examples.first().map_or(0, |example| example.vector.len());
     ensure!(examples.iter().all(|example| example.vector.len() == dimension), "the examples' vectors differ in length");
     let (held_out, training) = split(examples, &labels, purpose.multi);
     ensure!(!held_out.is_empty() && !training.is_empty(), "there are too few examples to hold a fifth of them out");
 
-    let link = Link::of(purpose.multi);
-    let rows: Vec<Row<'_>> = training.iter().map(|example| Row::new(example, &labels)).collect();
-    let problem = Problem { rows, labels: labels.len(), dimension, link };
+    let link = LinkFunction::of(purpose.multi);
+    let rows: Vec<TrainingRow<'_>> = training.iter().map(|example| TrainingRow::new(example, &labels)).collect();
+    let problem = LossFunction { rows, labels: labels.len(), dimension, link };
     let weights = minimize(&problem);
-    let mut head = Head {
+    let mut head = LinearHead {
         multi: purpose.multi,
         model: purpose.model.clone(),
         revision: purpose.revision.clone(),
@@ -86,9 +88,9 @@ pub fn train(examples: &[Example], purpose: &Purpose) -> anyhow::Result<(Head, Q
         bias: weights[labels.len() * dimension..].iter().map(|w| *w as f32).collect(),
         labels,
     };
-    let judged: Vec<Judged> = held_out.iter().map(|example| judge(&head, example)).collect();
+    let judged: Vec<ScoredExample> = held_out.iter().map(|example| judge(&head, example)).collect();
     head.temperature = fit_temperature(&judged, link);
-    let quality = Quality {
+    let quality = TrainingReport {
         training_examples: training.len(),
         held_out_examples: held_out.len(),
         accuracy: judged.iter().filter(|example| is_right(example, link)).count() as f64 / judged.len() as f64,
@@ -101,7 +103,7 @@ pub fn train(examples: &[Example], purpose: &Purpose) -> anyhow::Result<(Head, Q
     Ok((head, quality))
 }
 
-fn labels_of(examples: &[Example], purpose: &Purpose) -> anyhow::Result<Vec<String>> {
+fn labels_of(examples: &[TrainingExample], purpose: &TrainingSpec) -> anyhow::Result<Vec<String>> {
     let mut found: Vec<&String> = examples.iter().flat_map(|example| &example.labels).collect();
     found.sort_unstable();
     found.dedup();
@@ -123,8 +125,12 @@ fn labels_of(examples: &[Example], purpose: &Purpose) -> anyhow::Result<Vec<Stri
 }
 
 /// Holds a fifth out; of each label where examples have one.
-fn split<'a>(examples: &'a [Example], labels: &[String], multi: bool) -> (Vec<&'a Example>, Vec<&'a Example>) {
-    let mut order: Vec<(&Example, blake3::Hash)> =
+fn split<'a>(
+    examples: &'a [TrainingExample],
+    labels: &[String],
+    multi: bool,
+) -> (Vec<&'a TrainingExample>, Vec<&'a TrainingExample>) {
+    let mut order: Vec<(&TrainingExample, blake3::Hash)> =
         examples.iter().map(|example| (example, blake3::hash(example.id.as_bytes()))).collect();
     order.sort_by(|(a, a_hash), (b, b_hash)| a_hash.as_bytes().cmp(b_hash.as_bytes()).then_with(|| a.id.cmp(&b.id)));
     let mut seen = vec![0usize; labels.len()];
@@ -136,38 +142,38 @@ fn split<'a>(examples: &'a [Example], labels: &[String], multi: bool) -> (Vec<&'
     (held_out, training)
 }
 
-fn judge(head: &Head, example: &Example) -> Judged {
+fn judge(head: &LinearHead, example: &TrainingExample) -> ScoredExample {
     let truth = head.labels.iter().map(|label| example.labels.contains(label)).collect();
-    Judged { scores: head.scores(&example.vector), truth }
+    ScoredExample { scores: head.scores(&example.vector), truth }
 }
 
-fn is_right(example: &Judged, link: Link) -> bool {
+fn is_right(example: &ScoredExample, link: LinkFunction) -> bool {
     match link {
-        Link::Softmax => highest(&example.scores).is_some_and(|best| example.truth[best]),
-        Link::Sigmoid => example.scores.iter().zip(&example.truth).all(|(score, truth)| (*score >= 0.0) == *truth),
+        LinkFunction::Softmax => highest(&example.scores).is_some_and(|best| example.truth[best]),
+        LinkFunction::Sigmoid => example.scores.iter().zip(&example.truth).all(|(score, truth)| (*score >= 0.0) == *truth),
     }
 }
 
-struct Row<'a> {
+struct TrainingRow<'a> {
     vector: &'a [f32],
     truth: Vec<bool>,
 }
 
-impl<'a> Row<'a> {
-    fn new(example: &'a Example, labels: &[String]) -> Self {
+impl<'a> TrainingRow<'a> {
+    fn new(example: &'a TrainingExample, labels: &[String]) -> Self {
         Self { vector: &example.vector, truth: labels.iter().map(|label| example.labels.contains(label)).collect() }
     }
 }
 
 /// The loss as a function of all weights, the biases last.
-struct Problem<'a> {
-    rows: Vec<Row<'a>>,
+struct LossFunction<'a> {
+    rows: Vec<TrainingRow<'a>>,
     labels: usize,
     dimension: usize,
-    link: Link,
+    link: LinkFunction,
 }
 
-impl Problem<'_> {
+impl LossFunction<'_> {
     fn loss_and_gradient(&self, weights: &[f64]) -> (f64, Vec<f64>) {
         let slopes = self.labels * self.dimension;
         let share = 1.0 / self.rows.len() as f64;
@@ -196,7 +202,7 @@ impl Problem<'_> {
     fn errors(&self, scores: &mut [f64], truth: &[bool]) -> f64 {
         let mut loss = 0.0;
         match self.link {
-            Link::Softmax => {
+            LinkFunction::Softmax => {
                 let highest = scores.iter().copied().fold(f64::NEG_INFINITY, f64::max);
                 let log_sum = highest + scores.iter().map(|score| (score - highest).exp()).sum::<f64>().ln();
                 for (score, truth) in scores.iter_mut().zip(truth) {
@@ -205,7 +211,7 @@ impl Problem<'_> {
                     *score = log_probability.exp() - f64::from(u8::from(*truth));
                 }
             }
-            Link::Sigmoid => {
+            LinkFunction::Sigmoid => {
                 for (score, truth) in scores.iter_mut().zip(truth) {
                     let right = if *truth { *score } else { -*score };
                     // ln(1 + e^-x), without overflow for very wrong scores.
@@ -219,7 +225,7 @@ impl Problem<'_> {
 }
 
 /// L-BFGS with ten remembered steps and a backtracking line search.
-fn minimize(problem: &Problem<'_>) -> Vec<f64> {
+fn minimize(problem: &LossFunction<'_>) -> Vec<f64> {
     const MEMORY: usize = 10;
     let mut weights = vec![0.0; problem.labels * (problem.dimension + 1)];
     let (mut loss, mut gradient) = problem.loss_and_gradient(&weights);
@@ -245,7 +251,13 @@ fn minimize(problem: &Problem<'_>) -> Vec<f64> {
     weights
 }
 
-fn line_search(problem: &Problem<'_>, weights: &[f64], direction: &[f64], loss: f64, slope: f64) -> Option<(f64, f64, Vec<f64>)> {
+fn line_search(
+    problem: &LossFunction<'_>,
+    weights: &[f64],
+    direction: &[f64],
+    loss: f64,
+    slope: f64,
+) -> Option<(f64, f64, Vec<f64>)> {
     let mut step = 1.0;
     for _ in 0..40 {
         let next: Vec<f64> = weights.iter().zip(direction).map(|(w, d)| w + step * d).collect();
@@ -290,19 +302,19 @@ fn difference(a: &[f64], b: &[f64]) -> Vec<f64> {
 mod tests {
     use super::*;
 
-    fn purpose(multi: bool) -> Purpose {
-        Purpose { labels: Vec::new(), multi, model: "m".into(), revision: "r".into() }
+    fn purpose(multi: bool) -> TrainingSpec {
+        TrainingSpec { labels: Vec::new(), multi, model: "m".into(), revision: "r".into() }
     }
 
     /// Points around one corner of a cube a label, scattered by a hash so that some fall among the others.
-    fn scattered(count: usize) -> Vec<Example> {
+    fn scattered(count: usize) -> Vec<TrainingExample> {
         let example = |index: usize| {
             let id = format!("e-{index}");
             let noise: Vec<f32> =
                 blake3::hash(id.as_bytes()).as_bytes()[..3].iter().map(|b| f32::from(*b) / 160.0 - 0.8).collect();
             let label = index % 3;
             let vector = (0..3).map(|axis| noise[axis] + if axis == label { 1.0 } else { 0.0 }).collect();
-            Example { id, vector, labels: vec![["a", "b", "c"][label].into()] }
+            TrainingExample { id, vector, labels: vec![["a", "b", "c"][label].into()] }
         };
         (0..count).map(example).collect()
     }
@@ -328,11 +340,11 @@ mod tests {
 
     #[test]
     fn the_optimum_is_where_the_gradient_ends() {
-        for link in [Link::Softmax, Link::Sigmoid] {
+        for link in [LinkFunction::Softmax, LinkFunction::Sigmoid] {
             let examples = scattered(60);
             let labels: Vec<String> = ["a", "b", "c"].map(String::from).into();
-            let rows = examples.iter().map(|example| Row::new(example, &labels)).collect();
-            let problem = Problem { rows, labels: 3, dimension: 3, link };
+            let rows = examples.iter().map(|example| TrainingRow::new(example, &labels)).collect();
+            let problem = LossFunction { rows, labels: 3, dimension: 3, link };
             let (_, gradient) = problem.loss_and_gradient(&minimize(&problem));
             let steepest = gradient.iter().fold(0.0f64, |most, g| most.max(g.abs()));
             assert!(steepest < 1e-5, "{link:?}: the optimizer stopped on a slope of {steepest}");
@@ -341,11 +353,11 @@ mod tests {
 
     #[test]
     fn the_gradient_is_that_of_the_loss() {
-        for link in [Link::Softmax, Link::Sigmoid] {
+        for link in [LinkFunction::Softmax, LinkFunction::Sigmoid] {
             let examples = scattered(12);
             let labels: Vec<String> = ["a", "b", "c"].map(String::from).into();
-            let rows = examples.iter().map(|example| Row::new(example, &labels)).collect();
-            let problem = Problem { rows, labels: 3, dimension: 3, link };
+            let rows = examples.iter().map(|example| TrainingRow::new(example, &labels)).collect();
+            let problem = LossFunction { rows, labels: 3, dimension: 3, link };
             let weights: Vec<f64> = (0..12).map(|i| f64::from(i) * 0.1 - 0.5).collect();
             let (_, gradient) = problem.loss_and_gradient(&weights);
             for index in 0..12 {
@@ -367,19 +379,19 @@ mod tests {
             let sign = |on: bool| if on { 1.0 } else { -1.0 };
             let labels =
                 [("even", first), ("third", second)].iter().filter(|(_, on)| *on).map(|(l, _)| (*l).to_owned()).collect();
-            Example { id: format!("e-{index}"), vector: vec![sign(first), sign(second)], labels }
+            TrainingExample { id: format!("e-{index}"), vector: vec![sign(first), sign(second)], labels }
         };
-        let examples: Vec<Example> = (0..120).map(example).collect();
+        let examples: Vec<TrainingExample> = (0..120).map(example).collect();
         let (head, quality) = train(&examples, &purpose(true)).unwrap();
         assert_eq!((head.labels, quality.accuracy), (vec!["even".to_owned(), "third".to_owned()], 1.0));
     }
 
     #[test]
     fn examples_that_cannot_teach_are_refused() {
-        let says = |examples: &[Example], purpose: &Purpose| train(examples, purpose).unwrap_err().to_string();
+        let says = |examples: &[TrainingExample], purpose: &TrainingSpec| train(examples, purpose).unwrap_err().to_string();
         assert!(says(&[], &purpose(false)).contains("at least two"));
         assert!(says(&scattered(12), &purpose(false)).contains("label `a` has 4 examples"));
-        let strict = Purpose { labels: vec!["a".into(), "b".into()], ..purpose(false) };
+        let strict = TrainingSpec { labels: vec!["a".into(), "b".into()], ..purpose(false) };
         assert!(says(&scattered(60), &strict).contains("label `c`, which the task does not"));
         let mut doubled = scattered(60);
         doubled[7].labels.push("a".into());

@@ -6,14 +6,14 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::each::{Each, ITEM_NAMES, completion};
+use super::for_each::{ForEach, ITEM_NAMES, completion};
 use super::prompt_file::{PromptFile, SchemaSource};
-use super::prompting::{Prompting, Setting, generator, names_read};
-use super::{Prepared, Task, Upstream};
+use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
+use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass, Poison};
-use crate::outcome::{Confidence, Output, Written};
+use crate::outcome::{Confidence, Output, WrittenText};
 use crate::prompt::PromptVersion;
 
 /// Part of every fingerprint: another number wherever the same answer comes to mean something else.
@@ -41,8 +41,8 @@ pub struct WriteSpec {
 #[derive(Debug)]
 struct Write {
     signature: Vec<u8>,
-    prompting: Prompting,
-    each: Each,
+    prompting: TaskPrompt,
+    each: ForEach,
 }
 
 impl WriteSpec {
@@ -52,7 +52,7 @@ impl WriteSpec {
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
-        problems.extend(Each::new(self.for_each.as_deref()).err());
+        problems.extend(ForEach::new(self.for_each.as_deref()).err());
         problems.extend((self.max_tokens == Some(0)).then(|| "wants answers of 0 tokens: make `max_tokens` larger".into()));
         problems
     }
@@ -60,7 +60,7 @@ impl WriteSpec {
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
         let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
         let mut names = names_read(&base_dir.join(&self.prompt), own).unwrap_or_default();
-        if let Ok(each) = Each::new(self.for_each.as_deref()) {
+        if let Ok(each) = ForEach::new(self.for_each.as_deref()) {
             names.extend_from_slice(each.reads());
         }
         names
@@ -69,13 +69,14 @@ impl WriteSpec {
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "write")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting = Prompting::new(file, Setting { max_tokens: self.max_tokens, ..Setting::new(name, model) })?;
+        let prompting =
+            TaskPrompt::new(file, PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) })?;
         prompting.check(engine)?;
         Ok(Arc::new(self.assemble(prompting)?))
     }
 
-    fn assemble(&self, prompting: Prompting) -> anyhow::Result<Write> {
-        let each = Each::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
+    fn assemble(&self, prompting: TaskPrompt) -> anyhow::Result<Write> {
+        let each = ForEach::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
         let signature = serde_json::to_vec(&("write", ALGORITHM, prompting.version.version(), &self.for_each))?;
         Ok(Write { signature, prompting, each })
     }
@@ -99,17 +100,22 @@ impl Task for Write {
         Some(&self.prompting.version)
     }
 
-    fn prepare(&self, _document: &Document, upstream: &Upstream) -> Result<Prepared, Failure> {
+    fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
     }
 
-    fn interpret(&self, _document: &Document, _upstream: &Upstream, predictions: Vec<Prediction>) -> Result<Prepared, Failure> {
-        self.each.interpret(predictions, |prediction| Ok(Output::Written(self.written(prediction)?)))
+    fn interpret(
+        &self,
+        _document: &Document,
+        _upstream: &TemplateContext,
+        predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
+        self.each.interpret(predictions, |prediction| Ok(Output::WrittenText(self.written(prediction)?)))
     }
 }
 
 impl Write {
-    fn written(&self, prediction: Prediction) -> Result<Written, Failure> {
+    fn written(&self, prediction: Prediction) -> Result<WrittenText, Failure> {
         let completion = completion(prediction)?;
         let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
         let Some(schema) = &self.prompting.schema else {
@@ -119,11 +125,11 @@ impl Write {
             }
             refuse_nul("the text", text)?;
             let truncated = completion.finish == Finish::Length;
-            return Ok(Written { text: text.to_owned(), fields: None, confidence, truncated });
+            return Ok(WrittenText { text: text.to_owned(), fields: None, confidence, truncated });
         };
         let fields = object(schema.judge(&completion, self.prompting.max_tokens)?)?;
         let text = serde_json::to_string(&fields).map_err(|e| Failure::poison(FailureClass::Schema, e.to_string()))?;
-        Ok(Written { text, fields: Some(fields), confidence, truncated: false })
+        Ok(WrittenText { text, fields: Some(fields), confidence, truncated: false })
     }
 }
 

@@ -43,26 +43,26 @@ const VECTORS: &str = "version: 1\nname: vectors\nsource: { topic: t, id: id, te
      vector: { embed: { model: minilm } }\n";
 
 /// A folder with pipelines and data, and a ledger.
-pub struct Place {
+pub struct BackfillSetup {
     folder: TempDir,
     database: Database,
 }
 
-impl Place {
+impl BackfillSetup {
     /// One without data.
     pub async fn new() -> Self {
-        let place = Self { folder: open_folder(), database: postgres::database().await };
+        let setup = Self { folder: open_folder(), database: postgres::database().await };
         for folder in ["pipelines", "data/deep"] {
-            std::fs::create_dir_all(place.path(folder)).unwrap();
+            std::fs::create_dir_all(setup.path(folder)).unwrap();
         }
-        std::fs::write(place.path("pipelines/echo.yaml"), ECHO).unwrap();
-        std::fs::write(place.path("pipelines/vectors.yaml"), VECTORS).unwrap();
+        std::fs::write(setup.path("pipelines/echo.yaml"), ECHO).unwrap();
+        std::fs::write(setup.path("pipelines/vectors.yaml"), VECTORS).unwrap();
         let config = format!(
             "pipelines = \"pipelines\"\n[datasets.archive]\npath = \"{}\"\n[jobs]\nprice_per_device_hour = 3600.0\n",
-            place.path("data").display()
+            setup.path("data").display()
         );
-        std::fs::write(place.path("tidemill.toml"), config).unwrap();
-        place
+        std::fs::write(setup.path("tidemill.toml"), config).unwrap();
+        setup
     }
 
     /// A path in the folder.
@@ -161,11 +161,11 @@ fn rows_below(folder: &Path) -> usize {
 }
 
 async fn every_row_once() {
-    let place = Place::new().await;
-    write(&place.path("data/a.parquet"), &documents(0..300), 1_000);
-    write(&place.path("data/b.parquet"), &documents(300..800), 100);
-    write(&place.path("data/deep/c.parquet"), &documents(800..900), 7);
-    let (code, first, told) = place.backfill("echo").await;
+    let setup = BackfillSetup::new().await;
+    write(&setup.path("data/a.parquet"), &documents(0..300), 1_000);
+    write(&setup.path("data/b.parquet"), &documents(300..800), 100);
+    write(&setup.path("data/deep/c.parquet"), &documents(800..900), 7);
+    let (code, first, told) = setup.backfill("echo").await;
     assert_eq!(code, Some(0), "{told}");
     assert_eq!(
         (&first["state"], &first["rows"], &first["rows_done"]),
@@ -174,35 +174,35 @@ async fn every_row_once() {
     );
     assert_eq!((&first["ok"], &first["dead"], &first["reused"]), (&json!(1_800), &json!(0), &json!(0)), "{first}");
     assert!(told.contains("topic results gets nothing"), "it does not say that no events are written: {told}");
-    place.assert_echoed(900).await;
+    setup.assert_echoed(900).await;
 
-    let (code, again, told) = place.backfill("echo").await;
+    let (code, again, told) = setup.backfill("echo").await;
     assert_eq!((code, &again["job"], &again["rows_of_this_run"]), (Some(0), &first["job"], &json!(0)), "{again} {told}");
-    place.assert_echoed(900).await;
+    setup.assert_echoed(900).await;
 
-    write(&place.path("data/d.parquet"), &documents(900..950), 100);
-    write(&place.path("data/a.parquet"), &documents(0..310), 100);
-    let (code, more, told) = place.backfill("echo").await;
+    write(&setup.path("data/d.parquet"), &documents(900..950), 100);
+    write(&setup.path("data/a.parquet"), &documents(0..310), 100);
+    let (code, more, told) = setup.backfill("echo").await;
     assert_eq!((code, &more["job"]), (Some(0), &first["job"]), "{told}");
     assert_eq!(more["rows_of_this_run"], 360, "a new file and a changed one are read, and no other: {more}");
-    assert_eq!(place.count("SELECT count(*) FROM documents WHERE id = 'd305'").await, 1, "d305 moved to another file");
-    assert_eq!(place.database.store.audit().await.unwrap(), [""; 0]);
-    assert_eq!(place.count("SELECT count(*) FROM documents").await, 950);
-    assert_eq!(place.count("SELECT count(*) FROM outbox").await, 0);
+    assert_eq!(setup.count("SELECT count(*) FROM documents WHERE id = 'd305'").await, 1, "d305 moved to another file");
+    assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
+    assert_eq!(setup.count("SELECT count(*) FROM documents").await, 950);
+    assert_eq!(setup.count("SELECT count(*) FROM outbox").await, 0);
 }
 
 async fn goes_on() {
-    let place = Place::new().await;
-    write(&place.path("data/a.parquet"), &documents(0..1_500), 250);
-    write(&place.path("data/b.parquet"), &documents(1_500..2_500), 250);
+    let setup = BackfillSetup::new().await;
+    write(&setup.path("data/a.parquet"), &documents(0..1_500), 250);
+    write(&setup.path("data/b.parquet"), &documents(1_500..2_500), 250);
     let begun = |least: i64| {
-        let place = &place;
+        let setup = &setup;
         async move {
-            eventually("something is committed", Duration::from_secs(60), || async { place.committed().await > least }).await
+            eventually("something is committed", Duration::from_secs(60), || async { setup.committed().await > least }).await
         }
     };
 
-    let mut killed = place.begin("commit-after-stage=sleep(100)");
+    let mut killed = setup.begin("commit-after-stage=sleep(100)");
     begun(0).await;
     let mut killed = spawn_blocking(move || {
         killed.kill();
@@ -211,11 +211,11 @@ async fn goes_on() {
     .await
     .unwrap();
     assert!(killed.ended().is_some());
-    assert_eq!(place.database.store.audit().await.unwrap(), [""; 0]);
-    let after_kill = place.committed().await;
+    assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
+    let after_kill = setup.committed().await;
     assert!(after_kill < 2_500, "it was killed too late to show anything");
 
-    let interrupted = place.begin("commit-before-stage=sleep(100)");
+    let interrupted = setup.begin("commit-before-stage=sleep(100)");
     begun(after_kill).await;
     interrupted.signal(Signal::SIGINT);
     let (status, log) = spawn_blocking(move || {
@@ -226,87 +226,87 @@ async fn goes_on() {
     .unwrap();
     assert_eq!(status.code(), Some(1), "{log}");
     assert!(log.contains("run the same command again to go on"), "it does not say how to go on:\n{log}");
-    let after_drain = place.committed().await;
+    let after_drain = setup.committed().await;
     assert!((after_kill..2_500).contains(&after_drain), "it was interrupted too late to show anything: {after_drain}");
-    assert_eq!(place.database.store.audit().await.unwrap(), [""; 0]);
+    assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
     let state = "SELECT count(*) FROM jobs WHERE state = 'partial' AND finished_at IS NOT NULL";
-    assert_eq!(place.count(state).await, 1, "the job does not stand as stopped");
+    assert_eq!(setup.count(state).await, 1, "the job does not stand as stopped");
 
-    let (code, report, told) = place.backfill("echo").await;
+    let (code, report, told) = setup.backfill("echo").await;
     assert_eq!(code, Some(0), "{told}");
     assert_eq!((&report["rows_done"], &report["ok"]), (&json!(2_500), &json!(5_000)), "lost or doubled: {report}");
     assert_eq!(report["rows_of_this_run"].as_i64(), Some(2_500 - after_drain), "committed rows were read again: {report}");
-    place.assert_echoed(2_500).await;
+    setup.assert_echoed(2_500).await;
 }
 
 async fn corrupt_file() {
-    let place = Place::new().await;
-    write(&place.path("data/a.parquet"), &documents(0..100), 100);
-    write(&place.path("data/c.parquet"), &documents(200..300), 100);
-    std::fs::write(place.path("data/b.parquet"), b"PAR1 this is no Parquet file PAR1").unwrap();
-    let (code, report, told) = place.backfill("echo").await;
+    let setup = BackfillSetup::new().await;
+    write(&setup.path("data/a.parquet"), &documents(0..100), 100);
+    write(&setup.path("data/c.parquet"), &documents(200..300), 100);
+    std::fs::write(setup.path("data/b.parquet"), b"PAR1 this is no Parquet file PAR1").unwrap();
+    let (code, report, told) = setup.backfill("echo").await;
     assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {told}");
     assert_eq!((&report["units_done"], &report["units_failed"]), (&json!(2), &json!(1)), "{report}");
     assert!(told.contains("1 of 3 units failed"), "stderr does not say why it ended so: {told}");
-    place.assert_echoed(200).await;
+    setup.assert_echoed(200).await;
     let job = report["job"].as_str().unwrap();
-    let shown = last_line(&place.run(&["jobs", "show", job, "--json"]).await);
+    let shown = last_line(&setup.run(&["jobs", "show", job, "--json"]).await);
     assert_eq!(
         (&shown["faults"][0]["class"], &shown["faults"][0]["file"]),
         (&json!("corrupt_file"), &json!("b.parquet")),
         "{shown}"
     );
     assert_eq!(shown["spec"]["pipeline"], "echo", "the spec is an object: {shown}");
-    let refused = place.run(&["jobs", "retry", job]).await;
+    let refused = setup.run(&["jobs", "retry", job]).await;
     assert!(!refused.status.success(), "a fleet was to take up a backfill of one process");
 
-    write(&place.path("data/b.parquet"), &documents(100..200), 100);
-    let (code, report, told) = place.backfill("echo").await;
+    write(&setup.path("data/b.parquet"), &documents(100..200), 100);
+    let (code, report, told) = setup.backfill("echo").await;
     assert_eq!(
         (code, &report["state"], &report["rows_of_this_run"]),
         (Some(0), &json!("succeeded"), &json!(100)),
         "{report} {told}"
     );
-    place.assert_echoed(300).await;
+    setup.assert_echoed(300).await;
 }
 
 async fn lake() {
-    let place = Place::new().await;
-    write(&place.path("data/a.parquet"), &documents(0..100), 100);
-    std::fs::create_dir_all(place.path("data/_delta_log")).unwrap();
-    std::fs::write(place.path("data/_delta_log/1.checkpoint.parquet"), b"no rows of ours").unwrap();
-    std::os::unix::fs::symlink("nowhere", place.path("data/b.parquet")).unwrap();
-    let (code, report, told) = place.backfill("echo").await;
+    let setup = BackfillSetup::new().await;
+    write(&setup.path("data/a.parquet"), &documents(0..100), 100);
+    std::fs::create_dir_all(setup.path("data/_delta_log")).unwrap();
+    std::fs::write(setup.path("data/_delta_log/1.checkpoint.parquet"), b"no rows of ours").unwrap();
+    std::os::unix::fs::symlink("nowhere", setup.path("data/b.parquet")).unwrap();
+    let (code, report, told) = setup.backfill("echo").await;
     assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {told}");
     assert!(told.contains("1 of 2 units failed"), "{told}");
-    place.assert_echoed(100).await;
-    let shown = last_line(&place.run(&["jobs", "show", report["job"].as_str().unwrap(), "--json"]).await);
+    setup.assert_echoed(100).await;
+    let shown = last_line(&setup.run(&["jobs", "show", report["job"].as_str().unwrap(), "--json"]).await);
     assert_eq!(
         (&shown["faults"][0]["class"], &shown["faults"][0]["file"]),
         (&json!("unreadable_file"), &json!("b.parquet")),
         "{shown}"
     );
-    std::fs::remove_file(place.path("data/b.parquet")).unwrap();
-    write(&place.path("data/b.parquet"), &documents(100..200), 100);
-    let (code, report, told) = place.backfill("echo").await;
+    std::fs::remove_file(setup.path("data/b.parquet")).unwrap();
+    write(&setup.path("data/b.parquet"), &documents(100..200), 100);
+    let (code, report, told) = setup.backfill("echo").await;
     assert_eq!((code, &report["rows_of_this_run"]), (Some(0), &json!(100)), "{report} {told}");
-    place.assert_echoed(200).await;
+    setup.assert_echoed(200).await;
 }
 
 async fn with_a_model() {
-    let place = Place::new().await;
+    let setup = BackfillSetup::new().await;
     let mut rows: Vec<(String, String)> =
         (0..40).map(|n| (format!("d{n}"), format!("note {n}: the mill turns, and the kettle boils {n} times"))).collect();
     rows.push(("d40".into(), String::new()));
-    write(&place.path("data/a.parquet"), &rows, 16);
-    let (code, report, told) = place.backfill("vectors").await;
+    write(&setup.path("data/a.parquet"), &rows, 16);
+    let (code, report, told) = setup.backfill("vectors").await;
     assert_eq!(code, Some(0), "{told}");
     assert_eq!((&report["ok"], &report["dead"], &report["rows_done"]), (&json!(40), &json!(1), &json!(41)), "{report}");
     assert!(report["tokens"].as_i64() > Some(400) && report["device_seconds"].as_f64() > Some(0.0), "{report}");
-    assert_eq!(place.count("SELECT count(*) FROM embeddings").await, 40);
-    assert_eq!(rows_below(&place.path("out")), 40);
-    assert_eq!(place.database.store.audit().await.unwrap(), [""; 0]);
-    let shown = last_line(&place.run(&["jobs", "show", report["job"].as_str().unwrap(), "--json"]).await);
+    assert_eq!(setup.count("SELECT count(*) FROM embeddings").await, 40);
+    assert_eq!(rows_below(&setup.path("out")), 40);
+    assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
+    let shown = last_line(&setup.run(&["jobs", "show", report["job"].as_str().unwrap(), "--json"]).await);
     assert_eq!(shown["dead_letters"]["classes"], json!([{ "class": "empty_text", "count": 1 }]), "{shown}");
     let (cost, seconds) = (shown["cost"].as_f64().unwrap(), shown["device_seconds"].as_f64().unwrap());
     assert!((cost - seconds).abs() < 1e-6, "an hour has a price of 3600, and a second of 1: {shown}");

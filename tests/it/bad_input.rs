@@ -10,7 +10,7 @@ use tokio::task::spawn_blocking;
 
 use crate::harness::kafka;
 use crate::harness::trial::{Needs, trial};
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -76,9 +76,9 @@ fn cases() -> Vec<Case> {
 }
 
 async fn each_record_ends() {
-    let world = World::new(kafka::shared().await, 1).await;
-    let _worker = world.worker("");
-    let (config, topic) = (world.client.config(), world.topic.clone());
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let _worker = stream.worker("");
+    let (config, topic) = (stream.client.config(), stream.topic.clone());
     let cases = spawn_blocking(move || {
         let cases = cases();
         send(config, &topic, &cases);
@@ -86,17 +86,17 @@ async fn each_record_ends() {
     })
     .await
     .unwrap();
-    world.drained(cases.len() as i64, Duration::from_secs(90)).await;
-    world.audit("after all that").await;
+    stream.drained(cases.len() as i64, Duration::from_secs(90)).await;
+    stream.audit("after all that").await;
 
-    let mut database = PgConnection::connect(&world.database_url).await.unwrap();
-    type Letter = (i64, String, String, Option<Vec<u8>>, Vec<String>, Vec<Option<Vec<u8>>>);
-    let letters: Vec<Letter> = sqlx::query_as(
+    let mut database = PgConnection::connect(&stream.database_url).await.unwrap();
+    type DeadLetterRow = (i64, String, String, Option<Vec<u8>>, Vec<String>, Vec<Option<Vec<u8>>>);
+    let letters: Vec<DeadLetterRow> = sqlx::query_as(
         "SELECT record_offset, class, reason, payload, header_names, header_values FROM dead_letters
          WHERE pipeline = $1 AND topic = $2 AND partition = 0 ORDER BY record_offset",
     )
     .bind(PIPELINE)
-    .bind(&world.topic)
+    .bind(&stream.topic)
     .fetch_all(&mut database)
     .await
     .unwrap();

@@ -13,11 +13,11 @@ use sqlx::{Connection, PgConnection};
 use tokio::task::block_in_place;
 use tokio::time::sleep;
 
-use crate::harness::kafka::Sent;
+use crate::harness::kafka::NewRecord;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{kafka, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The trials, where they are asked for.
 pub fn trials() -> Vec<Trial> {
@@ -37,31 +37,31 @@ pub fn trials() -> Vec<Trial> {
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-bert-classifier");
 
 /// A world whose pipeline is one task, with nothing but Postgres behind it.
-async fn world(partitions: i32, task: &str, max_records: usize) -> World {
-    let world = World::new(kafka::shared().await, partitions).await;
+async fn stream(partitions: i32, task: &str, max_records: usize) -> TestStream {
+    let stream = TestStream::new(kafka::shared().await, partitions).await;
     let text = format!(
         "version: 1\nname: echo\nsource: {{ topic: {}, id: id, text: \"{{{{ text }}}}\" }}\ntasks:\n  only: {{ {task} }}\n\
          sinks: {{ postgres: {{}} }}\nbudget: {{ max_wait: 50ms, max_records: {max_records} }}\n",
-        world.topic
+        stream.topic
     );
-    std::fs::write(world.path("pipelines/echo.yaml"), text).unwrap();
-    world
+    std::fs::write(stream.path("pipelines/echo.yaml"), text).unwrap();
+    stream
 }
 
 const RENDER: &str = "render: { template: \"{{ document.text }}!\" }";
 
-async fn send(world: &World, records: usize) {
+async fn send(stream: &TestStream, records: usize) {
     const PART: usize = 50_000;
     for from in (0..records).step_by(PART) {
-        world.send(from..(from + PART).min(records)).await;
+        stream.send(from..(from + PART).min(records)).await;
     }
 }
 
 /// Records a second between the first tenth and the ninth, by the ledger.
-async fn rate(world: &World, records: usize) -> f64 {
+async fn rate(stream: &TestStream, records: usize) -> f64 {
     let reached = async |share: f64| {
         loop {
-            let committed = world.committed().await;
+            let committed = stream.committed().await;
             if committed as f64 >= records as f64 * share {
                 return (committed, Instant::now());
             }
@@ -78,12 +78,12 @@ async fn scaling() {
     const BAR: f64 = 0.85;
     let mut rates = Vec::new();
     for workers in [1, 2, 4] {
-        let mut world = world(8, "classify: { model: tiny }", 50).await;
-        world.settings = format!("[engine]\nbatch_tokens = 256\nthreads = 1\n[models.tiny]\npath = \"{MODEL}\"\n");
-        world.configure(&world.path("data"));
-        world.client.send(&world.topic, (0..RECORDS).map(spelled).collect()).await;
-        let _workers: Vec<Worker> = (0..workers).map(|_| world.worker("device-batch=sleep(100)")).collect();
-        rates.push(rate(&world, RECORDS).await);
+        let mut stream = stream(8, "classify: { model: tiny }", 50).await;
+        stream.settings = format!("[engine]\nbatch_tokens = 256\nthreads = 1\n[models.tiny]\npath = \"{MODEL}\"\n");
+        stream.configure(&stream.path("data"));
+        stream.client.send(&stream.topic, (0..RECORDS).map(spelled).collect()).await;
+        let _workers: Vec<Worker> = (0..workers).map(|_| stream.worker("device-batch=sleep(100)")).collect();
+        rates.push(rate(&stream, RECORDS).await);
     }
     let linear = [rates[1] / rates[0] / 2.0, rates[2] / rates[0] / 4.0];
     println!("{}", json!({ "bench": "scaling", "workers": [1, 2, 4], "records_per_second": rates, "of_linear": linear }));
@@ -91,9 +91,9 @@ async fn scaling() {
 }
 
 /// A text that the tiny vocabulary tells from every other one: what has the same tokens is computed only once.
-fn spelled(n: usize) -> Sent {
+fn spelled(n: usize) -> NewRecord {
     let word: String = (0..5).map(|place| char::from(b'a' + (n >> (3 * place) & 7) as u8)).collect();
-    Sent {
+    NewRecord {
         partition: None,
         key: word.clone().into_bytes(),
         payload: Some(json!({ "id": word, "text": word }).to_string().into_bytes()),
@@ -108,12 +108,12 @@ async fn ledger() {
     const BAR: f64 = 0.8;
     let (mut ours, mut plain) = (Vec::new(), Vec::new());
     for _ in 0..RUNS {
-        let world = world(8, RENDER, 512).await;
-        send(&world, RECORDS).await;
-        let worker = world.worker("");
-        ours.push(rate(&world, RECORDS).await);
+        let stream = stream(8, RENDER, 512).await;
+        send(&stream, RECORDS).await;
+        let worker = stream.worker("");
+        ours.push(rate(&stream, RECORDS).await);
         drop(worker);
-        plain.push(by_hand(&world, RECORDS).await);
+        plain.push(by_hand(&stream, RECORDS).await);
     }
     let (ours, plain) = (median(&mut ours), median(&mut plain));
     let ratio = ours / plain;
@@ -121,18 +121,18 @@ async fn ledger() {
     assert!(ratio >= BAR, "the walk reaches {ratio:.2} of a consumer by hand, which is to be {BAR}");
 }
 
-async fn by_hand(world: &World, records: usize) -> f64 {
+async fn by_hand(stream: &TestStream, records: usize) -> f64 {
     let tables =
         "CREATE TABLE plain_documents (LIKE documents INCLUDING ALL); CREATE TABLE plain_results (LIKE results INCLUDING ALL)";
-    postgres::execute(&world.database_url, tables).await;
-    let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
-    let mut config = world.client.config();
+    postgres::execute(&stream.database_url, tables).await;
+    let mut connection = PgConnection::connect(&stream.database_url).await.unwrap();
+    let mut config = stream.client.config();
     config
-        .set("group.id", format!("plain-{}", world.topic))
+        .set("group.id", format!("plain-{}", stream.topic))
         .set("enable.auto.commit", "false")
         .set("auto.offset.reset", "earliest");
     let consumer: BaseConsumer = config.create().unwrap();
-    consumer.subscribe(&[&world.topic]).unwrap();
+    consumer.subscribe(&[&stream.topic]).unwrap();
     let (mut done, mut began, mut ended) = (0, None, None);
     while done < records {
         let batch = block_in_place(|| poll(&consumer));
@@ -195,13 +195,13 @@ fn median(rates: &mut [f64]) -> f64 {
 async fn backlog() {
     const RECORDS: usize = 1_000_000;
     const BAR: f64 = 1.05;
-    let world = world(8, RENDER, 512).await;
-    send(&world, RECORDS).await;
+    let stream = stream(8, RENDER, 512).await;
+    send(&stream, RECORDS).await;
     let began = Instant::now();
-    let worker = world.worker("");
+    let worker = stream.worker("");
     let mut held = Vec::new();
     loop {
-        let committed = world.committed().await;
+        let committed = stream.committed().await;
         if committed >= RECORDS as i64 / 10 {
             held.push(worker.memory("VmRSS").expect("the worker runs"));
         }
@@ -220,7 +220,7 @@ async fn backlog() {
         "samples": held.len(), "least_kib": held.iter().min(), "most_kib": held.iter().max(), "last_fifth_to_first": growth
     });
     println!("{figures}");
-    world.audit("after the backlog").await;
+    stream.audit("after the backlog").await;
     assert!(growth <= BAR, "memory grew {growth:.3}-fold over the backlog, which is to stay below {BAR}");
 }
 
@@ -230,16 +230,16 @@ async fn recovery() {
     const BAR: Duration = Duration::from_secs(6 + 15);
     let mut times = Vec::new();
     for _ in 0..RUNS {
-        let world = world(4, RENDER, 50).await;
-        send(&world, 20_000).await;
-        let mut doomed = world.worker("commit-before-stage=sleep(100)");
-        while world.committed().await <= 0 {
+        let stream = stream(4, RENDER, 50).await;
+        send(&stream, 20_000).await;
+        let mut doomed = stream.worker("commit-before-stage=sleep(100)");
+        while stream.committed().await <= 0 {
             sleep(Duration::from_millis(20)).await;
         }
         doomed.kill();
-        let (killed, before) = (Instant::now(), world.committed().await);
-        let _heir = world.worker("");
-        while world.committed().await <= before {
+        let (killed, before) = (Instant::now(), stream.committed().await);
+        let _heir = stream.worker("");
+        while stream.committed().await <= before {
             sleep(Duration::from_millis(20)).await;
         }
         times.push(killed.elapsed().as_secs_f64());

@@ -18,8 +18,8 @@ use tokio::net::TcpListener;
 
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
-use crate::jobs::Office;
-use crate::world::PIPELINE;
+use crate::jobs::JobSetup;
+use crate::test_stream::PIPELINE;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -107,14 +107,14 @@ async fn backfill() {
     let app = Router::new().route("/documents", get(list)).route("/documents/{*key}", get(object)).with_state(bucket.clone());
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() });
 
-    let office = Office::new().await;
+    let setup = JobSetup::new().await;
     for (name, range) in [("one", 0..1_500), ("two", 1_500..2_500)] {
-        office.archive("scratch.parquet", range);
-        bucket.put(&format!("base/2026/{name}.parquet"), fs::read(office.file("scratch.parquet")).unwrap());
+        setup.archive("scratch.parquet", range);
+        bucket.put(&format!("base/2026/{name}.parquet"), fs::read(setup.file("scratch.parquet")).unwrap());
     }
     bucket.put("base/2026/notes.txt", b"no rows".to_vec());
     bucket.put("other/2026/three.parquet", b"of another dataset".to_vec());
-    let config = office.world.path("tidemill.toml");
+    let config = setup.stream.path("tidemill.toml");
     let text = fs::read_to_string(&config).unwrap();
     let dataset = format!(
         "[datasets.bucket]\nurl = \"s3://documents/base\"\nendpoint = \"http://{address}\"\n\
@@ -122,17 +122,17 @@ async fn backfill() {
     );
     fs::write(&config, text + &dataset).unwrap();
     let environment = [
-        ("TIDEMILL_DATABASE__URL", office.world.database_url.as_str()),
+        ("TIDEMILL_DATABASE__URL", setup.stream.database_url.as_str()),
         ("BUCKET_KEY", "the-key"),
         ("BUCKET_SECRET", "the-secret"),
     ];
     let arguments = ["run", "--config", "tidemill.toml", "--listen", "127.0.0.1:0"];
     let worker = Worker::start(config.parent().unwrap(), &arguments, &environment);
     bucket.refusals.store(5, Ordering::SeqCst);
-    office.ask(json!({ "version": 1, "id": "cloud", "kind": "backfill", "pipeline": PIPELINE, "dataset": "bucket", "prefix": "2026/" })).await;
-    let job = office.ended("cloud", &worker).await;
+    setup.ask(json!({ "version": 1, "id": "cloud", "kind": "backfill", "pipeline": PIPELINE, "dataset": "bucket", "prefix": "2026/" })).await;
+    let job = setup.ended("cloud", &worker).await;
     assert_eq!((job.state, job.reason), (JobState::Succeeded, None), "{}", worker.log());
-    office.assert_once(2_500).await;
+    setup.assert_once(2_500).await;
     assert_eq!(bucket.unsigned.load(Ordering::SeqCst), 0, "every request is signed");
     assert!(!worker.log().contains("the-secret"));
 }

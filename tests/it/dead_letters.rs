@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{kafka, postgres};
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -34,51 +34,51 @@ fn pipeline(topic: &str, text: &str) -> String {
     )
 }
 
-async fn letters(world: &World, condition: &str) -> i64 {
-    postgres::count(&world.database_url, &format!("SELECT count(*) FROM dead_letters WHERE {condition}")).await
+async fn letters(stream: &TestStream, condition: &str) -> i64 {
+    postgres::count(&stream.database_url, &format!("SELECT count(*) FROM dead_letters WHERE {condition}")).await
 }
 
 async fn replay() {
-    let world = World::new(kafka::shared().await, 3).await;
-    world.write_pipeline(&pipeline(&world.topic, "text"));
-    let (config, topic) = (world.client.config(), world.topic.clone());
+    let stream = TestStream::new(kafka::shared().await, 3).await;
+    stream.write_pipeline(&pipeline(&stream.topic, "text"));
+    let (config, topic) = (stream.client.config(), stream.topic.clone());
     spawn_blocking(move || produce(config, &topic)).await.unwrap();
-    let mut worker = world.worker("");
-    world.drained(2, Duration::from_secs(60)).await;
+    let mut worker = stream.worker("");
+    stream.drained(2, Duration::from_secs(60)).await;
 
-    let listed = world.answer(&["dead-letters", "list", "--class", "missing_field", "--since", "1h"]);
+    let listed = stream.answer(&["dead-letters", "list", "--class", "missing_field", "--since", "1h"]);
     assert_eq!(listed["counts"], json!([{ "pipeline": PIPELINE, "class": "missing_field", "letters": 2 }]), "{listed}");
     let id = listed["letters"][1]["id"].as_i64().unwrap().to_string();
-    let shown = world.answer(&["dead-letters", "show", &id]);
+    let shown = stream.answer(&["dead-letters", "show", &id]);
     assert_eq!(shown["payload"], json!({ "text": payload() }), "{shown}");
     assert_eq!(shown["headers"][1], json!({ "name": "bytes", "value": { "hex": "ff00" } }), "{shown}");
-    assert!(world.command(&["dead-letters", "show", &id]).contains("0xff00"), "the header is shown");
+    assert!(stream.command(&["dead-letters", "show", &id]).contains("0xff00"), "the header is shown");
 
-    let replay = |more: &[&str]| world.answer(&[&["dead-letters", "replay", "--pipeline", PIPELINE], more].concat());
+    let replay = |more: &[&str]| stream.answer(&[&["dead-letters", "replay", "--pipeline", PIPELINE], more].concat());
     let dry = replay(&["--dry-run"]);
     assert_eq!((&dry["records"], &dry["letters"]), (&json!(2), &json!(2)), "{dry}");
-    assert_eq!(letters(&world, "replayed_at IS NULL").await, 2, "a dry run changed something");
+    assert_eq!(letters(&stream, "replayed_at IS NULL").await, 2, "a dry run changed something");
     assert_eq!(replay(&[])["records"], 2);
     assert_eq!(replay(&[])["records"], 0, "a letter was replayed twice");
-    world.drained(4, Duration::from_secs(60)).await;
-    assert_eq!(letters(&world, "replays = 1 AND replayed_at IS NULL").await, 2, "unmended, the records died again");
-    assert_eq!(letters(&world, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
+    stream.drained(4, Duration::from_secs(60)).await;
+    assert_eq!(letters(&stream, "replays = 1 AND replayed_at IS NULL").await, 2, "unmended, the records died again");
+    assert_eq!(letters(&stream, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
     let refused = replay(&["--max-replays", "1"]);
     assert_eq!((&refused["records"], &refused["exhausted"]), (&json!(0), &json!(2)), "{refused}");
 
     worker.kill();
-    world.write_pipeline(&pipeline(&world.topic, "title"));
-    let _mended = world.worker("");
+    stream.write_pipeline(&pipeline(&stream.topic, "title"));
+    let _mended = stream.worker("");
     assert_eq!(replay(&[])["records"], 2);
-    world.drained(6, Duration::from_secs(60)).await;
-    world.audit("after two rounds").await;
-    assert_eq!(letters(&world, "true").await, 4, "the mended pipeline refused a record");
+    stream.drained(6, Duration::from_secs(60)).await;
+    stream.audit("after two rounds").await;
+    assert_eq!(letters(&stream, "true").await, 4, "the mended pipeline refused a record");
     let results = "SELECT count(*) FROM results WHERE text = 'a title!'";
-    assert_eq!(postgres::count(&world.database_url, results).await, 1, "the mended pipeline has no result");
+    assert_eq!(postgres::count(&stream.database_url, results).await, 1, "the mended pipeline has no result");
     let version = "SELECT version FROM documents WHERE id = 'keyless'";
-    assert_eq!(postgres::count(&world.database_url, version).await, TIMESTAMP, "a replay is no newer version");
+    assert_eq!(postgres::count(&stream.database_url, version).await, TIMESTAMP, "a replay is no newer version");
 
-    let (config, topic) = (world.client.config(), world.topic.clone());
+    let (config, topic) = (stream.client.config(), stream.topic.clone());
     let records = spawn_blocking(move || read(config, &topic, 1)).await.unwrap();
     let [first, _, again, _, third, _] = records.as_slice() else { panic!("{} records are in the topic", records.len()) };
     for (count, record) in [("1", again), ("2", third)] {
@@ -91,39 +91,39 @@ async fn replay() {
         assert_eq!(of.0, "tidemill-replay-of");
     }
 
-    let purge = |more: &[&str]| world.answer(&[&["dead-letters", "purge"], more].concat())["letters"].clone();
+    let purge = |more: &[&str]| stream.answer(&[&["dead-letters", "purge"], more].concat())["letters"].clone();
     assert_eq!(purge(&["--replayed", "--dry-run"]), 4);
     assert_eq!(purge(&["--class", "too_deep"]), 0);
     assert_eq!(purge(&["--replayed"]), 4);
-    assert_eq!(letters(&world, "true").await, 0);
-    world.audit("after the purge").await;
+    assert_eq!(letters(&stream, "true").await, 0);
+    stream.audit("after the purge").await;
 }
 
 async fn one_record_several_letters() {
-    let world = World::new(kafka::shared().await, 1).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
     let tasks = |with: &str| {
         format!(
             "version: 1\nname: {PIPELINE}\nsource: {{ topic: {}, id: id, text: \"{{{{ text }}}}\" }}\n\
              tasks:\n  one: {{ render: {{ template: \"{with}\" }} }}\n  two: {{ render: {{ template: \"{with}?\" }} }}\n\
              budget: {{ max_wait: 50ms, max_records: 50 }}\n",
-            world.topic
+            stream.topic
         )
     };
-    world.write_pipeline(&tasks("{{ document.text / 2 }}"));
-    let mut worker = world.worker("");
-    world.send(0..3).await;
-    world.drained(3, Duration::from_secs(60)).await;
-    assert_eq!(letters(&world, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
+    stream.write_pipeline(&tasks("{{ document.text / 2 }}"));
+    let mut worker = stream.worker("");
+    stream.send(0..3).await;
+    stream.drained(3, Duration::from_secs(60)).await;
+    assert_eq!(letters(&stream, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
     worker.kill();
-    world.write_pipeline(&tasks("{{ document.text }}"));
-    let _mended = world.worker("");
-    let replayed = world.answer(&["dead-letters", "replay", "--task", "one"]);
+    stream.write_pipeline(&tasks("{{ document.text }}"));
+    let _mended = stream.worker("");
+    let replayed = stream.answer(&["dead-letters", "replay", "--task", "one"]);
     assert_eq!((&replayed["records"], &replayed["letters"]), (&json!(3), &json!(6)), "{replayed}");
-    assert_eq!(world.answer(&["dead-letters", "replay", "--all"])["records"], 0, "the other letters went with them");
-    world.drained(6, Duration::from_secs(60)).await;
-    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM results").await, 6, "both tasks have results now");
-    assert_eq!(letters(&world, "true").await, 6, "something died again");
-    world.audit("at the end").await;
+    assert_eq!(stream.answer(&["dead-letters", "replay", "--all"])["records"], 0, "the other letters went with them");
+    stream.drained(6, Duration::from_secs(60)).await;
+    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM results").await, 6, "both tasks have results now");
+    assert_eq!(letters(&stream, "true").await, 6, "something died again");
+    stream.audit("at the end").await;
 }
 
 fn payload() -> &'static str {

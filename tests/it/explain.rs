@@ -7,10 +7,10 @@ use reqwest::StatusCode;
 use serde_json::{Value, json};
 
 use crate::harness::free_port;
-use crate::harness::kafka::Sent;
+use crate::harness::kafka::NewRecord;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -18,18 +18,19 @@ pub fn trials() -> Vec<Trial> {
 }
 
 async fn explained() {
-    let mut world = World::new(kafka::shared().await, 1).await;
-    world.settings = "[jobs]\nprice_per_device_hour = 2.5\n".to_owned();
-    world.configure(&world.path("data"));
+    let mut stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.settings = "[jobs]\nprice_per_device_hour = 2.5\n".to_owned();
+    stream.configure(&stream.path("data"));
     let address = format!("127.0.0.1:{}", free_port());
-    let _worker = world.worker_at(&address, "");
-    world.send(0..3).await;
-    world.drained(3, Duration::from_secs(60)).await;
-    let changed = Sent { partition: None, key: b"d1".to_vec(), payload: Some(br#"{"id":"d1","text":"another text"}"#.to_vec()) };
-    world.client.send(&world.topic, vec![changed]).await;
-    world.drained(4, Duration::from_secs(60)).await;
+    let _worker = stream.worker_at(&address, "");
+    stream.send(0..3).await;
+    stream.drained(3, Duration::from_secs(60)).await;
+    let changed =
+        NewRecord { partition: None, key: b"d1".to_vec(), payload: Some(br#"{"id":"d1","text":"another text"}"#.to_vec()) };
+    stream.client.send(&stream.topic, vec![changed]).await;
+    stream.drained(4, Duration::from_secs(60)).await;
 
-    let explained = world.answer(&["explain", "d1", "--pipeline", "echo"]);
+    let explained = stream.answer(&["explain", "d1", "--pipeline", "echo"]);
     assert_eq!((&explained["pipeline"], &explained["document_id"]), (&json!("echo"), &json!("d1")));
     assert_eq!(explained["document"]["text"], "another text");
     assert_eq!(explained["document"]["source"]["to_offset"], 4);
@@ -37,7 +38,7 @@ async fn explained() {
     let said: Vec<&Value> = outputs.iter().map(|output| &output["text"]).collect();
     assert_eq!(said, [&json!("another text!"), &json!("another text!?")]);
     for output in outputs {
-        assert_eq!(output["record"], json!({"topic": world.topic, "partition": 0, "offset": 3}), "{output}");
+        assert_eq!(output["record"], json!({"topic": stream.topic, "partition": 0, "offset": 3}), "{output}");
         assert_eq!(
             (&output["reused"], &output["cost"]),
             (&Value::Null, &json!(0.0)),
@@ -92,11 +93,11 @@ async fn explained() {
     assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
     assert!(refused.to_string().contains("does not say who answers"), "{refused}");
 
-    std::fs::rename(world.path("data"), world.path("elsewhere")).unwrap();
-    let explained = world.answer(&["explain", "d1"]);
+    std::fs::rename(stream.path("data"), stream.path("elsewhere")).unwrap();
+    let explained = stream.answer(&["explain", "d1"]);
     assert_eq!((&explained["outputs"].as_array().unwrap().len(), &explained["outputs"][0]["record"]), (&2, &Value::Null));
     assert_eq!(explained["history"]["files_unreadable"], explained["history"]["files"]);
     assert!(explained["history"]["unknown"].to_string().contains("cannot be read from here"), "{explained}");
-    let told = world.command(&["explain", "d1"]);
+    let told = stream.command(&["explain", "d1"]);
     assert!(told.contains("one of the offsets") && told.contains("cannot be read from here"), "{told}");
 }

@@ -12,16 +12,16 @@ use tidemill::document::avro::Schemas;
 use tidemill::document::{Decoder, DocumentSpec, Format};
 use tidemill::failure::FailureClass;
 use tidemill::health::Health;
-use tidemill::record::{Partition, Place, Record};
+use tidemill::record::{Partition, Record, RecordLocation};
 use tidemill::source::Registry;
 use tokio::time::sleep;
 
-use crate::harness::kafka::{self, Sent};
+use crate::harness::kafka::{self, NewRecord};
 use crate::harness::readiness::{assert_ready, listen, says};
 use crate::harness::registry::RegistryServer;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -63,39 +63,43 @@ fn priced(id: &str, text: &str, price: f64) -> AvroValue {
     AvroValue::Record(fields)
 }
 
-fn sent(payload: Vec<u8>) -> Sent {
-    Sent { partition: Some(0), key: b"key".to_vec(), payload: Some(payload) }
+fn sent(payload: Vec<u8>) -> NewRecord {
+    NewRecord { partition: Some(0), key: b"key".to_vec(), payload: Some(payload) }
 }
 
 /// A world whose pipeline reads Avro by the registry at `address`.
-async fn world(address: &str, registry: &str) -> World {
-    let world = World::new(kafka::shared().await, 1).await;
-    world.amend("pipelines/echo.yaml", |text| text.replace("source: { ", "source: { format: avro, "));
-    world.amend("tidemill.toml", |text| {
+async fn stream(address: &str, registry: &str) -> TestStream {
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.amend("pipelines/echo.yaml", |text| text.replace("source: { ", "source: { format: avro, "));
+    stream.amend("tidemill.toml", |text| {
         format!("{text}[schema_registry]\nurl = \"http://{address}\"\ntimeout_seconds = 2\n{registry}")
     });
-    world
+    stream
 }
 
-async fn dead_letters(world: &World) -> i64 {
-    postgres::count(&world.database_url, "SELECT count(*) FROM dead_letters").await
+async fn dead_letters(stream: &TestStream) -> i64 {
+    postgres::count(&stream.database_url, "SELECT count(*) FROM dead_letters").await
 }
 
 async fn registry_gone() {
     let (address, url) = (listen(), listen());
-    let world = world(&address, "").await;
-    let worker = world.worker_at(&url, "");
+    let stream = stream(&address, "").await;
+    let worker = stream.worker_at(&url, "");
     let first = (0..20).map(|n| sent(framed(1, PLAIN, numbered(n)))).collect();
-    world.client.send(&world.topic, first).await;
+    stream.client.send(&stream.topic, first).await;
     let told = says(&url, &worker, "the schema registry cannot be asked").await;
     assert!(told.contains("\"registry\""), "/readyz says {told}");
-    assert_eq!((world.committed().await.max(0), dead_letters(&world).await), (0, 0), "nothing comes of records without schemas");
+    assert_eq!(
+        (stream.committed().await.max(0), dead_letters(&stream).await),
+        (0, 0),
+        "nothing comes of records without schemas"
+    );
 
     let registry = RegistryServer::new(None);
     registry.register(1, json!({"schema": PLAIN}));
     registry.register(2, json!({"schema": PRICED, "schemaType": "AVRO", "references": []}));
     registry.listen(&address).await;
-    world.drained(20, Duration::from_secs(60)).await;
+    stream.drained(20, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
 
     registry.set_down(true);
@@ -103,14 +107,14 @@ async fn registry_gone() {
         0 => framed(1, PLAIN, numbered(n)),
         _ => framed(2, PRICED, priced(&format!("d{n}"), &format!("rake {n}"), 9.5)),
     };
-    world.client.send(&world.topic, (20..60).map(|n| sent(both(n))).collect()).await;
+    stream.client.send(&stream.topic, (20..60).map(|n| sent(both(n))).collect()).await;
     says(&url, &worker, "the schema registry answers 503").await;
     sleep(Duration::from_secs(3)).await;
-    assert_eq!((world.committed().await, dead_letters(&world).await), (20, 0), "an outage makes no dead letters");
+    assert_eq!((stream.committed().await, dead_letters(&stream).await), (20, 0), "an outage makes no dead letters");
     registry.set_down(false);
-    world.drained(60, Duration::from_secs(60)).await;
+    stream.drained(60, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(60, 0).await;
+    stream.assert_exactly_once(60, 0).await;
 
     let calls = registry.calls();
     for path in ["/schemas/ids/1", "/schemas/ids/2"] {
@@ -143,14 +147,14 @@ async fn each_record_ends() {
     registry.register(7, json!({"schema": labelled, "references": references("nowhere")}));
     registry.register_version("labels", 3, json!({"subject": "labels", "version": 3, "id": 9, "schema": label}));
     registry.listen(&address).await;
-    let world = world(&address, "").await;
-    let _worker = world.worker("");
+    let stream = stream(&address, "").await;
+    let _worker = stream.worker("");
 
     let good = framed(1, PLAIN, plain("first", "rake"));
     let key = framed(5, "\"string\"", AvroValue::String("gone".into()));
     let endless =
         [&framed(2, PRICED, priced("x", "x", 1.0))[..5], &[0xfe, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0x7f]].concat();
-    let cases: Vec<(Sent, End)> = vec![
+    let cases: Vec<(NewRecord, End)> = vec![
         (sent(good.clone()), End::Document("first", "rake!")),
         (sent(framed(99, PLAIN, plain("a", "b"))), End::Dead("unknown_schema")),
         (sent(b"{\"id\": \"a\", \"text\": \"b\"}".to_vec()), End::Dead("malformed_avro")),
@@ -165,15 +169,15 @@ async fn each_record_ends() {
         (sent([&[0, 0, 0, 0, 7][..], &[4, b'a', b'b', 2]].concat()), End::Dead("unknown_schema")),
         (sent(framed(1, PLAIN, plain("", "no id"))), End::Dead("missing_field")),
         (sent(framed(2, PRICED, priced("gone", "soon deleted", 1.0))), End::Document("gone", "")),
-        (Sent { partition: Some(0), key, payload: None }, End::Deleted),
+        (NewRecord { partition: Some(0), key, payload: None }, End::Deleted),
         (sent(framed(2, PRICED, priced("last", "the stream goes on", 1.0))), End::Document("last", "the stream goes on!")),
     ];
     let records = cases.iter().map(|(sent, _)| sent.clone()).collect();
-    world.client.send(&world.topic, records).await;
-    world.drained(cases.len() as i64, Duration::from_secs(60)).await;
-    world.audit("after all that").await;
+    stream.client.send(&stream.topic, records).await;
+    stream.drained(cases.len() as i64, Duration::from_secs(60)).await;
+    stream.audit("after all that").await;
 
-    let mut database = PgConnection::connect(&world.database_url).await.unwrap();
+    let mut database = PgConnection::connect(&stream.database_url).await.unwrap();
     let letters: Vec<(i64, String, String, Option<Vec<u8>>)> =
         sqlx::query_as("SELECT record_offset, class, reason, payload FROM dead_letters ORDER BY record_offset")
             .fetch_all(&mut database)
@@ -206,13 +210,13 @@ async fn wrong_settings() {
     let registry = RegistryServer::new(Some("Basic dGlkZW1pbGw6Y29ycmVjdC03Nzc3Nw=="));
     registry.register(1, json!({"schema": PLAIN}));
     registry.listen(&address).await;
-    let world = world(&address, "username = \"tidemill\"\npassword_file = \"password\"\n").await;
-    let password = |password: &str| std::fs::write(world.path("password"), password).unwrap();
-    world.client.send(&world.topic, vec![sent(framed(1, PLAIN, plain("d0", "rake")))]).await;
+    let stream = stream(&address, "username = \"tidemill\"\npassword_file = \"password\"\n").await;
+    let password = |password: &str| std::fs::write(stream.path("password"), password).unwrap();
+    stream.client.send(&stream.topic, vec![sent(framed(1, PLAIN, plain("d0", "rake")))]).await;
 
     password("wrong-88888");
     let url = listen();
-    let mut worker = world.worker_at(&url, "");
+    let mut worker = stream.worker_at(&url, "");
     let told = says(&url, &worker, "refuses the user").await;
     assert!(told.contains("`schema_registry.username`"), "/readyz says {told}");
     assert!(!told.contains("88888") && !worker.log().contains("88888"), "the password is shown");
@@ -220,18 +224,18 @@ async fn wrong_settings() {
 
     password("correct-77777\n");
     let (right, wrong) = (format!("http://{address}\""), format!("http://{address}/nowhere\""));
-    world.amend("tidemill.toml", |text| text.replace(&right, &wrong));
+    stream.amend("tidemill.toml", |text| text.replace(&right, &wrong));
     let url = listen();
-    let mut worker = world.worker_at(&url, "");
+    let mut worker = stream.worker_at(&url, "");
     let told = says(&url, &worker, "does not know what a registry knows").await;
     assert!(told.contains("`schema_registry.url`"), "/readyz says {told}");
-    assert_eq!(dead_letters(&world).await, 0, "a wrong address is no fault of the records");
+    assert_eq!(dead_letters(&stream).await, 0, "a wrong address is no fault of the records");
     worker.kill();
 
-    world.amend("tidemill.toml", |text| text.replace(&wrong, &right));
-    let _worker = world.worker("");
-    world.drained(1, Duration::from_secs(60)).await;
-    world.assert_exactly_once(1, 0).await;
+    stream.amend("tidemill.toml", |text| text.replace(&wrong, &right));
+    let _worker = stream.worker("");
+    stream.drained(1, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(1, 0).await;
 }
 
 async fn asked_once() {
@@ -269,7 +273,8 @@ async fn asked_once() {
 fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
     let partition = Partition { topic: "documents".into(), number: 0 };
     let payload = Some(framed(id, PLAIN, plain("d0", "rake")).into());
-    let record = Record { place: Place { partition, offset: 0 }, timestamp_ms: None, key: None, payload, headers: Vec::new() };
+    let record =
+        Record { place: RecordLocation { partition, offset: 0 }, timestamp_ms: None, key: None, payload, headers: Vec::new() };
     let decoder = Decoder::new(&DocumentSpec { format: Format::Avro, ..DocumentSpec::default() }).unwrap();
     decoder.decode(&record, schemas).err().map(|poison| poison.class)
 }
@@ -277,7 +282,7 @@ fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
 async fn compressed() {
     const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
     const EACH: usize = 50;
-    let world = World::new(kafka::shared().await, 1).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
     for (index, codec) in CODECS.iter().enumerate() {
         let record = |n: usize| {
             let document = json!({"id": format!("d{n}"), "text": format!("{codec} {n} {}", "and again ".repeat(50))});
@@ -285,20 +290,20 @@ async fn compressed() {
         };
         let settings = [("compression.codec", *codec), ("linger.ms", "100")];
         let records = (index * EACH..(index + 1) * EACH).map(record).collect();
-        world.client.send_with(&world.topic, records, &settings).await;
+        stream.client.send_with(&stream.topic, records, &settings).await;
     }
     assert_eq!(
-        codecs(&world.client.segment(&world.topic, 0)),
+        codecs(&stream.client.segment(&stream.topic, 0)),
         BTreeSet::from([1, 2, 3, 4]),
         "the broker does not hold batches of each of the four codecs and of no other"
     );
-    let _worker = world.worker("");
+    let _worker = stream.worker("");
     let all = CODECS.len() * EACH;
-    world.drained(all as i64, Duration::from_secs(60)).await;
-    world.assert_exactly_once(all as i64, 0).await;
+    stream.drained(all as i64, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(all as i64, 0).await;
     eventually("every text came through whole", Duration::from_secs(1), || async {
         let query = "SELECT count(*) FROM results WHERE task = 'first' AND text LIKE '%and again and again !'";
-        postgres::count(&world.database_url, query).await == all as i64
+        postgres::count(&stream.database_url, query).await == all as i64
     })
     .await;
 }

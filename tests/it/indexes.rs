@@ -9,8 +9,8 @@ use tidemill::store::SearchFilter;
 
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka, postgres};
-use crate::search::{add_crowd, library};
-use crate::world::World;
+use crate::search::{add_crowd, setup};
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -30,15 +30,15 @@ async fn index_is_valid(connection: &mut PgConnection, set: i32) -> Option<bool>
 }
 
 async fn a_service_indexes() {
-    let world = World::new(kafka::shared().await, 1).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
-    let id = world.store.embedding_set(&set).await.unwrap();
-    add_crowd(&world.database_url, id).await;
-    let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
+    let id = stream.store.embedding_set(&set).await.unwrap();
+    add_crowd(&stream.database_url, id).await;
+    let mut connection = PgConnection::connect(&stream.database_url).await.unwrap();
     assert_eq!(index_is_valid(&mut connection, id).await, None);
-    let _worker = world.worker("");
+    let _worker = stream.worker("");
     eventually("the index is built", Duration::from_secs(60), async || {
-        let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
+        let mut connection = PgConnection::connect(&stream.database_url).await.unwrap();
         index_is_valid(&mut connection, id).await == Some(true)
     })
     .await;
@@ -46,9 +46,9 @@ async fn a_service_indexes() {
 
 async fn large_spaces_are_indexed() {
     let database = postgres::database().await;
-    let library = library(&database.url).await;
-    let store = &library.store;
-    let id = store.embedding_set(&library.set).await.unwrap();
+    let setup = setup(&database.url).await;
+    let store = &setup.store;
+    let id = store.embedding_set(&setup.set).await.unwrap();
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let nothing: [i32; 0] = [];
     assert_eq!(store.index_embedding_sets().await.unwrap(), nothing);
@@ -60,11 +60,11 @@ async fn large_spaces_are_indexed() {
     sqlx::raw_sql("SELECT pg_advisory_lock(x'74696465696e6478'::bigint)").execute(&mut other).await.unwrap();
     assert_eq!(store.index_embedding_sets().await.unwrap(), nothing, "two build at a time");
     other.close().await.unwrap();
-    let (limit, query) = (Duration::from_secs(20), library.question(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10));
+    let (limit, query) = (Duration::from_secs(20), setup.question(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10));
     eventually("the index is built", limit, async || store.index_embedding_sets().await.unwrap() == [id]).await;
     assert_eq!(store.index_embedding_sets().await.unwrap(), nothing, "it is built once");
     assert_eq!(index_is_valid(&mut connection, id).await, Some(true));
-    assert_eq!(library.page(&query).await.hits.len(), 10);
+    assert_eq!(setup.page(&query).await.hits.len(), 10);
     eventually("a search has read the index", limit, async || {
         let scans =
             "SELECT coalesce(sum(idx_scan), 0)::bigint FROM pg_stat_user_indexes WHERE indexrelname ~ '^embeddings_set_[0-9]'";

@@ -6,14 +6,14 @@ use libtest_mimic::Trial;
 use nix::sys::signal::Signal;
 use sqlx::{Connection, PgConnection};
 use tidemill::checkpoint::CheckpointDelta;
-use tidemill::record::{Partition, Place};
-use tidemill::store::Doubt;
+use tidemill::record::{Partition, RecordLocation};
+use tidemill::store::SuspectRange;
 use tokio::time::{Instant, sleep};
 
-use crate::harness::kafka::{self, Sent};
+use crate::harness::kafka::{self, NewRecord};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, postgres};
-use crate::world::{PIPELINE, TASKS, World};
+use crate::test_stream::{PIPELINE, TASKS, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -36,87 +36,91 @@ const LETHAL: i64 = 100;
 
 async fn killer_is_dead_lettered() {
     const RECORDS: i64 = 200;
-    let world = World::new(kafka::shared().await, 1).await;
-    let record = |n: i64| Sent {
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let record = |n: i64| NewRecord {
         partition: Some(0),
         key: if n == LETHAL { b"lethal".to_vec() } else { format!("d{n}").into_bytes() },
         payload: Some(format!(r#"{{"id":"d{n}","text":"text {n}"}}"#).into_bytes()),
     };
-    world.client.send(&world.topic, (0..RECORDS).map(record).collect()).await;
+    stream.client.send(&stream.topic, (0..RECORDS).map(record).collect()).await;
     let mut deaths = 0;
     let deadline = Instant::now() + Duration::from_secs(240);
-    let mut worker = world.worker("evaluate-lethal=return");
-    while world.committed().await < RECORDS {
+    let mut worker = stream.worker("evaluate-lethal=return");
+    while stream.committed().await < RECORDS {
         assert!(Instant::now() < deadline, "the stream does not get past the record; the worker says:\n{}", worker.log());
         if let Some(status) = worker.ended() {
             assert!(!status.success(), "a worker ended by itself");
             deaths += 1;
-            world.audit(&format!("after death {deaths}")).await;
-            worker = world.worker("evaluate-lethal=return");
+            stream.audit(&format!("after death {deaths}")).await;
+            worker = stream.worker("evaluate-lethal=return");
         }
         sleep(Duration::from_millis(50)).await;
     }
     assert!(worker.ended().is_none(), "the worker that put the record aside does not live");
     // One in company, perhaps one in a small batch, three alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the record");
-    world.drained(RECORDS, Duration::from_secs(30)).await;
-    world.audit("at the end").await;
+    stream.drained(RECORDS, Duration::from_secs(30)).await;
+    stream.audit("at the end").await;
     let letters = format!(
         "SELECT count(*) FROM dead_letters WHERE class = 'killed_process' AND record_offset = {LETHAL} AND attempts = 3
          AND task = '' AND reason LIKE 'the process ended 3 times while this record alone was under way%'"
     );
-    assert_eq!(postgres::count(&world.database_url, &letters).await, 1, "the record is a dead letter that says why");
-    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM dead_letters").await, 1, "and the only one");
-    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM documents").await, RECORDS - 1, "all others are there");
+    assert_eq!(postgres::count(&stream.database_url, &letters).await, 1, "the record is a dead letter that says why");
+    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM dead_letters").await, 1, "and the only one");
+    assert_eq!(
+        postgres::count(&stream.database_url, "SELECT count(*) FROM documents").await,
+        RECORDS - 1,
+        "all others are there"
+    );
     let results = "SELECT count(*) FROM results";
-    assert_eq!(postgres::count(&world.database_url, results).await, (RECORDS - 1) * TASKS, "with their results");
+    assert_eq!(postgres::count(&stream.database_url, results).await, (RECORDS - 1) * TASKS, "with their results");
     let ok = "SELECT sum(units_ok)::bigint FROM batches";
-    assert_eq!(postgres::count(&world.database_url, ok).await, (RECORDS - 1) * TASKS, "each computed once");
-    assert_eq!(world.events().await.len() as i64, (RECORDS - 1) * TASKS, "and told once");
-    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+    assert_eq!(postgres::count(&stream.database_url, ok).await, (RECORDS - 1) * TASKS, "each computed once");
+    assert_eq!(stream.events().await.len() as i64, (RECORDS - 1) * TASKS, "and told once");
+    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
 }
 
 async fn good_order_leaves_no_doubt() {
-    let world = World::new(kafka::shared().await, 2).await;
-    world.send(0..400).await;
-    let mut worker = world.worker("commit-before-stage=sleep(100)");
-    eventually("something is committed", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
-    assert!(postgres::count(&world.database_url, "SELECT count(*) FROM under_way").await > 0, "what is begun is noted");
+    let stream = TestStream::new(kafka::shared().await, 2).await;
+    stream.send(0..400).await;
+    let mut worker = stream.worker("commit-before-stage=sleep(100)");
+    eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
+    assert!(postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await > 0, "what is begun is noted");
     worker.signal(Signal::SIGTERM);
     assert!(worker.wait(Duration::from_secs(30)).success(), "the worker did not end in good order:\n{}", worker.log());
-    let noted = postgres::count(&world.database_url, "SELECT count(*) FROM under_way").await;
+    let noted = postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await;
     assert_eq!(noted, 0, "a worker that ended in good order left its partitions in doubt");
-    let next = world.worker("");
-    world.drained(400, Duration::from_secs(60)).await;
+    let next = stream.worker("");
+    stream.drained(400, Duration::from_secs(60)).await;
     assert!(!next.log().contains("taken up with care"), "the next worker was careful without need:\n{}", next.log());
-    world.assert_exactly_once(400, 0).await;
+    stream.assert_exactly_once(400, 0).await;
 }
 
 async fn killed_from_outside() {
     const RECORDS: i64 = 3_000;
-    let world = World::new(kafka::shared().await, 1).await;
-    let pipeline = std::fs::read_to_string(world.path("pipelines/echo.yaml")).unwrap();
-    world.write_pipeline(&pipeline.replace("max_wait: 50ms, max_records: 50", "max_wait: 2s, max_records: 600"));
-    world.send(0..RECORDS as usize).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let pipeline = std::fs::read_to_string(stream.path("pipelines/echo.yaml")).unwrap();
+    stream.write_pipeline(&pipeline.replace("max_wait: 50ms, max_records: 50", "max_wait: 2s, max_records: 600"));
+    stream.send(0..RECORDS as usize).await;
     // Commits wait in the database: one that slept in the worker would hold up whatever its thread had to wake.
-    let mut ledger = PgConnection::connect(&world.database_url).await.unwrap();
+    let mut ledger = PgConnection::connect(&stream.database_url).await.unwrap();
     let mut transaction = ledger.begin().await.unwrap();
     sqlx::query("LOCK TABLE batches IN SHARE MODE").execute(&mut *transaction).await.unwrap();
-    let mut worker = world.worker("");
+    let mut worker = stream.worker("");
     eventually("batches are under way side by side", Duration::from_secs(60), || async {
-        postgres::count(&world.database_url, "SELECT coalesce(max(begun_to), 0)::bigint FROM under_way").await >= 1_500
+        postgres::count(&stream.database_url, "SELECT coalesce(max(begun_to), 0)::bigint FROM under_way").await >= 1_500
     })
     .await;
     worker.kill();
     transaction.rollback().await.unwrap();
-    let next = world.worker("");
+    let next = stream.worker("");
     eventually("the successor is careful", Duration::from_secs(60), || async { next.log().contains("taken up with care") }).await;
     let careful = Instant::now();
     eventually("care ends", Duration::from_secs(60), || async { next.log().contains("care for the partition ends") }).await;
     assert!(careful.elapsed() < Duration::from_secs(20), "care took {:?} for records that were blameless", careful.elapsed());
-    world.drained(RECORDS, Duration::from_secs(60)).await;
-    world.assert_exactly_once(RECORDS, 0).await;
-    let batches = postgres::count(&world.database_url, "SELECT count(*) FROM batches").await;
+    stream.drained(RECORDS, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(RECORDS, 0).await;
+    let batches = postgres::count(&stream.database_url, "SELECT count(*) FROM batches").await;
     assert!(batches < 150, "{batches} batches for {RECORDS} records");
 }
 
@@ -128,10 +132,10 @@ async fn attempts_are_kept() {
     let (database, partition) = (postgres::database().await, partition());
     let store = &database.store;
     let epoch = store.claim(PIPELINE, &partition, "one").await.unwrap().epoch;
-    let place = Place { partition: partition.clone(), offset: 7 };
+    let place = RecordLocation { partition: partition.clone(), offset: 7 };
     let attempt = |epoch| {
         let (store, place) = (store.clone(), place.clone());
-        async move { store.attempt(PIPELINE, &place, epoch, 3).await.unwrap().map(|attempts| attempts.earlier) }
+        async move { store.begin_attempt(PIPELINE, &place, epoch, 3).await.unwrap().map(|attempts| attempts.earlier) }
     };
     assert_eq!(attempt(epoch).await, Some(0));
     assert_eq!(attempt(epoch).await, Some(1), "the first was not finished");
@@ -151,25 +155,33 @@ async fn doubt_is_what_was_begun() {
     let claim = || async { store.claim(PIPELINE, &partition, "someone").await.unwrap() };
     let begun = |epoch, to, narrowed| {
         let delta = CheckpointDelta { partition: partition.clone(), epoch, from: 0, to };
-        async move { store.note_begun(PIPELINE, &delta, narrowed).await.unwrap() }
+        async move { store.note_batch_started(PIPELINE, &delta, narrowed).await.unwrap() }
     };
     let first = claim().await;
-    assert_eq!(store.doubt(PIPELINE, &first).await.unwrap(), None, "nobody was there before");
+    assert_eq!(store.suspect_range(PIPELINE, &first).await.unwrap(), None, "nobody was there before");
     begun(first.epoch, 100, false).await;
     begun(first.epoch, 50, false).await;
     let second = claim().await;
-    assert_eq!(store.doubt(PIPELINE, &second).await.unwrap(), Some(Doubt { to: 100, narrowed: false }), "the furthest counts");
-    store.let_go(PIPELINE, &partition, first.epoch).await.unwrap();
-    assert!(store.doubt(PIPELINE, &second).await.unwrap().is_some(), "a zombie cannot vouch for what it left");
-    store.let_go(PIPELINE, &partition, second.epoch).await.unwrap();
-    assert!(store.doubt(PIPELINE, &second).await.unwrap().is_some(), "nor can an owner that did not get past it");
+    assert_eq!(
+        store.suspect_range(PIPELINE, &second).await.unwrap(),
+        Some(SuspectRange { to: 100, narrowed: false }),
+        "the furthest counts"
+    );
+    store.release_partition(PIPELINE, &partition, first.epoch).await.unwrap();
+    assert!(store.suspect_range(PIPELINE, &second).await.unwrap().is_some(), "a zombie cannot vouch for what it left");
+    store.release_partition(PIPELINE, &partition, second.epoch).await.unwrap();
+    assert!(store.suspect_range(PIPELINE, &second).await.unwrap().is_some(), "nor can an owner that did not get past it");
     begun(second.epoch, 10, true).await;
     let third = claim().await;
-    assert_eq!(store.doubt(PIPELINE, &third).await.unwrap(), Some(Doubt { to: 10, narrowed: true }), "the doubt is narrower");
+    assert_eq!(
+        store.suspect_range(PIPELINE, &third).await.unwrap(),
+        Some(SuspectRange { to: 10, narrowed: true }),
+        "the doubt is narrower"
+    );
     begun(second.epoch, 90, false).await;
     begun(third.epoch, 10, true).await;
-    store.let_go(PIPELINE, &partition, third.epoch).await.unwrap();
+    store.release_partition(PIPELINE, &partition, third.epoch).await.unwrap();
     let fourth = claim().await;
-    assert_eq!(store.doubt(PIPELINE, &fourth).await.unwrap(), None, "the third owner let go in good order");
+    assert_eq!(store.suspect_range(PIPELINE, &fourth).await.unwrap(), None, "the third owner let go in good order");
     assert_eq!(store.audit().await.unwrap(), [""; 0]);
 }

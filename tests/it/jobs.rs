@@ -13,11 +13,11 @@ use serde_json::{Value, json};
 use tidemill::store::{JobRow, JobState};
 use tokio::time::sleep;
 
-use crate::harness::kafka::{self, Sent};
+use crate::harness::kafka::{self, NewRecord};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, postgres};
-use crate::world::{PIPELINE, TASKS, World, read_topic};
+use crate::test_stream::{PIPELINE, TASKS, TestStream, read_topic};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -35,23 +35,23 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A world with topics for jobs and a dataset to read.
-pub struct Office {
+pub struct JobSetup {
     /// The world.
-    pub world: World,
+    pub stream: TestStream,
     jobs: String,
     events: String,
 }
 
-impl Office {
+impl JobSetup {
     /// A fresh one.
     pub async fn new() -> Self {
-        let world = World::new(kafka::shared().await, 2).await;
-        let jobs = world.client.topic("jobs", 1).await;
-        let units = world.client.topic("units", 4).await;
-        let events = world.client.topic("job-events", 1).await;
-        let archive = world.path("archive");
+        let stream = TestStream::new(kafka::shared().await, 2).await;
+        let jobs = stream.client.topic("jobs", 1).await;
+        let units = stream.client.topic("units", 4).await;
+        let events = stream.client.topic("job-events", 1).await;
+        let archive = stream.path("archive");
         fs::create_dir(&archive).unwrap();
-        let file = world.path("tidemill.toml");
+        let file = stream.path("tidemill.toml");
         let config = fs::read_to_string(&file).unwrap();
         let more = format!(
             "[jobs]\nenabled = true\ntopic = \"{jobs}\"\nunits_topic = \"{units}\"\nevents_topic = \"{events}\"\n\
@@ -59,12 +59,12 @@ impl Office {
             archive.display()
         );
         fs::write(file, config + &more).unwrap();
-        Self { world, jobs, events }
+        Self { stream, jobs, events }
     }
 
     /// A path in the dataset.
     pub fn file(&self, name: &str) -> PathBuf {
-        self.world.path("archive").join(name)
+        self.stream.path("archive").join(name)
     }
 
     /// Writes documents `range` as a file of the dataset.
@@ -77,7 +77,7 @@ impl Office {
     /// Sends something to the jobs topic.
     pub async fn ask(&self, job: impl ToString) {
         let payload = Some(job.to_string().into_bytes());
-        self.world.client.send(&self.jobs, vec![Sent { partition: None, key: Vec::new(), payload }]).await;
+        self.stream.client.send(&self.jobs, vec![NewRecord { partition: None, key: Vec::new(), payload }]).await;
     }
 
     /// The topic that tells of jobs.
@@ -94,16 +94,16 @@ impl Office {
     }
 
     async fn job(&self, id: &str) -> Option<JobRow> {
-        self.world.store.job(id).await.unwrap()
+        self.stream.store.job(id).await.unwrap()
     }
 
     async fn count(&self, query: &'static str) -> i64 {
-        postgres::count(&self.world.database_url, query).await
+        postgres::count(&self.stream.database_url, query).await
     }
 
     /// The books of documents that were computed once each.
     pub async fn assert_once(&self, documents: i64) {
-        self.world.audit("at the end").await;
+        self.stream.audit("at the end").await;
         assert_eq!(self.count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
         assert_eq!(self.count("SELECT count(*) FROM results").await, documents * TASKS, "distinct keys = rows");
         let ok = self.count("SELECT coalesce(sum(units_ok), 0)::bigint FROM batches WHERE pipeline = 'echo'").await;
@@ -130,54 +130,54 @@ pub fn backfill(id: &str) -> Value {
 async fn killed() {
     const FILES: usize = 4;
     const ROWS: usize = 3_000;
-    let office = Office::new().await;
+    let setup = JobSetup::new().await;
     for file in 0..FILES {
-        office.archive(&format!("part-{file}.parquet"), file * ROWS..(file + 1) * ROWS);
+        setup.archive(&format!("part-{file}.parquet"), file * ROWS..(file + 1) * ROWS);
     }
-    let start = || office.world.worker("commit-before-stage=sleep(30)");
+    let start = || setup.stream.worker("commit-before-stage=sleep(30)");
     let mut workers = [start(), start()];
-    office.ask(backfill("all")).await;
-    office.ask(backfill("all")).await;
-    let committed = || office.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
+    setup.ask(backfill("all")).await;
+    setup.ask(backfill("all")).await;
+    let committed = || setup.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
     for round in 0..4_i64 {
         let least = (round + 1) * (FILES * ROWS / 6) as i64;
         eventually("the backfill gets on", Duration::from_secs(90), || async { committed().await >= least }).await;
         let victim = round as usize % 2;
         workers[victim].kill();
-        office.world.audit(&format!("after kill {round}")).await;
+        setup.stream.audit(&format!("after kill {round}")).await;
         workers[victim] = start();
     }
-    let job = office.ended("all", &workers[0]).await;
+    let job = setup.ended("all", &workers[0]).await;
     assert_eq!((job.state, job.reason), (JobState::Succeeded, None));
-    office.assert_once((FILES * ROWS) as i64).await;
-    let progress = office.world.store.job_progress(&office.job("all").await.unwrap()).await.unwrap();
+    setup.assert_once((FILES * ROWS) as i64).await;
+    let progress = setup.stream.store.job_progress(&setup.job("all").await.unwrap()).await.unwrap();
     assert_eq!((progress.rows, progress.rows_done), ((FILES * ROWS) as i64, (FILES * ROWS) as i64));
     assert!(progress.units > FILES as i64 && progress.units == progress.units_done, "{progress:?}");
     eventually("the outbox is empty", Duration::from_secs(30), || async {
-        office.count("SELECT count(*) FROM outbox").await == 0
+        setup.count("SELECT count(*) FROM outbox").await == 0
     })
     .await;
-    let events = read_topic(&office.world.client, &office.events).await;
+    let events = read_topic(&setup.stream.client, &setup.events).await;
     let states: Vec<&str> = events.values().filter_map(|event| event["state"].as_str()).collect();
     assert_eq!(states, ["queued", "planning", "running", "succeeded"], "asking twice is one job");
 }
 
 async fn faulty_files() {
-    let office = Office::new().await;
-    office.archive("a-good.parquet", 0..700);
-    fs::write(office.file("b-noise.parquet"), vec![7; 5_000]).unwrap();
+    let setup = JobSetup::new().await;
+    setup.archive("a-good.parquet", 0..700);
+    fs::write(setup.file("b-noise.parquet"), vec![7; 5_000]).unwrap();
     let numbers = Float64Array::from_iter_values((0..10).map(f64::from));
     let texts = StringArray::from_iter_values((0..10).map(|n| format!("text {n}")));
-    write_parquet(office.file("c-retyped.parquet"), vec![("id", Arc::new(numbers)), ("text", Arc::new(texts))]);
-    let cut = fs::read(office.file("a-good.parquet")).unwrap();
-    fs::write(office.file("d-cut.parquet"), &cut[..cut.len() / 2]).unwrap();
-    office.archive("e-good.parquet", 700..900);
-    let worker = office.world.worker("");
-    office.ask(backfill("mixed")).await;
-    let job = office.ended("mixed", &worker).await;
+    write_parquet(setup.file("c-retyped.parquet"), vec![("id", Arc::new(numbers)), ("text", Arc::new(texts))]);
+    let cut = fs::read(setup.file("a-good.parquet")).unwrap();
+    fs::write(setup.file("d-cut.parquet"), &cut[..cut.len() / 2]).unwrap();
+    setup.archive("e-good.parquet", 700..900);
+    let worker = setup.stream.worker("");
+    setup.ask(backfill("mixed")).await;
+    let job = setup.ended("mixed", &worker).await;
     assert_eq!(job.state, JobState::Partial);
     assert_eq!(job.reason.as_deref(), Some("3 of 5 units failed"));
-    let faults = office.world.store.reader(None).unit_faults("mixed", 10).await.unwrap();
+    let faults = setup.stream.store.reader(None).unit_faults("mixed", 10).await.unwrap();
     let classes: Vec<&str> = faults.iter().map(|(_, _, class, _)| class.as_str()).collect();
     assert_eq!(classes, ["corrupt_file", "schema_mismatch", "corrupt_file"]);
     assert!(
@@ -185,88 +185,88 @@ async fn faulty_files() {
         "{}",
         faults[1].3
     );
-    office.assert_once(900).await;
+    setup.assert_once(900).await;
     // A mended file is another version: the units of the old one say so, and a job of its own reads it.
-    office.archive("c-retyped.parquet", 900..910);
-    office.ask(json!({ "version": 1, "id": "mended", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
+    setup.archive("c-retyped.parquet", 900..910);
+    setup.ask(json!({ "version": 1, "id": "mended", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
         .await;
-    assert_eq!(office.ended("mended", &worker).await.state, JobState::Succeeded);
-    office.assert_once(910).await;
+    assert_eq!(setup.ended("mended", &worker).await.state, JobState::Succeeded);
+    setup.assert_once(910).await;
 }
 
 async fn cancelled() {
-    let office = Office::new().await;
+    let setup = JobSetup::new().await;
     for file in 0..3 {
-        office.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
+        setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
     }
-    let worker = office.world.worker("commit-before-stage=sleep(100)");
-    office.ask(backfill("long")).await;
-    let committed = || office.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
+    let worker = setup.stream.worker("commit-before-stage=sleep(100)");
+    setup.ask(backfill("long")).await;
+    let committed = || setup.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
     eventually("the backfill gets on", Duration::from_secs(90), || async { committed().await > 200 }).await;
-    assert!(office.world.store.cancel_job("long", &office.events).await.unwrap());
-    let job = office.ended("long", &worker).await;
+    assert!(setup.stream.store.cancel_job("long", &setup.events).await.unwrap());
+    let job = setup.ended("long", &worker).await;
     assert_eq!(job.state, JobState::Cancelled);
     let kept = committed().await;
     assert!((200..6_000).contains(&kept), "{kept} rows were committed of a job that was called off");
     sleep(Duration::from_secs(1)).await;
     assert_eq!(committed().await, kept, "nothing goes on after the end");
-    office.world.audit("after the cancellation").await;
-    assert_eq!(office.count("SELECT count(*) FROM results").await, kept * TASKS, "results of what was finished stay");
+    setup.stream.audit("after the cancellation").await;
+    assert_eq!(setup.count("SELECT count(*) FROM results").await, kept * TASKS, "results of what was finished stay");
     drop(worker);
-    let units = fs::read_to_string(office.world.path("tidemill.toml")).unwrap();
+    let units = fs::read_to_string(setup.stream.path("tidemill.toml")).unwrap();
     let units = units.lines().find_map(|line| line.strip_prefix("units_topic = ")).unwrap().trim_matches('"').to_owned();
-    assert!(office.world.store.retry_job("long", None, &units, &office.events).await.unwrap());
-    let worker = office.world.worker("");
-    assert_eq!(office.ended("long", &worker).await.state, JobState::Succeeded);
-    office.assert_once(6_000).await;
+    assert!(setup.stream.store.retry_job("long", None, &units, &setup.events).await.unwrap());
+    let worker = setup.stream.worker("");
+    assert_eq!(setup.ended("long", &worker).await.state, JobState::Succeeded);
+    setup.assert_once(6_000).await;
 }
 
 async fn deadline() {
-    let office = Office::new().await;
+    let setup = JobSetup::new().await;
     for file in 0..3 {
-        office.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
+        setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
     }
-    let worker = office.world.worker("commit-before-stage=sleep(1000)");
-    let committed = || office.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
+    let worker = setup.stream.worker("commit-before-stage=sleep(1000)");
+    let committed = || setup.count("SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo'");
     let mut job = backfill("short");
     job["deadline"] = json!((jiff::Timestamp::now() + jiff::SignedDuration::from_secs(20)).to_string());
-    office.ask(job).await;
-    let job = office.ended("short", &worker).await;
+    setup.ask(job).await;
+    let job = setup.ended("short", &worker).await;
     let done = committed().await;
     assert_eq!(job.state, JobState::Partial);
     let reason = job.reason.unwrap();
     assert!(reason.starts_with("its deadline has come; ") && reason.contains("are left to do"), "{reason}");
     assert!((1..6_000).contains(&done), "{done} rows by the deadline; the worker says:\n{}", worker.log());
     assert!(reason.contains(&format!("about {} rows", 6_000 - done)), "{reason} after {done} rows");
-    office.world.audit("after the deadline").await;
+    setup.stream.audit("after the deadline").await;
 }
 
 async fn fresher() {
-    let office = Office::new().await;
-    office.archive("old.parquet", 0..100);
+    let setup = JobSetup::new().await;
+    setup.archive("old.parquet", 0..100);
     // The file is older than what the stream brings: arrival is the version of this pipeline.
     let old = std::time::SystemTime::now() - Duration::from_secs(3_600);
-    fs::File::options().write(true).open(office.file("old.parquet")).unwrap().set_modified(old).unwrap();
-    let live = (50..100).map(|n| Sent {
+    fs::File::options().write(true).open(setup.file("old.parquet")).unwrap().set_modified(old).unwrap();
+    let live = (50..100).map(|n| NewRecord {
         partition: None,
         key: format!("d{n}").into_bytes(),
         payload: Some(format!(r#"{{"id":"d{n}","text":"live {n}"}}"#).into_bytes()),
     });
-    office.world.client.send(&office.world.topic, live.collect()).await;
-    let worker = office.world.worker("");
-    eventually("the live records are committed", Duration::from_secs(60), || async { office.world.committed().await == 50 })
+    setup.stream.client.send(&setup.stream.topic, live.collect()).await;
+    let worker = setup.stream.worker("");
+    eventually("the live records are committed", Duration::from_secs(60), || async { setup.stream.committed().await == 50 })
         .await;
-    office.ask(backfill("older")).await;
-    assert_eq!(office.ended("older", &worker).await.state, JobState::Succeeded);
-    office.world.audit("at the end").await;
-    let live = office.count("SELECT count(*) FROM results WHERE task = 'first' AND text LIKE 'live %'").await;
-    let old = office.count("SELECT count(*) FROM results WHERE task = 'first' AND text LIKE 'text %'").await;
+    setup.ask(backfill("older")).await;
+    assert_eq!(setup.ended("older", &worker).await.state, JobState::Succeeded);
+    setup.stream.audit("at the end").await;
+    let live = setup.count("SELECT count(*) FROM results WHERE task = 'first' AND text LIKE 'live %'").await;
+    let old = setup.count("SELECT count(*) FROM results WHERE task = 'first' AND text LIKE 'text %'").await;
     assert_eq!((live, old), (50, 50));
 }
 
 async fn refused() {
-    let office = Office::new().await;
-    office.archive("x.parquet", 0..10);
+    let setup = JobSetup::new().await;
+    setup.archive("x.parquet", 0..10);
     let mut unknown_key = backfill("a");
     unknown_key["brokers"] = json!("elsewhere:9092");
     let mut unknown_dataset = backfill("b");
@@ -275,53 +275,53 @@ async fn refused() {
     climbs["prefix"] = json!("../");
     let mut other = backfill("good");
     other["priority"] = json!(9);
-    office.ask("no job at all").await;
+    setup.ask("no job at all").await;
     for job in [unknown_key, unknown_dataset, climbs, backfill("good"), other] {
-        office.ask(job).await;
+        setup.ask(job).await;
     }
-    let worker = office.world.worker("");
-    assert_eq!(office.ended("good", &worker).await.state, JobState::Succeeded);
+    let worker = setup.stream.worker("");
+    assert_eq!(setup.ended("good", &worker).await.state, JobState::Succeeded);
     eventually("the refused ones are dead letters", Duration::from_secs(30), || async {
-        office.count("SELECT count(*) FROM dead_letters WHERE pipeline = '@jobs' AND class = 'invalid_job'").await == 5
+        setup.count("SELECT count(*) FROM dead_letters WHERE pipeline = '@jobs' AND class = 'invalid_job'").await == 5
     })
     .await;
-    assert_eq!(office.count("SELECT count(*) FROM jobs").await, 1);
-    office.assert_once(10).await;
+    assert_eq!(setup.count("SELECT count(*) FROM jobs").await, 1);
+    setup.assert_once(10).await;
 }
 
 async fn rerun_and_delete() {
-    let office = Office::new().await;
-    office.archive("x.parquet", 0..1_200);
-    let worker = office.world.worker("");
-    office.ask(backfill("first")).await;
-    assert_eq!(office.ended("first", &worker).await.state, JobState::Succeeded);
+    let setup = JobSetup::new().await;
+    setup.archive("x.parquet", 0..1_200);
+    let worker = setup.stream.worker("");
+    setup.ask(backfill("first")).await;
+    assert_eq!(setup.ended("first", &worker).await.state, JobState::Succeeded);
     drop(worker);
     // A task that was not there: its outputs are missing, and only they are computed.
-    let file = office.world.path("pipelines").join("echo.yaml");
+    let file = setup.stream.path("pipelines").join("echo.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let more = "sinks:\n  postgres: {}\n";
     let third = "  third: { render: { template: \"{{ document.id }}\" } }\nsinks:\n  postgres: {}\n";
     fs::write(&file, text.replacen(more, third, 1)).unwrap();
-    let worker = office.world.worker("");
-    office.ask(json!({ "version": 1, "id": "again", "kind": "rerun", "pipeline": PIPELINE })).await;
-    let job = office.ended("again", &worker).await;
+    let worker = setup.stream.worker("");
+    setup.ask(json!({ "version": 1, "id": "again", "kind": "rerun", "pipeline": PIPELINE })).await;
+    let job = setup.ended("again", &worker).await;
     assert_eq!(job.state, JobState::Succeeded, "{:?}; {}", job.reason, worker.log());
-    let progress = office.world.store.job_progress(&job).await.unwrap();
+    let progress = setup.stream.store.job_progress(&job).await.unwrap();
     assert_eq!((progress.work.ok, progress.work.reused, progress.rows_done), (1_200, 2_400, 1_200), "{progress:?}");
-    assert_eq!(office.count("SELECT count(*) FROM results WHERE task = 'third'").await, 1_200);
-    office.ask(json!({ "version": 1, "id": "again-2", "kind": "rerun", "pipeline": PIPELINE })).await;
-    let job = office.ended("again-2", &worker).await;
+    assert_eq!(setup.count("SELECT count(*) FROM results WHERE task = 'third'").await, 1_200);
+    setup.ask(json!({ "version": 1, "id": "again-2", "kind": "rerun", "pipeline": PIPELINE })).await;
+    let job = setup.ended("again-2", &worker).await;
     assert_eq!(job.reason.as_deref(), Some("there was nothing to do"));
     let gone: Vec<String> = (0..700).map(|n| format!("d{n}")).collect();
-    office.ask(json!({ "version": 1, "id": "gone", "kind": "delete", "pipeline": PIPELINE, "documents": gone })).await;
-    assert_eq!(office.ended("gone", &worker).await.state, JobState::Succeeded);
-    office.world.audit("at the end").await;
-    assert_eq!(office.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 500);
-    assert_eq!(office.count("SELECT count(*) FROM results").await, 1_500);
+    setup.ask(json!({ "version": 1, "id": "gone", "kind": "delete", "pipeline": PIPELINE, "documents": gone })).await;
+    assert_eq!(setup.ended("gone", &worker).await.state, JobState::Succeeded);
+    setup.stream.audit("at the end").await;
+    assert_eq!(setup.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 500);
+    assert_eq!(setup.count("SELECT count(*) FROM results").await, 1_500);
 }
 
 async fn evaluated() {
-    let office = Office::new().await;
+    let setup = JobSetup::new().await;
     let ids = StringArray::from_iter_values((0..1_000).map(|n| format!("d{n}")));
     let texts = StringArray::from_iter_values((0..1_000).map(|n| format!("kind {}", n % 2)));
     // Of those that are said to be 1, a tenth is not.
@@ -331,29 +331,29 @@ async fn evaluated() {
         _ => Some(format!("kind {}!", n % 2)),
     });
     let said = StringArray::from_iter(said);
-    write_parquet(office.file("x.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts)), ("said", Arc::new(said))]);
-    let file = office.world.path("pipelines").join("echo.yaml");
+    write_parquet(setup.file("x.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts)), ("said", Arc::new(said))]);
+    let file = setup.stream.path("pipelines").join("echo.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let more = "sinks:\n  postgres: {}\n";
     fs::write(&file, text.replacen(more, "  worth: { score: { parts: { all: '80' } } }\nsinks:\n  postgres: {}\n", 1)).unwrap();
-    let worker = office.world.worker("");
+    let worker = setup.stream.worker("");
     // What is no label and no text would be wrong in every row, and all of it paid for.
     let mut job = backfill("hopeless");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("worth"), json!("said"));
-    office.ask(job).await;
-    let job = office.ended("hopeless", &worker).await;
+    setup.ask(job).await;
+    let job = setup.ended("hopeless", &worker).await;
     let reason = job.reason.as_deref().unwrap_or_default();
     assert!(job.state == JobState::Failed && reason.contains("task `worth` makes (score) cannot be compared"), "{job:?}");
-    assert_eq!(office.count("SELECT count(*) FROM units").await, 0, "something was worked off");
+    assert_eq!(setup.count("SELECT count(*) FROM units").await, 0, "something was worked off");
     let mut job = backfill("measure");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("first"), json!("said"));
-    office.ask(job).await;
-    let job = office.ended("measure", &worker).await;
+    setup.ask(job).await;
+    let job = setup.ended("measure", &worker).await;
     assert_eq!(job.state, JobState::Succeeded, "{:?}", job.reason);
     let report = job.report.unwrap();
     assert_eq!((&report["rows"], &report["labelled"], &report["right"]), (&json!(1_000), &json!(950), &json!(900)), "{report}");
     assert_eq!(report["values"]["kind 1!"]["precision"], json!(400.0 / 450.0), "{report}");
     assert_eq!(report["values"]["kind 0!"]["said"], json!({ "kind 0!": 500, "kind 1!": 50 }), "{report}");
-    assert_eq!(office.count("SELECT count(*) FROM documents").await, 0, "nothing is committed");
-    office.world.audit("at the end").await;
+    assert_eq!(setup.count("SELECT count(*) FROM documents").await, 0, "nothing is committed");
+    setup.stream.audit("at the end").await;
 }

@@ -8,7 +8,7 @@ use tidemill::record::Partition;
 
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka, postgres};
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// Each step of the commit, before and after.
 const CRASHES: &[(&str, &str)] = &[
@@ -41,89 +41,89 @@ pub fn trials() -> Vec<Trial> {
 const DOCUMENTS: i64 = 120;
 
 async fn crash_at(failpoint: &str) {
-    let world = World::new(kafka::shared().await, 1).await;
-    world.send(0..DOCUMENTS as usize).await;
-    let mut doomed = world.worker(&format!("{failpoint}=return"));
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.send(0..DOCUMENTS as usize).await;
+    let mut doomed = stream.worker(&format!("{failpoint}=return"));
     let status = doomed.wait(Duration::from_secs(60));
     assert!(!status.success(), "the worker was to abort at {failpoint}, but ended with {status}");
-    world.audit(&format!("after the crash at {failpoint}")).await;
-    let _worker = world.worker("");
-    world.drained(DOCUMENTS, Duration::from_secs(60)).await;
-    world.assert_exactly_once(DOCUMENTS, 0).await;
+    stream.audit(&format!("after the crash at {failpoint}")).await;
+    let _worker = stream.worker("");
+    stream.drained(DOCUMENTS, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(DOCUMENTS, 0).await;
 }
 
 async fn lost_commit_reply() {
-    let world = World::new(kafka::shared().await, 1).await;
-    world.send(0..DOCUMENTS as usize).await;
-    let _worker = world.worker("commit-reply-lost=2*return");
-    world.drained(DOCUMENTS, Duration::from_secs(60)).await;
-    world.assert_exactly_once(DOCUMENTS, 0).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.send(0..DOCUMENTS as usize).await;
+    let _worker = stream.worker("commit-reply-lost=2*return");
+    stream.drained(DOCUMENTS, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(DOCUMENTS, 0).await;
 }
 
 async fn stale_consumer_cannot_commit() {
-    let world = World::new(kafka::shared().await, 1).await;
-    world.send(0..10).await;
-    let mut stale = world.worker("");
-    world.drained(10, Duration::from_secs(60)).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.send(0..10).await;
+    let mut stale = stream.worker("");
+    stream.drained(10, Duration::from_secs(60)).await;
 
-    let partition = Partition { topic: world.topic.as_str().into(), number: 0 };
-    let claim = world.store.claim(PIPELINE, &partition, "another worker").await.unwrap();
+    let partition = Partition { topic: stream.topic.as_str().into(), number: 0 };
+    let claim = stream.store.claim(PIPELINE, &partition, "another worker").await.unwrap();
     assert_eq!((claim.epoch, claim.next_offset), (2, 10), "the new owner continues where the old one committed");
-    world.send(10..20).await;
+    stream.send(10..20).await;
     eventually("the old owner notices that it is fenced", Duration::from_secs(30), || async {
         stale.log().contains("fenced: another worker owns the partition")
     })
     .await;
-    assert_eq!(world.committed().await, 10, "a fenced worker moved the position");
-    let rows = postgres::count(&world.database_url, "SELECT count(*) FROM results").await;
+    assert_eq!(stream.committed().await, 10, "a fenced worker moved the position");
+    let rows = postgres::count(&stream.database_url, "SELECT count(*) FROM results").await;
     assert_eq!(rows, 20, "a fenced worker made rows visible");
-    world.audit("after the fence").await;
+    stream.audit("after the fence").await;
 
     stale.kill();
-    let _worker = world.worker("");
-    world.drained(20, Duration::from_secs(60)).await;
-    world.assert_exactly_once(20, 0).await;
+    let _worker = stream.worker("");
+    stream.drained(20, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(20, 0).await;
 }
 
 async fn sigterm_drains() {
-    let world = World::new(kafka::shared().await, 2).await;
-    world.send(0..400).await;
-    let mut worker = world.worker("commit-before-stage=sleep(150)");
-    eventually("something is committed", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    let stream = TestStream::new(kafka::shared().await, 2).await;
+    stream.send(0..400).await;
+    let mut worker = stream.worker("commit-before-stage=sleep(150)");
+    eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     worker.signal(Signal::SIGTERM);
     let status = worker.wait(Duration::from_secs(30));
     assert!(status.success(), "told to stop, the worker ended with {status}:\n{}", worker.log());
-    world.audit("after the drain").await;
-    let staged = postgres::count(&world.database_url, "SELECT count(*) FROM parquet_files WHERE state <> 'live'").await;
+    stream.audit("after the drain").await;
+    let staged = postgres::count(&stream.database_url, "SELECT count(*) FROM parquet_files WHERE state <> 'live'").await;
     assert_eq!(staged, 0, "a drained worker left a file that never went live");
-    let _worker = world.worker("");
-    world.drained(400, Duration::from_secs(60)).await;
-    world.assert_exactly_once(400, 0).await;
+    let _worker = stream.worker("");
+    stream.drained(400, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(400, 0).await;
 }
 
 async fn redelivery_is_reused() {
-    let world = World::new(kafka::shared().await, 2).await;
-    let _worker = world.worker("");
-    world.send(0..100).await;
-    world.drained(100, Duration::from_secs(60)).await;
-    world.send(0..100).await;
-    world.drained(200, Duration::from_secs(60)).await;
-    world.assert_exactly_once(100, 100).await;
-    let reused = postgres::count(&world.database_url, "SELECT sum(units_reused)::bigint FROM batches").await;
+    let stream = TestStream::new(kafka::shared().await, 2).await;
+    let _worker = stream.worker("");
+    stream.send(0..100).await;
+    stream.drained(100, Duration::from_secs(60)).await;
+    stream.send(0..100).await;
+    stream.drained(200, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(100, 100).await;
+    let reused = postgres::count(&stream.database_url, "SELECT sum(units_reused)::bigint FROM batches").await;
     assert_eq!(reused, 200, "every unit of the second delivery is reused");
 }
 
 async fn orphans_are_condemned() {
-    let world = World::new(kafka::shared().await, 1).await;
-    world.send(0..10).await;
-    let mut doomed = world.worker("commit-after-stage=return");
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.send(0..10).await;
+    let mut doomed = stream.worker("commit-after-stage=return");
     doomed.wait(Duration::from_secs(60));
-    let orphans = world.store.condemn_files("results", 0.0).await.unwrap();
+    let orphans = stream.store.condemn_files("results", 0.0).await.unwrap();
     assert_eq!(orphans.len(), 1, "the crash left one staged file");
     assert!(std::path::Path::new(&orphans[0]).exists(), "the file was staged before the crash");
-    let _worker = world.worker("");
-    world.drained(10, Duration::from_secs(60)).await;
-    world.assert_exactly_once(10, 0).await;
-    world.store.forget_files(&orphans).await.unwrap();
-    assert!(world.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was condemned");
+    let _worker = stream.worker("");
+    stream.drained(10, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(10, 0).await;
+    stream.store.forget_files(&orphans).await.unwrap();
+    assert!(stream.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was condemned");
 }

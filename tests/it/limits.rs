@@ -9,8 +9,8 @@ use tokio::time::{Instant, sleep};
 
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, postgres};
-use crate::jobs::{Office, backfill};
-use crate::world::{PIPELINE, read_topic};
+use crate::jobs::{JobSetup, backfill};
+use crate::test_stream::{PIPELINE, read_topic};
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-bert-classifier");
 
@@ -24,9 +24,9 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// Rows that units have committed.
-async fn of_units(office: &Office) -> i64 {
+async fn of_units(setup: &JobSetup) -> i64 {
     let rows = "SELECT coalesce(sum(records), 0)::bigint FROM batches WHERE pipeline = 'echo' AND topic LIKE 'job:%'";
-    postgres::count(&office.world.database_url, rows).await
+    postgres::count(&setup.stream.database_url, rows).await
 }
 
 async fn yields() {
@@ -35,24 +35,24 @@ async fn yields() {
     const FLOOD: i64 = 12_000;
     /// The end of the topic is told every second, looked at every half, and what is under way then is finished.
     const NOTICED: Duration = Duration::from_secs(4);
-    let office = Office::new().await;
-    let world = &office.world;
-    world.amend("pipelines/echo.yaml", |text| text + &format!("backfill: {{ yield_at_lag: {LIMIT} }}\n"));
+    let setup = JobSetup::new().await;
+    let stream = &setup.stream;
+    stream.amend("pipelines/echo.yaml", |text| text + &format!("backfill: {{ yield_at_lag: {LIMIT} }}\n"));
     for file in 0..4 {
-        office.archive(&format!("part-{file}.parquet"), 50_000 + file * 2_000..52_000 + file * 2_000);
+        setup.archive(&format!("part-{file}.parquet"), 50_000 + file * 2_000..52_000 + file * 2_000);
     }
-    let worker = world.worker("commit-before-stage=sleep(100)");
-    office.ask(backfill("old")).await;
-    eventually("the backfill gets on", Duration::from_secs(90), || async { of_units(&office).await >= 200 }).await;
-    world.send(0..FLOOD as usize).await;
+    let worker = stream.worker("commit-before-stage=sleep(100)");
+    setup.ask(backfill("old")).await;
+    eventually("the backfill gets on", Duration::from_secs(90), || async { of_units(&setup).await >= 200 }).await;
+    stream.send(0..FLOOD as usize).await;
 
     // Rows of units and the lag at the same time, for as long as the lag is above the limit.
     let (flooded, mut noticed) = (Instant::now(), None);
-    let (before, mut looks) = (of_units(&office).await, 0);
+    let (before, mut looks) = (of_units(&setup).await, 0);
     assert!(before < ROWS / 2, "the backfill was too far to show anything: {before} of {ROWS}");
     loop {
-        let rows = of_units(&office).await;
-        let lag = FLOOD - world.committed().await;
+        let rows = of_units(&setup).await;
+        let lag = FLOOD - stream.committed().await;
         if lag <= LIMIT {
             break;
         }
@@ -75,42 +75,42 @@ async fn yields() {
     // What was read already is worked off: in each of two units the batches under way and the next one, and what came in between.
     assert!(kept - before < 3_000, "{} rows went on before live ones", kept - before);
 
-    let job = office.ended("old", &worker).await;
+    let job = setup.ended("old", &worker).await;
     assert_eq!((job.state, job.reason), (JobState::Succeeded, None));
-    office.assert_once(ROWS + FLOOD).await;
+    setup.assert_once(ROWS + FLOOD).await;
 }
 
 async fn budget() {
     const ROWS: i64 = 6_000;
     const KNOWN: i64 = 600;
-    let office = Office::new().await;
-    let world = &office.world;
-    world.amend("tidemill.toml", |text| text + &format!("[models.tiny]\npath = \"{MODEL}\"\n"));
-    world.amend("pipelines/echo.yaml", |text| {
+    let setup = JobSetup::new().await;
+    let stream = &setup.stream;
+    stream.amend("tidemill.toml", |text| text + &format!("[models.tiny]\npath = \"{MODEL}\"\n"));
+    stream.amend("pipelines/echo.yaml", |text| {
         let render = "render: { template: \"{{ first.text }}?\" }";
         assert!(text.contains(render), "the world's second task is another by now:\n{text}");
         text.replace(render, "classify: { model: tiny }")
     });
-    office.archive("known.parquet", 50_000..50_000 + KNOWN as usize);
+    setup.archive("known.parquet", 50_000..50_000 + KNOWN as usize);
     for file in 0..3 {
-        office.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
+        setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
     }
-    let slow = world.worker("commit-before-stage=sleep(200)");
+    let slow = stream.worker("commit-before-stage=sleep(200)");
     let mut known = backfill("known");
     known["prefix"] = json!("known");
-    office.ask(known).await;
-    let known = office.ended("known", &slow).await;
-    let spent = world.store.job_progress(&known).await.unwrap().work.device_micros;
+    setup.ask(known).await;
+    let known = setup.ended("known", &slow).await;
+    let spent = stream.store.job_progress(&known).await.unwrap().work.device_micros;
     assert!(spent > 0, "the model took no time");
 
     // A quarter of what the rest will take.
     let allowed = spent * ROWS / KNOWN / 4;
     let flags = ["submit", "--pipeline", PIPELINE, "--dataset", "archive", "--prefix", "part-", "--id", "tight"];
-    world.command(&[&flags[..], &["--budget", &format!("{allowed}us")]].concat());
-    let job = office.ended("tight", &slow).await;
+    stream.command(&[&flags[..], &["--budget", &format!("{allowed}us")]].concat());
+    let job = setup.ended("tight", &slow).await;
     let reason = job.reason.unwrap();
     assert_eq!(job.state, JobState::Partial, "{reason}");
-    let shown = world.answer(&["jobs", "show", "tight"]);
+    let shown = stream.answer(&["jobs", "show", "tight"]);
     let progress = |of: &Value, key: &str| of["progress"][key].as_i64().unwrap();
     let done = progress(&shown, "rows_done");
     assert!((1..ROWS).contains(&done), "{done} of {ROWS} rows: {shown}");
@@ -124,12 +124,12 @@ async fn budget() {
     );
     assert_eq!((reason.as_str(), shown["reason"].as_str()), (expected.as_str(), Some(expected.as_str())), "{shown}");
     assert_eq!(shown["budget_device_seconds"], json!(allowed as f64 / 1e6), "{shown}");
-    world.audit("at the end of the budget").await;
+    stream.audit("at the end of the budget").await;
     eventually("the outbox is empty", Duration::from_secs(30), || async {
-        postgres::count(&world.database_url, "SELECT count(*) FROM outbox").await == 0
+        postgres::count(&stream.database_url, "SELECT count(*) FROM outbox").await == 0
     })
     .await;
-    let events: Vec<Value> = read_topic(&world.client, office.events()).await.into_values().collect();
+    let events: Vec<Value> = read_topic(&stream.client, setup.events()).await.into_values().collect();
     let told: Vec<(&str, bool)> = events
         .iter()
         .filter(|event| event["job"] == "tight")
@@ -141,16 +141,16 @@ async fn budget() {
     drop(slow);
 
     // Each retry is granted the budget once more, and goes on where the one before stopped.
-    let quick = world.worker("");
+    let quick = stream.worker("");
     let (mut retries, mut before) = (0, done);
     loop {
         retries += 1;
-        let again = world.answer(&["jobs", "retry", "tight"]);
+        let again = stream.answer(&["jobs", "retry", "tight"]);
         assert_eq!((&again["state"], &again["reason"]), (&json!("running"), &Value::Null), "{again}");
         let granted = again["budget_device_seconds"].as_f64().unwrap() - again["device_seconds"].as_f64().unwrap();
         assert!((granted - allowed as f64 / 1e6).abs() < 1e-6, "it is granted {granted} s: {again}");
-        let job = office.ended("tight", &quick).await;
-        let shown = world.answer(&["jobs", "show", "tight"]);
+        let job = setup.ended("tight", &quick).await;
+        let shown = stream.answer(&["jobs", "show", "tight"]);
         if job.state == JobState::Succeeded {
             assert_eq!((&shown["reason"], progress(&shown, "rows_done")), (&Value::Null, ROWS), "{shown}");
             break;
@@ -158,5 +158,5 @@ async fn budget() {
         assert!(progress(&shown, "rows_done") > before && retries < 10, "retry {retries} got no further: {shown}");
         before = progress(&shown, "rows_done");
     }
-    office.assert_once(ROWS + KNOWN).await;
+    setup.assert_once(ROWS + KNOWN).await;
 }

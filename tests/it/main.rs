@@ -21,26 +21,26 @@ mod dead_letters;
 mod deletes;
 mod demo;
 mod deploy;
-mod desk;
+mod early_evaluation;
 mod engine;
 mod explain;
 mod faults;
-mod figures;
 mod floors;
 mod formats;
 mod gpu;
 mod harness;
 mod indexes;
 mod isolation;
+mod job_service;
 mod jobs;
 mod leads;
 mod ledger;
 mod limits;
 mod models;
 mod outbox;
-mod pieces;
 mod pipelines;
 mod plan;
+mod position_watcher;
 mod properties;
 mod queries;
 mod readme;
@@ -49,12 +49,12 @@ mod reembed;
 mod remote;
 mod schedules;
 mod search;
+mod search_quality;
 mod secured;
 mod smoke;
 mod stops;
-mod watch;
+mod test_stream;
 mod words;
-mod world;
 mod writer;
 
 use std::process::ExitCode;
@@ -65,7 +65,7 @@ use libtest_mimic::Arguments;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    if let Some(code) = harness::sacrifice::role() {
+    if let Some(code) = harness::parent_process::role() {
         return code;
     }
     // The HTTP client is built without a cryptographic library of its own; a second installation is refused and changes nothing.
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
         ledger::trials(),
         models::trials(),
         outbox::trials(),
-        pieces::trials(),
+        early_evaluation::trials(),
         pipelines::trials(),
         properties::trials(),
         schedules::trials(),
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
         answers::trials(),
         explain::trials(),
         recommend::trials(),
-        figures::trials(),
+        search_quality::trials(),
         writer::trials(),
         copy::trials(),
         faults::trials(),
@@ -109,7 +109,7 @@ fn main() -> ExitCode {
         stops::trials(),
         backfill::trials(),
         plan::trials(),
-        desk::trials(),
+        job_service::trials(),
         readme::trials(),
         remote::trials(),
         formats::trials(),

@@ -32,18 +32,18 @@ fn fixture() -> PathBuf {
 }
 
 /// What the command ends with, says on the last line of stdout, and tells on stderr.
-struct Ran {
+struct CommandOutput {
     code: i32,
     last: String,
     told: String,
 }
 
-async fn tidemill(folder: &Path, arguments: &[&str]) -> Ran {
+async fn tidemill(folder: &Path, arguments: &[&str]) -> CommandOutput {
     let mut command = Command::new(env!("CARGO_BIN_EXE_tidemill"));
     command.args(arguments).current_dir(folder).env_remove("HF_ENDPOINT").env_remove("HF_TOKEN");
     let output = spawn_blocking(move || command.output().unwrap()).await.unwrap();
     let said = String::from_utf8_lossy(&output.stdout);
-    Ran {
+    CommandOutput {
         code: output.status.code().unwrap_or(-1),
         last: said.lines().last().unwrap_or_default().to_owned(),
         told: String::from_utf8_lossy(&output.stderr).into_owned(),

@@ -10,11 +10,11 @@ use serde_json::{Value, json};
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
-use crate::harness::kafka::{self, Client, Sent};
+use crate::harness::kafka::{self, Client, NewRecord};
 use crate::harness::readiness::{assert_ready, listen, readiness, says};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, postgres};
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -51,7 +51,7 @@ fn pipeline(name: &str, topic: &str, sinks: &str) -> String {
 }
 
 async fn send(client: &Client, topic: &str, documents: &[(&str, &str)]) {
-    let record = |(id, text): &(&str, &str)| Sent {
+    let record = |(id, text): &(&str, &str)| NewRecord {
         partition: None,
         key: id.as_bytes().to_vec(),
         payload: Some(json!({ "id": id, "text": text }).to_string().into_bytes()),
@@ -92,8 +92,8 @@ async fn eventually_results(client: &Client, topic: &str, expected: &[(&str, &st
     eventually(&what, Duration::from_secs(60), || async { results(client, topic).await == expected }).await;
 }
 
-async fn parked(world: &World, condition: &str) -> i64 {
-    postgres::count(&world.database_url, &format!("SELECT count(*) FROM parked_events WHERE {condition}")).await
+async fn parked(stream: &TestStream, condition: &str) -> i64 {
+    postgres::count(&stream.database_url, &format!("SELECT count(*) FROM parked_events WHERE {condition}")).await
 }
 
 async fn metrics(listen: &str) -> String {
@@ -102,28 +102,28 @@ async fn metrics(listen: &str) -> String {
 
 async fn too_large() {
     let client = kafka::shared().await;
-    let world = World::new(client.clone(), 1).await;
-    let narrow = client.narrow_topic("results", LIMIT).await;
+    let stream = TestStream::new(client.clone(), 1).await;
+    let narrow = client.topic_with_limit("results", LIMIT).await;
     let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
-    world.write_pipeline(&pipeline("large", &world.topic, &format!("topic: {{ name: {narrow} }}")));
+    stream.write_pipeline(&pipeline("large", &stream.topic, &format!("topic: {{ name: {narrow} }}")));
     std::fs::write(
-        world.path("pipelines").join("other.yaml"),
+        stream.path("pipelines").join("other.yaml"),
         pipeline("other", &documents, &format!("topic: {{ name: {wide} }}")),
     )
     .unwrap();
     let listen = listen();
-    let worker = world.worker_at(&listen, "");
+    let worker = stream.worker_at(&listen, "");
     assert_ready(&listen, &worker).await;
 
     let large = noise("large", 200_000);
     let small = [("before", "small"), ("large", "small"), ("after", "small")];
-    send(&client, &world.topic, &[("before", "small"), ("large", &large), ("after", "small")]).await;
+    send(&client, &stream.topic, &[("before", "small"), ("large", &large), ("after", "small")]).await;
     send(&client, &documents, &small).await;
     eventually_results(&client, &wide, &small).await;
     eventually_results(&client, &narrow, &[("before", "small"), ("after", "small")]).await;
-    eventually("the event is parked", Duration::from_secs(30), || async { parked(&world, "true").await == 1 }).await;
+    eventually("the event is parked", Duration::from_secs(30), || async { parked(&stream, "true").await == 1 }).await;
 
-    let listed = world.answer(&["outbox", "list"]);
+    let listed = stream.answer(&["outbox", "list"]);
     let [event] = listed["parked"].as_array().unwrap().as_slice() else { panic!("{listed}") };
     let reason = event["reason"].as_str().unwrap();
     for part in [&*format!("topic {narrow}"), "document `large`", "is 65536", "tidemill outbox drop"] {
@@ -147,46 +147,46 @@ async fn too_large() {
     // A topic that takes it gets it, under the id that it had.
     let id = event["id"].as_i64().unwrap().to_string();
     client.allow(&narrow, 10_000_000).await;
-    assert_eq!(world.answer(&["outbox", "resend", &id]), json!({ "events": 1, "overtaken": 0 }));
+    assert_eq!(stream.answer(&["outbox", "resend", &id]), json!({ "events": 1, "overtaken": 0 }));
     eventually_results(&client, &narrow, &[("before", "small"), ("after", "small"), ("large", &large)]).await;
     eventually("nothing is parked any more", Duration::from_secs(10), || async {
-        parked(&world, "true").await == 0
+        parked(&stream, "true").await == 0
             && !metrics(&listen).await.contains(&format!("tidemill_outbox_parked_rows{{topic=\"{narrow}\"}}"))
     })
     .await;
 
     // Behind a later one of its key it would be taken for the newer.
     client.allow(&narrow, LIMIT).await;
-    send(&client, &world.topic, &[("late", &noise("late", 200_000))]).await;
-    eventually("the next is parked", Duration::from_secs(30), || async { parked(&world, "NOT overtaken").await == 1 }).await;
-    send(&client, &world.topic, &[("late", "newer")]).await;
-    eventually("it is overtaken", Duration::from_secs(30), || async { parked(&world, "overtaken").await == 1 }).await;
+    send(&client, &stream.topic, &[("late", &noise("late", 200_000))]).await;
+    eventually("the next is parked", Duration::from_secs(30), || async { parked(&stream, "NOT overtaken").await == 1 }).await;
+    send(&client, &stream.topic, &[("late", "newer")]).await;
+    eventually("it is overtaken", Duration::from_secs(30), || async { parked(&stream, "overtaken").await == 1 }).await;
     client.allow(&narrow, 10_000_000).await;
-    assert_eq!(world.answer(&["outbox", "resend", "--all"]), json!({ "events": 0, "overtaken": 1 }));
+    assert_eq!(stream.answer(&["outbox", "resend", "--all"]), json!({ "events": 0, "overtaken": 1 }));
     sleep(Duration::from_secs(2)).await;
     assert_eq!(
         results(&client, &narrow).await.pop().unwrap(),
         ("late".to_owned(), "newer".to_owned()),
         "an older event came after a newer"
     );
-    assert_eq!(world.answer(&["outbox", "drop", "--topic", &narrow]), json!({ "events": 1 }));
-    assert_eq!(parked(&world, "true").await, 0);
-    world.audit("at the end").await;
+    assert_eq!(stream.answer(&["outbox", "drop", "--topic", &narrow]), json!({ "events": 1 }));
+    assert_eq!(parked(&stream, "true").await, 0);
+    stream.audit("at the end").await;
 }
 
 async fn large_letter() {
     let client = kafka::shared().await;
-    let world = World::new(client.clone(), 1).await;
-    let letters = client.narrow_topic("dead-letters", LIMIT).await;
-    world.write_pipeline(&pipeline(PIPELINE, &world.topic, &format!("dead_letters: {{ name: {letters} }}")));
-    let _worker = world.worker("");
-    let dead = |key: &str, text: &str| Sent {
+    let stream = TestStream::new(client.clone(), 1).await;
+    let letters = client.topic_with_limit("dead-letters", LIMIT).await;
+    stream.write_pipeline(&pipeline(PIPELINE, &stream.topic, &format!("dead_letters: {{ name: {letters} }}")));
+    let _worker = stream.worker("");
+    let dead = |key: &str, text: &str| NewRecord {
         partition: None,
         key: key.as_bytes().to_vec(),
         payload: Some(json!({ "title": text }).to_string().into_bytes()),
     };
     let large = noise("letter", 200_000);
-    client.send(&world.topic, vec![dead("a", "small"), dead("b", &large), dead("c", "small")]).await;
+    client.send(&stream.topic, vec![dead("a", "small"), dead("b", &large), dead("c", "small")]).await;
     let what = "all three letters are on their topic";
     eventually(what, Duration::from_secs(60), || async { read(&client, &letters).await.len() == 3 }).await;
     let records = read(&client, &letters).await;
@@ -199,33 +199,33 @@ async fn large_letter() {
         .map(|h| (h.key.to_owned(), String::from_utf8_lossy(h.value.unwrap()).into_owned()))
         .collect();
     let header = |name: &str| headers.iter().find(|(key, _)| key == name).map(|(_, value)| value.as_str());
-    assert_eq!(header("tidemill-payload-topic"), Some(world.topic.as_str()), "{headers:?}");
+    assert_eq!(header("tidemill-payload-topic"), Some(stream.topic.as_str()), "{headers:?}");
     assert_eq!((header("tidemill-payload-partition"), header("tidemill-payload-offset")), (Some("0"), Some("1")), "{headers:?}");
     assert_eq!(header("tidemill-payload-bytes"), Some((large.len() + 12).to_string().as_str()), "{headers:?}");
     assert_eq!(header("tidemill-class"), Some("missing_field"), "{headers:?}");
     assert!(records.iter().filter(|record| record.key() != Some(b"b")).all(|record| !record.payload().unwrap().is_empty()));
-    assert_eq!(parked(&world, "true").await, 0);
-    world.drained(3, Duration::from_secs(30)).await;
+    assert_eq!(parked(&stream, "true").await, 0);
+    stream.drained(3, Duration::from_secs(30)).await;
 }
 
 async fn missing_topic() {
     let client = kafka::shared().await;
-    let world = World::new(client.clone(), 1).await;
+    let stream = TestStream::new(client.clone(), 1).await;
     let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
     let missing = Client::name("results");
-    world.write_pipeline(&pipeline("lost", &world.topic, &format!("topic: {{ name: {missing} }}")));
+    stream.write_pipeline(&pipeline("lost", &stream.topic, &format!("topic: {{ name: {missing} }}")));
     std::fs::write(
-        world.path("pipelines").join("other.yaml"),
+        stream.path("pipelines").join("other.yaml"),
         pipeline("other", &documents, &format!("topic: {{ name: {wide} }}")),
     )
     .unwrap();
     let listen = listen();
-    let worker = world.worker_at(&listen, "");
+    let worker = stream.worker_at(&listen, "");
     assert_ready(&listen, &worker).await;
     for (waiting, (id, text)) in (1..).zip([("a", "one"), ("b", "one"), ("a", "two")]) {
-        send(&client, &world.topic, &[(id, text)]).await;
+        send(&client, &stream.topic, &[(id, text)]).await;
         eventually("its result is committed", Duration::from_secs(30), || async {
-            postgres::count(&world.database_url, "SELECT count(*) FROM outbox").await == waiting
+            postgres::count(&stream.database_url, "SELECT count(*) FROM outbox").await == waiting
         })
         .await;
     }
@@ -243,7 +243,7 @@ async fn missing_topic() {
     }
     let blocked = format!("tidemill_topic_blocked{{topic=\"{missing}\"}} 1");
     assert!(metrics(&listen).await.contains(&blocked), "no metric tells of the topic");
-    assert_eq!(parked(&world, "true").await, 0, "nothing is wrong with the events");
+    assert_eq!(parked(&stream, "true").await, 0, "nothing is wrong with the events");
     client.topic_named(&missing).await;
     assert_ready(&listen, &worker).await;
     let found = results(&client, &missing).await;
@@ -258,17 +258,17 @@ async fn missing_topic() {
 /// All are small, and the topic takes few bytes: what the client library puts into one batch is refused together.
 async fn neighbours() {
     let client = kafka::shared().await;
-    let world = World::new(client.clone(), 1).await;
-    let narrow = client.narrow_topic("results", 4_000).await;
-    let text = pipeline(PIPELINE, &world.topic, &format!("topic: {{ name: {narrow} }}"));
+    let stream = TestStream::new(client.clone(), 1).await;
+    let narrow = client.topic_with_limit("results", 4_000).await;
+    let text = pipeline(PIPELINE, &stream.topic, &format!("topic: {{ name: {narrow} }}"));
     // Each document comes in two batches, so that two events of its key may wait at a time.
-    world.write_pipeline(&text.replace("max_records: 50", "max_records: 20"));
+    stream.write_pipeline(&text.replace("max_records: 50", "max_records: 20"));
     let documents: Vec<(String, String)> = (0..40).map(|n| (format!("d{}", n % 20), noise(&n.to_string(), 1_500))).collect();
     let documents: Vec<(&str, &str)> = documents.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();
-    send(&client, &world.topic, &documents).await;
-    let _worker = world.worker("");
-    world.drained(40, Duration::from_secs(60)).await;
-    assert_eq!(parked(&world, "true").await, 0, "each of them is small enough alone");
+    send(&client, &stream.topic, &documents).await;
+    let _worker = stream.worker("");
+    stream.drained(40, Duration::from_secs(60)).await;
+    assert_eq!(parked(&stream, "true").await, 0, "each of them is small enough alone");
     let found = results(&client, &narrow).await;
     for id in (0..20).map(|n| format!("d{n}")) {
         let last = found.iter().rfind(|(found, _)| *found == id).map(|(_, text)| text.as_str());

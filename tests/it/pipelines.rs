@@ -7,17 +7,17 @@ use std::time::Duration;
 use libtest_mimic::Trial;
 use serde_json::{Value, json};
 use tidemill::config::{Config, EngineConfig, ModelConfig};
-use tidemill::demo::environment::with_models;
+use tidemill::demo::defaults::with_models;
 use tidemill::document::avro::Schemas;
-use tidemill::document::{Decoded, Decoder, Document};
+use tidemill::document::{DecodedRecord, Decoder, Document};
 use tidemill::engine::Engine;
 use tidemill::failure::Poison;
-use tidemill::outcome::{Outcome, Output, Product, Reuse};
+use tidemill::outcome::{ComputedOutput, Outcome, Output, ReusedOutput};
 use tidemill::pipeline::check::check;
 use tidemill::pipeline::definition::Definition;
-use tidemill::pipeline::graph::{Graph, NothingKnown};
+use tidemill::pipeline::graph::{Graph, NoKnownResults};
 use tidemill::pipeline::train::{TrainOptions, train_head};
-use tidemill::record::{Partition, Place, Record};
+use tidemill::record::{Partition, Record, RecordLocation};
 use tokio::sync::OnceCell;
 
 use crate::harness::trial::{Needs, trial};
@@ -69,17 +69,17 @@ fn shipped(name: &str) -> Definition {
 }
 
 fn decode(definition: &Definition, offset: usize, line: &str) -> Result<Document, Poison> {
-    let place = Place { partition: Partition { topic: "samples".into(), number: 0 }, offset: offset as i64 };
+    let place = RecordLocation { partition: Partition { topic: "samples".into(), number: 0 }, offset: offset as i64 };
     let record = Record { place, timestamp_ms: Some(0), key: None, payload: Some(line.to_owned().into()), headers: Vec::new() };
     match Decoder::new(&definition.source.document.in_json()).unwrap().decode(&record, &Schemas::none())? {
-        Decoded::Document(document) => Ok(document),
-        Decoded::Tombstone { id, .. } => panic!("a payload was taken for the delete of {id}"),
+        DecodedRecord::Document(document) => Ok(document),
+        DecodedRecord::Tombstone { id, .. } => panic!("a payload was taken for the delete of {id}"),
     }
 }
 
-fn product(outcome: &Outcome) -> &Product {
+fn product(outcome: &Outcome) -> &ComputedOutput {
     match outcome {
-        Outcome::Computed(product) | Outcome::Reused(Reuse::Copied(product)) => product,
+        Outcome::Computed(product) | Outcome::Reused(ReusedOutput::Copied(product)) => product,
         other => panic!("there is no output, but {other:?}"),
     }
 }
@@ -99,7 +99,7 @@ async fn every_kind_of_task() {
     let graph = Graph::build(&definition, &engine).await.unwrap();
     let text = "The mill turns slowly by the water. The ship goes to sea at night. 물레방아가 물가에서 천천히 돌아갑니다.";
     let document = decode(&definition, 0, &json!({"id": 1, "text": text}).to_string()).unwrap();
-    let outcomes = graph.evaluate(std::slice::from_ref(&document), &NothingKnown).await.unwrap().remove(0);
+    let outcomes = graph.evaluate(std::slice::from_ref(&document), &NoKnownResults).await.unwrap().remove(0);
 
     for (name, count) in [(0, 2), (1, 2), (2, 3)] {
         let Output::Classification(found) = &product(&outcomes[name]).output else { panic!("no classification") };
@@ -243,7 +243,7 @@ fn english(truth: &Value) -> BTreeMap<String, String> {
 }
 
 async fn right(graph: &Graph, documents: &[Document], truth: &BTreeMap<String, String>) -> usize {
-    let outcomes = graph.evaluate(documents, &NothingKnown).await.unwrap();
+    let outcomes = graph.evaluate(documents, &NoKnownResults).await.unwrap();
     let label = |outcomes: &[Outcome]| product(&outcomes[0]).output.label().map(str::to_owned);
     documents.iter().zip(&outcomes).filter(|(document, outcomes)| label(outcomes).as_ref() == truth.get(&*document.id)).count()
 }

@@ -11,11 +11,11 @@ use proptest::sample::Index;
 use proptest::test_runner::{Config, TestCaseError, TestRunner};
 use serde_json::{Map, Value, json};
 use tidemill::document::avro::Schemas;
-use tidemill::document::{Decoded, Decoder, DocumentSpec, Format};
+use tidemill::document::{DecodedRecord, Decoder, DocumentSpec, Format};
 use tidemill::jobs::spec::JobSpec;
 use tidemill::pipeline::definition::Definition;
-use tidemill::record::{Header, Partition, Place, Record};
-use tidemill::template::{Condition, Prints, Template};
+use tidemill::record::{Header, Partition, Record, RecordLocation};
+use tidemill::template::{Condition, PrintMode, Template};
 
 use crate::harness::trial::{Needs, trial};
 
@@ -87,7 +87,7 @@ async fn records() {
     let decoders = specs.map(|spec| Decoder::new(&spec).unwrap());
     check(record, |(key, payload, (name, value))| {
         let record = Record {
-            place: Place { partition: Partition { topic: "documents".into(), number: 0 }, offset: 7 },
+            place: RecordLocation { partition: Partition { topic: "documents".into(), number: 0 }, offset: 7 },
             timestamp_ms: Some(1_700_000_000_000),
             key: key.map(Bytes::from),
             payload: payload.map(Bytes::from),
@@ -95,11 +95,11 @@ async fn records() {
         };
         for decoder in &decoders {
             match decoder.decode(&record, &Schemas::none()) {
-                Ok(Decoded::Document(document)) => {
+                Ok(DecodedRecord::Document(document)) => {
                     prop_assert!(!document.id.trim().is_empty() && !document.id.contains('\0'), "an id that is none");
                     prop_assert!(!document.text.contains('\0'), "a text that Postgres cannot store");
                 }
-                Ok(Decoded::Tombstone { .. }) => prop_assert!(record.payload.is_none(), "a payload became a delete"),
+                Ok(DecodedRecord::Tombstone { .. }) => prop_assert!(record.payload.is_none(), "a payload became a delete"),
                 Err(poison) => prop_assert!(!poison.reason.is_empty(), "a record is refused without a reason"),
             }
         }
@@ -215,7 +215,7 @@ async fn templates() {
             "document": { "text": text, "id": "a", "fields": fields }, "items": items
         })));
         let began = Instant::now();
-        for prints in [Prints::Strings, Prints::Scalars] {
+        for prints in [PrintMode::Strings, PrintMode::Scalars] {
             if let Ok(template) = Template::new(&source, prints, 1 << 16) {
                 match template.render(&context) {
                     Ok(output) => prop_assert!(output.len() <= 1 << 16, "the output passes its limit"),

@@ -10,15 +10,15 @@ use serde_json::{Value, json};
 use sqlx::{AssertSqlSafe, Connection, PgConnection, Row};
 use tidemill::outcome::EmbeddingSet;
 use tidemill::pipeline::definition::Definition;
-use tidemill::recommend::{Reason, RecommendError, Recommendation, Recommender, Wish};
+use tidemill::recommend::{Reason, RecommendError, RecommendRequest, Recommendation, Recommender};
 use tidemill::store::{FilterCondition, FilterPlace, FilterTest, SearchFilter, Store};
 use tokio::task::spawn_blocking;
 
 use crate::harness::free_port;
-use crate::harness::kafka::Sent;
+use crate::harness::kafka::NewRecord;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka, open_folder, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -44,52 +44,52 @@ fn clicks(topic: &str) -> String {
     )
 }
 
-fn event(user: usize, item: usize) -> Sent {
+fn event(user: usize, item: usize) -> NewRecord {
     event_of(user, item, item)
 }
 
 /// The event by which a user came to the first document, which says that it was the second.
-fn event_of(user: usize, named: usize, item: usize) -> Sent {
+fn event_of(user: usize, named: usize, item: usize) -> NewRecord {
     let id = format!("e-{user}-{named}");
     let payload = json!({"event": id, "user": format!("u{user}"), "item": format!("d{item}"), "at": "2026-03-01T12:00:00Z"});
-    Sent { partition: None, key: id.into_bytes(), payload: Some(payload.to_string().into_bytes()) }
+    NewRecord { partition: None, key: id.into_bytes(), payload: Some(payload.to_string().into_bytes()) }
 }
 
 async fn counted_once() {
     const PEOPLE: usize = 20;
     const ITEMS: usize = 10;
-    let world = World::new(kafka::shared().await, 2).await;
-    let topic = world.client.topic("interactions", 2).await;
-    std::fs::write(world.path("pipelines").join("clicks.yaml"), clicks(&topic)).unwrap();
-    world.send(0..ITEMS).await;
+    let stream = TestStream::new(kafka::shared().await, 2).await;
+    let topic = stream.client.topic("interactions", 2).await;
+    std::fs::write(stream.path("pipelines").join("clicks.yaml"), clicks(&topic)).unwrap();
+    stream.send(0..ITEMS).await;
     // The document `d<n>` is seen by all but `2n` people.
     let pairs: Vec<(usize, usize)> = (0..PEOPLE)
         .flat_map(|user| (0..ITEMS).map(move |item| (user, item)))
         .filter(|(user, item)| user + 2 * item < PEOPLE)
         .collect();
-    let mut sent: Vec<Sent> = pairs.iter().map(|(user, item)| event(*user, *item)).collect();
+    let mut sent: Vec<NewRecord> = pairs.iter().map(|(user, item)| event(*user, *item)).collect();
     sent.extend(pairs.iter().step_by(3).map(|(user, item)| event(*user, *item)));
     let (events, mut records) = (pairs.len() as i64, sent.len() as i64);
-    world.client.send(&topic, sent).await;
+    stream.client.send(&topic, sent).await;
     let committed = async || -> i64 {
-        let positions = world.store.positions(CLICKS, &topic).await.unwrap_or_default();
+        let positions = stream.store.positions(CLICKS, &topic).await.unwrap_or_default();
         positions.iter().map(|(_, next)| next).sum()
     };
-    let mut worker = world.worker("commit-before-commit=sleep(400)");
+    let mut worker = stream.worker("commit-before-commit=sleep(400)");
     eventually("the first events are committed", Duration::from_secs(60), || async { committed().await > 0 }).await;
     worker.kill();
     assert!(committed().await < records, "the kill came too late to tell anything");
 
     let address = format!("127.0.0.1:{}", free_port());
-    let _worker = world.worker_at(&address, "");
+    let _worker = stream.worker_at(&address, "");
     eventually("all events are committed", Duration::from_secs(60), || async { committed().await == records }).await;
-    world.drained(ITEMS as i64, Duration::from_secs(60)).await;
+    stream.drained(ITEMS as i64, Duration::from_secs(60)).await;
     let count = async |condition: &str| {
-        postgres::count(&world.database_url, &format!("SELECT count(*) FROM interactions WHERE {condition}")).await
+        postgres::count(&stream.database_url, &format!("SELECT count(*) FROM interactions WHERE {condition}")).await
     };
     assert_eq!(count("true").await, events, "each event counts once, however often it was delivered");
     assert_eq!(count("at = '2026-03-01T12:00:00Z' AND target = 'echo'").await, events);
-    world.audit("after the crash").await;
+    stream.audit("after the crash").await;
 
     let client = reqwest::Client::new();
     let get = async |query: &str| {
@@ -105,7 +105,7 @@ async fn counted_once() {
     assert_eq!(ids(&popular), (0..ITEMS).map(|item| format!("d{item}")).collect::<Vec<_>>(), "the most popular first");
     assert_eq!(popular["hits"][1]["reasons"], json!([{"kind": "popular", "people": PEOPLE - 2}]));
     assert_eq!(ids(&get("pipeline=echo&user=u3").await.1), ["d9"], "what they have seen is left out");
-    assert_eq!(world.answer(&["recommend", "--pipeline", "echo", "--user", "newcomer"]), popular, "both doors say the same");
+    assert_eq!(stream.answer(&["recommend", "--pipeline", "echo", "--user", "newcomer"]), popular, "both doors say the same");
     assert_eq!(ids(&get("pipeline=echo&limit=2&filter=document.id+in+d4,d7").await.1), ["d4", "d7"]);
     for (query, says) in [
         ("pipeline=echo&document=d1", "makes no vectors"),
@@ -118,20 +118,20 @@ async fn counted_once() {
     }
 
     // One person takes everything back, and one event is told anew.
-    let withdrawn = (0..ITEMS).map(|item| Sent { payload: None, ..event(0, item) });
-    let changes: Vec<Sent> = withdrawn.chain([event_of(1, 0, 9)]).collect();
+    let withdrawn = (0..ITEMS).map(|item| NewRecord { payload: None, ..event(0, item) });
+    let changes: Vec<NewRecord> = withdrawn.chain([event_of(1, 0, 9)]).collect();
     records += changes.len() as i64;
-    world.client.send(&topic, changes).await;
+    stream.client.send(&topic, changes).await;
     eventually("the changes are committed", Duration::from_secs(60), || async { committed().await == records }).await;
     assert_eq!(count("true").await, events - ITEMS as i64);
     assert_eq!(count("user_id = 'u0'").await, 0, "what was withdrawn is gone");
     assert_eq!((count("document_id = 'e-1-0'").await, count("document_id = 'e-1-0' AND item = 'd9'").await), (1, 1));
     assert_eq!(ids(&get("pipeline=echo&user=u0").await.1).len(), ITEMS, "who took everything back is new again");
-    world.audit("after the withdrawal").await;
+    stream.audit("after the withdrawal").await;
 }
 
 /// Documents in three departments, whose vectors lie along three axes, and people who did something with them.
-struct Shelf {
+struct RecommendSetup {
     store: Store,
     url: String,
 }
@@ -145,16 +145,16 @@ fn places() -> impl Iterator<Item = (String, &'static str, [f32; 3])> {
     })
 }
 
-impl Shelf {
+impl RecommendSetup {
     async fn new() -> Self {
         let postgres::Database { url, store } = postgres::database().await;
         let set = store.embedding_set(&EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 }).await.unwrap();
         for name in ["shelf", CLICKS] {
             store.enroll_pipeline(name, "default").await.unwrap();
         }
-        let shelf = Self { store, url };
+        let setup = Self { store, url };
         for (id, department, [x, y, z]) in places() {
-            shelf
+            setup
                 .run(&format!(
                     "INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id)
                      VALUES ('shelf', '{id}', 1, false, 'text', '{{}}', gen_random_uuid());
@@ -165,9 +165,9 @@ impl Shelf {
                 ))
                 .await;
         }
-        shelf.run("INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id)
+        setup.run("INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id)
                    VALUES ('shelf', 'bare', 1, false, 'text', '{}', gen_random_uuid()), ('shelf', 'gone', 2, true, '', '{}', gen_random_uuid())").await;
-        shelf
+        setup
     }
 
     async fn run(&self, statements: &str) {
@@ -198,15 +198,15 @@ impl Shelf {
     }
 }
 
-fn like(document: &str) -> Wish {
-    Wish { document: Some(document.into()), limit: Some(5), ..Wish::default() }
+fn like(document: &str) -> RecommendRequest {
+    RecommendRequest { document: Some(document.into()), limit: Some(5), ..RecommendRequest::default() }
 }
 
-fn of(user: &str) -> Wish {
-    Wish { user: Some(user.into()), limit: Some(8), ..Wish::default() }
+fn of(user: &str) -> RecommendRequest {
+    RecommendRequest { user: Some(user.into()), limit: Some(8), ..RecommendRequest::default() }
 }
 
-async fn hits(recommender: &Recommender, wish: &Wish) -> Vec<Recommendation> {
+async fn hits(recommender: &Recommender, wish: &RecommendRequest) -> Vec<Recommendation> {
     recommender.recommend(wish).await.unwrap_or_else(|error| panic!("{wish:?}: {error}")).hits
 }
 
@@ -215,59 +215,59 @@ fn ids(hits: &[Recommendation]) -> Vec<&str> {
 }
 
 async fn chosen() {
-    let shelf = Shelf::new().await;
-    let alike = shelf.recommender(0.0);
+    let setup = RecommendSetup::new().await;
+    let alike = setup.recommender(0.0);
 
     let found = hits(&alike, &like("g0")).await;
     assert_eq!(ids(&found), ["g1", "g2", "g3", "g4", "g5"], "the nearest first, and not the document itself");
     assert!((found[0].score - 1.0 / 1.01_f64.sqrt()).abs() < 1e-6, "{}", found[0].score);
     let similar = Reason::Similar { document: "g0".into(), similarity: found[0].score };
     assert_eq!(found[0].reasons, [similar, Reason::Label { task: "topic".into(), label: "garden".into() }]);
-    let varied = hits(&shelf.recommender(0.7), &like("g0")).await;
+    let varied = hits(&setup.recommender(0.7), &like("g0")).await;
     assert!(varied[0].document_id == "g1" && !varied[1].document_id.starts_with('g'), "{:?}", ids(&varied));
     let kitchen = FilterCondition { place: FilterPlace::Label("topic".into()), test: FilterTest::OneOf(vec![json!("kitchen")]) };
     let filter = SearchFilter { conditions: vec![kitchen] };
-    let filtered = hits(&alike, &Wish { filter: filter.clone(), ..like("g0") }).await;
+    let filtered = hits(&alike, &RecommendRequest { filter: filter.clone(), ..like("g0") }).await;
     assert!(filtered.len() == 5 && filtered.iter().all(|hit| hit.document_id.starts_with('k')), "{:?}", ids(&filtered));
 
     assert_eq!(hits(&alike, &of("new")).await.len(), 0, "nobody has liked anything yet");
-    shelf.deed("cook", "k0", ("purchase", None), 3).await;
-    shelf.deed("cook", "g0", ("rating", Some(1.0)), 2).await;
-    shelf.deed("cook", "t3", ("wink", None), 1).await;
+    setup.deed("cook", "k0", ("purchase", None), 3).await;
+    setup.deed("cook", "g0", ("rating", Some(1.0)), 2).await;
+    setup.deed("cook", "t3", ("wink", None), 1).await;
     let found = hits(&alike, &of("cook")).await;
     assert_eq!(ids(&found)[..5], ["k1", "k2", "k3", "k4", "k5"], "after the taste");
     assert!(!ids(&found).contains(&"k0") && !ids(&found).contains(&"t3"), "seen, and whatever it was: {:?}", ids(&found));
     assert!(!ids(&found)[5..].iter().any(|id| id.starts_with('g')), "next to what they disliked: {:?}", ids(&found));
     assert!(matches!(&found[0].reasons[0], Reason::Liked { document, .. } if document == "k0"), "{:?}", found[0].reasons);
 
-    shelf.deed("both", "g0", ("purchase", None), 1).await;
-    shelf.deed("both", "t0", ("view", None), 1).await;
-    let found = hits(&shelf.recommender(0.3), &of("both")).await;
+    setup.deed("both", "g0", ("purchase", None), 1).await;
+    setup.deed("both", "t0", ("view", None), 1).await;
+    let found = hits(&setup.recommender(0.3), &of("both")).await;
     let of_department = |letter: char| found.iter().filter(|hit| hit.document_id.starts_with(letter)).count();
     assert!(of_department('g') >= 2 && of_department('t') >= 2, "each interest has its share: {:?}", ids(&found));
     assert_eq!(
-        ids(&hits(&alike, &Wish { user: Some("both".into()), ..like("g1") }).await)[0],
+        ids(&hits(&alike, &RecommendRequest { user: Some("both".into()), ..like("g1") }).await)[0],
         "g2",
         "without what they have seen"
     );
 
     // Weeks later another taste has taken the place of the first.
-    shelf.deed("changed", "g0", ("purchase", None), 24 * 200).await;
-    shelf.deed("changed", "t0", ("purchase", None), 1).await;
+    setup.deed("changed", "g0", ("purchase", None), 24 * 200).await;
+    setup.deed("changed", "t0", ("purchase", None), 1).await;
     assert_eq!(ids(&hits(&alike, &of("changed")).await)[0], "t1");
 
     for user in ["a", "b", "c"] {
-        shelf.deed(user, "bare", ("view", None), 5).await;
+        setup.deed(user, "bare", ("view", None), 5).await;
     }
-    shelf.deed("a", "gone", ("purchase", None), 1).await;
-    let fresh = shelf.recommender(0.0);
+    setup.deed("a", "gone", ("purchase", None), 1).await;
+    let fresh = setup.recommender(0.0);
     let popular = hits(&fresh, &of("new")).await;
     assert_eq!(popular[0].reasons, [Reason::Popular { people: 2 }], "two bought {}", popular[0].document_id);
     assert!(ids(&popular).contains(&"bare") && !ids(&popular).contains(&"gone"), "{:?}", ids(&popular));
     assert!(popular.windows(2).all(|pair| pair[0].score >= pair[1].score), "{popular:?}");
     let without_vectors = hits(&fresh, &like("bare")).await;
     assert!(matches!(without_vectors[0].reasons[..], [Reason::Popular { .. }]) && !ids(&without_vectors).contains(&"bare"));
-    let few = hits(&fresh, &Wish { filter, ..of("new") }).await;
+    let few = hits(&fresh, &RecommendRequest { filter, ..of("new") }).await;
     assert_eq!(ids(&few), ["k0"], "popular ones pass the filter, too");
 
     for id in ["nothing", "gone", "'; DROP TABLE interactions; --"] {
@@ -278,9 +278,9 @@ async fn chosen() {
 
 /// More documents than are compared one by one: the index is read, past what is seen and what the filter keeps out.
 async fn crowded() {
-    let shelf = Shelf::new().await;
-    let set = shelf.store.embedding_set(&EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 }).await.unwrap();
-    shelf
+    let setup = RecommendSetup::new().await;
+    let set = setup.store.embedding_set(&EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 }).await.unwrap();
+    setup
         .run(&format!(
             "INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id)
              SELECT 'shelf', 'crowd-' || n, 1, false, 'text', '{{}}', gen_random_uuid() FROM generate_series(1, 12000) AS n;
@@ -290,17 +290,18 @@ async fn crowded() {
              ANALYZE"
         ))
         .await;
-    let recommender = shelf.recommender(0.0);
+    let recommender = setup.recommender(0.0);
     let garden = FilterCondition { place: FilterPlace::Label("topic".into()), test: FilterTest::OneOf(vec![json!("garden")]) };
-    let filtered = hits(&recommender, &Wish { filter: SearchFilter { conditions: vec![garden] }, ..like("t0") }).await;
+    let filtered =
+        hits(&recommender, &RecommendRequest { filter: SearchFilter { conditions: vec![garden] }, ..like("t0") }).await;
     assert_eq!(filtered.len(), 5, "a narrow filter starves nothing: {:?}", ids(&filtered));
     assert!(filtered.iter().all(|hit| hit.document_id.starts_with('g')));
     let near = hits(&recommender, &like("crowd-1")).await;
     assert!(near.len() == 5 && near.iter().all(|hit| hit.score > 0.999), "{near:?}");
     for hit in &near {
-        shelf.deed("busy", &hit.document_id, ("view", None), 1).await;
+        setup.deed("busy", &hit.document_id, ("view", None), 1).await;
     }
-    let further = hits(&recommender, &Wish { user: Some("busy".into()), ..like("crowd-1") }).await;
+    let further = hits(&recommender, &RecommendRequest { user: Some("busy".into()), ..like("crowd-1") }).await;
     assert!(further.len() == 5 && further.iter().all(|hit| !ids(&near).contains(&hit.document_id.as_str())), "{further:?}");
     let taste = hits(&recommender, &of("busy")).await;
     assert!(taste.len() == 8 && taste.iter().all(|hit| hit.score > 0.9), "{taste:?}");
@@ -308,8 +309,8 @@ async fn crowded() {
 
 /// A shop has millions of them.
 async fn planned() {
-    let shelf = Shelf::new().await;
-    shelf
+    let setup = RecommendSetup::new().await;
+    setup
         .run(&format!(
             "INSERT INTO results (pipeline, document_id, task, kind, version, fields, fingerprint, tokens, device_micros, batch_id)
              SELECT '{CLICKS}', n::text, 'deed', 'interact', 1, '{{}}', '', 0, 0, gen_random_uuid() FROM generate_series(1, 60000) AS n;
@@ -319,7 +320,7 @@ async fn planned() {
              ANALYZE"
         ))
         .await;
-    let mut connection = PgConnection::connect(&shelf.url).await.unwrap();
+    let mut connection = PgConnection::connect(&setup.url).await.unwrap();
     let mut checked = 0;
     for entry in std::fs::read_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join(".sqlx")).unwrap() {
         let cached: Value = serde_json::from_slice(&std::fs::read(entry.unwrap().path()).unwrap()).unwrap();

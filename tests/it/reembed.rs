@@ -14,8 +14,8 @@ use tidemill::store::JobState;
 use crate::harness::eventually;
 use crate::harness::readiness::{assert_ready, listen};
 use crate::harness::trial::{Needs, trial};
-use crate::jobs::{Office, backfill, write_parquet};
-use crate::world::PIPELINE;
+use crate::jobs::{JobSetup, backfill, write_parquet};
+use crate::test_stream::PIPELINE;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-xlm-roberta");
 const POOLING: &str = "1_Pooling/config.json";
@@ -28,25 +28,25 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// An office whose pipeline makes vectors, of a model that can be changed.
-async fn office() -> Office {
-    let office = Office::new().await;
-    let world = &office.world;
-    let model = world.path("model");
+async fn setup() -> JobSetup {
+    let setup = JobSetup::new().await;
+    let stream = &setup.stream;
+    let model = stream.path("model");
     fs::create_dir_all(model.join("1_Pooling")).unwrap();
     for entry in fs::read_dir(MODEL).unwrap().map(|entry| entry.unwrap()).filter(|entry| entry.path().is_file()) {
         fs::copy(entry.path(), model.join(entry.file_name())).unwrap();
     }
     fs::copy(format!("{MODEL}/{POOLING}"), model.join(POOLING)).unwrap();
-    world.amend("tidemill.toml", |text| text + &format!("[models.minilm]\npath = \"{}\"\n", model.display()));
-    world.amend("pipelines/echo.yaml", |text| {
+    stream.amend("tidemill.toml", |text| text + &format!("[models.minilm]\npath = \"{}\"\n", model.display()));
+    stream.amend("pipelines/echo.yaml", |text| {
         let second = "second: { render: { template: \"{{ first.text }}?\" } }";
         assert!(text.contains(second), "the world's second task is another by now:\n{text}");
         text.replace(second, "second: { embed: { model: minilm } }")
     });
     let ids = StringArray::from_iter_values((0..DOCUMENTS).map(|n| format!("d{n}")));
     let texts = StringArray::from_iter_values((0..DOCUMENTS).map(text));
-    write_parquet(office.file("all.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts))]);
-    office
+    write_parquet(setup.file("all.parquet"), vec![("id", Arc::new(ids)), ("text", Arc::new(texts))]);
+    setup
 }
 
 /// A text that no other document has, neither to the model, which does not know every digit, nor in words.
@@ -73,8 +73,8 @@ fn found<'a>(hits: &'a [Value], document: &str) -> Option<&'a Value> {
 }
 
 /// The space of each document's vectors.
-async fn spaces(office: &Office) -> BTreeMap<String, i32> {
-    let mut connection = PgConnection::connect(&office.world.database_url).await.unwrap();
+async fn spaces(setup: &JobSetup) -> BTreeMap<String, i32> {
+    let mut connection = PgConnection::connect(&setup.stream.database_url).await.unwrap();
     let rows = sqlx::query("SELECT DISTINCT document_id, set_id FROM embeddings").fetch_all(&mut connection).await.unwrap();
     let spaces: BTreeMap<String, i32> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
     assert_eq!((rows.len(), spaces.len()), (DOCUMENTS, DOCUMENTS), "a document has vectors of two spaces, or none");
@@ -90,30 +90,30 @@ fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
 }
 
 async fn half_way() {
-    let office = office().await;
-    let world = &office.world;
+    let setup = setup().await;
+    let stream = &setup.stream;
     let address = listen();
-    let worker = world.worker_at(&address, "");
+    let worker = stream.worker_at(&address, "");
     assert_ready(&address, &worker).await;
-    office.ask(backfill("first")).await;
-    assert_eq!(office.ended("first", &worker).await.state, JobState::Succeeded);
-    let old = *spaces(&office).await.values().next().unwrap();
+    setup.ask(backfill("first")).await;
+    assert_eq!(setup.ended("first", &worker).await.state, JobState::Succeeded);
+    let old = *spaces(&setup).await.values().next().unwrap();
     let hits = search(&address, &text(7), "vector").await;
     assert_eq!(hits.len(), 100);
     assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "one space, and words are asked for: {hits:?}");
     drop(worker);
 
     // Another model under the same name, before anything is moved.
-    world.amend(&format!("model/{POOLING}"), |text| {
+    stream.amend(&format!("model/{POOLING}"), |text| {
         text.replace("\"pooling_mode_cls_token\": false", "\"pooling_mode_cls_token\": true")
             .replace("\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false")
     });
     let job = json!({ "version": 1, "id": "move", "kind": "reembed", "pipeline": PIPELINE });
-    fs::write(world.path("job.json"), job.to_string()).unwrap();
-    let plan = world.answer(&["plan", "--job", "job.json", "--sample", "100"]);
+    fs::write(stream.path("job.json"), job.to_string()).unwrap();
+    let plan = stream.answer(&["plan", "--job", "job.json", "--sample", "100"]);
     assert_eq!((&plan["rows"], &plan["units"], &plan["sampled"]), (&json!(DOCUMENTS), &json!(1), &json!(100)), "{plan}");
-    assert_eq!(spaces(&office).await.values().filter(|space| **space != old).count(), 0, "a plan moved something");
-    let worker = world.worker_at(&address, "commit-before-stage=sleep(500)");
+    assert_eq!(spaces(&setup).await.values().filter(|space| **space != old).count(), 0, "a plan moved something");
+    let worker = stream.worker_at(&address, "commit-before-stage=sleep(500)");
     assert_ready(&address, &worker).await;
     for mode in ["vector", "hybrid"] {
         let hits = search(&address, "17", mode).await;
@@ -126,14 +126,12 @@ async fn half_way() {
     }
 
     // Half-way, where it is held.
-    office.ask(job).await;
-    eventually("some have moved", Duration::from_secs(60), || async {
-        spaces(&office).await.values().any(|space| *space != old)
-    })
-    .await;
-    world.command(&["jobs", "cancel", "move"]);
-    assert_eq!(office.ended("move", &worker).await.state, JobState::Cancelled);
-    let now = spaces(&office).await;
+    setup.ask(job).await;
+    eventually("some have moved", Duration::from_secs(60), || async { spaces(&setup).await.values().any(|space| *space != old) })
+        .await;
+    stream.command(&["jobs", "cancel", "move"]);
+    assert_eq!(setup.ended("move", &worker).await.state, JobState::Cancelled);
+    let now = spaces(&setup).await;
     let new = *now.values().find(|space| **space != old).unwrap();
     let (moved, left): (Vec<&String>, Vec<&String>) = now.keys().partition(|document| now[*document] == new);
     assert!(!moved.is_empty() && !left.is_empty(), "{} have moved, {} have not", moved.len(), left.len());
@@ -157,17 +155,17 @@ async fn half_way() {
     drop(worker);
 
     // At its end there is one space again, and it took what the plan said.
-    let worker = world.worker_at(&address, "");
+    let worker = stream.worker_at(&address, "");
     assert_ready(&address, &worker).await;
-    world.command(&["jobs", "retry", "move"]);
-    let job = office.ended("move", &worker).await;
+    stream.command(&["jobs", "retry", "move"]);
+    let job = setup.ended("move", &worker).await;
     assert_eq!((job.state, job.reason.as_deref()), (JobState::Succeeded, None));
-    let now = spaces(&office).await;
+    let now = spaces(&setup).await;
     assert!(now.values().all(|space| *space == new), "some have not moved");
     let hits = search(&address, &text_of(left[0]), "vector").await;
     let hit = found(&hits, left[0]).unwrap();
     assert_eq!((&hit["explanation"]["vector"]["rank"], &hit["explanation"]["text"]["rank"]), (&json!(1), &Value::Null), "{hit}");
-    let progress = world.store.job_progress(&job).await.unwrap();
+    let progress = stream.store.job_progress(&job).await.unwrap();
     let rows = DOCUMENTS as i64;
     assert_eq!(
         (progress.rows_done, progress.work.ok, progress.work.reused),
@@ -182,7 +180,7 @@ async fn half_way() {
     holds("documents", rows as f64);
     holds("reused_share", 0.5);
     holds("dead_letters", 0.0);
-    let idle = world.answer(&["plan", "--job", "job.json"]);
+    let idle = stream.answer(&["plan", "--job", "job.json"]);
     assert_eq!(idle["rows"], 0, "nothing is left to move: {idle}");
-    world.audit("at the end").await;
+    stream.audit("at the end").await;
 }

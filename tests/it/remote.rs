@@ -22,7 +22,7 @@ use tidemill::engine::{
 use tidemill::failure::{Component, Failure, FailureClass};
 use tidemill::outcome::{Outcome, Output};
 use tidemill::pipeline::definition::Definition;
-use tidemill::pipeline::graph::{Graph, NothingKnown};
+use tidemill::pipeline::graph::{Graph, NoKnownResults};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 
@@ -212,11 +212,11 @@ tasks:
         Document { id: text.into(), version: 1, text: text.into(), metadata, fields }
     };
     let documents = [document("A spade."), document("A kettle."), document("A rake? A spade!")];
-    let failure = graph.evaluate(&documents, &NothingKnown).await.unwrap_err();
+    let failure = graph.evaluate(&documents, &NoKnownResults).await.unwrap_err();
     assert!(failure.reason.contains("answers 503"), "{}", failure.reason);
     is_up.store(true, Ordering::SeqCst);
     let before = calls.load(Ordering::SeqCst);
-    let outcomes = graph.evaluate(&documents, &NothingKnown).await.unwrap();
+    let outcomes = graph.evaluate(&documents, &NoKnownResults).await.unwrap();
     let labels: Vec<&str> = outcomes
         .iter()
         .map(|row| match &row[0] {
@@ -283,7 +283,7 @@ tasks:
         Document { id: id.into(), version: 1, text: text.into(), metadata, fields }
     };
     let documents = [document("good", "A kettle, 49.50 euros."), document("bad", "A liar.")];
-    let outcomes = graph.evaluate(&documents, &NothingKnown).await.unwrap();
+    let outcomes = graph.evaluate(&documents, &NoKnownResults).await.unwrap();
     let [Outcome::Computed(facts), Outcome::Computed(copy)] = outcomes[0].as_slice() else { panic!("{:?}", outcomes[0]) };
     let Output::Extraction(extraction) = &facts.output else { panic!("{facts:?}") };
     let grounded: Vec<Option<bool>> = extraction.leaves.iter().map(|leaf| leaf.grounded).collect();

@@ -13,8 +13,8 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidemill::config::{Config, DatasetConfig, EngineConfig, JobsConfig};
 use tidemill::engine::Engine;
 use tidemill::jobs::schedules::Schedule;
-use tidemill::jobs::{Errands, Foreman, Station, Workshop};
-use tidemill::pipeline::Materials;
+use tidemill::jobs::{JobCoordinator, JobPipeline, JobTopics, UnitWorker};
+use tidemill::pipeline::Dependencies;
 use tidemill::pipeline::definition::Definition;
 use tidemill::store::{JobState, SearchFilter, Store};
 use tokio::sync::Semaphore;
@@ -22,7 +22,7 @@ use tokio::sync::Semaphore;
 use crate::harness::postgres::Database;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -41,26 +41,26 @@ pub fn trials() -> Vec<Trial> {
 const PIPELINE: &str = "version: 1\nname: echo\nsource: { topic: none }\ntasks:\n  first: { render: { template: x } }\n";
 
 /// A foreman without a Kafka, of a pipeline with these schedules. `jobs_at_a_time` of 0 leaves every job in the queue.
-async fn foreman(store: &Store, owner: &str, jobs_at_a_time: usize, schedules: &str) -> Foreman {
+async fn coordinator(store: &Store, owner: &str, jobs_at_a_time: usize, schedules: &str) -> JobCoordinator {
     let definition = Definition::parse(Path::new("p.yaml"), &format!("{PIPELINE}schedules:\n{schedules}")).unwrap();
     let datasets: BTreeMap<_, _> = [("archive".to_owned(), DatasetConfig::local("archive"))].into();
     let config = Config { datasets: datasets.clone(), ..Config::default() };
     let schedules = Schedule::all(&config, std::slice::from_ref(&definition)).unwrap();
     let engine = Engine::start(&EngineConfig::default(), &BTreeMap::new()).unwrap();
-    let materials = Materials::alone(engine, store.clone(), Duration::from_secs(60));
-    let health = materials.health.clone();
-    let station = Station::new(&definition, materials).await.unwrap();
-    let workshop = Workshop {
+    let dependencies = Dependencies::alone(engine, store.clone(), Duration::from_secs(60));
+    let health = dependencies.health.clone();
+    let job_pipeline = JobPipeline::new(&definition, dependencies).await.unwrap();
+    let worker = UnitWorker {
         store: store.clone(),
-        stations: [(definition.name.clone(), Arc::new(station))].into(),
+        job_pipelines: [(definition.name.clone(), Arc::new(job_pipeline))].into(),
         datasets,
         health,
         owner: owner.to_owned(),
         in_flight_bytes: 1 << 20,
     };
-    let errands = Errands { workshop, places: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
-    let config = JobsConfig { jobs_at_a_time, events_topic: errands.events_topic.clone(), ..JobsConfig::default() };
-    Foreman { errands: Arc::new(errands), config, hands_out: false, schedules }
+    let topics = JobTopics { worker, places: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
+    let config = JobsConfig { jobs_at_a_time, events_topic: topics.events_topic.clone(), ..JobsConfig::default() };
+    JobCoordinator { topics: Arc::new(topics), config, publishes_units: false, schedules }
 }
 
 fn minute(number: i64) -> Timestamp {
@@ -82,12 +82,13 @@ async fn state(store: &Store, job: &str) -> JobState {
 async fn one_of_two_fires() {
     let database = postgres::database().await;
     let text = "  often: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
-    let (first, second) = (foreman(&database.store, "first", 0, text).await, foreman(&database.store, "second", 0, text).await);
+    let (first, second) =
+        (coordinator(&database.store, "first", 0, text).await, coordinator(&database.store, "second", 0, text).await);
     let (first, second) = (Arc::new(first), Arc::new(second));
     for number in 0..=12 {
-        let looks = [&first, &second].map(|foreman| {
-            let foreman = foreman.clone();
-            tokio::spawn(async move { foreman.look_at(minute(number)).await })
+        let looks = [&first, &second].map(|coordinator| {
+            let coordinator = coordinator.clone();
+            tokio::spawn(async move { coordinator.run_once_at(minute(number)).await })
         });
         for look in looks {
             look.await.unwrap().unwrap();
@@ -106,9 +107,9 @@ async fn policies() {
     let text = "  skips: { cron: '* * * * *', overlap: skip, job: { kind: rerun } }
   queues: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }
   cancels: { cron: '* * * * *', overlap: cancel_previous, job: { kind: rerun } }\n";
-    let idle = foreman(&database.store, "idle", 0, text).await;
+    let idle = coordinator(&database.store, "idle", 0, text).await;
     for number in 0..=2 {
-        idle.look_at(minute(number)).await.unwrap();
+        idle.run_once_at(minute(number)).await.unwrap();
     }
     let expected = [
         "echo.cancels 10:01 fired echo.cancels@20261121T100100Z",
@@ -123,18 +124,18 @@ async fn policies() {
     assert_eq!(state(store, "echo.cancels@20261121T100100Z").await, JobState::Cancelling, "the earlier one is called off");
     assert_eq!(state(store, "echo.cancels@20261121T100200Z").await, JobState::Queued);
 
-    let busy = foreman(store, "busy", 9, text).await;
-    busy.look_at(minute(2)).await.unwrap();
+    let busy = coordinator(store, "busy", 9, text).await;
+    busy.run_once_at(minute(2)).await.unwrap();
     assert_eq!(state(store, "echo.cancels@20261121T100100Z").await, JobState::Cancelled);
     assert_eq!(state(store, "echo.queues@20261121T100100Z").await, JobState::Running);
     assert_eq!(state(store, "echo.queues@20261121T100200Z").await, JobState::Queued, "one of a schedule at a time");
-    busy.look_at(minute(2)).await.unwrap();
+    busy.run_once_at(minute(2)).await.unwrap();
     assert_eq!(state(store, "echo.queues@20261121T100100Z").await, JobState::Succeeded);
     assert_eq!(state(store, "echo.queues@20261121T100200Z").await, JobState::Queued, "its turn comes once the other has ended");
-    busy.look_at(minute(2)).await.unwrap();
+    busy.run_once_at(minute(2)).await.unwrap();
     assert_eq!(state(store, "echo.queues@20261121T100200Z").await, JobState::Running);
-    busy.look_at(minute(2)).await.unwrap();
-    busy.look_at(minute(3)).await.unwrap();
+    busy.run_once_at(minute(2)).await.unwrap();
+    busy.run_once_at(minute(3)).await.unwrap();
     let last = firings(&database).await.pop().unwrap();
     assert_eq!(last, "echo.skips 10:03 fired echo.skips@20261121T100300Z", "nothing is open any more");
 }
@@ -143,11 +144,11 @@ async fn a_pause_is_caught_up() {
     let database = postgres::database().await;
     let text = "  often: { cron: '*/10 * * * *', job: { kind: rerun } }
   seldom: { cron: '5 10 * * *', catch_up: 20m, job: { kind: rerun } }\n";
-    let before = foreman(&database.store, "before", 4, text).await;
-    before.look_at(minute(0)).await.unwrap();
+    let before = coordinator(&database.store, "before", 4, text).await;
+    before.run_once_at(minute(0)).await.unwrap();
     drop(before);
-    let after = foreman(&database.store, "after", 4, text).await;
-    after.look_at(minute(33)).await.unwrap();
+    let after = coordinator(&database.store, "after", 4, text).await;
+    after.run_once_at(minute(33)).await.unwrap();
     let expected = [
         "echo.often 10:10 missed nobody was there to fire it before the next one, at 2026-11-21T10:20:00Z",
         "echo.often 10:20 missed nobody was there to fire it before the next one, at 2026-11-21T10:30:00Z",
@@ -155,14 +156,14 @@ async fn a_pause_is_caught_up() {
         "echo.seldom 10:05 missed nobody was there to fire it within 20m of its start",
     ];
     assert_eq!(firings(&database).await, expected);
-    after.look_at(minute(34)).await.unwrap();
+    after.run_once_at(minute(34)).await.unwrap();
     assert_eq!(firings(&database).await, expected, "and nothing is decided twice");
 
     let changed = text.replace("*/10 * * * *", "*/2 * * * *");
-    let changed = foreman(&database.store, "changed", 4, &changed).await;
-    changed.look_at(minute(47)).await.unwrap();
+    let changed = coordinator(&database.store, "changed", 4, &changed).await;
+    changed.run_once_at(minute(47)).await.unwrap();
     assert_eq!(firings(&database).await, expected, "a changed schedule begins anew: earlier times are not its own");
-    changed.look_at(minute(48)).await.unwrap();
+    changed.run_once_at(minute(48)).await.unwrap();
     assert_eq!(firings(&database).await[3], "echo.often 10:48 fired echo.often@20261121T104800Z");
 }
 
@@ -170,10 +171,10 @@ async fn refused_and_others() {
     let database = postgres::database().await;
     let text = "  broken: { cron: '* * * * *', job: { kind: backfill, dataset: archive, prefix: '{date}/' } }
   sound: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
-    let mut foreman = foreman(&database.store, "foreman", 4, text).await;
-    foreman.look_at(minute(0)).await.unwrap();
-    Arc::get_mut(&mut foreman.errands).unwrap().workshop.datasets.clear();
-    foreman.look_at(minute(1)).await.unwrap();
+    let mut coordinator = coordinator(&database.store, "foreman", 4, text).await;
+    coordinator.run_once_at(minute(0)).await.unwrap();
+    Arc::get_mut(&mut coordinator.topics).unwrap().worker.datasets.clear();
+    coordinator.run_once_at(minute(1)).await.unwrap();
     let expected = [
         "echo.broken 10:01 refused the configuration names no dataset `archive`; there are none",
         "echo.sound 10:01 fired echo.sound@20261121T100100Z",
@@ -185,14 +186,14 @@ async fn refused_and_others() {
         "INSERT INTO jobs (id, kind, pipeline, spec, state) VALUES ('echo.sound@20261121T100200Z', 'delete', 'echo', '{}', 'failed')",
     )
     .await;
-    foreman.look_at(minute(2)).await.unwrap();
+    coordinator.run_once_at(minute(2)).await.unwrap();
     let found = firings(&database).await;
     assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` stands for another job", "{found:?}");
 }
 
 async fn refused_by_the_ledger() {
     let database = postgres::database().await;
-    let foreman = foreman(&database.store, "foreman", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
+    let coordinator = coordinator(&database.store, "foreman", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
     for (id, tasks) in [("first", r#"["\u0000"]"#), ("second", r#"["first"]"#)] {
         let spec = format!(r#"{{"version":1,"id":"{id}","kind":"rerun","pipeline":"echo","tasks":{tasks}}}"#);
         postgres::execute(
@@ -201,8 +202,8 @@ async fn refused_by_the_ledger() {
         )
         .await;
     }
-    foreman.look().await.unwrap();
-    foreman.look().await.unwrap();
+    coordinator.look().await.unwrap();
+    coordinator.look().await.unwrap();
     let state = async |id: &str| postgres::count(&database.url, &format!("SELECT count(*) FROM jobs WHERE id = '{id}'")).await;
     assert_eq!((state("first' AND state = 'failed").await, state("second' AND state = 'succeeded").await), (1, 1));
     let asked = ["a\0".to_owned()];
@@ -266,22 +267,22 @@ async fn commands() {
 }
 
 async fn whoever_dies() {
-    let world = World::new(kafka::shared().await, 1).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
     let (jobs, units, events) =
-        (world.client.topic("jobs", 1).await, world.client.topic("units", 2).await, world.client.topic("job-events", 1).await);
-    let file = world.path("tidemill.toml");
+        (stream.client.topic("jobs", 1).await, stream.client.topic("units", 2).await, stream.client.topic("job-events", 1).await);
+    let file = stream.path("tidemill.toml");
     let config = format!(
         "{}[jobs]\nenabled = true\ntopic = \"{jobs}\"\nunits_topic = \"{units}\"\nevents_topic = \"{events}\"\n\
          [schedules.often]\npipeline = \"echo\"\ncron = \"* * * * *\"\noverlap = \"queue\"\njob = {{ kind = \"rerun\" }}\n",
         std::fs::read_to_string(&file).unwrap()
     );
     std::fs::write(&file, config).unwrap();
-    let count = |query: &'static str| postgres::count(&world.database_url, query);
-    let mut workers = [world.worker(""), world.worker("")];
+    let count = |query: &'static str| postgres::count(&stream.database_url, query);
+    let mut workers = [stream.worker(""), stream.worker("")];
     eventually("the schedule is known", Duration::from_secs(90), || async { count("SELECT count(*) FROM schedules").await == 1 })
         .await;
     // As if nobody had been there for a while.
-    postgres::execute(&world.database_url, "UPDATE schedules SET decided_to = decided_to - interval '5 minutes'").await;
+    postgres::execute(&stream.database_url, "UPDATE schedules SET decided_to = decided_to - interval '5 minutes'").await;
     eventually("the latest time is caught up", Duration::from_secs(60), || async {
         count("SELECT count(*) FROM firings WHERE outcome = 'fired'").await > 0
     })
@@ -291,15 +292,15 @@ async fn whoever_dies() {
         "the earlier times are recorded as missed"
     );
 
-    let mut connection = PgConnection::connect(&world.database_url).await.unwrap();
-    let foreman: String = sqlx::query_scalar("SELECT min(decided_by) FROM firings").fetch_one(&mut connection).await.unwrap();
-    let process = foreman.split('-').next().unwrap().to_owned();
+    let mut connection = PgConnection::connect(&stream.database_url).await.unwrap();
+    let coordinator: String = sqlx::query_scalar("SELECT min(decided_by) FROM firings").fetch_one(&mut connection).await.unwrap();
+    let process = coordinator.split('-').next().unwrap().to_owned();
     let doomed = workers.iter_mut().find(|worker| worker.process().to_string() == process);
-    doomed.unwrap_or_else(|| panic!("{foreman} is none of the workers")).kill();
-    let others = format!("SELECT count(*) FROM firings WHERE decided_by <> '{foreman}'");
+    doomed.unwrap_or_else(|| panic!("{coordinator} is none of the workers")).kill();
+    let others = format!("SELECT count(*) FROM firings WHERE decided_by <> '{coordinator}'");
     eventually("the other process fires", Duration::from_secs(100), || async {
         let fired: i64 = sqlx::query_scalar(AssertSqlSafe(others.clone()))
-            .fetch_one(&mut PgConnection::connect(&world.database_url).await.unwrap())
+            .fetch_one(&mut PgConnection::connect(&stream.database_url).await.unwrap())
             .await
             .unwrap();
         fired > 0

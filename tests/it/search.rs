@@ -27,13 +27,13 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A pipeline of a few notes, and one note of another pipeline.
-pub struct Library {
+pub struct SearchSetup {
     pub store: Store,
     pub set: EmbeddingSet,
 }
 
 /// Fills the empty database at `url`.
-pub async fn library(url: &str) -> Library {
+pub async fn setup(url: &str) -> SearchSetup {
     let store = Store::connect(&DatabaseConfig { url: Some(url.to_owned()), ..DatabaseConfig::default() }).unwrap();
     store.migrate().await.unwrap();
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
@@ -78,14 +78,14 @@ pub async fn library(url: &str) -> Library {
         .await
         .unwrap();
     connection.close().await.unwrap();
-    Library { store, set }
+    SearchSetup { store, set }
 }
 
 /// Adds a crowd of notes that lies nearer to `[1, 0, 0]` than any other, large enough that the space is indexed.
-async fn crowd(url: &str, library: &Library) {
-    let id = library.store.embedding_set(&library.set).await.unwrap();
+async fn crowd(url: &str, setup: &SearchSetup) {
+    let id = setup.store.embedding_set(&setup.set).await.unwrap();
     add_crowd(url, id).await;
-    assert_eq!(library.store.index_embedding_sets().await.unwrap(), [id]);
+    assert_eq!(setup.store.index_embedding_sets().await.unwrap(), [id]);
 }
 
 /// Twelve thousand documents with a vector each.
@@ -131,7 +131,7 @@ async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &st
     }
 }
 
-impl Library {
+impl SearchSetup {
     /// A question of the notes.
     pub fn question(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> SearchQuery {
         let (set, task) = (self.set.clone(), "vector".to_owned());
@@ -182,22 +182,22 @@ fn metadata(path: &[&str], test: FilterTest) -> SearchFilter {
 /// Everything about search that needs a database; one library serves all.
 async fn finds_what_was_asked_for() {
     let database = postgres::database().await;
-    let library = library(&database.url).await;
+    let setup = setup(&database.url).await;
 
-    let kettle = &library.hits(None, Some([0.0, 0.0, 1.0]), SearchFilter::default(), 1).await[0];
+    let kettle = &setup.hits(None, Some([0.0, 0.0, 1.0]), SearchFilter::default(), 1).await[0];
     assert_eq!((kettle.document_id.as_str(), kettle.summary.as_deref()), ("kettle", Some("in short: kettle")));
     assert_eq!(kettle.labels["topic"].label.as_deref(), Some("kitchen"));
     assert_eq!((kettle.chunk.start, kettle.chunk.end), (0, 36));
     assert_eq!(kettle.chunk.text, "A kettle boils water in two minutes.");
 
-    assert_eq!(library.by_words("watering").await, ["kettle", "tomato"].map(String::from), "words are stemmed");
-    assert_eq!(library.by_words("how do I prune a tomato plant").await, ["tomato"], "a question is not AND-ed to nothing");
-    assert_eq!(library.by_words("water -kettle").await, ["tomato"], "an operator is meant");
-    assert_eq!(library.by_words("토마토").await, ["korean"], "a word is found that goes on with a particle");
+    assert_eq!(setup.by_words("watering").await, ["kettle", "tomato"].map(String::from), "words are stemmed");
+    assert_eq!(setup.by_words("how do I prune a tomato plant").await, ["tomato"], "a question is not AND-ed to nothing");
+    assert_eq!(setup.by_words("water -kettle").await, ["tomato"], "an operator is meant");
+    assert_eq!(setup.by_words("토마토").await, ["korean"], "a word is found that goes on with a particle");
     for nonsense in ["'; DROP TABLE documents; --", "\\' :* & | ! ( ) <->", "the of and", "%s {{ 7*7 }} $1"] {
-        library.by_words(nonsense).await;
+        setup.by_words(nonsense).await;
     }
-    assert_eq!(library.by_words("leaves").await, ["rake"], "the tables are as they were");
+    assert_eq!(setup.by_words("leaves").await, ["rake"], "the tables are as they were");
 
     let one_of = |field, values: Vec<Value>| metadata(&[field], FilterTest::OneOf(values));
     let both = SearchFilter {
@@ -213,13 +213,13 @@ async fn finds_what_was_asked_for() {
     ];
     for (filter, expected) in cases {
         for (words, vector) in [(Some("water leaves"), None), (None, Some([1.0, 0.0, 0.0]))] {
-            let mut found = ids(&library.hits(words, vector, filter.clone(), 5).await);
+            let mut found = ids(&setup.hits(words, vector, filter.clone(), 5).await);
             found.sort();
             assert_eq!(found, expected, "words {words:?}, vector {vector:?}, filter {filter:?}");
         }
     }
 
-    let fused = library.hits(Some("boil water"), Some([0.0, 0.0, 1.0]), SearchFilter::default(), 2).await;
+    let fused = setup.hits(Some("boil water"), Some([0.0, 0.0, 1.0]), SearchFilter::default(), 2).await;
     assert_eq!(fused[0].document_id, "kettle");
     let (vector, text) = (fused[0].explanation.vector.as_ref().unwrap(), fused[0].explanation.text.as_ref().unwrap());
     assert_eq!((vector.rank, text.rank, text.all_words), (1, 1, Some(true)));
@@ -233,20 +233,20 @@ async fn finds_what_was_asked_for() {
     assert_eq!(marked(&fused[0]), ["boils", "water"], "words are marked by their stems");
 
     // A graph index may lose a vector that lies far from all others, so only what lies in the crowd is asserted without a filter.
-    crowd(&database.url, &library).await;
+    crowd(&database.url, &setup).await;
     // 12,000 documents lie between the query and the few that pass the filter.
-    let hits = library.hits(None, Some([1.0, 0.0, 0.0]), labelled("garden"), 3).await;
+    let hits = setup.hits(None, Some([1.0, 0.0, 0.0]), labelled("garden"), 3).await;
     assert_eq!(ids(&hits), ["rake", "tomato", "korean"].map(String::from), "a narrow filter starves the vector search");
-    let unfiltered = library.hits(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10).await;
+    let unfiltered = setup.hits(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10).await;
     assert_eq!(unfiltered.len(), 10);
     assert!(unfiltered.iter().all(|hit| hit.document_id.starts_with("crowd-") && hit.score > 0.99), "{unfiltered:?}");
 }
 
 async fn korean_is_found() {
     let database = postgres::database().await;
-    let library = library(&database.url).await;
+    let setup = setup(&database.url).await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
-    let set = library.store.embedding_set(&library.set).await.unwrap();
+    let set = setup.store.embedding_set(&setup.set).await.unwrap();
     for (id, text) in [
         ("가", "방울토마토가 익었다. The tomato plants were watered twice."),
         ("나", "갤럭시S24는 어제 running 중에 껐다"),
@@ -258,7 +258,7 @@ async fn korean_is_found() {
     }
     connection.close().await.unwrap();
     let found = async |words: &str| -> Vec<String> {
-        let mut ids = library.by_words(words).await;
+        let mut ids = setup.by_words(words).await;
         ids.sort();
         ids
     };
@@ -274,7 +274,7 @@ async fn korean_is_found() {
         assert_eq!(found(words).await, ["korean", "가"], "{words}");
     }
     assert_eq!(found("watering 토마토를").await, ["kettle", "korean", "tomato", "가"], "any of the words, where few have all");
-    let first = &library.hits(Some("watering 토마토를"), None, SearchFilter::default(), 5).await[0];
+    let first = &setup.hits(Some("watering 토마토를"), None, SearchFilter::default(), 5).await[0];
     assert_eq!(first.document_id, "가", "the one with both comes first: English is stemmed beside Korean");
     let text = |span: &tidemill::outcome::Span| &first.chunk.text[span.start - first.chunk.start..span.end - first.chunk.start];
     assert_eq!(first.highlights.iter().map(text).collect::<Vec<_>>(), ["토마토", "watered"]);
@@ -292,7 +292,7 @@ async fn korean_is_found() {
 
 async fn filters_compare() {
     let database = postgres::database().await;
-    let library = library(&database.url).await;
+    let setup = setup(&database.url).await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let facts =
         |price: Value, made: &str| json!({"fields": {"price": price, "made": made, "parts": ["lid", "cord"]}, "leaves": []});
@@ -349,10 +349,10 @@ async fn filters_compare() {
         (only(FilterPlace::Id, FilterTest::OneOf(texts(&["rake", "'; DROP TABLE documents; --"]))), vec!["rake"]),
         (only(FilterPlace::UpdatedAt, time(Less, "2021-01-01T00:00:00Z")), vec!["korean"]),
     ] {
-        let mut found = ids(&library.hits(None, Some([1.0, 0.0, 0.0]), filter.clone(), 10).await);
+        let mut found = ids(&setup.hits(None, Some([1.0, 0.0, 0.0]), filter.clone(), 10).await);
         found.sort();
         assert_eq!(found, expected, "{filter:?}");
-        let mut found = ids(&library.hits(Some("tomato OR water OR leaves OR 토마토"), None, filter.clone(), 10).await);
+        let mut found = ids(&setup.hits(Some("tomato OR water OR leaves OR 토마토"), None, filter.clone(), 10).await);
         found.sort();
         assert_eq!(found, expected, "by words, {filter:?}");
     }
@@ -361,8 +361,8 @@ async fn filters_compare() {
 /// One document in a hundred passes, and those lie anywhere: what an index reads first is nearly all of the others.
 async fn selective_filters_starve_nothing() {
     let database = postgres::database().await;
-    let library = library(&database.url).await;
-    crowd(&database.url, &library).await;
+    let setup = setup(&database.url).await;
+    crowd(&database.url, &setup).await;
     postgres::execute(
         &database.url,
         "UPDATE documents SET metadata = jsonb_build_object('share', substring(id FROM 7)::integer % 100) WHERE id LIKE 'crowd-%'",
@@ -374,7 +374,7 @@ async fn selective_filters_starve_nothing() {
         for filter in [narrow, filter] {
             let angle = turn as f32;
             let towards = [angle.cos(), angle.sin(), 0.3];
-            let found = ids(&library.hits(None, Some(towards), filter.clone(), 10).await);
+            let found = ids(&setup.hits(None, Some(towards), filter.clone(), 10).await);
             let exact =
                 exact(&database.url, towards, share, filter.conditions[0].test == FilterTest::OneOf(vec![json!(share)])).await;
             let held = exact.iter().filter(|id| found.contains(id)).count();
@@ -396,8 +396,8 @@ async fn exact(url: &str, [x, y, z]: [f32; 3], share: i32, equal: bool) -> Vec<S
 
 async fn pages_tile_the_answer() {
     let database = postgres::database().await;
-    let library = library(&database.url).await;
-    crowd(&database.url, &library).await;
+    let setup = setup(&database.url).await;
+    crowd(&database.url, &setup).await;
     postgres::execute(
         &database.url,
         "UPDATE documents SET text = 'filler tomato ' || id, metadata = jsonb_build_object('tags', ARRAY['even', 'all'])
@@ -405,15 +405,15 @@ async fn pages_tile_the_answer() {
     )
     .await;
     let facets = vec![Facet::Label("topic".into()), Facet::Metadata("tags".into())];
-    let question = library.question(Some("tomato water"), Some([1.0, 0.2, 0.0]), SearchFilter::default(), 37);
+    let question = setup.question(Some("tomato water"), Some([1.0, 0.2, 0.0]), SearchFilter::default(), 37);
     let documents = postgres::count(&database.url, "SELECT count(*) FROM documents WHERE NOT deleted").await;
     let (mut seen, mut page) = (Vec::new(), 0);
     loop {
         let query = SearchQuery { offset: page * 37, facets: facets.clone(), ..question.clone() };
-        let answer = library.page(&query).await;
+        let answer = setup.page(&query).await;
         assert!(answer.more || answer.hits.len() <= 37);
         seen.extend(ids(&answer.hits));
-        assert_eq!(library.page(&query).await, answer, "the same page again is the same");
+        assert_eq!(setup.page(&query).await, answer, "the same page again is the same");
         let labels: Vec<_> = answer.facets[0].values.iter().map(|value| (value.value.as_str(), value.documents)).collect();
         // Among the vectors every document has a place.
         assert_eq!(labels, [("garden", 3), ("kitchen", 1)], "of all that can be found, whichever page is shown");
@@ -430,7 +430,7 @@ async fn pages_tile_the_answer() {
         }
     }
     let by_words = SearchQuery { vector: None, facets: facets.clone(), ..question.clone() };
-    let answer = library.page(&by_words).await;
+    let answer = setup.page(&by_words).await;
     let labels: Vec<_> = answer.facets[0].values.iter().map(|value| (value.value.as_str(), value.documents)).collect();
     assert_eq!(labels, [("garden", 1), ("kitchen", 1)], "by words, of those that hold one");
     assert_eq!((answer.facets[0].more, answer.facets[0].without), (0, 300));
@@ -438,8 +438,8 @@ async fn pages_tile_the_answer() {
     assert_eq!(distinct.len(), seen.len(), "no hit comes twice");
     assert!(seen.len() > 1_000, "pages go on behind the first candidates: {}", seen.len());
     let in_one = SearchQuery { limit: seen.len(), ..question };
-    assert_eq!(ids(&library.page(&in_one).await.hits), seen, "none is skipped, and the size of a page changes no order");
-    let nothing = library.question(Some("zeppelin"), None, SearchFilter::default(), 5);
-    let nothing = library.page(&SearchQuery { facets, ..nothing }).await;
+    assert_eq!(ids(&setup.page(&in_one).await.hits), seen, "none is skipped, and the size of a page changes no order");
+    let nothing = setup.question(Some("zeppelin"), None, SearchFilter::default(), 5);
+    let nothing = setup.page(&SearchQuery { facets, ..nothing }).await;
     assert_eq!((nothing.hits.len(), nothing.facets[0].values.len(), nothing.facets[0].without), (0, 0, 0));
 }

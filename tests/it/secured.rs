@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use crate::harness::readiness::{assert_ready, listen, says};
 use crate::harness::secured::{PASSWORD, SecuredBroker, USER, VISITOR};
 use crate::harness::trial::{Needs, trial};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -43,14 +43,14 @@ async fn with_tls() {
 }
 
 /// A world whose workers enter by the listener at `address`; the test itself uses the open one.
-async fn world(broker: &SecuredBroker, address: &str, security: &str) -> World {
-    let world = World::new(broker.client.clone(), 1).await;
-    std::fs::write(world.path("password"), format!("{PASSWORD}\n")).unwrap();
+async fn stream(broker: &SecuredBroker, address: &str, security: &str) -> TestStream {
+    let stream = TestStream::new(broker.client.clone(), 1).await;
+    std::fs::write(stream.path("password"), format!("{PASSWORD}\n")).unwrap();
     let open = broker.client.brokers.clone();
-    world.amend("tidemill.toml", |text| {
+    stream.amend("tidemill.toml", |text| {
         format!("{}[kafka.security]\nusername = \"{USER}\"\n{security}", text.replace(&open, address))
     });
-    world
+    stream
 }
 
 async fn walk(broker: &SecuredBroker, address: &str, protocol: &str, mechanism: &str) {
@@ -58,22 +58,22 @@ async fn walk(broker: &SecuredBroker, address: &str, protocol: &str, mechanism: 
     if protocol == "sasl_ssl" {
         security += &format!("ca_file = \"{}\"\n", broker.certificate("broker").display());
     }
-    let world = world(broker, address, &security).await;
+    let stream = stream(broker, address, &security).await;
     let url = listen();
-    let worker = world.worker_at(&url, "");
-    world.send(0..50).await;
-    world.drained(50, Duration::from_secs(60)).await;
+    let worker = stream.worker_at(&url, "");
+    stream.send(0..50).await;
+    stream.drained(50, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(50, 0).await;
+    stream.assert_exactly_once(50, 0).await;
 }
 
 async fn wrong_password(broker: &SecuredBroker, mechanism: &str) {
     let security = format!("protocol = \"sasl_plaintext\"\nmechanism = \"{mechanism}\"\npassword_file = \"password\"\n");
-    let world = world(broker, &broker.passwords, &security).await;
-    std::fs::write(world.path("password"), "wrong-88888").unwrap();
+    let stream = stream(broker, &broker.passwords, &security).await;
+    std::fs::write(stream.path("password"), "wrong-88888").unwrap();
     let url = listen();
-    let mut worker = world.worker_at(&url, "");
-    world.send(0..5).await;
+    let mut worker = stream.worker_at(&url, "");
+    stream.send(0..5).await;
     let told = says(&url, &worker, "authentication failed").await;
     assert!(told.contains("broker") && told.contains("`kafka.security.username`"), "/readyz says {told}");
     assert!(worker.ended().is_none(), "a password may be mended while the process waits:\n{}", worker.log());
@@ -82,10 +82,10 @@ async fn wrong_password(broker: &SecuredBroker, mechanism: &str) {
     assert!(!log.contains("88888"), "the log shows the password:\n{log}");
     worker.kill();
 
-    std::fs::write(world.path("password"), PASSWORD).unwrap();
-    let _worker = world.worker("");
-    world.drained(5, Duration::from_secs(60)).await;
-    world.assert_exactly_once(5, 0).await;
+    std::fs::write(stream.path("password"), PASSWORD).unwrap();
+    let _worker = stream.worker("");
+    stream.drained(5, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(5, 0).await;
 }
 
 async fn wrong_authority(broker: &SecuredBroker) {
@@ -93,19 +93,19 @@ async fn wrong_authority(broker: &SecuredBroker) {
         "protocol = \"sasl_ssl\"\nmechanism = \"scram-sha-256\"\npassword_file = \"password\"\nca_file = \"{}\"\n",
         broker.certificate("stranger").display()
     );
-    let world = world(broker, &broker.tls, &security).await;
+    let stream = stream(broker, &broker.tls, &security).await;
     let url = listen();
-    let worker = world.worker_at(&url, "");
+    let worker = stream.worker_at(&url, "");
     let told = says(&url, &worker, "TLS failed").await;
     assert!(told.contains("certificate") && told.contains("`kafka.security.ca_file`"), "/readyz says {told}");
 }
 
 async fn no_rights(broker: &SecuredBroker, mechanism: &str) {
     let security = format!("protocol = \"sasl_plaintext\"\nmechanism = \"{mechanism}\"\npassword_file = \"password\"\n");
-    let world = world(broker, &broker.passwords, &security).await;
-    world.amend("tidemill.toml", |text| text.replace(&format!("username = \"{USER}\""), &format!("username = \"{VISITOR}\"")));
+    let stream = stream(broker, &broker.passwords, &security).await;
+    stream.amend("tidemill.toml", |text| text.replace(&format!("username = \"{USER}\""), &format!("username = \"{VISITOR}\"")));
     let url = listen();
-    let worker = world.worker_at(&url, "");
+    let worker = stream.worker_at(&url, "");
     let told = says(&url, &worker, "do not let this user read topic").await;
     assert!(told.contains("grant it Read"), "/readyz says {told}");
 }

@@ -11,9 +11,9 @@ use rdkafka::consumer::{BaseConsumer, Consumer};
 use rdkafka::{Offset, TopicPartitionList};
 use tidemill::demo::postgres::{PostgresOptions, PrivatePostgres};
 
-use crate::harness::kafka::{self, Broker, Sent};
+use crate::harness::kafka::{self, Broker, NewRecord};
 use crate::harness::trial::{Needs, trial};
-use crate::harness::{eventually, open_folder, postgres, sacrifice};
+use crate::harness::{eventually, open_folder, parent_process, postgres};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -88,7 +88,7 @@ async fn a_closed_data_folder() {
 async fn children_end_with_their_parent() {
     let folder = open_folder();
     let report = folder.path().join("child");
-    let mut parent = Command::new(std::env::current_exe().unwrap()).env(sacrifice::ROLE, &report).spawn().unwrap();
+    let mut parent = Command::new(std::env::current_exe().unwrap()).env(parent_process::ROLE, &report).spawn().unwrap();
     eventually("the parent reports a child", Duration::from_secs(10), async || report_of(&report).is_some()).await;
     let child = format!("/proc/{}", report_of(&report).unwrap());
     assert!(Path::new(&child).exists(), "the child does not run while its parent does");
@@ -104,8 +104,11 @@ fn report_of(file: &Path) -> Option<u32> {
 async fn kafka_gives_back_what_was_sent() {
     let client = kafka::shared().await;
     let topic = client.topic("smoke", 1).await;
-    let send =
-        |n: usize| Sent { partition: Some(0), key: vec![b'k'], payload: (n > 0).then(|| format!("record {n}").into_bytes()) };
+    let send = |n: usize| NewRecord {
+        partition: Some(0),
+        key: vec![b'k'],
+        payload: (n > 0).then(|| format!("record {n}").into_bytes()),
+    };
     client.send(&topic, (0..3).map(send).collect()).await;
     let read = tokio::task::spawn_blocking(move || read(&client, &topic, 3)).await.unwrap();
     assert_eq!(read, [None, Some("record 1".to_owned()), Some("record 2".to_owned())]);
@@ -115,7 +118,7 @@ async fn a_stopped_kafka_resumes() {
     let mut broker = tokio::task::spawn_blocking(Broker::start).await.unwrap();
     let client = broker.client();
     let topic = client.topic("outage", 1).await;
-    client.send(&topic, vec![Sent { partition: Some(0), key: vec![], payload: Some(b"before".to_vec()) }]).await;
+    client.send(&topic, vec![NewRecord { partition: Some(0), key: vec![], payload: Some(b"before".to_vec()) }]).await;
     let read = tokio::task::spawn_blocking(move || {
         broker.stop();
         broker.resume();

@@ -7,10 +7,10 @@ use nix::sys::signal::Signal;
 use tokio::time::sleep;
 
 use crate::harness::free_port;
-use crate::harness::kafka::{self, Sent};
+use crate::harness::kafka::{self, NewRecord};
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, postgres};
-use crate::world::{PIPELINE, TASKS, World};
+use crate::test_stream::{PIPELINE, TASKS, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -23,12 +23,12 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// `n` is poison where `poison` says so.
-async fn send(world: &World, records: std::ops::Range<usize>, poison: impl Fn(usize) -> bool) {
+async fn send(stream: &TestStream, records: std::ops::Range<usize>, poison: impl Fn(usize) -> bool) {
     let record = |n: usize| {
         let payload = if poison(n) { "{".to_owned() } else { format!(r#"{{"id":"d{n}","text":"text {n}"}}"#) };
-        Sent { partition: None, key: format!("d{n}").into_bytes(), payload: Some(payload.into_bytes()) }
+        NewRecord { partition: None, key: format!("d{n}").into_bytes(), payload: Some(payload.into_bytes()) }
     };
-    world.client.send(&world.topic, records.map(record).collect()).await;
+    stream.client.send(&stream.topic, records.map(record).collect()).await;
 }
 
 async fn get(listen: &str, path: &str) -> Option<(u16, String)> {
@@ -36,34 +36,34 @@ async fn get(listen: &str, path: &str) -> Option<(u16, String)> {
     Some((response.status().as_u16(), response.text().await.ok()?))
 }
 
-async fn is_stopped(world: &World) -> bool {
-    world.store.stop_of(PIPELINE).await.unwrap().is_some()
+async fn is_stopped(stream: &TestStream) -> bool {
+    stream.store.pipeline_stop(PIPELINE).await.unwrap().is_some()
 }
 
 /// Watches the position for longer than any worker takes to notice anything.
-async fn assert_still(world: &World, when: &str) {
-    let before = world.committed().await;
+async fn assert_still(stream: &TestStream, when: &str) {
+    let before = stream.committed().await;
     sleep(Duration::from_secs(4)).await;
-    assert_eq!(world.committed().await, before, "the position moved {when}");
-    world.audit(when).await;
+    assert_eq!(stream.committed().await, before, "the position moved {when}");
+    stream.audit(when).await;
 }
 
 async fn too_many_dead_letters() {
     const RECORDS: i64 = 1_700;
     const POISON: std::ops::Range<usize> = 600..1_100;
-    let world = World::new(kafka::shared().await, 2).await;
+    let stream = TestStream::new(kafka::shared().await, 2).await;
     let listen = format!("127.0.0.1:{}", free_port());
     // Every other one; the keys spread them over both partitions.
     let is_poison = |n: usize| POISON.contains(&n) && n.is_multiple_of(2);
-    send(&world, 0..600, is_poison).await;
-    let mut worker = world.worker_at(&listen, "");
-    eventually("what is sound is committed", Duration::from_secs(60), || async { world.committed().await == 600 }).await;
-    assert!(!is_stopped(&world).await, "sound records stopped the pipeline");
-    send(&world, 600..RECORDS as usize, is_poison).await;
+    send(&stream, 0..600, is_poison).await;
+    let mut worker = stream.worker_at(&listen, "");
+    eventually("what is sound is committed", Duration::from_secs(60), || async { stream.committed().await == 600 }).await;
+    assert!(!is_stopped(&stream).await, "sound records stopped the pipeline");
+    send(&stream, 600..RECORDS as usize, is_poison).await;
 
-    eventually("the pipeline stops", Duration::from_secs(60), || async { is_stopped(&world).await }).await;
+    eventually("the pipeline stops", Duration::from_secs(60), || async { is_stopped(&stream).await }).await;
     let dead = "SELECT coalesce(sum(records), 0)::bigint FROM faults";
-    let dead = postgres::count(&world.database_url, dead).await;
+    let dead = postgres::count(&stream.database_url, dead).await;
     assert!(dead > 200, "{dead} dead letters stopped it, which are no more than a fifth of 1,000");
     eventually("/readyz says so", Duration::from_secs(20), || async {
         matches!(get(&listen, "/readyz").await, Some((503, text)) if text.contains("pipeline echo"))
@@ -76,28 +76,28 @@ async fn too_many_dead_letters() {
     let (_, metrics) = get(&listen, "/metrics").await.unwrap();
     assert!(metrics.contains(r#"tidemill_pipeline_stopped{class="malformed_json",pipeline="echo"} 1"#), "{metrics}");
     assert_eq!(get(&listen, "/healthz").await.unwrap().0, 200, "the process does not live");
-    let committed = world.committed().await;
+    let committed = stream.committed().await;
     // Where one partition is through before the other begins, its sound records come before the other's poison.
     assert!(committed < 1_450, "{committed} records were consumed on the way to the stop");
-    let mut second = world.worker("");
-    assert_still(&world, "while the pipeline was stopped, and another worker had started").await;
+    let mut second = stream.worker("");
+    assert_still(&stream, "while the pipeline was stopped, and another worker had started").await;
     second.signal(Signal::SIGTERM);
     assert!(second.wait(Duration::from_secs(20)).success(), "a worker of stopped pipelines ends in good order");
     worker.kill();
-    let worker = world.worker_at(&listen, "");
-    assert_still(&world, "after a restart").await;
+    let worker = stream.worker_at(&listen, "");
+    assert_still(&stream, "after a restart").await;
 
-    let listed = &world.answer(&["pipelines", "list"])["pipelines"][0];
+    let listed = &stream.answer(&["pipelines", "list"])["pipelines"][0];
     assert_eq!((listed["state"].as_str(), listed["class"].as_str()), (Some("stopped"), Some("malformed_json")), "{listed}");
     let mut resumed = 0;
-    while world.committed().await < RECORDS {
-        if is_stopped(&world).await {
-            let before = world.committed().await;
-            world.command(&["pipelines", "resume", PIPELINE]);
+    while stream.committed().await < RECORDS {
+        if is_stopped(&stream).await {
+            let before = stream.committed().await;
+            stream.command(&["pipelines", "resume", PIPELINE]);
             resumed += 1;
             assert!(resumed <= 3, "a fresh window stopped the pipeline again and again");
             eventually("the pipeline goes on", Duration::from_secs(60), || async {
-                world.committed().await >= (before + 100).min(RECORDS)
+                stream.committed().await >= (before + 100).min(RECORDS)
             })
             .await;
         }
@@ -108,9 +108,9 @@ async fn too_many_dead_letters() {
         .await;
     let (_, metrics) = get(&listen, "/metrics").await.unwrap();
     assert!(!metrics.contains("tidemill_pipeline_stopped{"), "a pipeline that runs is told as stopped:\n{}", worker.log());
-    world.drained(RECORDS, Duration::from_secs(60)).await;
-    world.audit("at the end").await;
-    let count = |query: &'static str| postgres::count(&world.database_url, query);
+    stream.drained(RECORDS, Duration::from_secs(60)).await;
+    stream.audit("at the end").await;
+    let count = |query: &'static str| postgres::count(&stream.database_url, query);
     let poison = (0..RECORDS as usize).filter(|&n| is_poison(n)).count() as i64;
     assert_eq!(count("SELECT count(*) FROM dead_letters").await, poison, "a dead letter for each");
     assert_eq!(count("SELECT count(*) FROM documents").await, RECORDS - poison, "all others are there");
@@ -119,31 +119,31 @@ async fn too_many_dead_letters() {
 }
 
 async fn stopped_by_hand() {
-    let world = World::new(kafka::shared().await, 2).await;
-    let _workers = [world.worker("commit-before-stage=sleep(50)"), world.worker("commit-before-stage=sleep(50)")];
-    world.send(0..2_000).await;
-    eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
-    world.command(&["pipelines", "stop", PIPELINE, "--reason", "the index is rebuilt"]);
+    let stream = TestStream::new(kafka::shared().await, 2).await;
+    let _workers = [stream.worker("commit-before-stage=sleep(50)"), stream.worker("commit-before-stage=sleep(50)")];
+    stream.send(0..2_000).await;
+    eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
+    stream.command(&["pipelines", "stop", PIPELINE, "--reason", "the index is rebuilt"]);
     // A commit that was under way goes through.
     sleep(Duration::from_secs(1)).await;
-    let stopped = world.committed().await;
+    let stopped = stream.committed().await;
     assert!(stopped < 2_000, "it was stopped too late to tell");
-    assert_still(&world, "while the pipeline was stopped by hand").await;
-    let stop = world.store.stop_of(PIPELINE).await.unwrap().unwrap();
+    assert_still(&stream, "while the pipeline was stopped by hand").await;
+    let stop = stream.store.pipeline_stop(PIPELINE).await.unwrap().unwrap();
     assert!(stop.class.is_none() && stop.reason.starts_with("the index is rebuilt; go on with"), "{stop:?}");
-    let noted = postgres::count(&world.database_url, "SELECT count(*) FROM under_way").await;
+    let noted = postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await;
     assert_eq!(noted, 0, "the workers left their partitions in doubt");
-    world.command(&["pipelines", "resume", PIPELINE]);
-    world.drained(2_000, Duration::from_secs(60)).await;
-    world.assert_exactly_once(2_000, 0).await;
+    stream.command(&["pipelines", "resume", PIPELINE]);
+    stream.drained(2_000, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(2_000, 0).await;
 }
 
 async fn a_few_dead_letters() {
-    let world = World::new(kafka::shared().await, 1).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
     // All of the first ten, and then one in ten: at no time more than a fifth of a hundred or more.
-    send(&world, 0..400, |n| n < 10 || n.is_multiple_of(10)).await;
-    let _worker = world.worker("");
-    world.drained(400, Duration::from_secs(60)).await;
-    assert!(!is_stopped(&world).await, "the pipeline stopped");
-    world.audit("at the end").await;
+    send(&stream, 0..400, |n| n < 10 || n.is_multiple_of(10)).await;
+    let _worker = stream.worker("");
+    stream.drained(400, Duration::from_secs(60)).await;
+    assert!(!is_stopped(&stream).await, "the pipeline stopped");
+    stream.audit("at the end").await;
 }

@@ -6,7 +6,7 @@ use sqlx::{AssertSqlSafe, Connection, PgConnection};
 use tidemill::config::DatabaseConfig;
 use tidemill::engine::Engine;
 use tidemill::pipeline::definition::Definition;
-use tidemill::search::{Condition, Mode, Question, SearchError, Searcher};
+use tidemill::search::{FilterClause, Mode, SearchError, SearchRequest, Searcher};
 use tidemill::store::{Fusion, SearchFilter, SearchQuery, Store};
 
 use crate::harness::trial::{Needs, trial};
@@ -289,8 +289,8 @@ async fn values_are_checked() {
     let engine = Engine::start(&tidemill::config::EngineConfig::default(), &std::collections::BTreeMap::new()).unwrap();
     let searcher = Searcher::new(database.store.clone(), engine, [&definition]);
     let ask = async |line: &str| {
-        let filter = vec![Condition::line(line).unwrap()];
-        let question = Question { query: "tent lamp".into(), mode: Mode::Text, filter, ..Question::default() };
+        let filter = vec![FilterClause::line(line).unwrap()];
+        let question = SearchRequest { query: "tent lamp".into(), mode: Mode::Text, filter, ..SearchRequest::default() };
         match searcher.search(&question).await {
             Ok(found) => Ok(found.hits.len()),
             Err(SearchError::Invalid(message)) => Err(message),

@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::ConfigError;
-use super::secret::SecretPlace;
+use super::secret::SecretSource;
 
 /// Where Kafka is.
 #[derive(Clone, Default, Deserialize)]
@@ -212,8 +212,8 @@ impl KafkaConfig {
 }
 
 impl KafkaSecurityConfig {
-    fn password(&self) -> SecretPlace<'_> {
-        SecretPlace {
+    fn password(&self) -> SecretSource<'_> {
+        SecretSource {
             setting: "kafka.security.password",
             variable: self.password_env.as_deref(),
             file: self.password_file.as_deref(),

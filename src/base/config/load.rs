@@ -15,7 +15,7 @@ use figment::value::{Dict, Map, Value};
 use figment::{Figment, Metadata, Profile, Provider};
 
 use super::{Config, secret};
-use crate::nearest::suggestion;
+use crate::did_you_mean::suggestion;
 
 /// The file that is read where none is named.
 pub const DEFAULT_FILE: &str = "tidemill.toml";

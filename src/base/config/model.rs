@@ -33,16 +33,16 @@ pub struct ModelConfig {
 
 /// Where a model is, with what goes with it there.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ModelPlace<'a> {
+pub enum ModelLocation<'a> {
     /// On local disk.
     Local(&'a Path),
     /// Behind a server.
-    Server(ServerPlace<'a>),
+    Server(ModelServer<'a>),
 }
 
 /// A model behind an OpenAI-compatible server.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct ServerPlace<'a> {
+pub struct ModelServer<'a> {
     /// The server's address, without a slash at its end.
     pub base_url: Url,
     /// What the server calls the model.
@@ -73,10 +73,10 @@ impl ModelConfig {
     ///
     /// # Errors
     /// One sentence where the settings contradict each other or something is missing.
-    pub fn place(&self, name: &str) -> Result<ModelPlace<'_>, ConfigError> {
+    pub fn place(&self, name: &str) -> Result<ModelLocation<'_>, ConfigError> {
         match (&self.path, &self.base_url) {
             (Some(path), None) => self.local_place(name, path),
-            (None, Some(address)) => self.server_place(name, address).map(ModelPlace::Server),
+            (None, Some(address)) => self.server_place(name, address).map(ModelLocation::Server),
             (Some(_), Some(_)) => {
                 Err(ConfigError(format!("`models.{name}.path` and `models.{name}.base_url` are both set; remove one")))
             }
@@ -86,7 +86,7 @@ impl ModelConfig {
         }
     }
 
-    fn local_place<'a>(&'a self, name: &str, path: &'a Path) -> Result<ModelPlace<'a>, ConfigError> {
+    fn local_place<'a>(&'a self, name: &str, path: &'a Path) -> Result<ModelLocation<'a>, ConfigError> {
         let of_servers = [
             ("server_model", self.server_model.is_some()),
             ("api_key_env", self.api_key_env.is_some()),
@@ -97,11 +97,11 @@ impl ModelConfig {
             Some((setting, _)) => Err(ConfigError(format!(
                 "`models.{name}.{setting}` is for models behind a server and `path` names one on disk; remove one of the two"
             ))),
-            None => Ok(ModelPlace::Local(path)),
+            None => Ok(ModelLocation::Local(path)),
         }
     }
 
-    fn server_place(&self, name: &str, address: &str) -> Result<ServerPlace<'_>, ConfigError> {
+    fn server_place(&self, name: &str, address: &str) -> Result<ModelServer<'_>, ConfigError> {
         let refuse = |reason: &str| Err(ConfigError(format!("`models.{name}.{reason}")));
         if self.adapter.is_some() {
             return refuse("adapter` is merged into weights on disk and `base_url` names a server; let the server load it");
@@ -128,7 +128,7 @@ impl ModelConfig {
         if self.timeout_seconds == Some(0) {
             return refuse("timeout_seconds` is 0; allow at least one second");
         }
-        Ok(ServerPlace {
+        Ok(ModelServer {
             base_url,
             server_model,
             context,
@@ -155,7 +155,7 @@ mod tests {
     #[test]
     fn a_server_needs_an_address_a_model_and_a_context() {
         let config = server();
-        let Ok(ModelPlace::Server(place)) = config.place("writer") else { panic!("{:?}", config.place("writer")) };
+        let Ok(ModelLocation::Server(place)) = config.place("writer") else { panic!("{:?}", config.place("writer")) };
         assert_eq!((place.base_url.as_str(), place.server_model, place.context), ("https://models.example/v1", "small", 4096));
         assert_eq!((place.key_variable, place.concurrency, place.timeout), (None, 8, Duration::from_secs(60)));
     }

@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::address::Address;
-use super::secret::SecretPlace;
+use super::secret::SecretSource;
 
 /// A registry that speaks Confluent's API, for pipelines whose source has the format `avro`.
 #[derive(Debug, Clone, Default, Deserialize)]
@@ -27,7 +27,7 @@ pub struct SchemaRegistryConfig {
 }
 
 /// A registry, with what it is to be shown.
-pub struct RegistryPlace {
+pub struct RegistryConnection {
     /// Its address, without a slash at its end.
     pub url: Url,
     /// User and password; none where it asks for none. Never printed.
@@ -44,18 +44,18 @@ impl SchemaRegistryConfig {
     ///
     /// # Errors
     /// One sentence where the settings contradict each other or something is missing.
-    pub fn place(&self) -> Result<Option<RegistryPlace>, ConfigError> {
+    pub fn place(&self) -> Result<Option<RegistryConnection>, ConfigError> {
         self.place_with(|variable| std::env::var(variable).ok())
     }
 
-    fn place_with(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Option<RegistryPlace>, ConfigError> {
+    fn place_with(&self, environment: impl Fn(&str) -> Option<String>) -> Result<Option<RegistryConnection>, ConfigError> {
         let Some(url) = self.check()? else { return Ok(None) };
         let credentials = match (&self.username, self.password().read(environment)?) {
             (Some(username), Some(password)) => Some((username.clone(), password)),
             _ => None,
         };
         let timeout = Duration::from_secs(self.timeout_seconds.unwrap_or(TIMEOUT_SECONDS));
-        Ok(Some(RegistryPlace { url, credentials, timeout }))
+        Ok(Some(RegistryConnection { url, credentials, timeout }))
     }
 
     /// Whether the settings go together; the password is not read.
@@ -86,8 +86,8 @@ impl SchemaRegistryConfig {
         Ok(Some(url))
     }
 
-    fn password(&self) -> SecretPlace<'_> {
-        SecretPlace {
+    fn password(&self) -> SecretSource<'_> {
+        SecretSource {
             setting: "schema_registry.password",
             variable: self.password_env.as_deref(),
             file: self.password_file.as_deref(),

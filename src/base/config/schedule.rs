@@ -27,7 +27,7 @@ pub struct ScheduleConfig {
     pub job: Map<String, Value>,
     /// What becomes of a time at which the job of an earlier one is still open.
     #[serde(default)]
-    pub overlap: Overlap,
+    pub overlap: OverlapPolicy,
     /// How late the job may still start when nobody was there in time.
     pub catch_up: Option<String>,
     /// Starts are spread over so long.
@@ -39,7 +39,7 @@ pub struct ScheduleConfig {
 /// What becomes of a time at which the job of an earlier one is still open.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "snake_case")]
-pub enum Overlap {
+pub enum OverlapPolicy {
     /// It passes without a job.
     #[default]
     Skip,
@@ -49,7 +49,7 @@ pub enum Overlap {
     CancelPrevious,
 }
 
-impl Overlap {
+impl OverlapPolicy {
     /// The policy as it is written.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -6,7 +6,7 @@ use super::ConfigError;
 
 /// Where a secret is: in a variable, in a file, or nowhere. Naming both is refused before.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct SecretPlace<'a> {
+pub(super) struct SecretSource<'a> {
     /// The setting without its ending, `kafka.security.password`.
     pub(super) setting: &'a str,
     /// What `…_env` says.
@@ -15,7 +15,7 @@ pub(super) struct SecretPlace<'a> {
     pub(super) file: Option<&'a Path>,
 }
 
-impl SecretPlace<'_> {
+impl SecretSource<'_> {
     /// Whether exactly one place is named, or none.
     pub(super) fn check(&self) -> Result<bool, ConfigError> {
         let Self { setting, variable, file } = self;

@@ -10,7 +10,7 @@ use serde::Deserialize;
 
 use super::ConfigError;
 use super::address::Address;
-use super::secret::SecretPlace;
+use super::secret::SecretSource;
 
 /// A receiver, by the name that pipelines use.
 #[derive(Debug, Clone, Deserialize)]
@@ -34,7 +34,7 @@ pub struct WebhookConfig {
 
 /// A receiver, with what it is to be shown.
 #[derive(Clone)]
-pub struct WebhookPlace {
+pub struct WebhookTarget {
     /// Its address.
     pub url: Url,
     /// What calls are signed with. Never printed.
@@ -78,11 +78,11 @@ impl WebhookConfig {
     ///
     /// # Errors
     /// One sentence where something is missing, or is not what it must be.
-    pub fn place(&self, name: &str) -> Result<WebhookPlace, ConfigError> {
+    pub fn place(&self, name: &str) -> Result<WebhookTarget, ConfigError> {
         self.place_with(name, |variable| std::env::var(variable).ok())
     }
 
-    fn place_with(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<WebhookPlace, ConfigError> {
+    fn place_with(&self, name: &str, environment: impl Fn(&str) -> Option<String>) -> Result<WebhookTarget, ConfigError> {
         let url = self.check(name)?;
         let setting = format!("webhooks.{name}.secret");
         let secret = self.secret(&setting).read(environment)?.unwrap_or_default();
@@ -92,7 +92,7 @@ impl WebhookConfig {
                 "`{setting}` is no secret: write `{PREFIX}` and 24 to 64 random bytes in base64 behind it, as `openssl rand -base64 32` gives them"
             )));
         };
-        Ok(WebhookPlace {
+        Ok(WebhookTarget {
             url,
             secret,
             timeout: Duration::from_secs(self.timeout_seconds),
@@ -129,8 +129,8 @@ impl WebhookConfig {
         Ok(url)
     }
 
-    fn secret<'a>(&'a self, setting: &'a str) -> SecretPlace<'a> {
-        SecretPlace { setting, variable: self.secret_env.as_deref(), file: self.secret_file.as_deref() }
+    fn secret<'a>(&'a self, setting: &'a str) -> SecretSource<'a> {
+        SecretSource { setting, variable: self.secret_env.as_deref(), file: self.secret_file.as_deref() }
     }
 }
 

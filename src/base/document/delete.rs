@@ -108,8 +108,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::document::{Decoded, Decoder, DocumentSpec};
-    use crate::record::{Partition, Place};
+    use crate::document::{DecodedRecord, Decoder, DocumentSpec};
+    use crate::record::{Partition, RecordLocation};
 
     fn changes() -> DocumentSpec {
         DocumentSpec {
@@ -121,9 +121,9 @@ mod tests {
         }
     }
 
-    fn decode(spec: &DocumentSpec, key: Option<&str>, payload: Option<Value>) -> Result<Decoded, Poison> {
+    fn decode(spec: &DocumentSpec, key: Option<&str>, payload: Option<Value>) -> Result<DecodedRecord, Poison> {
         let record = Record {
-            place: Place { partition: Partition { topic: "t".into(), number: 0 }, offset: 7 },
+            place: RecordLocation { partition: Partition { topic: "t".into(), number: 0 }, offset: 7 },
             timestamp_ms: Some(1_000),
             key: key.map(|key| key.to_owned().into()),
             payload: payload.map(|payload| payload.to_string().into()),
@@ -132,8 +132,8 @@ mod tests {
         Decoder::new(spec).unwrap().decode(&record, &Schemas::none())
     }
 
-    fn tombstone(id: &str, version: Option<i64>) -> Result<Decoded, Poison> {
-        Ok(Decoded::Tombstone { id: id.into(), version })
+    fn tombstone(id: &str, version: Option<i64>) -> Result<DecodedRecord, Poison> {
+        Ok(DecodedRecord::Tombstone { id: id.into(), version })
     }
 
     #[test]
@@ -141,7 +141,7 @@ mod tests {
         let deleted = json!({"payload": {"op": "d", "before": {"id": 2, "title": "lamp"}, "after": null, "ts_ms": 11}});
         assert_eq!(decode(&changes(), None, Some(deleted.clone())), tombstone("2", Some(11)));
         let created = json!({"payload": {"op": "c", "before": null, "after": {"id": 2, "title": "lamp"}, "ts_ms": 10}});
-        assert!(matches!(decode(&changes(), None, Some(created)), Ok(Decoded::Document(document)) if &*document.id == "2"));
+        assert!(matches!(decode(&changes(), None, Some(created)), Ok(DecodedRecord::Document(document)) if &*document.id == "2"));
         let silent = DocumentSpec { delete: None, ..changes() };
         assert_eq!(decode(&silent, None, Some(deleted)).unwrap_err().class, FailureClass::MissingField);
         let flat = DocumentSpec {
@@ -149,7 +149,7 @@ mod tests {
             ..DocumentSpec::default()
         };
         assert_eq!(decode(&flat, None, Some(json!({"id": "a", "__deleted": "true"}))), tombstone("a", Some(1_000)));
-        assert!(matches!(decode(&flat, None, Some(json!({"id": "a", "text": "t"}))), Ok(Decoded::Document(_))));
+        assert!(matches!(decode(&flat, None, Some(json!({"id": "a", "text": "t"}))), Ok(DecodedRecord::Document(_))));
     }
 
     #[test]

@@ -3,11 +3,11 @@ use proptest::prelude::*;
 use serde_json::json;
 
 use super::*;
-use crate::record::{Partition, Place};
+use crate::record::{Partition, RecordLocation};
 
 fn record(key: Option<&[u8]>, payload: Option<&[u8]>) -> Record {
     Record {
-        place: Place { partition: Partition { topic: "documents".into(), number: 0 }, offset: 7 },
+        place: RecordLocation { partition: Partition { topic: "documents".into(), number: 0 }, offset: 7 },
         timestamp_ms: Some(1_700_000_000_000),
         key: key.map(Bytes::copy_from_slice),
         payload: payload.map(Bytes::copy_from_slice),
@@ -21,8 +21,8 @@ fn spec(text: &str) -> DocumentSpec {
 
 fn decode(spec: &DocumentSpec, payload: impl AsRef<[u8]>) -> Result<Document, Poison> {
     match Decoder::new(spec).unwrap().decode(&record(Some(b"key"), Some(payload.as_ref())), &Schemas::none())? {
-        Decoded::Document(document) => Ok(document),
-        Decoded::Tombstone { id, .. } => panic!("a payload became a tombstone for {id}"),
+        DecodedRecord::Document(document) => Ok(document),
+        DecodedRecord::Tombstone { id, .. } => panic!("a payload became a tombstone for {id}"),
     }
 }
 
@@ -197,13 +197,13 @@ fn versions_are_integers_or_times() {
 fn a_record_without_a_time_is_versioned_by_its_offset() {
     let decoder = Decoder::new(&DocumentSpec::default()).unwrap();
     let timeless = Record { timestamp_ms: None, ..record(None, Some(br#"{"id": 1, "text": "x"}"#)) };
-    assert!(matches!(decoder.decode(&timeless, &Schemas::none()), Ok(Decoded::Document(Document { version: 7, .. }))));
+    assert!(matches!(decoder.decode(&timeless, &Schemas::none()), Ok(DecodedRecord::Document(Document { version: 7, .. }))));
 }
 
 #[test]
 fn a_null_payload_deletes_what_the_key_names() {
     let decoder = Decoder::new(&DocumentSpec::default()).unwrap();
-    let deleted = Decoded::Tombstone { id: "p-1".into(), version: Some(1_700_000_000_000) };
+    let deleted = DecodedRecord::Tombstone { id: "p-1".into(), version: Some(1_700_000_000_000) };
     assert_eq!(decoder.decode(&record(Some(b"p-1"), None), &Schemas::none()), Ok(deleted));
     for key in [None, Some(b"".as_slice())] {
         assert_eq!(decoder.decode(&record(key, None), &Schemas::none()).unwrap_err().class, FailureClass::MissingKey);
@@ -213,14 +213,15 @@ fn a_null_payload_deletes_what_the_key_names() {
     let by_field = Decoder::new(&DocumentSpec { version: Some("v".into()), ..DocumentSpec::default() }).unwrap();
     assert_eq!(
         by_field.decode(&record(Some(b"p"), None), &Schemas::none()),
-        Ok(Decoded::Tombstone { id: "p".into(), version: None })
+        Ok(DecodedRecord::Tombstone { id: "p".into(), version: None })
     );
 }
 
 #[test]
 fn a_text_source_takes_the_payload_as_it_is() {
     let decoder = Decoder::new(&DocumentSpec { format: Format::Text, ..DocumentSpec::default() }).unwrap();
-    let Ok(Decoded::Document(document)) = decoder.decode(&record(Some(b"k"), Some("{{ x }} 안녕".as_bytes())), &Schemas::none())
+    let Ok(DecodedRecord::Document(document)) =
+        decoder.decode(&record(Some(b"k"), Some("{{ x }} 안녕".as_bytes())), &Schemas::none())
     else {
         panic!("plain text was refused");
     };
@@ -239,7 +240,7 @@ fn a_byte_order_mark_is_passed_over_and_other_encodings_are_named() {
     let decoder = Decoder::new(&spec("{{ text }}")).unwrap();
     let decode = |payload: &[u8]| decoder.decode(&record(None, Some(payload)), &Schemas::none());
     let marked = decode("\u{feff}{\"id\": \"a\", \"text\": \"t\"}".as_bytes());
-    assert!(matches!(marked, Ok(Decoded::Document(document)) if &*document.id == "a"));
+    assert!(matches!(marked, Ok(DecodedRecord::Document(document)) if &*document.id == "a"));
     let text = r#"{"id": "a", "text": "t"}"#;
     let wide = |mark: bool| -> Vec<u8> {
         let mark = mark.then_some(0xfeff);
@@ -305,7 +306,7 @@ fn a_record_of_avro_is_the_document_that_json_would_make() {
     let json = json!({"id": "p-1", "text": "rake", "at": "1970-01-01T00:00:01Z", "price": 12.3}).to_string();
     let twin = Decoder::new(&spec.in_json()).unwrap().decode(&record(None, Some(json.as_bytes())), &Schemas::none()).unwrap();
     assert_eq!(decoded, twin);
-    let Decoded::Document(document) = decoded else { panic!("a payload became a tombstone") };
+    let DecodedRecord::Document(document) = decoded else { panic!("a payload became a tombstone") };
     assert_eq!((&*document.id, &*document.text, document.version), ("p-1", "A rake", 1_000_000));
     assert_eq!(Value::Object(document.metadata), json!({"price": 12.3}));
 }
@@ -338,7 +339,7 @@ fn a_delete_in_a_topic_of_avro_has_a_key_of_text_or_of_avro() {
         (3, r#""double""#),
     ]);
     let deleted = |key: &[u8]| match decoder.decode(&record(Some(key), None), &known) {
-        Ok(Decoded::Tombstone { id, .. }) => Ok(id.to_string()),
+        Ok(DecodedRecord::Tombstone { id, .. }) => Ok(id.to_string()),
         Ok(other) => panic!("{other:?} is no delete"),
         Err(poison) => Err(poison.class),
     };

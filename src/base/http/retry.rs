@@ -16,7 +16,7 @@ use tokio::time::Instant;
 
 /// How patient to be with a server.
 #[derive(Debug, Clone, Copy)]
-pub struct Patience {
+pub struct RetryPolicy {
     /// Times that a request is sent at most.
     pub attempts: u32,
     /// The wait before the second attempt; it doubles with every further one.
@@ -27,7 +27,7 @@ pub struct Patience {
     pub total: Duration,
 }
 
-impl Patience {
+impl RetryPolicy {
     /// For calls of at most `timeout` each: together they stay well below the time after which a batch in flight ends the process.
     pub fn new(timeout: Duration) -> Self {
         Self { attempts: 5, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(30), total: 3 * timeout }
@@ -47,7 +47,7 @@ impl Patience {
 
 /// Whose fault a status is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Verdict {
+pub enum StatusClass {
     /// Nobody's: it is the answer.
     Answer,
     /// The server's, for now.
@@ -58,7 +58,7 @@ pub enum Verdict {
     Request,
 }
 
-impl Verdict {
+impl StatusClass {
     /// By the table above.
     pub fn of(status: StatusCode) -> Self {
         match status.as_u16() {
@@ -84,11 +84,11 @@ pub fn retry_after(headers: &HeaderMap, now: jiff::Timestamp) -> Option<Duration
 
 /// Where all calls to one server wait while it asks to be left alone.
 #[derive(Debug, Default)]
-pub struct Gate {
+pub struct BackoffGate {
     until: Mutex<Option<Instant>>,
 }
 
-impl Gate {
+impl BackoffGate {
     /// Lets nobody pass for so long.
     pub fn close(&self, wait: Duration) {
         let mut until = self.until.lock().unwrap_or_else(PoisonError::into_inner);
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn waits_double_with_jitter_and_never_pass_the_bound() {
-        let patience = Patience { longest_wait: Duration::from_secs(4), ..Patience::new(Duration::from_secs(60)) };
+        let patience = RetryPolicy { longest_wait: Duration::from_secs(4), ..RetryPolicy::new(Duration::from_secs(60)) };
         for (attempt, most) in [(1, 0.5), (2, 1.0), (3, 2.0), (4, 4.0), (5, 4.0), (99, 4.0)] {
             let wait = patience.wait(attempt, None).unwrap().as_secs_f64();
             assert!((most / 2.0..=most).contains(&wait), "attempt {attempt} waits {wait} s");
@@ -141,18 +141,18 @@ mod tests {
 
     #[test]
     fn every_status_is_somebodys_fault() {
-        let verdict = |status: u16| Verdict::of(StatusCode::from_u16(status).unwrap());
+        let verdict = |status: u16| StatusClass::of(StatusCode::from_u16(status).unwrap());
         for (status, expected) in [
-            (200, Verdict::Answer),
-            (307, Verdict::Settings),
-            (400, Verdict::Request),
-            (401, Verdict::Settings),
-            (404, Verdict::Settings),
-            (413, Verdict::Request),
-            (422, Verdict::Request),
-            (429, Verdict::Again),
-            (500, Verdict::Again),
-            (529, Verdict::Again),
+            (200, StatusClass::Answer),
+            (307, StatusClass::Settings),
+            (400, StatusClass::Request),
+            (401, StatusClass::Settings),
+            (404, StatusClass::Settings),
+            (413, StatusClass::Request),
+            (422, StatusClass::Request),
+            (429, StatusClass::Again),
+            (500, StatusClass::Again),
+            (529, StatusClass::Again),
         ] {
             assert_eq!(verdict(status), expected, "{status}");
         }

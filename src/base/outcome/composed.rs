@@ -4,24 +4,24 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 use utoipa::ToSchema;
 
-use super::Likeness;
+use super::MatchKind;
 
 /// An object for people to read, gone over by checks.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Composed {
+pub struct ComposedObject {
     /// The object as compact JSON.
     pub text: String,
     /// The object.
     pub fields: Map<String, Value>,
     /// What checks said against it, in their order; nothing where all passed.
-    pub reasons: Vec<Reason>,
+    pub reasons: Vec<CheckFailure>,
     /// Where its facts come from, in the object's order.
-    pub traces: Vec<Trace>,
+    pub traces: Vec<FactTrace>,
 }
 
 /// What a check says against an object.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Reason {
+pub struct CheckFailure {
     /// Which check.
     pub check: Check,
     /// Where in the object, as a JSON Pointer; empty for the object as a whole.
@@ -54,7 +54,7 @@ pub enum Check {
 
 /// Where a fact comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct Trace {
+pub struct FactTrace {
     /// Where the fact stands in the object, as a JSON Pointer.
     pub path: String,
     /// The fact, as the object says it.
@@ -82,7 +82,7 @@ pub enum Provenance {
         /// How alike text and fact are.
         #[serde(rename = "match")]
         #[schema(value_type = String)]
-        likeness: Likeness,
+        likeness: MatchKind,
     },
 }
 
@@ -115,7 +115,7 @@ impl std::fmt::Display for Check {
     }
 }
 
-impl Composed {
+impl ComposedObject {
     /// See [`super::Output::view`].
     pub(super) fn view(&self) -> Value {
         let mut view = self.fields.clone();
@@ -138,8 +138,8 @@ impl Composed {
     pub(super) fn restore(text: String, stored: Value) -> Option<Self> {
         #[derive(Deserialize)]
         struct Stored {
-            reasons: Vec<Reason>,
-            traces: Vec<Trace>,
+            reasons: Vec<CheckFailure>,
+            traces: Vec<FactTrace>,
         }
         let Stored { reasons, traces } = serde_json::from_value(stored).ok()?;
         // The database forgets the order of keys; the text has it.

@@ -20,12 +20,12 @@ pub struct Extraction {
     /// The object, valid under its schema.
     pub fields: Map<String, Value>,
     /// What is known about each value in it that is no list and no object, in the order of the answer.
-    pub leaves: Vec<Leaf>,
+    pub leaves: Vec<ExtractedValue>,
 }
 
 /// One value of an [`Extraction`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Leaf {
+pub struct ExtractedValue {
     /// Where the value stands in the object, as a JSON Pointer (`/features/0`).
     pub path: String,
     /// How sure the model was; absent where a server does not tell, or where the schema left no choice at all.
@@ -45,13 +45,13 @@ pub struct Evidence {
     pub span: Span,
     /// How alike text and value are.
     #[serde(rename = "match")]
-    pub likeness: Likeness,
+    pub likeness: MatchKind,
 }
 
 /// How alike a value and its evidence are.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Likeness {
+pub enum MatchKind {
     /// The same characters.
     Exact,
     /// The same under compatibility normalization, case folding and collapsed white space; for a number, another way to write it.
@@ -62,7 +62,7 @@ pub enum Likeness {
 
 /// What a model wrote.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Written {
+pub struct WrittenText {
     /// The text; compact JSON where the prompt has a schema.
     pub text: String,
     /// The object that the text is, where the prompt has a schema.
@@ -119,7 +119,7 @@ impl Extraction {
     }
 
     /// The object with something about each value in its place.
-    fn mirror(&self, about: impl Fn(&Leaf) -> Value) -> Value {
+    fn mirror(&self, about: impl Fn(&ExtractedValue) -> Value) -> Value {
         let mut mirror = Value::Object(self.fields.clone());
         for leaf in &self.leaves {
             if let Some(place) = mirror.pointer_mut(&leaf.path) {
@@ -130,7 +130,7 @@ impl Extraction {
     }
 }
 
-impl Written {
+impl WrittenText {
     /// See [`Output::view`].
     pub(super) fn view(&self) -> Value {
         let mut view = self.fields.clone().unwrap_or_default();

@@ -7,7 +7,7 @@ use super::Span;
 
 /// A passage that was found.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Retrieved {
+pub struct RetrievedPassage {
     /// The document that it is of.
     pub document_id: String,
     /// Its place in that document's text, as it was then.
@@ -20,7 +20,7 @@ pub struct Retrieved {
 }
 
 /// See [`Output::view`](super::Output::view): each with its number, from 1.
-pub(super) fn view(passages: &[Retrieved]) -> Value {
+pub(super) fn view(passages: &[RetrievedPassage]) -> Value {
     let numbered = passages.iter().enumerate().map(|(index, passage)| {
         let mut view = json!(passage);
         view["number"] = json!(index + 1);
@@ -30,10 +30,10 @@ pub(super) fn view(passages: &[Retrieved]) -> Value {
 }
 
 /// The inverse of what is stored.
-pub(super) fn restore(stored: Value) -> Option<Vec<Retrieved>> {
+pub(super) fn restore(stored: Value) -> Option<Vec<RetrievedPassage>> {
     #[derive(Deserialize)]
     struct Stored {
-        passages: Vec<Retrieved>,
+        passages: Vec<RetrievedPassage>,
     }
     serde_json::from_value(stored).ok().map(|stored: Stored| stored.passages)
 }

@@ -2,8 +2,8 @@ use super::*;
 
 fn extraction() -> Extraction {
     let confidence = Confidence { mean: 0.1, minimum: 0.03 };
-    let evidence = Evidence { span: Span { start: 3, end: 7 }, likeness: Likeness::Normalized };
-    let leaf = |path: &str, grounded| Leaf {
+    let evidence = Evidence { span: Span { start: 3, end: 7 }, likeness: MatchKind::Normalized };
+    let leaf = |path: &str, grounded| ExtractedValue {
         path: path.into(),
         confidence: Some(confidence),
         grounded,
@@ -15,15 +15,15 @@ fn extraction() -> Extraction {
             leaf("/price", Some(true)),
             leaf("/grounded", Some(false)),
             leaf("/features/0", None),
-            Leaf { confidence: None, ..leaf("/features/1", Some(false)) },
+            ExtractedValue { confidence: None, ..leaf("/features/1", Some(false)) },
         ],
     }
 }
 
-fn written() -> Written {
+fn written() -> WrittenText {
     let confidence = Some(Confidence { mean: 0.7, minimum: 0.2 });
     let fields = json!({"title": "T", "slug": "t", "text": 3}).as_object().cloned();
-    Written { text: r#"{"title":"T","slug":"t","text":3}"#.into(), fields, confidence, truncated: false }
+    WrittenText { text: r#"{"title":"T","slug":"t","text":3}"#.into(), fields, confidence, truncated: false }
 }
 
 /// What the database gives back: keys in an order of its own.
@@ -40,7 +40,7 @@ fn through_the_database(value: Value) -> Value {
 }
 
 fn outputs() -> Vec<Output> {
-    let plain = Written { text: "a\nb".into(), fields: None, confidence: None, truncated: true };
+    let plain = WrittenText { text: "a\nb".into(), fields: None, confidence: None, truncated: true };
     let summary = Summary {
         text: "s".into(),
         spans: Vec::new(),
@@ -50,12 +50,12 @@ fn outputs() -> Vec<Output> {
     let extractive = Summary { text: "s".into(), spans: vec![Span { start: 1, end: 2 }], ..Summary::default() };
     vec![
         Output::Extraction(extraction()),
-        Output::Written(written()),
-        Output::Written(plain.clone()),
+        Output::WrittenText(written()),
+        Output::WrittenText(plain.clone()),
         Output::Summary(summary),
         Output::Summary(extractive),
         Output::Items(Vec::new()),
-        Output::Items(vec![Output::Written(written()), Output::Extraction(extraction()), Output::Written(plain)]),
+        Output::Items(vec![Output::WrittenText(written()), Output::Extraction(extraction()), Output::WrittenText(plain)]),
         Output::Text("t".into()),
         Output::Interaction(Interaction {
             with: "products".into(),
@@ -80,9 +80,9 @@ fn what_was_stored_is_restored() {
 
 #[test]
 fn an_object_keeps_the_order_of_its_fields() {
-    let output = Output::Written(written());
+    let output = Output::WrittenText(written());
     let restored = Output::restore("write", output.text().map(str::to_owned), through_the_database(output.fields()), Vec::new());
-    let Some(Output::Written(Written { fields: Some(fields), .. })) = restored else { panic!("no object: {restored:?}") };
+    let Some(Output::WrittenText(WrittenText { fields: Some(fields), .. })) = restored else { panic!("no object: {restored:?}") };
     assert_eq!(fields.keys().collect::<Vec<_>>(), ["title", "slug", "text"]);
 }
 
@@ -114,14 +114,14 @@ fn fields_are_seen_by_their_own_names_where_these_are_free() {
     assert_eq!(view["evidence"]["price"], json!({"start": 3, "end": 7, "match": "normalized"}));
     assert_eq!(view["evidence"]["grounded"], Value::Null);
     assert!((view["confidence"].as_f64().unwrap() - 0.1).abs() < 1e-6);
-    let view = Output::Written(written()).view();
+    let view = Output::WrittenText(written()).view();
     assert_eq!((&view["title"], &view["fields"]["text"]), (&json!("T"), &json!(3)));
     assert_eq!(view["text"], r#"{"title":"T","slug":"t","text":3}"#);
 }
 
 #[test]
 fn the_least_sure_part_counts() {
-    let sure = |mean| Output::Written(Written { confidence: Some(Confidence { mean, minimum: 0.0 }), ..written() });
+    let sure = |mean| Output::WrittenText(WrittenText { confidence: Some(Confidence { mean, minimum: 0.0 }), ..written() });
     assert_eq!(Output::Items(vec![sure(0.9), sure(0.4), sure(0.6)]).confidence(), Some(0.4));
     assert_eq!(Output::Items(Vec::new()).confidence(), None);
     assert_eq!(Confidence::of([]), None);

@@ -22,7 +22,7 @@ use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
 use super::memory::{read_bandwidth, weights_bytes};
-use super::shape::{HALF_BILLION, SMALL, Shape};
+use super::random_model::{HALF_BILLION, ModelShape, SMALL};
 use crate::config::{EngineConfig, ModelConfig};
 use crate::engine::{Answer, Engine, Generate, Message, Prediction, Prompt, Request, Role, Sampling, Schema, Work};
 use crate::metrics::peak_resident_bytes;
@@ -45,7 +45,7 @@ const DOCUMENTS: usize = 256;
 const PREFIX: usize = 600;
 
 /// What to measure on.
-pub(super) struct Models<'a> {
+pub(super) struct GeneratorOptions<'a> {
     /// A folder for models of random weights.
     pub(super) scratch: &'a Path,
     /// Whether the small shape serves for everything.
@@ -57,15 +57,15 @@ pub(super) struct Models<'a> {
 }
 
 /// Measures everything.
-pub(super) async fn measure(config: &EngineConfig, models: Models<'_>) -> Result<Value> {
+pub(super) async fn measure(config: &EngineConfig, models: GeneratorOptions<'_>) -> Result<Value> {
     let bandwidth = tokio::task::spawn_blocking(read_bandwidth).await?;
-    let bench = Bench::with_shape(config, SMALL, models.scratch).await?;
+    let bench = GeneratorBench::with_shape(config, SMALL, models.scratch).await?;
     let shared = bench.shared_prefix(if models.small { 12 } else { DOCUMENTS }).await?;
     let (bench, name, path) = match models.given {
-        Some(path) => (Bench::open(config, path).await?, path.display().to_string(), path.to_owned()),
+        Some(path) => (GeneratorBench::open(config, path).await?, path.display().to_string(), path.to_owned()),
         None if models.small => (bench, SMALL.name.to_owned(), models.scratch.join(SMALL.name)),
         None => {
-            let bench = Bench::with_shape(config, HALF_BILLION, models.scratch).await?;
+            let bench = GeneratorBench::with_shape(config, HALF_BILLION, models.scratch).await?;
             (bench, HALF_BILLION.name.to_owned(), models.scratch.join(HALF_BILLION.name))
         }
     };
@@ -93,12 +93,12 @@ pub(super) async fn measure(config: &EngineConfig, models: Models<'_>) -> Result
 }
 
 /// An engine with one model of random weights.
-struct Bench {
+struct GeneratorBench {
     engine: Engine,
 }
 
-impl Bench {
-    async fn with_shape(config: &EngineConfig, shape: Shape, scratch: &Path) -> Result<Self> {
+impl GeneratorBench {
+    async fn with_shape(config: &EngineConfig, shape: ModelShape, scratch: &Path) -> Result<Self> {
         let folder = scratch.join(shape.name);
         let written = folder.clone();
         tokio::task::spawn_blocking(move || shape.write(&written, 1)).await??;
@@ -111,7 +111,7 @@ impl Bench {
     }
 
     /// Runs the prompts at once and gives the seconds with the answers.
-    async fn run(&self, prompts: &[Ask], schema: Option<&Arc<Schema>>) -> Result<(f64, Vec<Answer>)> {
+    async fn run(&self, prompts: &[BenchPrompt], schema: Option<&Arc<Schema>>) -> Result<(f64, Vec<Answer>)> {
         let requests = prompts.iter().map(|ask| {
             let message = Message { role: Role::User, content: ask.text.as_str().into() };
             let prompt = Prompt { messages: vec![message], group: ask.group.as_str().into() };
@@ -152,7 +152,7 @@ impl Bench {
         for round in 0..ROUNDS {
             let groups = |shared: bool| {
                 let name = |index: usize| if shared { format!("{round}") } else { format!("{round}-{index}") };
-                let ask = |(index, text): (usize, &String)| Ask { group: name(index), text: text.clone(), max_tokens: 8 };
+                let ask = |(index, text): (usize, &String)| BenchPrompt { group: name(index), text: text.clone(), max_tokens: 8 };
                 texts.iter().enumerate().map(ask).collect::<Vec<_>>()
             };
             let (with, shared) = self.run(&groups(true), None).await?;
@@ -167,7 +167,7 @@ impl Bench {
     async fn prefill(&self) -> Result<f64> {
         let mut prompts = Vec::new();
         for index in 0..4 {
-            prompts.push(Ask { group: format!("prefill-{index}"), text: self.text(256, index).await?, max_tokens: 1 });
+            prompts.push(BenchPrompt { group: format!("prefill-{index}"), text: self.text(256, index).await?, max_tokens: 1 });
         }
         let mut rates = Vec::new();
         for _ in 0..ROUNDS {
@@ -178,13 +178,13 @@ impl Bench {
     }
 
     /// Short prompts behind `prefix`, each a group of its own where there is none.
-    async fn short(&self, rows: usize, max_tokens: usize, prefix: &str) -> Result<Vec<Ask>> {
+    async fn short(&self, rows: usize, max_tokens: usize, prefix: &str) -> Result<Vec<BenchPrompt>> {
         let mut prompts = Vec::new();
         for index in 0..rows {
             // Equal prompts would be computed once.
             let text = format!("{prefix}{index} {}", self.text(8, index).await?);
             let group = if prefix.is_empty() { format!("short-{index}") } else { "behind a prefix".to_owned() };
-            prompts.push(Ask { group, text, max_tokens });
+            prompts.push(BenchPrompt { group, text, max_tokens });
         }
         Ok(prompts)
     }
@@ -231,7 +231,7 @@ impl Bench {
 
 /// A prompt to complete.
 #[derive(Clone)]
-struct Ask {
+struct BenchPrompt {
     group: String,
     text: String,
     max_tokens: usize,

@@ -39,7 +39,7 @@ const CALL: usize = 256;
 const CALLS_PER_CORE: usize = 2;
 
 /// What to measure.
-pub(super) struct Measured<'a> {
+pub(super) struct RequestOptions<'a> {
     /// A model folder or GGUF file.
     pub(super) model: &'a Path,
     /// The requests.
@@ -53,7 +53,7 @@ pub(super) struct Measured<'a> {
 /// A line of the file.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum Line {
+enum RequestLine {
     Encode(String),
     Classify(String),
     Score(ScoreLine),
@@ -91,7 +91,7 @@ enum RoleLine {
 }
 
 /// One round.
-struct Round {
+struct RoundStats {
     seconds: f64,
     before: EngineStats,
     after: EngineStats,
@@ -99,7 +99,7 @@ struct Round {
 }
 
 /// Answers the requests, as often as asked, and reports each round.
-pub(super) async fn measure(config: &EngineConfig, measured: Measured<'_>) -> Result<Value> {
+pub(super) async fn measure(config: &EngineConfig, measured: RequestOptions<'_>) -> Result<Value> {
     let path = measured.requests;
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read the requests {}", path.display()))?;
     let works = read(&text).with_context(|| path.display().to_string())?;
@@ -134,13 +134,13 @@ fn read(text: &str) -> Result<Vec<Work>> {
     let mut schemas: HashMap<String, Arc<Schema>> = HashMap::new();
     let mut works = Vec::new();
     for (number, line) in (1..).zip(text.lines()).filter(|(_, line)| !line.trim().is_empty()) {
-        let line: Line = serde_json::from_str(line).with_context(|| format!("line {number} is no request"))?;
+        let line: RequestLine = serde_json::from_str(line).with_context(|| format!("line {number} is no request"))?;
         works.push(line.into_work(&mut schemas).with_context(|| format!("line {number}"))?);
     }
     Ok(works)
 }
 
-impl Line {
+impl RequestLine {
     fn into_work(self, schemas: &mut HashMap<String, Arc<Schema>>) -> Result<Work> {
         Ok(match self {
             Self::Encode(text) => Work::Encode { texts: vec![text.into()], chunking: Chunking::Truncate, kind: TextKind::Plain },
@@ -183,7 +183,7 @@ impl From<RoleLine> for Role {
     }
 }
 
-async fn run(engine: &Engine, works: &[Work], number: usize) -> Result<Round> {
+async fn run(engine: &Engine, works: &[Work], number: usize) -> Result<RoundStats> {
     let group: Arc<str> = format!("round-{number}").into();
     let request = |work: &Work| {
         let mut work = work.clone();
@@ -209,10 +209,10 @@ async fn run(engine: &Engine, works: &[Work], number: usize) -> Result<Round> {
             answers.push(answer.with_context(|| format!("request {number} has no answer"))?);
         }
     }
-    Ok(Round { seconds: started.elapsed().as_secs_f64(), before, after: engine.stats(), answers })
+    Ok(RoundStats { seconds: started.elapsed().as_secs_f64(), before, after: engine.stats(), answers })
 }
 
-impl Round {
+impl RoundStats {
     fn to_json(&self) -> Value {
         let Self { seconds, before, after, answers } = self;
         let busy = (after.busy - before.busy).as_secs_f64();

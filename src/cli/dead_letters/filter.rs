@@ -8,11 +8,11 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::config::ConfigError;
 use crate::failure::FailureClass;
-use crate::store::LetterFilter;
+use crate::store::DeadLetterFilter;
 
 /// Filters; all that are given must hold.
 #[derive(Debug, Clone, Default, Args)]
-pub struct FilterArgs {
+pub struct DeadLetterFilterArgs {
     /// Of this pipeline
     #[arg(long, value_name = "NAME")]
     pipeline: Option<String>,
@@ -27,15 +27,15 @@ pub struct FilterArgs {
     since: Option<String>,
 }
 
-impl FilterArgs {
+impl DeadLetterFilterArgs {
     /// The filter, as of `now`.
     ///
     /// # Errors
     /// Where the class or the time is none.
-    pub fn filter(&self, ids: &[i64], now: Timestamp) -> Result<LetterFilter> {
+    pub fn filter(&self, ids: &[i64], now: Timestamp) -> Result<DeadLetterFilter> {
         let class = self.class.as_deref().map(FailureClass::named).transpose();
         class.map_err(|problem| ConfigError(format!("--class {problem}")))?;
-        Ok(LetterFilter {
+        Ok(DeadLetterFilter {
             ids: ids.to_vec(),
             pipeline: self.pipeline.clone(),
             class: self.class.clone(),
@@ -55,7 +55,7 @@ impl FilterArgs {
 ///
 /// # Errors
 /// Where nothing says which letters are meant.
-pub fn require(filter: &LetterFilter, all: bool) -> Result<()> {
+pub fn require(filter: &DeadLetterFilter, all: bool) -> Result<()> {
     match filter.is_empty() == all {
         true => Ok(()),
         false if all => Err(ConfigError("--all means every letter: leave out the other filters, or --all".into()).into()),
@@ -92,7 +92,9 @@ mod tests {
 
     #[test]
     fn a_class_that_is_none_is_refused_with_the_nearest() {
-        let class = |class: &str| FilterArgs { class: Some(class.into()), ..FilterArgs::default() }.filter(&[], Timestamp::now());
+        let class = |class: &str| {
+            DeadLetterFilterArgs { class: Some(class.into()), ..DeadLetterFilterArgs::default() }.filter(&[], Timestamp::now())
+        };
         assert_eq!(class("malformed_json").unwrap().class.as_deref(), Some("malformed_json"));
         let error = class("malformed-json").unwrap_err().to_string();
         assert!(error.contains("did you mean `malformed_json`?"), "{error}");
@@ -100,8 +102,8 @@ mod tests {
 
     #[test]
     fn every_letter_is_meant_only_where_that_is_said() {
-        let one = LetterFilter { ids: vec![1], ..LetterFilter::default() };
-        assert!(require(&one, false).is_ok() && require(&LetterFilter::default(), true).is_ok());
-        assert!(require(&one, true).is_err() && require(&LetterFilter::default(), false).is_err());
+        let one = DeadLetterFilter { ids: vec![1], ..DeadLetterFilter::default() };
+        assert!(require(&one, false).is_ok() && require(&DeadLetterFilter::default(), true).is_ok());
+        assert!(require(&one, true).is_err() && require(&DeadLetterFilter::default(), false).is_err());
     }
 }

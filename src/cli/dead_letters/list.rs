@@ -6,9 +6,9 @@ use comfy_table::Table;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::filter::FilterArgs;
+use super::filter::DeadLetterFilterArgs;
 use super::time;
-use crate::store::{LetterGlance, Store};
+use crate::store::{DeadLetterSummary, Store};
 
 /// Characters of a reason in the table; `show` has all of it.
 const REASON: usize = 80;
@@ -17,7 +17,7 @@ const REASON: usize = 80;
 #[derive(Debug, Args)]
 pub struct ListArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: DeadLetterFilterArgs,
     /// Only letters that were sent again
     #[arg(long, conflicts_with = "waiting")]
     replayed: bool,
@@ -73,7 +73,7 @@ pub async fn run(store: &Store, args: ListArgs) -> Result<()> {
 }
 
 /// A letter as `--json` shows it.
-pub(super) fn object(letter: &LetterGlance) -> Value {
+pub(super) fn object(letter: &DeadLetterSummary) -> Value {
     json!({
         "id": letter.id,
         "pipeline": letter.pipeline,

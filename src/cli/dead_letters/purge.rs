@@ -5,7 +5,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::filter::{FilterArgs, require};
+use super::filter::{DeadLetterFilterArgs, require};
 use crate::store::Store;
 
 /// Which letters to throw away.
@@ -15,7 +15,7 @@ pub struct PurgeArgs {
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: DeadLetterFilterArgs,
     /// Only letters that were sent again
     #[arg(long)]
     replayed: bool,

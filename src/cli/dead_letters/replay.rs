@@ -7,7 +7,7 @@ use clap::Args;
 use jiff::Timestamp;
 use serde_json::json;
 
-use super::filter::{FilterArgs, require};
+use super::filter::{DeadLetterFilterArgs, require};
 use crate::config::Config;
 use crate::pipeline::definition::Definition;
 use crate::store::Store;
@@ -19,7 +19,7 @@ pub struct ReplayArgs {
     #[arg(value_name = "ID")]
     ids: Vec<i64>,
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: DeadLetterFilterArgs,
     /// Every letter
     #[arg(long)]
     all: bool,

@@ -24,7 +24,7 @@ pub struct ShowArgs {
 
 /// Bytes from outside: text where they are some, hexadecimal otherwise.
 #[derive(Debug, PartialEq, Eq)]
-enum Shown<'a> {
+enum PrintableBytes<'a> {
     Text(&'a str),
     Hex(String),
 }
@@ -39,7 +39,7 @@ pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
     let payload = letter.payload.as_deref().map(|payload| shown(payload, is_whole));
     let key = letter.key.as_deref().map(|key| shown(key, true));
     if args.json {
-        let mut value = object(&letter.glance);
+        let mut value = object(&letter.summary);
         let headers = letter.headers.iter();
         let headers: Vec<Value> = headers
             .map(|(name, value)| json!({ "name": name, "value": value.as_deref().map(|value| shown(value, true).object()) }))
@@ -54,23 +54,23 @@ pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
         return Ok(());
     }
     let line = |name: &str, text: String| say!("{name:<10} {text}");
-    let glance = &letter.glance;
-    line("letter", glance.id.to_string());
-    line("written", time(glance.created_ms));
-    line("pipeline", glance.pipeline.clone());
-    line("record", format!("{}[{}]@{}", glance.topic, glance.partition, glance.record_offset));
+    let summary = &letter.summary;
+    line("letter", summary.id.to_string());
+    line("written", time(summary.created_ms));
+    line("pipeline", summary.pipeline.clone());
+    line("record", format!("{}[{}]@{}", summary.topic, summary.partition, summary.record_offset));
     line("timestamp", letter.timestamp_ms.map(time).unwrap_or_else(|| "none".into()));
-    if !glance.task.is_empty() {
-        line("task", glance.task.clone());
+    if !summary.task.is_empty() {
+        line("task", summary.task.clone());
     }
-    if let Some(document) = &glance.document_id {
+    if let Some(document) = &summary.document_id {
         line("document", document.clone());
     }
-    line("class", glance.class.clone());
-    line("reason", glance.reason.clone());
-    line("attempts", glance.attempts.to_string());
-    line("replays", glance.replays.to_string());
-    line("replayed", glance.replayed_ms.map(time).unwrap_or_else(|| "no".into()));
+    line("class", summary.class.clone());
+    line("reason", summary.reason.clone());
+    line("attempts", summary.attempts.to_string());
+    line("replays", summary.replays.to_string());
+    line("replayed", summary.replayed_ms.map(time).unwrap_or_else(|| "no".into()));
     line("batch", letter.batch_id.to_string());
     line("key", key.map_or_else(|| "none".into(), |key| key.line()));
     for (name, value) in &letter.headers {
@@ -89,17 +89,17 @@ pub async fn run(store: &Store, args: ShowArgs) -> Result<()> {
 }
 
 /// A beginning of text may end within a character, which is left out then.
-fn shown(bytes: &[u8], is_whole: bool) -> Shown<'_> {
+fn shown(bytes: &[u8], is_whole: bool) -> PrintableBytes<'_> {
     match std::str::from_utf8(bytes) {
-        Ok(text) => Shown::Text(text),
+        Ok(text) => PrintableBytes::Text(text),
         Err(fault) if !is_whole && fault.error_len().is_none() => {
-            Shown::Text(std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default())
+            PrintableBytes::Text(std::str::from_utf8(&bytes[..fault.valid_up_to()]).unwrap_or_default())
         }
-        Err(_) => Shown::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
+        Err(_) => PrintableBytes::Hex(bytes.iter().map(|byte| format!("{byte:02x}")).collect()),
     }
 }
 
-impl Shown<'_> {
+impl PrintableBytes<'_> {
     fn line(&self) -> String {
         match self {
             Self::Text(text) => (*text).to_owned(),
@@ -121,9 +121,9 @@ mod tests {
 
     #[test]
     fn bytes_are_text_where_they_can_be() {
-        assert_eq!(shown("größe".as_bytes(), true), Shown::Text("größe"));
-        assert_eq!(shown(b"a\xff", true), Shown::Hex("61ff".into()));
-        assert_eq!(shown(&"aß".as_bytes()[..2], false), Shown::Text("a"), "the cut went through a character");
-        assert_eq!(shown(&"aß".as_bytes()[..2], true), Shown::Hex("61c3".into()));
+        assert_eq!(shown("größe".as_bytes(), true), PrintableBytes::Text("größe"));
+        assert_eq!(shown(b"a\xff", true), PrintableBytes::Hex("61ff".into()));
+        assert_eq!(shown(&"aß".as_bytes()[..2], false), PrintableBytes::Text("a"), "the cut went through a character");
+        assert_eq!(shown(&"aß".as_bytes()[..2], true), PrintableBytes::Hex("61c3".into()));
     }
 }

@@ -7,18 +7,18 @@ use serde_json::json;
 use tokio::time::sleep;
 
 use super::{line, usage};
-use crate::cli::progress::{Progress, Reached};
-use crate::jobs::{Desk, DeskError, Details};
+use crate::cli::progress::{Progress, RowProgress};
+use crate::jobs::{JobDetails, JobService, JobServiceError};
 use crate::store::JobState;
 
 /// How often to look.
 const LOOK: Duration = Duration::from_millis(500);
 
 /// Shows how far the job is until it has ended. Ctrl-C ends the watching alone.
-pub async fn follow(desk: &Desk, id: &str, json: bool) -> Result<()> {
+pub async fn follow(service: &JobService, id: &str, json: bool) -> Result<()> {
     let mut progress = Progress::new();
     let details = tokio::select! {
-        details = end(desk, id, &mut progress) => details,
+        details = end(service, id, &mut progress) => details,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             progress.clear();
@@ -40,12 +40,12 @@ pub async fn follow(desk: &Desk, id: &str, json: bool) -> Result<()> {
     }
 }
 
-async fn end(desk: &Desk, id: &str, progress: &mut Progress) -> Result<Details, DeskError> {
+async fn end(service: &JobService, id: &str, progress: &mut Progress) -> Result<JobDetails, JobServiceError> {
     loop {
-        match desk.show(id).await {
+        match service.show(id).await {
             Ok(details) => {
                 let summary = &details.summary;
-                progress.show(&Reached {
+                progress.show(&RowProgress {
                     state: summary.state.as_str(),
                     done: summary.progress.rows_done,
                     rows: summary.progress.rows,
@@ -57,7 +57,7 @@ async fn end(desk: &Desk, id: &str, progress: &mut Progress) -> Result<Details, 
                 }
             }
             // The job goes on without us, and so does the watching once the ledger is back.
-            Err(DeskError::Unavailable(failure)) => tracing::warn!(%failure, "cannot look at the job for now"),
+            Err(JobServiceError::Unavailable(failure)) => tracing::warn!(%failure, "cannot look at the job for now"),
             Err(error) => return Err(error),
         }
         sleep(LOOK).await;

@@ -6,9 +6,9 @@ use comfy_table::Table;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::super::ledger::time;
+use super::super::database::time;
 use crate::cli::terminal;
-use crate::leads::LeadBook;
+use crate::leads::LeadService;
 use crate::store::Store;
 
 /// Which deliveries to list, or which one to send again.
@@ -32,7 +32,7 @@ pub(super) struct DeliveriesArgs {
 }
 
 /// Lists deliveries, the latest first, or sends one again.
-pub(super) async fn run(book: &LeadBook, store: &Store, args: DeliveriesArgs) -> Result<()> {
+pub(super) async fn run(book: &LeadService, store: &Store, args: DeliveriesArgs) -> Result<()> {
     if let Some(id) = args.resend {
         if !store.resend_delivery(id).await? {
             bail!("no delivery {id} was refused or given up; list them with `tidemill leads deliveries`");

@@ -4,10 +4,10 @@ use anyhow::Result;
 use clap::Args;
 use serde_json::{Value, json};
 
-use super::super::ledger::time;
+use super::super::database::time;
 use super::{fault, parts};
 use crate::cli::terminal;
-use crate::leads::{AccountView, LeadBook, LeadFact, LeadView};
+use crate::leads::{AccountView, LeadFact, LeadService, LeadView};
 
 /// Which lead to show, and how.
 #[derive(Debug, Args)]
@@ -23,7 +23,7 @@ pub(super) struct ShowArgs {
 }
 
 /// Shows everything about the lead.
-pub(super) async fn run(book: &LeadBook, args: ShowArgs) -> Result<()> {
+pub(super) async fn run(book: &LeadService, args: ShowArgs) -> Result<()> {
     let lead = book.lead(args.pipeline.as_deref(), &args.id).await.map_err(fault)?;
     match args.json {
         true => say!("{}", json!(lead)),

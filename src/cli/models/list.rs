@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use super::unnamed;
 use crate::config::Config;
-use crate::demo::environment::with_models;
+use crate::demo::defaults::with_models;
 use crate::engine::Engine;
 
 /// How to list.

@@ -11,7 +11,7 @@ use serde_json::json;
 
 use super::pulled_models;
 use crate::config::{Config, ConfigError};
-use crate::engine::hub::{self, ENDPOINT, Hub, Pull, Pulled, Source};
+use crate::engine::hub::{self, ENDPOINT, Hub, ModelSource, PullOptions, PulledModel};
 
 /// What to bring, and where.
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub struct PullArgs {
 
 /// Brings the model and prints the lines that make it known.
 pub async fn run(config: Config, args: PullArgs) -> Result<()> {
-    let source = Source::parse(&args.source)?;
+    let source = ModelSource::parse(&args.source)?;
     let name = args.name.unwrap_or_else(|| source.name());
     if name != hub::name_for(&name) {
         let message = format!("--name {name:?} cannot stand in a variable's name; write {:?}", hub::name_for(&name));
@@ -49,7 +49,7 @@ pub async fn run(config: Config, args: PullArgs) -> Result<()> {
     let folder = args.to.unwrap_or_else(|| pulled_models(&config).join(&name));
     let bar = Bar::default();
     let progress = |file: &str, done: u64, total: Option<u64>| bar.show(file, done, total);
-    let pull = Pull { source: &source, folder: &folder, gguf: args.gguf.as_deref(), progress: &progress };
+    let pull = PullOptions { source: &source, folder: &folder, gguf: args.gguf.as_deref(), progress: &progress };
     let pulled = hub::pull(&hub, pull).await?;
     bar.end();
     let setting = setting(&name, &pulled);
@@ -77,7 +77,7 @@ pub async fn run(config: Config, args: PullArgs) -> Result<()> {
 }
 
 /// The lines of `tidemill.toml`.
-fn setting(name: &str, pulled: &Pulled) -> String {
+fn setting(name: &str, pulled: &PulledModel) -> String {
     let has = |file: &str| pulled.manifest.files.iter().any(|known| known.name == file);
     let path = toml::Value::String(pulled.path.display().to_string());
     if has("adapter_config.json") && !has("config.json") {

@@ -8,10 +8,10 @@ use clap::Args;
 use serde_json::json;
 
 use super::{folder_of, unnamed};
-use crate::config::{Config, ConfigError, ModelConfig, ModelPlace};
+use crate::config::{Config, ConfigError, ModelConfig, ModelLocation};
+use crate::did_you_mean::suggestion;
 use crate::engine::Engine;
 use crate::engine::hub::{MANIFEST, Manifest, inspect};
-use crate::nearest::suggestion;
 
 /// What to verify.
 #[derive(Debug, Args)]
@@ -27,7 +27,7 @@ pub struct VerifyArgs {
 }
 
 /// What was found of one model.
-struct Finding {
+struct ModelCheck {
     name: String,
     /// The folder or file, or the address of the server.
     origin: String,
@@ -82,14 +82,14 @@ pub async fn run(config: Config, args: VerifyArgs) -> Result<()> {
     Ok(())
 }
 
-fn verified(name: &str, model: &ModelConfig) -> Result<Finding> {
+fn verified(name: &str, model: &ModelConfig) -> Result<ModelCheck> {
     let place = model.place(name)?;
     let (path, folder) = match (&place, folder_of(&place)) {
-        (ModelPlace::Local(path), Some(folder)) => (path.to_path_buf(), folder),
-        (ModelPlace::Server(server), _) => return Ok(Finding::of_server(name, server.base_url.to_string())),
-        (ModelPlace::Local(path), None) => (path.to_path_buf(), PathBuf::new()),
+        (ModelLocation::Local(path), Some(folder)) => (path.to_path_buf(), folder),
+        (ModelLocation::Server(server), _) => return Ok(ModelCheck::of_server(name, server.base_url.to_string())),
+        (ModelLocation::Local(path), None) => (path.to_path_buf(), PathBuf::new()),
     };
-    let mut finding = Finding {
+    let mut finding = ModelCheck {
         name: name.to_owned(),
         origin: path.display().to_string(),
         compared: None,
@@ -105,7 +105,7 @@ fn verified(name: &str, model: &ModelConfig) -> Result<Finding> {
     Ok(finding)
 }
 
-impl Finding {
+impl ModelCheck {
     fn of_server(name: &str, origin: String) -> Self {
         Self { name: name.to_owned(), origin, compared: None, problems: Vec::new(), behind_server: true }
     }
@@ -115,7 +115,7 @@ impl Finding {
         if !manifest.complete {
             self.problems.push(format!("{} was pulled in part", folder.display()));
         }
-        self.problems.extend(manifest.damages(folder).iter().map(ToString::to_string));
+        self.problems.extend(manifest.damaged_files(folder).iter().map(ToString::to_string));
         self.compared = Some(self.compared.unwrap_or(0) + manifest.files.len());
         Ok(())
     }
@@ -130,7 +130,7 @@ impl Finding {
     }
 }
 
-fn report(findings: &[Finding], as_json: bool) {
+fn report(findings: &[ModelCheck], as_json: bool) {
     if as_json {
         let told: Vec<_> = findings
             .iter()

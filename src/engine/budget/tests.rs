@@ -6,12 +6,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::*;
-use crate::budget::sweep::Sample;
+use crate::budget::measurement::TimedBatch;
 use crate::tests::fixture::{NAME, bert, start_tuned, vectors};
 use tidemill_base::config::EngineConfig;
 
-fn measured(rates: &[(usize, f64)]) -> Vec<Measured> {
-    rates.iter().map(|(batch_tokens, rate)| Measured { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()
+fn measured(rates: &[(usize, f64)]) -> Vec<BudgetRate> {
+    rates.iter().map(|(batch_tokens, rate)| BudgetRate { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()
 }
 
 /// What is chosen where the smaller of two near ones has `share` of the larger one's rate, and which two those were.
@@ -51,12 +51,12 @@ fn budgets_lie_around_the_usual_one() {
 }
 
 /// A device on which a batch takes `base` milliseconds, and `each` more for a thousand tokens.
-fn swept(candidates: &[usize], base: f64, each: f64) -> (Vec<Measured>, Vec<usize>) {
+fn swept(candidates: &[usize], base: f64, each: f64) -> (Vec<BudgetRate>, Vec<usize>) {
     let mut asked = Vec::new();
     let measured = sweep(candidates, |tokens| {
         asked.push(tokens);
         let time = Duration::from_secs_f64((base + each * tokens as f64 / 1000.0) / 1000.0);
-        Ok::<_, Infallible>(Sample { tokens, time })
+        Ok::<_, Infallible>(TimedBatch { tokens, time })
     });
     (measured.unwrap(), asked)
 }
@@ -85,11 +85,11 @@ fn a_budget_for_which_there_is_no_time_is_left_out() {
 #[test]
 fn two_budgets_are_compared_in_pairs_of_as_many_tokens_whatever_else_the_machine_does() {
     let mut asked = Vec::new();
-    let share = duel(1000, 2000, |tokens| {
+    let share = compare(1000, 2000, |tokens| {
         asked.push(tokens);
         // From pair to pair the machine is twice as fast or half as fast, which is far more than budgets differ by.
         let pace = [10.0, 20.0][(asked.len() - 1) / 3 % 2];
-        Ok::<_, Infallible>(Sample { tokens, time: Duration::from_secs_f64((2.0 + pace * tokens as f64 / 1000.0) / 1000.0) })
+        Ok::<_, Infallible>(TimedBatch { tokens, time: Duration::from_secs_f64((2.0 + pace * tokens as f64 / 1000.0) / 1000.0) })
     });
     let share = share.unwrap().unwrap();
     assert!((0.91..0.92).contains(&share), "22 milliseconds for 24, or 42 for 44: {share}");
@@ -100,41 +100,41 @@ fn two_budgets_are_compared_in_pairs_of_as_many_tokens_whatever_else_the_machine
 #[test]
 fn two_budgets_are_not_compared_where_a_pair_takes_too_long() {
     let mut asked = 0;
-    let share = duel(1000, 2000, |tokens| {
+    let share = compare(1000, 2000, |tokens| {
         asked += 1;
-        Ok::<_, Infallible>(Sample { tokens, time: Duration::from_millis(300) })
+        Ok::<_, Infallible>(TimedBatch { tokens, time: Duration::from_millis(300) })
     });
     assert_eq!((share, asked), (Ok(Some(0.5)), 9), "900 milliseconds a pair: three of them");
-    let slow = duel(1000, 2000, |tokens| Ok::<_, Infallible>(Sample { tokens, time: Duration::from_millis(400) }));
+    let slow = compare(1000, 2000, |tokens| Ok::<_, Infallible>(TimedBatch { tokens, time: Duration::from_millis(400) }));
     assert_eq!(slow, Ok(None), "1200 milliseconds a pair");
 }
 
 #[test]
 fn what_was_kept_is_recalled_for_the_same_model_and_device_alone() {
     let folder = tempfile::tempdir().unwrap();
-    let key = Key::new("0123456789abcdef", "cpu, 2 threads");
-    assert_eq!(key.recall(folder.path(), &[512]), None, "nothing has been kept yet");
-    key.keep(folder.path(), 512);
-    assert_eq!(key.recall(folder.path(), &[512, 1024]), Some(512));
-    assert_eq!(key.recall(folder.path(), &[1024]), None, "a number that nobody would measure");
-    assert_eq!(Key::new("0123456789abcdef", "cpu, 4 threads").recall(folder.path(), &[512]), None);
-    assert_eq!(Key::new("fedcba9876543210", "cpu, 2 threads").recall(folder.path(), &[512]), None);
-    key.keep(folder.path(), 1024);
-    assert_eq!(key.recall(folder.path(), &[512, 1024]), Some(1024), "the newer one counts");
+    let key = BudgetKey::new("0123456789abcdef", "cpu, 2 threads");
+    assert_eq!(key.load(folder.path(), &[512]), None, "nothing has been kept yet");
+    key.save(folder.path(), 512);
+    assert_eq!(key.load(folder.path(), &[512, 1024]), Some(512));
+    assert_eq!(key.load(folder.path(), &[1024]), None, "a number that nobody would measure");
+    assert_eq!(BudgetKey::new("0123456789abcdef", "cpu, 4 threads").load(folder.path(), &[512]), None);
+    assert_eq!(BudgetKey::new("fedcba9876543210", "cpu, 2 threads").load(folder.path(), &[512]), None);
+    key.save(folder.path(), 1024);
+    assert_eq!(key.load(folder.path(), &[512, 1024]), Some(1024), "the newer one counts");
     assert_eq!(fs::read_dir(key.path(folder.path()).parent().unwrap()).unwrap().count(), 1, "nothing else is left there");
 }
 
 #[test]
 fn a_broken_or_foreign_file_is_taken_for_none_and_written_over() {
     let folder = tempfile::tempdir().unwrap();
-    let (key, foreign) = (Key::new("aa", "cpu"), Key::new("bb", "cpu"));
-    foreign.keep(folder.path(), 512);
+    let (key, foreign) = (BudgetKey::new("aa", "cpu"), BudgetKey::new("bb", "cpu"));
+    foreign.save(folder.path(), 512);
     let of_another = fs::read_to_string(foreign.path(folder.path())).unwrap();
     for text in ["", "{", "null", "{\"batch_tokens\":512}", &of_another, &of_another.replace("512", "-1")] {
         fs::write(key.path(folder.path()), text).unwrap();
-        assert_eq!(key.recall(folder.path(), &[512]), None, "{text}");
-        key.keep(folder.path(), 512);
-        assert_eq!(key.recall(folder.path(), &[512]), Some(512), "after {text}");
+        assert_eq!(key.load(folder.path(), &[512]), None, "{text}");
+        key.save(folder.path(), 512);
+        assert_eq!(key.load(folder.path(), &[512]), Some(512), "after {text}");
     }
 }
 
@@ -143,9 +143,9 @@ fn a_folder_that_cannot_be_written_costs_a_measurement_and_no_more() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("file");
     fs::write(&file, "no folder").unwrap();
-    let key = Key::new("aa", "cpu");
-    key.keep(&file, 512);
-    assert_eq!(key.recall(&file, &[512]), None);
+    let key = BudgetKey::new("aa", "cpu");
+    key.save(&file, 512);
+    assert_eq!(key.load(&file, &[512]), None);
 }
 
 /// The files of budgets in a folder.
@@ -158,10 +158,10 @@ fn kept(folder: &Path) -> Vec<String> {
 fn a_service_measures_once_and_a_command_never() {
     let (model, folder) = (bert().write(), tempfile::tempdir().unwrap());
     let config = EngineConfig { threads: Some(1), ..EngineConfig::default() };
-    let start = |tuning: &Tuning| start_tuned(model.path(), &config, tuning);
-    let usual = start(&Tuning::remembered(Some(folder.path().into()))).batch_tokens(NAME);
+    let start = |tuning: &BatchTuning| start_tuned(model.path(), &config, tuning);
+    let usual = start(&BatchTuning::remembered(Some(folder.path().into()))).batch_tokens(NAME);
     assert_eq!((usual, kept(folder.path())), (Some(2048), Vec::new()), "a command neither measures nor keeps");
-    let first = start(&Tuning::measured(Some(folder.path().into()))).batch_tokens(NAME).unwrap();
+    let first = start(&BatchTuning::measured(Some(folder.path().into()))).batch_tokens(NAME).unwrap();
     assert!(candidates(2048).contains(&first), "{first} tokens");
     let files = kept(folder.path());
     assert!(files.len() == 1 && files[0].contains(&format!("\"batch_tokens\": {first}")), "{files:?}");
@@ -170,12 +170,12 @@ fn a_service_measures_once_and_a_command_never() {
     let path = fs::read_dir(folder.path().join("batch-tokens")).unwrap().next().unwrap().unwrap().path();
     let line = |budget: usize| format!("\"batch_tokens\": {budget}");
     fs::write(&path, files[0].replace(&line(first), &line(other))).unwrap();
-    for tuning in [Tuning::measured(Some(folder.path().into())), Tuning::remembered(Some(folder.path().into()))] {
+    for tuning in [BatchTuning::measured(Some(folder.path().into())), BatchTuning::remembered(Some(folder.path().into()))] {
         assert_eq!(start(&tuning).batch_tokens(NAME), Some(other), "with {tuning:?}");
     }
-    let told = EngineConfig { batch_tokens: Some(77), ..config.clone() };
-    let tuning = Tuning::measured(Some(folder.path().into()));
-    assert_eq!(start_tuned(model.path(), &told, &tuning).batch_tokens(NAME), Some(77), "what is told counts");
+    let configured = EngineConfig { batch_tokens: Some(77), ..config.clone() };
+    let tuning = BatchTuning::measured(Some(folder.path().into()));
+    assert_eq!(start_tuned(model.path(), &configured, &tuning).batch_tokens(NAME), Some(77), "what is told counts");
 }
 
 #[tokio::test]
@@ -183,8 +183,8 @@ async fn a_measured_engine_gives_the_rows_of_any_other() {
     let model = bert().write();
     let config = EngineConfig { threads: Some(2), ..EngineConfig::default() };
     let texts = ["the mill".to_owned(), "corn and the mill".to_owned()];
-    let plain = vectors(&start_tuned(model.path(), &config, &Tuning::default()), &texts).await;
-    let engine = start_tuned(model.path(), &config, &Tuning::measured(None));
+    let plain = vectors(&start_tuned(model.path(), &config, &BatchTuning::default()), &texts).await;
+    let engine = start_tuned(model.path(), &config, &BatchTuning::measured(None));
     assert_eq!(engine.stats().tokens, 0, "what is measured is nobody's work");
     assert_eq!(vectors(&engine, &texts).await, plain);
 }

@@ -1,6 +1,6 @@
 //! Keys and values of the tokens that were read, in blocks of any sequence in any order.
 
-use super::forward::Workspace;
+use super::forward::DecoderBuffers;
 pub(crate) use tidemill_kernels::BLOCK_TOKENS;
 use tidemill_kernels::HeadCache;
 
@@ -8,7 +8,7 @@ use tidemill_kernels::HeadCache;
 pub(crate) struct KvCache {
     /// By layer, then by head of keys and values.
     pub(super) layers: Vec<Vec<HeadCache>>,
-    pub(super) workspace: Workspace,
+    pub(super) workspace: DecoderBuffers,
     blocks: usize,
 }
 
@@ -16,7 +16,7 @@ impl KvCache {
     /// Room for `blocks` blocks. Memory is only taken as blocks are written.
     pub(super) fn new(layers: usize, heads: usize, width: usize, blocks: usize) -> Self {
         let layer = || (0..heads).map(|_| HeadCache::new(blocks, width)).collect();
-        Self { layers: (0..layers).map(|_| layer()).collect(), workspace: Workspace::default(), blocks }
+        Self { layers: (0..layers).map(|_| layer()).collect(), workspace: DecoderBuffers::default(), blocks }
     }
 
     /// Blocks there are.

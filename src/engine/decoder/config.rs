@@ -4,12 +4,12 @@ use std::path::Path;
 
 use serde::Deserialize;
 
-use super::rope::Rotation;
+use super::rope::RotaryEmbedding;
 use crate::error::EngineError;
 
 /// The families that share one forward pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Family {
+pub(crate) enum DecoderFamily {
     /// Llama 2 and 3, and what was trained in their shape.
     Llama,
     /// Mistral: Llama with a sliding window.
@@ -48,7 +48,7 @@ pub(crate) struct DecoderShape {
     /// Added to the mean square before its root is taken.
     pub(crate) epsilon: f32,
     /// How positions turn queries and keys.
-    pub(crate) rotation: Rotation,
+    pub(crate) rotation: RotaryEmbedding,
     /// Whether the output layer is the embedding table.
     pub(crate) tied: bool,
     /// Whether query, key and value products have a bias.
@@ -123,7 +123,7 @@ fn silu() -> String {
     "silu".into()
 }
 
-impl Family {
+impl DecoderFamily {
     /// The family that `model_type` or a GGUF architecture names.
     pub(super) fn named(name: &str) -> Option<Self> {
         match name {
@@ -138,7 +138,7 @@ impl Family {
 
 /// Whether `model_type` names a decoder that is built here.
 pub(crate) fn is_decoder(model_type: &str) -> bool {
-    Family::named(model_type).is_some()
+    DecoderFamily::named(model_type).is_some()
 }
 
 impl DecoderShape {
@@ -154,7 +154,7 @@ impl DecoderShape {
         };
         // First, since another architecture's file may lack what is asked for below, and its name says more.
         let Kind { model_type } = serde_json::from_slice(json).map_err(unreadable)?;
-        let Some(family) = Family::named(&model_type) else {
+        let Some(family) = DecoderFamily::named(&model_type) else {
             let reason = format!(
                 "model_type {model_type:?} is not supported; use a llama, mistral, qwen2 or qwen3 decoder, or a remote model"
             );
@@ -197,7 +197,7 @@ impl DecoderShape {
 }
 
 impl Config {
-    fn shape(self, family: Family) -> Result<DecoderShape, String> {
+    fn shape(self, family: DecoderFamily) -> Result<DecoderShape, String> {
         if let Some(quantization) = &self.quantization_config {
             let method = quantization.get("quant_method").and_then(|method| method.as_str()).unwrap_or("unnamed");
             return Err(format!(
@@ -238,27 +238,27 @@ impl Config {
             epsilon: self.rms_norm_eps,
             rotation,
             tied: self.tie_word_embeddings,
-            qkv_bias: family == Family::Qwen2 || (self.attention_bias && family != Family::Mistral),
-            output_bias: self.attention_bias && matches!(family, Family::Llama | Family::Qwen3),
-            inner_bias: self.mlp_bias && family == Family::Llama,
-            head_norm: family == Family::Qwen3,
+            qkv_bias: family == DecoderFamily::Qwen2 || (self.attention_bias && family != DecoderFamily::Mistral),
+            output_bias: self.attention_bias && matches!(family, DecoderFamily::Llama | DecoderFamily::Qwen3),
+            inner_bias: self.mlp_bias && family == DecoderFamily::Llama,
+            head_norm: family == DecoderFamily::Qwen3,
         })
     }
 
     /// The window of each layer: Mistral's always, Qwen's only where `use_sliding_window` says so and from `max_window_layers` on.
-    fn windows(&self, family: Family) -> Result<Vec<Option<usize>>, String> {
+    fn windows(&self, family: DecoderFamily) -> Result<Vec<Option<usize>>, String> {
         let layers = self.num_hidden_layers;
         let window = match family {
-            Family::Llama => None,
-            Family::Mistral => self.sliding_window,
-            Family::Qwen2 | Family::Qwen3 => self.sliding_window.filter(|_| self.use_sliding_window == Some(true)),
+            DecoderFamily::Llama => None,
+            DecoderFamily::Mistral => self.sliding_window,
+            DecoderFamily::Qwen2 | DecoderFamily::Qwen3 => self.sliding_window.filter(|_| self.use_sliding_window == Some(true)),
         };
         let Some(window) = window else { return Ok(vec![None; layers]) };
         if window == 0 {
             return Err("sliding_window is 0, so that no token would see itself; take the file from the model's publisher".into());
         }
         let Some(kinds) = &self.layer_types else {
-            let first = if family == Family::Mistral { 0 } else { self.max_window_layers.unwrap_or(0) };
+            let first = if family == DecoderFamily::Mistral { 0 } else { self.max_window_layers.unwrap_or(0) };
             return Ok((0..layers).map(|layer| (layer >= first).then_some(window)).collect());
         };
         if kinds.len() != layers {
@@ -275,7 +275,7 @@ impl Config {
         kinds.iter().map(kind).collect()
     }
 
-    fn rotation(&self, head_width: usize) -> Result<Rotation, String> {
+    fn rotation(&self, head_width: usize) -> Result<RotaryEmbedding, String> {
         let publisher = "take the file from the model's publisher";
         match (&self.rope_parameters, &self.rope_scaling) {
             (Some(newer), Some(older)) => {
@@ -289,7 +289,7 @@ impl Config {
         }
     }
 
-    fn turned(&self, rope: &RopeConfig, head_width: usize) -> Result<Rotation, String> {
+    fn turned(&self, rope: &RopeConfig, head_width: usize) -> Result<RotaryEmbedding, String> {
         let publisher = "take the file from the model's publisher";
         if rope.full_attention.is_some() || rope.sliding_attention.is_some() {
             return Err("rope_parameters by kind of layer are not supported; use a model with the same for all layers".into());
@@ -306,7 +306,7 @@ impl Config {
             return Err(format!("rope_theta is {outer} in one place and {inner} in another; {publisher}"));
         }
         let theta = rope.rope_theta.or(self.rope_theta).unwrap_or(10_000.0);
-        let rotation = Rotation::new(theta, head_width);
+        let rotation = RotaryEmbedding::new(theta, head_width);
         if let (Some(newer), Some(older)) = (&rope.rope_type, &rope.older_type)
             && newer != older
         {

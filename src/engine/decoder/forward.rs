@@ -5,16 +5,16 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
 use super::cache::{BLOCK_TOKENS, KvCache};
 use super::layer::Layer;
-use super::rope::Angles;
-use super::{Decoder, Logits, StepRow, Wanted};
-use tidemill_kernels::{HeadCache, NewTokens, Onto, PagedShape, RmsNorm, attend_paged, gate, rotate, sized};
+use super::rope::RotaryAngles;
+use super::{Decoder, Logits, StepRow, WantedLogits};
+use tidemill_kernels::{Accumulate, HeadCache, NewTokens, PagedShape, RmsNorm, aligned_slice, attend_paged, gate, rotate};
 
 /// Values that one thread gets through sooner than another wakes up.
 const ALONE: usize = 16 << 10;
 
 /// Buffers of a step, kept between steps.
 #[derive(Default)]
-pub(super) struct Workspace {
+pub(super) struct DecoderBuffers {
     hidden: Vec<f32>,
     normed: Vec<f32>,
     qkv: Vec<f32>,
@@ -24,10 +24,10 @@ pub(super) struct Workspace {
 }
 
 /// The tokens of a step.
-struct Step<'a> {
+struct StepLayout<'a> {
     sequences: Vec<NewTokens<'a>>,
     tokens: usize,
-    angles: Angles,
+    angles: RotaryAngles,
 }
 
 impl Decoder {
@@ -37,7 +37,7 @@ impl Decoder {
         let mut space = std::mem::take(&mut cache.workspace);
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids).copied().collect();
         let (table, width) = (self.embeddings(), self.shape.hidden);
-        let hidden = sized(&mut space.hidden, step.tokens * width);
+        let hidden = aligned_slice(&mut space.hidden, step.tokens * width);
         hidden
             .par_chunks_mut(width)
             .zip(&ids)
@@ -47,13 +47,13 @@ impl Decoder {
             self.attention(layer, heads, &step, &mut space);
             self.feed_forward(layer, step.tokens, &mut space);
         }
-        let states = self.wanted(rows, sized(&mut space.hidden, step.tokens * width));
+        let states = self.wanted(rows, aligned_slice(&mut space.hidden, step.tokens * width));
         cache.workspace = space;
         states
     }
 
     /// Checks what the caller promised and lays the rows out one after the other.
-    fn plan<'a>(&self, cache: &KvCache, rows: &[StepRow<'a>]) -> Step<'a> {
+    fn plan<'a>(&self, cache: &KvCache, rows: &[StepRow<'a>]) -> StepLayout<'a> {
         let (mut sequences, mut tokens) = (Vec::with_capacity(rows.len()), 0);
         for row in rows {
             row.check(self.shape.vocabulary, cache.blocks());
@@ -61,17 +61,17 @@ impl Decoder {
             tokens += row.ids.len();
         }
         let angles = self.shape.rotation.angles(rows.iter().flat_map(|row| row.past..row.past + row.ids.len()));
-        Step { sequences, tokens, angles }
+        StepLayout { sequences, tokens, angles }
     }
 
-    fn attention(&self, layer: &Layer, caches: &mut [HeadCache], step: &Step<'_>, space: &mut Workspace) {
+    fn attention(&self, layer: &Layer, caches: &mut [HeadCache], step: &StepLayout<'_>, space: &mut DecoderBuffers) {
         let shape = &self.shape;
         let (width, queries, keys) = (shape.head_width, shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
-        let hidden = sized(&mut space.hidden, step.tokens * shape.hidden);
-        let normed = sized(&mut space.normed, hidden.len());
+        let hidden = aligned_slice(&mut space.hidden, step.tokens * shape.hidden);
+        let normed = aligned_slice(&mut space.normed, hidden.len());
         normalize(&layer.attention_norm, hidden, normed);
-        let qkv = sized(&mut space.qkv, step.tokens * layer.qkv.outputs());
-        layer.qkv.apply(normed, qkv, Onto::Nothing);
+        let qkv = aligned_slice(&mut space.qkv, step.tokens * layer.qkv.outputs());
+        layer.qkv.apply(normed, qkv, Accumulate::Overwrite);
         let (row, half) = (layer.qkv.outputs(), width / 2);
         qkv.par_chunks_mut(row)
             .zip(step.angles.cosines.par_chunks(half))
@@ -95,36 +95,36 @@ impl Decoder {
                 }
             }
         });
-        let context = sized(&mut space.context, step.tokens * queries);
+        let context = aligned_slice(&mut space.context, step.tokens * queries);
         let paged = PagedShape { heads: shape.heads, kv_heads: shape.kv_heads, width, window: layer.window };
         attend_paged(paged, caches, &step.sequences, qkv, context);
-        layer.project.apply(context, hidden, Onto::Present);
+        layer.project.apply(context, hidden, Accumulate::Add);
     }
 
-    fn feed_forward(&self, layer: &Layer, tokens: usize, space: &mut Workspace) {
+    fn feed_forward(&self, layer: &Layer, tokens: usize, space: &mut DecoderBuffers) {
         let inner = self.shape.inner;
-        let hidden = sized(&mut space.hidden, tokens * self.shape.hidden);
-        let normed = sized(&mut space.normed, hidden.len());
+        let hidden = aligned_slice(&mut space.hidden, tokens * self.shape.hidden);
+        let normed = aligned_slice(&mut space.normed, hidden.len());
         normalize(&layer.inner_norm, hidden, normed);
         if let Some(gated) = layer.widen.gate(normed, &layer.narrow) {
-            return layer.narrow.apply_to(&gated, hidden, Onto::Present);
+            return layer.narrow.apply_to(&gated, hidden, Accumulate::Add);
         }
-        let wide = sized(&mut space.wide, tokens * 2 * inner);
-        layer.widen.apply(normed, wide, Onto::Nothing);
-        let gated = sized(&mut space.gated, tokens * inner);
+        let wide = aligned_slice(&mut space.wide, tokens * 2 * inner);
+        layer.widen.apply(normed, wide, Accumulate::Overwrite);
+        let gated = aligned_slice(&mut space.gated, tokens * inner);
         gated
             .par_chunks_mut(inner)
             .zip(wide.par_chunks(2 * inner))
             .with_min_len(ALONE.div_ceil(2 * inner))
             .for_each(|(gated, wide)| gate(wide, gated, inner));
-        layer.narrow.apply(gated, hidden, Onto::Present);
+        layer.narrow.apply(gated, hidden, Accumulate::Add);
     }
 
     /// The logits of `states`.
     pub(super) fn logits(&self, states: &[f32]) -> Logits {
         let vocabulary = self.shape.vocabulary;
         let mut values = vec![0.0; states.len() / self.shape.hidden * vocabulary];
-        self.head.apply(states, &mut values, Onto::Nothing);
+        self.head.apply(states, &mut values, Accumulate::Overwrite);
         Logits::new(values, vocabulary, Vec::new())
     }
 
@@ -135,9 +135,9 @@ impl Decoder {
         for row in rows {
             let end = first + row.ids.len();
             match row.wanted {
-                Wanted::None => {}
-                Wanted::Last => wanted.extend_from_slice(&hidden[(end - 1) * width..end * width]),
-                Wanted::All => wanted.extend_from_slice(&hidden[first * width..end * width]),
+                WantedLogits::None => {}
+                WantedLogits::Last => wanted.extend_from_slice(&hidden[(end - 1) * width..end * width]),
+                WantedLogits::All => wanted.extend_from_slice(&hidden[first * width..end * width]),
             }
             first = end;
         }

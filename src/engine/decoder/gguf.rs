@@ -8,14 +8,14 @@ use candle_core::Device;
 use candle_core::quantized::GgmlDType;
 use candle_core::quantized::gguf_file::{Content, Value};
 
-use super::blocks::unpack;
-use super::config::{DecoderShape, Family};
+use super::config::{DecoderFamily, DecoderShape};
+use super::gguf_blocks::unpack;
 use super::matrix::Matrix;
-use super::rope::Rotation;
-use super::weights::Tensors;
+use super::rope::RotaryEmbedding;
+use super::weights::TensorSource;
 use crate::error::{EngineError, first_line};
-use crate::folder::Folder;
-use tidemill_kernels::{Measures, Quantized};
+use crate::folder::ModelFolder;
+use tidemill_kernels::{GroupScales, Quantized};
 
 /// The tensors of a GGUF file, under the names of Hugging Face folders.
 pub(super) struct GgufTensors {
@@ -43,7 +43,7 @@ const PARTS: [(&str, &str); 11] = [
 
 impl GgufTensors {
     /// Opens the file and reads the shape of its decoder.
-    pub(super) fn open(folder: &mut Folder) -> Result<(DecoderShape, Self), EngineError> {
+    pub(super) fn open(folder: &mut ModelFolder) -> Result<(DecoderShape, Self), EngineError> {
         let content = folder.gguf()?;
         let path = folder.path().to_owned();
         let file = File::open(&path).map_err(|source| EngineError::Unreadable { path: path.clone(), source })?;
@@ -59,7 +59,7 @@ impl GgufTensors {
             Some(Value::String(name)) => name.as_str(),
             _ => return Err("lacks general.architecture; take a GGUF file made by llama.cpp's converter".into()),
         };
-        let family = Family::named(architecture).filter(|family| *family != Family::Mistral).ok_or_else(|| {
+        let family = DecoderFamily::named(architecture).filter(|family| *family != DecoderFamily::Mistral).ok_or_else(|| {
             format!("the architecture {architecture:?} is not supported; use a llama, qwen2 or qwen3 decoder, or a remote model")
         })?;
         let find = |key: &str| self.content.metadata.get(&format!("{architecture}.{key}"));
@@ -111,12 +111,12 @@ impl GgufTensors {
             epsilon: find("attention.layer_norm_rms_epsilon")
                 .and_then(real)
                 .ok_or_else(|| lacks("attention.layer_norm_rms_epsilon"))? as f32,
-            rotation: Rotation::new(find("rope.freq_base").and_then(real).unwrap_or(10_000.0), head_width),
+            rotation: RotaryEmbedding::new(find("rope.freq_base").and_then(real).unwrap_or(10_000.0), head_width),
             tied: !self.content.tensor_infos.contains_key("output.weight"),
             qkv_bias: bias("attn_q"),
             output_bias: bias("attn_output"),
             inner_bias: bias("ffn_down"),
-            head_norm: family == Family::Qwen3,
+            head_norm: family == DecoderFamily::Qwen3,
         };
         shape.checked()
     }
@@ -153,7 +153,7 @@ impl GgufTensors {
         if !self.content.tensor_infos.contains_key("rope_freqs.weight") {
             return Ok(shape);
         }
-        let factors = self.take("rope_freqs.weight", &[shape.head_width / 2])?.into_wide();
+        let factors = self.take("rope_freqs.weight", &[shape.head_width / 2])?.into_f32();
         let rotation = shape.rotation.clone().divided(&factors);
         Ok(DecoderShape { rotation, ..shape })
     }
@@ -177,13 +177,13 @@ impl GgufTensors {
         let bytes = tensor.data().map_err(|e| invalid(unreadable(e)))?;
         let halves = || bytes.as_chunks::<2>().0.iter().map(|bytes| u16::from_le_bytes(*bytes));
         match tensor.dtype() {
-            GgmlDType::BF16 => Ok(Matrix::Half { rows: halves().collect(), inputs }),
+            GgmlDType::BF16 => Ok(Matrix::Bf16 { rows: halves().collect(), inputs }),
             GgmlDType::F16 => {
-                Ok(Matrix::Wide { rows: halves().map(|bits| half::f16::from_bits(bits).to_f32()).collect(), inputs })
+                Ok(Matrix::F32 { rows: halves().map(|bits| half::f16::from_bits(bits).to_f32()).collect(), inputs })
             }
             GgmlDType::F32 => {
                 let rows = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-                Ok(Matrix::Wide { rows, inputs })
+                Ok(Matrix::F32 { rows, inputs })
             }
             other => unpack(other, &bytes, inputs).map(Matrix::Quantized).ok_or_else(|| {
                 let reason = format!(
@@ -200,15 +200,15 @@ impl GgufTensors {
     }
 }
 
-impl Tensors for GgufTensors {
+impl TensorSource for GgufTensors {
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, EngineError> {
         let matrix = self.take(&file_name(name), &[outputs, inputs])?;
         let Some(width) = self.mixed(name) else { return Ok(matrix) };
         Ok(match matrix {
-            Matrix::Wide { rows, inputs } => Matrix::Wide { rows: in_order(&rows, inputs, width), inputs },
-            Matrix::Half { rows, inputs } => Matrix::Half { rows: in_order(&rows, inputs, width), inputs },
+            Matrix::F32 { rows, inputs } => Matrix::F32 { rows: in_order(&rows, inputs, width), inputs },
+            Matrix::Bf16 { rows, inputs } => Matrix::Bf16 { rows: in_order(&rows, inputs, width), inputs },
             Matrix::Quantized(rows) => {
-                let measures = |measures: Measures| Measures {
+                let measures = |measures: GroupScales| GroupScales {
                     large: in_order(&measures.large, measures.large.len() / outputs, width),
                     small: in_order(&measures.small, measures.small.len() / outputs, width),
                 };
@@ -223,7 +223,7 @@ impl Tensors for GgufTensors {
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
-        let values = self.take(&file_name(name), &[length])?.into_wide();
+        let values = self.take(&file_name(name), &[length])?.into_f32();
         match self.mixed(name) {
             Some(width) => Ok(in_order(&values, 1, width)),
             None => Ok(values),

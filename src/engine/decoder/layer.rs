@@ -3,7 +3,7 @@
 use super::config::DecoderShape;
 use super::linear::Linear;
 use super::matrix::Matrix;
-use super::weights::Tensors;
+use super::weights::TensorSource;
 use crate::error::EngineError;
 use tidemill_kernels::RmsNorm;
 
@@ -23,13 +23,18 @@ pub(super) struct Layer {
 }
 
 /// The norm called `name`.
-pub(super) fn norm(tensors: &mut dyn Tensors, name: &str, width: usize, shape: &DecoderShape) -> Result<RmsNorm, EngineError> {
+pub(super) fn norm(
+    tensors: &mut dyn TensorSource,
+    name: &str,
+    width: usize,
+    shape: &DecoderShape,
+) -> Result<RmsNorm, EngineError> {
     Ok(RmsNorm { scale: tensors.vector(&format!("{name}.weight"), width)?, epsilon: shape.epsilon })
 }
 
 /// The matrices called `names`, with as many outputs each, and where `biased` their biases.
 fn linear(
-    tensors: &mut dyn Tensors,
+    tensors: &mut dyn TensorSource,
     prefix: &str,
     parts: &[(&str, usize)],
     inputs: usize,
@@ -47,7 +52,7 @@ fn linear(
 
 impl Layer {
     /// Takes the tensors of layer `index`.
-    pub(super) fn load(tensors: &mut dyn Tensors, index: usize, shape: &DecoderShape) -> Result<Self, EngineError> {
+    pub(super) fn load(tensors: &mut dyn TensorSource, index: usize, shape: &DecoderShape) -> Result<Self, EngineError> {
         let (hidden, width, inner) = (shape.hidden, shape.head_width, shape.inner);
         let (queries, keys) = (shape.heads * width, shape.kv_heads * width);
         let at = |name: &str| format!("model.layers.{index}.{name}");

@@ -1,18 +1,18 @@
 //! Linear layers: one weight or several that read the same input, with their biases.
 
-use tidemill_kernels::{Activations, Hands, Onto, Packed, Target, add_bias};
+use tidemill_kernels::{Accumulate, Activations, PackedMatrix, Parallelism, Target, add_bias};
 
 /// `x · Wᵀ + b` of one or more matrices, the results side by side.
 pub(super) struct Linear {
-    parts: Vec<Packed>,
+    parts: Vec<PackedMatrix>,
     bias: Option<Vec<f32>>,
     outputs: usize,
 }
 
 impl Linear {
     /// The layer of `parts`; `bias` is as long as all their outputs.
-    pub(super) fn new(parts: Vec<Packed>, bias: Option<Vec<f32>>) -> Self {
-        let outputs = parts.iter().map(Packed::outputs).sum();
+    pub(super) fn new(parts: Vec<PackedMatrix>, bias: Option<Vec<f32>>) -> Self {
+        let outputs = parts.iter().map(PackedMatrix::outputs).sum();
         Self { parts, bias, outputs }
     }
 
@@ -22,33 +22,33 @@ impl Linear {
     }
 
     /// The first of its matrices.
-    pub(super) fn first(&self) -> &Packed {
+    pub(super) fn first(&self) -> &PackedMatrix {
         &self.parts[0]
     }
 
     /// Bytes in memory.
     pub(super) fn bytes(&self) -> usize {
-        self.parts.iter().map(Packed::bytes).sum()
+        self.parts.iter().map(PackedMatrix::bytes).sum()
     }
 
     /// Writes the layer's results for every row of `input` to the rows of `output`, or adds them there.
-    pub(super) fn apply(&self, input: &[f32], output: &mut [f32], onto: Onto) {
-        self.apply_to(&Activations::new(input, self.parts[0].inputs(), Hands::Pool), output, onto);
+    pub(super) fn apply(&self, input: &[f32], output: &mut [f32], accumulate: Accumulate) {
+        self.apply_to(&Activations::new(input, self.parts[0].inputs(), Parallelism::Pool), output, accumulate);
     }
 
     /// What the gates, the first part, let through of the values, the second one, for every row of `input`: rounded at once, as `next` reads
     /// it, and never written as f32. None where the weights are such that nothing is rounded.
     pub(super) fn gate(&self, input: &[f32], next: &Self) -> Option<Activations<'static>> {
         let [gates, values] = &*self.parts else { return None };
-        let rounds = [gates, values].into_iter().chain(&next.parts).all(Packed::takes_steps);
-        (rounds && self.bias.is_none()).then(|| gates.gate(values, &Activations::new(input, gates.inputs(), Hands::Pool)))
+        let rounds = [gates, values].into_iter().chain(&next.parts).all(PackedMatrix::takes_bf16_rows);
+        (rounds && self.bias.is_none()).then(|| gates.gate(values, &Activations::new(input, gates.inputs(), Parallelism::Pool)))
     }
 
     /// [`Linear::apply`] to rows that other layers may read, too.
-    pub(super) fn apply_to(&self, input: &Activations<'_>, output: &mut [f32], onto: Onto) {
+    pub(super) fn apply_to(&self, input: &Activations<'_>, output: &mut [f32], accumulate: Accumulate) {
         let mut column = 0;
         for part in &self.parts {
-            part.multiply(input, Target { values: output, width: self.outputs, column, onto });
+            part.multiply(input, Target { values: output, width: self.outputs, column, accumulate });
             column += part.outputs();
         }
         if let Some(bias) = &self.bias {

@@ -8,16 +8,16 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::matrix::Matrix;
-use super::weights::Shard;
+use super::weights::TensorFile;
 use crate::error::EngineError;
-use crate::folder::Folder;
+use crate::folder::ModelFolder;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// The change of a base model's weights.
-pub(super) struct Adapter {
-    shard: Shard,
+pub(super) struct LoraAdapter {
+    shard: TensorFile,
     scale: f32,
     path: PathBuf,
 }
@@ -68,20 +68,20 @@ impl Config {
     }
 }
 
-impl Adapter {
+impl LoraAdapter {
     /// Opens the PEFT folder `path`, whose content then counts towards the revision of `base`.
-    pub(super) fn open(base: &mut Folder, path: &Path) -> Result<Self, EngineError> {
+    pub(super) fn open(base: &mut ModelFolder, path: &Path) -> Result<Self, EngineError> {
         if !path.is_dir() {
             return Err(EngineError::invalid(
                 path,
                 "the adapter's folder does not exist; name a PEFT folder with an adapter_config.json",
             ));
         }
-        let mut folder = Folder::open("adapter", path)?;
+        let mut folder = ModelFolder::open("adapter", path)?;
         let place = folder.join(CONFIG);
         let config: Config = folder
             .read_json(CONFIG)?
-            .ok_or(EngineError::NoFile { path: place.clone(), mend: "adapter_config.json says how the adapter is scaled" })?;
+            .ok_or(EngineError::NoFile { path: place.clone(), fix: "adapter_config.json says how the adapter is scaled" })?;
         if let Some(part) = config.unsupported() {
             let reason =
                 format!("{part} is not supported; merge the adapter into its model with PEFT and name the merged folder");
@@ -95,7 +95,7 @@ impl Adapter {
         }
         let rank = config.r as f64;
         let scale = config.lora_alpha / if config.use_rslora { rank.sqrt() } else { rank };
-        let shard = Shard::open(&mut folder, WEIGHTS)?;
+        let shard = TensorFile::open(&mut folder, WEIGHTS)?;
         base.include(&folder);
         Ok(Self { shard, scale: scale as f32, path: path.join(WEIGHTS) })
     }
@@ -105,7 +105,7 @@ impl Adapter {
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let [narrow, widen] = ["lora_A", "lora_B"].map(|part| format!("base_model.model.{module}.{part}.weight"));
         let (Some(a), Some(b)) = (self.shard.shape(&narrow), self.shard.shape(&widen)) else { return Ok(matrix) };
-        let mut rows = matrix.into_wide();
+        let mut rows = matrix.into_f32();
         let inputs = rows.len() / outputs;
         let fits = matches!((a, b), ([rank, width], [height, other]) if rank == other && *width == inputs && *height == outputs);
         if !fits {
@@ -115,15 +115,15 @@ impl Adapter {
             return Err(EngineError::invalid(&self.path, reason));
         }
         let rank = a[0];
-        let a = self.shard.take(&narrow, inputs)?.into_wide();
-        let b = self.shard.take(&widen, rank)?.into_wide();
+        let a = self.shard.take(&narrow, inputs)?.into_f32();
+        let b = self.shard.take(&widen, rank)?.into_f32();
         rows.par_chunks_mut(inputs).zip(b.par_chunks(rank)).for_each(|(row, b)| {
             for (factor, a) in b.iter().zip(a.chunks_exact(inputs)) {
                 let factor = self.scale * factor;
                 row.iter_mut().zip(a).for_each(|(weight, a)| *weight += factor * a);
             }
         });
-        Ok(Matrix::Wide { rows, inputs })
+        Ok(Matrix::F32 { rows, inputs })
     }
 
     /// Fails where the adapter changes what the model does not have.

@@ -2,19 +2,19 @@
 
 /// The frequency of each pair of components.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) struct Rotation {
+pub(crate) struct RotaryEmbedding {
     frequencies: Vec<f32>,
 }
 
 /// Cosines and sines for the positions of one step.
-pub(crate) struct Angles {
+pub(crate) struct RotaryAngles {
     /// A row of `head_width / 2` a token.
     pub(crate) cosines: Vec<f32>,
     /// As the cosines.
     pub(crate) sines: Vec<f32>,
 }
 
-impl Rotation {
+impl RotaryEmbedding {
     /// The frequencies that fall from 1 to `1 / theta` over a head.
     pub(super) fn new(theta: f64, head_width: usize) -> Self {
         let frequency = |pair: usize| (1.0 / theta.powf((2 * pair) as f64 / head_width as f64)) as f32;
@@ -45,7 +45,7 @@ impl Rotation {
     }
 
     /// The angles at `positions`.
-    pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> Angles {
+    pub(crate) fn angles(&self, positions: impl Iterator<Item = usize>) -> RotaryAngles {
         let (mut cosines, mut sines) = (Vec::new(), Vec::new());
         for position in positions {
             for frequency in &self.frequencies {
@@ -55,6 +55,6 @@ impl Rotation {
                 sines.push(sine as f32);
             }
         }
-        Angles { cosines, sines }
+        RotaryAngles { cosines, sines }
     }
 }

@@ -8,10 +8,10 @@ use std::path::PathBuf;
 use safetensors::tensor::{Dtype, Metadata, TensorInfo};
 use serde::Deserialize;
 
-use super::lora::Adapter;
+use super::lora::LoraAdapter;
 use super::matrix::Matrix;
 use crate::error::EngineError;
-use crate::folder::Folder;
+use crate::folder::ModelFolder;
 
 const SINGLE: &str = "model.safetensors";
 const INDEX: &str = "model.safetensors.index.json";
@@ -20,7 +20,7 @@ const INDEX: &str = "model.safetensors.index.json";
 const HEADER_BYTES: u64 = 100 << 20;
 
 /// Where the tensors of a decoder come from.
-pub(crate) trait Tensors {
+pub(crate) trait TensorSource {
     /// Takes the matrix `name` of `outputs` rows of `inputs`.
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, EngineError>;
 
@@ -29,7 +29,7 @@ pub(crate) trait Tensors {
 }
 
 /// An open safetensors file and where its tensors lie.
-pub(super) struct Shard {
+pub(super) struct TensorFile {
     path: PathBuf,
     file: File,
     /// The first byte after the header.
@@ -39,9 +39,9 @@ pub(super) struct Shard {
 
 /// The tensors of a Hugging Face folder, with an adapter merged into those that it changes.
 pub(super) struct Checkpoint {
-    shards: Vec<Shard>,
+    shards: Vec<TensorFile>,
     places: BTreeMap<String, usize>,
-    adapter: Option<Adapter>,
+    adapter: Option<LoraAdapter>,
     origin: PathBuf,
 }
 
@@ -50,9 +50,9 @@ struct ShardIndex {
     weight_map: HashMap<String, String>,
 }
 
-impl Shard {
+impl TensorFile {
     /// Reads the header of the file `name`.
-    pub(super) fn open(folder: &mut Folder, name: &str) -> Result<Self, EngineError> {
+    pub(super) fn open(folder: &mut ModelFolder, name: &str) -> Result<Self, EngineError> {
         let mut file = folder.open_large(name, "the safetensors files hold the weights")?;
         let path = folder.join(name);
         let unreadable = |source| EngineError::Unreadable { path: path.clone(), source };
@@ -101,13 +101,13 @@ impl Shard {
         let read = self.file.seek(SeekFrom::Start(self.start + from as u64)).and_then(|_| self.file.read_exact(&mut bytes));
         read.map_err(|source| EngineError::Unreadable { path: self.path.clone(), source })?;
         match info.dtype {
-            Dtype::BF16 => Ok(Matrix::Half { rows: halves(&bytes).collect(), inputs }),
+            Dtype::BF16 => Ok(Matrix::Bf16 { rows: halves(&bytes).collect(), inputs }),
             Dtype::F16 => {
-                Ok(Matrix::Wide { rows: halves(&bytes).map(|bits| half::f16::from_bits(bits).to_f32()).collect(), inputs })
+                Ok(Matrix::F32 { rows: halves(&bytes).map(|bits| half::f16::from_bits(bits).to_f32()).collect(), inputs })
             }
             Dtype::F32 => {
                 let rows = bytes.as_chunks::<4>().0.iter().map(|bytes| f32::from_le_bytes(*bytes)).collect();
-                Ok(Matrix::Wide { rows, inputs })
+                Ok(Matrix::F32 { rows, inputs })
             }
             other => {
                 let reason = format!(
@@ -133,7 +133,7 @@ fn halves(bytes: &[u8]) -> impl Iterator<Item = u16> {
 
 impl Checkpoint {
     /// Opens the folder's safetensors, whole or sharded.
-    pub(super) fn open(folder: &mut Folder, adapter: Option<Adapter>) -> Result<Self, EngineError> {
+    pub(super) fn open(folder: &mut ModelFolder, adapter: Option<LoraAdapter>) -> Result<Self, EngineError> {
         let sharded = folder.join(INDEX).exists();
         let mut shards = Vec::new();
         if sharded {
@@ -143,10 +143,10 @@ impl Checkpoint {
                 EngineError::invalid(folder.join(INDEX), reason)
             })?;
             for name in index.weight_map.into_values().collect::<BTreeSet<String>>() {
-                shards.push(Shard::open(folder, &name)?);
+                shards.push(TensorFile::open(folder, &name)?);
             }
         } else {
-            shards.push(Shard::open(folder, SINGLE)?);
+            shards.push(TensorFile::open(folder, SINGLE)?);
         }
         let mut places = BTreeMap::new();
         for (i, shard) in shards.iter().enumerate() {
@@ -164,7 +164,7 @@ impl Checkpoint {
                 format!("holds the tensor {name}, which config.json does not account for; the two are of different models");
             return Err(EngineError::invalid(self.origin, reason));
         }
-        self.adapter.map_or(Ok(()), Adapter::finish)
+        self.adapter.map_or(Ok(()), LoraAdapter::finish)
     }
 
     fn take(&mut self, name: &str, shape: &[usize]) -> Result<Matrix, EngineError> {
@@ -183,7 +183,7 @@ impl Checkpoint {
     }
 }
 
-impl Tensors for Checkpoint {
+impl TensorSource for Checkpoint {
     fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Result<Matrix, EngineError> {
         let matrix = self.take(name, &[outputs, inputs])?;
         match &mut self.adapter {
@@ -193,6 +193,6 @@ impl Tensors for Checkpoint {
     }
 
     fn vector(&mut self, name: &str, length: usize) -> Result<Vec<f32>, EngineError> {
-        self.take(name, &[length]).map(Matrix::into_wide)
+        self.take(name, &[length]).map(Matrix::into_f32)
     }
 }

@@ -4,11 +4,14 @@
 //! for the rows that go from layer to layer.
 
 use super::{layer_norm, linear};
-use crate::batch::Packed;
+use crate::batch::PackedSequences;
 use crate::error::EngineError;
-use crate::folder::ModelShape;
+use crate::folder::EncoderConfig;
 use crate::weights::Weights;
-use tidemill_kernels::{AttentionShape, Function, HalfSpace, LayerNorm, Linear, STEP, Tiles, attend, attend_half, gelu, sized};
+use tidemill_kernels::{
+    ActivationFunction, AttentionShape, Bf16AttentionBuffers, LayerNorm, Linear, STEP, Tiles, aligned_slice, attend, attend_bf16,
+    gelu,
+};
 
 /// The weights of a layer.
 pub(super) struct Layer {
@@ -25,25 +28,25 @@ pub(super) struct Layer {
 
 /// Buffers of one thread, kept between batches.
 #[derive(Default)]
-pub(super) struct Space {
+pub(super) struct LayerBuffers {
     wide: Vec<f32>,
     context: Vec<f32>,
     product: Vec<f32>,
     scores: Vec<f32>,
-    rounded: Rounded,
+    rounded: Bf16Buffers,
 }
 
 /// Of what is rounded: the rows between two layers, and what comes of them in one.
 #[derive(Default)]
-struct Rounded {
+struct Bf16Buffers {
     rows: Tiles,
     qkv: Tiles,
     context: Tiles,
     inner: Tiles,
-    attention: HalfSpace,
+    attention: Bf16AttentionBuffers,
 }
 
-impl Space {
+impl LayerBuffers {
     /// Takes up the rows that the first layer reads, of `hidden` values each.
     pub(super) fn begin(&mut self, rows: &[f32], hidden: usize, rounded: bool) {
         if rounded {
@@ -55,7 +58,7 @@ impl Space {
 
 impl Layer {
     /// Takes the tensors of layer `index`.
-    pub(super) fn load(weights: &mut Weights, index: usize, shape: &ModelShape) -> Result<Self, EngineError> {
+    pub(super) fn load(weights: &mut Weights, index: usize, shape: &EncoderConfig) -> Result<Self, EngineError> {
         let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
         let at = |name: &str| format!("encoder.layer.{index}.{name}");
         // Grown by what is read, for sizes in config.json may be anything.
@@ -69,7 +72,7 @@ impl Layer {
         let project = linear(weights, &at("attention.output.dense"), hidden, hidden)?;
         let widen = linear(weights, &at("intermediate.dense"), hidden, inner)?;
         let narrow = linear(weights, &at("output.dense"), inner, hidden)?;
-        let products = [&qkv, &project, &widen, &narrow].iter().all(|linear| linear.takes_steps());
+        let products = [&qkv, &project, &widen, &narrow].iter().all(|linear| linear.takes_bf16_rows());
         let rounded = products && attention.width.is_multiple_of(STEP);
         let attention_norm = layer_norm(weights, &at("attention.output.LayerNorm"), shape)?;
         let norm = layer_norm(weights, &at("output.LayerNorm"), shape)?;
@@ -82,37 +85,37 @@ impl Layer {
     }
 
     /// Takes the rows of all sequences through the layer.
-    pub(super) fn run(&self, batch: &Packed<'_>, rows: &mut [f32], space: &mut Space) {
-        let Space { wide, context, product, scores, rounded } = space;
-        let product = sized(product, rows.len());
+    pub(super) fn run(&self, batch: &PackedSequences<'_>, rows: &mut [f32], space: &mut LayerBuffers) {
+        let LayerBuffers { wide, context, product, scores, rounded } = space;
+        let product = aligned_slice(product, rows.len());
         if self.rounded {
             self.run_rounded(batch, rows, product, rounded);
         } else {
-            let (context, inner) = (sized(context, rows.len()), self.widen.bias().len());
-            let wide = sized(wide, batch.tokens() * inner.max(self.qkv.bias().len()));
+            let (context, inner) = (aligned_slice(context, rows.len()), self.widen.bias().len());
+            let wide = aligned_slice(wide, batch.tokens() * inner.max(self.qkv.bias().len()));
             self.run_wide(batch, rows, product, (wide, context, scores));
         }
     }
 
-    fn run_rounded(&self, batch: &Packed<'_>, rows: &mut [f32], product: &mut [f32], space: &mut Rounded) {
+    fn run_rounded(&self, batch: &PackedSequences<'_>, rows: &mut [f32], product: &mut [f32], space: &mut Bf16Buffers) {
         let (tokens, hidden) = (batch.tokens(), self.project.bias().len());
         space.qkv.reserve_strips(tokens, 3 * hidden / STEP);
-        self.qkv.apply_rounded(&space.rows, Function::Identity, &mut space.qkv);
+        self.qkv.apply_rounded(&space.rows, ActivationFunction::Identity, &mut space.qkv);
         space.context.reserve(tokens, hidden / STEP);
         for range in batch.ranges() {
-            attend_half(self.attention, &space.qkv, range, &mut space.context, &mut space.attention);
+            attend_bf16(self.attention, &space.qkv, range, &mut space.context, &mut space.attention);
         }
         self.project.product_rounded(&space.context, product);
         self.attention_norm.add_rounded(rows, product, self.project.bias(), &mut space.rows);
         space.inner.reserve(tokens, self.widen.bias().len() / STEP);
-        self.widen.apply_rounded(&space.rows, Function::Gelu, &mut space.inner);
+        self.widen.apply_rounded(&space.rows, ActivationFunction::Gelu, &mut space.inner);
         self.narrow.product_rounded(&space.inner, product);
         self.norm.add_rounded(rows, product, self.narrow.bias(), &mut space.rows);
     }
 
     fn run_wide(
         &self,
-        batch: &Packed<'_>,
+        batch: &PackedSequences<'_>,
         rows: &mut [f32],
         product: &mut [f32],
         space: (&mut [f32], &mut [f32], &mut Vec<f32>),

@@ -7,16 +7,16 @@
 
 use std::sync::Arc;
 
-use super::ports::{BLOCK_TOKENS, Decode};
 use super::scheduler::Scheduler;
 use super::sequence::Sequence;
+use super::traits::{BLOCK_TOKENS, Decode};
 use crate::request::Priority;
 
 /// What came of trying to let a sequence in.
 enum Admission {
     Admitted,
     /// It waits for a prefix that another one is reading.
-    Held,
+    Deferred,
     /// There is no room.
     Full,
 }
@@ -24,12 +24,12 @@ enum Admission {
 impl<D: Decode> Scheduler<D> {
     /// Lets in as many as there is room for: live ones before others, the groups in turns.
     pub(super) fn admit(&mut self) {
-        for priority in self.waiting.priorities() {
+        for priority in self.waiting.waiting_priorities() {
             'next: loop {
                 for group in self.waiting.groups(priority) {
                     match self.admit_first(priority, &group) {
                         Admission::Admitted => continue 'next,
-                        Admission::Held => {}
+                        Admission::Deferred => {}
                         Admission::Full => return,
                     }
                 }
@@ -39,16 +39,16 @@ impl<D: Decode> Scheduler<D> {
     }
 
     fn admit_first(&mut self, priority: Priority, group: &Arc<str>) -> Admission {
-        let Some(sequence) = self.waiting.first(priority, group) else { return Admission::Held };
+        let Some(sequence) = self.waiting.first(priority, group) else { return Admission::Deferred };
         let tokens = sequence.tokens.clone();
         let mut found = self.prefixes.find(group, &tokens);
         if let Some((wanted, _)) = found.wanted {
-            self.entrust(wanted, group);
+            self.assign_reader(wanted, group);
             found = self.prefixes.find(group, &tokens);
         }
         // Whoever is behind in the order of priorities may be a long time reading.
         if found.reading.and_then(|by| self.running.get(&by)).is_some_and(|reader| reader.job.priority <= priority) {
-            return Admission::Held;
+            return Admission::Deferred;
         }
         if self.running.len() >= self.limits.rows && !self.preempt_below(priority) {
             return Admission::Full;
@@ -63,7 +63,7 @@ impl<D: Decode> Scheduler<D> {
             while self.prefixes.evict(&mut self.blocks, |_| false) {}
             shared = 0;
         }
-        let Some(mut sequence) = self.waiting.take(priority, group) else { return Admission::Held };
+        let Some(mut sequence) = self.waiting.take(priority, group) else { return Admission::Deferred };
         self.admissions += 1;
         let key = self.admissions;
         self.place(&mut sequence, prefix.filter(|_| shared > 0), shared);
@@ -105,7 +105,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Has a prefix read for all by a sequence on the device that begins so, if there is one.
-    fn entrust(&mut self, prefix: u64, group: &Arc<str>) {
+    fn assign_reader(&mut self, prefix: u64, group: &Arc<str>) {
         let ids = self.prefixes.ids(prefix).to_vec();
         let reader = self.running.iter().find(|(_, one)| one.job.group == *group && one.tokens.starts_with(&ids));
         if let Some(key) = reader.map(|(key, _)| *key) {

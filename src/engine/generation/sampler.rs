@@ -1,6 +1,6 @@
 //! Which token comes next.
 
-use super::ports::TokenMask;
+use super::traits::TokenMask;
 use crate::request::Sampling;
 use tidemill_base::failure::{FailureClass, Poison};
 use tidemill_kernels::log_sum_exp;
@@ -10,7 +10,7 @@ const ORDERED: usize = 256;
 
 /// A token and the logarithm of its probability before anything was ruled out.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct Choice {
+pub(super) struct SampledToken {
     pub(super) id: u32,
     pub(super) log_probability: f32,
 }
@@ -21,7 +21,7 @@ pub(super) fn choose(
     allowed: Option<&TokenMask>,
     sampling: &Sampling,
     position: usize,
-) -> Result<Choice, Poison> {
+) -> Result<SampledToken, Poison> {
     let normaliser = normaliser(logits)?;
     let id = match sampling.temperature > 0.0 {
         false => likeliest(logits, allowed),
@@ -31,7 +31,7 @@ pub(super) fn choose(
         class: FailureClass::Schema,
         reason: "no token of the model can continue the answer under the schema; use a model whose vocabulary covers it".into(),
     })?;
-    Ok(Choice { id, log_probability: logits[id as usize] - normaliser })
+    Ok(SampledToken { id, log_probability: logits[id as usize] - normaliser })
 }
 
 /// What a logit is reduced by to be the logarithm of a probability.

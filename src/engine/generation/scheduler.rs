@@ -7,11 +7,11 @@ use std::time::Instant;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterator};
 
-use super::blocks::Blocks;
-use super::ports::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, Wanted};
-use super::prefix::Prefixes;
-use super::sequence::{Job, Sequence, Task};
-use super::waiting::Waiting;
+use super::block_allocator::BlockAllocator;
+use super::prefix_cache::PrefixCache;
+use super::sequence::{GenerationJob, GenerationTask, Sequence};
+use super::traits::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, WantedLogits};
+use super::waiting::WaitingSequences;
 use crate::device::panic_text;
 use crate::error::EngineError;
 use crate::request::Finish;
@@ -19,7 +19,7 @@ use tidemill_base::failure::{FailureClass, Poison};
 
 /// Bounds on what is done at once.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
+pub(crate) struct SchedulerLimits {
     /// Sequences on the device.
     pub(crate) rows: usize,
     /// Tokens of one forward pass.
@@ -28,7 +28,7 @@ pub(crate) struct Limits {
 
 /// What was done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct Counts {
+pub(crate) struct SchedulerCounts {
     /// Forward passes.
     pub(crate) steps: u64,
     /// Tokens that went through the model.
@@ -47,29 +47,29 @@ pub(crate) struct Counts {
 pub(crate) struct Scheduler<D> {
     pub(super) decoder: D,
     pub(super) vocabulary: Arc<dyn Vocabulary>,
-    pub(super) limits: Limits,
-    pub(super) blocks: Blocks,
-    pub(super) prefixes: Prefixes,
-    pub(super) waiting: Waiting,
+    pub(super) limits: SchedulerLimits,
+    pub(super) blocks: BlockAllocator,
+    pub(super) prefixes: PrefixCache,
+    pub(super) waiting: WaitingSequences,
     /// The sequences on the device by the order of their admission.
     pub(super) running: BTreeMap<u64, Sequence>,
     pub(super) admissions: u64,
-    pub(super) counts: Counts,
+    pub(super) counts: SchedulerCounts,
 }
 
 /// What may follow, for the sequences that are held to a schema.
 type Masks = BTreeMap<u64, Result<TokenMask, Poison>>;
 
 /// A sequence's share of a step.
-pub(super) enum Part {
+pub(super) enum StepPart {
     /// So many of its tokens are read; after the last that is known, something is chosen.
     Read { tokens: usize, wanted: bool },
     /// Answers are weighed, each in blocks that go on from the prompt's.
-    Weigh(Vec<Branch>),
+    Weigh(Vec<AnswerBranch>),
 }
 
 /// An answer on its way.
-pub(super) struct Branch {
+pub(super) struct AnswerBranch {
     pub(super) answer: usize,
     pub(super) table: Vec<u32>,
     /// Blocks at the end of the table that are the answer's own.
@@ -77,22 +77,22 @@ pub(super) struct Branch {
 }
 
 /// A sequence with the logits that it wanted.
-struct Turn<'a> {
+struct SequenceLogits<'a> {
     key: u64,
     sequence: &'a mut Sequence,
-    part: &'a Part,
+    part: &'a StepPart,
     /// The first row of its logits.
     first: usize,
     mask: Result<Option<TokenMask>, Poison>,
 }
 
-impl Turn<'_> {
+impl SequenceLogits<'_> {
     /// What the sequence makes of its logits, where that ends it.
     fn take(self, logits: &Logits, vocabulary: &dyn Vocabulary) -> Option<(u64, Result<Finish, Poison>)> {
         let Self { key, sequence, part, first, mask } = self;
         let outcome = mask.and_then(|mask| match part {
-            Part::Read { .. } => guarded(|| sequence.advance(logits.row_ref(first), mask.as_ref(), vocabulary)),
-            Part::Weigh(branches) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, first),
+            StepPart::Read { .. } => guarded(|| sequence.advance(logits.row_ref(first), mask.as_ref(), vocabulary)),
+            StepPart::Weigh(branches) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, first),
         });
         outcome.transpose().map(|outcome| (key, outcome))
     }
@@ -100,24 +100,24 @@ impl Turn<'_> {
 
 impl<D: Decode> Scheduler<D> {
     /// A scheduler with nothing to do.
-    pub(crate) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: Limits) -> Self {
-        let blocks = Blocks::new(decoder.blocks());
-        let limits = Limits { rows: limits.rows.max(1), step_tokens: limits.step_tokens.max(1) };
+    pub(crate) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: SchedulerLimits) -> Self {
+        let blocks = BlockAllocator::new(decoder.blocks());
+        let limits = SchedulerLimits { rows: limits.rows.max(1), step_tokens: limits.step_tokens.max(1) };
         Self {
             decoder,
             vocabulary,
             limits,
             blocks,
-            prefixes: Prefixes::default(),
-            waiting: Waiting::default(),
+            prefixes: PrefixCache::default(),
+            waiting: WaitingSequences::default(),
             running: BTreeMap::new(),
             admissions: 0,
-            counts: Counts::default(),
+            counts: SchedulerCounts::default(),
         }
     }
 
     /// Takes a job.
-    pub(crate) fn submit(&mut self, job: Job) {
+    pub(crate) fn submit(&mut self, job: GenerationJob) {
         let outcome = self.check(&job);
         let prompt = job.prompt.clone();
         let mut sequence = Sequence::new(job);
@@ -133,12 +133,12 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    fn check(&self, job: &Job) -> Result<(), Poison> {
+    fn check(&self, job: &GenerationJob) -> Result<(), Poison> {
         if job.prompt.is_empty() {
             return Err(Poison { class: FailureClass::EmptyText, reason: "the prompt has no tokens".into() });
         }
         // An answer that is weighed goes on in a copy of the prompt's last block.
-        let copy = usize::from(matches!(job.task, Task::Weigh(_)));
+        let copy = usize::from(matches!(job.task, GenerationTask::Weigh(_)));
         let needed = Sequence::blocks_for(job.prompt.len() + job.task.extra()) + copy;
         if needed > self.blocks.count() {
             let reason = format!(
@@ -173,7 +173,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// What was done since this was last asked.
-    pub(crate) fn take_counts(&mut self) -> Counts {
+    pub(crate) fn take_counts(&mut self) -> SchedulerCounts {
         std::mem::take(&mut self.counts)
     }
 
@@ -203,35 +203,35 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Tokens that are known of the sequences in a step.
-    fn known(&self, parts: &BTreeMap<u64, Part>) -> u64 {
+    fn known(&self, parts: &BTreeMap<u64, StepPart>) -> u64 {
         parts.keys().filter_map(|key| self.running.get(key)).map(|sequence| sequence.tokens.len() as u64).sum()
     }
 
     /// The forward pass; beside it, on other threads, the masks of what may follow the tokens that are read.
-    fn forward(&mut self, parts: &BTreeMap<u64, Part>) -> Result<(Logits, Masks), EngineError> {
+    fn forward(&mut self, parts: &BTreeMap<u64, StepPart>) -> Result<(Logits, Masks), EngineError> {
         let mut rows = Vec::new();
         let mut guides: Vec<(u64, &mut Box<dyn Guide>)> = Vec::new();
         for (key, sequence) in &mut self.running {
             let Sequence { job, tokens, table, past, .. } = sequence;
             match (parts.get(key), &mut job.task) {
                 (None, _) => {}
-                (Some(Part::Read { tokens: count, wanted }), task) => {
+                (Some(StepPart::Read { tokens: count, wanted }), task) => {
                     let ids = &tokens[*past..*past + count];
-                    let wanted = if *wanted { Wanted::Last } else { Wanted::None };
+                    let wanted = if *wanted { WantedLogits::Last } else { WantedLogits::None };
                     rows.push(StepRow { ids, past: *past, blocks: table, wanted });
-                    if let (Wanted::Last, Task::Write(writing)) = (wanted, task) {
+                    if let (WantedLogits::Last, GenerationTask::Write(writing)) = (wanted, task) {
                         guides.extend(writing.guide().map(|guide| (*key, guide)));
                     }
                 }
-                (Some(Part::Weigh(branches)), Task::Weigh(weighing)) => {
+                (Some(StepPart::Weigh(branches)), GenerationTask::Weigh(weighing)) => {
                     let answers = &weighing.answers;
                     rows.extend(branches.iter().map(|branch| {
                         let answer = &answers[branch.answer];
                         let ids = &answer[..answer.len() - 1];
-                        StepRow { ids, past: *past, blocks: &branch.table, wanted: Wanted::All }
+                        StepRow { ids, past: *past, blocks: &branch.table, wanted: WantedLogits::All }
                     }));
                 }
-                (Some(Part::Weigh(_)), Task::Write(_)) => unreachable!("a completion has no answers to weigh"),
+                (Some(StepPart::Weigh(_)), GenerationTask::Write(_)) => unreachable!("a completion has no answers to weigh"),
             }
         }
         let size = self.vocabulary.size();
@@ -248,7 +248,7 @@ impl<D: Decode> Scheduler<D> {
     /// Lets every sequence that has logits take them, each on one thread; gives those that are done.
     fn advance(
         &mut self,
-        parts: &BTreeMap<u64, Part>,
+        parts: &BTreeMap<u64, StepPart>,
         refused: &BTreeSet<u64>,
         logits: &Logits,
         masks: &mut Masks,
@@ -259,11 +259,11 @@ impl<D: Decode> Scheduler<D> {
             let Some(part) = parts.get(key) else { continue };
             let first = row;
             row += match part {
-                Part::Read { wanted, .. } => usize::from(*wanted),
-                Part::Weigh(branches) => sequence.tokens_of(branches),
+                StepPart::Read { wanted, .. } => usize::from(*wanted),
+                StepPart::Weigh(branches) => sequence.tokens_of(branches),
             };
             if row > first && !refused.contains(key) {
-                turns.push(Turn { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
+                turns.push(SequenceLogits { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
             }
         }
         debug_assert_eq!(row, logits.rows(), "rows of logits");
@@ -272,8 +272,8 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Ends a sequence for which the device has too little memory.
-    fn refuse(&mut self, key: u64, part: Option<Part>) {
-        if let Some(Part::Weigh(branches)) = part {
+    fn refuse(&mut self, key: u64, part: Option<StepPart>) {
+        if let Some(StepPart::Weigh(branches)) = part {
             branches.into_iter().for_each(|branch| self.release(branch));
         }
         if let Some(sequence) = self.leave(key) {
@@ -286,10 +286,10 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Writes down what the step has done.
-    fn settle(&mut self, parts: BTreeMap<u64, Part>, nanos: f64) {
-        let share = |sequence: &Sequence, part: &Part| match part {
-            Part::Read { tokens, .. } => *tokens,
-            Part::Weigh(branches) => sequence.tokens_of(branches),
+    fn settle(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
+        let share = |sequence: &Sequence, part: &StepPart| match part {
+            StepPart::Read { tokens, .. } => *tokens,
+            StepPart::Weigh(branches) => sequence.tokens_of(branches),
         };
         let total: usize = parts.iter().map(|(key, part)| share(&self.running[key], part)).sum();
         self.counts.steps += 1;
@@ -299,11 +299,11 @@ impl<D: Decode> Scheduler<D> {
             let tokens = share(sequence, &part);
             sequence.nanos += nanos * tokens as f64 / total as f64;
             match part {
-                Part::Read { tokens, .. } => {
+                StepPart::Read { tokens, .. } => {
                     sequence.past += tokens;
                     self.keep_prefixes(key);
                 }
-                Part::Weigh(branches) => {
+                StepPart::Weigh(branches) => {
                     sequence.read = sequence.read.map(|read| read + tokens);
                     self.counts.prompt_tokens += tokens as u64;
                     branches.into_iter().for_each(|branch| self.release(branch));
@@ -313,7 +313,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Gives the blocks of an answer back.
-    fn release(&mut self, branch: Branch) {
+    fn release(&mut self, branch: AnswerBranch) {
         let own = branch.table.len() - branch.own;
         branch.table[own..].iter().for_each(|block| self.blocks.release(*block));
     }
@@ -339,14 +339,14 @@ impl<D: Decode> Scheduler<D> {
 }
 
 /// The sequences of which a row was refused.
-fn refused(parts: &BTreeMap<u64, Part>, logits: &Logits) -> BTreeSet<u64> {
+fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     if logits.refused().is_empty() {
         return BTreeSet::new();
     }
     let rows = parts.iter().flat_map(|(key, part)| {
         let count = match part {
-            Part::Read { .. } => 1,
-            Part::Weigh(branches) => branches.len(),
+            StepPart::Read { .. } => 1,
+            StepPart::Weigh(branches) => branches.len(),
         };
         std::iter::repeat_n(*key, count)
     });

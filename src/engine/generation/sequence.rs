@@ -5,19 +5,19 @@ use std::sync::Arc;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::sync::mpsc::UnboundedSender;
 
-use super::ports::{BLOCK_TOKENS, Guide, Logits, TokenMask, Vocabulary};
+use super::completion_text::CompletionText;
 use super::sampler::{choose, normaliser};
-use super::scheduler::Branch;
-use super::text::Text;
-use crate::prompt::GrowingText;
+use super::scheduler::AnswerBranch;
+use super::traits::{BLOCK_TOKENS, Guide, Logits, TokenMask, Vocabulary};
+use crate::prompt::IncrementalText;
 use crate::request::{Answer, Completion, Finish, Prediction, Priority, Sampling};
 use tidemill_base::failure::{Failure, Poison};
 
 /// The answer to the request at an index of its call.
-pub(crate) type Reply = UnboundedSender<(usize, Result<Answer, Failure>)>;
+pub(crate) type AnswerSender = UnboundedSender<(usize, Result<Answer, Failure>)>;
 
 /// What is asked, in tokens.
-pub(crate) struct Job {
+pub(crate) struct GenerationJob {
     /// Who asks.
     pub(crate) group: Arc<str>,
     /// Whether it goes first.
@@ -25,36 +25,36 @@ pub(crate) struct Job {
     /// The prompt, special tokens included.
     pub(crate) prompt: Arc<[u32]>,
     /// What to do with it.
-    pub(crate) task: Task,
+    pub(crate) task: GenerationTask,
     /// Its place in its call.
     pub(crate) index: usize,
     /// Where the answer goes.
-    pub(crate) reply: Reply,
+    pub(crate) reply: AnswerSender,
     /// Room among the jobs, given back when this one is done.
     #[expect(dead_code, reason = "held for its drop")]
     pub(crate) room: Option<OwnedSemaphorePermit>,
 }
 
 /// What to do with a prompt.
-pub(crate) enum Task {
+pub(crate) enum GenerationTask {
     /// Complete it.
-    Write(Writing),
+    Write(CompletionState),
     /// Weigh answers to it.
-    Weigh(Weighing),
+    Weigh(ScoringState),
 }
 
 /// A completion and how it is to be made.
-pub(crate) struct Writing {
+pub(crate) struct CompletionState {
     max_tokens: usize,
     sampling: Sampling,
     stops: Vec<Box<str>>,
     guide: Option<Box<dyn Guide>>,
-    text: Text,
+    text: CompletionText,
     written: usize,
 }
 
 /// Answers, each with the token that ends a turn, and their scores so far.
-pub(crate) struct Weighing {
+pub(crate) struct ScoringState {
     pub(super) answers: Vec<Arc<[u32]>>,
     /// One an answer, once the prompt has been read: the sum over the tokens scored so far.
     pub(super) scores: Vec<f32>,
@@ -64,7 +64,7 @@ pub(crate) struct Weighing {
 
 /// A job with its place on the device.
 pub(super) struct Sequence {
-    pub(super) job: Job,
+    pub(super) job: GenerationJob,
     /// The prompt and what was written.
     pub(super) tokens: Vec<u32>,
     /// Tokens whose keys and values are in the blocks.
@@ -80,17 +80,17 @@ pub(super) struct Sequence {
     pub(super) nanos: f64,
 }
 
-impl Writing {
+impl CompletionState {
     /// A completion of at most `max_tokens` tokens that ends where one of `stop` comes up; `text` is empty.
     pub(crate) fn new(
         max_tokens: usize,
         sampling: Sampling,
         stop: &[String],
         guide: Option<Box<dyn Guide>>,
-        text: GrowingText,
+        text: IncrementalText,
     ) -> Self {
         let stops = stop.iter().map(|stop| stop.as_str().into()).collect();
-        Self { max_tokens, sampling, stops, guide, text: Text::new(text), written: 0 }
+        Self { max_tokens, sampling, stops, guide, text: CompletionText::new(text), written: 0 }
     }
 
     /// Lends the guide out, for masks to be made while the device computes.
@@ -148,7 +148,7 @@ impl Writing {
     }
 }
 
-impl Weighing {
+impl ScoringState {
     /// Answers to weigh: the tokens of each, with the one that ends a turn.
     pub(crate) fn new(answers: Vec<Arc<[u32]>>) -> Self {
         Self { answers, scores: Vec::new(), next: 0 }
@@ -177,7 +177,7 @@ impl Weighing {
     }
 }
 
-impl Task {
+impl GenerationTask {
     /// Tokens beyond the prompt that have to have room.
     pub(super) fn extra(&self) -> usize {
         match self {
@@ -187,7 +187,7 @@ impl Task {
     }
 }
 
-impl Job {
+impl GenerationJob {
     /// Whether nobody waits for the answer any more.
     pub(super) fn is_abandoned(&self) -> bool {
         self.reply.is_closed()
@@ -195,7 +195,7 @@ impl Job {
 }
 
 impl Sequence {
-    pub(super) fn new(job: Job) -> Self {
+    pub(super) fn new(job: GenerationJob) -> Self {
         let tokens = job.prompt.to_vec();
         Self { job, tokens, past: 0, target: 0, table: Vec::new(), prefix: None, read: None, nanos: 0.0 }
     }
@@ -203,8 +203,8 @@ impl Sequence {
     /// Takes what is certain before anything is read.
     pub(super) fn begin(&mut self, vocabulary: &dyn Vocabulary) -> Result<Option<Finish>, Poison> {
         match &mut self.job.task {
-            Task::Write(writing) => writing.follow(&mut self.tokens, vocabulary),
-            Task::Weigh(weighing) => Ok(weighing.answers.is_empty().then_some(Finish::Stop)),
+            GenerationTask::Write(writing) => writing.follow(&mut self.tokens, vocabulary),
+            GenerationTask::Weigh(weighing) => Ok(weighing.answers.is_empty().then_some(Finish::Stop)),
         }
     }
 
@@ -216,8 +216,8 @@ impl Sequence {
         vocabulary: &dyn Vocabulary,
     ) -> Result<Option<Finish>, Poison> {
         match &mut self.job.task {
-            Task::Write(writing) => writing.advance(&mut self.tokens, logits, mask, vocabulary),
-            Task::Weigh(weighing) => {
+            GenerationTask::Write(writing) => writing.advance(&mut self.tokens, logits, mask, vocabulary),
+            GenerationTask::Weigh(weighing) => {
                 weighing.begin(logits)?;
                 Ok(weighing.waiting().is_none().then_some(Finish::Stop))
             }
@@ -231,7 +231,7 @@ impl Sequence {
         logits: &Logits,
         first: usize,
     ) -> Result<Option<Finish>, Poison> {
-        let Task::Weigh(weighing) = &mut self.job.task else { return Ok(None) };
+        let GenerationTask::Weigh(weighing) = &mut self.job.task else { return Ok(None) };
         let mut row = first;
         for answer in answers {
             for place in 0..weighing.answers[answer].len() - 1 {
@@ -243,8 +243,8 @@ impl Sequence {
     }
 
     /// Tokens that are read of answers: all but the last of each.
-    pub(super) fn tokens_of(&self, branches: &[Branch]) -> usize {
-        let Task::Weigh(weighing) = &self.job.task else { return 0 };
+    pub(super) fn tokens_of(&self, branches: &[AnswerBranch]) -> usize {
+        let GenerationTask::Weigh(weighing) = &self.job.task else { return 0 };
         branches.iter().map(|branch| weighing.answers[branch.answer].len() - 1).sum()
     }
 
@@ -254,11 +254,11 @@ impl Sequence {
         let tokens = self.read.unwrap_or(0) as u32;
         let device_micros = (self.nanos / 1e3).round() as u64;
         let prediction = outcome.map(|finish| match self.job.task {
-            Task::Write(writing) => {
+            GenerationTask::Write(writing) => {
                 let (text, tokens) = writing.text.finish();
                 Prediction::Completion(Completion { text, tokens, finish })
             }
-            Task::Weigh(weighing) => Prediction::Scores(weighing.scores),
+            GenerationTask::Weigh(weighing) => Prediction::Scores(weighing.scores),
         });
         let answer = prediction.map(|prediction| Answer { prediction, tokens, generated, device_micros }).map_err(Failure::from);
         // A caller that has gone away needs no answer.

@@ -8,24 +8,24 @@ use crate::request::Priority;
 
 /// Everything that waits.
 #[derive(Default)]
-pub(super) struct Waiting {
-    lanes: BTreeMap<Priority, Lane>,
+pub(super) struct WaitingSequences {
+    priorities: BTreeMap<Priority, PriorityGroups>,
 }
 
 /// What waits with one priority, by group.
 #[derive(Default)]
-struct Lane {
-    groups: BTreeMap<Arc<str>, Queue>,
+struct PriorityGroups {
+    groups: BTreeMap<Arc<str>, GroupQueue>,
 }
 
 #[derive(Default)]
-struct Queue {
+struct GroupQueue {
     sequences: VecDeque<Sequence>,
     /// Tokens that were let in. The group with the fewest is next.
     served: u64,
 }
 
-impl Waiting {
+impl WaitingSequences {
     /// Adds a sequence behind the others of its group.
     pub(super) fn push(&mut self, sequence: Sequence) {
         self.queue(&sequence).sequences.push_back(sequence);
@@ -36,21 +36,21 @@ impl Waiting {
         self.queue(&sequence).sequences.push_front(sequence);
     }
 
-    fn queue(&mut self, sequence: &Sequence) -> &mut Queue {
-        let lane = self.lanes.entry(sequence.job.priority).or_default();
+    fn queue(&mut self, sequence: &Sequence) -> &mut GroupQueue {
+        let lane = self.priorities.entry(sequence.job.priority).or_default();
         // A group that was away has no claim on the time it did not ask for.
         let least = lane.groups.values().map(|queue| queue.served).min().unwrap_or(0);
-        lane.groups.entry(sequence.job.group.clone()).or_insert_with(|| Queue { served: least, ..Queue::default() })
+        lane.groups.entry(sequence.job.group.clone()).or_insert_with(|| GroupQueue { served: least, ..GroupQueue::default() })
     }
 
     /// The priorities for which something waits, the first to be served first.
-    pub(super) fn priorities(&self) -> Vec<Priority> {
-        self.lanes.keys().copied().collect()
+    pub(super) fn waiting_priorities(&self) -> Vec<Priority> {
+        self.priorities.keys().copied().collect()
     }
 
     /// The groups for which something waits, those that have had least first.
     pub(super) fn groups(&self, priority: Priority) -> Vec<Arc<str>> {
-        let Some(lane) = self.lanes.get(&priority) else { return Vec::new() };
+        let Some(lane) = self.priorities.get(&priority) else { return Vec::new() };
         let mut groups: Vec<_> = lane.groups.iter().map(|(name, queue)| (queue.served, name)).collect();
         groups.sort();
         groups.into_iter().map(|(_, name)| name.clone()).collect()
@@ -58,12 +58,12 @@ impl Waiting {
 
     /// The first sequence of a group.
     pub(super) fn first(&self, priority: Priority, group: &str) -> Option<&Sequence> {
-        self.lanes.get(&priority)?.groups.get(group)?.sequences.front()
+        self.priorities.get(&priority)?.groups.get(group)?.sequences.front()
     }
 
     /// Takes the first sequence of a group, which is charged for it.
     pub(super) fn take(&mut self, priority: Priority, group: &str) -> Option<Sequence> {
-        let lane = self.lanes.get_mut(&priority)?;
+        let lane = self.priorities.get_mut(&priority)?;
         let queue = lane.groups.get_mut(group)?;
         let sequence = queue.sequences.pop_front()?;
         queue.served += (sequence.tokens.len() + sequence.job.task.extra()) as u64;
@@ -73,7 +73,7 @@ impl Waiting {
 
     /// Drops what nobody waits for any more.
     pub(super) fn drop_abandoned(&mut self) {
-        for queue in self.lanes.values_mut().flat_map(|lane| lane.groups.values_mut()) {
+        for queue in self.priorities.values_mut().flat_map(|lane| lane.groups.values_mut()) {
             queue.sequences.retain(|sequence| !sequence.job.is_abandoned());
         }
         self.tidy();
@@ -81,13 +81,13 @@ impl Waiting {
 
     /// Sequences that wait.
     pub(super) fn count(&self) -> usize {
-        self.lanes.values().flat_map(|lane| lane.groups.values()).map(|queue| queue.sequences.len()).sum()
+        self.priorities.values().flat_map(|lane| lane.groups.values()).map(|queue| queue.sequences.len()).sum()
     }
 
     fn tidy(&mut self) {
-        for lane in self.lanes.values_mut() {
+        for lane in self.priorities.values_mut() {
             lane.groups.retain(|_, queue| !queue.sequences.is_empty());
         }
-        self.lanes.retain(|_, lane| !lane.groups.is_empty());
+        self.priorities.retain(|_, lane| !lane.groups.is_empty());
     }
 }

@@ -9,7 +9,7 @@ use rustls::crypto::hash::{Hash, HashAlgorithm};
 
 /// What a file is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Digest {
+pub(super) struct FileDigest {
     pub(super) size: u64,
     /// In hexadecimal.
     pub(super) blake3: String,
@@ -18,7 +18,7 @@ pub(super) struct Digest {
 }
 
 /// Reads the whole file. Blocks.
-pub(super) fn digest(path: &Path, with_sha256: bool) -> Result<Digest> {
+pub(super) fn digest(path: &Path, with_sha256: bool) -> Result<FileDigest> {
     let unreadable = || format!("cannot read {}", path.display());
     let mut file = File::open(path).with_context(unreadable)?;
     let mut blake3 = blake3::Hasher::new();
@@ -37,7 +37,7 @@ pub(super) fn digest(path: &Path, with_sha256: bool) -> Result<Digest> {
         }
     }
     let sha256 = sha256.map(|sha256| sha256.finish().as_ref().iter().map(|byte| format!("{byte:02x}")).collect());
-    Ok(Digest { size, blake3: blake3.finalize().to_hex().to_string(), sha256 })
+    Ok(FileDigest { size, blake3: blake3.finalize().to_hex().to_string(), sha256 })
 }
 
 /// The TLS library's own, so that no second one is built.

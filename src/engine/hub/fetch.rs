@@ -11,20 +11,26 @@ use tokio::io::AsyncWriteExt;
 
 use super::{Hub, HubFile, Listing};
 use tidemill_base::http;
-use tidemill_base::http::retry::{Verdict, retry_after};
+use tidemill_base::http::retry::{StatusClass, retry_after};
 
 /// Hears how many bytes of a file are there, and how many there will be, where that is known.
-pub(super) type Heard<'a> = dyn Fn(u64, Option<u64>) + Sync + 'a;
+pub(super) type ProgressCallback<'a> = dyn Fn(u64, Option<u64>) + Sync + 'a;
 
 /// What came of one request.
-enum Attempt {
+enum FetchOutcome {
     Done,
     Again { reason: String, asked: Option<Duration> },
 }
 
 impl Hub {
     /// Brings the file's bytes into `partial`, whatever of it is there already kept.
-    pub(super) async fn fetch(&self, listing: &Listing, file: &HubFile, partial: &Path, heard: &Heard<'_>) -> Result<()> {
+    pub(super) async fn fetch(
+        &self,
+        listing: &Listing,
+        file: &HubFile,
+        partial: &Path,
+        progress: &ProgressCallback<'_>,
+    ) -> Result<()> {
         let what = format!("{} of {}", file.name, listing.id);
         let mut attempt = 0;
         let mut before = length(partial).await;
@@ -32,8 +38,8 @@ impl Hub {
             if before > 0 && file.size == Some(before) {
                 return Ok(());
             }
-            let outcome = self.attempt(listing, file, partial, heard).await.with_context(|| format!("cannot get {what}"))?;
-            let Attempt::Again { reason, asked } = outcome else { return Ok(()) };
+            let outcome = self.attempt(listing, file, partial, progress).await.with_context(|| format!("cannot get {what}"))?;
+            let FetchOutcome::Again { reason, asked } = outcome else { return Ok(()) };
             let now = length(partial).await;
             // A line that breaks now and then gets a large file through all the same.
             attempt = if now > before { 1 } else { attempt + 1 };
@@ -42,7 +48,13 @@ impl Hub {
         }
     }
 
-    async fn attempt(&self, listing: &Listing, file: &HubFile, partial: &Path, heard: &Heard<'_>) -> Result<Attempt> {
+    async fn attempt(
+        &self,
+        listing: &Listing,
+        file: &HubFile,
+        partial: &Path,
+        progress: &ProgressCallback<'_>,
+    ) -> Result<FetchOutcome> {
         let mut have = length(partial).await;
         if file.size.is_some_and(|size| have > size) {
             remove(partial).await?;
@@ -54,31 +66,31 @@ impl Hub {
         if have > 0 {
             request = request.header(RANGE, format!("bytes={have}-"));
         }
-        let again = |reason: String| Ok(Attempt::Again { reason, asked: None });
+        let again = |reason: String| Ok(FetchOutcome::Again { reason, asked: None });
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => return again(http::reason(&e)),
         };
         let status = response.status();
-        match Verdict::of(status) {
-            Verdict::Answer => {}
-            Verdict::Again => {
+        match StatusClass::of(status) {
+            StatusClass::Answer => {}
+            StatusClass::Again => {
                 let asked = retry_after(response.headers(), jiff::Timestamp::now());
-                return Ok(Attempt::Again { reason: format!("it answers {status}"), asked });
+                return Ok(FetchOutcome::Again { reason: format!("it answers {status}"), asked });
             }
             // What is on disk does not fit what the hub has.
-            Verdict::Request if status == StatusCode::RANGE_NOT_SATISFIABLE && have > 0 => {
+            StatusClass::Request if status == StatusCode::RANGE_NOT_SATISFIABLE && have > 0 => {
                 remove(partial).await?;
                 return again("the part that was here does not fit".into());
             }
-            Verdict::Settings | Verdict::Request => bail!(self.refused(status, &file.name)),
+            StatusClass::Settings | StatusClass::Request => bail!(self.refused(status, &file.name)),
         }
         if status == StatusCode::PARTIAL_CONTENT && !continues(&response, have) {
             remove(partial).await?;
             return again("it sends another part than it was asked for".into());
         }
         let append = status == StatusCode::PARTIAL_CONTENT;
-        receive(response, partial, if append { have } else { 0 }, file.size, heard).await
+        receive(response, partial, if append { have } else { 0 }, file.size, progress).await
     }
 }
 
@@ -90,13 +102,19 @@ fn continues(response: &Response, have: u64) -> bool {
 }
 
 /// Writes the body after the first `have` bytes of the file.
-async fn receive(mut response: Response, partial: &Path, have: u64, size: Option<u64>, heard: &Heard<'_>) -> Result<Attempt> {
+async fn receive(
+    mut response: Response,
+    partial: &Path,
+    have: u64,
+    size: Option<u64>,
+    progress: &ProgressCallback<'_>,
+) -> Result<FetchOutcome> {
     let unwritable = || format!("cannot write {}", partial.display());
     let mut file = open(partial, have).await.with_context(unwritable)?;
     let total = size.or_else(|| response.content_length().map(|rest| have + rest));
     let mut written = have;
     let outcome = loop {
-        heard(written, total);
+        progress(written, total);
         match response.chunk().await {
             Ok(Some(chunk)) => {
                 written += chunk.len() as u64;
@@ -106,10 +124,10 @@ async fn receive(mut response: Response, partial: &Path, have: u64, size: Option
                 file.write_all(&chunk).await.with_context(unwritable)?;
             }
             Ok(None) if total.is_some_and(|total| written < total) => {
-                break Ok(Attempt::Again { reason: format!("the answer ends after {written} bytes"), asked: None });
+                break Ok(FetchOutcome::Again { reason: format!("the answer ends after {written} bytes"), asked: None });
             }
-            Ok(None) => break Ok(Attempt::Done),
-            Err(e) => break Ok(Attempt::Again { reason: http::reason(&e), asked: None }),
+            Ok(None) => break Ok(FetchOutcome::Done),
+            Err(e) => break Ok(FetchOutcome::Again { reason: http::reason(&e), asked: None }),
         }
     };
     // Whatever came counts at the next attempt.

@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 use serde_json::Value;
 use tokenizers::Tokenizer;
 
-use crate::{gguf, sentence};
+use crate::{gguf_header, sentence_transformers};
 
 /// The longest header of weights that is believed: those of the largest models have a few megabytes.
 const HEADER_BYTES: u64 = 100 << 20;
@@ -24,12 +24,12 @@ const ADAPTER: &str = "adapter_config.json";
 pub fn inspect(path: &Path) -> Result<()> {
     if !path.is_dir() {
         let file = File::open(path).with_context(|| format!("cannot read {}", path.display()))?;
-        let content = gguf::content(&file).map_err(anyhow::Error::msg);
+        let content = gguf_header::content(&file).map_err(anyhow::Error::msg);
         content.with_context(|| format!("{} is no GGUF file that can be read; pull it again", path.display()))?;
         return Ok(());
     }
     // A folder of an older layout has the model in a folder of its own.
-    let path = &path.join(sentence::transformer(path)?);
+    let path = &path.join(sentence_transformers::transformer_folder(path)?);
     if path.join(ADAPTER).exists() {
         object(&path.join(ADAPTER))?;
     } else {

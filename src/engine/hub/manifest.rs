@@ -43,14 +43,14 @@ pub struct ManifestFile {
 
 /// A file that is not what the manifest says.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Damage {
+pub struct DamagedFile {
     /// The path inside the folder.
     pub name: String,
     /// What is wrong.
     pub reason: String,
 }
 
-impl fmt::Display for Damage {
+impl fmt::Display for DamagedFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} {}", self.name, self.reason)
     }
@@ -91,7 +91,7 @@ impl Manifest {
     }
 
     /// Reads every file again and says which are not what they were. Blocks.
-    pub fn damages(&self, folder: &Path) -> Vec<Damage> {
+    pub fn damaged_files(&self, folder: &Path) -> Vec<DamagedFile> {
         self.files.iter().filter_map(|file| file.damage(folder)).collect()
     }
 
@@ -103,7 +103,7 @@ impl Manifest {
 
 impl ManifestFile {
     /// What is wrong with the file in the folder, where something is.
-    pub(super) fn damage(&self, folder: &Path) -> Option<Damage> {
+    pub(super) fn damage(&self, folder: &Path) -> Option<DamagedFile> {
         let path = folder.join(&self.name);
         let reason = match fs::metadata(&path) {
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => "is missing".into(),
@@ -115,6 +115,6 @@ impl ManifestFile {
                 Ok(_) => return None,
             },
         };
-        Some(Damage { name: self.name.clone(), reason })
+        Some(DamagedFile { name: self.name.clone(), reason })
     }
 }

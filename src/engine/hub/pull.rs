@@ -5,18 +5,18 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 
-use super::digest::{Digest, digest};
+use super::digest::{FileDigest, digest};
+use super::file_selection::select_files;
 use super::manifest::{Manifest, ManifestFile};
-use super::wanted::wanted;
-use super::{Hub, HubFile, Listing, MANIFEST, Source};
+use super::{Hub, HubFile, Listing, MANIFEST, ModelSource};
 
 /// The file that keeps two commands out of one folder.
 const LOCK: &str = ".tidemill-lock";
 
 /// What to bring where.
-pub struct Pull<'a> {
+pub struct PullOptions<'a> {
     /// Where it comes from.
-    pub source: &'a Source,
+    pub source: &'a ModelSource,
     /// The folder; made where it is not there. It must be empty, or hold what an earlier pull put there.
     pub folder: &'a Path,
     /// Take the GGUF file whose name fits this, instead of the model's folder.
@@ -27,7 +27,7 @@ pub struct Pull<'a> {
 
 /// What was brought.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Pulled {
+pub struct PulledModel {
     /// What `models.NAME.path` must be: the folder, or the GGUF file in it.
     pub path: PathBuf,
     /// The folder's files.
@@ -41,7 +41,7 @@ pub struct Pulled {
 /// # Errors
 /// Where the hub or the disk fails, a file is not what the hub says, or the folder belongs to something else. What came stays, and counts
 /// at the next attempt.
-pub async fn pull(hub: &Hub, pull: Pull<'_>) -> Result<Pulled> {
+pub async fn pull(hub: &Hub, pull: PullOptions<'_>) -> Result<PulledModel> {
     let folder = pull.folder;
     fs::create_dir_all(folder).with_context(|| format!("cannot make the folder {}", folder.display()))?;
     let lock = File::create(folder.join(LOCK)).with_context(|| format!("cannot write into {}", folder.display()))?;
@@ -54,28 +54,28 @@ pub async fn pull(hub: &Hub, pull: Pull<'_>) -> Result<Pulled> {
     outcome
 }
 
-async fn locked(hub: &Hub, pull: &Pull<'_>) -> Result<Pulled> {
+async fn locked(hub: &Hub, pull: &PullOptions<'_>) -> Result<PulledModel> {
     let old = Manifest::read(pull.folder)?;
-    let in_place = matches!(pull.source, Source::Folder(from) if same(from, pull.folder));
+    let in_place = matches!(pull.source, ModelSource::Folder(from) if same(from, pull.folder));
     if old.is_none() && !in_place {
         refuse_what_is_not_ours(pull.folder)?;
     }
     match pull.source {
-        Source::Hub { id, revision } => from_hub(hub, pull, &hub.listing(id, revision).await?, old).await,
-        Source::Folder(from) => {
+        ModelSource::Hub { id, revision } => from_hub(hub, pull, &hub.listing(id, revision).await?, old).await,
+        ModelSource::Folder(from) => {
             let names = names_below(from)?;
-            let names = wanted(&from.display().to_string(), names.iter().map(String::as_str), pull.gguf)?;
+            let names = select_files(&from.display().to_string(), names.iter().map(String::as_str), pull.gguf)?;
             from_disk(pull, from, names, old)
         }
-        Source::File(from) => {
+        ModelSource::File(from) => {
             let name = from.file_name().context("a file has a name")?.to_string_lossy().into_owned();
             from_disk(pull, from.parent().unwrap_or(Path::new("")), vec![name], old)
         }
     }
 }
 
-async fn from_hub(hub: &Hub, pull: &Pull<'_>, listing: &Listing, old: Option<Manifest>) -> Result<Pulled> {
-    let names = wanted(&listing.id, listing.files.iter().map(|file| file.name.as_str()), pull.gguf)?;
+async fn from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, old: Option<Manifest>) -> Result<PulledModel> {
+    let names = select_files(&listing.id, listing.files.iter().map(|file| file.name.as_str()), pull.gguf)?;
     let mut manifest = Manifest::new(listing.id.clone(), Some(listing.commit.clone()));
     let is_this = |old: &Manifest| old.source == manifest.source && old.revision == manifest.revision;
     let same_commit = old.as_ref().is_some_and(is_this);
@@ -101,7 +101,7 @@ async fn from_hub(hub: &Hub, pull: &Pull<'_>, listing: &Listing, old: Option<Man
     finish(pull, manifest, kept)
 }
 
-async fn one_from_hub(hub: &Hub, pull: &Pull<'_>, listing: &Listing, file: &HubFile) -> Result<Digest> {
+async fn one_from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, file: &HubFile) -> Result<FileDigest> {
     let target = pull.folder.join(&file.name);
     // Parts of another content are never continued.
     let content = file.sha256.as_deref().unwrap_or(&listing.commit);
@@ -124,7 +124,7 @@ async fn one_from_hub(hub: &Hub, pull: &Pull<'_>, listing: &Listing, file: &HubF
     Ok(found)
 }
 
-fn from_disk(pull: &Pull<'_>, from: &Path, names: Vec<String>, old: Option<Manifest>) -> Result<Pulled> {
+fn from_disk(pull: &PullOptions<'_>, from: &Path, names: Vec<String>, old: Option<Manifest>) -> Result<PulledModel> {
     let from = from.canonicalize().with_context(|| format!("cannot find {}", from.display()))?;
     let mut manifest = Manifest::new(from.display().to_string(), None);
     let in_place = same(&from, pull.folder);
@@ -150,13 +150,13 @@ fn from_disk(pull: &Pull<'_>, from: &Path, names: Vec<String>, old: Option<Manif
     finish(pull, manifest, 0)
 }
 
-fn finish(pull: &Pull<'_>, mut manifest: Manifest, kept: usize) -> Result<Pulled> {
+fn finish(pull: &PullOptions<'_>, mut manifest: Manifest, kept: usize) -> Result<PulledModel> {
     manifest.complete = true;
     manifest.write(pull.folder)?;
     let folder = pull.folder.canonicalize().with_context(|| format!("cannot find {}", pull.folder.display()))?;
     let quantized = manifest.files.iter().find(|file| file.name.to_ascii_lowercase().ends_with(".gguf"));
     let path = quantized.map_or(folder.clone(), |file| folder.join(&file.name));
-    Ok(Pulled { path, manifest, kept })
+    Ok(PulledModel { path, manifest, kept })
 }
 
 /// Removes what an earlier pull put there and this one does not bring: it would be read as part of the model.

@@ -6,7 +6,7 @@ use tidemill_base::config::ConfigError;
 
 /// Where a model comes from.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum ModelSource {
     /// `owner/model` of a hub, at a branch, a tag or a commit.
     Hub {
         /// `owner/model`.
@@ -20,7 +20,7 @@ pub enum Source {
     File(PathBuf),
 }
 
-impl Source {
+impl ModelSource {
     /// Reads `owner/model`, `owner/model@revision`, or the path of something that is there.
     ///
     /// # Errors
@@ -80,19 +80,19 @@ mod tests {
 
     #[test]
     fn a_source_is_a_model_of_the_hub_or_something_that_is_here() {
-        let hub = |id: &str, revision: &str| Ok(Source::Hub { id: id.into(), revision: revision.into() });
-        assert_eq!(Source::parse("Qwen/Qwen2.5-0.5B-Instruct"), hub("Qwen/Qwen2.5-0.5B-Instruct", "main"));
-        assert_eq!(Source::parse("owner/model@refs/pr/3"), hub("owner/model", "refs/pr/3"));
+        let hub = |id: &str, revision: &str| Ok(ModelSource::Hub { id: id.into(), revision: revision.into() });
+        assert_eq!(ModelSource::parse("Qwen/Qwen2.5-0.5B-Instruct"), hub("Qwen/Qwen2.5-0.5B-Instruct", "main"));
+        assert_eq!(ModelSource::parse("owner/model@refs/pr/3"), hub("owner/model", "refs/pr/3"));
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(Source::parse(folder.path().to_str().unwrap()), Ok(Source::Folder(folder.path().into())));
+        assert_eq!(ModelSource::parse(folder.path().to_str().unwrap()), Ok(ModelSource::Folder(folder.path().into())));
         for text in ["model", "./models/absent", "../x/y", "owner/model@", "a/b/c", "owner/mo del", "https://hub/owner/model"] {
-            assert!(Source::parse(text).unwrap_err().to_string().contains("write owner/model"), "{text}");
+            assert!(ModelSource::parse(text).unwrap_err().to_string().contains("write owner/model"), "{text}");
         }
     }
 
     #[test]
     fn names_can_stand_in_toml_without_quotes() {
-        assert_eq!(Source::parse("Qwen/Qwen2.5-0.5B-Instruct").unwrap().name(), "qwen2-5-0-5b-instruct");
+        assert_eq!(ModelSource::parse("Qwen/Qwen2.5-0.5B-Instruct").unwrap().name(), "qwen2-5-0-5b-instruct");
         assert_eq!([name_for("..."), name_for("Modèle_1")], ["model", "mod-le_1"]);
     }
 }

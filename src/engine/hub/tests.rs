@@ -37,7 +37,7 @@ fn ranged(seen: &Seen, bytes: &[u8]) -> Play {
 /// A hub with one model of two files, whose weights `large` plays on another server.
 async fn hub_and_store(large: impl Fn(&Seen, usize) -> Play + Send + Sync + 'static) -> (Server, Server) {
     let store = Server::start(large).await;
-    let elsewhere = format!("{}/blob?signature=x", store.address);
+    let redirect_policy = format!("{}/blob?signature=x", store.address);
     let listing = json!({"id": "owner/model", "sha": COMMIT, "siblings": [
         {"rfilename": "README.md", "size": 4},
         {"rfilename": "config.json", "size": CONFIG.len(), "blobId": "a"},
@@ -48,7 +48,7 @@ async fn hub_and_store(large: impl Fn(&Seen, usize) -> Play + Send + Sync + 'sta
         "/api/models/owner/model/revision/main?blobs=true" => Play::ok(listing.to_string()),
         path if path == format!("/owner/model/resolve/{COMMIT}/config.json") => Play::ok(CONFIG),
         path if path == format!("/owner/model/resolve/{COMMIT}/model.safetensors") => {
-            Play { headers: vec![("location", elsewhere.clone())], ..Play::status(302, "") }
+            Play { headers: vec![("location", redirect_policy.clone())], ..Play::status(302, "") }
         }
         _ => Play::status(404, ""),
     })
@@ -62,9 +62,9 @@ fn impatient(server: &Server) -> Hub {
     hub
 }
 
-async fn pulled(hub: &Hub, source: &str, folder: &Path, gguf: Option<&str>) -> Result<Pulled> {
-    let source = Source::parse(source)?;
-    pull(hub, Pull { source: &source, folder, gguf, progress: &|_, _, _| {} }).await
+async fn pulled(hub: &Hub, source: &str, folder: &Path, gguf: Option<&str>) -> Result<PulledModel> {
+    let source = ModelSource::parse(source)?;
+    pull(hub, PullOptions { source: &source, folder, gguf, progress: &|_, _, _| {} }).await
 }
 
 #[tokio::test]
@@ -93,10 +93,10 @@ async fn a_model_comes_with_what_is_used_and_a_manifest_of_it() {
     assert_eq!((second.kept, store.seen().len()), (2, calls), "what is there and right is not fetched again");
 
     std::fs::write(folder.join("model.safetensors"), "broken").unwrap();
-    let damages = first.manifest.damages(&folder);
+    let damages = first.manifest.damaged_files(&folder);
     assert_eq!(damages.iter().map(ToString::to_string).collect::<Vec<_>>(), ["model.safetensors has 6 bytes and had 800000"]);
     assert_eq!(pulled(&hub, "owner/model", &folder, None).await.unwrap().kept, 1, "what is broken is fetched again");
-    assert_eq!(first.manifest.damages(&folder), []);
+    assert_eq!(first.manifest.damaged_files(&folder), []);
 }
 
 #[tokio::test]
@@ -199,16 +199,16 @@ async fn a_folder_is_copied_with_its_hashes_and_somebody_elses_is_left_alone() {
     }
     let heard = Mutex::new(Vec::new());
     let hub = Hub::new(ENDPOINT, None).unwrap();
-    let source = Source::parse(from.to_str().unwrap()).unwrap();
+    let source = ModelSource::parse(from.to_str().unwrap()).unwrap();
     let progress = |name: &str, done: u64, _: Option<u64>| heard.lock().unwrap().push((name.to_owned(), done));
-    let model = pull(&hub, Pull { source: &source, folder: &to, gguf: None, progress: &progress }).await.unwrap();
+    let model = pull(&hub, PullOptions { source: &source, folder: &to, gguf: None, progress: &progress }).await.unwrap();
     assert_eq!(model.manifest.bytes(), 5);
     assert_eq!(heard.lock().unwrap().len(), 3);
     assert!(to.join("1_Pooling/config.json").exists() && !to.join("notes.txt").exists());
-    assert_eq!(model.manifest.damages(&to), []);
+    assert_eq!(model.manifest.damaged_files(&to), []);
     std::fs::write(to.join("model.safetensors"), "v").unwrap();
     std::fs::remove_file(to.join("config.json")).unwrap();
-    let mut damages: Vec<String> = model.manifest.damages(&to).iter().map(ToString::to_string).collect();
+    let mut damages: Vec<String> = model.manifest.damaged_files(&to).iter().map(ToString::to_string).collect();
     damages.sort();
     assert_eq!(damages, ["config.json is missing", "model.safetensors has another content than it had"]);
 

@@ -11,10 +11,10 @@ use llguidance::{Matcher, ParserFactory};
 use tokenizers::Tokenizer;
 use toktrie::{InferenceCapabilities, TokEnv, TokRxInfo, TokTrie, TokenId, TokenizerEnv};
 
-use super::definition::Definition;
-use super::digits::Digits;
+use super::definition::TokenizerDefinition;
+use super::encoding;
 use super::grammar::grammar_schema;
-use super::vocabulary;
+use super::number_digits::DigitCounter;
 use crate::device::panic_text;
 use crate::schema::Schema;
 use tidemill_base::failure::{FailureClass, Poison};
@@ -32,9 +32,9 @@ const MAX_SCHEMA_BYTES: usize = 256 << 10;
 const MAX_STATES: usize = 50_000;
 
 /// What compiles schemas for one model, and keeps what it compiled.
-pub(crate) struct Grammars {
+pub(crate) struct GrammarCache {
     factory: ParserFactory,
-    numerals: Arc<Numerals>,
+    digit_tokens: Arc<DigitTokens>,
     end_ids: Arc<[u32]>,
     kept: Mutex<HashMap<String, Arc<Grammar>>>,
     clock: AtomicU64,
@@ -46,11 +46,11 @@ struct Grammar {
     /// When it was last asked for.
     used: AtomicU64,
     /// Whether a sequence ran into the limits that all sequences of the grammar share.
-    worn: AtomicBool,
+    is_exhausted: AtomicBool,
 }
 
 /// The tokens that go on with a number.
-struct Numerals {
+struct DigitTokens {
     environment: TokEnv,
     /// Those that begin with a digit.
     digits: TokenMask,
@@ -59,21 +59,21 @@ struct Numerals {
 }
 
 /// How far one answer has come.
-pub(crate) struct Constraint {
+pub(crate) struct SchemaConstraint {
     matcher: Matcher,
     grammar: Arc<Grammar>,
-    digits: Digits,
-    numerals: Arc<Numerals>,
+    digits: DigitCounter,
+    digit_tokens: Arc<DigitTokens>,
     end_ids: Arc<[u32]>,
 }
 
-impl Grammars {
+impl GrammarCache {
     /// For a model that weighs `vocabulary` tokens, which may be more than it has; any of `end_ids` ends an answer.
     ///
     /// # Errors
     /// One sentence without its subject, the tokenizer.
-    pub(super) fn new(definition: &Definition, vocabulary: usize, end_ids: Arc<[u32]>) -> Result<Self, String> {
-        let environment: TokEnv = Arc::new(Environment::new(definition, vocabulary, &end_ids));
+    pub(super) fn new(definition: &TokenizerDefinition, vocabulary: usize, end_ids: Arc<[u32]>) -> Result<Self, String> {
+        let environment: TokEnv = Arc::new(TokenizerEnvironment::new(definition, vocabulary, &end_ids));
         let abilities = InferenceCapabilities { ff_tokens: true, ..InferenceCapabilities::default() };
         let mut factory = ParserFactory::new(&environment, abilities, &SlicedBiasComputer::json_slices())
             .map_err(|e| format!("cannot be used to follow schemas: {}", in_short(&e.to_string())))?;
@@ -81,7 +81,7 @@ impl Grammars {
         *factory.limits_mut() = ParserLimits { max_lexer_states: MAX_STATES, verbose_errors: false, ..ParserLimits::default() };
         Ok(Self {
             factory,
-            numerals: Arc::new(Numerals::new(environment)),
+            digit_tokens: Arc::new(DigitTokens::new(environment)),
             end_ids,
             kept: Mutex::default(),
             clock: AtomicU64::new(0),
@@ -89,10 +89,10 @@ impl Grammars {
     }
 
     /// The start of an answer under `schema`.
-    pub(crate) fn constraint(&self, schema: &Schema) -> Result<Constraint, Poison> {
+    pub(crate) fn constraint(&self, schema: &Schema) -> Result<SchemaConstraint, Poison> {
         let grammar = self.grammar(schema).map_err(|reason| Poison { class: FailureClass::Schema, reason })?;
-        let (matcher, numerals) = (grammar.start.clone(), self.numerals.clone());
-        Ok(Constraint { matcher, grammar, digits: Digits::default(), numerals, end_ids: self.end_ids.clone() })
+        let (matcher, digit_tokens) = (grammar.start.clone(), self.digit_tokens.clone());
+        Ok(SchemaConstraint { matcher, grammar, digits: DigitCounter::default(), digit_tokens, end_ids: self.end_ids.clone() })
     }
 
     /// Whether answers can be held to `schema`.
@@ -118,11 +118,11 @@ impl Grammars {
     fn grammar(&self, schema: &Schema) -> Result<Arc<Grammar>, String> {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
         let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(grammar) = kept().get(schema.text()).filter(|grammar| !grammar.worn.load(Ordering::Relaxed)) {
+        if let Some(grammar) = kept().get(schema.text()).filter(|grammar| !grammar.is_exhausted.load(Ordering::Relaxed)) {
             grammar.used.store(now, Ordering::Relaxed);
             return Ok(grammar.clone());
         }
-        let grammar = Arc::new(Grammar { start: self.compile(schema)?, used: now.into(), worn: false.into() });
+        let grammar = Arc::new(Grammar { start: self.compile(schema)?, used: now.into(), is_exhausted: false.into() });
         let mut kept = kept();
         if kept.len() >= KEPT && !kept.contains_key(schema.text()) {
             let oldest = kept.iter().min_by_key(|(_, grammar)| grammar.used.load(Ordering::Relaxed));
@@ -161,19 +161,19 @@ impl Grammars {
     }
 }
 
-impl Constraint {
+impl SchemaConstraint {
     /// The tokens that must come next, which the constraint has then taken; none where there is a choice.
     pub(crate) fn forced(&mut self) -> Vec<u32> {
         let forced = if self.matcher.is_stopped() { Vec::new() } else { self.matcher.consume_ff_tokens() };
-        forced.iter().for_each(|id| self.digits.read(self.numerals.bytes(*id)));
+        forced.iter().for_each(|id| self.digits.read(self.digit_tokens.bytes(*id)));
         forced
     }
 
     /// Which tokens may come next: one at least. Tokens that end the turn are among them exactly where the answer is whole.
     pub(crate) fn mask(&mut self, allowed: &mut TokenMask) -> Result<(), Poison> {
         *allowed = self.matcher.compute_mask_or_eos().map_err(|e| self.failed(&e.to_string()))?;
-        if self.digits.are_enough() {
-            self.numerals.end(allowed);
+        if self.digits.is_at_limit() {
+            self.digit_tokens.end(allowed);
         }
         Ok(())
     }
@@ -184,7 +184,7 @@ impl Constraint {
             return Ok(());
         }
         self.matcher.consume_token(id).map_err(|e| self.failed(&e.to_string()))?;
-        self.digits.read(self.numerals.bytes(id));
+        self.digits.read(self.digit_tokens.bytes(id));
         Ok(())
     }
 
@@ -200,14 +200,14 @@ impl Constraint {
     }
 
     fn failed(&self, error: &str) -> Poison {
-        self.grammar.worn.store(true, Ordering::Relaxed);
+        self.grammar.is_exhausted.store(true, Ordering::Relaxed);
         let reason =
             format!("the answer could not be held to its schema: {}; bound the schema's strings and lists", in_short(error));
         Poison { class: FailureClass::Schema, reason }
     }
 }
 
-impl Numerals {
+impl DigitTokens {
     fn new(environment: TokEnv) -> Self {
         let trie = environment.tok_trie();
         let (mut digits, mut zeros) = (trie.alloc_token_set(), trie.alloc_token_set());
@@ -251,14 +251,14 @@ fn in_short(error: &str) -> String {
 }
 
 /// The vocabulary as the grammar's automaton walks it.
-struct Environment {
+struct TokenizerEnvironment {
     trie: TokTrie,
     /// Encodes text in the middle of an answer.
     tokenizer: Arc<Tokenizer>,
 }
 
-impl Environment {
-    fn new(definition: &Definition, vocabulary: usize, end_ids: &[u32]) -> Self {
+impl TokenizerEnvironment {
+    fn new(definition: &TokenizerDefinition, vocabulary: usize, end_ids: &[u32]) -> Self {
         let mut words: Vec<Vec<u8>> = (0..vocabulary as u32).map(|id| definition.pieces.get(id).to_vec()).collect();
         // A string may contain what an added token says, spelled out, but never the token.
         for token in definition.added.iter() {
@@ -272,14 +272,14 @@ impl Environment {
     }
 }
 
-impl TokenizerEnv for Environment {
+impl TokenizerEnv for TokenizerEnvironment {
     fn tok_trie(&self) -> &TokTrie {
         &self.trie
     }
 
     fn tokenize_bytes(&self, bytes: &[u8]) -> Vec<TokenId> {
         self.trie.tokenize_with_greedy_fallback(bytes, |text| {
-            let ids = vocabulary::encode_after(&self.tokenizer, text).unwrap_or_default();
+            let ids = encoding::encode_after(&self.tokenizer, text).unwrap_or_default();
             // A normalizer may have changed the text; what is forced is forced byte by byte.
             if self.trie.decode_raw(&ids) == text.as_bytes() { ids } else { self.trie.greedy_tokenize(text.as_bytes()) }
         })

@@ -6,31 +6,31 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
-use super::added::{AddedToken, AddedTokens};
-use super::pieces::Pieces;
+use super::added_tokens::{AddedToken, AddedTokens};
+use super::token_bytes::TokenBytes;
 
 /// How the vocabulary spells bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Spelling {
+pub(super) enum ByteEncoding {
     /// One character of GPT-2's alphabet for each byte.
     ByteLevel,
     /// As text with `▁` for a space, and `<0x0A>` for a byte that is no character of the vocabulary.
-    Sentence,
+    SentencePiece,
 }
 
 /// A tokenizer's definition.
-pub(super) struct Definition {
+pub(super) struct TokenizerDefinition {
     /// The tokenizer without its added tokens: no text can become one.
     pub(super) plain: Arc<Tokenizer>,
     /// The same for text in the middle of a sentence, where `plain` would put a space first.
     pub(super) continuing: Option<Arc<Tokenizer>>,
     pub(super) added: AddedTokens,
-    pub(super) pieces: Pieces,
+    pub(super) pieces: TokenBytes,
     /// Whether a decoded text loses the space that encoding puts first.
     pub(super) drops_first_space: bool,
 }
 
-impl Definition {
+impl TokenizerDefinition {
     /// # Errors
     /// One sentence without its subject, the file.
     pub(super) fn parse(bytes: &[u8]) -> Result<Self, String> {
@@ -65,16 +65,16 @@ impl Definition {
         let plain = build(&file)?;
         let continuing = if without_first_space(&mut file) { Some(build(&file)?) } else { None };
         let added = AddedTokens::new(added);
-        let pieces = Pieces::new(&vocabulary, &added, spelling);
+        let pieces = TokenBytes::new(&vocabulary, &added, spelling);
         Ok(Self { plain, continuing, added, pieces, drops_first_space })
     }
 }
 
-fn spelling(file: &Value) -> Result<Spelling, String> {
+fn spelling(file: &Value) -> Result<ByteEncoding, String> {
     if mentions(&file["decoder"], "ByteLevel") || mentions(&file["pre_tokenizer"], "ByteLevel") {
-        Ok(Spelling::ByteLevel)
+        Ok(ByteEncoding::ByteLevel)
     } else if mentions(&file["decoder"], "ByteFallback") || mentions(&file["decoder"], "Metaspace") {
-        Ok(Spelling::Sentence)
+        Ok(ByteEncoding::SentencePiece)
     } else {
         Err("does not say how its tokens spell bytes; its decoder must be byte-level, or of the sentencepiece kind".into())
     }

@@ -5,10 +5,10 @@ use std::collections::{BTreeMap, HashMap};
 use candle_core::quantized::gguf_file::Value as Field;
 use serde_json::{Map, Value, json};
 
-use super::settings::Settings;
+use super::chat_settings::ChatSettings;
 
 /// The metadata of a GGUF file.
-pub(super) struct Metadata<'a>(pub(super) &'a HashMap<String, Field>);
+pub(super) struct GgufMetadata<'a>(pub(super) &'a HashMap<String, Field>);
 
 /// Values of `tokenizer.ggml.token_type`.
 mod kind {
@@ -19,20 +19,20 @@ mod kind {
 }
 
 /// What `tokenizer.json` calls a token, and which of its kinds it is.
-struct Token<'a> {
+struct GgufToken<'a> {
     id: usize,
     text: &'a str,
     kind: i64,
 }
 
-impl Metadata<'_> {
+impl GgufMetadata<'_> {
     /// The content of a `tokenizer.json` that encodes alike.
     ///
     /// # Errors
     /// One sentence without its subject, the file.
     pub(super) fn definition(&self) -> Result<Value, String> {
         let tokens = self.tokens()?;
-        let listed = |token: &&Token<'_>| ![kind::CONTROL, kind::USER_DEFINED, kind::UNUSED].contains(&token.kind);
+        let listed = |token: &&GgufToken<'_>| ![kind::CONTROL, kind::USER_DEFINED, kind::UNUSED].contains(&token.kind);
         let vocabulary: Map<String, Value> =
             tokens.iter().filter(listed).map(|token| (token.text.to_owned(), token.id.into())).collect();
         let added: Vec<Value> = tokens
@@ -60,7 +60,7 @@ impl Metadata<'_> {
     ///
     /// # Errors
     /// One sentence without its subject, the file.
-    pub(super) fn settings(&self) -> Result<Settings, String> {
+    pub(super) fn settings(&self) -> Result<ChatSettings, String> {
         let template = self.text("tokenizer.chat_template").map_err(|_| {
             "has no chat template (tokenizer.chat_template); use a model that is tuned to follow instructions".to_owned()
         })?;
@@ -70,7 +70,7 @@ impl Metadata<'_> {
         let special = |(name, called): (&str, &str)| Some((called.to_owned(), tokens.get(id(name)? as usize)?.text.to_owned()));
         let specials: BTreeMap<String, String> = names.into_iter().filter_map(special).collect();
         let begins = self.0.get("tokenizer.ggml.add_bos_token").is_some_and(|field| field.to_bool().unwrap_or(false));
-        Ok(Settings {
+        Ok(ChatSettings {
             template: template.to_owned(),
             specials,
             ends: ["eos", "eot", "eom"].into_iter().filter_map(id).collect(),
@@ -78,7 +78,7 @@ impl Metadata<'_> {
         })
     }
 
-    fn tokens(&self) -> Result<Vec<Token<'_>>, String> {
+    fn tokens(&self) -> Result<Vec<GgufToken<'_>>, String> {
         let texts = self.list("tokenizer.ggml.tokens")?;
         let kinds = self.list("tokenizer.ggml.token_type").unwrap_or_default();
         texts
@@ -86,7 +86,7 @@ impl Metadata<'_> {
             .enumerate()
             .map(|(id, text)| {
                 let text = text.to_string().map_err(|_| format!("names token {id} by something that is no text"))?;
-                Ok(Token { id, text, kind: kinds.get(id).and_then(integer).unwrap_or(1) })
+                Ok(GgufToken { id, text, kind: kinds.get(id).and_then(integer).unwrap_or(1) })
             })
             .collect()
     }
@@ -96,7 +96,7 @@ impl Metadata<'_> {
         let merges: Vec<&str> =
             self.list("tokenizer.ggml.merges")?.iter().filter_map(|merge| Some(merge.to_string().ok()?.as_str())).collect();
         let named = self.text("tokenizer.ggml.pre").unwrap_or("default");
-        let Some(cut) = Cut::named(named) else {
+        let Some(cut) = WordSplitRules::named(named) else {
             return Err(format!(
                 "cuts text the way it calls {named:?} (tokenizer.ggml.pre), which is not known here; use the Hugging Face folder"
             ));
@@ -116,7 +116,7 @@ impl Metadata<'_> {
     }
 
     /// Normalizer, pre-tokenizer, decoder and model of the sentencepiece kind.
-    fn sentence(&self, vocabulary: Map<String, Value>, tokens: &[Token<'_>]) -> Result<[Value; 4], String> {
+    fn sentence(&self, vocabulary: Map<String, Value>, tokens: &[GgufToken<'_>]) -> Result<[Value; 4], String> {
         let scores = self.list("tokenizer.ggml.scores")?;
         let prefix = self.0.get("tokenizer.ggml.add_space_prefix").is_none_or(|field| field.to_bool().unwrap_or(true));
         let mut merges = Vec::new();
@@ -173,7 +173,7 @@ fn integer(field: &Field) -> Option<i64> {
 }
 
 /// How a byte-level vocabulary cuts text into the words that merges stay within.
-struct Cut {
+struct WordSplitRules {
     patterns: &'static [&'static str],
     /// Whether characters are composed first.
     composes: bool,
@@ -188,7 +188,7 @@ const LLAMA3: &str =
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 const TEKKEN: &str = r"[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]*[\p{Ll}\p{Lm}\p{Lo}\p{M}]+|[^\r\n\p{L}\p{N}]?[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]+[\p{Ll}\p{Lm}\p{Lo}\p{M}]*|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+";
 
-impl Cut {
+impl WordSplitRules {
     fn named(name: &str) -> Option<Self> {
         let (patterns, composes, takes_whole_words): (&[&str], bool, bool) = match name {
             "gpt-2" => (&[GPT2], false, false),

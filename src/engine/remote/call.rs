@@ -6,14 +6,14 @@ use reqwest::StatusCode;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE};
 use tokio::time::Instant;
 
+use super::chat_request::ChatRequest;
 use super::dialect::Dialect;
 use super::refusal::Refusal;
-use super::reply::{Reply, Unusable};
-use super::wire::Question;
+use super::reply::{Reply, UnusableReply};
 use super::{RemoteModel, http};
 use tidemill_base::failure::{FailureClass, Poison};
-use tidemill_base::http::Unread;
-use tidemill_base::http::retry::{Verdict, retry_after};
+use tidemill_base::http::BodyError;
+use tidemill_base::http::retry::{StatusClass, retry_after};
 
 /// Bytes of an answer that say nothing yet, and those that a token may take with its alternatives. A server that sends more than these for
 /// the tokens it was allowed sends something else.
@@ -21,11 +21,11 @@ const BASE_BYTES: usize = 1 << 20;
 const TOKEN_BYTES: usize = 4 << 10;
 
 /// What came of one call.
-pub(super) enum Attempt {
+pub(super) enum CallOutcome {
     /// An answer.
     Reply(Reply),
     /// Nothing for now.
-    Again(Again),
+    Again(RetryableFailure),
     /// Nothing until an operator mends a setting or the server.
     Settings(String),
     /// Nothing ever.
@@ -35,18 +35,18 @@ pub(super) enum Attempt {
 }
 
 /// Why there is no answer for now.
-pub(super) struct Again {
+pub(super) struct RetryableFailure {
     pub(super) reason: String,
     /// When to come back, if the server said so.
     pub(super) asked: Option<Duration>,
-    pub(super) suspect: Suspect,
+    pub(super) source: FaultSource,
     /// What the server says, where that may be about a parameter.
     refusal: Option<Refusal>,
 }
 
 /// What may be at fault where a server gives no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Suspect {
+pub(super) enum FaultSource {
     /// The server: it is not there, or busy.
     Server,
     /// The server, or the document that it works on.
@@ -55,13 +55,13 @@ pub(super) enum Suspect {
     Document,
 }
 
-impl Again {
-    fn new(reason: impl Into<String>, suspect: Suspect) -> Self {
-        Self { reason: reason.into(), asked: None, suspect, refusal: None }
+impl RetryableFailure {
+    fn new(reason: impl Into<String>, source: FaultSource) -> Self {
+        Self { reason: reason.into(), asked: None, source, refusal: None }
     }
 }
 
-impl Attempt {
+impl CallOutcome {
     /// What the server says, where that may be about a parameter.
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         match self {
@@ -74,7 +74,7 @@ impl Attempt {
 
 impl RemoteModel {
     /// Asks once, taking at most the time of a call and at most `left`; tells how long it took, waiting for a slot not counted.
-    pub(super) async fn attempt(&self, question: &Question<'_>, dialect: Dialect, left: Duration) -> (Attempt, Duration) {
+    pub(super) async fn attempt(&self, question: &ChatRequest<'_>, dialect: Dialect, left: Duration) -> (CallOutcome, Duration) {
         // Nobody closes the semaphore.
         let _slot = self.slots.acquire().await;
         self.gate.pass().await;
@@ -83,69 +83,71 @@ impl RemoteModel {
         (outcome, start.elapsed())
     }
 
-    async fn call(&self, question: &Question<'_>, dialect: Dialect, timeout: Duration) -> Attempt {
+    async fn call(&self, question: &ChatRequest<'_>, dialect: Dialect, timeout: Duration) -> CallOutcome {
         let body = question.body(&self.server_model, dialect).to_string();
         let mut request =
             self.client.post(self.completions.clone()).timeout(timeout).header(CONTENT_TYPE, "application/json").body(body);
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
-        let again = |reason: String, suspect| Attempt::Again(Again::new(reason, suspect));
+        let again = |reason: String, source| CallOutcome::Again(RetryableFailure::new(reason, source));
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => {
-                let suspect = if e.is_connect() { Suspect::Server } else { Suspect::Either };
-                return again(format!("cannot be asked: {}", http::reason(&e)), suspect);
+                let source = if e.is_connect() { FaultSource::Server } else { FaultSource::Either };
+                return again(format!("cannot be asked: {}", http::reason(&e)), source);
             }
         };
         let status = response.status();
         let asked = retry_after(response.headers(), jiff::Timestamp::now());
         let most = BASE_BYTES + TOKEN_BYTES * question.max_tokens;
         let body = http::read(response, most).await;
-        if Verdict::of(status) != Verdict::Answer {
+        if StatusClass::of(status) != StatusClass::Answer {
             let refusal = Refusal::read(body.as_deref().unwrap_or_default(), self.secret());
             return self.refused_with(status, refusal, asked);
         }
         let body = match body {
             Ok(body) => body,
-            Err(Unread::Broken(reason)) => return again(format!("breaks off its answer: {reason}"), Suspect::Either),
+            Err(BodyError::Broken(reason)) => return again(format!("breaks off its answer: {reason}"), FaultSource::Either),
             // The same question would cost as much again for the same.
-            Err(Unread::TooLarge) => {
+            Err(BodyError::TooLarge) => {
                 let tokens = question.max_tokens;
-                return Attempt::Poison(Poison {
+                return CallOutcome::Poison(Poison {
                     class: FailureClass::Model,
                     reason: format!("the server's answer is larger than {most} bytes, which {tokens} tokens cannot be"),
                 });
             }
         };
         match Reply::read(&body, question) {
-            Ok(reply) => Attempt::Reply(reply),
-            Err(Unusable::Foreign(reason)) => again(reason, Suspect::Document),
-            Err(Unusable::Refused(poison)) => Attempt::Poison(poison),
-            Err(Unusable::Error(refusal)) => {
+            Ok(reply) => CallOutcome::Reply(reply),
+            Err(UnusableReply::Foreign(reason)) => again(reason, FaultSource::Document),
+            Err(UnusableReply::Refused(poison)) => CallOutcome::Poison(poison),
+            Err(UnusableReply::Error(refusal)) => {
                 let refusal = refusal.without(self.secret());
                 match refusal.status() {
                     Some(status) => self.refused_with(status, refusal, asked),
-                    None if refusal.is_of_load() => again(format!("answers with an error{}", refusal.said()), Suspect::Server),
-                    None => again(format!("answers with an error{}", refusal.said()), Suspect::Document),
+                    None if refusal.is_of_load() => {
+                        again(format!("answers with an error{}", refusal.said()), FaultSource::Server)
+                    }
+                    None => again(format!("answers with an error{}", refusal.said()), FaultSource::Document),
                 }
             }
         }
     }
 
     /// What follows from a bad status, be it the answer's or one that stands in it.
-    fn refused_with(&self, status: StatusCode, refusal: Refusal, asked: Option<Duration>) -> Attempt {
-        match (Verdict::of(status), status.as_u16()) {
+    fn refused_with(&self, status: StatusCode, refusal: Refusal, asked: Option<Duration>) -> CallOutcome {
+        match (StatusClass::of(status), status.as_u16()) {
             // No pause makes it shorter: of a quota a minute, one request may ask for more than all.
-            (Verdict::Again, 429) if refusal.is_of_length() => Attempt::Refused { status, refusal },
+            (StatusClass::Again, 429) if refusal.is_of_length() => CallOutcome::Refused { status, refusal },
             // A server may refuse a parameter or a document so, as well as a key.
-            (Verdict::Request, _) | (Verdict::Settings, 403) => Attempt::Refused { status, refusal },
-            (Verdict::Settings, _) => Attempt::Settings(self.settings_at_fault(status, &refusal)),
-            (Verdict::Again | Verdict::Answer, code) => {
+            (StatusClass::Request, _) | (StatusClass::Settings, 403) => CallOutcome::Refused { status, refusal },
+            (StatusClass::Settings, _) => CallOutcome::Settings(self.settings_at_fault(status, &refusal)),
+            (StatusClass::Again | StatusClass::Answer, code) => {
                 let reason = format!("answers {status}{}", refusal.said());
-                let suspect = if matches!(code, 408 | 425 | 429 | 503 | 529) { Suspect::Server } else { Suspect::Either };
+                let source = if matches!(code, 408 | 425 | 429 | 503 | 529) { FaultSource::Server } else { FaultSource::Either };
                 let refusal = matches!(code, 500 | 501).then_some(refusal);
-                Attempt::Again(Again { reason, asked, suspect, refusal })
+                CallOutcome::Again(RetryableFailure { reason, asked, source, refusal })
             }
         }
     }
@@ -157,7 +159,7 @@ impl RemoteModel {
     /// What is wrong where a document cannot be at fault, in an operator's words and the server's. The server's own might show the key.
     pub(super) fn settings_at_fault(&self, status: StatusCode, refusal: &Refusal) -> String {
         let name = &self.info.name;
-        let mend = match (status.as_u16(), &self.key) {
+        let fix = match (status.as_u16(), &self.key) {
             (401 | 403, Some(key)) => format!("refuses the key ({status}); set the variable {} to a valid one", key.variable),
             (401 | 403, None) => {
                 format!("asks for a key ({status}); set a variable to it and `models.{name}.api_key_env` to the variable's name")
@@ -169,6 +171,6 @@ impl RemoteModel {
                 self.server_model
             ),
         };
-        format!("{mend}{}", refusal.said())
+        format!("{fix}{}", refusal.said())
     }
 }

@@ -22,7 +22,7 @@ use super::refusal::Refusal;
 const ALTERNATIVES: [u8; 2] = [20, 5];
 
 /// One row of the table.
-struct Part {
+struct ParameterFallback {
     /// Its place in the body of a request.
     key: &'static str,
     /// What servers call it, in lower case.
@@ -31,23 +31,23 @@ struct Part {
     steps: &'static [&'static str],
 }
 
-const PARTS: [Part; 10] = [
-    Part {
+const PARAMETERS: [ParameterFallback; 10] = [
+    ParameterFallback {
         key: "top_logprobs",
         names: &["top_logprobs", "logprobs", "toplogprobs"],
         steps: &["asking for 5 alternatives to a token", "asking for no alternatives to tokens"],
     },
-    Part {
+    ParameterFallback {
         key: "logprobs",
         names: &["logprobs", "logprob", "log_probs", "log probabilities", "responselogprobs"],
         steps: &["answers come without confidences"],
     },
-    Part { key: "top_p", names: &["top_p", "topp"], steps: &["left out"] },
-    Part { key: "top_k", names: &["top_k", "topk"], steps: &["left out"] },
-    Part { key: "temperature", names: &["temperature"], steps: &["left out"] },
-    Part { key: "seed", names: &["seed"], steps: &["left out"] },
-    Part { key: "stop", names: &["stop", "stop_sequences"], steps: &["left out, answers are cut here"] },
-    Part {
+    ParameterFallback { key: "top_p", names: &["top_p", "topp"], steps: &["left out"] },
+    ParameterFallback { key: "top_k", names: &["top_k", "topk"], steps: &["left out"] },
+    ParameterFallback { key: "temperature", names: &["temperature"], steps: &["left out"] },
+    ParameterFallback { key: "seed", names: &["seed"], steps: &["left out"] },
+    ParameterFallback { key: "stop", names: &["stop", "stop_sequences"], steps: &["left out, answers are cut here"] },
+    ParameterFallback {
         key: "response_format",
         names: &["response_format", "json_schema", "json_object", "strict", "structured output", "structured outputs"],
         steps: &[
@@ -56,8 +56,12 @@ const PARTS: [Part; 10] = [
             "left out, the schema stands in the prompt",
         ],
     },
-    Part { key: "max_tokens", names: &["max_tokens", "max_completion_tokens"], steps: &["`max_completion_tokens` in its place"] },
-    Part {
+    ParameterFallback {
+        key: "max_tokens",
+        names: &["max_tokens", "max_completion_tokens"],
+        steps: &["`max_completion_tokens` in its place"],
+    },
+    ParameterFallback {
         key: "messages",
         names: &[
             "system role",
@@ -73,7 +77,7 @@ const PARTS: [Part; 10] = [
 
 /// How a schema is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Format {
+pub(super) enum SchemaFormat {
     /// As a schema, strictly or not.
     Schema { strict: bool },
     /// As any object.
@@ -84,11 +88,11 @@ pub(super) enum Format {
 
 /// How far each part of the table has been replaced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(super) struct Dialect([u8; PARTS.len()]);
+pub(super) struct Dialect([u8; PARAMETERS.len()]);
 
 impl Dialect {
     fn level(self, key: &str) -> u8 {
-        PARTS.iter().position(|part| part.key == key).map_or(0, |place| self.0[place])
+        PARAMETERS.iter().position(|part| part.key == key).map_or(0, |place| self.0[place])
     }
 
     /// Whether the part of that name is still sent as it is.
@@ -102,18 +106,18 @@ impl Dialect {
     }
 
     /// How a schema is asked for.
-    pub(super) fn format(self) -> Format {
+    pub(super) fn format(self) -> SchemaFormat {
         match self.level("response_format") {
-            level @ (0 | 1) => Format::Schema { strict: level == 0 },
-            2 => Format::Object,
-            _ => Format::Words,
+            level @ (0 | 1) => SchemaFormat::Schema { strict: level == 0 },
+            2 => SchemaFormat::Object,
+            _ => SchemaFormat::Words,
         }
     }
 
     /// The dialects to try after a refusal of `body`, the nearest first: each has less of one part, which the refusal names and `body` has.
     pub(super) fn leaner(self, refusal: &Refusal, body: &Value) -> Vec<Self> {
         let named = named(refusal);
-        let candidates = PARTS.iter().enumerate().filter(|(place, part)| named.contains(place) && part.is_in(body));
+        let candidates = PARAMETERS.iter().enumerate().filter(|(place, part)| named.contains(place) && part.is_in(body));
         let levels =
             candidates.flat_map(|(place, part)| (self.0[place] + 1..=part.steps.len() as u8).map(move |level| (place, level)));
         let leaner = |(place, level)| {
@@ -136,15 +140,15 @@ impl Dialect {
     pub(super) fn lessons(self, before: Self) -> impl Iterator<Item = (&'static str, &'static str)> {
         // Alternatives go where the probabilities go.
         let is_new = move |place: &usize| {
-            self.0[*place] > before.0[*place] && (PARTS[*place].key != "top_logprobs" || self.has("logprobs"))
+            self.0[*place] > before.0[*place] && (PARAMETERS[*place].key != "top_logprobs" || self.has("logprobs"))
         };
-        (0..PARTS.len())
+        (0..PARAMETERS.len())
             .filter(is_new)
-            .filter_map(move |place| Some((PARTS[place].key, *PARTS[place].steps.get(usize::from(self.0[place]) - 1)?)))
+            .filter_map(move |place| Some((PARAMETERS[place].key, *PARAMETERS[place].steps.get(usize::from(self.0[place]) - 1)?)))
     }
 }
 
-impl Part {
+impl ParameterFallback {
     fn is_in(&self, body: &Value) -> bool {
         match (self.key, body.get(self.key)) {
             ("messages", Some(messages)) => {
@@ -158,7 +162,9 @@ impl Part {
 /// The places of the parts that a refusal names: by its parameter, else in its words.
 fn named(refusal: &Refusal) -> Vec<usize> {
     let words = refusal.message.to_lowercase();
-    let by = |is_named: &dyn Fn(&Part) -> bool| (0..PARTS.len()).filter(|place| is_named(&PARTS[*place])).collect::<Vec<_>>();
+    let by = |is_named: &dyn Fn(&ParameterFallback) -> bool| {
+        (0..PARAMETERS.len()).filter(|place| is_named(&PARAMETERS[*place])).collect::<Vec<_>>()
+    };
     if let Some(parameter) = refusal.parameter.as_deref().map(str::to_lowercase) {
         let root = parameter.strip_prefix("body.").unwrap_or(&parameter);
         let root = root.split(['.', '[']).next().unwrap_or(root);
@@ -241,7 +247,7 @@ mod tests {
         let refusal = |name: &str| Refusal::of(&json!({"error": format!("no {name}")}));
         let formats: Vec<_> =
             Dialect::default().leaner(&refusal("response_format"), &body()).into_iter().map(Dialect::format).collect();
-        assert_eq!(formats, [Format::Schema { strict: false }, Format::Object, Format::Words]);
+        assert_eq!(formats, [SchemaFormat::Schema { strict: false }, SchemaFormat::Object, SchemaFormat::Words]);
         let fewer = Dialect::default().leaner(&refusal("top_logprobs"), &body());
         assert_eq!(fewer.iter().map(|dialect| dialect.alternatives()).collect::<Vec<_>>(), [Some(5), None]);
         assert_eq!(fewer[1].leaner(&refusal("top_logprobs"), &body()), [], "nothing is left to leave out");

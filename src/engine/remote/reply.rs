@@ -12,10 +12,10 @@ use std::ops::Range;
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::lenient::parsed;
+use super::chat_request::ChatRequest;
+use super::lenient_json::parse;
+use super::reasoning::{ReasoningFault, after_reasoning, json_in_fence};
 use super::refusal::{Refusal, error_in, shortened};
-use super::thoughts::{Stray, behind_thoughts, in_fence};
-use super::wire::Question;
 use crate::request::{Finish, GeneratedToken};
 use tidemill_base::failure::{FailureClass, Poison};
 
@@ -31,24 +31,24 @@ pub(super) struct Reply {
     answer: Range<usize>,
     pub(super) finish: Finish,
     /// The tokens of all that was sent; empty where the server does not tell.
-    pub(super) tokens: Vec<Token>,
+    pub(super) tokens: Vec<ReplyToken>,
     pub(super) prompt_tokens: Option<u32>,
     pub(super) completion_tokens: Option<u32>,
 }
 
 /// One token as a server tells of it.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
-pub(super) struct Token {
+pub(super) struct ReplyToken {
     token: String,
     #[serde(default)]
     bytes: Option<Vec<u8>>,
     #[serde(default)]
     pub(super) logprob: Option<f32>,
     #[serde(default, rename = "top_logprobs")]
-    pub(super) alternatives: Option<Vec<Token>>,
+    pub(super) alternatives: Option<Vec<ReplyToken>>,
 }
 
-impl Token {
+impl ReplyToken {
     /// What the token stands for. A server that gives no bytes gives text, which is wrong where a token ends inside a character.
     pub(super) fn bytes(&self) -> &[u8] {
         self.bytes.as_deref().unwrap_or(self.token.as_bytes())
@@ -57,7 +57,7 @@ impl Token {
 
 /// Why an answer with a good status is none.
 #[derive(Debug, Clone)]
-pub(super) enum Unusable {
+pub(super) enum UnusableReply {
     /// It is not what a server of this kind sends, or not all of it.
     Foreign(String),
     /// The model or what guards it says no to this document.
@@ -68,23 +68,23 @@ pub(super) enum Unusable {
 
 impl Reply {
     /// Reads the body of a good answer.
-    pub(super) fn read(body: &[u8], question: &Question<'_>) -> Result<Self, Unusable> {
-        let foreign = |reason: &str| Unusable::Foreign(reason.into());
-        let (value, is_mended) = parsed(body).ok_or_else(|| foreign("answers with something that is no chat completion"))?;
+    pub(super) fn read(body: &[u8], question: &ChatRequest<'_>) -> Result<Self, UnusableReply> {
+        let foreign = |reason: &str| UnusableReply::Foreign(reason.into());
+        let (value, is_mended) = parse(body).ok_or_else(|| foreign("answers with something that is no chat completion"))?;
         let value = value.get(0).unwrap_or(&value);
         if error_in(value).is_some() {
-            return Err(Unusable::Error(Refusal::of(value)));
+            return Err(UnusableReply::Error(Refusal::of(value)));
         }
         let choices = value.get("choices").and_then(Value::as_array);
         let Some(choice) = choices.ok_or_else(|| foreign("answers with something that is no chat completion"))?.first() else {
             return Err(foreign("answers with a chat completion without a choice"));
         };
         if error_in(choice).is_some() {
-            return Err(Unusable::Error(Refusal::of(choice)));
+            return Err(UnusableReply::Error(Refusal::of(choice)));
         }
         let message = choice.get("message").filter(|message| message.is_object());
         let message = message.ok_or_else(|| foreign("answers with a chat completion without a message"))?;
-        let Said { text: whole, refusal } = Said::of(message);
+        let MessageContent { text: whole, refusal } = MessageContent::of(message);
         if let Some(words) = refusal {
             return Err(refused(format!("the server's model refuses: {}", shortened(&words))));
         }
@@ -99,7 +99,7 @@ impl Reply {
         };
         // Not part of every server's answer, and shapes differ: what cannot be read is as good as absent.
         let tokens = choice.get("logprobs").and_then(|all| all.get("content"));
-        let mut tokens: Vec<Token> = tokens.and_then(|tokens| Vec::deserialize(tokens).ok()).unwrap_or_default();
+        let mut tokens: Vec<ReplyToken> = tokens.and_then(|tokens| Vec::deserialize(tokens).ok()).unwrap_or_default();
         // A token that cannot be, by its probability, leaves no confidence in the others.
         if is_mended && tokens.iter().any(|token| token.logprob.is_none()) {
             tokens.clear();
@@ -108,7 +108,7 @@ impl Reply {
             Self { answer: 0..whole.len(), whole, finish, tokens, prompt_tokens: count("prompt_tokens"), completion_tokens };
         reply.narrow(question)?;
         if reply.text().trim().is_empty() {
-            return Err(Unusable::Refused(reply.nothing(message, question.max_tokens)));
+            return Err(UnusableReply::Refused(reply.nothing(message, question.max_tokens)));
         }
         Ok(reply)
     }
@@ -119,27 +119,27 @@ impl Reply {
     }
 
     /// Leaves out what is no part of the answer: thoughts, fences, and what stands behind a text that ends it.
-    fn narrow(&mut self, question: &Question<'_>) -> Result<(), Unusable> {
+    fn narrow(&mut self, question: &ChatRequest<'_>) -> Result<(), UnusableReply> {
         let is_json = |text: &str| serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok();
         if question.schema.is_some() && is_json(self.text()) {
             return Ok(());
         }
-        self.answer = match (behind_thoughts(&self.whole), self.finish) {
+        self.answer = match (after_reasoning(&self.whole), self.finish) {
             (Ok(answer), _) => answer,
-            (Err(Stray::Open), Finish::Length) => self.whole.len()..self.whole.len(),
-            (Err(Stray::Open), Finish::Stop) => {
+            (Err(ReasoningFault::Open), Finish::Length) => self.whole.len()..self.whole.len(),
+            (Err(ReasoningFault::Open), Finish::Stop) => {
                 return Err(refused("the server's model answers with a thought that does not end, and nothing else".into()));
             }
             // What is no object is judged so in any case, and may be one the next time.
-            (Err(Stray::Inside), _) if question.schema.is_some() => 0..self.whole.len(),
-            (Err(Stray::Inside), _) => {
+            (Err(ReasoningFault::Inside), _) if question.schema.is_some() => 0..self.whole.len(),
+            (Err(ReasoningFault::Inside), _) => {
                 let reason = "the answer cannot be told from what the server's model thought, which stands in its midst; have the server keep \
                               thoughts apart, or switch them off there";
                 return Err(refused(reason.into()));
             }
         };
         if question.schema.is_some() && !is_json(self.text()) {
-            if let Some(inside) = in_fence(self.text()) {
+            if let Some(inside) = json_in_fence(self.text()) {
                 self.answer = self.answer.start + inside.start..self.answer.start + inside.end;
             }
             return Ok(());
@@ -172,7 +172,7 @@ impl Reply {
 
     /// Where each token stands in the answer. Empty where the tokens are not those of what was sent: no probability is better than a wrong
     /// one.
-    pub(super) fn places(&self) -> Vec<(Range<usize>, &Token)> {
+    pub(super) fn places(&self) -> Vec<(Range<usize>, &ReplyToken)> {
         let text = self.whole.as_bytes();
         let mut places = Vec::with_capacity(self.tokens.len());
         let mut start = 0;
@@ -204,7 +204,7 @@ impl Reply {
 
     /// The tokens of a completion.
     pub(super) fn generated(&self) -> Vec<GeneratedToken> {
-        let token = |(place, token): (Range<usize>, &Token)| GeneratedToken {
+        let token = |(place, token): (Range<usize>, &ReplyToken)| GeneratedToken {
             end: place.end,
             log_probability: token.logprob.filter(|value| value.is_finite()),
         };
@@ -213,12 +213,12 @@ impl Reply {
 }
 
 /// What a message says.
-struct Said {
+struct MessageContent {
     text: String,
     refusal: Option<String>,
 }
 
-impl Said {
+impl MessageContent {
     /// The text of a message, or those of its parts that are text: thoughts are other parts.
     fn of(message: &Value) -> Self {
         let text_of = |value: &Value, name: &str| value.get(name).and_then(Value::as_str).map(str::to_owned);
@@ -238,7 +238,7 @@ impl Said {
 }
 
 /// What a reason to end means.
-fn finish(reason: &str) -> Result<Finish, Unusable> {
+fn finish(reason: &str) -> Result<Finish, UnusableReply> {
     match reason.to_lowercase().as_str() {
         // Some servers send none.
         "" | "stop" | "eos" | "eos_token" | "end" | "end_turn" | "end_of_turn" | "stop_sequence" | "stop_token" | "complete"
@@ -266,12 +266,15 @@ fn finish(reason: &str) -> Result<Finish, Unusable> {
         "tool_calls" | "function_call" | "tool_call" | "tool_use" => {
             Err(refused("the server's model calls a tool instead of answering".into()))
         }
-        _ => Err(Unusable::Foreign(format!("ends its answer for the reason {:?}, and it may not be whole", shortened(reason)))),
+        _ => Err(UnusableReply::Foreign(format!(
+            "ends its answer for the reason {:?}, and it may not be whole",
+            shortened(reason)
+        ))),
     }
 }
 
-fn refused(reason: String) -> Unusable {
-    Unusable::Refused(Poison { class: FailureClass::Model, reason })
+fn refused(reason: String) -> UnusableReply {
+    UnusableReply::Refused(Poison { class: FailureClass::Model, reason })
 }
 
 #[cfg(test)]
@@ -281,8 +284,8 @@ pub(super) mod tests {
     use super::*;
     use crate::request::Sampling;
 
-    pub(in crate::remote) fn question<'a>(schema: Option<&'a Value>, stop: &'a [String]) -> Question<'a> {
-        Question { messages: &[], max_tokens: 9, sampling: Sampling::default(), stop, schema, alternatives: false }
+    pub(in crate::remote) fn question<'a>(schema: Option<&'a Value>, stop: &'a [String]) -> ChatRequest<'a> {
+        ChatRequest { messages: &[], max_tokens: 9, sampling: Sampling::default(), stop, schema, alternatives: false }
     }
 
     pub(in crate::remote) fn reply(text: &str, tokens: Value) -> Reply {
@@ -290,15 +293,15 @@ pub(super) mod tests {
         Reply::read(body.to_string().as_bytes(), &question(None, &[])).unwrap()
     }
 
-    fn read(content: Value, finish: Value, schema: Option<&Value>) -> Result<(String, Finish), Unusable> {
+    fn read(content: Value, finish: Value, schema: Option<&Value>) -> Result<(String, Finish), UnusableReply> {
         let body = json!({"choices": [{"message": {"content": content}, "finish_reason": finish}]});
         Reply::read(body.to_string().as_bytes(), &question(schema, &["\n#".into()]))
             .map(|reply| (reply.text().to_owned(), reply.finish))
     }
 
-    fn poison(result: Result<(String, Finish), Unusable>) -> Poison {
+    fn poison(result: Result<(String, Finish), UnusableReply>) -> Poison {
         match result {
-            Err(Unusable::Refused(poison)) => poison,
+            Err(UnusableReply::Refused(poison)) => poison,
             other => panic!("{other:?} is no poison"),
         }
     }
@@ -354,7 +357,7 @@ pub(super) mod tests {
             assert_eq!(poison(read(json!(reason))).class, FailureClass::Model, "{reason}");
         }
         for reason in ["abort", "error", "cancelled", "insufficient_system_resource", "who knows"] {
-            assert!(matches!(read(json!(reason)), Err(Unusable::Foreign(why)) if why.contains(reason)), "{reason}");
+            assert!(matches!(read(json!(reason)), Err(UnusableReply::Foreign(why)) if why.contains(reason)), "{reason}");
         }
     }
 
@@ -383,7 +386,7 @@ pub(super) mod tests {
             assert_eq!(poison(read(json!(text), json!("stop"), None)).class, FailureClass::Model, "{text}");
         }
         let body = json!({"choices": [{"message": {"content": "", "reasoning_content": "A kettle."}, "finish_reason": "stop"}]});
-        let Err(Unusable::Refused(poison)) = Reply::read(body.to_string().as_bytes(), &question(None, &[])) else {
+        let Err(UnusableReply::Refused(poison)) = Reply::read(body.to_string().as_bytes(), &question(None, &[])) else {
             panic!("a reply")
         };
         assert!(poison.reason.contains("empty `content`") && poison.reason.contains("`reasoning_content`"), "{poison}");
@@ -427,7 +430,7 @@ pub(super) mod tests {
             json!({"choices": [{"message": {"content": "A"}, "finish_reason": "stop", "error": {"message": "no", "code": 429}}]}),
         ] {
             let read = Reply::read(body.to_string().as_bytes(), &question(None, &[]));
-            assert!(matches!(read, Err(Unusable::Error(refusal)) if refusal.status().is_some()), "{body}");
+            assert!(matches!(read, Err(UnusableReply::Error(refusal)) if refusal.status().is_some()), "{body}");
         }
     }
 }

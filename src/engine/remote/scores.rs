@@ -10,7 +10,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::reply::{Reply, Token};
+use super::reply::{Reply, ReplyToken};
 
 /// The least that an answer gets: the logarithm of one in a million.
 const FLOOR: f64 = -13.815_510_557_964_274;
@@ -37,7 +37,7 @@ pub(super) fn max_tokens(answers: &[Arc<str>]) -> usize {
 
 /// The logarithm of each answer's probability; none where the reply is no choice.
 pub(super) fn read(reply: &Reply, answers: &[Arc<str>]) -> Option<Vec<f32>> {
-    let choice = Choice::read(reply.text(), answers)?;
+    let choice = ChosenAnswer::read(reply.text(), answers)?;
     let places = reply.places();
     let told = places.iter().any(|(_, token)| token.alternatives.as_ref().is_some_and(|all| !all.is_empty()));
     if let (Some(start), true) = (choice.start, told) {
@@ -51,14 +51,14 @@ pub(super) fn read(reply: &Reply, answers: &[Arc<str>]) -> Option<Vec<f32>> {
 }
 
 /// The answer that was chosen, and how it stands in the text.
-struct Choice {
+struct ChosenAnswer {
     answer: Arc<str>,
     /// The byte at which it begins, where it can be told.
     start: Option<usize>,
     quoted: bool,
 }
 
-impl Choice {
+impl ChosenAnswer {
     fn read(text: &str, answers: &[Arc<str>]) -> Option<Self> {
         let find = |chosen: &str| answers.iter().find(|answer| &***answer == chosen).cloned();
         if let Ok(value) = serde_json::from_str::<Value>(text) {
@@ -86,11 +86,11 @@ impl Choice {
 }
 
 /// The logarithm of the probability that the tokens write `wanted`, as far as they tell.
-fn log_probability(path: &[(std::ops::Range<usize>, &Token)], wanted: &[u8]) -> f64 {
+fn log_probability(path: &[(std::ops::Range<usize>, &ReplyToken)], wanted: &[u8]) -> f64 {
     let mut sum = 0.0;
     for (place, token) in path {
         let Some(rest) = wanted.get(place.start..).filter(|rest| !rest.is_empty()) else { break };
-        let leads = |token: &Token| {
+        let leads = |token: &ReplyToken| {
             let bytes = token.bytes();
             !bytes.is_empty() && (rest.starts_with(bytes) || bytes.starts_with(rest))
         };

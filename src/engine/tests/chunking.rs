@@ -1,7 +1,7 @@
 //! Texts to sequences, and sequences back to places in the text.
 
 use super::fixture::{Tiny, bert, encode, xlm_roberta};
-use crate::tokens::TextTokenizer;
+use crate::text_tokenizer::TextTokenizer;
 use crate::{Chunking, Engine};
 use tidemill_base::failure::{Failure, FailureClass, Poison};
 

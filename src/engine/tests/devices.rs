@@ -10,9 +10,9 @@ use tokio::sync::Semaphore;
 use tokio::sync::mpsc::unbounded_channel;
 
 use super::fixture::{NAME, bert, encode, start_with, texts, vectors};
+use crate::activity::{Activity, ActivityTracker};
 use crate::batch::TokenBatch;
-use crate::queue::{Part, Queue, Waiting};
-use crate::watch::{Activity, Watch};
+use crate::queue::{BatchQueue, QueuedSequence, SequenceGroup};
 use crate::{Chunking, Engine, EngineStats, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling, Work};
 use tidemill_base::config::{ComputeDevice, EngineConfig};
 
@@ -27,7 +27,7 @@ fn engine(folder: &Path, devices: usize) -> Engine {
 
 fn stats(engine: &Engine) -> Vec<EngineStats> {
     let devices = engine.inner.devices.iter().enumerate();
-    devices.map(|(place, device)| device.stats(engine.inner.watch.spent(place))).collect()
+    devices.map(|(place, device)| device.stats(engine.inner.watch.device_time(place))).collect()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -83,7 +83,8 @@ async fn a_device_that_fails_is_named_and_takes_the_engine_with_it() {
     let calls: Vec<_> = calls.collect();
     // A sequence longer than the position table is what `run` never lets through.
     let broken: Arc<[u32]> = vec![1; 1000].into();
-    let failure = engine.rows(&[(0, broken)], engine.inner.watch.preparing()).await.expect_err("a row of a broken sequence");
+    let failure =
+        engine.rows(&[(0, broken)], engine.inner.watch.begin_preparation()).await.expect_err("a row of a broken sequence");
     let failed: Vec<usize> = (0..2).filter(|place| engine.inner.devices[*place].health().is_err()).collect();
     let [place] = failed[..] else { panic!("devices {failed:?} failed of one broken sequence") };
     let health = engine.health().unwrap_err();
@@ -106,7 +107,7 @@ async fn every_moment_of_a_device_is_busy_or_idle_for_one_cause() {
     let started = Instant::now();
     tokio::time::sleep(PAUSE).await;
     vectors(&engine, &texts()).await;
-    let preparing = engine.inner.watch.preparing();
+    let preparing = engine.inner.watch.begin_preparation();
     tokio::time::sleep(PAUSE).await;
     drop(preparing);
     let least = started.elapsed();
@@ -119,53 +120,53 @@ async fn every_moment_of_a_device_is_busy_or_idle_for_one_cause() {
 }
 
 /// Sequences of these lengths of one model.
-fn part(model: usize, lengths: &[usize]) -> Part {
+fn part(model: usize, lengths: &[usize]) -> SequenceGroup {
     let room = Arc::new(Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap());
     let (reply, received) = unbounded_channel();
     // The one who waits for the rows stays.
     std::mem::forget(received);
-    let wait = |(index, length): (usize, &usize)| Waiting {
+    let wait = |(index, length): (usize, &usize)| QueuedSequence {
         ids: vec![1; *length].into(),
         index,
         reply: reply.clone(),
         room: room.clone(),
     };
-    let waiting: VecDeque<Waiting> = lengths.iter().enumerate().map(wait).collect();
-    Part { model, priority: Priority::Live, waiting }
+    let waiting: VecDeque<QueuedSequence> = lengths.iter().enumerate().map(wait).collect();
+    SequenceGroup { model, priority: Priority::Live, waiting }
 }
 
 #[test]
 fn what_waits_in_the_queue_is_told_from_what_is_not_there() {
-    let watch = Watch::new(["cpu"]);
-    let queue = Queue::new(watch.clone());
+    let watch = ActivityTracker::new(["cpu"]);
+    let queue = BatchQueue::new(watch.clone());
     let pause = || std::thread::sleep(PAUSE);
     pause();
-    let idle = watch.spent(0).idle;
+    let idle = watch.device_time(0).idle;
     assert!(idle.no_work >= PAUSE && idle.forming.is_zero(), "{idle:?}");
     queue.push(part(0, &[5, 5]));
     pause();
-    assert!(watch.spent(0).idle.forming >= PAUSE, "a batch could be formed and is not");
-    let no_work = watch.spent(0).idle.no_work;
+    assert!(watch.device_time(0).idle.forming >= PAUSE, "a batch could be formed and is not");
+    let no_work = watch.device_time(0).idle.no_work;
     queue.take(0, &[100]).expect("a batch");
     pause();
-    assert!(watch.spent(0).idle.forming >= 2 * PAUSE, "a batch is ready and is not taken");
-    watch.handed(0);
-    watch.turn(0, Activity::Computing);
+    assert!(watch.device_time(0).idle.forming >= 2 * PAUSE, "a batch is ready and is not taken");
+    watch.batch_taken(0);
+    watch.switch_to(0, Activity::Computing);
     pause();
-    watch.turn(0, Activity::Answering);
+    watch.switch_to(0, Activity::Answering);
     pause();
-    watch.turn(0, Activity::Waiting);
-    let spent = watch.spent(0);
+    watch.switch_to(0, Activity::Waiting);
+    let spent = watch.device_time(0);
     assert!(spent.busy >= PAUSE && spent.idle.answering >= PAUSE, "{spent:?}");
     assert!(spent.idle.tokenizing.is_zero(), "{spent:?}");
     pause();
-    assert!(watch.spent(0).idle.no_work >= no_work + PAUSE, "the queue is empty again");
+    assert!(watch.device_time(0).idle.no_work >= no_work + PAUSE, "the queue is empty again");
 }
 
 #[test]
 fn each_model_s_batches_keep_to_its_own_budget() {
-    let watch = Watch::new(["cpu"]);
-    let queue = Queue::new(watch.clone());
+    let watch = ActivityTracker::new(["cpu"]);
+    let queue = BatchQueue::new(watch.clone());
     queue.push(part(0, &[4, 4, 4, 4]));
     queue.push(part(1, &[4, 4, 4, 4]));
     let mut taken = Vec::new();
@@ -179,7 +180,7 @@ fn each_model_s_batches_keep_to_its_own_budget() {
 
 #[test]
 fn what_came_first_ends_first_and_what_is_small_goes_before_it() {
-    let queue = Queue::new(Watch::new(["cpu"]));
+    let queue = BatchQueue::new(ActivityTracker::new(["cpu"]));
     queue.push(part(0, &[30; 5]));
     queue.push(part(0, &[20; 5]));
     queue.push(part(0, &[7]));
@@ -197,7 +198,7 @@ fn what_came_first_ends_first_and_what_is_small_goes_before_it() {
 
 #[test]
 fn small_parts_get_half_of_a_batch_at_most_while_others_wait() {
-    let queue = Queue::new(Watch::new(["cpu"]));
+    let queue = BatchQueue::new(ActivityTracker::new(["cpu"]));
     queue.push(part(0, &[50; 2]));
     (0..10).for_each(|_| queue.push(part(0, &[10])));
     let tokens = |batch: TokenBatch| batch.sequences().map(<[u32]>::len).filter(|length| *length == 50).sum::<usize>();
@@ -207,15 +208,15 @@ fn small_parts_get_half_of_a_batch_at_most_while_others_wait() {
 
 #[test]
 fn a_device_that_computes_leaves_the_batch_to_one_that_waits() {
-    let watch = Watch::new(["left", "right"]);
-    let queue = Arc::new(Queue::new(watch.clone()));
-    watch.turn(0, Activity::Computing);
+    let watch = ActivityTracker::new(["left", "right"]);
+    let queue = Arc::new(BatchQueue::new(watch.clone()));
+    watch.switch_to(0, Activity::Computing);
     let ahead = {
         let (queue, watch) = (queue.clone(), watch.clone());
         std::thread::spawn(move || {
             let batch = queue.take(0, &[8]).expect("a batch");
             // By now the other one has its own.
-            (batch.tokens(), watch.leaves(0))
+            (batch.tokens(), watch.should_yield(0))
         })
     };
     queue.push(part(0, &[8, 8]));

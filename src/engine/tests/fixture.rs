@@ -10,10 +10,10 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use crate::folder::Folder;
-use crate::input::InputSettings;
-use crate::tokens::TextTokenizer;
-use crate::{Answer, Chunking, Engine, EngineError, Prediction, Request, TextKind, Tuning, Work};
+use crate::folder::ModelFolder;
+use crate::text_tokenizer::TextTokenizer;
+use crate::tokenizer_settings::TokenizerSettings;
+use crate::{Answer, BatchTuning, Chunking, Engine, EngineError, Prediction, Request, TextKind, Work};
 use tidemill_base::config::{EngineConfig, ModelConfig};
 use tidemill_base::failure::Failure;
 
@@ -197,9 +197,9 @@ impl Tiny {
     /// The model's tokenizer, for sequences of so many tokens.
     pub(crate) fn tokens(&self, max_tokens: usize) -> TextTokenizer {
         let folder = self.write();
-        let mut folder = Folder::open(NAME, folder.path()).unwrap();
+        let mut folder = ModelFolder::open(NAME, folder.path()).unwrap();
         let (shape, _) = folder.shape().unwrap();
-        let settings = InputSettings::read(&mut folder, &shape).unwrap();
+        let settings = TokenizerSettings::read(&mut folder, &shape).unwrap();
         TextTokenizer::load(&mut folder, &settings, self.vocabulary().len(), max_tokens).unwrap()
     }
 
@@ -227,7 +227,7 @@ pub(crate) fn start_with(folder: &Path, config: EngineConfig) -> Result<Engine, 
 }
 
 /// Starts an engine that may do what `tuning` says.
-pub(crate) fn start_tuned(folder: &Path, config: &EngineConfig, tuning: &Tuning) -> Engine {
+pub(crate) fn start_tuned(folder: &Path, config: &EngineConfig, tuning: &BatchTuning) -> Engine {
     Engine::start_with(config, &BTreeMap::from([(NAME.to_owned(), ModelConfig::local(folder))]), tuning).unwrap()
 }
 

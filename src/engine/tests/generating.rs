@@ -268,10 +268,10 @@ async fn a_panic_in_a_step_reaches_every_caller_and_health() {
     let engine = engine("llama");
     let models = engine.inner.models.clone();
     let asked = [request(generate("x", 5))];
-    let mut plan = crate::plan::Plan::make(&models, &asked);
+    let mut plan = crate::call_plan::CallPlan::make(&models, &asked);
     // A token that the model does not have is what no tokenizer gives.
     plan.jobs[0].1.prompt = vec![1_000_000].into();
-    engine.generate(plan.jobs, engine.inner.watch.preparing()).await.expect_err("an answer from a device that panicked");
+    engine.generate(plan.jobs, engine.inner.watch.begin_preparation()).await.expect_err("an answer from a device that panicked");
     engine.health().unwrap_err();
     let refused = tokio::time::timeout(Duration::from_secs(5), engine.run(asked.to_vec())).await;
     assert!(refused.expect("a call after the panic hangs").is_err());

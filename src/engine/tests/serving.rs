@@ -139,7 +139,7 @@ async fn panic_on_the_device_reaches_every_caller_and_health() {
     // A sequence longer than the position table is what `run` never lets through.
     let broken: Arc<[u32]> = vec![1; 1000].into();
     let transient =
-        engine.rows(&[(0, broken)], engine.inner.watch.preparing()).await.expect_err("a row from a device that panicked");
+        engine.rows(&[(0, broken)], engine.inner.watch.begin_preparation()).await.expect_err("a row from a device that panicked");
     assert_eq!(transient.component, Component::Model);
     assert_eq!(engine.health().unwrap_err().component, Component::Model);
     let refused = tokio::time::timeout(Duration::from_secs(5), engine.run(vec![encode(&["x"], Chunking::Truncate)])).await;

@@ -15,22 +15,22 @@ use jiff::tz::{AmbiguousOffset, TimeZone};
 
 /// A cron expression on the clocks of a zone.
 #[derive(Debug, Clone)]
-pub(super) struct Clock {
+pub(super) struct CronClock {
     zone: TimeZone,
-    tables: Vec<Table>,
+    tables: Vec<ZonedCrontab>,
     every_hour: bool,
 }
 
 /// The expression on clocks that never change, and on the zone's own.
 #[derive(Debug, Clone)]
-struct Table {
+struct ZonedCrontab {
     steady: Crontab,
     own: Crontab,
 }
 
 const FIELDS: [&str; 5] = ["minute", "hour", "day of month", "month", "day of week"];
 
-impl Clock {
+impl CronClock {
     /// Reads the expression.
     ///
     /// # Errors
@@ -53,7 +53,7 @@ impl Clock {
         let read = |fields: [&str; 5]| {
             let table = |zone: &str| parse_crontab(&format!("{} {zone}", fields.join(" ")));
             let own = table(time_zone).map_err(|error| fault(cron, &error))?;
-            table("UTC").map(|steady| Table { steady, own }).map_err(|error| fault(cron, &error))
+            table("UTC").map(|steady| ZonedCrontab { steady, own }).map_err(|error| fault(cron, &error))
         };
         let mut tables = vec![read([minute, hour, day, month, weekday])?];
         // To the library, December has no last day.
@@ -74,7 +74,7 @@ impl Clock {
         self.tables.iter().filter_map(|table| self.next_of(table, time)).min()
     }
 
-    fn next_of(&self, table: &Table, time: Timestamp) -> Option<Timestamp> {
+    fn next_of(&self, table: &ZonedCrontab, time: Timestamp) -> Option<Timestamp> {
         if self.every_hour {
             return table.own.find_next(time).ok().map(|time| time.timestamp());
         }
@@ -122,7 +122,7 @@ mod tests {
 
     /// The first `count` times after `from`, as the zone shows them.
     fn times(cron: &str, zone: &str, from: &str, count: usize) -> Vec<String> {
-        let clock = Clock::new(cron, zone).expect("the expression is one");
+        let clock = CronClock::new(cron, zone).expect("the expression is one");
         let mut time: Timestamp = from.parse().expect("the test writes a time");
         let mut found = Vec::new();
         for _ in 0..count {
@@ -165,7 +165,7 @@ mod tests {
     fn a_zone_whose_clocks_never_change_is_even() {
         let expected = ["03-29 02:30+0900", "03-30 02:30+0900"];
         assert_eq!(times("30 2 * * *", "Asia/Seoul", "2026-03-28T12:00:00Z", 2), expected);
-        let clock = Clock::new("30 2 * * *", "Asia/Seoul").unwrap();
+        let clock = CronClock::new("30 2 * * *", "Asia/Seoul").unwrap();
         let mut time: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         for _ in 0..365 {
             let next = clock.next_after(time).unwrap();
@@ -210,13 +210,13 @@ mod tests {
             (("0 3 * * *", "Asia/Soul"), "`time_zone` is `Asia/Soul`, which is no time zone"),
         ];
         for ((cron, zone), expected) in cases {
-            let found = Clock::new(cron, zone).unwrap_err();
+            let found = CronClock::new(cron, zone).unwrap_err();
             assert!(found.contains(expected) && !found.contains('\n'), "{cron} {zone}: {found}");
         }
     }
 
     #[test]
     fn a_day_that_never_comes_has_no_next_time() {
-        assert_eq!(Clock::new("0 0 30 2 *", "UTC").unwrap().next_after(Timestamp::UNIX_EPOCH), None);
+        assert_eq!(CronClock::new("0 0 30 2 *", "UTC").unwrap().next_after(Timestamp::UNIX_EPOCH), None);
     }
 }

@@ -10,20 +10,20 @@
 use jiff::Timestamp;
 
 use super::Schedule;
-use crate::config::Overlap;
+use crate::config::OverlapPolicy;
 
 /// What becomes of one time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Decision {
+pub(super) struct FiringDecision {
     /// The time.
     pub time: Timestamp,
     /// What becomes of it.
-    pub verdict: Verdict,
+    pub action: FiringAction,
 }
 
 /// What becomes of a time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Verdict {
+pub(super) enum FiringAction {
     /// Its job is asked for, and these are cancelled.
     Fire {
         /// Open jobs of earlier times.
@@ -39,35 +39,35 @@ pub(super) enum Verdict {
 const AT_A_TIME: usize = 500;
 
 /// Decides times after `decided_to` that have come by `now`, the earliest first. `open` are jobs of the schedule that have not ended.
-pub(super) fn decide(schedule: &Schedule, decided_to: Timestamp, now: Timestamp, open: &[&str]) -> Vec<Decision> {
-    let mut decisions: Vec<Decision> = Vec::new();
+pub(super) fn decide(schedule: &Schedule, decided_to: Timestamp, now: Timestamp, open: &[&str]) -> Vec<FiringDecision> {
+    let mut decisions: Vec<FiringDecision> = Vec::new();
     let mut time = decided_to;
     while let Some(next) = schedule.next_after(time).filter(|next| *next <= now && schedule.start_of(*next) <= now) {
         time = next;
         if let Some(earlier) = decisions.last_mut() {
             let reason = format!("nobody was there to fire it before the next one, at {next}");
-            earlier.verdict = Verdict::Miss(reason);
+            earlier.action = FiringAction::Miss(reason);
         }
         if decisions.len() == AT_A_TIME {
             return decisions;
         }
-        decisions.push(Decision { time, verdict: Verdict::Fire { cancel: Vec::new() } });
+        decisions.push(FiringDecision { time, action: FiringAction::Fire { cancel: Vec::new() } });
     }
     if let Some(latest) = decisions.last_mut() {
-        latest.verdict = verdict(schedule, latest.time, now, open);
+        latest.action = verdict(schedule, latest.time, now, open);
     }
     decisions
 }
 
-fn verdict(schedule: &Schedule, time: Timestamp, now: Timestamp, open: &[&str]) -> Verdict {
+fn verdict(schedule: &Schedule, time: Timestamp, now: Timestamp, open: &[&str]) -> FiringAction {
     let late = now.duration_since(schedule.start_of(time));
     if late > schedule.catch_up {
-        return Verdict::Miss(format!("nobody was there to fire it within {:#} of its start", schedule.catch_up));
+        return FiringAction::Miss(format!("nobody was there to fire it within {:#} of its start", schedule.catch_up));
     }
     match (schedule.overlap, open) {
-        (Overlap::Skip, [first, ..]) => Verdict::Skip(format!("job {first} was still open")),
-        (Overlap::CancelPrevious, open) => Verdict::Fire { cancel: open.iter().map(|id| (*id).to_owned()).collect() },
-        (Overlap::Skip | Overlap::Queue, _) => Verdict::Fire { cancel: Vec::new() },
+        (OverlapPolicy::Skip, [first, ..]) => FiringAction::Skip(format!("job {first} was still open")),
+        (OverlapPolicy::CancelPrevious, open) => FiringAction::Fire { cancel: open.iter().map(|id| (*id).to_owned()).collect() },
+        (OverlapPolicy::Skip | OverlapPolicy::Queue, _) => FiringAction::Fire { cancel: Vec::new() },
     }
 }
 
@@ -76,12 +76,12 @@ mod tests {
     use super::*;
     use crate::jobs::schedules::tests::{schedule, time};
 
-    fn shown(decisions: &[Decision]) -> Vec<String> {
-        let shown = |decision: &Decision| match &decision.verdict {
-            Verdict::Fire { cancel } if cancel.is_empty() => format!("{} fire", decision.time),
-            Verdict::Fire { cancel } => format!("{} fire, cancel {}", decision.time, cancel.join(" ")),
-            Verdict::Skip(reason) => format!("{} skip: {reason}", decision.time),
-            Verdict::Miss(reason) => format!("{} miss: {reason}", decision.time),
+    fn shown(decisions: &[FiringDecision]) -> Vec<String> {
+        let shown = |decision: &FiringDecision| match &decision.action {
+            FiringAction::Fire { cancel } if cancel.is_empty() => format!("{} fire", decision.time),
+            FiringAction::Fire { cancel } => format!("{} fire, cancel {}", decision.time, cancel.join(" ")),
+            FiringAction::Skip(reason) => format!("{} skip: {reason}", decision.time),
+            FiringAction::Miss(reason) => format!("{} miss: {reason}", decision.time),
         };
         decisions.iter().map(shown).collect()
     }
@@ -148,8 +148,8 @@ mod tests {
             for decision in &decisions {
                 assert_eq!(decision.time, decided_to + jiff::SignedDuration::from_mins(1), "one after the other");
                 decided_to = decision.time;
-                match decision.verdict {
-                    Verdict::Miss(_) => missed += 1,
+                match decision.action {
+                    FiringAction::Miss(_) => missed += 1,
                     _ => fired += 1,
                 }
             }

@@ -35,7 +35,7 @@ fn a_schedule_says_the_job_of_each_time() {
          job: { kind: backfill, dataset: archive, prefix: 'daily/{yesterday}/{hour}-{date}/', sample: 10 }",
     );
     assert_eq!((schedule.id.as_str(), schedule.cron.as_str()), ("news.nightly", "30 0 * * *"));
-    assert_eq!((schedule.overlap, schedule.enabled), (Overlap::Queue, true));
+    assert_eq!((schedule.overlap, schedule.enabled), (OverlapPolicy::Queue, true));
     let next = schedule.next_after(time("00:00:00")).unwrap();
     assert_eq!(next.to_string(), "2026-11-21T15:30:00Z");
     let job = schedule.job_at(next).unwrap();

@@ -9,8 +9,8 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::layout::{Line, widen};
-use super::{Block, PANEL, QUAD, QUADS, ROWS, STEP, Step};
+use super::layout::{ByteLine, widen};
+use super::{IntegerBlock, PANEL, QUAD, QUADS, QuantizedStep, ROWS, STEP};
 
 /// Outputs of a vector.
 const LANES: usize = 8;
@@ -19,7 +19,7 @@ const LANES: usize = 8;
 type Pairs = [[u32; 2]; QUADS];
 
 /// The weights of eight outputs with the same.
-type Part = [[__m256i; 2]; QUADS];
+type StepWeights = [[__m256i; 2]; QUADS];
 
 /// Whether this processor has the instructions.
 pub(super) fn available() -> bool {
@@ -27,7 +27,7 @@ pub(super) fn available() -> bool {
 }
 
 /// Writes the sums of the first `rows` rows of `block`.
-pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+pub(super) fn multiply(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     assert!(available(), "vectors of whole numbers on a processor without them");
     // SAFETY: the processor has the instructions, as asserted.
     unsafe { add_up(block, rows, sums) }
@@ -35,7 +35,7 @@ pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; 
 
 /// The sums of `rows` rows, which do not depend on how many there are.
 #[target_feature(enable = "avx2,fma")]
-fn add_up(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     let layout = block.weights.layout;
     let mut totals = [[_mm256_setzero_ps(); PANEL / LANES]; ROWS];
     let mut pairs = [[[0; 2]; QUADS]; ROWS];
@@ -80,7 +80,7 @@ fn add_up(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
 
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn in_pairs(inputs: &Step) -> Pairs {
+fn in_pairs(inputs: &QuantizedStep) -> Pairs {
     let value = |input: usize| u32::from(inputs.value(input).cast_unsigned());
     let pair = |first: usize| value(first) | value(first + 2) << 16;
     std::array::from_fn(|quad| [pair(QUAD * quad), pair(QUAD * quad + 1)])
@@ -89,11 +89,11 @@ fn in_pairs(inputs: &Step) -> Pairs {
 /// The weights of a step with the outputs `part`.
 #[inline]
 #[target_feature(enable = "avx2,fma")]
-fn unpack(lines: &[Line], nibbles: bool, part: usize) -> Part {
+fn unpack(lines: &[ByteLine], nibbles: bool, part: usize) -> StepWeights {
     let mut weights = [[_mm256_setzero_si256(); 2]; QUADS];
     let lines = &lines[lines.len() / 2 * (part / 2)..][..lines.len() / 2];
     // SAFETY: both are of one size, and all bits are values.
-    let vector = |line: &Line| unsafe { transmute::<[u8; 32], __m256i>(line.0.as_chunks().0[part % 2]) };
+    let vector = |line: &ByteLine| unsafe { transmute::<[u8; 32], __m256i>(line.0.as_chunks().0[part % 2]) };
     if nibbles {
         let lowest = _mm256_set1_epi16(15);
         for (line, weights) in lines.iter().zip(weights.as_chunks_mut::<2>().0) {

@@ -2,17 +2,17 @@
 
 use multiversion::multiversion;
 
-use super::{Block, QUAD, QUADS, ROWS, STEP, Weights};
+use super::{IntegerBlock, PanelWeights, QUAD, QUADS, ROWS, STEP};
 
 /// The values of a step of one row: 256 times the high ones and the low ones, four of each in a number, the first in the lowest bits.
 #[derive(Clone, Copy)]
 #[repr(C, align(64))]
-pub(super) struct Step {
+pub(super) struct QuantizedStep {
     pub(super) high: [u32; QUADS],
     pub(super) low: [u32; QUADS],
 }
 
-impl Step {
+impl QuantizedStep {
     /// The value of an input.
     #[inline(always)]
     pub(super) fn value(&self, input: usize) -> i16 {
@@ -23,7 +23,7 @@ impl Step {
 
 /// What belongs to a step of one row.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
-pub(super) struct Scale {
+pub(super) struct StepScale {
     /// By which the values were divided.
     pub(super) scale: f32,
     /// The sum of what the values stand for.
@@ -33,9 +33,9 @@ pub(super) struct Scale {
 }
 
 /// Rows of inputs in whole numbers, sixteen rows after sixteen rows, step after step.
-pub(crate) struct Levels {
-    inputs: Vec<Step>,
-    scales: Vec<Scale>,
+pub(crate) struct QuantizedRows {
+    inputs: Vec<QuantizedStep>,
+    scales: Vec<StepScale>,
     rows: usize,
     /// Rows that a block has room for.
     lanes: usize,
@@ -44,41 +44,41 @@ pub(crate) struct Levels {
 }
 
 /// Where the values of one block of rows go.
-pub(crate) struct Places<'a> {
-    inputs: &'a mut [Step],
-    scales: &'a mut [Scale],
+pub(crate) struct BlockTarget<'a> {
+    inputs: &'a mut [QuantizedStep],
+    scales: &'a mut [StepScale],
     lanes: usize,
 }
 
-impl Levels {
+impl QuantizedRows {
     /// Room for `rows` rows of `depth` inputs, which is whole steps.
     pub(crate) fn new(rows: usize, depth: usize) -> Self {
         let (lanes, steps) = (rows.clamp(1, ROWS), depth / STEP);
         let count = rows.div_ceil(lanes) * lanes * steps;
-        let none = Step { high: [0; QUADS], low: [0; QUADS] };
-        Self { inputs: vec![none; count], scales: vec![Scale::default(); count], rows, lanes, steps }
+        let none = QuantizedStep { high: [0; QUADS], low: [0; QUADS] };
+        Self { inputs: vec![none; count], scales: vec![StepScale::default(); count], rows, lanes, steps }
     }
 
     /// The places of the rows of each block, for [`round`].
-    pub(crate) fn blocks(&mut self) -> impl Iterator<Item = Places<'_>> {
+    pub(crate) fn blocks(&mut self) -> impl Iterator<Item = BlockTarget<'_>> {
         let (lanes, size) = (self.lanes, self.lanes * self.steps);
         let places = self.inputs.chunks_exact_mut(size).zip(self.scales.chunks_exact_mut(size));
-        places.map(move |(inputs, scales)| Places { inputs, scales, lanes })
+        places.map(move |(inputs, scales)| BlockTarget { inputs, scales, lanes })
     }
 
     /// The block `index` and how many rows it has.
-    pub(crate) fn block<'a>(&'a self, index: usize, weights: Weights<'a>) -> (Block<'a>, usize) {
+    pub(crate) fn block<'a>(&'a self, index: usize, weights: PanelWeights<'a>) -> (IntegerBlock<'a>, usize) {
         let size = self.lanes * self.steps;
         let range = index * size..(index + 1) * size;
         assert!(weights.lines.len() == weights.layout.panel(self.steps * STEP), "a panel of other inputs than the rows'");
         let rows = self.lanes.min(self.rows - index * self.lanes);
-        (Block { inputs: &self.inputs[range.clone()], scales: &self.scales[range], lanes: self.lanes, weights }, rows)
+        (IntegerBlock { inputs: &self.inputs[range.clone()], scales: &self.scales[range], lanes: self.lanes, weights }, rows)
     }
 }
 
 /// Writes up to sixteen rows of `depth` inputs to their places.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-pub(crate) fn round(rows: &[f32], depth: usize, places: Places<'_>) {
+pub(crate) fn round(rows: &[f32], depth: usize, places: BlockTarget<'_>) {
     for (row, inputs) in rows.chunks_exact(depth).enumerate() {
         for (step, inputs) in inputs.as_chunks::<STEP>().0.iter().enumerate() {
             let place = step * places.lanes + row;
@@ -95,7 +95,7 @@ const LEAST: f32 = 1e-30;
 
 /// Rounds the inputs of a step.
 #[inline(always)]
-fn round_step(inputs: &[f32; STEP], places: &mut Step) -> Scale {
+fn round_step(inputs: &[f32; STEP], places: &mut QuantizedStep) -> StepScale {
     // The bits of numbers without their sign are in the numbers' order, and what is no number is above all.
     let largest = inputs.iter().fold(0, |most: u32, x| most.max(x.to_bits() & 0x7fff_ffff));
     let largest = f32::from_bits(largest);
@@ -112,7 +112,7 @@ fn round_step(inputs: &[f32; STEP], places: &mut Step) -> Scale {
     places.high.iter_mut().zip(values.as_chunks().0).for_each(|(place, quad)| *place = together(quad));
     let scale = largest * (1.0 / HIGHEST);
     let all = sums[0] + sums[1];
-    Scale { scale, whole: scale * all as f32, lifts: [sums[0], sums[1], all].map(|sum| -128 * sum) }
+    StepScale { scale, whole: scale * all as f32, lifts: [sums[0], sums[1], all].map(|sum| -128 * sum) }
 }
 
 #[cfg(test)]
@@ -124,7 +124,7 @@ mod tests {
         let (rows, depth) = (19, 96);
         let inputs: Vec<f32> =
             (0..rows * depth).map(|i| ((i * 7919 % 1009) as f32 - 300.0) * [1e-3, 1.0, 1e5][i / 32 % 3]).collect();
-        let mut levels = Levels::new(rows, depth);
+        let mut levels = QuantizedRows::new(rows, depth);
         levels.blocks().zip(inputs.chunks(ROWS * depth)).for_each(|(places, rows)| round(rows, depth, places));
         for (i, inputs) in inputs.as_chunks::<STEP>().0.iter().enumerate() {
             let (row, step) = (i / 3, i % 3);
@@ -147,11 +147,11 @@ mod tests {
         for strange in [f32::NAN, f32::INFINITY, f32::NEG_INFINITY] {
             let mut inputs = [1.0; STEP];
             inputs[7] = strange;
-            let Scale { scale, .. } = round_step(&inputs, &mut Step { high: [0; QUADS], low: [0; QUADS] });
+            let StepScale { scale, .. } = round_step(&inputs, &mut QuantizedStep { high: [0; QUADS], low: [0; QUADS] });
             assert!(!scale.is_finite(), "{strange} became part of a step of scale {scale}");
         }
-        let mut places = Step { high: [1; QUADS], low: [1; QUADS] };
-        assert_eq!(round_step(&[0.0; STEP], &mut places), Scale::default());
+        let mut places = QuantizedStep { high: [1; QUADS], low: [1; QUADS] };
+        assert_eq!(round_step(&[0.0; STEP], &mut places), StepScale::default());
         assert_eq!((places.high, places.low), ([0; QUADS], [0; QUADS]));
     }
 }

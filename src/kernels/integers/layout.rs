@@ -13,19 +13,19 @@
 use rayon::iter::{IndexedParallelIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
-use super::{Measures, PANEL, QUAD, QUADS, Quantized, STEP, Weights, single};
-use crate::line::Aligned;
-use crate::pages::Pages;
+use super::{GroupScales, PANEL, PanelWeights, QUAD, QUADS, Quantized, STEP, single};
+use crate::cache_line::CacheAligned;
+use crate::huge_pages::HugePageBuffer;
 
 /// Outputs of a line.
 const OUTPUTS: usize = PANEL / 2;
 
 /// What the caches move at once.
-pub(super) type Line = Aligned<[u8; 64]>;
+pub(super) type ByteLine = CacheAligned<[u8; 64]>;
 
 /// Where the parts of a panel are.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Layout {
+pub(super) struct PanelLayout {
     /// Whether values have four bits.
     pub(super) nibbles: bool,
     /// Inputs that share a scale: 16 or 32.
@@ -39,7 +39,7 @@ pub(super) struct Layout {
     pub(super) offset_factors: bool,
 }
 
-impl Layout {
+impl PanelLayout {
     fn of(rows: &Quantized) -> Self {
         let Quantized { inputs, group, nibbles, .. } = *rows;
         assert!(
@@ -108,14 +108,14 @@ impl Layout {
     }
 }
 
-impl Measures {
+impl GroupScales {
     /// Of each row, how many scales or offsets there are in f16.
     fn of_row(&self, rows: &Quantized) -> usize {
         self.large.len() / (rows.values.len() / rows.inputs)
     }
 
     /// Brings those of the output `within` of a panel to their places.
-    fn lay(&self, layout: Layout, rows: &Quantized, (row, within, offset): (usize, usize, bool), panel: &mut [u8]) {
+    fn lay(&self, layout: PanelLayout, rows: &Quantized, (row, within, offset): (usize, usize, bool), panel: &mut [u8]) {
         let (larges, groups) = (self.of_row(rows), rows.inputs / rows.group);
         for group in 0..groups {
             let (large, small) = layout.measure(group * rows.group, within, offset);
@@ -129,20 +129,20 @@ impl Measures {
 }
 
 /// Quantized weights in panels.
-pub(crate) struct Panels {
-    lines: Pages<Line>,
-    layout: Layout,
+pub(crate) struct QuantizedPanels {
+    lines: HugePageBuffer<ByteLine>,
+    layout: PanelLayout,
     inputs: usize,
 }
 
-impl Panels {
+impl QuantizedPanels {
     /// Brings weights into panels.
     pub(crate) fn new(rows: &Quantized) -> Self {
-        let (layout, inputs) = (Layout::of(rows), rows.inputs);
+        let (layout, inputs) = (PanelLayout::of(rows), rows.inputs);
         let outputs = rows.values.len() / inputs;
         let size = layout.panel(inputs);
         let count = outputs.div_ceil(PANEL) * size;
-        let mut lines = Pages::new(Aligned([0; 64]), count);
+        let mut lines = HugePageBuffer::new(CacheAligned([0; 64]), count);
         let panels = lines.par_chunks_mut(size).zip(rows.values.par_chunks(PANEL * inputs)).enumerate();
         panels.for_each(|(index, (panel, values))| {
             let mut bytes = vec![0; size * 64];
@@ -190,15 +190,15 @@ impl Panels {
     }
 
     /// The weights of the panel `index`.
-    pub(crate) fn weights(&self, index: usize) -> Weights<'_> {
+    pub(crate) fn weights(&self, index: usize) -> PanelWeights<'_> {
         let size = self.layout.panel(self.inputs);
-        Weights { lines: &self.lines[index * size..][..size], layout: self.layout }
+        PanelWeights { lines: &self.lines[index * size..][..size], layout: self.layout }
     }
 }
 
 /// The scales, or the offsets, of 32 outputs: a line of them and their factors.
 #[inline(always)]
-pub(super) fn widen(large: &Line, small: Option<&[u8; PANEL]>) -> [f32; PANEL] {
+pub(super) fn widen(large: &ByteLine, small: Option<&[u8; PANEL]>) -> [f32; PANEL] {
     let mut wide = [0.0; PANEL];
     wide.iter_mut().zip(large.0.as_chunks().0).for_each(|(wide, half)| *wide = single(u16::from_le_bytes(*half)));
     if let Some(small) = small {

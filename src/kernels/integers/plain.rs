@@ -1,11 +1,11 @@
 //! Sums of products in plain loops, for processors without the instructions of the other files.
 
-use super::layout::{Line, widen};
-use super::{Block, PANEL, QUAD, QUADS, ROWS, STEP};
+use super::layout::{ByteLine, widen};
+use super::{IntegerBlock, PANEL, QUAD, QUADS, ROWS, STEP};
 
 /// Writes the sums of the first `rows` rows of `block`.
-pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
-    let Block { weights, lanes, .. } = block;
+pub(super) fn multiply(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+    let IntegerBlock { weights, lanes, .. } = block;
     let layout = weights.layout;
     let mut wide = [[0_i16; QUAD * PANEL]; QUADS];
     sums[..rows].iter_mut().for_each(|sums| sums.fill(0.0));
@@ -42,7 +42,7 @@ pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; 
 }
 
 /// The values of a step in 16 bits: by four inputs, those of each output.
-fn unpack(lines: &[Line], nibbles: bool, wide: &mut [[i16; QUAD * PANEL]; QUADS]) {
+fn unpack(lines: &[ByteLine], nibbles: bool, wide: &mut [[i16; QUAD * PANEL]; QUADS]) {
     let size = QUAD * PANEL / 2;
     for (half, lines) in lines.chunks_exact(lines.len() / 2).enumerate() {
         for (quad, wide) in wide.iter_mut().enumerate() {

@@ -43,7 +43,7 @@ fn weights(form: Form, inputs: usize, outputs: usize) -> (Quantized, Vec<f32>) {
     let Form { nibbles, group, several, offsets } = form;
     let mut next = numbers(inputs, outputs as u32);
     let groups = inputs * outputs / group;
-    let mut measures = || Measures {
+    let mut measures = || GroupScales {
         large: (0..groups / several.max(1)).map(|_| half((next() * 100.0).round() / 1024.0 + 0.25)).collect(),
         small: (0..if several > 0 { groups } else { 0 }).map(|_| (next() * 63.0) as i8).collect(),
     };
@@ -58,19 +58,19 @@ fn weights(form: Form, inputs: usize, outputs: usize) -> (Quantized, Vec<f32>) {
     (Quantized { values, nibbles, scales, offsets, inputs, group }, wide)
 }
 
-fn levels(input: &[f32], depth: usize) -> Levels {
-    let mut levels = Levels::new(input.len() / depth, depth);
+fn levels(input: &[f32], depth: usize) -> QuantizedRows {
+    let mut levels = QuantizedRows::new(input.len() / depth, depth);
     levels.blocks().zip(input.chunks(ROWS * depth)).for_each(|(places, rows)| round(rows, depth, places));
     levels
 }
 
 /// The sums of all rows with the outputs of the panel `index`, computed by `multiply`.
 fn sums(
-    panels: &Panels,
+    panels: &QuantizedPanels,
     depth: usize,
     input: &[f32],
     index: usize,
-    multiply: impl Fn(Block<'_>, usize, &mut [[f32; PANEL]; ROWS]),
+    multiply: impl Fn(IntegerBlock<'_>, usize, &mut [[f32; PANEL]; ROWS]),
 ) -> Vec<[f32; PANEL]> {
     let levels = levels(input, depth);
     let (mut block, mut all) = ([[f32::NAN; PANEL]; ROWS], Vec::new());
@@ -88,7 +88,7 @@ fn products_agree_with_plain_loops_for_any_form_and_size() {
     for form in FORMS {
         for (rows, inputs, outputs) in [(1, 256, 5), (3, 512, 33), (19, 768, 64)] {
             let (quantized, wide) = weights(form, inputs, outputs);
-            let panels = Panels::new(&quantized);
+            let panels = QuantizedPanels::new(&quantized);
             let mut next = numbers(rows, 3);
             let input: Vec<f32> = (0..rows * inputs).map(|i| next() * [0.01, 1.0, 40.0][i / STEP % 3]).collect();
             for output in 0..outputs {
@@ -116,7 +116,7 @@ fn products_agree_with_plain_loops_for_any_form_and_size() {
 fn every_way_to_compute_gives_the_same_bits() {
     for form in FORMS {
         for rows in 1..=ROWS + 1 {
-            let panels = Panels::new(&weights(form, 512, 40).0);
+            let panels = QuantizedPanels::new(&weights(form, 512, 40).0);
             let mut next = numbers(rows, 7);
             let input: Vec<f32> = (0..rows * 512).map(|_| next()).collect();
             let bits = |sums: Vec<[f32; PANEL]>| sums.iter().flatten().map(|sum| sum.to_bits()).collect::<Vec<_>>();

@@ -11,7 +11,7 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::{Block, Layout, Line, PANEL, QUADS, ROWS, STEP, Scale, Step};
+use super::{ByteLine, IntegerBlock, PANEL, PanelLayout, QUADS, QuantizedStep, ROWS, STEP, StepScale};
 use crate::processor::{self, Level};
 
 /// Lines of weights between those in work and those that are fetched meanwhile: the processor itself starts anew with each page.
@@ -26,7 +26,7 @@ pub(super) fn available() -> bool {
 }
 
 /// Writes the sums of the first `rows` rows of `block`.
-pub(super) fn multiply(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+pub(super) fn multiply(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     assert!(available(), "vectors of whole numbers on a processor without them");
     let layout = block.weights.layout;
     // SAFETY: the processor has the instructions, as asserted.
@@ -50,12 +50,12 @@ const SHORT: usize = 2;
 ///
 /// Everything is read as slices of known length: with debug assertions a read by pointer is checked each time, and takes three times as long.
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn add_up<const FORM: usize>(block: Block<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up<const FORM: usize>(block: IntegerBlock<'_>, rows: usize, sums: &mut [[f32; PANEL]; ROWS]) {
     let layout = block.weights.layout;
     let mut totals = [[_mm512_setzero_ps(); 2]; ROWS];
     let mut steps = block.inputs.chunks_exact(block.lanes).zip(block.scales.chunks_exact(block.lanes));
     for span in block.weights.lines.chunks_exact(layout.span()) {
-        let scales = Scales::of_span(span, layout);
+        let scales = PanelScales::of_span(span, layout);
         for (lines, (inputs, places)) in span[layout.before()..].chunks_exact(layout.step()).zip(&mut steps) {
             let (values, small) = lines.split_at(layout.values());
             let scales = scales.of_step(small, layout);
@@ -79,23 +79,23 @@ fn add_up<const FORM: usize>(block: Block<'_>, rows: usize, sums: &mut [[f32; PA
 
 /// What the values of 32 outputs are multiplied by, those of each group, and what is added to them.
 #[derive(Clone, Copy)]
-struct Scales {
+struct PanelScales {
     groups: [[__m512; 2]; 2],
     offsets: Option<[__m512; 2]>,
 }
 
-impl Scales {
+impl PanelScales {
     /// Those of a span, without their factors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn of_span(lines: &[Line], layout: Layout) -> Self {
+    fn of_span(lines: &[ByteLine], layout: PanelLayout) -> Self {
         Self { groups: [halves(&lines[0]); 2], offsets: if layout.offsets { Some(halves(&lines[1])) } else { None } }
     }
 
     /// Those of a step of it, which may have a line of factors.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn of_step(mut self, small: &[Line], layout: Layout) -> Self {
+    fn of_step(mut self, small: &[ByteLine], layout: PanelLayout) -> Self {
         let [line, ..] = small else { return self };
         prefetch(line);
         let small = line.0.as_chunks().0;
@@ -117,13 +117,13 @@ impl Scales {
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn add_step<const FORM: usize, const N: usize>(
-    values: &[Line],
-    inputs: &[Step],
-    places: &[Scale],
-    scales: &Scales,
+    values: &[ByteLine],
+    inputs: &[QuantizedStep],
+    places: &[StepScale],
+    scales: &PanelScales,
     totals: &mut [[__m512; 2]],
 ) -> usize {
-    let (inputs, places): (&[Step; N], &[Scale; N]) = (first(inputs), first(places));
+    let (inputs, places): (&[QuantizedStep; N], &[StepScale; N]) = (first(inputs), first(places));
     for group in 0..if FORM == SHORT { 2 } else { 1 } {
         let lifts = places.each_ref().map(|place| match FORM {
             NIBBLES => 0,
@@ -155,7 +155,7 @@ fn add_step<const FORM: usize, const N: usize>(
 /// The sums of products with weights of four bits.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn nibbles<const N: usize>(lines: &[Line; QUADS], inputs: &[Step; N]) -> [[__m512i; 2]; N] {
+fn nibbles<const N: usize>(lines: &[ByteLine; QUADS], inputs: &[QuantizedStep; N]) -> [[__m512i; 2]; N] {
     let lowest = _mm512_set1_epi8(15);
     let mut dots = Dots::new([0; N]);
     for i in 0..QUADS / 2 {
@@ -171,8 +171,8 @@ fn nibbles<const N: usize>(lines: &[Line; QUADS], inputs: &[Step; N]) -> [[__m51
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
 fn bytes<const FROM: usize, const TO: usize, const N: usize>(
-    lines: &[Line; 2 * QUADS],
-    inputs: &[Step; N],
+    lines: &[ByteLine; 2 * QUADS],
+    inputs: &[QuantizedStep; N],
     lifts: [i32; N],
 ) -> [[__m512i; 2]; N] {
     let sign = _mm512_set1_epi8(-128);
@@ -200,7 +200,7 @@ impl<const N: usize> Dots<N> {
     /// Adds the products of one quad.
     #[inline]
     #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-    fn add(&mut self, weights: [__m512i; 2], inputs: &[Step; N], quad: usize) {
+    fn add(&mut self, weights: [__m512i; 2], inputs: &[QuantizedStep; N], quad: usize) {
         for ((inputs, high), low) in inputs.iter().zip(&mut self.high).zip(&mut self.low) {
             let x = [inputs.high[quad], inputs.low[quad]].map(|x| _mm512_set1_epi32(x.cast_signed()));
             for half in 0..2 {
@@ -223,7 +223,7 @@ impl<const N: usize> Dots<N> {
 /// 32 numbers of f16.
 #[inline]
 #[target_feature(enable = "avx512f,avx512bw,avx512vnni")]
-fn halves(line: &Line) -> [__m512; 2] {
+fn halves(line: &ByteLine) -> [__m512; 2] {
     prefetch(line);
     // SAFETY: both are of one size, and all bits are values.
     unsafe { transmute::<[u8; 64], [__m256i; 2]>(line.0) }.map(|halves| _mm512_cvtph_ps(halves))
@@ -247,7 +247,7 @@ fn first<T, const N: usize>(all: &[T]) -> &[T; N] {
 
 /// A line of values.
 #[inline(always)]
-fn fetch(line: &Line) -> __m512i {
+fn fetch(line: &ByteLine) -> __m512i {
     prefetch(line);
     // SAFETY: both are of one size, and all bits are values.
     unsafe { transmute::<[u8; 64], __m512i>(line.0) }
@@ -255,7 +255,7 @@ fn fetch(line: &Line) -> __m512i {
 
 /// Has the weights fetched that come [`AHEAD`] lines after `line`.
 #[inline(always)]
-fn prefetch(line: &Line) {
+fn prefetch(line: &ByteLine) {
     // SAFETY: every such processor has the instruction, and nothing is read, wherever it points.
     unsafe { _mm_prefetch::<_MM_HINT_T0>((&raw const *line).wrapping_add(AHEAD).cast()) };
 }

@@ -11,8 +11,8 @@ use std::arch::x86_64::{
 };
 use std::mem::transmute;
 
-use super::{Input, PANEL, Panel, ROWS};
-use crate::line::Line;
+use super::{PANEL, Panel, PanelInput, ROWS};
+use crate::cache_line::Bf16Line;
 use crate::processor::{self, Level};
 
 /// Whether vectors of 512 bits may be used.
@@ -26,7 +26,7 @@ pub(super) fn avx2_available() -> bool {
 }
 
 /// The sums of up to [`ROWS`] rows.
-pub(super) fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+pub(super) fn add_up(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     assert!(avx512_available(), "AVX-512 on a processor without it");
     // SAFETY: the processor has AVX-512, as asserted.
     unsafe {
@@ -45,11 +45,11 @@ pub(super) fn add_up(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL
 
 /// The sums of `R` rows, which do not depend on `R`.
 #[target_feature(enable = "avx512f")]
-fn add_up_rows<const R: usize>(input: Input<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up_rows<const R: usize>(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
     let rows: [&[f32]; R] = std::array::from_fn(|row| &input.values[row * input.step..][..input.depth]);
     let mut totals = [[_mm512_setzero_ps(); 2]; R];
     match panel {
-        Panel::Wide { values, step } => {
+        Panel::F32 { values, step } => {
             for (i, weights) in values.chunks(step).take(input.depth).enumerate() {
                 let weights: &[f32; PANEL] = weights.first_chunk().expect("a panel holds the weights of its outputs");
                 // SAFETY: both are of one size, and all bits are values.
@@ -61,7 +61,7 @@ fn add_up_rows<const R: usize>(input: Input<'_>, panel: Panel<'_>, sums: &mut [[
                 }
             }
         }
-        Panel::Half(lines) => {
+        Panel::Bf16(lines) => {
             let pairs = rows.map(|row| row.as_chunks::<2>());
             let (weights, rest) = lines.as_chunks::<2>().0[..input.depth.div_ceil(2)].split_at(input.depth / 2);
             for (i, pair) in weights.iter().enumerate() {
@@ -93,18 +93,18 @@ fn add_up_rows<const R: usize>(input: Input<'_>, panel: Panel<'_>, sums: &mut [[
 /// The weights of the first or the second input of a pair, widened to f32.
 #[inline]
 #[target_feature(enable = "avx512f")]
-fn halves(pair: &[Line; 2], second: bool) -> [__m512; 2] {
+fn halves(pair: &[Bf16Line; 2], second: bool) -> [__m512; 2] {
     // SAFETY: both are of one size, and all bits are values.
-    let pair = unsafe { transmute::<[Line; 2], [__m512i; 2]>(*pair) };
+    let pair = unsafe { transmute::<[Bf16Line; 2], [__m512i; 2]>(*pair) };
     let upper = _mm512_set1_epi32(0xffff_0000_u32.cast_signed());
     pair.map(|pair| _mm512_castsi512_ps(if second { _mm512_and_si512(pair, upper) } else { _mm512_slli_epi32::<16>(pair) }))
 }
 
 /// The sums of up to [`ROWS`] rows with weights in f32, by AVX2.
-pub(super) fn add_up_narrow(input: Input<'_>, panel: (&[f32], usize), sums: &mut [[f32; PANEL]; ROWS]) {
+pub(super) fn add_up_narrow(input: PanelInput<'_>, panel: (&[f32], usize), sums: &mut [[f32; PANEL]; ROWS]) {
     assert!(avx2_available(), "AVX2 on a processor without it");
     for first in (0..input.rows).step_by(4) {
-        let input = Input { values: &input.values[first * input.step..], rows: input.rows - first, ..input };
+        let input = PanelInput { values: &input.values[first * input.step..], rows: input.rows - first, ..input };
         let sums = &mut sums[first..];
         // SAFETY: the processor has AVX2 and FMA, as asserted.
         unsafe {
@@ -120,7 +120,7 @@ pub(super) fn add_up_narrow(input: Input<'_>, panel: (&[f32], usize), sums: &mut
 
 /// The sums of `R` rows, sixteen outputs at a time: so many of four rows stay in the sixteen registers of AVX2.
 #[target_feature(enable = "avx2,fma")]
-fn add_up_few<const R: usize>(input: Input<'_>, (values, step): (&[f32], usize), sums: &mut [[f32; PANEL]]) {
+fn add_up_few<const R: usize>(input: PanelInput<'_>, (values, step): (&[f32], usize), sums: &mut [[f32; PANEL]]) {
     const TOGETHER: usize = PANEL / 2;
     let rows: [&[f32]; R] = std::array::from_fn(|row| &input.values[row * input.step..][..input.depth]);
     for part in 0..2 {

@@ -1,7 +1,7 @@
 use super::*;
 use crate::document::Format;
 use crate::failure::{FailureClass, Tolerance};
-use crate::pipeline::example::{Expect, ExpectTask};
+use crate::pipeline::example::{Expectation, TaskExpectation};
 
 const HEAD: &str = "version: 1\nname: test\nsource: { topic: docs }\n";
 
@@ -68,9 +68,9 @@ examples:
     assert_eq!(definition.tasks[1].needs, ["note".into()]);
     assert_eq!(definition.tasks[1].watches, ["vector".into()]);
     assert_eq!(definition.sinks.dead_letters, Some(TopicSink { name: "dead.products".into() }));
-    assert_eq!(definition.examples[1].expect, Expect::DeadLetter(FailureClass::MalformedJson));
-    let Expect::Tasks(tasks) = &definition.examples[0].expect else { panic!("the example expects a dead letter") };
-    assert_eq!(tasks[1], ("vector".into(), ExpectTask::Skipped));
+    assert_eq!(definition.examples[1].expect, Expectation::DeadLetter(FailureClass::MalformedJson));
+    let Expectation::Tasks(tasks) = &definition.examples[0].expect else { panic!("the example expects a dead letter") };
+    assert_eq!(tasks[1], ("vector".into(), TaskExpectation::Skipped));
 }
 
 #[test]

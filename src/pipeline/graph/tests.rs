@@ -23,14 +23,14 @@ async fn graph(tasks: &str) -> Graph {
 }
 
 async fn evaluate(tasks: &str, documents: &[Document]) -> Vec<Vec<String>> {
-    shown(graph(tasks).await.evaluate(documents, &NothingKnown).await.unwrap())
+    shown(graph(tasks).await.evaluate(documents, &NoKnownResults).await.unwrap())
 }
 
 fn shown(outcomes: Vec<Vec<Outcome>>) -> Vec<Vec<String>> {
     let show = |outcome: &Outcome| match outcome {
         Outcome::Computed(product) => format!("computed {}", product.output.text().unwrap_or_default()),
-        Outcome::Reused(Reuse::Copied(product)) => format!("copied {}", product.output.text().unwrap_or_default()),
-        Outcome::Reused(Reuse::Unchanged { .. }) => "unchanged".into(),
+        Outcome::Reused(ReusedOutput::Copied(product)) => format!("copied {}", product.output.text().unwrap_or_default()),
+        Outcome::Reused(ReusedOutput::Unchanged { .. }) => "unchanged".into(),
         Outcome::Skipped(skip) => format!("skipped {}", skip.as_str()),
         Outcome::Dead(poison) => format!("dead {}", poison.class),
     };
@@ -97,20 +97,20 @@ async fn equal_work_of_one_batch_is_done_once() {
 /// Remembers what it was asked, and knows what it was told.
 #[derive(Default)]
 struct Memory {
-    asked: Mutex<Vec<Wanted>>,
-    products: Mutex<HashMap<Fingerprint, Product>>,
+    asked: Mutex<Vec<WantedResult>>,
+    products: Mutex<HashMap<Fingerprint, ComputedOutput>>,
     short: bool,
     forgetful: bool,
 }
 
-impl Known for Memory {
-    fn look_up<'a>(&'a self, wanted: &'a [Wanted]) -> BoxFuture<'a, Result<Vec<Option<Reuse>>, Transient>> {
+impl KnownResults for Memory {
+    fn look_up<'a>(&'a self, wanted: &'a [WantedResult]) -> BoxFuture<'a, Result<Vec<Option<ReusedOutput>>, Transient>> {
         self.asked.lock().unwrap().extend(wanted.iter().cloned());
         let products = self.products.lock().unwrap();
-        let answer = |wanted: &Wanted| {
+        let answer = |wanted: &WantedResult| {
             let product = products.get(&wanted.fingerprint)?;
             let output = (wanted.output && !self.forgetful).then(|| product.output.clone());
-            Some(Reuse::Unchanged { fingerprint: wanted.fingerprint, output })
+            Some(ReusedOutput::Unchanged { fingerprint: wanted.fingerprint, output })
         };
         let mut found: Vec<_> = wanted.iter().map(answer).collect();
         found.truncate(found.len() - usize::from(self.short));
@@ -168,5 +168,5 @@ async fn a_model_that_is_not_loaded_is_named_before_any_document() {
 #[test]
 fn evaluation_may_move_between_threads() {
     fn movable<T: Send>(_: impl FnOnce(&'static Graph, &'static [Document]) -> T) {}
-    movable(|graph, documents| graph.evaluate(documents, &NothingKnown));
+    movable(|graph, documents| graph.evaluate(documents, &NoKnownResults));
 }

@@ -4,7 +4,7 @@ use serde_json::json;
 
 use super::super::definition::Definition;
 use super::*;
-use crate::outcome::{Extraction, Fingerprint, Leaf, Product, Score, Skip};
+use crate::outcome::{ComputedOutput, ExtractedValue, Extraction, Fingerprint, Score, SkipReason};
 
 const TASKS: &str = "version: 1\nname: sales\nsource: { topic: t, metadata: [company] }\ntasks:\n  \
     note: { render: { template: x } }\n  score: { score: { parts: { length: document.characters } } }\n";
@@ -53,18 +53,18 @@ fn a_schema_knows_which_fields_a_lead_can_be_made_of() {
 }
 
 fn product(output: Output) -> Outcome {
-    Outcome::Computed(Product { output, fingerprint: Fingerprint([0; 32]), cost: Default::default() })
+    Outcome::Computed(ComputedOutput { output, fingerprint: Fingerprint([0; 32]), cost: Default::default() })
 }
 
 fn facts(company: &str, grounded: bool) -> Outcome {
-    let leaf = Leaf { path: "/company".into(), confidence: None, grounded: Some(grounded), evidence: None };
+    let leaf = ExtractedValue { path: "/company".into(), confidence: None, grounded: Some(grounded), evidence: None };
     let fields = json!({ "company": company }).as_object().cloned().unwrap_or_default();
     product(Output::Extraction(Extraction { fields, leaves: vec![leaf] }))
 }
 
 fn added(outcomes: &[Outcome]) -> LeadSubmission {
-    let leads = Leads {
-        company: Places(vec!["facts.company".into(), "document.metadata.company".into()]),
+    let leads = LeadSettings {
+        company: FieldPaths(vec!["facts.company".into(), "document.metadata.company".into()]),
         ..crate::yaml::read("{ score: score, threshold: 70 }").expect("the section can be read")
     };
     let metadata = json!({ "company": " Acme \n Inc. " }).as_object().cloned().unwrap_or_default();
@@ -84,11 +84,11 @@ fn a_company_that_the_document_does_not_say_is_looked_for_elsewhere() {
     };
     assert_eq!(company(&[facts("Hanbit Ltd", true), score()]), ("Hanbit Ltd".into(), "hanbit".into()));
     assert_eq!(company(&[facts("Hanbit Ltd", false), score()]), ("Acme Inc.".into(), "acme".into()), "it was made up");
-    assert_eq!(company(&[Outcome::Skipped(Skip::Condition), score()]), ("Acme Inc.".into(), "acme".into()));
+    assert_eq!(company(&[Outcome::Skipped(SkipReason::Condition), score()]), ("Acme Inc.".into(), "acme".into()));
 }
 
 #[test]
 fn a_document_without_a_score_is_no_lead() {
-    let none = added(&[facts("Hanbit", true), Outcome::Skipped(Skip::Upstream)]);
+    let none = added(&[facts("Hanbit", true), Outcome::Skipped(SkipReason::Upstream)]);
     assert_eq!((none.rows.len(), none.gone), (0, vec!["d".to_owned()]));
 }

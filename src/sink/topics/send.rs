@@ -10,7 +10,7 @@ use rdkafka::producer::{FutureProducer, FutureRecord, Producer};
 use rdkafka::util::Timeout;
 use rdkafka::{ClientConfig, ClientContext};
 
-use crate::broker::{Access, Refusal};
+use crate::broker::{BrokerRefusal, BrokerSettings};
 use crate::store::OutboxEvent;
 
 /// How long librdkafka itself tries to deliver an event before the relay is told that it could not.
@@ -22,7 +22,7 @@ const SETTINGS: Duration = Duration::from_secs(5);
 
 /// Why an event is not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Fault {
+pub(super) enum SendError {
     /// What it is, or what another is that travelled in the same batch: sent alone, it tells which.
     Event {
         /// Whether it is too large.
@@ -31,12 +31,12 @@ pub(super) enum Fault {
         why: String,
     },
     /// The topic, or the brokers: it may be taken later as it is.
-    World(String),
+    Unavailable(String),
 }
 
 /// How an event goes out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Form {
+pub(super) enum PayloadMode {
     /// As it was committed.
     Whole,
     /// Without the payload, and with the place where that lies.
@@ -44,15 +44,15 @@ pub(super) enum Form {
 }
 
 /// Sends events. Clients of one process share what the brokers refuse.
-pub(super) struct Sender {
+pub(super) struct EventSender {
     producer: FutureProducer<Context>,
-    access: Access,
-    refusal: Refusal,
+    access: BrokerSettings,
+    refusal: BrokerRefusal,
 }
 
 /// What the client library calls back.
 struct Context {
-    refusal: Refusal,
+    refusal: BrokerRefusal,
 }
 
 impl ClientContext for Context {
@@ -62,17 +62,17 @@ impl ClientContext for Context {
     }
 }
 
-impl Sender {
+impl EventSender {
     /// A sender through the given brokers.
     ///
     /// # Errors
     /// Where librdkafka refuses a setting.
-    pub(super) fn new(access: &Access) -> anyhow::Result<Self> {
+    pub(super) fn new(access: &BrokerSettings) -> anyhow::Result<Self> {
         let mut client = ClientConfig::new();
         // Whether a record is too large is the broker's to say: a dead letter may hold the largest that a topic ever took.
         client.set("message.max.bytes", LARGEST);
         access.apply(&mut client);
-        let refusal = Refusal::default();
+        let refusal = BrokerRefusal::default();
         let producer = client
             .set("enable.idempotence", "true")
             .set("delivery.timeout.ms", DELIVERY_TIMEOUT_MS)
@@ -101,7 +101,7 @@ impl Sender {
     }
 
     /// Sends the event and waits until the broker has it.
-    pub(super) async fn send(&self, event: &OutboxEvent, form: Form) -> Result<(), Fault> {
+    pub(super) async fn send(&self, event: &OutboxEvent, form: PayloadMode) -> Result<(), SendError> {
         let sent = match self.producer.send(record(event, event.partition, form), Timeout::Never).await {
             // The topic was made anew with fewer partitions since the record stood there: the key decides.
             Err((error, _)) if event.partition.is_some() && is_unknown_partition(&error) => {
@@ -126,21 +126,21 @@ impl Sender {
     }
 }
 
-impl Drop for Sender {
+impl Drop for EventSender {
     fn drop(&mut self) {
         // What is still under way is in the outbox too, and will be sent again.
         self.producer.purge(rdkafka::producer::PurgeConfig::default().queue().inflight());
     }
 }
 
-fn record(event: &OutboxEvent, partition: Option<i32>, form: Form) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
+fn record(event: &OutboxEvent, partition: Option<i32>, form: PayloadMode) -> FutureRecord<'_, Vec<u8>, Vec<u8>> {
     let headers = event.headers.iter().fold(OwnedHeaders::new_with_capacity(event.headers.len()), |headers, (key, value)| {
         headers.insert(Header { key, value: value.as_ref() })
     });
     let (payload, headers) = match form {
-        Form::Whole => (event.payload.as_ref(), headers),
+        PayloadMode::Whole => (event.payload.as_ref(), headers),
         // Empty and not absent: an absent one would delete the key's last record from a compacted topic.
-        Form::Bare => (
+        PayloadMode::Bare => (
             Some(const { &Vec::new() }),
             lies_elsewhere(event)
                 .iter()
@@ -161,7 +161,7 @@ fn record(event: &OutboxEvent, partition: Option<i32>, form: Form) -> FutureReco
 fn lies_elsewhere(event: &OutboxEvent) -> Vec<(&'static str, String)> {
     let bytes = event.payload.as_ref().map_or(0, Vec::len);
     let mut headers = vec![("tidemill-payload-bytes", bytes.to_string())];
-    if let Some(place) = &event.letter_of {
+    if let Some(place) = &event.dead_letter_of {
         headers.push(("tidemill-payload-topic", place.partition.topic.to_string()));
         headers.push(("tidemill-payload-partition", place.partition.number.to_string()));
         headers.push(("tidemill-payload-offset", place.offset.to_string()));
@@ -180,7 +180,7 @@ fn is_unknown_partition(error: &KafkaError) -> bool {
 /// | too large; no such record in this topic (a compacted one wants keys), no such timestamp | the event |
 /// | another record of the batch is at fault | the event, until it is sent alone |
 /// | no such topic, not allowed, no leader, no answer, anything else | the world |
-fn fault(error: &KafkaError, refusal: Option<String>) -> Fault {
+fn fault(error: &KafkaError, refusal: Option<String>) -> SendError {
     use RDKafkaErrorCode as Code;
     let too_large = matches!(
         error.rdkafka_error_code(),
@@ -189,8 +189,8 @@ fn fault(error: &KafkaError, refusal: Option<String>) -> Fault {
     let refused =
         matches!(error.rdkafka_error_code(), Some(Code::InvalidRecord | Code::InvalidDifferentRecord | Code::InvalidTimestamp));
     match too_large || refused {
-        true => Fault::Event { too_large, why: error.to_string() },
-        false => Fault::World(refusal.unwrap_or_else(|| error.to_string())),
+        true => SendError::Event { too_large, why: error.to_string() },
+        false => SendError::Unavailable(refusal.unwrap_or_else(|| error.to_string())),
     }
 }
 
@@ -211,7 +211,7 @@ mod tests {
             headers: vec![("event-id".into(), Some(b"0".to_vec()))],
             timestamp_ms: None,
             partition: None,
-            letter_of: "documents[3]@17".parse().ok(),
+            dead_letter_of: "documents[3]@17".parse().ok(),
         }
     }
 
@@ -220,10 +220,10 @@ mod tests {
         use RDKafkaErrorCode as Code;
         let of = |code| fault(&KafkaError::MessageProduction(code), None);
         for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidMessageSize] {
-            assert!(matches!(of(code), Fault::Event { too_large: true, .. }), "{code:?}");
+            assert!(matches!(of(code), SendError::Event { too_large: true, .. }), "{code:?}");
         }
         for code in [Code::InvalidRecord, Code::InvalidDifferentRecord, Code::InvalidTimestamp] {
-            assert!(matches!(of(code), Fault::Event { too_large: false, .. }), "{code:?}");
+            assert!(matches!(of(code), SendError::Event { too_large: false, .. }), "{code:?}");
         }
         for code in [
             Code::MessageTimedOut,
@@ -234,18 +234,18 @@ mod tests {
             Code::BrokerTransportFailure,
             Code::Fatal,
         ] {
-            assert!(matches!(of(code), Fault::World(_)), "{code:?}");
+            assert!(matches!(of(code), SendError::Unavailable(_)), "{code:?}");
         }
         let refused = fault(&KafkaError::MessageProduction(Code::MessageTimedOut), Some("authentication failed".into()));
-        assert_eq!(refused, Fault::World("authentication failed".into()));
+        assert_eq!(refused, SendError::Unavailable("authentication failed".into()));
     }
 
     #[test]
     fn a_letter_without_its_payload_says_where_that_lies_and_deletes_nothing() {
         let letter = letter();
-        let whole = record(&letter, None, Form::Whole);
+        let whole = record(&letter, None, PayloadMode::Whole);
         assert_eq!((whole.payload.map(Vec::len), whole.headers.unwrap().count()), (Some(70_000), 1));
-        let bare = record(&letter, None, Form::Bare);
+        let bare = record(&letter, None, PayloadMode::Bare);
         assert_eq!(bare.payload.map(Vec::len), Some(0), "no payload at all would be a delete");
         let headers = bare.headers.unwrap();
         let told: Vec<_> = headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap())).collect();

@@ -10,12 +10,12 @@ use parquet::basic::{Compression, LogicalType, Type as Physical};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::schema::types::SchemaDescriptor;
 
-use super::rows::Trouble;
-use super::values::{Form, has_form, is_bytes, is_text};
+use super::json_values::{JsonForm, has_form, is_bytes, is_text};
+use super::rows::FileProblem;
 
 /// Columns that a pipeline reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Needs {
+pub struct RequestedColumns {
     /// The column of the id: text, an integer or a UUID.
     pub id: String,
     /// The column of the version: text, an integer, a date or a time.
@@ -38,7 +38,7 @@ pub(super) struct Columns {
     /// Which columns.
     pub mask: ProjectionMask,
     /// Their names, and what their types leave open.
-    pub fields: Vec<(String, Form)>,
+    pub fields: Vec<(String, JsonForm)>,
     /// Their numbers among the columns that hold values.
     pub leaves: BTreeSet<usize>,
 }
@@ -48,7 +48,7 @@ const CODECS: &str = "uncompressed, SNAPPY, GZIP, LZ4, LZ4_RAW and ZSTD";
 /// How deep columns may be nested: a document is no deeper, and each level takes room on the stack.
 const DEPTH: usize = 127;
 
-impl Needs {
+impl RequestedColumns {
     fn named(&self) -> impl Iterator<Item = &str> {
         let texts = self.text.iter().chain(&self.metadata).chain(&self.version).chain(&self.deleted);
         texts.map(String::as_str).chain([self.id.as_str()])
@@ -64,15 +64,15 @@ impl Needs {
 
 impl Columns {
     /// Every column whose values have a form. Bytes are read only where the pipeline names them: they may be images.
-    pub(super) fn of(metadata: Arc<ParquetMetaData>, needs: &Needs) -> Result<Self, Trouble> {
+    pub(super) fn of(metadata: Arc<ParquetMetaData>, needs: &RequestedColumns) -> Result<Self, FileProblem> {
         let written = ArrowReaderMetadata::try_new(metadata.clone(), ArrowReaderOptions::new())?;
-        check(written.schema(), needs).map_err(Trouble::Schema)?;
+        check(written.schema(), needs).map_err(FileProblem::Schema)?;
         let descriptor = written.parquet_schema();
         let mut leaf = 0;
         let fields: Vec<FieldRef> = written.schema().fields().iter().map(|field| read_as(field, descriptor, &mut leaf)).collect();
         let schema = Arc::new(Schema::new_with_metadata(fields, written.schema().metadata().clone()));
         let metadata = ArrowReaderMetadata::try_new(metadata, ArrowReaderOptions::new().with_schema(schema.clone()))?;
-        let mut choice = Choice { needs, descriptor: metadata.parquet_schema(), leaf: 0, kept: BTreeSet::new() };
+        let mut choice = ColumnWalk { needs, descriptor: metadata.parquet_schema(), leaf: 0, kept: BTreeSet::new() };
         let fields = choice.fields(schema.fields(), "", DEPTH);
         let leaves = choice.kept;
         check_codecs(metadata.metadata(), &leaves)?;
@@ -125,15 +125,15 @@ fn plain(kind: &DataType) -> &DataType {
 }
 
 /// A walk through the columns that hold values.
-struct Choice<'a> {
-    needs: &'a Needs,
+struct ColumnWalk<'a> {
+    needs: &'a RequestedColumns,
     descriptor: &'a SchemaDescriptor,
     leaf: usize,
     kept: BTreeSet<usize>,
 }
 
-impl Choice<'_> {
-    fn fields(&mut self, fields: &Fields, within: &str, depth: usize) -> Vec<(String, Form)> {
+impl ColumnWalk<'_> {
+    fn fields(&mut self, fields: &Fields, within: &str, depth: usize) -> Vec<(String, JsonForm)> {
         let mut found = Vec::new();
         for field in fields {
             let path = if within.is_empty() { field.name().clone() } else { format!("{within}.{}", field.name()) };
@@ -143,22 +143,22 @@ impl Choice<'_> {
     }
 
     /// None where nothing of the column is read.
-    fn form(&mut self, field: &Field, path: &str, depth: usize) -> Option<Form> {
+    fn form(&mut self, field: &Field, path: &str, depth: usize) -> Option<JsonForm> {
         let (first, deeper) = (self.leaf, depth.saturating_sub(1));
         let form = match field.data_type() {
             DataType::Struct(fields) => {
                 let fields = self.fields(fields, path, deeper);
-                (!fields.is_empty()).then_some(Form::Object(fields))
+                (!fields.is_empty()).then_some(JsonForm::Object(fields))
             }
             DataType::List(item)
             | DataType::LargeList(item)
             | DataType::ListView(item)
             | DataType::LargeListView(item)
-            | DataType::FixedSizeList(item, _) => self.form(item, path, deeper).map(|item| Form::Array(Box::new(item))),
+            | DataType::FixedSizeList(item, _) => self.form(item, path, deeper).map(|item| JsonForm::Array(Box::new(item))),
             DataType::Map(entries, _) => match entries.data_type() {
                 DataType::Struct(pair) if pair.len() == 2 => {
                     let (key, value) = (self.form(&pair[0], path, deeper), self.form(&pair[1], path, deeper));
-                    key.zip(value).map(|pair| Form::Map(Box::new(pair)))
+                    key.zip(value).map(|pair| JsonForm::Map(Box::new(pair)))
                 }
                 _ => None,
             },
@@ -169,7 +169,7 @@ impl Choice<'_> {
                 let wanted = has_form(kind) && (!is_bytes(kind) || is_uuid || self.needs.names(path));
                 wanted.then(|| {
                     self.kept.insert(leaf);
-                    if is_uuid { Form::Uuid } else { Form::Plain }
+                    if is_uuid { JsonForm::Uuid } else { JsonForm::Plain }
                 })
             }
         };
@@ -187,7 +187,7 @@ impl Choice<'_> {
     }
 }
 
-fn check_codecs(metadata: &ParquetMetaData, leaves: &BTreeSet<usize>) -> Result<(), Trouble> {
+fn check_codecs(metadata: &ParquetMetaData, leaves: &BTreeSet<usize>) -> Result<(), FileProblem> {
     for group in metadata.row_groups() {
         for column in leaves.iter().filter_map(|leaf| group.columns().get(*leaf)) {
             let name = match column.compression() {
@@ -195,7 +195,7 @@ fn check_codecs(metadata: &ParquetMetaData, leaves: &BTreeSet<usize>) -> Result<
                 Compression::LZO => "LZO",
                 _ => continue,
             };
-            return Err(Trouble::Unsupported(format!(
+            return Err(FileProblem::Unsupported(format!(
                 "column `{}` is compressed with {name}, which is not read here; write the file anew with one of {CODECS}",
                 column.column_path().string()
             )));
@@ -222,7 +222,7 @@ fn find<'a>(fields: &'a Fields, path: &str) -> Option<&'a Field> {
     })
 }
 
-fn check(schema: &Schema, needs: &Needs) -> Result<(), String> {
+fn check(schema: &Schema, needs: &RequestedColumns) -> Result<(), String> {
     let check = |name: &str, what: &str, fits: fn(&DataType) -> bool| {
         let Some(field) = find(schema.fields(), name) else {
             let present: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).take(20).collect();

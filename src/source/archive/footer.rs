@@ -1,7 +1,7 @@
 //! How deep the columns of a file are nested, before a decoder follows them down: it does so by recursion, and a stack that overflows
 //! ends the process.
 
-use super::thrift::{Fault, Thrift};
+use super::thrift::{ThriftError, ThriftReader};
 
 /// The most levels: a list takes two, and a document has 127.
 const DEEPEST: usize = 256;
@@ -19,8 +19,8 @@ pub(super) fn check_depth(footer: &[u8]) -> Result<(), String> {
 }
 
 /// As far as it matters: no deeper than one level too many.
-fn depth(footer: &[u8]) -> Result<usize, Fault> {
-    let (mut footer, mut id) = (Thrift { rest: footer }, 0);
+fn depth(footer: &[u8]) -> Result<usize, ThriftError> {
+    let (mut footer, mut id) = (ThriftReader { rest: footer }, 0);
     while let Some(kind) = footer.field(&mut id)? {
         if (id, kind) != (2, 9) {
             footer.skip(kind)?;
@@ -28,7 +28,7 @@ fn depth(footer: &[u8]) -> Result<usize, Fault> {
         }
         let (count, kind) = footer.list()?;
         if kind != 12 {
-            return Err(Fault::Malformed);
+            return Err(ThriftError::Malformed);
         }
         // Elements come in the order of a walk; of each level that is open, how many are still to come.
         let (mut open, mut deepest): (Vec<i64>, _) = (Vec::new(), 0);
@@ -54,7 +54,7 @@ fn depth(footer: &[u8]) -> Result<usize, Fault> {
     Ok(0)
 }
 
-fn children(footer: &mut Thrift<'_>) -> Result<i64, Fault> {
+fn children(footer: &mut ThriftReader<'_>) -> Result<i64, ThriftError> {
     let (mut children, mut id) = (0, 0);
     while let Some(kind) = footer.field(&mut id)? {
         match (id, kind) {

@@ -3,11 +3,11 @@
 //! Each page has a header of its own, of which four fields are read here. Headers and not the footer are asked, since the decoder
 //! allocates what they say.
 
-use super::thrift::{Fault, Thrift};
+use super::thrift::{ThriftError, ThriftReader};
 
 /// The largest pages of one column of a row group, in bytes when unpacked.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Largest {
+pub(super) struct PageSizes {
     dictionary: u64,
     data: u64,
     sum: u64,
@@ -17,7 +17,7 @@ pub(super) struct Largest {
 /// The page of a dictionary, among the types of pages.
 const DICTIONARY: i64 = 2;
 
-impl Largest {
+impl PageSizes {
     /// Of the pages that `chunk` holds. One that is cut off is left to the decoder, which has no more of it.
     ///
     /// # Errors
@@ -25,11 +25,11 @@ impl Largest {
     pub(super) fn of(chunk: &[u8]) -> Result<Self, &'static str> {
         let (mut largest, mut rest) = (Self::default(), chunk);
         while !rest.is_empty() {
-            let mut header = Thrift { rest };
+            let mut header = ThriftReader { rest };
             let page = match page(&mut header) {
                 Ok(page) => page,
-                Err(Fault::Ends) => break,
-                Err(Fault::Malformed) => return Err("a page's header cannot be read"),
+                Err(ThriftError::Ends) => break,
+                Err(ThriftError::Malformed) => return Err("a page's header cannot be read"),
             };
             let (Ok(packed), Ok(unpacked)) = (usize::try_from(page.packed), u64::try_from(page.unpacked)) else {
                 return Err("a page's header says a negative size");
@@ -69,14 +69,14 @@ struct Page {
     values: i64,
 }
 
-fn page(header: &mut Thrift<'_>) -> Result<Page, Fault> {
+fn page(header: &mut ThriftReader<'_>) -> Result<Page, ThriftError> {
     let (mut page, mut id) = (Page::default(), 0);
     while let Some(kind) = header.field(&mut id)? {
         match (id, kind) {
             (1, 5) => page.kind = header.integer()?,
             (2, 5) => page.unpacked = header.integer()?,
             (3, 5) => page.packed = header.integer()?,
-            (1..=3, _) => return Err(Fault::Malformed),
+            (1..=3, _) => return Err(ThriftError::Malformed),
             // The header of a page of data, in its first and its second version.
             (5 | 8, 12) => page.values = values(header)?,
             _ => header.skip(kind)?,
@@ -86,7 +86,7 @@ fn page(header: &mut Thrift<'_>) -> Result<Page, Fault> {
 }
 
 /// The first field of a header of a page of data.
-fn values(header: &mut Thrift<'_>) -> Result<i64, Fault> {
+fn values(header: &mut ThriftReader<'_>) -> Result<i64, ThriftError> {
     let (mut values, mut id) = (0, 0);
     while let Some(kind) = header.field(&mut id)? {
         match (id, kind) {
@@ -126,19 +126,22 @@ mod tests {
     #[test]
     fn the_largest_pages_are_those_that_the_headers_tell() {
         let chunk = [page(2, 4_000, &[7; 30]), page(0, 70, &[1; 70]), page(3, 600_000_000, &[0; 9]), page(0, 5, &[])].concat();
-        assert_eq!(Largest::of(&chunk).unwrap(), Largest { dictionary: 4_000, data: 600_000_000, sum: 600_004_075, values: 9 });
-        assert_eq!(Largest::of(&chunk).unwrap().bytes(), 600_004_000);
-        assert_eq!(Largest::of(&chunk[..90]).unwrap().data, 70, "what is cut off is the decoder's to tell");
-        assert_eq!(Largest::of(&[]).unwrap(), Largest::default());
+        assert_eq!(
+            PageSizes::of(&chunk).unwrap(),
+            PageSizes { dictionary: 4_000, data: 600_000_000, sum: 600_004_075, values: 9 }
+        );
+        assert_eq!(PageSizes::of(&chunk).unwrap().bytes(), 600_004_000);
+        assert_eq!(PageSizes::of(&chunk[..90]).unwrap().data, 70, "what is cut off is the decoder's to tell");
+        assert_eq!(PageSizes::of(&[]).unwrap(), PageSizes::default());
         for bad in [&[0x15, 0, 0x15, 1, 0x15, 2, 0][..], &[0x16, 0][..], &[0x4d, 1, 1][..], &[0x1c; 40][..]] {
-            assert!(Largest::of(bad).is_err(), "{bad:x?}");
+            assert!(PageSizes::of(bad).is_err(), "{bad:x?}");
         }
     }
 
     proptest! {
         #[test]
         fn any_bytes_are_read_to_their_end_or_refused(chunk: Vec<u8>) {
-            let _ = Largest::of(&chunk);
+            let _ = PageSizes::of(&chunk);
         }
     }
 }

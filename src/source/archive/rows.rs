@@ -15,12 +15,12 @@ use serde_json::{Map, Value};
 use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
-use super::columns::{Columns, Needs, check_time};
-use super::read::{Conditional, Failure};
-use super::values::{Form, object};
-use super::{Archive, ArchiveError, ArchiveFile, Shape};
+use super::columns::{Columns, RequestedColumns, check_time};
+use super::json_values::{JsonForm, object};
+use super::reader::{ReadFailure, VersionedReader};
+use super::{Archive, ArchiveError, ArchiveFile, FileLayout};
 use crate::document::{look_up, microseconds};
-use crate::record::{Partition, Place, Record};
+use crate::record::{Partition, Record, RecordLocation};
 use crate::source::{Delivery, InFlight};
 use crate::store::UnitFault;
 
@@ -38,14 +38,14 @@ pub struct RowRange {
     /// Which of them are wanted, in ascending order; all, where it is `None`.
     pub wanted: Option<Vec<i64>>,
     /// Which times are wanted; all, where it is `None`.
-    pub window: Option<Window>,
+    pub window: Option<TimeWindow>,
     /// What the pipeline reads.
-    pub needs: Needs,
+    pub needs: RequestedColumns,
 }
 
 /// Rows of a span of time.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Window {
+pub struct TimeWindow {
     /// The column that holds the time: a date, a time, or a text that holds one.
     pub column: String,
     /// The first microsecond since the Unix epoch.
@@ -54,7 +54,7 @@ pub struct Window {
     pub until: i64,
 }
 
-impl Window {
+impl TimeWindow {
     /// Whether the row lies in it. One whose time cannot be read does: the walk says what is wrong with it.
     fn holds(&self, payload: &[u8]) -> bool {
         let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(payload) else { return true };
@@ -87,16 +87,16 @@ impl Archive {
     ///
     /// # Errors
     /// Where it is not the file that was listed, not Parquet, lacks a column, or cannot be read for now.
-    pub async fn shape(&self, file: &ArchiveFile, needs: &Needs) -> Result<Shape, ArchiveError> {
+    pub async fn layout(&self, file: &ArchiveFile, needs: &RequestedColumns) -> Result<FileLayout, ArchiveError> {
         self.check_readable(file).await?;
-        let mut reader = Conditional::new(self, file)?;
+        let mut reader = VersionedReader::new(self, file)?;
         let failure = reader.failure();
         let work = async {
             let metadata = reader.get_metadata(None).await?;
             let row_groups = row_groups(&metadata)?;
             let columns = column_names(&metadata);
             Columns::of(metadata, needs)?;
-            Ok(Shape { row_groups, columns })
+            Ok(FileLayout { row_groups, columns })
         };
         self.guarded(file, &failure, work).await
     }
@@ -105,7 +105,7 @@ impl Archive {
     /// Ends early, without an error, where nobody takes records any more.
     ///
     /// # Errors
-    /// See [`Archive::shape`]. What was delivered before is sound.
+    /// See [`Archive::layout`]. What was delivered before is sound.
     pub async fn deliver(
         &self,
         range: &RowRange,
@@ -114,14 +114,14 @@ impl Archive {
         yields: &(dyn Fn() -> bool + Sync),
     ) -> Result<(), ArchiveError> {
         self.check_readable(&range.file).await?;
-        let mut reader = Conditional::new(self, &range.file)?;
+        let mut reader = VersionedReader::new(self, &range.file)?;
         let failure = reader.failure();
         let work = async {
             let metadata = reader.get_metadata(None).await?;
             let groups = row_groups(&metadata)?;
             let columns = Columns::of(metadata, &range.needs)?;
             if let Some(window) = &range.window {
-                check_time(columns.metadata.schema(), &window.column).map_err(Trouble::Schema)?;
+                check_time(columns.metadata.schema(), &window.column).map_err(FileProblem::Schema)?;
             }
             let (chosen, base) = covering(&groups, range.from, range.to);
             let rows = wanted(range);
@@ -143,8 +143,8 @@ impl Archive {
     async fn guarded<T>(
         &self,
         file: &ArchiveFile,
-        failure: &Failure,
-        work: impl Future<Output = Result<T, Trouble>>,
+        failure: &ReadFailure,
+        work: impl Future<Output = Result<T, FileProblem>>,
     ) -> Result<T, ArchiveError> {
         let outcome = AssertUnwindSafe(work).catch_unwind().await;
         let (class, reason) = match outcome {
@@ -154,16 +154,16 @@ impl Archive {
                     return Err(error);
                 }
                 match trouble {
-                    Trouble::Schema(reason) => ("schema_mismatch", reason),
-                    Trouble::Unsupported(reason) => ("unsupported_file", reason),
+                    FileProblem::Schema(reason) => ("schema_mismatch", reason),
+                    FileProblem::Unsupported(reason) => ("unsupported_file", reason),
                     // What the format has and the decoder has not is no damage.
-                    Trouble::Decoder(error @ ParquetError::NYI(_)) => {
+                    FileProblem::Decoder(error @ ParquetError::NYI(_)) => {
                         ("unsupported_file", format!("it is not read here: {error}"))
                     }
-                    Trouble::Decoder(error) if error.to_string().contains("encrypt") => {
+                    FileProblem::Decoder(error) if error.to_string().contains("encrypt") => {
                         ("unsupported_file", "it is encrypted, and encrypted files are not read here".to_owned())
                     }
-                    Trouble::Decoder(error) => ("corrupt_file", format!("it cannot be decoded: {error}")),
+                    FileProblem::Decoder(error) => ("corrupt_file", format!("it cannot be decoded: {error}")),
                 }
             }
             Err(_) => ("corrupt_file", "the Parquet decoder gave up on it".to_owned()),
@@ -175,7 +175,7 @@ impl Archive {
 
 /// What can be wrong with a file.
 #[derive(Debug)]
-pub(super) enum Trouble {
+pub(super) enum FileProblem {
     /// A column is not what the pipeline needs.
     Schema(String),
     /// The file is sound, and not read here.
@@ -184,7 +184,7 @@ pub(super) enum Trouble {
     Decoder(ParquetError),
 }
 
-impl From<ParquetError> for Trouble {
+impl From<ParquetError> for FileProblem {
     fn from(error: ParquetError) -> Self {
         Self::Decoder(error)
     }
@@ -265,17 +265,17 @@ fn selection(rows: &[i64], base: i64, total: i64) -> RowSelection {
 type Outlet<'a> = (&'a UnboundedSender<Delivery>, &'a InFlight, &'a (dyn Fn() -> bool + Sync));
 
 async fn send(
-    (mut stream, fields): (ParquetRecordBatchStream<Conditional>, &[(String, Form)]),
+    (mut stream, fields): (ParquetRecordBatchStream<VersionedReader>, &[(String, JsonForm)]),
     rows: &[i64],
     range: &RowRange,
     (records, in_flight, yields): Outlet<'_>,
-) -> Result<(), Trouble> {
+) -> Result<(), FileProblem> {
     let mut numbers = rows.iter();
     while let Some(batch) = stream.next().await {
         let batch = batch?;
         for row in 0..batch.num_rows() {
             let Some(&offset) = numbers.next() else {
-                return Err(Trouble::Decoder(ParquetError::General("it holds more rows than its footer says".into())));
+                return Err(FileProblem::Decoder(ParquetError::General("it holds more rows than its footer says".into())));
             };
             let payload = payload(&batch, fields, row);
             if range.window.as_ref().is_some_and(|window| !window.holds(&payload)) {
@@ -288,25 +288,25 @@ async fn send(
                 sleep(WAIT).await;
             }
             let record = Record {
-                place: Place { partition: range.partition.clone(), offset },
+                place: RecordLocation { partition: range.partition.clone(), offset },
                 timestamp_ms: Some(range.file.modified_ms),
                 key: None,
                 payload: Some(payload),
                 headers: Vec::new(),
             };
-            let hold = in_flight.hold(&record);
-            if records.send(Delivery { record, hold }).is_err() {
+            let guard = in_flight.track(&record);
+            if records.send(Delivery { record, guard }).is_err() {
                 return Ok(());
             }
         }
     }
     match numbers.len() {
         0 => Ok(()),
-        missing => Err(Trouble::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
+        missing => Err(FileProblem::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
     }
 }
 
-fn payload(batch: &RecordBatch, fields: &[(String, Form)], row: usize) -> Bytes {
+fn payload(batch: &RecordBatch, fields: &[(String, JsonForm)], row: usize) -> Bytes {
     let mut bytes = Vec::new();
     object(batch.columns(), fields, row, &mut bytes);
     bytes.into()

@@ -23,8 +23,8 @@ use crate::source::InFlight;
 const ROWS: i64 = 1_000;
 const GROUP: usize = 300;
 
-fn needs() -> Needs {
-    Needs { id: "id".into(), text: BTreeSet::from(["text".to_owned()]), ..Needs::default() }
+fn needs() -> RequestedColumns {
+    RequestedColumns { id: "id".into(), text: BTreeSet::from(["text".to_owned()]), ..RequestedColumns::default() }
 }
 
 fn columns(rows: i64) -> Vec<(&'static str, ArrayRef)> {
@@ -85,7 +85,7 @@ fn class(error: ArchiveError) -> &'static str {
 async fn rows_come_out_in_order_under_their_numbers() {
     let (_folder, archive) = archive(&[("a/x.parquet", &bytes(columns(ROWS)))]);
     let file = archive.list("a/").await.unwrap().remove(0);
-    assert_eq!(archive.shape(&file, &needs()).await.unwrap().row_groups, [300, 300, 300, 100]);
+    assert_eq!(archive.layout(&file, &needs()).await.unwrap().row_groups, [300, 300, 300, 100]);
     for (from, to) in [(0, ROWS), (0, 1), (299, 301), (310, 590), (999, 1_000)] {
         let records = read(&archive, &range(file.clone(), from, to)).await.unwrap();
         let offsets: Vec<i64> = records.iter().map(|record| record.place.offset).collect();
@@ -107,7 +107,7 @@ async fn a_sample_and_a_window_leave_the_other_rows_out() {
     let offsets = |records: Vec<Record>| records.iter().map(|record| record.place.offset).collect::<Vec<_>>();
     let sampled = RowRange { wanted: Some(vec![3, 299, 300, 301, 999]), ..range(file.clone(), 2, 999) };
     assert_eq!(offsets(read(&archive, &sampled).await.unwrap()), [3, 299, 300, 301]);
-    let window = Some(Window { column: "at".into(), since: 10_000_000, until: 13_000_000 });
+    let window = Some(TimeWindow { column: "at".into(), since: 10_000_000, until: 13_000_000 });
     assert_eq!(offsets(read(&archive, &RowRange { window, ..range(file, 0, ROWS) }).await.unwrap()), [10, 11, 12]);
 }
 
@@ -173,7 +173,7 @@ async fn keys_with_odd_characters_are_the_files_of_that_name() {
 async fn survives(bytes: &[u8], what: &str) {
     let (_folder, archive) = archive(&[("x.parquet", bytes)]);
     let file = archive.list("").await.unwrap().remove(0);
-    let rows = match archive.shape(&file, &needs()).await {
+    let rows = match archive.layout(&file, &needs()).await {
         Ok(shape) => shape.rows(),
         Err(error) => {
             let class = class(error);
@@ -193,7 +193,7 @@ async fn a_file_cut_off_anywhere_fails_alone() {
     for length in (0..whole.len()).step_by(1024).chain(whole.len() - 64..whole.len()) {
         let (_folder, archive) = archive(&[("x.parquet", &whole[..length])]);
         let file = archive.list("").await.unwrap().remove(0);
-        assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "corrupt_file", "cut off at {length}");
+        assert_eq!(class(archive.layout(&file, &needs()).await.unwrap_err()), "corrupt_file", "cut off at {length}");
         assert_eq!(class(read(&archive, &range(file, 0, ROWS)).await.unwrap_err()), "corrupt_file", "cut off at {length}");
     }
 }

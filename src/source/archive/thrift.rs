@@ -5,7 +5,7 @@ const DEPTH: usize = 16;
 
 /// Why something cannot be read.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(super) enum ThriftError {
     /// The bytes end before it does.
     Ends,
     /// It is no struct.
@@ -13,13 +13,13 @@ pub(super) enum Fault {
 }
 
 /// What is left of a struct in the compact protocol.
-pub(super) struct Thrift<'a> {
+pub(super) struct ThriftReader<'a> {
     pub(super) rest: &'a [u8],
 }
 
-impl Thrift<'_> {
+impl ThriftReader<'_> {
     /// The type of the next field, whose number goes to `id`; none at the end of the struct.
-    pub(super) fn field(&mut self, id: &mut i64) -> Result<Option<u8>, Fault> {
+    pub(super) fn field(&mut self, id: &mut i64) -> Result<Option<u8>, ThriftError> {
         let first = self.byte()?;
         if first == 0 {
             return Ok(None);
@@ -32,12 +32,12 @@ impl Thrift<'_> {
     }
 
     /// Passes over a value of that type.
-    pub(super) fn skip(&mut self, kind: u8) -> Result<(), Fault> {
+    pub(super) fn skip(&mut self, kind: u8) -> Result<(), ThriftError> {
         self.skip_within(kind, DEPTH)
     }
 
-    fn skip_within(&mut self, kind: u8, depth: usize) -> Result<(), Fault> {
-        let below = depth.checked_sub(1).ok_or(Fault::Malformed)?;
+    fn skip_within(&mut self, kind: u8, depth: usize) -> Result<(), ThriftError> {
+        let below = depth.checked_sub(1).ok_or(ThriftError::Malformed)?;
         match kind {
             // A boolean is the type of its field.
             1 | 2 => Ok(()),
@@ -63,30 +63,30 @@ impl Thrift<'_> {
                 }
                 Ok(())
             }
-            _ => Err(Fault::Malformed),
+            _ => Err(ThriftError::Malformed),
         }
     }
 
     /// How many items a list has, and of which type.
-    pub(super) fn list(&mut self) -> Result<(u64, u8), Fault> {
+    pub(super) fn list(&mut self) -> Result<(u64, u8), ThriftError> {
         let first = self.byte()?;
         let count = if first >> 4 == 0xf { self.varint()? } else { (first >> 4).into() };
         Ok((count, first & 0xf))
     }
 
-    fn byte(&mut self) -> Result<u8, Fault> {
-        let (first, rest) = self.rest.split_first().ok_or(Fault::Ends)?;
+    fn byte(&mut self) -> Result<u8, ThriftError> {
+        let (first, rest) = self.rest.split_first().ok_or(ThriftError::Ends)?;
         self.rest = rest;
         Ok(*first)
     }
 
-    fn bytes(&mut self, length: u64) -> Result<(), Fault> {
-        let length = usize::try_from(length).map_err(|_| Fault::Malformed)?;
-        self.rest = self.rest.get(length..).ok_or(Fault::Ends)?;
+    fn bytes(&mut self, length: u64) -> Result<(), ThriftError> {
+        let length = usize::try_from(length).map_err(|_| ThriftError::Malformed)?;
+        self.rest = self.rest.get(length..).ok_or(ThriftError::Ends)?;
         Ok(())
     }
 
-    fn varint(&mut self) -> Result<u64, Fault> {
+    fn varint(&mut self) -> Result<u64, ThriftError> {
         let mut bits = 0;
         for shift in (0..64).step_by(7) {
             let byte = self.byte()?;
@@ -95,11 +95,11 @@ impl Thrift<'_> {
                 return Ok(bits);
             }
         }
-        Err(Fault::Malformed)
+        Err(ThriftError::Malformed)
     }
 
     /// An integer of whatever width.
-    pub(super) fn integer(&mut self) -> Result<i64, Fault> {
+    pub(super) fn integer(&mut self) -> Result<i64, ThriftError> {
         let bits = self.varint()?;
         Ok((bits >> 1).cast_signed() ^ -(bits & 1).cast_signed())
     }

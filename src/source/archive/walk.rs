@@ -12,7 +12,7 @@ use glob::{Pattern, PatternError};
 
 /// What lies in a folder.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub struct Found {
+pub struct MatchedFiles {
     /// Keys of files and of links that lead nowhere, in order.
     pub keys: Vec<String>,
     /// Names that match and are no data.
@@ -45,9 +45,9 @@ pub(super) fn is_hidden(name: &str) -> bool {
 ///
 /// # Errors
 /// Where the pattern is none, or a folder cannot be listed.
-pub fn find(root: &Path, within: &Path, pattern: &str) -> Result<Found, WalkError> {
+pub fn find_files(root: &Path, within: &Path, pattern: &str) -> Result<MatchedFiles, WalkError> {
     let parts = pattern.split('/').filter(|part| !part.is_empty()).map(Pattern::new).collect::<Result<Vec<_>, _>>()?;
-    let mut walk = Walk { root, found: Found::default() };
+    let mut walk = FolderWalk { root, found: MatchedFiles::default() };
     walk.descend(&root.join(within), &parts)?;
     let mut found = walk.found;
     found.keys.sort();
@@ -55,12 +55,12 @@ pub fn find(root: &Path, within: &Path, pattern: &str) -> Result<Found, WalkErro
     Ok(found)
 }
 
-struct Walk<'a> {
+struct FolderWalk<'a> {
     root: &'a Path,
-    found: Found,
+    found: MatchedFiles,
 }
 
-impl Walk<'_> {
+impl FolderWalk<'_> {
     fn descend(&mut self, folder: &Path, parts: &[Pattern]) -> Result<(), WalkError> {
         let Some((part, rest)) = parts.split_first() else { return Ok(()) };
         if part.as_str() == "**" {
@@ -152,17 +152,17 @@ mod tests {
             "t/_day=1/x=2/part-3.parquet",
             "t/_SUCCESS",
         ]);
-        let found = find(lake.path(), Path::new(""), "t/**/*.parquet").unwrap();
+        let found = find_files(lake.path(), Path::new(""), "t/**/*.parquet").unwrap();
         assert_eq!(found.keys, ["t/_day=1/x=2/part-3.parquet", "t/part-0.parquet"]);
         assert_eq!(found.hidden, 3);
         assert_eq!(
-            find(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys,
+            find_files(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys,
             ["t/_delta_log/1.checkpoint.parquet"],
             "asked for"
         );
-        assert_eq!(find(lake.path(), Path::new(""), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
-        assert_eq!(find(lake.path(), Path::new("t/_day=1"), "*/*").unwrap().keys, ["t/_day=1/x=2/part-3.parquet"]);
-        assert!(find(lake.path(), Path::new(""), "t/[").is_err());
+        assert_eq!(find_files(lake.path(), Path::new(""), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
+        assert_eq!(find_files(lake.path(), Path::new("t/_day=1"), "*/*").unwrap().keys, ["t/_day=1/x=2/part-3.parquet"]);
+        assert!(find_files(lake.path(), Path::new(""), "t/[").is_err());
     }
 
     #[test]
@@ -173,7 +173,7 @@ mod tests {
         symlink("nowhere", lake.path().join("in/gone.parquet")).unwrap();
         symlink(lake.path(), lake.path().join("in/round")).unwrap();
         assert_eq!(
-            find(lake.path(), Path::new(""), "**/*.parquet").unwrap().keys,
+            find_files(lake.path(), Path::new(""), "**/*.parquet").unwrap().keys,
             ["in/caf\u{fffd}.parquet", "in/gone.parquet", "in/l.parquet"]
         );
     }

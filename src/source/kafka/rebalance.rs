@@ -11,8 +11,8 @@ use rdkafka::types::RDKafkaRespErr;
 use rdkafka::{ClientContext, Offset, Statistics, TopicPartitionList};
 use tokio::sync::mpsc::unbounded_channel;
 
-use super::{KafkaSourceConfig, Lane, Shared, SourceEvent, StartAt};
-use crate::checkpoint::Claim;
+use super::{AssignedPartition, KafkaSourceConfig, Shared, SourceEvent, StartAt};
+use crate::checkpoint::PartitionClaim;
 use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 use crate::record::Partition;
@@ -59,7 +59,7 @@ impl ClientContext for Context {
             Some(reason) => shared.health.down(Component::Broker, reason),
         }
         let Some(topic) = statistics.topics.get(&*shared.config.topic) else { return };
-        for (partition, lane) in shared.lanes().iter() {
+        for (partition, lane) in shared.assigned().iter() {
             let Some(state) = topic.partitions.get(&partition.number) else { continue };
             if state.ls_offset >= 0 {
                 let labels = [&*shared.config.pipeline, &partition.topic, &partition.number.to_string()];
@@ -76,7 +76,7 @@ impl ClientContext for Context {
 
 impl Shared {
     /// Claims the partitions, for as long as it takes; `None` on shutdown.
-    fn claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Option<Vec<Claim>> {
+    fn claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Option<Vec<PartitionClaim>> {
         while !self.closing.load(Ordering::Relaxed) {
             match self.try_claim(consumer, numbers) {
                 Ok(claims) => return Some(claims),
@@ -90,7 +90,7 @@ impl Shared {
         None
     }
 
-    fn try_claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<Vec<Claim>, Transient> {
+    fn try_claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Result<Vec<PartitionClaim>, Transient> {
         let KafkaSourceConfig { pipeline, topic, owner, .. } = &self.config;
         if !self.runtime.block_on(self.store.is_seeded(pipeline, topic))? {
             let seeds = self.seeds(consumer).map_err(|error| {
@@ -136,7 +136,7 @@ impl Shared {
             let (records, receiver) = unbounded_channel();
             tracing::info!(pipeline = %self.config.pipeline, partition = %claim.partition, epoch = claim.epoch,
                            offset = claim.next_offset, "partition assigned");
-            self.lanes().insert(claim.partition.clone(), Lane::new(records, &claim));
+            self.assigned().insert(claim.partition.clone(), AssignedPartition::new(records, &claim));
             let _ = self.events.send(SourceEvent::Assigned(claim, receiver));
         }
         Ok(())
@@ -145,7 +145,7 @@ impl Shared {
     fn revoke(&self, consumer: &BaseConsumer<Context>, list: &TopicPartitionList, numbers: &[i32]) -> Result<(), KafkaError> {
         let partitions: Vec<Partition> =
             numbers.iter().map(|&number| Partition { topic: self.config.topic.clone(), number }).collect();
-        self.lanes().retain(|partition, _| !partitions.contains(partition));
+        self.assigned().retain(|partition, _| !partitions.contains(partition));
         for partition in &partitions {
             let labels = [&*self.config.pipeline, &partition.topic, &partition.number.to_string()];
             // Whoever owns the partition next reports these.

@@ -8,7 +8,7 @@ use tidemill_base::failure::Transient;
 
 /// A dead letter of a job, in short.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct JobLetter {
+pub struct JobDeadLetterRow {
     /// The unit's number.
     pub unit: i32,
     /// The row of the unit's source.
@@ -28,7 +28,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn rows_of_late(&self, job: &JobRow) -> Result<i64, Transient> {
+    pub async fn rows_last_minute(&self, job: &JobRow) -> Result<i64, Transient> {
         let mut view = self.view().await?;
         let records = sqlx::query_scalar!(
             r#"SELECT coalesce(sum(records), 0)::bigint AS "records!" FROM batches
@@ -47,7 +47,11 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn job_letters(&self, job: &JobRow, limit: i64) -> Result<(Vec<(String, i64)>, Vec<JobLetter>), Transient> {
+    pub async fn job_dead_letters(
+        &self,
+        job: &JobRow,
+        limit: i64,
+    ) -> Result<(Vec<(String, i64)>, Vec<JobDeadLetterRow>), Transient> {
         let mut view = self.view().await?;
         let topic = ledger_topic(&job.id);
         let classes = sqlx::query!(
@@ -60,7 +64,7 @@ impl Reader {
         .in_time(self.deadline())
         .await?;
         let letters = sqlx::query_as!(
-            JobLetter,
+            JobDeadLetterRow,
             r#"SELECT partition AS unit, record_offset AS row, task, document_id, class, reason FROM dead_letters
                WHERE pipeline = $1 AND topic = $2 ORDER BY partition, record_offset, task LIMIT $3"#,
             job.pipeline,

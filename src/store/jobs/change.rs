@@ -4,7 +4,7 @@ use serde_json::Value;
 use sqlx::{Acquire, PgConnection};
 use uuid::Uuid;
 
-use super::{JobState, NewJob, Submitted, ledger_topic};
+use super::{JobState, NewJob, SubmitOutcome, ledger_topic};
 use crate::submission::Submission;
 use crate::{CommitError, InTime, Store, commit, unavailable};
 use tidemill_base::failure::Transient;
@@ -14,7 +14,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn submit_job(&self, job: &NewJob, events: &str) -> Result<Submitted, Transient> {
+    pub async fn submit_job(&self, job: &NewJob, events: &str) -> Result<SubmitOutcome, Transient> {
         self.transact(async |connection| submit(connection, job, events).await.map_err(unavailable)).await
     }
 
@@ -23,12 +23,12 @@ impl Store {
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub async fn take_in_job(
+    pub async fn commit_job_record(
         &self,
         submission: &Submission,
         job: Option<&NewJob>,
         events: &str,
-    ) -> Result<Option<Submitted>, CommitError> {
+    ) -> Result<Option<SubmitOutcome>, CommitError> {
         self.connected(async |connection| take_in(connection, submission, job, events).await).await
     }
 
@@ -97,7 +97,7 @@ async fn take_in(
     submission: &Submission,
     job: Option<&NewJob>,
     events: &str,
-) -> Result<Option<Submitted>, CommitError> {
+) -> Result<Option<SubmitOutcome>, CommitError> {
     let mut transaction = connection.begin().await.map_err(unavailable)?;
     commit::advance(&mut transaction, &submission.batch).await?;
     commit::write(&mut transaction, submission).await?;
@@ -106,13 +106,13 @@ async fn take_in(
         None => None,
     };
     match submitted {
-        Some(Submitted::Conflict) => transaction.rollback().await.map_err(unavailable)?,
+        Some(SubmitOutcome::Conflict) => transaction.rollback().await.map_err(unavailable)?,
         _ => transaction.commit().await.map_err(unavailable)?,
     }
     Ok(submitted)
 }
 
-pub(crate) async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<Submitted> {
+pub(crate) async fn submit(connection: &mut PgConnection, job: &NewJob, events: &str) -> sqlx::Result<SubmitOutcome> {
     let inserted = sqlx::query!(
         "INSERT INTO jobs (id, kind, pipeline, spec, state, priority, deadline, budget_micros, schedule)
          VALUES ($1, $2, $3, $4, 'queued', $5, to_timestamp($6::double precision / 1000), $7, $8) ON CONFLICT (id) DO NOTHING",
@@ -130,12 +130,12 @@ pub(crate) async fn submit(connection: &mut PgConnection, job: &NewJob, events: 
     .rows_affected();
     if inserted == 1 {
         announce(connection, &job.id, events).await?;
-        return Ok(Submitted::New);
+        return Ok(SubmitOutcome::New);
     }
     let same = sqlx::query_scalar!(r#"SELECT spec = $2 AS "same!" FROM jobs WHERE id = $1"#, job.id, job.spec)
         .fetch_one(connection)
         .await?;
-    Ok(if same { Submitted::Known } else { Submitted::Conflict })
+    Ok(if same { SubmitOutcome::Known } else { SubmitOutcome::Conflict })
 }
 
 /// Calls the job off; false where it has ended, or is being called off already.

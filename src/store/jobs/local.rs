@@ -8,7 +8,7 @@ use crate::{InTime, Store, unavailable};
 use tidemill_base::failure::Transient;
 
 /// The kind of such jobs.
-pub const LOCAL: &str = "local";
+pub const LOCAL_JOB_KIND: &str = "local";
 
 /// The right to work on one such job: at most one process holds it. Dropping it ends it.
 #[derive(Debug)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 use sqlx::PgConnection;
 
 use super::{JobProgress, JobRow, JobState, ledger_topic};
-use crate::{InTime, Reader, Store, WorkCounts, unavailable};
+use crate::{InTime, Reader, Store, UsageTotals, unavailable};
 use tidemill_base::failure::Transient;
 
 /// Which jobs.
@@ -23,16 +23,16 @@ pub struct JobFilter {
 
 /// The right to move jobs on: at most one process of a fleet holds it. Dropping it ends it.
 #[derive(Debug)]
-pub struct ForemanLease {
+pub struct CoordinatorLease {
     // Not of the pool: a session's lock must end with its connection and never return to another user of it.
     connection: PgConnection,
     deadline: Duration,
 }
 
 /// Names the lease among advisory locks.
-const FOREMAN_LOCK: i64 = 0x7469_6465_666f_7265;
+const COORDINATOR_LOCK: i64 = 0x7469_6465_666f_7265;
 
-impl ForemanLease {
+impl CoordinatorLease {
     /// Makes sure that the lease still holds.
     ///
     /// # Errors
@@ -70,13 +70,13 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn foreman_lease(&self) -> Result<Option<ForemanLease>, Transient> {
+    pub async fn coordinator_lease(&self) -> Result<Option<CoordinatorLease>, Transient> {
         let mut connection = self.pool.acquire().await.map_err(unavailable)?.detach();
-        let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, FOREMAN_LOCK)
+        let got = sqlx::query_scalar!(r#"SELECT pg_try_advisory_lock($1) AS "got!""#, COORDINATOR_LOCK)
             .fetch_one(&mut connection)
             .in_time(self.deadline)
             .await?;
-        Ok(got.then_some(ForemanLease { connection, deadline: self.deadline }))
+        Ok(got.then_some(CoordinatorLease { connection, deadline: self.deadline }))
     }
 
     /// [`Reader::job`] for the service.
@@ -119,7 +119,7 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn recent_pace(&self, pipeline: &str) -> Result<(i64, i64), Transient> {
+    pub async fn recent_throughput(&self, pipeline: &str) -> Result<(i64, i64), Transient> {
         let row = sqlx::query!(
             r#"SELECT coalesce(sum(t.records), 0)::bigint AS "records!", coalesce(sum(t.micros), 0)::bigint AS "micros!"
                FROM (SELECT b.records, (SELECT sum(u.device_micros) FROM usage u WHERE u.batch_id = b.id AND u.ok > 0) AS micros
@@ -233,7 +233,7 @@ impl Reader {
             rows: units.rows,
             // A unit that only measures commits nothing, and counts by itself.
             rows_done: records + units.measured,
-            work: WorkCounts {
+            work: UsageTotals {
                 ok: usage.ok,
                 reused: usage.reused,
                 skipped: usage.skipped,

@@ -60,7 +60,7 @@ pub struct UnitFault {
 
 /// What became of a unit.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum UnitEnd {
+pub enum UnitOutcome {
     /// Every row is committed.
     Done,
     /// It can never be done as it is. What was committed stays.
@@ -187,7 +187,7 @@ impl Store {
     ///
     /// # Errors
     /// See [`CommitError`].
-    pub async fn end_unit(&self, end: Option<(&str, &UnitEnd)>, submission: Option<&Submission>) -> Result<(), CommitError> {
+    pub async fn end_unit(&self, end: Option<(&str, &UnitOutcome)>, submission: Option<&Submission>) -> Result<(), CommitError> {
         self.transact(async |connection| end_unit(connection, end, submission).await).await
     }
 }
@@ -212,7 +212,7 @@ async fn plan(
 
 async fn end_unit(
     connection: &mut PgConnection,
-    end: Option<(&str, &UnitEnd)>,
+    end: Option<(&str, &UnitOutcome)>,
     submission: Option<&Submission>,
 ) -> Result<(), CommitError> {
     if let Some(submission) = submission {
@@ -221,9 +221,9 @@ async fn end_unit(
     }
     if let Some((id, end)) = end {
         let (state, class, reason) = match end {
-            UnitEnd::Done => ("done", None, None),
-            UnitEnd::Failed(fault) => ("failed", Some(fault.class), Some(fault.reason.replace('\0', "\u{fffd}"))),
-            UnitEnd::Stopped => ("stopped", None, None),
+            UnitOutcome::Done => ("done", None, None),
+            UnitOutcome::Failed(fault) => ("failed", Some(fault.class), Some(fault.reason.replace('\0', "\u{fffd}"))),
+            UnitOutcome::Stopped => ("stopped", None, None),
         };
         sqlx::query!(
             "UPDATE units SET state = $2, class = $3, reason = coalesce($4, reason), finished_at = now()

@@ -19,7 +19,7 @@ const METADATA: i32 = 4_000;
 
 /// A company of a pipeline's leads.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AccountFacts {
+pub struct LeadAccount {
     /// By what its documents are gathered.
     pub key: String,
     /// Its name, as its newest document writes it.
@@ -139,10 +139,10 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn account(&self, pipeline: &str, key: &str) -> Result<Option<AccountFacts>, Transient> {
+    pub async fn account(&self, pipeline: &str, key: &str) -> Result<Option<LeadAccount>, Transient> {
         let mut view = self.view().await?;
         let account = sqlx::query_as!(
-            AccountFacts,
+            LeadAccount,
             r#"SELECT key, name, documents, (extract(epoch FROM updated_at) * 1000)::bigint AS "updated_at_ms!"
                FROM accounts WHERE pipeline = $1 AND key = $2"#,
             pipeline,

@@ -23,9 +23,9 @@ pub struct WaitingDelivery {
 
 /// What came of an attempt.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Attempt {
+pub struct DeliveryAttempt {
     /// What follows.
-    pub verdict: Verdict,
+    pub verdict: DeliveryOutcome,
     /// The status of the answer, where there was one.
     pub status: Option<i32>,
     /// What was wrong, where something was.
@@ -34,7 +34,7 @@ pub struct Attempt {
 
 /// What follows from an attempt.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub enum Verdict {
+pub enum DeliveryOutcome {
     /// Nothing: it arrived.
     Delivered,
     /// Another attempt after so many seconds.
@@ -45,7 +45,7 @@ pub enum Verdict {
     GivenUp,
 }
 
-impl Verdict {
+impl DeliveryOutcome {
     /// The state as tables, metrics and answers write it.
     pub const fn state(self) -> &'static str {
         match self {
@@ -59,7 +59,7 @@ impl Verdict {
 
 /// A delivery, and what came of it so far.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub struct DeliveryFacts {
+pub struct LeadDelivery {
     /// What the receiver deduplicates by.
     pub id: String,
     /// The pipeline.
@@ -128,10 +128,10 @@ impl Store {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn settle_delivery(&self, delivery: &WaitingDelivery, attempt: &Attempt) -> Result<(), Transient> {
+    pub async fn settle_delivery(&self, delivery: &WaitingDelivery, attempt: &DeliveryAttempt) -> Result<(), Transient> {
         let wait = match attempt.verdict {
-            Verdict::Again(seconds) => seconds,
-            Verdict::Delivered | Verdict::Refused | Verdict::GivenUp => 0.0,
+            DeliveryOutcome::Again(seconds) => seconds,
+            DeliveryOutcome::Delivered | DeliveryOutcome::Refused | DeliveryOutcome::GivenUp => 0.0,
         };
         sqlx::query!(
             "UPDATE deliveries SET state = $3, status = $4, reason = $5, next_at = now() + make_interval(secs => $6), updated_at = now()
@@ -184,10 +184,10 @@ impl Reader {
         (pipeline, document_id): (Option<&str>, Option<&str>),
         state: Option<&str>,
         limit: i64,
-    ) -> Result<Vec<DeliveryFacts>, Transient> {
+    ) -> Result<Vec<LeadDelivery>, Transient> {
         let mut view = self.view().await?;
         let deliveries = sqlx::query_as!(
-            DeliveryFacts,
+            LeadDelivery,
             r#"SELECT id::text AS "id!", pipeline, document_id, crossing, webhook, state, attempts, status, reason,
                       CASE WHEN state = 'waiting' THEN (extract(epoch FROM next_at) * 1000)::bigint END AS next_at_ms,
                       (extract(epoch FROM created_at) * 1000)::bigint AS "created_at_ms!",

@@ -7,7 +7,7 @@ use tidemill_base::failure::Transient;
 
 /// A lead as the ledger has it.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LeadFacts {
+pub struct StoredLead {
     /// The document.
     pub document_id: String,
     /// Its version.
@@ -36,7 +36,7 @@ pub struct LeadFacts {
 
 /// What a lead is a lead by.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LeadText {
+pub struct LeadDocument {
     /// The document's text.
     pub text: String,
     /// The document's metadata.
@@ -67,7 +67,7 @@ pub enum LeadOrder {
 
 /// Where a page ends.
 #[derive(Debug, Clone, PartialEq)]
-pub struct LeadPlace {
+pub struct LeadPageEnd {
     /// The score of its last lead, or when that changed, in Unix microseconds.
     pub value: f64,
     /// The last lead's document, which tells equal ones apart.
@@ -77,9 +77,9 @@ pub struct LeadPlace {
 /// The page behind a place, by the order's comparison and its columns.
 macro_rules! page {
     ($behind:literal, $order:literal, $asked:expr) => {{
-        let (pipeline, filter, place, limit): (&str, &LeadFilter, &LeadPlace, i64) = $asked;
+        let (pipeline, filter, place, limit): (&str, &LeadFilter, &LeadPageEnd, i64) = $asked;
         sqlx::query_as!(
-            LeadFacts,
+            StoredLead,
             r#"SELECT document_id, version, score, maximum, parts, company, account, person, stage, intent, above,
                       (extract(epoch FROM updated_at) * 1000000)::bigint AS "updated_at_us!"
                FROM leads
@@ -102,22 +102,22 @@ macro_rules! page {
 
 impl LeadOrder {
     /// Before every lead.
-    pub fn start(self) -> LeadPlace {
+    pub fn start(self) -> LeadPageEnd {
         let value = match self {
             Self::Score | Self::Latest => f64::INFINITY,
             Self::Earliest => f64::NEG_INFINITY,
         };
-        LeadPlace { value, document_id: String::new() }
+        LeadPageEnd { value, document_id: String::new() }
     }
 
     /// Where a page ends whose last lead this is.
-    pub fn place(self, last: &LeadFacts) -> LeadPlace {
+    pub fn place(self, last: &StoredLead) -> LeadPageEnd {
         let value = match self {
             Self::Score => last.score,
             // Microseconds since 1970 are whole numbers far below 2^53.
             Self::Latest | Self::Earliest => last.updated_at_us as f64,
         };
-        LeadPlace { value, document_id: last.document_id.clone() }
+        LeadPageEnd { value, document_id: last.document_id.clone() }
     }
 }
 
@@ -130,9 +130,9 @@ impl Reader {
         &self,
         pipeline: &str,
         filter: &LeadFilter,
-        (order, place): (LeadOrder, &LeadPlace),
+        (order, place): (LeadOrder, &LeadPageEnd),
         limit: i64,
-    ) -> Result<Vec<LeadFacts>, Transient> {
+    ) -> Result<Vec<StoredLead>, Transient> {
         let mut view = self.view().await?;
         let asked = (pipeline, filter, place, limit);
         let found = match order {
@@ -168,7 +168,7 @@ impl Reader {
     ///
     /// # Errors
     /// Where the database is unavailable.
-    pub async fn lead(&self, pipeline: &str, document_id: &str) -> Result<Option<(LeadFacts, LeadText)>, Transient> {
+    pub async fn lead(&self, pipeline: &str, document_id: &str) -> Result<Option<(StoredLead, LeadDocument)>, Transient> {
         let mut view = self.view().await?;
         let row = sqlx::query!(
             r#"SELECT l.document_id, l.version, l.score, l.maximum, l.parts, l.company, l.account, l.person, l.stage, l.intent, l.above,
@@ -183,7 +183,7 @@ impl Reader {
         .await?;
         view.end(self.deadline()).await?;
         let described = row.map(|row| {
-            let lead = LeadFacts {
+            let lead = StoredLead {
                 document_id: row.document_id,
                 version: row.version,
                 score: row.score,
@@ -197,7 +197,7 @@ impl Reader {
                 above: row.above,
                 updated_at_us: row.updated_at_us,
             };
-            (lead, LeadText { text: row.text, metadata: row.metadata })
+            (lead, LeadDocument { text: row.text, metadata: row.metadata })
         });
         Ok(described)
     }

@@ -7,7 +7,7 @@ use sqlx::types::Json;
 
 use super::vectors::{Space, Spans};
 use super::words::Wording;
-use super::{HitLabel, Passage, Ranked, SearchHit, SearchQuery, marks};
+use super::{HitLabel, Passage, Ranked, SearchHit, SearchQuery, highlight};
 
 pub(super) async fn describe(
     query: &SearchQuery,
@@ -58,7 +58,7 @@ pub(super) async fn describe(
         hits.push(SearchHit { document_id: id, score, chunk, labels, summary, metadata, highlights: Vec::new(), explanation });
     }
     if let Some(wording) = wording {
-        marks::highlight(wording, &mut hits, connection).await?;
+        highlight::highlight(wording, &mut hits, connection).await?;
     }
     Ok(hits)
 }

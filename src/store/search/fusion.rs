@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, HashSet};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::{Candidate, Explanation, Ranked, Standing};
+use super::{Candidate, Explanation, ListRank, Ranked};
 
 /// How the lists by vectors and by words become one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum, ToSchema)]
@@ -100,8 +100,8 @@ fn union(
             ranked.score += adds;
             ranked.chunk = ranked.chunk.or(chunk);
             match is_vector {
-                true => ranked.explanation.vector = Some(Standing { rank, score, adds, all_words: None }),
-                false => ranked.explanation.text = Some(Standing { rank, score, adds, all_words: Some(all_words) }),
+                true => ranked.explanation.vector = Some(ListRank { rank, score, adds, all_words: None }),
+                false => ranked.explanation.text = Some(ListRank { rank, score, adds, all_words: Some(all_words) }),
             }
         }
     }

@@ -10,7 +10,7 @@
 //!
 //! `migrations/0016_word_statistics.sql` makes the same words of the documents.
 
-use super::forms::{is_joint, plain};
+use super::normalize::{is_joint, plain};
 
 /// Korean particles that end a noun, the longest first: they differ between a question and its document.
 const PARTICLES: [&str; 46] = [

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use sqlx::PgConnection;
 
-use super::forms::plain;
+use super::normalize::plain;
 use super::ranking::{Ranking, any_of, is_long};
 use super::terms::Terms;
 use super::{Candidate, Passage, SearchQuery};

@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::engine::{Completion, Work};
 use crate::outcome::Span;
-use crate::task::room::Splitter;
+use crate::task::context_budget::Splitter;
 use crate::task::tests::{completed, document, generator_info, poison};
 
 /// A token is a word.
@@ -37,23 +37,23 @@ fn spec() -> AbstractiveSpec<'static> {
 /// A task of a model that takes `context` words, of which the built-in prompt, its answer and the margin take some.
 fn task(context: usize) -> Abstractive {
     let model = crate::engine::ModelInfo { max_tokens: context, ..generator_info() };
-    let setting = Setting {
+    let setting = PromptSettings {
         max_tokens: Some(20),
         parameters: Map::from_iter([("sentences".to_owned(), json!(2))]),
         constants: vec![("sentences", Value::from(2))],
-        ..Setting::new("gist", &model)
+        ..PromptSettings::new("gist", &model)
     };
-    let prompting = Prompting::new(spec().read(Path::new("")).unwrap(), setting).unwrap();
-    Abstractive::new(prompting, Room::new(Arc::new(Words), context)).unwrap()
+    let prompting = TaskPrompt::new(spec().read(Path::new("")).unwrap(), setting).unwrap();
+    Abstractive::new(prompting, ContextBudget::new(Arc::new(Words), context)).unwrap()
 }
 
 fn numbered(words: usize) -> String {
     (0..words).map(|n| format!("w{n} ")).collect()
 }
 
-fn asked(prepared: Result<Prepared, Failure>) -> Vec<String> {
+fn asked(prepared: Result<TaskStep, Failure>) -> Vec<String> {
     match prepared {
-        Ok(Prepared::Ask(requests)) => requests
+        Ok(TaskStep::Ask(requests)) => requests
             .iter()
             .map(|request| match &request.work {
                 Work::Generate(generate) => generate.prompt.messages[1].content.to_string(),
@@ -64,20 +64,20 @@ fn asked(prepared: Result<Prepared, Failure>) -> Vec<String> {
     }
 }
 
-fn prepared(task: &Abstractive, text: &str) -> Result<Prepared, Failure> {
+fn prepared(task: &Abstractive, text: &str) -> Result<TaskStep, Failure> {
     let document = document(text);
-    task.prepare(&document, &Upstream::of(&document, None))
+    task.prepare(&document, &TemplateContext::of(&document, None))
 }
 
-fn answered(task: &Abstractive, text: &str, answers: &[&str]) -> Result<Prepared, Failure> {
+fn answered(task: &Abstractive, text: &str, answers: &[&str]) -> Result<TaskStep, Failure> {
     let document = document(text);
     let predictions = answers.iter().map(|answer| completed(&[(answer, Some(0.5f32.ln()))])).collect();
-    task.interpret(&document, &Upstream::of(&document, None), predictions)
+    task.interpret(&document, &TemplateContext::of(&document, None), predictions)
 }
 
-fn summary(prepared: Result<Prepared, Failure>) -> Summary {
+fn summary(prepared: Result<TaskStep, Failure>) -> Summary {
     match prepared {
-        Ok(Prepared::Ready(Output::Summary(summary))) => summary,
+        Ok(TaskStep::Ready(Output::Summary(summary))) => summary,
         other => panic!("no summary: {other:?}"),
     }
 }
@@ -118,7 +118,7 @@ fn summaries_are_joined_until_one_is_left() {
     for round in 1..12 {
         let answers = vec![answer.trim(); count];
         match answered(&task, &text, &answers) {
-            Ok(Prepared::Ready(Output::Summary(_))) => {
+            Ok(TaskStep::Ready(Output::Summary(_))) => {
                 assert!(round > 2, "pieces were joined in {round} rounds");
                 return;
             }
@@ -157,7 +157,8 @@ fn a_summary_that_was_cut_off_ends_with_its_last_whole_sentence() {
     let cut = |text: &str| {
         let completion = Completion { text: text.into(), tokens: Vec::new(), finish: Finish::Length };
         let document = document("text");
-        summary(task(200).interpret(&document, &Upstream::of(&document, None), vec![Prediction::Completion(completion)])).text
+        summary(task(200).interpret(&document, &TemplateContext::of(&document, None), vec![Prediction::Completion(completion)]))
+            .text
     };
     assert_eq!(cut("The mill turns. The wheel goes rou"), "The mill turns.");
     assert_eq!(cut("The mill turns slo"), "The mill turns slo");

@@ -4,40 +4,40 @@ use std::cell::OnceCell;
 
 use serde_json::Value;
 
-use super::wording::{Fact, FactKind, is_same_unit, unit};
+use super::facts::{Fact, FactKind, is_same_unit, unit};
 use super::words;
 use crate::document::Document;
-use crate::outcome::{Likeness, Provenance};
-use crate::task::evidence::folded::Folded;
-use crate::task::evidence::{Searcher, number};
+use crate::outcome::{MatchKind, Provenance};
+use crate::task::evidence::folded::FoldedText;
+use crate::task::evidence::{EvidenceFinder, number};
 
 /// Values of a record that are looked at: a catalogue's record has dozens.
 const MOST_FIELDS: usize = 2_000;
 
 /// A document that is looked into again and again.
-pub(super) struct Source<'a> {
+pub(super) struct SourceDocument<'a> {
     text: &'a str,
-    searcher: Searcher<'a>,
+    searcher: EvidenceFinder<'a>,
     fields: Vec<SourceField<'a>>,
 }
 
 struct SourceField<'a> {
     name: String,
     value: &'a Value,
-    folded: OnceCell<Folded>,
+    folded: OnceCell<FoldedText>,
 }
 
 impl SourceField<'_> {
     fn folded(&self) -> &str {
         let text = || match self.value {
-            Value::String(text) => Folded::of(text),
-            other => Folded::of(&other.to_string()),
+            Value::String(text) => FoldedText::of(text),
+            other => FoldedText::of(&other.to_string()),
         };
         self.folded.get_or_init(text).text().trim()
     }
 }
 
-impl<'a> Source<'a> {
+impl<'a> SourceDocument<'a> {
     pub(super) fn of(document: &'a Document) -> Self {
         // Where the database could not hold the source, what it keeps beside the text is left.
         let all = if document.fields.is_empty() { &document.metadata } else { &document.fields };
@@ -45,7 +45,7 @@ impl<'a> Source<'a> {
         for (name, value) in all {
             collect(name.clone(), value, &mut fields);
         }
-        Self { text: &document.text, searcher: Searcher::new(&document.text), fields }
+        Self { text: &document.text, searcher: EvidenceFinder::new(&document.text), fields }
     }
 
     /// What says all of `value`. Of a value by itself a field is asked first, for that is where a fact stands by its name; of a
@@ -53,7 +53,7 @@ impl<'a> Source<'a> {
     pub(super) fn whole(&self, value: &Value, is_value: bool) -> Option<Provenance> {
         match value {
             Value::String(text) => {
-                let folded = Folded::of(text);
+                let folded = FoldedText::of(text);
                 let wanted = folded.text().trim();
                 let number = number::written(wanted);
                 let equal = |field: &SourceField<'_>| match field.value {
@@ -61,7 +61,7 @@ impl<'a> Source<'a> {
                     _ => field.folded() == wanted,
                 };
                 let in_text = || {
-                    let evidence = self.searcher.string(text).filter(|evidence| evidence.likeness != Likeness::Fuzzy)?;
+                    let evidence = self.searcher.string(text).filter(|evidence| evidence.likeness != MatchKind::Fuzzy)?;
                     let span = evidence.span;
                     Some(Provenance::Text { start: span.start, end: span.end, likeness: evidence.likeness })
                 };
@@ -124,7 +124,7 @@ impl<'a> Source<'a> {
         let folded = self.searcher.folded();
         let exact = folded.text()[place.clone()].to_owned();
         let span = folded.original(place);
-        let likeness = if self.text[span.start..span.end] == exact { Likeness::Exact } else { Likeness::Normalized };
+        let likeness = if self.text[span.start..span.end] == exact { MatchKind::Exact } else { MatchKind::Normalized };
         Provenance::Text { start: span.start, end: span.end, likeness }
     }
 }

@@ -15,13 +15,13 @@ fn document() -> Document {
     Document { id: "KT-1".into(), version: 1, text: Arc::from(text), metadata: Map::new(), fields }
 }
 
-fn gone_over(checks: Value, object: Value) -> (Vec<Reason>, Vec<Trace>) {
+fn gone_over(checks: Value, object: Value) -> (Vec<CheckFailure>, Vec<FactTrace>) {
     gone_over_under(json!({"type": "object"}), checks, object)
 }
 
-fn gone_over_under(schema: Value, checks: Value, object: Value) -> (Vec<Reason>, Vec<Trace>) {
+fn gone_over_under(schema: Value, checks: Value, object: Value) -> (Vec<CheckFailure>, Vec<FactTrace>) {
     let checks: Checks = serde_json::from_value(checks).unwrap();
-    checks.go_over(&document(), object.as_object().unwrap(), &schema)
+    checks.run(&document(), object.as_object().unwrap(), &schema)
 }
 
 /// Check, path and word of each reason.
@@ -51,7 +51,7 @@ fn a_claim_stands_only_where_the_source_makes_it() {
 }
 
 /// The field, or what stands at the place in the text.
-fn place(trace: &Trace, text: &str) -> String {
+fn place(trace: &FactTrace, text: &str) -> String {
     match &trace.from {
         Provenance::Field { field } => format!("field {field}"),
         Provenance::Text { start, end, .. } => text[*start..*end].to_owned(),

@@ -70,10 +70,10 @@ fn is_unspaced(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::evidence::folded::Folded;
+    use crate::task::evidence::folded::FoldedText;
 
     fn says(text: &str, word: &str) -> bool {
-        find(Folded::of(text).text(), Folded::of(word).text()).is_some()
+        find(FoldedText::of(text).text(), FoldedText::of(word).text()).is_some()
     }
 
     #[test]

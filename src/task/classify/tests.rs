@@ -29,11 +29,11 @@ fn spec(pairs: &[(&str, &str)]) -> ClassifySpec {
 fn zero_shot(spec: &ClassifySpec) -> Classify {
     let vectors = vec![vec![Arc::from([1.0f32, 0.0])], vec![Arc::from([0.0f32, 1.0])]];
     let labels = spec.labels.clone().unwrap();
-    spec.with_descriptions(&model(ModelKind::Encoder, &[]), &labels, Descriptions::new(vectors).unwrap()).unwrap()
+    spec.with_descriptions(&model(ModelKind::Encoder, &[]), &labels, DescriptionVectors::new(vectors).unwrap()).unwrap()
 }
 
-fn head() -> Head {
-    Head {
+fn head() -> LinearHead {
+    LinearHead {
         labels: vec!["x".into(), "y".into()],
         multi: false,
         model: "m".into(),
@@ -55,8 +55,8 @@ fn document() -> Document {
 }
 
 fn classified(task: &Classify, prediction: Prediction) -> Classification {
-    match task.interpret(&document(), &Upstream::default(), vec![prediction]) {
-        Ok(Prepared::Ready(Output::Classification(classification))) => classification,
+    match task.interpret(&document(), &TemplateContext::default(), vec![prediction]) {
+        Ok(TaskStep::Ready(Output::Classification(classification))) => classification,
         other => panic!("no classification: {other:?}"),
     }
 }
@@ -103,13 +103,13 @@ fn a_head_classifies_with_its_own_labels_and_temperature() {
 fn a_head_that_does_not_fit_is_refused_with_a_mend() {
     let encoder = model(ModelKind::Encoder, &[]);
     let plain = ClassifySpec { model: "m".into(), head: Some("h".into()), ..ClassifySpec::default() };
-    let says = |spec: &ClassifySpec, head: Head| spec.with_head(&encoder, head, "v").unwrap_err().to_string();
+    let says = |spec: &ClassifySpec, head: LinearHead| spec.with_head(&encoder, head, "v").unwrap_err().to_string();
     assert!(
-        says(&plain, Head { revision: "r2".into(), ..head() })
+        says(&plain, LinearHead { revision: "r2".into(), ..head() })
             .contains("was trained on revision r2 of model `m`, but the loaded one is r1")
     );
-    assert!(says(&plain, Head { dimension: 1, weight: vec![1.0, 2.0], ..head() }).contains("vectors of 1 components"));
-    assert!(says(&plain, Head { multi: true, ..head() }).contains("`multi: true`"));
+    assert!(says(&plain, LinearHead { dimension: 1, weight: vec![1.0, 2.0], ..head() }).contains("vectors of 1 components"));
+    assert!(says(&plain, LinearHead { multi: true, ..head() }).contains("`multi: true`"));
     let other = ClassifySpec { labels: Some(labels(&[("x", "a"), ("z", "b")])), ..plain };
     assert!(says(&other, head()).contains("labels x, z, but the head was trained on x, y"));
 }
@@ -141,7 +141,7 @@ fn answers_that_do_not_fit_are_dead_letters() {
     ];
     for (task, prediction) in cases {
         let failure = task
-            .interpret(&document(), &Upstream::default(), vec![prediction.clone()])
+            .interpret(&document(), &TemplateContext::default(), vec![prediction.clone()])
             .expect_err("an answer that does not fit was taken");
         assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{prediction:?}: {failure}");
     }
@@ -188,9 +188,9 @@ fn parameters_that_make_no_sense_are_refused() {
 fn by_generator(spec: &ClassifySpec, prior: Vec<f32>) -> Classify {
     let (model, labels) = (crate::task::tests::generator_info(), spec.labels.clone().unwrap());
     let names = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
-    let prompting = crate::task::answers::prompting("topic", &model, &labels, None).unwrap();
-    let room = crate::task::room::Room::new(Arc::new(crate::task::answers::tests::Bytes), 512);
-    spec.with_answers(&model, &labels, Answers::new(prompting, names, prior, room).unwrap()).unwrap()
+    let prompting = crate::task::label_scorer::prompting("topic", &model, &labels, None).unwrap();
+    let room = crate::task::context_budget::ContextBudget::new(Arc::new(crate::task::label_scorer::tests::Bytes), 512);
+    spec.with_answers(&model, &labels, LabelScorer::new(prompting, names, prior, room).unwrap()).unwrap()
 }
 
 #[test]
@@ -213,7 +213,7 @@ fn scores_that_do_not_fit_the_labels_are_dead_letters() {
     for bad in
         [Prediction::Scores(vec![-1.0]), Prediction::Scores(vec![-1.0, f32::NEG_INFINITY]), Prediction::Logits(vec![1.0, 2.0])]
     {
-        let failure = task.interpret(&document(), &Upstream::default(), vec![bad]).unwrap_err();
+        let failure = task.interpret(&document(), &TemplateContext::default(), vec![bad]).unwrap_err();
         assert!(matches!(&failure, Failure::Poison(poison) if poison.class == FailureClass::Model), "{failure}");
     }
 }

@@ -12,22 +12,22 @@ use crate::outcome::Span;
 ///
 /// It is made grapheme by grapheme, which composes as the whole would, and lets every part be traced to whole characters.
 #[derive(Debug, Default)]
-pub(in crate::task) struct Folded {
+pub(in crate::task) struct FoldedText {
     text: String,
-    units: Vec<Unit>,
+    units: Vec<Segment>,
     letters: OnceCell<Vec<(usize, char)>>,
 }
 
 /// One grapheme, or a run of white space.
 #[derive(Debug)]
-struct Unit {
+struct Segment {
     /// Where it begins in the folded text.
     start: usize,
     /// What it is in the original.
     span: Span,
 }
 
-impl Folded {
+impl FoldedText {
     pub(in crate::task) fn of(original: &str) -> Self {
         let mut folded = Self::default();
         let mut spaced = false;
@@ -52,7 +52,7 @@ impl Folded {
                 }
                 spaced = false;
             }
-            folded.units.push(Unit { start, span });
+            folded.units.push(Segment { start, span });
         }
         folded
     }
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn what_does_not_matter_is_folded_away() {
-        let text = |original: &str| Folded::of(original).text().to_owned();
+        let text = |original: &str| FoldedText::of(original).text().to_owned();
         assert_eq!(text("Ｆｕｌｌ \u{a0}\n Width"), "full width");
         assert_eq!(text("ﬁne Straße ΣΑΣ"), "fine strasse σασ");
         assert_eq!(text("it’s “so” – 3½"), "it's \"so\" - 31⁄2");
@@ -120,7 +120,7 @@ mod tests {
     #[test]
     fn every_part_leads_back_to_whole_characters() {
         let original = "Ａ \t ﬁ\u{1112}\u{1161}\u{11ab}";
-        let folded = Folded::of(original);
+        let folded = FoldedText::of(original);
         assert_eq!(folded.text(), "a fi한");
         let back = |place: Range<usize>| {
             let span = folded.original(place);

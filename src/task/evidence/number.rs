@@ -12,7 +12,7 @@
 
 use std::ops::Range;
 
-use super::spoken;
+use super::number_words;
 
 /// Units of numbers, the larger first where one begins with another.
 const UNITS: &[(&str, f64)] = &[
@@ -32,7 +32,7 @@ const UNITS: &[(&str, f64)] = &[
 ];
 
 /// Digits with the marks between them.
-struct Run {
+struct DigitRun {
     place: Range<usize>,
     groups: Vec<Range<usize>>,
     marks: Vec<u8>,
@@ -53,7 +53,7 @@ pub(in crate::task) fn find(text: &str, number: f64) -> Option<Range<usize>> {
         }
     }
     let sign = |place: &Range<usize>| number >= 0.0 || text[..place.start].ends_with("minus ");
-    let spoken = spoken::all(text).into_iter().filter(|spoken| same(spoken.value, number.abs()));
+    let spoken = number_words::all(text).into_iter().filter(|spoken| same(spoken.value, number.abs()));
     spoken.map(|spoken| spoken.place).find(sign)
 }
 
@@ -67,9 +67,9 @@ pub(in crate::task) fn claimed(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
     with_words(text, |spoken| !spoken.doubtful)
 }
 
-fn with_words(text: &str, take: impl Fn(&spoken::Spoken) -> bool) -> Vec<(Range<usize>, Option<f64>)> {
+fn with_words(text: &str, take: impl Fn(&number_words::NumberWords) -> bool) -> Vec<(Range<usize>, Option<f64>)> {
     let mut found = in_digits(text);
-    let words = spoken::all(text).into_iter().filter(take);
+    let words = number_words::all(text).into_iter().filter(take);
     found.extend(words.map(|spoken| (spoken.place, Some(spoken.value))));
     found.sort_by_key(|(place, _)| place.start);
     found
@@ -97,7 +97,7 @@ pub(in crate::task) fn written(text: &str) -> Option<f64> {
     Some(if digits.len() < text.len() { -value } else { value })
 }
 
-fn in_run(text: &str, run: &Run, number: f64) -> Option<Range<usize>> {
+fn in_run(text: &str, run: &DigitRun, number: f64) -> Option<Range<usize>> {
     let says =
         |groups: &[Range<usize>], marks: &[u8]| readings(text, groups, marks).into_iter().any(|value| same(value, number.abs()));
     if says(&run.groups, &run.marks) {
@@ -139,7 +139,7 @@ fn same(a: f64, b: f64) -> bool {
     (a - b).abs() <= 1e-12 * a.abs().max(b.abs())
 }
 
-fn next_run(text: &str, from: usize) -> Option<Run> {
+fn next_run(text: &str, from: usize) -> Option<DigitRun> {
     let bytes = text.as_bytes();
     let start = from + bytes[from..].iter().position(u8::is_ascii_digit)?;
     let digits_end = |start: usize| start + bytes[start..].iter().take_while(|byte| byte.is_ascii_digit()).count();
@@ -160,7 +160,7 @@ fn next_run(text: &str, from: usize) -> Option<Run> {
         groups.push(next);
     }
     let end = groups[groups.len() - 1].end;
-    Some(Run { place: start..end, groups, marks })
+    Some(DigitRun { place: start..end, groups, marks })
 }
 
 /// Every number that these groups of digits can mean together.
@@ -186,7 +186,7 @@ fn readings(text: &str, groups: &[Range<usize>], marks: &[u8]) -> Vec<f64> {
 }
 
 /// The sum that a run begins with its units, and where it ends.
-fn with_units(text: &str, run: &Run) -> Option<(f64, usize)> {
+fn with_units(text: &str, run: &DigitRun) -> Option<(f64, usize)> {
     let unit_at = |at: usize| {
         let rest = &text[at..];
         let skipped = usize::from(rest.starts_with(' '));

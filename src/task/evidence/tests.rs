@@ -5,62 +5,62 @@ use serde_json::json;
 
 use super::*;
 
-fn found<'a>(text: &'a str, value: &str) -> Option<(&'a str, Likeness)> {
-    Searcher::new(text).string(value).map(|evidence| (&text[evidence.span.start..evidence.span.end], evidence.likeness))
+fn found<'a>(text: &'a str, value: &str) -> Option<(&'a str, MatchKind)> {
+    EvidenceFinder::new(text).string(value).map(|evidence| (&text[evidence.span.start..evidence.span.end], evidence.likeness))
 }
 
-fn found_number(text: &str, number: Value) -> Option<(&str, Likeness)> {
+fn found_number(text: &str, number: Value) -> Option<(&str, MatchKind)> {
     let Value::Number(number) = number else { panic!("{number} is no number") };
-    Searcher::new(text).number(&number).map(|evidence| (&text[evidence.span.start..evidence.span.end], evidence.likeness))
+    EvidenceFinder::new(text).number(&number).map(|evidence| (&text[evidence.span.start..evidence.span.end], evidence.likeness))
 }
 
 #[test]
 fn evidence_is_exact_where_the_text_says_the_same() {
     let text = "Oak bowl\n\nA bowl of solid oak. 물레방아 나무로 만든 그릇.";
-    assert_eq!(found(text, "solid oak"), Some(("solid oak", Likeness::Exact)));
-    assert_eq!(found(text, "나무"), Some(("나무", Likeness::Exact)));
-    assert_eq!(found(text, " Oak bowl "), Some(("Oak bowl", Likeness::Exact)));
+    assert_eq!(found(text, "solid oak"), Some(("solid oak", MatchKind::Exact)));
+    assert_eq!(found(text, "나무"), Some(("나무", MatchKind::Exact)));
+    assert_eq!(found(text, " Oak bowl "), Some(("Oak bowl", MatchKind::Exact)));
 }
 
 #[test]
 fn another_number_in_words_is_not_a_few_other_letters() {
     let text = "The kettle boils its water in two minutes and switches itself off.";
     assert_eq!(found(text, "boils its water in nine minutes and switches"), None);
-    assert_eq!(found(text, "boils its watre in two minutes"), Some(("boils its water in two minutes", Likeness::Fuzzy)));
-    assert_eq!(found_number(text, json!(2)), Some(("two", Likeness::Normalized)));
+    assert_eq!(found(text, "boils its watre in two minutes"), Some(("boils its water in two minutes", MatchKind::Fuzzy)));
+    assert_eq!(found_number(text, json!(2)), Some(("two", MatchKind::Normalized)));
     assert_eq!(found_number(text, json!(9)), None);
 }
 
 #[test]
 fn a_word_of_its_own_goes_before_a_part_of_one() {
-    assert_eq!(Searcher::new("handmade, by hand").string("hand").unwrap().span.start, 13);
-    assert_eq!(Searcher::new("쇠나무 나무로").string("나무").unwrap().span.start, "쇠나무 ".len());
-    assert_eq!(Searcher::new("red, red").string("red").unwrap().span.start, 0, "the first of equals");
+    assert_eq!(EvidenceFinder::new("handmade, by hand").string("hand").unwrap().span.start, 13);
+    assert_eq!(EvidenceFinder::new("쇠나무 나무로").string("나무").unwrap().span.start, "쇠나무 ".len());
+    assert_eq!(EvidenceFinder::new("red, red").string("red").unwrap().span.start, 0, "the first of equals");
 }
 
 #[test]
 fn short_words_and_numbers_are_not_found_inside_others() {
     assert_eq!(found("a medium shirt", "m"), None);
-    assert_eq!(found("size M shirt", "M"), Some(("M", Likeness::Exact)));
+    assert_eq!(found("size M shirt", "M"), Some(("M", MatchKind::Exact)));
     assert_eq!(found("110 cm", "10 cm"), None);
     assert_eq!(found("1.5 kg", "5 kg"), None);
-    assert_eq!(found("holds 10 cm.", "10 cm"), Some(("10 cm", Likeness::Exact)));
-    assert_eq!(found("dunkelblau", "blau"), Some(("blau", Likeness::Exact)), "a part of a compound");
+    assert_eq!(found("holds 10 cm.", "10 cm"), Some(("10 cm", MatchKind::Exact)));
+    assert_eq!(found("dunkelblau", "blau"), Some(("blau", MatchKind::Exact)), "a part of a compound");
 }
 
 #[test]
 fn evidence_is_normalized_where_writing_differs() {
     let text = "ＳＴＡＩＮＬＥＳＳ\u{a0}\n steel, it’s “fine” – \u{1112}\u{1161}\u{11ab}국 Straße";
-    assert_eq!(found(text, "stainless steel"), Some(("ＳＴＡＩＮＬＥＳＳ\u{a0}\n steel", Likeness::Normalized)));
-    assert_eq!(found(text, "it's \"fine\" -"), Some(("it’s “fine” –", Likeness::Normalized)));
-    assert_eq!(found(text, "한국"), Some(("\u{1112}\u{1161}\u{11ab}국", Likeness::Normalized)));
-    assert_eq!(found(text, "STRASSE"), Some(("Straße", Likeness::Normalized)));
+    assert_eq!(found(text, "stainless steel"), Some(("ＳＴＡＩＮＬＥＳＳ\u{a0}\n steel", MatchKind::Normalized)));
+    assert_eq!(found(text, "it's \"fine\" -"), Some(("it’s “fine” –", MatchKind::Normalized)));
+    assert_eq!(found(text, "한국"), Some(("\u{1112}\u{1161}\u{11ab}국", MatchKind::Normalized)));
+    assert_eq!(found(text, "STRASSE"), Some(("Straße", MatchKind::Normalized)));
 }
 
 #[test]
 fn evidence_is_fuzzy_where_a_few_letters_differ() {
     let text = "A bowl of Stainles Steel, made in Sheffield";
-    assert_eq!(found(text, "stainless steel"), Some(("Stainles Steel", Likeness::Fuzzy)));
+    assert_eq!(found(text, "stainless steel"), Some(("Stainles Steel", MatchKind::Fuzzy)));
     assert_eq!(found(text, "sheffeild"), None, "two letters of nine are more than a fifth");
     assert_eq!(found(text, "carbon fibre"), None);
     assert_eq!(found("", "carbon fibre"), None);
@@ -68,13 +68,13 @@ fn evidence_is_fuzzy_where_a_few_letters_differ() {
 
 #[test]
 fn numbers_are_found_as_they_are_written() {
-    assert_eq!(found_number("costs 1,299.00 now", json!(1299)), Some(("1,299.00", Likeness::Normalized)));
-    assert_eq!(found_number("costs 1.299,00 now", json!(1299.0)), Some(("1.299,00", Likeness::Normalized)));
-    assert_eq!(found_number("costs 1299 now", json!(1299)), Some(("1299", Likeness::Exact)));
-    assert_eq!(found_number("가격은 3만 5천원", json!(35000)), Some(("3만 5천", Likeness::Normalized)));
-    assert_eq!(found_number("１２ Stück", json!(12)), Some(("１２", Likeness::Normalized)));
+    assert_eq!(found_number("costs 1,299.00 now", json!(1299)), Some(("1,299.00", MatchKind::Normalized)));
+    assert_eq!(found_number("costs 1.299,00 now", json!(1299.0)), Some(("1.299,00", MatchKind::Normalized)));
+    assert_eq!(found_number("costs 1299 now", json!(1299)), Some(("1299", MatchKind::Exact)));
+    assert_eq!(found_number("가격은 3만 5천원", json!(35000)), Some(("3만 5천", MatchKind::Normalized)));
+    assert_eq!(found_number("１２ Stück", json!(12)), Some(("１２", MatchKind::Normalized)));
     assert_eq!(found_number("costs 1299 now", json!(129)), None);
-    assert_eq!(found("costs 1,299.00 now", "1299"), Some(("1,299.00", Likeness::Normalized)), "a number in a string");
+    assert_eq!(found("costs 1,299.00 now", "1299"), Some(("1,299.00", MatchKind::Normalized)), "a number in a string");
 }
 
 #[test]
@@ -124,7 +124,7 @@ fn hostile_texts_are_searched_in_bounded_time() {
     ];
     for text in texts {
         let started = Instant::now();
-        let searcher = Searcher::new(&text);
+        let searcher = EvidenceFinder::new(&text);
         for value in ["aaaaaaaaaaaaaaaaaaab", "zzzzzzzzzzzzzzzzzz", "a", "1000000000001", "e\u{301}\u{302}"] {
             searcher.string(value);
         }
@@ -139,7 +139,7 @@ fn hostile_texts_are_searched_in_bounded_time() {
 proptest! {
     #[test]
     fn every_span_slices_the_text(text in ".{0,60}", value in ".{1,12}") {
-        if let Some(evidence) = Searcher::new(&text).string(&value) {
+        if let Some(evidence) = EvidenceFinder::new(&text).string(&value) {
             prop_assert!(text.get(evidence.span.start..evidence.span.end).is_some_and(|part| !part.is_empty()));
         }
     }
@@ -152,7 +152,7 @@ proptest! {
         let cut = |neighbour: Option<&char>| neighbour.is_some_and(|c| c.is_numeric());
         let cuts_a_number = part.contains(char::is_numeric) || cut(from.checked_sub(1).and_then(|i| letters.get(i)));
         if !part.trim().is_empty() && part.chars().count() >= 4 && !cuts_a_number {
-            let evidence = Searcher::new(&text).string(&part);
+            let evidence = EvidenceFinder::new(&text).string(&part);
             prop_assert_eq!(evidence.map(|evidence| &text[evidence.span.start..evidence.span.end]), Some(part.trim()));
         }
     }
@@ -161,7 +161,7 @@ proptest! {
     fn every_number_is_found_in_plain_digits(number in any::<i32>(), cents in 0u8..100) {
         let text = format!("it is {number}.{cents:02} now");
         let value = json!(text[6..].split(' ').next().unwrap().parse::<f64>().unwrap());
-        let searched = Searcher::new(&text);
+        let searched = EvidenceFinder::new(&text);
         let Value::Number(value) = value else { unreachable!() };
         let evidence = searched.number(&value);
         prop_assert!(evidence.is_some(), "{}", value);

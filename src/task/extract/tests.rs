@@ -2,7 +2,7 @@ use serde_json::json;
 
 use super::*;
 use crate::engine::Work;
-use crate::outcome::{Evidence, Likeness, Span};
+use crate::outcome::{Evidence, MatchKind, Span};
 use crate::task::tests::{completed, document, generator_info, poison};
 
 fn schema() -> SchemaSource {
@@ -22,7 +22,8 @@ fn schema() -> SchemaSource {
 
 fn task(spec: &ExtractSpec) -> Extract {
     let (file, schema) = spec.read(Path::new("")).unwrap();
-    let prompting = Prompting::new(file, Setting { max_tokens: spec.max_tokens, ..Setting::new("facts", &generator_info()) });
+    let prompting =
+        TaskPrompt::new(file, PromptSettings { max_tokens: spec.max_tokens, ..PromptSettings::new("facts", &generator_info()) });
     spec.assemble(prompting.unwrap(), schema).unwrap()
 }
 
@@ -33,8 +34,8 @@ fn spec() -> ExtractSpec {
 const TEXT: &str = "Oak bowl\n\nA bowl of solid oak for 1,299.00 Euro. 물에 강합니다.";
 
 fn extracted(task: &Extract, pieces: &[(&str, Option<f32>)]) -> Result<Extraction, Failure> {
-    match task.interpret(&document(TEXT), &Upstream::default(), vec![completed(pieces)])? {
-        Prepared::Ready(Output::Extraction(extraction)) => Ok(extraction),
+    match task.interpret(&document(TEXT), &TemplateContext::default(), vec![completed(pieces)])? {
+        TaskStep::Ready(Output::Extraction(extraction)) => Ok(extraction),
         other => panic!("no extraction, but {other:?}"),
     }
 }
@@ -47,7 +48,9 @@ fn whole(answer: &str) -> Result<Extraction, Failure> {
 fn the_prompt_shows_schema_and_document() {
     let task = task(&spec());
     let document = document(TEXT);
-    let Ok(Prepared::Ask(requests)) = task.prepare(&document, &Upstream::of(&document, None)) else { panic!("nothing is asked") };
+    let Ok(TaskStep::Ask(requests)) = task.prepare(&document, &TemplateContext::of(&document, None)) else {
+        panic!("nothing is asked")
+    };
     let [Work::Generate(generate)] = requests.iter().map(|request| &request.work).collect::<Vec<_>>()[..] else {
         panic!("not one completion is asked for, but {requests:?}")
     };
@@ -131,14 +134,14 @@ fn answers_that_are_no_such_object_are_dead_letters() {
     assert_eq!(class(r#"{"price":3}"#), FailureClass::Schema);
     assert_eq!(class("Sure!"), FailureClass::Schema);
     assert_eq!(class("{\"product\":\"a\\u0000b\"}"), FailureClass::NulCharacter);
-    let odd = task(&spec()).interpret(&document(TEXT), &Upstream::default(), vec![Prediction::Scores(vec![0.0])]);
+    let odd = task(&spec()).interpret(&document(TEXT), &TemplateContext::default(), vec![Prediction::Scores(vec![0.0])]);
     assert_eq!(poison(odd.unwrap_err()).class, FailureClass::Model);
 }
 
 #[test]
 fn of_a_name_that_stands_twice_the_last_value_counts() {
     let found = whole(r#"{"product":"Walnut","price":1299,"product":"Oak"}"#).unwrap();
-    let expected = Evidence { span: Span { start: 0, end: 3 }, likeness: Likeness::Exact };
+    let expected = Evidence { span: Span { start: 0, end: 3 }, likeness: MatchKind::Exact };
     let product = found.leaves.iter().filter(|leaf| leaf.path == "/product").collect::<Vec<_>>();
     assert_eq!(product.len(), 1);
     assert_eq!(product[0].evidence, Some(expected));

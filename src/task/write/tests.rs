@@ -12,7 +12,7 @@ fn task(prompt: &str, for_each: Option<&str>) -> Write {
     fs::write(folder.path().join("p.md"), prompt).unwrap();
     let spec = WriteSpec { for_each: for_each.map(str::to_owned), ..spec("p.md") };
     assert_eq!(spec.problems(folder.path()), [""; 0]);
-    let prompting = Prompting::new(spec.read(folder.path()).unwrap(), Setting::new("seo", &generator_info())).unwrap();
+    let prompting = TaskPrompt::new(spec.read(folder.path()).unwrap(), PromptSettings::new("seo", &generator_info())).unwrap();
     spec.assemble(prompting).unwrap()
 }
 
@@ -20,8 +20,8 @@ fn spec(prompt: &str) -> WriteSpec {
     WriteSpec { model: "writer".into(), prompt: prompt.into(), schema: None, max_tokens: None, for_each: None }
 }
 
-fn upstream(document: &Document) -> Upstream {
-    let mut upstream = Upstream::of(document, None);
+fn upstream(document: &Document) -> TemplateContext {
+    let mut upstream = TemplateContext::of(document, None);
     let facts = crate::outcome::Extraction {
         fields: json!({"price": 3, "features": ["light", "strong"], "name": "bowl", "none": []}).as_object().unwrap().clone(),
         leaves: Vec::new(),
@@ -33,7 +33,7 @@ fn upstream(document: &Document) -> Upstream {
 fn messages(task: &Write) -> Result<Vec<String>, Failure> {
     let document = document("A bowl.");
     match task.prepare(&document, &upstream(&document))? {
-        Prepared::Ask(requests) => Ok(requests
+        TaskStep::Ask(requests) => Ok(requests
             .iter()
             .map(|request| match &request.work {
                 Work::Generate(generate) => generate.prompt.messages[generate.prompt.messages.len() - 1].content.to_string(),
@@ -45,8 +45,8 @@ fn messages(task: &Write) -> Result<Vec<String>, Failure> {
 }
 
 fn interpreted(task: &Write, predictions: Vec<Prediction>) -> Result<Output, Failure> {
-    match task.interpret(&document("A bowl."), &Upstream::default(), predictions)? {
-        Prepared::Ready(output) => Ok(output),
+    match task.interpret(&document("A bowl."), &TemplateContext::default(), predictions)? {
+        TaskStep::Ready(output) => Ok(output),
         other => panic!("more is asked: {other:?}"),
     }
 }
@@ -71,7 +71,9 @@ fn document_metadata_and_upstream_outputs_are_in_scope() {
 fn text_is_trimmed_and_has_the_confidence_of_all_its_tokens() {
     let task = task("---\nname: seo\n---\nx", None);
     let pieces = [(" Buy", Some(0.5f32.ln())), (" now\n", Some(0.125f32.ln()))];
-    let Output::Written(written) = interpreted(&task, vec![completed(&pieces)]).unwrap() else { panic!("nothing is written") };
+    let Output::WrittenText(written) = interpreted(&task, vec![completed(&pieces)]).unwrap() else {
+        panic!("nothing is written")
+    };
     assert_eq!((written.text.as_str(), &written.fields), ("Buy now", &None));
     let confidence = written.confidence.unwrap();
     assert!((confidence.mean - 0.25).abs() < 1e-6 && (confidence.minimum - 0.125).abs() < 1e-6, "{confidence:?}");
@@ -98,7 +100,7 @@ fn what_cannot_be_stored_and_what_is_nothing_is_poison() {
 fn a_prompt_with_a_schema_gives_an_object_within_its_limits() {
     let task = task(OBJECT, None);
     let answer = "{ \"title\": \"Bowl\", \"body\": \"b\" }";
-    let Output::Written(written) = interpreted(&task, vec![completed(&[(answer, None)])]).unwrap() else { panic!("no text") };
+    let Output::WrittenText(written) = interpreted(&task, vec![completed(&[(answer, None)])]).unwrap() else { panic!("no text") };
     assert_eq!(written.text, r#"{"title":"Bowl","body":"b"}"#);
     assert_eq!(written.fields.unwrap()["title"], "Bowl");
     let class = |text: &str, finish| {
@@ -131,11 +133,11 @@ fn a_list_without_items_is_ready_and_what_is_no_list_is_poison() {
         let document = document("A bowl.");
         task("---\nname: seo\n---\n{{ item }}", Some(for_each)).prepare(&document, &upstream(&document))
     };
-    assert_eq!(prepared("facts.none").unwrap(), Prepared::Ready(Output::Items(Vec::new())));
+    assert_eq!(prepared("facts.none").unwrap(), TaskStep::Ready(Output::Items(Vec::new())));
     assert_eq!(poison(prepared("facts.name").unwrap_err()).class, FailureClass::WrongType);
     assert_eq!(poison(prepared("facts.fields.colours").unwrap_err()).class, FailureClass::MissingField);
     assert_eq!(poison(prepared("range(101)").unwrap_err()).class, FailureClass::TooLarge);
-    assert!(matches!(prepared("range(100)").unwrap(), Prepared::Ask(requests) if requests.len() == 100));
+    assert!(matches!(prepared("range(100)").unwrap(), TaskStep::Ask(requests) if requests.len() == 100));
 }
 
 #[test]
@@ -170,6 +172,6 @@ fn an_answer_that_fills_the_context_is_refused_at_start() {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.md"), "---\nname: seo\nmodel: { max_tokens: 512 }\n---\nx").unwrap();
     let file = spec("p.md").read(folder.path()).unwrap();
-    let error = Prompting::new(file, Setting::new("seo", &generator_info())).unwrap_err().to_string();
+    let error = TaskPrompt::new(file, PromptSettings::new("seo", &generator_info())).unwrap_err().to_string();
     assert!(error.contains("leave no room for a prompt in the 512 tokens that model `writer` takes"), "{error}");
 }

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection, Row};
 use tidemill::access::Scope;
 
-use super::house::House;
+use super::test_service::TestService;
 use crate::harness::postgres::database_of;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder, postgres};
@@ -140,10 +140,10 @@ pub async fn documents_stay_text() {
 }
 
 pub async fn requests_stay_text() {
-    let house = House::with(|config| (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000)).await;
-    let token = house.token(Some("acme"), &[Scope::Admin]).await;
-    let before = shape(&house.database_url).await;
-    let base = Url::parse(&house.url).unwrap();
+    let service = TestService::with(|config| (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000)).await;
+    let token = service.token(Some("acme"), &[Scope::Admin]).await;
+    let before = shape(&service.database_url).await;
+    let base = Url::parse(&service.url).unwrap();
     let with_query = |path: &str, name: &str, value: &str| {
         let mut url = base.join(path).unwrap();
         url.query_pairs_mut().append_pair(name, value);
@@ -173,19 +173,19 @@ pub async fn requests_stay_text() {
         let posts = searches.iter().map(|body| ("/v1/search", body)).chain(jobs.iter().map(|body| ("/v1/jobs", body)));
         let mut asked = Vec::new();
         for (path, body) in posts {
-            asked.push(house.ask_raw(|client| client.post(base.join(path).unwrap()).bearer_auth(&token).json(body)).await);
+            asked.push(service.ask_raw(|client| client.post(base.join(path).unwrap()).bearer_auth(&token).json(body)).await);
         }
         for url in [
             with_query("/v1/jobs", "pipeline", &text),
             with_query("/v1/jobs", "state", &text),
             with_query("/v1/jobs", &text, "1"),
         ] {
-            asked.push(house.ask_raw(|client| client.get(url).bearer_auth(&token)).await);
+            asked.push(service.ask_raw(|client| client.get(url).bearer_auth(&token)).await);
         }
-        asked.push(house.ask_raw(|client| client.get(in_path(&text, "")).bearer_auth(&token)).await);
-        asked.push(house.ask_raw(|client| client.post(in_path(&text, "cancel")).bearer_auth(&token)).await);
+        asked.push(service.ask_raw(|client| client.get(in_path(&text, "")).bearer_auth(&token)).await);
+        asked.push(service.ask_raw(|client| client.post(in_path(&text, "cancel")).bearer_auth(&token)).await);
         asked.push(
-            house
+            service
                 .ask_raw(|client| {
                     client
                         .post(base.join("/v1/search").unwrap())
@@ -197,12 +197,12 @@ pub async fn requests_stay_text() {
         );
         // Only what a header may hold can be sent as one.
         if text.chars().all(|c| c.is_ascii() && !c.is_ascii_control()) {
-            asked.push(house.ask_raw(|client| client.get(base.join("/v1/jobs").unwrap()).bearer_auth(&text)).await);
+            asked.push(service.ask_raw(|client| client.get(base.join("/v1/jobs").unwrap()).bearer_auth(&text)).await);
             let keyed = json!({ "version": 1, "kind": "rerun", "pipeline": "globex-notes" });
             let post = |client: &Client| {
                 client.post(base.join("/v1/jobs").unwrap()).bearer_auth(&token).json(&keyed).header("Idempotency-Key", &text)
             };
-            asked.push(house.ask_raw(post).await);
+            asked.push(service.ask_raw(post).await);
         }
         for response in asked {
             let (status, place) = (response.status(), response.url().clone());
@@ -220,7 +220,7 @@ pub async fn requests_stay_text() {
             }
         }
     }
-    assert_eq!(shape(&house.database_url).await, before, "a statement was smuggled in");
-    assert_eq!(house.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
-    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE pipeline = 'globex-notes'").await, 1);
+    assert_eq!(shape(&service.database_url).await, before, "a statement was smuggled in");
+    assert_eq!(service.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
+    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE pipeline = 'globex-notes'").await, 1);
 }

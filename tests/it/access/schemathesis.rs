@@ -7,7 +7,7 @@ use anyhow::{Context, Result};
 use tidemill::access::Scope;
 use tokio::task::spawn_blocking;
 
-use super::house::House;
+use super::test_service::TestService;
 use crate::deploy::tools::{fetched, run};
 use crate::harness::open_folder;
 
@@ -22,14 +22,14 @@ const START: &str = "import sys; from schemathesis.cli import schemathesis; sys.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
 pub async fn finds_no_fault() {
-    let house = House::with(|config| {
+    let service = TestService::with(|config| {
         // It asks as often as it can.
         (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000);
     })
     .await;
-    let token = house.token(None, &[Scope::Admin]).await;
+    let token = service.token(None, &[Scope::Admin]).await;
     let folder = open_folder();
-    let (url, report) = (format!("{}/openapi.json", house.url), folder.path().to_owned());
+    let (url, report) = (format!("{}/openapi.json", service.url), folder.path().to_owned());
     let said = spawn_blocking(move || {
         let mut program = Command::new(program().unwrap());
         program.args(["-c", START, "run", &url, "--checks", CHECKS, "--max-time", SECONDS, "--workers", "2", "--seed", "1"]);
@@ -52,7 +52,7 @@ pub async fn finds_no_fault() {
     let operations = tidemill::server::description().matches("operationId").count() - 1;
     assert!(said.contains(&format!("Tested: {operations}\n")), "it left operations out:\n{said}");
     // What it sent was more than text nowhere: the tables are there and the documents untouched.
-    assert_eq!(house.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
+    assert_eq!(service.count("SELECT count(*) FROM documents WHERE NOT deleted").await, 2);
 }
 
 /// The Python that has it.

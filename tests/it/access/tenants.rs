@@ -6,9 +6,9 @@ use serde_json::{Value, json};
 use sqlx::{Connection, PgConnection};
 use tidemill::access::Scope;
 use tidemill::outcome::{EmbeddingSet, Fingerprint};
-use tidemill::store::{Enrolled, Fusion, JobFilter, LeadFilter, LeadOrder, QueryVector, SearchFilter, SearchQuery, Standing};
+use tidemill::store::{Enrollment, Fusion, JobFilter, LeadFilter, LeadOrder, ListRank, QueryVector, SearchFilter, SearchQuery};
 
-use super::house::{House, TENANTS, tenant};
+use super::test_service::{TENANTS, TestService, tenant};
 use crate::harness::{eventually, postgres};
 
 /// Tables with rows of tenants.
@@ -38,39 +38,39 @@ fn assert_silent(answer: &Value, when: &str) {
 }
 
 pub async fn cannot_cross_over_http() {
-    let house = House::new().await;
-    let acme = house.token(Some("acme"), &[Scope::Admin]).await;
-    let everybody = house.token(None, &[Scope::Admin]).await;
+    let service = TestService::new().await;
+    let acme = service.token(Some("acme"), &[Scope::Admin]).await;
+    let everybody = service.token(None, &[Scope::Admin]).await;
     let search = |pipeline: &str| json!({ "query": "secret plan", "pipeline": pipeline });
 
-    let (status, found) = house.ask(Some(&acme), "/v1/search", Some(&json!({ "query": "secret plan" }))).await;
+    let (status, found) = service.ask(Some(&acme), "/v1/search", Some(&json!({ "query": "secret plan" }))).await;
     assert_eq!(
         (status.as_u16(), &found["pipeline"], &found["hits"][0]["document_id"]),
         (200, &json!("acme-notes"), &json!("acme-1"))
     );
     assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{found}");
-    let (status, there) = house.ask(Some(&acme), "/v1/search", Some(&search("globex-notes"))).await;
-    let (_, nowhere) = house.ask(Some(&acme), "/v1/search", Some(&search("globey-notes"))).await;
+    let (status, there) = service.ask(Some(&acme), "/v1/search", Some(&search("globex-notes"))).await;
+    let (_, nowhere) = service.ask(Some(&acme), "/v1/search", Some(&search("globey-notes"))).await;
     assert_eq!(status, 400, "{there}");
     let same = there["detail"].as_str().unwrap().replace("globex", "globey");
     assert_eq!(same, nowhere["detail"].as_str().unwrap(), "a pipeline of another tenant is as unknown as none at all");
     assert_silent(&there, "a search in the other's pipeline");
-    let (_, found) = house.ask(Some(&everybody), "/v1/search", Some(&search("globex-notes"))).await;
+    let (_, found) = service.ask(Some(&everybody), "/v1/search", Some(&search("globex-notes"))).await;
     assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
 
-    let (_, list) = house.ask(Some(&acme), "/v1/jobs", None).await;
+    let (_, list) = service.ask(Some(&acme), "/v1/jobs", None).await;
     let ids = |list: &Value| list["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect::<Vec<_>>();
     assert_eq!(ids(&list), ["acme-job"]);
-    assert_eq!(ids(&house.ask(Some(&acme), "/v1/jobs?pipeline=globex-notes", None).await.1), [""; 0]);
-    assert_eq!(ids(&house.ask(Some(&everybody), "/v1/jobs", None).await.1).len(), 2);
-    assert_eq!(house.ask(Some(&acme), "/v1/jobs/acme-job", None).await.0, 200);
+    assert_eq!(ids(&service.ask(Some(&acme), "/v1/jobs?pipeline=globex-notes", None).await.1), [""; 0]);
+    assert_eq!(ids(&service.ask(Some(&everybody), "/v1/jobs", None).await.1).len(), 2);
+    assert_eq!(service.ask(Some(&acme), "/v1/jobs/acme-job", None).await.0, 200);
     for (path, body) in [("", None), ("/cancel", Some(json!({}))), ("/retry", Some(json!({})))] {
-        let (status, refused) = house.ask(Some(&acme), &format!("/v1/jobs/globex-job{path}"), body.as_ref()).await;
+        let (status, refused) = service.ask(Some(&acme), &format!("/v1/jobs/globex-job{path}"), body.as_ref()).await;
         assert_eq!((status.as_u16(), &refused["code"]), (404, &json!("unknown_job")), "{path}: {refused}");
         assert_silent(&refused, path);
     }
     assert_eq!(
-        house.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await,
+        service.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await,
         1,
         "nobody called it off"
     );
@@ -87,62 +87,66 @@ pub async fn cannot_cross_over_http() {
         job("d", "acme-notes", json!({ "kind": "evaluate", "dataset": "globex-archive", "task": "copy", "expected": "x" })),
     ];
     for attempt in attempts {
-        let (status, refused) = house.ask(Some(&acme), "/v1/jobs", Some(&attempt)).await;
+        let (status, refused) = service.ask(Some(&acme), "/v1/jobs", Some(&attempt)).await;
         assert_eq!(status, 400, "{attempt}: {refused}");
         let unknown = refused.to_string().replace("globex-archive", "").replace("did you mean", "");
         assert_silent(&json!(unknown), "a job for the other tenant");
     }
-    assert_eq!(house.count("SELECT count(*) FROM jobs").await, 2);
+    assert_eq!(service.count("SELECT count(*) FROM jobs").await, 2);
     // Another tenant's id is free here: nothing tells that it is in use, and nobody is kept from it.
     let same_id = |pipeline: &str| job("globex-job", pipeline, json!({ "kind": "rerun" }));
-    let (status, asked) = house.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await;
+    let (status, asked) = service.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await;
     assert_eq!((status.as_u16(), &asked["id"], &asked["pipeline"]), (201, &json!("globex-job"), &json!("acme-notes")), "{asked}");
-    assert_eq!(house.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await.0, 200, "the same words are the same job");
+    assert_eq!(
+        service.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await.0,
+        200,
+        "the same words are the same job"
+    );
     let (status, refused) =
-        house.ask(Some(&acme), "/v1/jobs", Some(&job("acme-job", "acme-notes", json!({ "kind": "rerun" })))).await;
+        service.ask(Some(&acme), "/v1/jobs", Some(&job("acme-job", "acme-notes", json!({ "kind": "rerun" })))).await;
     assert_eq!((status.as_u16(), &refused["code"]), (409, &json!("conflict")), "its own id stands for another job: {refused}");
-    let (_, cancelled) = house.ask(Some(&acme), "/v1/jobs/globex-job/cancel", Some(&json!({}))).await;
+    let (_, cancelled) = service.ask(Some(&acme), "/v1/jobs/globex-job/cancel", Some(&json!({}))).await;
     assert_eq!((&cancelled["id"], &cancelled["pipeline"]), (&json!("globex-job"), &json!("acme-notes")), "{cancelled}");
-    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await, 1);
-    let (status, seen) = house.ask(Some(&everybody), "/v1/jobs/globex:globex-job", None).await;
+    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await, 1);
+    let (status, seen) = service.ask(Some(&everybody), "/v1/jobs/globex:globex-job", None).await;
     assert_eq!((status.as_u16(), &seen["pipeline"]), (200, &json!("globex-notes")), "who sees all says whose: {seen}");
     let own = job("own", "acme-notes", json!({ "kind": "backfill", "dataset": "acme-archive" }));
-    assert_eq!(house.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "what is its own it may");
+    assert_eq!(service.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "what is its own it may");
 
-    let (status, refused) = house.ask(Some(&acme), "/metrics", None).await;
+    let (status, refused) = service.ask(Some(&acme), "/metrics", None).await;
     assert_eq!((status.as_u16(), &refused["code"]), (403, &json!("forbidden")), "metrics name everybody's pipelines");
 }
 
 pub async fn see_their_own_board_and_documents() {
-    let house = House::new().await;
-    let acme = house.token(Some("acme"), &[Scope::Read, Scope::Submit]).await;
-    let everybody = house.token(None, &[Scope::Read]).await;
-    let ask = async |path: &str| house.ask(Some(&acme), path, None).await;
+    let service = TestService::new().await;
+    let acme = service.token(Some("acme"), &[Scope::Read, Scope::Submit]).await;
+    let everybody = service.token(None, &[Scope::Read]).await;
+    let ask = async |path: &str| service.ask(Some(&acme), path, None).await;
 
     let (_, shown) = ask("/v1/pipelines").await;
     assert_eq!(shown["pipelines"].as_array().map(Vec::len), Some(1), "{shown}");
     assert_eq!((&shown["pipelines"][0]["name"], &shown["pipelines"][0]["today"]["records"]), (&json!("acme-notes"), &json!(1)));
     assert_silent(&shown, "the pipelines");
-    let (_, all) = house.ask(Some(&everybody), "/v1/pipelines", None).await;
+    let (_, all) = service.ask(Some(&everybody), "/v1/pipelines", None).await;
     assert_eq!(all["pipelines"].as_array().map(Vec::len), Some(2), "{all}");
 
     let (_, letters) = ask("/v1/dead-letters").await;
     assert_eq!(letters["counts"], json!([{ "pipeline": "acme-notes", "class": "poison", "letters": 1 }]));
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1), "{letters}");
-    let (_, all) = house.ask(Some(&everybody), "/v1/dead-letters?pipeline=globex-notes", None).await;
+    let (_, all) = service.ask(Some(&everybody), "/v1/dead-letters?pipeline=globex-notes", None).await;
     let other = all["letters"][0]["id"].as_i64().expect("the other tenant has a letter, too");
     let (status, refused) = ask(&format!("/v1/dead-letters/{other}")).await;
     assert_eq!((status.as_u16(), &refused["code"]), (404, &json!("unknown_letter")), "{refused}");
     for which in [json!({ "ids": [other] }), json!({ "pipeline": "globex-notes" })] {
-        let (status, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&which)).await;
+        let (status, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&which)).await;
         assert_eq!((status.as_u16(), &sent["records"], &sent["unknown"]), (200, &json!(0), &json!({})), "{which}: {sent}");
     }
-    let (_, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "class": "poison" }))).await;
+    let (_, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "class": "poison" }))).await;
     assert_eq!(sent["code"], "invalid_request", "no class of ours is called that: {sent}");
     let own = letters["letters"][0]["id"].clone();
-    let (_, sent) = house.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "ids": [own, other] }))).await;
+    let (_, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "ids": [own, other] }))).await;
     assert_eq!(sent["records"], 1, "one of the two is its own: {sent}");
-    assert_eq!(house.count("SELECT count(*) FROM outbox WHERE topic = 'acme'").await, 1);
+    assert_eq!(service.count("SELECT count(*) FROM outbox WHERE topic = 'acme'").await, 1);
 
     let (_, parked) = ask("/v1/parked-events").await;
     assert_eq!(parked["events"].as_array().map(Vec::len), Some(1), "{parked}");
@@ -157,15 +161,15 @@ pub async fn see_their_own_board_and_documents() {
         assert!(status.is_client_error() && refused["outputs"].is_null(), "{path}: {refused}");
     }
     let question = json!({ "question": "What is the plan?", "pipeline": "globex-notes" });
-    let (status, refused) = house.ask(Some(&acme), "/v1/answer", Some(&question)).await;
+    let (status, refused) = service.ask(Some(&acme), "/v1/answer", Some(&question)).await;
     assert_eq!(status, 400, "{refused}");
     assert_silent(&refused, "an answer from the other's documents");
 }
 
 pub async fn recommended_their_own() {
-    let house = House::new().await;
-    let acme = house.token(Some("acme"), &[Scope::Read]).await;
-    let everybody = house.token(None, &[Scope::Read]).await;
+    let service = TestService::new().await;
+    let acme = service.token(Some("acme"), &[Scope::Read]).await;
+    let everybody = service.token(None, &[Scope::Read]).await;
     // Somebody of the other tenant says that people liked a document of this one.
     let forged = "WITH event AS (
             INSERT INTO results (pipeline, document_id, task, kind, version, fields, fingerprint, tokens, device_micros, batch_id)
@@ -173,39 +177,39 @@ pub async fn recommended_their_own() {
             RETURNING pipeline, document_id, task)
         INSERT INTO interactions (pipeline, document_id, task, target, item, user_id, kind, at)
         SELECT pipeline, document_id, task, 'acme-notes', 'acme-1', 'forged', 'view', now() FROM event";
-    postgres::execute(&house.database_url, forged).await;
+    postgres::execute(&service.database_url, forged).await;
     for token in [&acme, &everybody] {
-        let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes", None).await;
+        let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes", None).await;
         assert_eq!(found["hits"][0]["reasons"], json!([{ "kind": "popular", "people": 1 }]), "{found}");
         assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{found}");
         // The forged one is new here: nothing of theirs counts as seen.
-        let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=forged", None).await;
+        let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=forged", None).await;
         assert_eq!(found["hits"][0]["document_id"], "acme-1", "{found}");
-        let (_, found) = house.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=somebody", None).await;
+        let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=somebody", None).await;
         assert_eq!(found["hits"], json!([]), "who is known has seen the only one: {found}");
     }
     for query in ["pipeline=globex-notes", "pipeline=globex-notes&user=somebody", "pipeline=globex-notes&document=globex-1"] {
-        let (status, refused) = house.ask(Some(&acme), &format!("/v1/recommendations?{query}"), None).await;
+        let (status, refused) = service.ask(Some(&acme), &format!("/v1/recommendations?{query}"), None).await;
         assert_eq!(status, 400, "{query}: {refused}");
         assert_silent(&json!(refused.to_string().replace("globex-notes", "")), query);
     }
-    let (_, found) = house.ask(Some(&everybody), "/v1/recommendations?pipeline=globex-notes", None).await;
+    let (_, found) = service.ask(Some(&everybody), "/v1/recommendations?pipeline=globex-notes", None).await;
     assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
     // As if the service knew of no tenants.
-    let reader = house.store.reader(tenant("acme"));
-    assert_eq!(reader.deeds_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
-    assert_eq!(reader.latest_deeds(("globex-notes", "globex"), 10).await.unwrap(), []);
+    let reader = service.store.reader(tenant("acme"));
+    assert_eq!(reader.interactions_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
+    assert_eq!(reader.latest_interactions(("globex-notes", "globex"), 10).await.unwrap(), []);
     let everything = SearchFilter::default();
-    assert!(reader.shown("globex-notes", &["globex-1".into()]).await.unwrap().is_empty());
+    assert!(reader.document_summaries("globex-notes", &["globex-1".into()]).await.unwrap().is_empty());
     assert_eq!(reader.passing("globex-notes", &["globex-1".into()], &everything).await.unwrap(), [""; 0]);
-    assert_eq!(house.store.reader(None).latest_deeds(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
+    assert_eq!(service.store.reader(None).latest_interactions(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
 }
 
 pub async fn see_their_own_leads() {
-    let house = House::new().await;
-    let acme = house.token(Some("acme"), &[Scope::Read]).await;
-    let everybody = house.token(None, &[Scope::Read]).await;
-    let ask = async |path: &str| house.ask(Some(&acme), path, None).await;
+    let service = TestService::new().await;
+    let acme = service.token(Some("acme"), &[Scope::Read]).await;
+    let everybody = service.token(None, &[Scope::Read]).await;
+    let ask = async |path: &str| service.ask(Some(&acme), path, None).await;
 
     let (status, page) = ask("/v1/leads").await;
     assert_eq!(
@@ -233,11 +237,11 @@ pub async fn see_their_own_leads() {
         assert!(status.is_client_error() && refused["leads"].is_null(), "{path}: {refused}");
         assert!(!refused.to_string().contains("plan of globex"), "{path}: {refused}");
     }
-    let (_, all) = house.ask(Some(&everybody), "/v1/leads?pipeline=globex-notes", None).await;
+    let (_, all) = service.ask(Some(&everybody), "/v1/leads?pipeline=globex-notes", None).await;
     assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token of no tenant sees all: {all}");
 
     // As if the service knew of no tenants: each question names the other's rows outright.
-    let reader = house.store.reader(tenant("acme"));
+    let reader = service.store.reader(tenant("acme"));
     let (filter, order) = (LeadFilter::default(), LeadOrder::Score);
     let leads = async |pipeline: &str| reader.leads(pipeline, &filter, (order, &order.start()), 10).await.unwrap().len();
     assert_eq!((leads("acme-notes").await, leads("globex-notes").await), (1, 0));
@@ -247,36 +251,36 @@ pub async fn see_their_own_leads() {
 }
 
 pub async fn policies_hold() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     for table in TABLES {
-        let all = house.count(&format!("SELECT count(*) FROM {table}")).await;
+        let all = service.count(&format!("SELECT count(*) FROM {table}")).await;
         let count = format!("SELECT count(*) FROM {table}");
         assert_eq!(all, 2, "{table} holds a row of each tenant");
         for name in TENANTS {
-            assert_eq!(house.as_reader(Some(name), &count).await, Ok(1), "{table} as {name}");
+            assert_eq!(service.as_reader(Some(name), &count).await, Ok(1), "{table} as {name}");
         }
         // A name is a value wherever it stands, and where none is set nobody is meant.
         for name in [None, Some(""), Some("nobody"), Some("acme' OR '1'='1"), Some("acme'; RESET ROLE; --"), Some("%")] {
-            assert_eq!(house.as_reader(name, &count).await, Ok(0), "{table} as {name:?}");
+            assert_eq!(service.as_reader(name, &count).await, Ok(0), "{table} as {name:?}");
         }
         for statement in [
             format!("WITH gone AS (DELETE FROM {table} RETURNING 1) SELECT count(*) FROM gone"),
             format!("WITH locked AS (SELECT FROM {table} FOR UPDATE) SELECT count(*) FROM locked"),
         ] {
-            let refused = house.as_reader(Some("acme"), &statement).await.unwrap_err();
+            let refused = service.as_reader(Some("acme"), &statement).await.unwrap_err();
             assert!(refused.contains("permission denied"), "{statement}: {refused}");
         }
     }
     for closed in ["tokens", "positions", "outbox", "parquet_files", "prompts", "schedules"] {
-        let refused = house.as_reader(Some("acme"), &format!("SELECT count(*) FROM {closed}")).await.unwrap_err();
+        let refused = service.as_reader(Some("acme"), &format!("SELECT count(*) FROM {closed}")).await.unwrap_err();
         assert!(refused.contains("permission denied"), "{closed}: {refused}");
     }
     let join =
         "SELECT count(*) FROM documents d JOIN results r ON r.document_id = d.id WHERE d.pipeline = 'globex-notes' OR true";
-    assert_eq!(house.as_reader(Some("acme"), join).await, Ok(1), "whatever a query asks for");
+    assert_eq!(service.as_reader(Some("acme"), join).await, Ok(1), "whatever a query asks for");
 
     // As if the service knew of no tenants: each question names the other's rows outright.
-    let reader = house.store.reader(tenant("acme"));
+    let reader = service.store.reader(tenant("acme"));
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
     let vector = Some(QueryVector { set, task: "vector".into(), vector: vec![1.0, 0.0, 0.0], words: String::new() });
     let query = |pipeline: &str| SearchQuery {
@@ -290,12 +294,12 @@ pub async fn policies_hold() {
         facets: Vec::new(),
     };
     let hit = &reader.search(query("acme-notes")).await.unwrap().hits[0];
-    let rank = |standing: &Option<Standing>| standing.as_ref().map(|standing| standing.rank);
+    let rank = |standing: &Option<ListRank>| standing.as_ref().map(|standing| standing.rank);
     let ranks = (rank(&hit.explanation.vector), rank(&hit.explanation.text));
     assert_eq!((hit.document_id.as_str(), ranks), ("acme-1", (Some(1), Some(1))));
     assert!(reader.search(query("globex-notes")).await.unwrap().hits.is_empty(), "the other's documents leave the database");
-    assert_eq!(house.store.search(query("globex-notes")).await.unwrap().hits.len(), 1, "the service itself sees it");
-    let theirs = house.store.job("globex:globex-job").await.unwrap().expect("the service sees every job");
+    assert_eq!(service.store.search(query("globex-notes")).await.unwrap().hits.len(), 1, "the service itself sees it");
+    let theirs = service.store.job("globex:globex-job").await.unwrap().expect("the service sees every job");
     assert_eq!(reader.job("globex:globex-job").await.unwrap(), None);
     assert_eq!(reader.job_progress(&theirs).await.unwrap().units, 0);
     let filter = JobFilter { limit: 10, ..JobFilter::default() };
@@ -309,26 +313,26 @@ pub async fn policies_hold() {
         asked.abort();
     }
     for _ in 0..20 {
-        assert_eq!(house.store.reader(None).jobs(&filter).await.unwrap().len(), 2);
+        assert_eq!(service.store.reader(None).jobs(&filter).await.unwrap().len(), 2);
         assert_eq!(reader.jobs(&filter).await.unwrap().len(), 1);
     }
 }
 
 pub async fn handed_over_by_order() {
-    let house = House::new().await;
-    assert_eq!(house.store.enroll_pipeline("acme-notes", "acme").await.unwrap(), Enrolled::Yes, "as before");
-    let refused = house.store.enroll_pipeline("acme-notes", "globex").await.unwrap();
-    assert_eq!(refused, Enrolled::Another("acme".into()), "a word in a file hands nothing over");
-    assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(1));
-    assert_eq!(house.store.assign_pipeline("acme-notes", "globex").await.unwrap().as_deref(), Some("acme"));
-    assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2), "an order does");
-    assert_eq!(house.as_reader(Some("acme"), "SELECT count(*) FROM documents").await, Ok(0));
-    assert_eq!(house.store.assign_pipeline("nothing", "globex").await.unwrap(), None);
+    let service = TestService::new().await;
+    assert_eq!(service.store.enroll_pipeline("acme-notes", "acme").await.unwrap(), Enrollment::Yes, "as before");
+    let refused = service.store.enroll_pipeline("acme-notes", "globex").await.unwrap();
+    assert_eq!(refused, Enrollment::Another("acme".into()), "a word in a file hands nothing over");
+    assert_eq!(service.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(1));
+    assert_eq!(service.store.assign_pipeline("acme-notes", "globex").await.unwrap().as_deref(), Some("acme"));
+    assert_eq!(service.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2), "an order does");
+    assert_eq!(service.as_reader(Some("acme"), "SELECT count(*) FROM documents").await, Ok(0));
+    assert_eq!(service.store.assign_pipeline("nothing", "globex").await.unwrap(), None);
 }
 
 pub async fn handed_over_while_the_service_runs() {
-    let house = House::new().await;
-    let acme = house.token(Some("acme"), &[Scope::Admin]).await;
+    let service = TestService::new().await;
+    let acme = service.token(Some("acme"), &[Scope::Admin]).await;
     let facets = json!({ "query": "plan", "pipeline": "acme-notes", "facets": ["note"] });
     let delete = json!({ "version": 1, "id": "d", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
     let requests = [
@@ -340,65 +344,65 @@ pub async fn handed_over_while_the_service_runs() {
         ("/v1/jobs", Some(&delete)),
     ];
     for (path, body) in requests {
-        let (status, answer) = house.ask(Some(&acme), path, body).await;
+        let (status, answer) = service.ask(Some(&acme), path, body).await;
         assert!(status.is_success(), "{path}: {answer}");
     }
-    house.store.assign_pipeline("acme-notes", "globex").await.unwrap();
+    service.store.assign_pipeline("acme-notes", "globex").await.unwrap();
     let at_once = json!({ "version": 1, "id": "c", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
-    let (status, refused) = house.ask(Some(&acme), "/v1/jobs", Some(&at_once)).await;
+    let (status, refused) = service.ask(Some(&acme), "/v1/jobs", Some(&at_once)).await;
     assert_eq!(
         (status.as_u16(), &refused["code"]),
         (400, &json!("invalid_request")),
         "nothing is done in the seconds between: {refused}"
     );
-    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE id LIKE '%:c'").await, 0);
+    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:c'").await, 0);
     eventually("the service learns of it", Duration::from_secs(10), async || {
-        house.ask(Some(&acme), "/v1/search", Some(&facets)).await.0.is_client_error()
+        service.ask(Some(&acme), "/v1/search", Some(&facets)).await.0.is_client_error()
     })
     .await;
     let again = json!({ "version": 1, "id": "e", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
     for (path, body) in requests.into_iter().filter(|(path, _)| *path != "/v1/jobs").chain([("/v1/jobs", Some(&again))]) {
-        let (status, refused) = house.ask(Some(&acme), path, body).await;
+        let (status, refused) = service.ask(Some(&acme), path, body).await;
         assert!(status.is_client_error(), "{path}: {refused}");
         assert!(!refused.to_string().contains("plan of acme"), "{path}: {refused}");
     }
-    assert_eq!(house.ask(Some(&acme), "/v1/pipelines", None).await.1["pipelines"], json!([]));
-    assert_eq!(house.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "nothing is carried out for who may not");
+    assert_eq!(service.ask(Some(&acme), "/v1/pipelines", None).await.1["pipelines"], json!([]));
+    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "nothing is carried out for who may not");
 }
 
 pub async fn take_nothing_over_from_each_other() {
-    let house = House::new().await;
+    let service = TestService::new().await;
     let print = Fingerprint([7; 32]);
     let mark =
         "UPDATE results SET fingerprint = decode(repeat('07', 32), 'hex'), text = 'the plan' WHERE pipeline = 'acme-notes'";
-    postgres::execute(&house.database_url, mark).await;
-    let known = async |pipeline: &str| house.store.outputs(pipeline, &[print]).await.unwrap().len();
+    postgres::execute(&service.database_url, mark).await;
+    let known = async |pipeline: &str| service.store.outputs(pipeline, &[print]).await.unwrap().len();
     assert_eq!((known("acme-notes").await, known("globex-notes").await), (1, 0), "reuse tells what another tenant has");
-    house.store.enroll_pipeline("acme-others", "acme").await.unwrap();
+    service.store.enroll_pipeline("acme-others", "acme").await.unwrap();
     assert_eq!(known("acme-others").await, 1, "within a tenant it is worth its while");
 }
 
 /// However many questions wait for the database, and whatever for, what the service does itself goes on.
 pub async fn questions_leave_the_walk_its_connections() {
     const ASKED_AT_ONCE: usize = 12;
-    let house = House::new().await;
-    let token = house.token(Some("acme"), &[Scope::Admin]).await;
-    let (status, _) = house.ask(Some(&token), "/v1/pipelines", None).await;
+    let service = TestService::new().await;
+    let token = service.token(Some("acme"), &[Scope::Admin]).await;
+    let (status, _) = service.ask(Some(&token), "/v1/pipelines", None).await;
     assert_eq!(status, 200, "the token is known before the crowd comes");
     // Every search waits for the table.
-    let mut blocker = PgConnection::connect(&house.database_url).await.unwrap();
+    let mut blocker = PgConnection::connect(&service.database_url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE documents IN ACCESS EXCLUSIVE MODE").execute(&mut blocker).await.unwrap();
     let question = json!({ "query": "secret plan", "pipeline": "acme-notes" });
     let mut crowd: Vec<_> =
-        (0..ASKED_AT_ONCE).map(|_| Box::pin(house.ask(Some(&token), "/v1/search", Some(&question)))).collect();
+        (0..ASKED_AT_ONCE).map(|_| Box::pin(service.ask(Some(&token), "/v1/search", Some(&question)))).collect();
     let waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()";
     let all = futures::future::join_all(crowd.iter_mut());
-    let blocked = eventually("searches wait for the table", Duration::from_secs(20), async || house.count(waiting).await >= 6);
+    let blocked = eventually("searches wait for the table", Duration::from_secs(20), async || service.count(waiting).await >= 6);
     let served = async {
         blocked.await;
-        house.store.ping().await.expect("/readyz asks by another connection");
-        house.store.enroll_pipeline("acme-more", "acme").await.expect("the walk writes by another connection");
-        let (status, refused) = house.ask(Some(&token), "/v1/jobs", None).await;
+        service.store.ping().await.expect("/readyz asks by another connection");
+        service.store.enroll_pipeline("acme-more", "acme").await.expect("the walk writes by another connection");
+        let (status, refused) = service.ask(Some(&token), "/v1/jobs", None).await;
         assert!(status == 503 || status == 200, "a further question is answered or told that it is not: {refused}");
         sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
     };

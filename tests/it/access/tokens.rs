@@ -7,22 +7,22 @@ use serde_json::{Value, json};
 use tidemill::access::{NewSecret, Scope};
 use tokio::process::Command;
 
-use super::house::House;
+use super::test_service::TestService;
 use crate::harness::{eventually, open_folder};
 
 pub async fn scopes_and_ends() {
-    let house = House::new().await;
-    assert_eq!(house.ask(None, "/v1/jobs", None).await.0, 200, "on loopback, where nobody made a token, everybody is let in");
-    let read = house.token(None, &[Scope::Read]).await;
+    let service = TestService::new().await;
+    assert_eq!(service.ask(None, "/v1/jobs", None).await.0, 200, "on loopback, where nobody made a token, everybody is let in");
+    let read = service.token(None, &[Scope::Read]).await;
     eventually("callers must carry a token", Duration::from_secs(8), || async {
-        house.ask(None, "/v1/jobs", None).await.0 == 401
+        service.ask(None, "/v1/jobs", None).await.0 == 401
     })
     .await;
 
-    let submit = house.token(None, &[Scope::Submit]).await;
-    let review = house.token(None, &[Scope::Review]).await;
-    let admin = house.token(None, &[Scope::Admin]).await;
-    let both = house.token(None, &[Scope::Read, Scope::Submit]).await;
+    let submit = service.token(None, &[Scope::Submit]).await;
+    let review = service.token(None, &[Scope::Review]).await;
+    let admin = service.token(None, &[Scope::Admin]).await;
+    let both = service.token(None, &[Scope::Read, Scope::Submit]).await;
     let search = json!({ "query": "plan", "pipeline": "acme-notes" });
     let routes: [(&str, Option<&Value>, [u16; 5]); 5] = [
         ("/v1/search", Some(&search), [200, 403, 403, 200, 200]),
@@ -33,71 +33,71 @@ pub async fn scopes_and_ends() {
     ];
     for (path, body, expected) in routes {
         for (token, expected) in [&read, &submit, &review, &admin, &both].into_iter().zip(expected) {
-            let (status, answer) = house.ask(Some(token), path, body).await;
+            let (status, answer) = service.ask(Some(token), path, body).await;
             assert_eq!(status, expected, "{path}: {answer}");
         }
     }
     for open in ["/healthz", "/openapi.json"] {
-        assert_eq!(house.ask(None, open, None).await.0, 200, "{open} is open to all");
+        assert_eq!(service.ask(None, open, None).await.0, 200, "{open} is open to all");
     }
 
     let (id, secret) = read.strip_prefix("tm_").and_then(|token| token.split_once('_')).unwrap();
     let other = NewSecret::draw().unwrap().token;
     let changed = format!("tm_{id}_{}{}", &secret[..63], if secret.ends_with('0') { '1' } else { '0' });
     for wrong in ["", "s3cret", &other, &changed, secret, &format!("{read} "), &read.to_uppercase(), "tm_' OR true --_x"] {
-        let (status, refused) = house.ask(Some(wrong), "/v1/jobs", None).await;
+        let (status, refused) = service.ask(Some(wrong), "/v1/jobs", None).await;
         let expected = if wrong.trim() == read { 200 } else { 401 };
         assert_eq!(status, expected, "{wrong:?}: {refused}");
     }
     let kept = format!("SELECT count(*) FROM tokens t WHERE t::text LIKE '%{secret}%'");
-    assert_eq!(house.count(&kept).await, 0, "the ledger knows the secret");
+    assert_eq!(service.count(&kept).await, 0, "the ledger knows the secret");
     eventually("the use is noted", Duration::from_secs(5), || async {
-        house.count(&format!("SELECT count(*) FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL")).await == 1
+        service.count(&format!("SELECT count(*) FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL")).await == 1
     })
     .await;
 
     let soon = Timestamp::now().as_millisecond() + 1_500;
-    let ending = house.token_until(None, &[Scope::Read], Some(soon)).await;
-    assert_eq!(house.ask(Some(&ending), "/v1/jobs", None).await.0, 200);
+    let ending = service.token_until(None, &[Scope::Read], Some(soon)).await;
+    assert_eq!(service.ask(Some(&ending), "/v1/jobs", None).await.0, 200);
     eventually("it ends by itself", Duration::from_secs(4), || async {
-        house.ask(Some(&ending), "/v1/jobs", None).await.0 == 401
+        service.ask(Some(&ending), "/v1/jobs", None).await.0 == 401
     })
     .await;
-    assert!(house.store.revoke_token(id).await.unwrap() && !house.store.revoke_token(id).await.unwrap());
+    assert!(service.store.revoke_token(id).await.unwrap() && !service.store.revoke_token(id).await.unwrap());
     eventually("it is refused once it is revoked", Duration::from_secs(7), || async {
-        house.ask(Some(&read), "/v1/jobs", None).await.0 == 401
+        service.ask(Some(&read), "/v1/jobs", None).await.0 == 401
     })
     .await;
-    assert_eq!(house.ask(Some(&admin), "/v1/jobs", None).await.0, 200, "and no other");
+    assert_eq!(service.ask(Some(&admin), "/v1/jobs", None).await.0, 200, "and no other");
 }
 
 pub async fn last_one_revoked() {
-    let house = House::new().await;
-    let only = house.token(None, &[Scope::Read]).await;
-    assert_eq!(house.ask(Some(&only), "/v1/jobs", None).await.0, 200);
+    let service = TestService::new().await;
+    let only = service.token(None, &[Scope::Read]).await;
+    assert_eq!(service.ask(Some(&only), "/v1/jobs", None).await.0, 200);
     let id = only.split('_').nth(1).unwrap();
-    assert!(house.store.revoke_token(id).await.unwrap());
+    assert!(service.store.revoke_token(id).await.unwrap());
     eventually("it is refused once it is revoked", Duration::from_secs(7), || async {
-        house.ask(Some(&only), "/v1/jobs", None).await.0 == 401
+        service.ask(Some(&only), "/v1/jobs", None).await.0 == 401
     })
     .await;
     let job = json!({ "version": 1, "id": "anybody", "kind": "delete", "pipeline": "acme-notes", "documents": ["acme-1"] });
     for _ in 0..7 {
         for (path, body) in [("/v1/jobs", None), ("/metrics", None), ("/v1/jobs", Some(&job))] {
-            let (status, answer) = house.ask(None, path, body).await;
+            let (status, answer) = service.ask(None, path, body).await;
             assert_eq!(status, 401, "{path}: {answer}");
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert!(house.store.has_tokens().await.unwrap(), "an address that others reach may be served, to nobody");
+    assert!(service.store.has_tokens().await.unwrap(), "an address that others reach may be served, to nobody");
 }
 
 pub async fn command_line() {
-    let house = House::with(|config| config.token = Some("of-the-operator".into())).await;
+    let service = TestService::with(|config| config.token = Some("of-the-operator".into())).await;
     let folder = open_folder();
     let run = async |arguments: &[&str]| {
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
-        program.args(arguments).current_dir(folder.path()).env("TIDEMILL_DATABASE__URL", &house.database_url);
+        program.args(arguments).current_dir(folder.path()).env("TIDEMILL_DATABASE__URL", &service.database_url);
         let output = program.output().await.unwrap();
         let texts = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).trim().to_owned());
         (output.status.code().unwrap(), texts)
@@ -106,9 +106,9 @@ pub async fn command_line() {
         run(&["tokens", "create", "the shop", "--scope", "read", "--tenant", "acme", "--expires", "24h"]).await;
     assert_eq!(code, 0, "{told}");
     assert!(told.contains("shown this once"), "{told}");
-    let (status, list) = house.ask(Some(&token), "/v1/jobs", None).await;
+    let (status, list) = service.ask(Some(&token), "/v1/jobs", None).await;
     assert_eq!((status.as_u16(), list["jobs"].as_array().map(Vec::len)), (200, Some(1)), "{list}");
-    assert_eq!(house.ask(Some("of-the-operator"), "/metrics", None).await.0, 200, "the configured token does everything");
+    assert_eq!(service.ask(Some("of-the-operator"), "/metrics", None).await.0, 200, "the configured token does everything");
 
     let (_, [listed, _]) = run(&["tokens", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(&listed).unwrap();
@@ -122,7 +122,7 @@ pub async fn command_line() {
     let id = entry["id"].as_str().unwrap();
     let (code, [said, _]) = run(&["tokens", "revoke", id]).await;
     assert_eq!((code, said.contains("is revoked")), (0, true), "{said}");
-    eventually("it is refused", Duration::from_secs(7), || async { house.ask(Some(&token), "/v1/jobs", None).await.0 == 401 })
+    eventually("it is refused", Duration::from_secs(7), || async { service.ask(Some(&token), "/v1/jobs", None).await.0 == 401 })
         .await;
     assert!(run(&["tokens", "list"]).await.1[0].contains("revoked"));
     for (arguments, expected, words) in [
@@ -137,36 +137,36 @@ pub async fn command_line() {
         assert_eq!(code, expected, "{arguments:?}: {told}");
         assert!(told.contains(words), "{arguments:?}: {told}");
     }
-    assert_eq!(house.count("SELECT count(*) FROM tokens").await, 1);
+    assert_eq!(service.count("SELECT count(*) FROM tokens").await, 1);
 
     let (code, [said, told]) = run(&["pipelines", "assign", "acme-notes", "--tenant", "globex"]).await;
     assert_eq!((code, said.contains("was tenant acme's")), (0, true), "{said} {told}");
-    assert_eq!(house.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2));
+    assert_eq!(service.as_reader(Some("globex"), "SELECT count(*) FROM documents").await, Ok(2));
     let (_, [described, _]) = run(&["openapi"]).await;
-    assert_eq!(serde_json::from_str::<Value>(&described).unwrap(), house.ask(None, "/openapi.json", None).await.1);
+    assert_eq!(serde_json::from_str::<Value>(&described).unwrap(), service.ask(None, "/openapi.json", None).await.1);
 }
 
 /// Each route of the description, asked by everybody that there can be.
 pub async fn every_route() {
     let scraper = "of-the-scraper!!";
-    let house = House::with(|config| config.metrics_token = Some(scraper.into())).await;
-    let expired = house.token_until(None, &[Scope::Admin], Some(1)).await;
-    let revoked = house.token(None, &[Scope::Admin]).await;
+    let service = TestService::with(|config| config.metrics_token = Some(scraper.into())).await;
+    let expired = service.token_until(None, &[Scope::Admin], Some(1)).await;
+    let revoked = service.token(None, &[Scope::Admin]).await;
     let (id, _) = revoked.strip_prefix("tm_").and_then(|token| token.split_once('_')).unwrap();
-    assert!(house.store.revoke_token(id).await.unwrap());
+    assert!(service.store.revoke_token(id).await.unwrap());
     let scopes = [Scope::Read, Scope::Submit, Scope::Review, Scope::Admin];
     let mut tokens = Vec::new();
     for (scope, tenant) in scopes.into_iter().flat_map(|scope| [(scope, None), (scope, Some("acme"))]) {
-        tokens.push((scope, tenant.is_some(), house.token(tenant, &[scope]).await));
+        tokens.push((scope, tenant.is_some(), service.token(tenant, &[scope]).await));
     }
-    let (_, description) = house.ask(None, "/openapi.json", None).await;
+    let (_, description) = service.ask(None, "/openapi.json", None).await;
     let mut asked = 0;
     for (template, methods) in description["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
             let path =
                 template.split('/').map(|part| if part.starts_with('{') { "none" } else { part }).collect::<Vec<_>>().join("/");
             let body = (method == "post").then(|| json!({}));
-            let status = async |token: Option<&str>| house.ask(token, &path, body.as_ref()).await.0.as_u16();
+            let status = async |token: Option<&str>| service.ask(token, &path, body.as_ref()).await.0.as_u16();
             let Some(wanted) = operation["security"][0]["token"][0].as_str() else {
                 assert_eq!(status(None).await, 200, "{path} is open to all");
                 continue;

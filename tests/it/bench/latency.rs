@@ -12,9 +12,9 @@ use tidemill::demo::download;
 use tokio::time::{interval, sleep};
 
 use super::{median, rate};
-use crate::harness::kafka::{self, Sent};
+use crate::harness::kafka::{self, NewRecord};
 use crate::harness::readiness;
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// How long the pipeline waits for a batch to fill: as long as one that says nothing and most of those that are shipped, and shorter.
 const MAX_WAITS: [Duration; 2] = [Duration::from_millis(500), Duration::from_millis(200)];
@@ -36,20 +36,20 @@ pub(super) async fn at_a_fifth_of_capacity() {
 
 async fn with(max_wait: Duration) {
     const RECORDS: usize = 3_000;
-    let world = encoding(max_wait).await;
+    let stream = encoding(max_wait).await;
     let listen = readiness::listen();
-    let worker = world.worker_at(&listen, "");
+    let worker = stream.worker_at(&listen, "");
     readiness::assert_ready(&listen, &worker).await;
-    world.client.send(&world.topic, (0..RECORDS).map(letter).collect()).await;
-    let capacity = rate(&world, RECORDS).await;
-    world.drained(RECORDS as i64, Duration::from_secs(60)).await;
+    stream.client.send(&stream.topic, (0..RECORDS).map(letter).collect()).await;
+    let capacity = rate(&stream, RECORDS).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(60)).await;
     let [busy, _, token_batches] = account(&listen).await;
 
     let count = (capacity * SHARE * SECONDS) as usize;
     let (mut medians, mut lates, mut batches, mut bars) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
     for round in 0..ROUNDS {
         let before = account(&listen).await;
-        let delays = trickle(&world, RECORDS + round * count, count).await;
+        let delays = trickle(&stream, RECORDS + round * count, count).await;
         let at = |share: f64| delays[((delays.len() - 1) as f64 * share) as usize];
         medians.push(at(0.5));
         lates.push(at(0.99));
@@ -71,23 +71,23 @@ async fn with(max_wait: Duration) {
 }
 
 /// Sends the letters from `first` on evenly over [`SECONDS`], and gives the milliseconds until each was seen committed, the shortest first.
-async fn trickle(world: &World, first: usize, count: usize) -> Vec<f64> {
+async fn trickle(stream: &TestStream, first: usize, count: usize) -> Vec<f64> {
     let over = Arc::new(AtomicBool::new(false));
-    let looking = tokio::spawn(look(world.database_url.clone(), over.clone()));
-    let producer: FutureProducer = world.client.config().set("linger.ms", "0").create().unwrap();
+    let looking = tokio::spawn(look(stream.database_url.clone(), over.clone()));
+    let producer: FutureProducer = stream.client.config().set("linger.ms", "0").create().unwrap();
     let mut ticks = interval(Duration::from_secs_f64(SECONDS / count as f64));
     let mut times = Vec::with_capacity(count);
     for n in first..first + count {
         ticks.tick().await;
-        let Sent { key, payload, .. } = letter(n);
-        let (producer, topic) = (producer.clone(), world.topic.clone());
+        let NewRecord { key, payload, .. } = letter(n);
+        let (producer, topic) = (producer.clone(), stream.topic.clone());
         times.push(Instant::now());
         tokio::spawn(async move {
             let record = FutureRecord::to(&topic).key(&key).payload(payload.as_deref().unwrap());
             producer.send(record, Timeout::Never).await.unwrap();
         });
     }
-    world.drained((first + count) as i64, Duration::from_secs(60)).await;
+    stream.drained((first + count) as i64, Duration::from_secs(60)).await;
     sleep(Duration::from_millis(100)).await;
     over.store(true, Ordering::Relaxed);
     // Of one partition, the order of sending is the order of offsets.
@@ -100,28 +100,28 @@ async fn trickle(world: &World, first: usize, count: usize) -> Vec<f64> {
 }
 
 /// A world that embeds what comes in, of one partition.
-async fn encoding(max_wait: Duration) -> World {
+async fn encoding(max_wait: Duration) -> TestStream {
     let folder = download::sentence_encoder(&|message| eprintln!("{message}")).unwrap();
-    let mut world = World::new(kafka::shared().await, 1).await;
-    world.write_pipeline(&format!(
+    let mut stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.write_pipeline(&format!(
         "version: 1\nname: {PIPELINE}\nsource: {{ topic: {}, id: id, text: \"{{{{ text }}}}\" }}\n\
          tasks:\n  vector: {{ embed: {{ model: minilm }} }}\nsinks: {{ postgres: {{}} }}\n\
          budget: {{ max_wait: {}ms, max_records: 512 }}\n",
-        world.topic,
+        stream.topic,
         max_wait.as_millis()
     ));
-    world.settings = format!("[models.minilm]\npath = \"{}\"\n", folder.display());
-    world.configure(&world.path("data"));
-    world
+    stream.settings = format!("[models.minilm]\npath = \"{}\"\n", folder.display());
+    stream.configure(&stream.path("data"));
+    stream
 }
 
 /// Some sixty words, no two letters the same.
-fn letter(n: usize) -> Sent {
+fn letter(n: usize) -> NewRecord {
     const WORDS: &[&str] =
         &["the", "river", "mill", "grinds", "what", "tide", "brings", "and", "seven", "wheels", "turn", "under", "oak"];
     let words: Vec<&str> = (0..60).map(|place| WORDS[(n * 31 + place * place * 7 + place * n) % WORDS.len()]).collect();
     let text = format!("Letter {n}: {}", words.join(" "));
-    Sent {
+    NewRecord {
         partition: Some(0),
         key: format!("d{n}").into_bytes(),
         payload: Some(json!({ "id": format!("d{n}"), "text": text }).to_string().into_bytes()),

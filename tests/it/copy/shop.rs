@@ -8,15 +8,15 @@ use reqwest::{Client, StatusCode};
 use serde_json::{Value, json};
 
 use crate::harness::free_port;
-use crate::harness::kafka::Sent;
+use crate::harness::kafka::NewRecord;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, kafka, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The shop.
 pub struct Shop {
     /// Where it is.
-    pub world: World,
+    pub stream: TestStream,
     client: Client,
 }
 
@@ -32,17 +32,17 @@ impl Product {
         Self { id: id.into(), title: title.into(), body: body.into() }
     }
 
-    fn sent(&self, partition: Option<i32>) -> Sent {
+    fn sent(&self, partition: Option<i32>) -> NewRecord {
         let Self { id, title, body } = self;
         let payload = json!({"id": id, "title": title, "description": body, "copy": body});
-        Sent { partition, key: id.clone().into_bytes(), payload: Some(payload.to_string().into_bytes()) }
+        NewRecord { partition, key: id.clone().into_bytes(), payload: Some(payload.to_string().into_bytes()) }
     }
 }
 
 impl Shop {
     /// Opens one that publishes as said, on a topic of so many partitions.
     pub async fn open(publish: &str, partitions: i32) -> Self {
-        let world = World::new(kafka::shared().await, partitions).await;
+        let stream = TestStream::new(kafka::shared().await, partitions).await;
         let text = format!(
             r#"version: 1
 name: echo
@@ -69,16 +69,16 @@ copy:
 sinks: {{ postgres: {{}}, parquet: {{ dataset: results }} }}
 budget: {{ max_wait: 20ms, max_records: 5 }}
 "#,
-            world.topic
+            stream.topic
         );
-        world.write_pipeline(&text);
-        Self { world, client: Client::new() }
+        stream.write_pipeline(&text);
+        Self { stream, client: Client::new() }
     }
 
     /// A worker that answers at an address.
     pub async fn serve(&self) -> (Worker, String) {
         let address = format!("127.0.0.1:{}", free_port());
-        let worker = self.world.worker_at(&address, "");
+        let worker = self.stream.worker_at(&address, "");
         eventually("the worker serves", Duration::from_secs(60), || async {
             let ready = self.client.get(format!("http://{address}/v1/copy")).send().await;
             ready.is_ok_and(|response| response.status() == StatusCode::OK)
@@ -89,36 +89,36 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
 
     pub async fn send(&self, products: &[Product]) {
         let records = products.iter().map(|product| product.sent(Some(0))).collect();
-        self.world.client.send(&self.world.topic, records).await;
+        self.stream.client.send(&self.stream.topic, records).await;
     }
 
     /// Products `a…` to the first partition, all others to the second.
     pub async fn send_by_side(&self, products: &[Product]) {
         let side = |product: &Product| Some(i32::from(!product.id.starts_with('a')));
         let records = products.iter().map(|product| product.sent(side(product))).collect();
-        self.world.client.send(&self.world.topic, records).await;
+        self.stream.client.send(&self.stream.topic, records).await;
     }
 
     /// Deletes a product.
     pub async fn delete(&self, id: &str) {
         let partition = Some(i32::from(id.starts_with('b')));
-        let partitions = postgres::count(&self.world.database_url, "SELECT count(*) FROM positions").await;
+        let partitions = postgres::count(&self.stream.database_url, "SELECT count(*) FROM positions").await;
         let partition = if partitions > 1 { partition } else { Some(0) };
-        let record = Sent { partition, key: id.as_bytes().to_vec(), payload: None };
-        self.world.client.send(&self.world.topic, vec![record]).await;
+        let record = NewRecord { partition, key: id.as_bytes().to_vec(), payload: None };
+        self.stream.client.send(&self.stream.topic, vec![record]).await;
     }
 
     /// Waits until so many records are committed.
     pub async fn committed(&self, records: i64) {
         eventually(&format!("{records} records are committed"), Duration::from_secs(60), || async {
-            self.world.committed().await == records
+            self.stream.committed().await == records
         })
         .await;
     }
 
     /// Workers that own a partition.
     pub async fn owners(&self) -> i64 {
-        postgres::count(&self.world.database_url, "SELECT count(DISTINCT owner) FROM positions").await
+        postgres::count(&self.stream.database_url, "SELECT count(DISTINCT owner) FROM positions").await
     }
 
     pub async fn get(&self, address: &str, path: &str) -> (StatusCode, Value) {
@@ -159,7 +159,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
 
     /// Puts so many pages into the ledger, as if they had been approved.
     pub async fn publish_many(&self, pages: i64) {
-        self.world.store.migrate().await.unwrap();
+        self.stream.store.migrate().await.unwrap();
         let statement = format!(
             "INSERT INTO copy_versions (pipeline, document_id, version, task, origin, state, content, url, reasons, traces,
                                         document_version, fingerprint, decided_at)
@@ -167,7 +167,7 @@ budget: {{ max_wait: 20ms, max_records: 5 }}
                     '[]'::jsonb, '[]'::jsonb, 1, decode(repeat('00', 32), 'hex'), now()
              FROM generate_series(1, {pages}) AS n"
         );
-        postgres::execute(&self.world.database_url, &statement).await;
+        postgres::execute(&self.stream.database_url, &statement).await;
     }
 }
 

@@ -4,9 +4,9 @@ use std::path::Path;
 
 use futures::TryStreamExt;
 use sqlx::{AssertSqlSafe, Connection, PgConnection};
-use tidemill::editorial::{Editorial, EditorialError, ExportFormat, Verdict};
+use tidemill::copy::{CopyError, CopyService, DecisionRequest, ExportFormat};
 use tidemill::pipeline::definition::Definition;
-use tidemill::store::{CopyFilter, CopyPlace, CopyState};
+use tidemill::store::{CopyFilter, CopyState, CopyVersionKey};
 
 use crate::harness::postgres;
 
@@ -51,14 +51,14 @@ pub async fn cannot_cross() {
         database.store.enroll_pipeline(&format!("{tenant}-shop"), tenant).await.unwrap();
         write(&database.url, tenant).await;
     }
-    let all = Editorial::new(database.store.clone(), &definitions);
-    let acme = all.seen_by(Some(&"acme".into()));
-    assert_eq!(all.queue(None, CopyState::Review, 10, None).await.unwrap().in_review, 2, "who is of no tenant sees all");
-    let queue = acme.queue(None, CopyState::Review, 10, None).await.unwrap();
+    let all = CopyService::new(database.store.clone(), &definitions);
+    let acme = all.visible_to(Some(&"acme".into()));
+    assert_eq!(all.list(None, CopyState::Review, 10, None).await.unwrap().in_review, 2, "who is of no tenant sees all");
+    let queue = acme.list(None, CopyState::Review, 10, None).await.unwrap();
     assert_eq!((queue.copies.len(), queue.in_review, queue.copies[0].document_id.as_str()), (1, 1, "acme-1"));
     assert_eq!(acme.show(None, "acme-1").await.unwrap().published.unwrap().version, 1);
 
-    let verdict = |pipeline: Option<&str>| Verdict {
+    let verdict = |pipeline: Option<&str>| DecisionRequest {
         pipeline: pipeline.map(str::to_owned),
         document_id: "globex-1".into(),
         version: 2,
@@ -68,7 +68,7 @@ pub async fn cannot_cross() {
     let edit = || serde_json::json!({"title": "Ours"}).as_object().unwrap().clone();
     // Neither its pipeline nor its document is known, whichever way they are named.
     let refusals = [
-        acme.queue(Some("globex-shop"), CopyState::Review, 10, None).await.unwrap_err(),
+        acme.list(Some("globex-shop"), CopyState::Review, 10, None).await.unwrap_err(),
         acme.show(Some("globex-shop"), "globex-1").await.unwrap_err(),
         acme.show(None, "globex-1").await.unwrap_err(),
         acme.approve(verdict(Some("globex-shop")), &[]).await.unwrap_err(),
@@ -79,7 +79,7 @@ pub async fn cannot_cross() {
         acme.export(Some("globex-shop"), ExportFormat::Csv).err().unwrap(),
     ];
     for refused in refusals {
-        assert!(matches!(refused, EditorialError::Invalid(_) | EditorialError::Unknown { .. }), "{refused:?}");
+        assert!(matches!(refused, CopyError::Invalid(_) | CopyError::Unknown { .. }), "{refused:?}");
         let said = refused.to_string().replace("there is no pipeline `globex-shop`", "").replace("document `globex-1`", "");
         assert!(!said.contains("globex"), "{said}");
     }
@@ -96,7 +96,7 @@ pub async fn cannot_cross() {
     assert_eq!(reader.copy_history("globex-shop", "globex-1").await.unwrap(), []);
     assert_eq!(reader.published_copy("globex-shop", "", 10).await.unwrap(), []);
     assert_eq!(reader.current_document("globex-shop", "globex-1").await.unwrap(), None);
-    let place = CopyPlace { pipeline: "globex-shop".into(), document_id: "globex-1".into(), version: 2 };
+    let place = CopyVersionKey { pipeline: "globex-shop".into(), document_id: "globex-1".into(), version: 2 };
     assert_eq!(reader.copy_duplicates(&[place]).await.unwrap(), []);
     assert_eq!(database.store.reader(None).copy_versions(&filter).await.unwrap().len(), 1, "the service itself sees it");
     let mut connection = PgConnection::connect(&database.url).await.unwrap();

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::{eventually, kafka};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// What a kubelet sets in every container of a namespace with the services `tidemill` and `tidemill-postgres`.
 const LINKS: [(&str, &str); 14] = [
@@ -26,18 +26,18 @@ const LINKS: [(&str, &str); 14] = [
 ];
 
 pub async fn runs_among_a_kubelets_variables() {
-    let world = World::new(kafka::shared().await, 1).await;
-    let worker = world.worker_with("127.0.0.1:0", &LINKS);
-    world.send(0..3).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let worker = stream.worker_with("127.0.0.1:0", &LINKS);
+    stream.send(0..3).await;
     eventually("three documents are committed", Duration::from_secs(60), async || {
         assert!(Path::new(&format!("/proc/{}", worker.process())).exists(), "the worker ended:\n{}", worker.log());
-        world.committed().await == 3
+        stream.committed().await == 3
     })
     .await;
     assert!(worker.log().contains("TIDEMILL_SERVICE_HOST"), "what is ignored is told:\n{}", worker.log());
 
     // Other accounts of the node have no business with documents.
-    let files: Vec<_> = walk(&world.path("data"));
+    let files: Vec<_> = walk(&stream.path("data"));
     assert!(files.iter().any(|(path, _)| path.ends_with(".parquet")), "no file was written: {files:?}");
     for (path, mode) in files {
         assert_eq!(mode & 0o077, 0, "others may do {:o} with {path}", mode & 0o077);

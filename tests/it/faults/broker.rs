@@ -12,7 +12,7 @@ use crate::harness::free_port;
 use crate::harness::kafka::Broker;
 use crate::harness::proxy::Proxy;
 use crate::harness::trial::trial;
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -24,11 +24,11 @@ pub fn trials() -> Vec<Trial> {
 
 async fn broker_gone() {
     let mut broker = spawn_blocking(Broker::start).await.unwrap();
-    let world = World::new(broker.client(), 2).await;
+    let stream = TestStream::new(broker.client(), 2).await;
     let url = listen();
-    let worker = world.worker_at(&url, "");
-    world.send(0..200).await;
-    world.drained(200, Duration::from_secs(60)).await;
+    let worker = stream.worker_at(&url, "");
+    stream.send(0..200).await;
+    stream.drained(200, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
 
     block_in_place(|| broker.stop());
@@ -37,10 +37,10 @@ async fn broker_gone() {
     sleep(OUTAGE).await;
     block_in_place(|| broker.resume());
 
-    world.send(200..400).await;
-    world.drained(400, Duration::from_secs(90)).await;
+    stream.send(200..400).await;
+    stream.drained(400, Duration::from_secs(90)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(400, 0).await;
+    stream.assert_exactly_once(400, 0).await;
 }
 
 /// The one that is cut off still reaches the ledger: only the fence keeps it from committing what the other took over.
@@ -50,31 +50,31 @@ async fn cut_off() {
     let proxy = Proxy::before(behind).await;
     let port = proxy.port();
     let broker = spawn_blocking(move || Broker::start_behind(behind, port)).await.unwrap();
-    let mut world = World::new(broker.client(), 4).await;
+    let mut stream = TestStream::new(broker.client(), 4).await;
     let slow = "commit-before-stage=sleep(100)";
-    let _other = world.worker(slow);
-    world.send(0..RECORDS / 2).await;
-    eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
-    let claims = world.claims().await;
-    world.route_to_broker = format!("127.0.0.1:{port}");
-    world.configure(&world.path("data"));
+    let _other = stream.worker(slow);
+    stream.send(0..RECORDS / 2).await;
+    eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
+    let claims = stream.claims().await;
+    stream.route_to_broker = format!("127.0.0.1:{port}");
+    stream.configure(&stream.path("data"));
     let url = listen();
-    let worker = world.worker_at(&url, slow);
-    eventually("the second worker has partitions", Duration::from_secs(60), || async { world.claims().await > claims }).await;
+    let worker = stream.worker_at(&url, slow);
+    eventually("the second worker has partitions", Duration::from_secs(60), || async { stream.claims().await > claims }).await;
     assert_ready(&url, &worker).await;
-    let claims = world.claims().await;
+    let claims = stream.claims().await;
 
     proxy.cut();
     let reason = not_ready(&url, &worker).await;
     assert!(reason.contains("broker"), "/readyz says {reason} while the worker is cut off");
-    world.send(RECORDS / 2..RECORDS).await;
+    stream.send(RECORDS / 2..RECORDS).await;
     // Past the session timeout of 6 s: the broker gives its partitions to the other.
     sleep(Duration::from_secs(9)).await;
-    world.audit("while a worker is cut off").await;
-    assert!(world.claims().await > claims, "the partitions of the one that was cut off did not change hands");
+    stream.audit("while a worker is cut off").await;
+    assert!(stream.claims().await > claims, "the partitions of the one that was cut off did not change hands");
     proxy.mend();
 
-    world.drained(RECORDS as i64, Duration::from_secs(90)).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(RECORDS as i64, 0).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
 }

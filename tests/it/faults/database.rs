@@ -16,7 +16,7 @@ use crate::harness::postgres::{self, Server};
 use crate::harness::proxy::Proxy;
 use crate::harness::trial::{Needs, trial};
 use crate::harness::{eventually, kafka};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -31,54 +31,54 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A world on a server of its own.
-async fn alone(partitions: i32) -> (World, Server) {
+async fn alone(partitions: i32) -> (TestStream, Server) {
     let server = spawn_blocking(Server::start).await.unwrap();
     let config = DatabaseConfig { url: Some(server.url().to_owned()), ..DatabaseConfig::default() };
     let store = Store::connect(&config).unwrap();
     store.migrate().await.unwrap();
-    let world = World::on(kafka::shared().await, partitions, (store, server.url().to_owned())).await;
-    (world, server)
+    let stream = TestStream::on(kafka::shared().await, partitions, (store, server.url().to_owned())).await;
+    (stream, server)
 }
 
 /// A world whose workers reach its Postgres through a proxy only.
-async fn proxied(partitions: i32) -> (World, Server, Proxy) {
-    let (mut world, server) = alone(partitions).await;
+async fn proxied(partitions: i32) -> (TestStream, Server, Proxy) {
+    let (mut stream, server) = alone(partitions).await;
     let proxy = Proxy::before_postgres(server.port()).await;
     let (from, to) = (format!(":{}/", server.port()), format!(":{}/", proxy.port()));
-    world.route_to_database = world.database_url.replace(&from, &to);
-    assert_ne!(world.route_to_database, world.database_url);
-    (world, server, proxy)
+    stream.route_to_database = stream.database_url.replace(&from, &to);
+    assert_ne!(stream.route_to_database, stream.database_url);
+    (stream, server, proxy)
 }
 
 async fn database_gone() {
-    let (world, mut server) = alone(2).await;
+    let (stream, mut server) = alone(2).await;
     let url = listen();
-    let worker = world.worker_at(&url, "");
-    world.send(0..200).await;
-    world.drained(200, Duration::from_secs(60)).await;
+    let worker = stream.worker_at(&url, "");
+    stream.send(0..200).await;
+    stream.drained(200, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
 
     block_in_place(|| server.stop());
-    world.send(200..400).await;
+    stream.send(200..400).await;
     let reason = not_ready(&url, &worker).await;
     assert!(reason.contains("database"), "/readyz says {reason} while the database is gone");
     sleep(OUTAGE).await;
     block_in_place(|| server.resume());
 
-    world.drained(400, Duration::from_secs(60)).await;
+    stream.drained(400, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(400, 0).await;
+    stream.assert_exactly_once(400, 0).await;
 }
 
 /// First every process of the server is frozen, as on a host that swaps itself to death: connections stay open and nothing answers.
 /// It comes back, freezes again, and is killed.
 async fn database_frozen() {
     const RECORDS: usize = 3000;
-    let (world, mut server) = alone(2).await;
+    let (stream, mut server) = alone(2).await;
     let url = listen();
-    let worker = world.worker_at(&url, "commit-before-commit=sleep(50)");
-    world.send(0..RECORDS / 2).await;
-    eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    let worker = stream.worker_at(&url, "commit-before-commit=sleep(50)");
+    stream.send(0..RECORDS / 2).await;
+    eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     assert_ready(&url, &worker).await;
 
     server.signal(Signal::SIGSTOP);
@@ -89,7 +89,7 @@ async fn database_frozen() {
     assert!(noticed < Duration::from_secs(30), "a frozen database was noticed only after {noticed:?}");
     server.signal(Signal::SIGCONT);
     assert_ready(&url, &worker).await;
-    world.send(RECORDS / 2..RECORDS).await;
+    stream.send(RECORDS / 2..RECORDS).await;
 
     server.signal(Signal::SIGSTOP);
     sleep(Duration::from_secs(2)).await;
@@ -99,61 +99,61 @@ async fn database_frozen() {
         server.kill();
         server.resume();
     });
-    world.drained(RECORDS as i64, Duration::from_secs(90)).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(RECORDS as i64, 0).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
 async fn sessions_ended() {
     const RECORDS: usize = 4000;
     const ENDINGS: usize = 6;
-    let world = World::new(kafka::shared().await, 4).await;
-    let _workers = [world.worker("commit-before-commit=sleep(100)"), world.worker("commit-before-commit=sleep(100)")];
-    world.send(0..RECORDS).await;
-    eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    let stream = TestStream::new(kafka::shared().await, 4).await;
+    let _workers = [stream.worker("commit-before-commit=sleep(100)"), stream.worker("commit-before-commit=sleep(100)")];
+    stream.send(0..RECORDS).await;
+    eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     let end = "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity \
                WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'";
     let mut ended = 0;
     for _ in 0..ENDINGS {
-        ended += postgres::count(&world.database_url, end).await;
+        ended += postgres::count(&stream.database_url, end).await;
         sleep(Duration::from_secs(2)).await;
     }
     assert!(ended >= ENDINGS as i64, "hardly any session was ended");
-    world.drained(RECORDS as i64, Duration::from_secs(90)).await;
-    world.assert_exactly_once(RECORDS as i64, 0).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
 async fn reply_lost() {
     const RECORDS: usize = 1000;
     const LOST: usize = 3;
-    let (world, _server, proxy) = proxied(2).await;
-    let _worker = world.worker("");
-    world.send(0..RECORDS / 2).await;
-    world.drained(RECORDS as i64 / 2, Duration::from_secs(60)).await;
+    let (stream, _server, proxy) = proxied(2).await;
+    let _worker = stream.worker("");
+    stream.send(0..RECORDS / 2).await;
+    stream.drained(RECORDS as i64 / 2, Duration::from_secs(60)).await;
     proxy.lose_replies_to_commit(LOST);
-    world.send(RECORDS / 2..RECORDS).await;
-    world.drained(RECORDS as i64, Duration::from_secs(60)).await;
+    stream.send(RECORDS / 2..RECORDS).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(60)).await;
     assert_eq!(proxy.lost(), LOST, "the proxy was to lose replies");
-    world.assert_exactly_once(RECORDS as i64, 0).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
 /// A firewall that forgets: the sockets stay open on both sides and nothing passes, in the midst of transactions.
 async fn connections_swallowed() {
     const RECORDS: usize = 3000;
-    let (mut world, _server, proxy) = proxied(2).await;
-    world.settings = "[database]\ndeadline_seconds = 4\n".to_owned();
-    world.configure(&world.path("data"));
-    let worker = world.worker("commit-before-commit=sleep(50)");
-    world.send(0..RECORDS).await;
+    let (mut stream, _server, proxy) = proxied(2).await;
+    stream.settings = "[database]\ndeadline_seconds = 4\n".to_owned();
+    stream.configure(&stream.path("data"));
+    let worker = stream.worker("commit-before-commit=sleep(50)");
+    stream.send(0..RECORDS).await;
     for _ in 0..2 {
-        let before = world.committed().await;
-        eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > before }).await;
-        assert!(world.committed().await < RECORDS as i64, "there was nothing left to do when the network swallowed it");
+        let before = stream.committed().await;
+        eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > before }).await;
+        assert!(stream.committed().await < RECORDS as i64, "there was nothing left to do when the network swallowed it");
         proxy.swallow();
     }
-    world.drained(RECORDS as i64, Duration::from_secs(150)).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(150)).await;
     assert!(worker.log().contains("no answer within 4 s"), "no connection was given up:\n{}", worker.log());
-    world.assert_exactly_once(RECORDS as i64, 0).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
 /// Whoever changes a job waits for a row that another holds, and what the server says of it in the end never arrives.

@@ -10,7 +10,7 @@ use tokio::time::sleep;
 use super::{ALONE, assert_ready, listen, not_ready};
 use crate::harness::trial::trial;
 use crate::harness::{kafka, open_folder};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -19,27 +19,27 @@ pub fn trials() -> Vec<Trial> {
 
 async fn full_disk() {
     let disk = SmallDisk::mount();
-    let world = World::new(kafka::shared().await, 1).await;
-    world.configure(&disk.path().join("data"));
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.configure(&disk.path().join("data"));
     let url = listen();
-    let worker = world.worker_at(&url, "");
-    world.send(0..100).await;
-    world.drained(100, Duration::from_secs(60)).await;
+    let worker = stream.worker_at(&url, "");
+    stream.send(0..100).await;
+    stream.drained(100, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
 
     disk.fill();
-    world.send(100..300).await;
+    stream.send(100..300).await;
     let reason = not_ready(&url, &worker).await;
     assert!(reason.contains("storage"), "/readyz says {reason} while the disk is full");
     sleep(Duration::from_secs(3)).await;
-    let committed = world.committed().await;
+    let committed = stream.committed().await;
     assert!(committed < 300, "batches were committed without their files");
-    world.audit("on a full disk").await;
+    stream.audit("on a full disk").await;
     disk.relieve();
 
-    world.drained(300, Duration::from_secs(60)).await;
+    stream.drained(300, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
-    world.assert_exactly_once(300, 0).await;
+    stream.assert_exactly_once(300, 0).await;
 }
 
 /// A file system of one megabyte in memory.

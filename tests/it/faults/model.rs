@@ -7,10 +7,10 @@ use tokio::task::block_in_place;
 use tokio::time::{Instant, sleep};
 
 use super::ALONE;
-use crate::harness::kafka::Sent;
+use crate::harness::kafka::NewRecord;
 use crate::harness::trial::trial;
 use crate::harness::{eventually, kafka, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/tiny-bert-classifier");
 
@@ -29,63 +29,63 @@ pub fn trials() -> Vec<Trial> {
 }
 
 /// A world whose second task asks a model.
-async fn with_a_model(limits: &str) -> World {
-    let mut world = World::new(kafka::shared().await, 2).await;
-    world.settings = format!("[models.tiny]\npath = \"{MODEL}\"\n{limits}");
-    world.configure(&world.path("data"));
+async fn with_a_model(limits: &str) -> TestStream {
+    let mut stream = TestStream::new(kafka::shared().await, 2).await;
+    stream.settings = format!("[models.tiny]\npath = \"{MODEL}\"\n{limits}");
+    stream.configure(&stream.path("data"));
     let second = "second: { render: { template: \"{{ first.text }}?\" } }";
-    world.amend("pipelines/echo.yaml", |text| {
+    stream.amend("pipelines/echo.yaml", |text| {
         assert!(text.contains(second), "the world's second task is another by now:\n{text}");
         text.replace(second, "second: { classify: { model: tiny } }")
     });
-    world
+    stream
 }
 
 async fn falls_out(failpoint: &str, says: &str) {
     const RECORDS: usize = 1000;
-    let world = with_a_model("[limits]\nwatchdog_seconds = 3\ndrain_seconds = 2\n").await;
-    world.send(0..RECORDS).await;
-    let mut doomed = world.worker(failpoint);
+    let stream = with_a_model("[limits]\nwatchdog_seconds = 3\ndrain_seconds = 2\n").await;
+    stream.send(0..RECORDS).await;
+    let mut doomed = stream.worker(failpoint);
     let status = block_in_place(|| doomed.wait(Duration::from_secs(60)));
     assert!(!status.success(), "the worker was to give itself up, but ended with {status}");
     assert!(doomed.log().contains(says), "its last words are not \"{says}\":\n{}", doomed.log());
-    assert!(world.committed().await < RECORDS as i64, "the model was to fail before the end");
-    world.audit("after the model failed").await;
-    let _next = world.worker("");
-    eventually("the next goes on", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
-    world.drained(RECORDS as i64, Duration::from_secs(60)).await;
-    world.assert_exactly_once(RECORDS as i64, 0).await;
+    assert!(stream.committed().await < RECORDS as i64, "the model was to fail before the end");
+    stream.audit("after the model failed").await;
+    let _next = stream.worker("");
+    eventually("the next goes on", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(60)).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
 /// On the device, texts of both partitions share a batch: who is to blame shows only one document at a time.
 async fn aborts() {
     const RECORDS: usize = 400;
-    let world = with_a_model("").await;
-    world.send(0..RECORDS / 2).await;
+    let stream = with_a_model("").await;
+    stream.send(0..RECORDS / 2).await;
     let stutter = format!(r#"{{"id":"stutter","text":"{}"}}"#, "mill ".repeat(20));
-    world
+    stream
         .client
-        .send(&world.topic, vec![Sent { partition: Some(1), key: b"stutter".to_vec(), payload: Some(stutter.into()) }])
+        .send(&stream.topic, vec![NewRecord { partition: Some(1), key: b"stutter".to_vec(), payload: Some(stutter.into()) }])
         .await;
-    world.send(RECORDS / 2..RECORDS).await;
-    let start = || world.worker("device-stutter=return");
+    stream.send(RECORDS / 2..RECORDS).await;
+    let start = || stream.worker("device-stutter=return");
     let (mut worker, mut deaths, deadline) = (start(), 0, Instant::now() + Duration::from_secs(240));
-    while world.committed().await <= RECORDS as i64 {
+    while stream.committed().await <= RECORDS as i64 {
         assert!(Instant::now() < deadline, "the stream does not get past the document; the worker says:\n{}", worker.log());
         if let Some(status) = worker.ended() {
             assert!(!status.success(), "a worker ended by itself");
             deaths += 1;
-            world.audit(&format!("after death {deaths}")).await;
+            stream.audit(&format!("after death {deaths}")).await;
             worker = start();
         }
         sleep(Duration::from_millis(50)).await;
     }
     // One in company, perhaps one in a small batch, three alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the document");
-    world.drained(RECORDS as i64 + 1, Duration::from_secs(60)).await;
+    stream.drained(RECORDS as i64 + 1, Duration::from_secs(60)).await;
     assert!(worker.ended().is_none(), "the worker that put the document aside does not live");
     let letters = "SELECT count(*) FROM dead_letters WHERE class = 'killed_process' AND record_key = 'stutter' AND attempts = 3";
-    assert_eq!(postgres::count(&world.database_url, letters).await, 1, "the document is a dead letter that says why");
-    assert_eq!(postgres::count(&world.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
-    world.assert_exactly_once_save(RECORDS as i64, 0, 1).await;
+    assert_eq!(postgres::count(&stream.database_url, letters).await, 1, "the document is a dead letter that says why");
+    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+    stream.assert_exactly_once_except(RECORDS as i64, 0, 1).await;
 }

@@ -13,7 +13,7 @@ use super::ALONE;
 use crate::harness::trial::trial;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, kafka, postgres};
-use crate::world::World;
+use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -34,18 +34,18 @@ async fn killed_and_frozen() {
     let seed = rand::rng().random();
     eprintln!("killed_and_frozen: seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
-    let world = World::new(kafka::shared().await, 6).await;
+    let stream = TestStream::new(kafka::shared().await, 6).await;
     // Slow commits, so that a kill always finds something under way.
-    let start = || world.worker("commit-before-stage=sleep(120)");
+    let start = || stream.worker("commit-before-stage=sleep(120)");
     let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
     let mut thaws: Vec<(usize, Instant)> = Vec::new();
-    world.send(0..RECORDS / 4).await;
-    eventually("the stream flows", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    stream.send(0..RECORDS / 4).await;
+    eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     for round in 0..KILLS {
         let quarter = RECORDS / 4;
         if round % 4 == 1 {
             let sent = (round / 4 + 1) * quarter;
-            world.send(sent..sent + quarter).await;
+            stream.send(sent..sent + quarter).await;
         }
         if FREEZES.contains(&round) {
             let frozen = thaws.len();
@@ -57,16 +57,16 @@ async fn killed_and_frozen() {
         let running: Vec<usize> = (0..workers.len()).filter(|w| thaws.iter().all(|(frozen, _)| frozen != w)).collect();
         let victim = running[random.random_range(0..running.len())];
         workers[victim].kill();
-        world.audit(&format!("after kill {round}")).await;
+        stream.audit(&format!("after kill {round}")).await;
         workers[victim] = start();
     }
     while !thaws.is_empty() {
         sleep(Duration::from_millis(200)).await;
         thaw(&mut thaws, &workers);
     }
-    world.drained(RECORDS as i64, Duration::from_secs(150)).await;
-    world.assert_exactly_once(RECORDS as i64, 0).await;
-    let epochs = postgres::count(&world.database_url, "SELECT sum(epoch)::bigint FROM positions").await;
+    stream.drained(RECORDS as i64, Duration::from_secs(150)).await;
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
+    let epochs = postgres::count(&stream.database_url, "SELECT sum(epoch)::bigint FROM positions").await;
     assert!(epochs > 6, "no partition ever changed hands: the kills did not bite");
 }
 
@@ -84,26 +84,26 @@ fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
 /// the heir's claim waits for it.
 async fn zombie_in_mid_commit() {
     const RECORDS: usize = 600;
-    let world = World::new(kafka::shared().await, 1).await;
-    world.send(0..RECORDS).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    stream.send(0..RECORDS).await;
     // Sleeps before the COMMIT of every batch, so that the freeze falls there.
-    let zombie = world.worker("commit-before-commit=sleep(400)");
-    eventually("something is committed", Duration::from_secs(60), || async { world.committed().await > 0 }).await;
+    let zombie = stream.worker("commit-before-commit=sleep(400)");
+    eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
     eventually("a commit is under way", Duration::from_secs(20), || async {
-        postgres::count(&world.database_url, open).await > 0
+        postgres::count(&stream.database_url, open).await > 0
     })
     .await;
     zombie.signal(Signal::SIGSTOP);
-    let frozen_at = world.committed().await;
-    let _heir = world.worker("");
+    let frozen_at = stream.committed().await;
+    let _heir = stream.worker("");
     // Past the session timeout of 6 s: the group gives the partition to the heir.
     sleep(Duration::from_secs(9)).await;
     zombie.signal(Signal::SIGCONT);
-    world.drained(RECORDS as i64, Duration::from_secs(90)).await;
+    stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
     assert!(frozen_at < RECORDS as i64, "the zombie had nothing left to do when it was frozen");
-    world.assert_exactly_once(RECORDS as i64, 0).await;
-    assert!(world.claims().await > 1, "the partition never changed hands");
+    stream.assert_exactly_once(RECORDS as i64, 0).await;
+    assert!(stream.claims().await > 1, "the partition never changed hands");
 }
 
 async fn rolling_restart() {
@@ -112,15 +112,15 @@ async fn rolling_restart() {
     const PAUSE: Duration = Duration::from_secs(8);
     const PARTS: usize = 40;
     const PART: usize = 150;
-    let world = World::new(kafka::shared().await, 6).await;
-    let start = || world.worker("commit-before-stage=sleep(20)");
+    let stream = TestStream::new(kafka::shared().await, 6).await;
+    let start = || stream.worker("commit-before-stage=sleep(20)");
     let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
-    world.send(0..PART).await;
-    world.drained(PART as i64, Duration::from_secs(60)).await;
+    stream.send(0..PART).await;
+    stream.drained(PART as i64, Duration::from_secs(60)).await;
     let began = std::time::Instant::now();
     let load = async {
         for part in 1..PARTS {
-            world.send(part * PART..(part + 1) * PART).await;
+            stream.send(part * PART..(part + 1) * PART).await;
             sleep(Duration::from_millis(400)).await;
         }
     };
@@ -140,9 +140,9 @@ async fn rolling_restart() {
         }
     };
     tokio::join!(load, roll);
-    let pause = world.watch.longest_pause(began);
+    let pause = stream.positions.longest_pause(began);
     eprintln!("rolling restart: the longest pause was {pause:?}");
-    world.drained((PARTS * PART) as i64, Duration::from_secs(60)).await;
+    stream.drained((PARTS * PART) as i64, Duration::from_secs(60)).await;
     assert!(pause < PAUSE, "the stream stood still for {pause:?} while its workers were replaced");
-    world.assert_exactly_once((PARTS * PART) as i64, 0).await;
+    stream.assert_exactly_once((PARTS * PART) as i64, 0).await;
 }

@@ -20,7 +20,7 @@ use crate::harness::postgres::Server;
 use crate::harness::proxy::Proxy;
 use crate::harness::trial::trial;
 use crate::harness::worker::Worker;
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// The trial, where it is asked for.
 pub fn trials() -> Vec<Trial> {
@@ -40,7 +40,7 @@ const WORKERS: usize = 3;
 
 /// Everything that can be broken.
 struct Site {
-    world: World,
+    stream: TestStream,
     workers: Vec<Worker>,
     server: Server,
     broker: Broker,
@@ -55,23 +55,23 @@ async fn soak(length: Duration) {
     let mut site = Site::build().await;
     let (end, mut sent, mut faults) = (Instant::now() + length, 0, 0);
     while Instant::now() < end {
-        site.world.send(sent..sent + PART).await;
+        site.stream.send(sent..sent + PART).await;
         sent += PART;
         let fault = site.strike(&mut random).await;
         faults += 1;
-        eprintln!("soak: fault {faults}, {fault}; {sent} documents sent, {} committed", site.world.committed().await);
+        eprintln!("soak: fault {faults}, {fault}; {sent} documents sent, {} committed", site.stream.committed().await);
         sleep(Duration::from_millis(random.random_range(500..3000))).await;
-        site.world.audit(fault).await;
+        site.stream.audit(fault).await;
         site.replace_ended();
     }
     let limit = Instant::now() + Duration::from_secs(240);
-    while site.world.committed().await != sent as i64 && Instant::now() < limit {
+    while site.stream.committed().await != sent as i64 && Instant::now() < limit {
         sleep(Duration::from_millis(200)).await;
     }
     // More than was sent would be records that the producer sent twice; a partition that is behind the others is one that is stuck.
-    eprintln!("soak: {sent} documents sent, positions {:?}", site.world.store.positions(PIPELINE, &site.world.topic).await);
-    site.world.drained(sent as i64, Duration::from_secs(1)).await;
-    site.world.assert_exactly_once(sent as i64, 0).await;
+    eprintln!("soak: {sent} documents sent, positions {:?}", site.stream.store.positions(PIPELINE, &site.stream.topic).await);
+    site.stream.drained(sent as i64, Duration::from_secs(1)).await;
+    site.stream.assert_exactly_once(sent as i64, 0).await;
     eprintln!("soak: {faults} faults, {sent} documents, exactly once");
 }
 
@@ -85,14 +85,14 @@ impl Site {
         let config = DatabaseConfig { url: Some(server.url().to_owned()), ..DatabaseConfig::default() };
         let store = Store::connect(&config).unwrap();
         store.migrate().await.unwrap();
-        let mut world = World::on(broker.client(), 6, (store, server.url().to_owned())).await;
-        world.route_to_broker = format!("127.0.0.1:{port}");
+        let mut stream = TestStream::on(broker.client(), 6, (store, server.url().to_owned())).await;
+        stream.route_to_broker = format!("127.0.0.1:{port}");
         let (from, to) = (format!(":{}/", server.port()), format!(":{}/", to_database.port()));
-        world.route_to_database = world.database_url.replace(&from, &to);
-        world.settings = "[database]\ndeadline_seconds = 10\n".to_owned();
-        world.configure(&world.path("data"));
-        let workers = (0..WORKERS).map(|_| worker(&world)).collect();
-        Self { world, workers, server, broker, to_database, to_broker }
+        stream.route_to_database = stream.database_url.replace(&from, &to);
+        stream.settings = "[database]\ndeadline_seconds = 10\n".to_owned();
+        stream.configure(&stream.path("data"));
+        let workers = (0..WORKERS).map(|_| worker(&stream)).collect();
+        Self { stream, workers, server, broker, to_database, to_broker }
     }
 
     /// One fault, and its end.
@@ -156,12 +156,12 @@ impl Site {
     fn replace_ended(&mut self) {
         for worker_of_now in &mut self.workers {
             if worker_of_now.ended().is_some() {
-                *worker_of_now = worker(&self.world);
+                *worker_of_now = worker(&self.stream);
             }
         }
     }
 }
 
-fn worker(world: &World) -> Worker {
-    world.worker("commit-before-commit=sleep(20)")
+fn worker(stream: &TestStream) -> Worker {
+    stream.worker("commit-before-commit=sleep(20)")
 }

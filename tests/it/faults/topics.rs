@@ -9,7 +9,7 @@ use super::{ALONE, assert_ready, listen, not_ready};
 use crate::harness::trial::trial;
 use crate::harness::worker::Worker;
 use crate::harness::{kafka, postgres};
-use crate::world::{PIPELINE, World};
+use crate::test_stream::{PIPELINE, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
@@ -21,72 +21,72 @@ pub fn trials() -> Vec<Trial> {
 }
 
 async fn partitions_added() {
-    let world = World::new(kafka::shared().await, 1).await;
-    let _worker = world.worker("");
-    world.send(0..300).await;
-    world.drained(300, Duration::from_secs(60)).await;
-    world.client.widen(&world.topic, 4).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let _worker = stream.worker("");
+    stream.send(0..300).await;
+    stream.drained(300, Duration::from_secs(60)).await;
+    stream.client.widen(&stream.topic, 4).await;
     // Before the worker knows of them: nothing may be skipped.
-    world.send(300..900).await;
-    world.drained(900, Duration::from_secs(90)).await;
-    let partitions = postgres::count(&world.database_url, "SELECT count(*) FROM batches WHERE from_offset = 0").await;
+    stream.send(300..900).await;
+    stream.drained(900, Duration::from_secs(90)).await;
+    let partitions = postgres::count(&stream.database_url, "SELECT count(*) FROM batches WHERE from_offset = 0").await;
     assert_eq!(partitions, 4, "every partition is read from 0");
-    world.assert_exactly_once(900, 0).await;
+    stream.assert_exactly_once(900, 0).await;
 }
 
 /// Retention outruns a worker that is away. The process stays, says what is missing and what to do, and goes on once it is done.
 async fn records_deleted() {
-    let world = World::new(kafka::shared().await, 1).await;
-    let mut first = world.worker("");
-    world.send(0..100).await;
-    world.drained(100, Duration::from_secs(60)).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let mut first = stream.worker("");
+    stream.send(0..100).await;
+    stream.drained(100, Duration::from_secs(60)).await;
     first.kill();
-    world.send(100..300).await;
-    world.client.delete_before(&world.topic, 0, 250).await;
+    stream.send(100..300).await;
+    stream.client.delete_before(&stream.topic, 0, 250).await;
 
     let url = listen();
-    let mut worker = world.worker_at(&url, "");
+    let mut worker = stream.worker_at(&url, "");
     let said: Value = serde_json::from_str(&halted(&url, &worker).await).unwrap();
     let reason = said["halted"][PIPELINE].as_str().unwrap_or_else(|| panic!("/readyz says {said}"));
     assert!(reason.contains("100..250") && reason.contains("tidemill positions skip"), "/readyz says {reason}");
     assert!(worker.ended().is_none(), "the process ended, but a new one would find the same");
-    assert_eq!(world.committed().await, 100, "records were skipped without a word");
+    assert_eq!(stream.committed().await, 100, "records were skipped without a word");
 
-    let skip = ["positions", "skip", "--pipeline", PIPELINE, "--topic", &world.topic, "--partition", "0"];
-    let refused = world.tidemill(&[&skip[..], &["--to", "50", "--reason", "x"]].concat()).await;
+    let skip = ["positions", "skip", "--pipeline", PIPELINE, "--topic", &stream.topic, "--partition", "0"];
+    let refused = stream.tidemill(&[&skip[..], &["--to", "50", "--reason", "x"]].concat()).await;
     assert!(!refused.0 && refused.1.contains("forward only"), "a skip back was not refused: {}", refused.1);
-    let refused = world.tidemill(&[&skip[..], &["--to", "999", "--reason", "x"]].concat()).await;
+    let refused = stream.tidemill(&[&skip[..], &["--to", "999", "--reason", "x"]].concat()).await;
     assert!(!refused.0 && refused.1.contains("behind the end"), "a skip behind the end was not refused: {}", refused.1);
     let done =
-        world.tidemill(&[&skip[..], &["--to", "earliest", "--reason", "retention was too short", "--json"]].concat()).await;
+        stream.tidemill(&[&skip[..], &["--to", "earliest", "--reason", "retention was too short", "--json"]].concat()).await;
     assert!(done.0, "the skip failed: {}", done.1);
 
-    world.drained(300, Duration::from_secs(60)).await;
+    stream.drained(300, Duration::from_secs(60)).await;
     assert_ready(&url, &worker).await;
-    let listed = world.tidemill(&["positions", "list", "--json"]).await;
+    let listed = stream.tidemill(&["positions", "list", "--json"]).await;
     let listed: Value = serde_json::from_str(listed.1.lines().last().unwrap()).unwrap();
     assert_eq!(listed["positions"][0]["given_up"], 150, "the list does not show the gap: {listed}");
     let why = "SELECT count(*) FROM gaps WHERE (from_offset, to_offset, reason) = (100, 250, 'retention was too short')";
-    assert_eq!(postgres::count(&world.database_url, why).await, 1, "the gap is on record");
+    assert_eq!(postgres::count(&stream.database_url, why).await, 1, "the gap is on record");
     // 150 of 300 were never there to be read.
-    world.assert_exactly_once(150, 0).await;
+    stream.assert_exactly_once(150, 0).await;
 }
 
 async fn topic_made_anew() {
-    let world = World::new(kafka::shared().await, 1).await;
-    let mut first = world.worker("");
-    world.send(0..100).await;
-    world.drained(100, Duration::from_secs(60)).await;
+    let stream = TestStream::new(kafka::shared().await, 1).await;
+    let mut first = stream.worker("");
+    stream.send(0..100).await;
+    stream.drained(100, Duration::from_secs(60)).await;
     first.kill();
-    world.client.recreate(&world.topic, 1).await;
-    world.send(100..120).await;
+    stream.client.recreate(&stream.topic, 1).await;
+    stream.send(100..120).await;
 
     let url = listen();
-    let worker = world.worker_at(&url, "");
+    let worker = stream.worker_at(&url, "");
     let reason = halted(&url, &worker).await;
     assert!(reason.contains("made anew") && reason.contains("another name"), "/readyz says {reason}");
-    assert_eq!(world.committed().await, 100, "the position moved");
-    world.assert_exactly_once(100, 0).await;
+    assert_eq!(stream.committed().await, 100, "the position moved");
+    stream.assert_exactly_once(100, 0).await;
 }
 
 /// Waits until /readyz tells of a halt.

@@ -15,8 +15,8 @@ use rdkafka::producer::{BaseProducer, BaseRecord, Producer};
 use rdkafka::{ClientConfig, Offset, TopicPartitionList};
 use tempfile::TempDir;
 use tidemill::cache;
-use tidemill::demo::account::Account;
-use tidemill::demo::supervised::{Supervised, Supervision};
+use tidemill::demo::child_process::{ChildOptions, ChildProcess};
+use tidemill::demo::os_user::OsUser;
 
 use super::free_port;
 
@@ -50,12 +50,12 @@ pub struct Broker {
     port: u16,
     folder: TempDir,
     jars: PathBuf,
-    running: Option<Supervised>,
+    running: Option<ChildProcess>,
 }
 
 /// One record for a topic.
 #[derive(Debug, Clone)]
-pub struct Sent {
+pub struct NewRecord {
     /// Which partition, or by key.
     pub partition: Option<i32>,
     /// The key.
@@ -145,11 +145,11 @@ impl Broker {
         let mut program = self.java("kafka.Kafka");
         program.arg(self.path("server.properties"));
         let log = self.path("kafka.log");
-        let mut child = Supervised::start(Supervision {
+        let mut child = ChildProcess::start(ChildOptions {
             program: &program,
             // An orderly end takes ten seconds, and a broker that is just gone is the harder case.
             end_signal: "KILL",
-            account: &Account::own(),
+            account: &OsUser::own(),
             log: File::create(&log)?,
         })?;
         let deadline = Instant::now() + START;
@@ -196,7 +196,7 @@ impl Client {
     }
 
     /// Makes a topic of one partition that takes batches of at most `bytes`.
-    pub async fn narrow_topic(&self, stem: &str, bytes: usize) -> String {
+    pub async fn topic_with_limit(&self, stem: &str, bytes: usize) -> String {
         let (name, bytes) = (Self::name(stem), bytes.to_string());
         self.make(NewTopic::new(&name, 1, TopicReplication::Fixed(1)).set("max.message.bytes", &bytes)).await;
         name
@@ -257,12 +257,12 @@ impl Client {
     }
 
     /// Sends the records and waits until the broker has them all.
-    pub async fn send(&self, topic: &str, records: Vec<Sent>) {
+    pub async fn send(&self, topic: &str, records: Vec<NewRecord>) {
         self.send_with(topic, records, &[]).await;
     }
 
     /// [`Self::send`] with more settings of the producer.
-    pub async fn send_with(&self, topic: &str, records: Vec<Sent>, settings: &[(&str, &str)]) {
+    pub async fn send_with(&self, topic: &str, records: Vec<NewRecord>, settings: &[(&str, &str)]) {
         let (mut config, topic) = (self.config(), topic.to_owned());
         for (name, value) in settings {
             config.set(*name, *value);

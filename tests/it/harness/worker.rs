@@ -9,19 +9,19 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use tempfile::TempDir;
-use tidemill::demo::account::Account;
-use tidemill::demo::supervised::{Supervised, Supervision};
+use tidemill::demo::child_process::{ChildOptions, ChildProcess};
+use tidemill::demo::os_user::OsUser;
 
 /// A running `tidemill`. It is killed with this value, and when the test process goes away.
 pub struct Worker {
-    child: Supervised,
+    child: ChildProcess,
     id: Pid,
     log: PathBuf,
     _folder: TempDir,
 }
 
 /// Variables that tell the tests something: `tidemill` would take them for settings that it does not know.
-pub const OF_THE_TESTS: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA"];
+pub const TEST_VARIABLES: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA"];
 
 impl Worker {
     /// Starts `tidemill` with the arguments and environment, in `folder`.
@@ -30,13 +30,13 @@ impl Worker {
         let log = logs.path().join("log");
         let mut program = Command::new(env!("CARGO_BIN_EXE_tidemill"));
         program.args(arguments).envs(environment.iter().copied()).current_dir(folder);
-        for name in OF_THE_TESTS {
+        for name in TEST_VARIABLES {
             program.env_remove(name);
         }
-        let mut child = Supervised::start(Supervision {
+        let mut child = ChildProcess::start(ChildOptions {
             program: &program,
             end_signal: "KILL",
-            account: &Account::own(),
+            account: &OsUser::own(),
             log: File::create(&log).unwrap(),
         })
         .unwrap();

@@ -7,14 +7,14 @@ use axum::routing::post;
 use axum::{Json, Router};
 use serde_json::{Value, json};
 use tidemill::config::{Config, ModelConfig};
-use tidemill::demo::environment::with_models;
+use tidemill::demo::defaults::with_models;
 use tidemill::document::avro::Schemas;
-use tidemill::document::{Decoded, Decoder};
+use tidemill::document::{DecodedRecord, Decoder};
 use tidemill::engine::Engine;
 use tidemill::outcome::{Outcome, Output};
 use tidemill::pipeline::definition::Definition;
-use tidemill::pipeline::graph::{Graph, NothingKnown};
-use tidemill::record::{Partition, Place, Record};
+use tidemill::pipeline::graph::{Graph, NoKnownResults};
+use tidemill::record::{Partition, Record, RecordLocation};
 use tokio::net::TcpListener;
 
 const PIPELINES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/pipelines");
@@ -58,15 +58,15 @@ fn amended(name: &str, (from, to): (&str, &str), lines: &str) -> Definition {
 }
 
 async fn outputs(definition: &Definition, engine: &Engine, payload: String) -> Vec<Output> {
-    let place = Place { partition: Partition { topic: "samples".into(), number: 0 }, offset: 0 };
+    let place = RecordLocation { partition: Partition { topic: "samples".into(), number: 0 }, offset: 0 };
     let record = Record { place, timestamp_ms: Some(0), key: None, payload: Some(payload.into()), headers: Vec::new() };
-    let Decoded::Document(document) =
+    let DecodedRecord::Document(document) =
         Decoder::new(&definition.source.document).unwrap().decode(&record, &Schemas::none()).unwrap()
     else {
         panic!("a sample is a delete")
     };
     let graph = Graph::build(definition, engine).await.unwrap_or_else(|error| panic!("{error:#}"));
-    let outcomes = graph.evaluate(&[document], &NothingKnown).await.unwrap().remove(0);
+    let outcomes = graph.evaluate(&[document], &NoKnownResults).await.unwrap().remove(0);
     let output = |outcome: Outcome| match outcome {
         Outcome::Computed(product) => product.output,
         other => panic!("there is no output, but {other:?}"),

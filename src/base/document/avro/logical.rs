@@ -5,7 +5,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::plan::{Logical, MAX_DIGITS};
-use crate::document::forms::{self, EXACT_DIGITS, base64, pointed};
+use crate::document::json_scalars::{self, EXACT_DIGITS, base64, pointed};
 
 /// Seconds of a day.
 const DAY: i64 = 86_400;
@@ -13,7 +13,7 @@ const DAY: i64 = 86_400;
 /// What an integer of the logical type stands for, or what is wrong with it.
 pub(super) fn of_integer(logical: Logical, integer: i64) -> Result<Value, String> {
     match logical {
-        Logical::Date => match forms::date(integer) {
+        Logical::Date => match json_scalars::date(integer) {
             Some(date) => Ok(date.into()),
             None => Err(format!("{integer} days from 1970 are no date before the year 10000")),
         },
@@ -23,7 +23,7 @@ pub(super) fn of_integer(logical: Logical, integer: i64) -> Result<Value, String
         },
         Logical::Timestamp { unit, local } => {
             let nanoseconds = i128::from(integer) * i128::from(unit);
-            let text = if local { forms::local_time(nanoseconds) } else { forms::instant(nanoseconds) };
+            let text = if local { json_scalars::local_time(nanoseconds) } else { json_scalars::instant(nanoseconds) };
             text.map(Value::from).ok_or_else(|| format!("{integer} is no time before the year 10000"))
         }
         _ => Ok(integer.into()),
@@ -46,7 +46,7 @@ pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> 
             if precision as usize <= EXACT_DIGITS && count > EXACT_DIGITS {
                 return Err(format!("a decimal has {count} digits, but its schema allows at most {precision}"));
             }
-            Ok(forms::decimal(&digits, scale))
+            Ok(json_scalars::decimal(&digits, scale))
         }
         Logical::BigDecimal => big_decimal(bytes).map(Value::from),
         Logical::Uuid => Uuid::from_slice(bytes).map(|id| id.to_string().into()).map_err(|error| error.to_string()),
@@ -62,7 +62,7 @@ pub(super) fn of_bytes(logical: Logical, bytes: &[u8]) -> Result<Value, String> 
 }
 
 fn duration([months, days, millis]: [u32; 3]) -> String {
-    forms::duration(months.into(), days.into(), i128::from(millis) * 1_000_000)
+    json_scalars::duration(months.into(), days.into(), i128::from(millis) * 1_000_000)
 }
 
 /// Of a library for Rust: the bytes of the digits with their length, and then the scale, each number as Avro writes it.

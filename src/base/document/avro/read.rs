@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value};
 
 use super::logical;
 use super::plan::{Field, Kind, Logical, Plan};
-use crate::document::forms;
+use crate::document::json_scalars;
 use crate::failure::FailureClass;
 
 /// How deep records, arrays and maps may be nested: as deep as JSON may.
@@ -82,13 +82,13 @@ impl<'a> Reader<'a> {
             Kind::Bytes => {
                 let bytes = self.bytes("bytes")?;
                 self.charge(bytes.len())?;
-                forms::base64(bytes).into()
+                json_scalars::base64(bytes).into()
             }
             Kind::String => self.string()?.into(),
             Kind::Fixed(size) => {
                 let bytes = self.take(*size, "a fixed value")?;
                 self.charge(bytes.len())?;
-                forms::base64(bytes).into()
+                json_scalars::base64(bytes).into()
             }
             Kind::Enum(symbols) => {
                 let at = self.int()?;

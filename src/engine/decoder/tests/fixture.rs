@@ -9,9 +9,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::plain::{Plain, Weights};
-use crate::decoder::{BLOCK_TOKENS, Decoder, KvCache, StepRow, Wanted};
+use crate::decoder::{BLOCK_TOKENS, Decoder, KvCache, StepRow, WantedLogits};
 use crate::error::EngineError;
-use crate::folder::Folder;
+use crate::folder::ModelFolder;
 
 /// What a random decoder is like.
 #[derive(Clone)]
@@ -139,7 +139,7 @@ pub(super) fn write_json(folder: &TempDir, name: &str, value: &Value) {
 
 /// Loads the decoder at `path`.
 pub(super) fn load(path: &std::path::Path, adapter: Option<&std::path::Path>) -> Result<Decoder, EngineError> {
-    Decoder::load(&mut Folder::open("tiny", path)?, adapter)
+    Decoder::load(&mut ModelFolder::open("tiny", path)?, adapter)
 }
 
 /// Token ids below `vocabulary`.
@@ -152,7 +152,7 @@ pub(crate) fn ids(count: usize, seed: u64, vocabulary: u32) -> Vec<u32> {
 pub(super) fn read(decoder: &Decoder, cache: &mut KvCache, ids: &[u32], chunk: usize, blocks: &[u32]) -> Vec<Vec<f32>> {
     let mut logits = Vec::new();
     for (i, part) in ids.chunks(chunk).enumerate() {
-        let row = StepRow { ids: part, past: i * chunk, blocks, wanted: Wanted::All };
+        let row = StepRow { ids: part, past: i * chunk, blocks, wanted: WantedLogits::All };
         let step = decoder.forward(cache, &[row]).unwrap();
         logits.extend((0..step.rows()).map(|row| step.row_ref(row).to_vec()));
     }
@@ -183,6 +183,6 @@ pub(crate) fn assert_close(what: &str, got: &[Vec<f32>], expected: &[Vec<f64>], 
 }
 
 /// The logits of f32 as the expectation of others.
-pub(crate) fn widened(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
+pub(crate) fn to_f32(logits: &[Vec<f32>]) -> Vec<Vec<f64>> {
     logits.iter().map(|row| row.iter().map(|x| f64::from(*x)).collect()).collect()
 }

@@ -9,7 +9,7 @@ use tempfile::TempDir;
 
 use super::fixture::{Random, load, random, read_at_once, write_json};
 use crate::decoder::{Decoder, DecoderShape};
-use crate::folder::Folder;
+use crate::folder::ModelFolder;
 
 #[track_caller]
 fn assert_says(error: &str, parts: &[&str]) {
@@ -117,7 +117,7 @@ fn adapters_that_change_more_than_is_merged_are_refused() {
 fn adapter_changes_answers_by_its_scale_and_counts_towards_the_revision() {
     let folder = random("llama").write();
     let load = |adapter: Option<&Path>| {
-        let mut folder = Folder::open("tiny", folder.path()).unwrap();
+        let mut folder = ModelFolder::open("tiny", folder.path()).unwrap();
         let decoder = Decoder::load(&mut folder, adapter).unwrap();
         (read_at_once(&decoder, &[1, 2, 3]), folder.revision())
     };

@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::fixture::{chat, spelled};
-use crate::prompt::{ChatTokenizer, Constraint, TokenMask};
+use crate::prompt::{ChatTokenizer, SchemaConstraint, TokenMask};
 use crate::schema::Schema;
 use tidemill_base::failure::FailureClass;
 
@@ -11,7 +11,7 @@ fn schema(properties: Value) -> Schema {
     Schema::new(schema).unwrap()
 }
 
-fn allowed(chat: &ChatTokenizer, constraint: &mut Constraint) -> Vec<u32> {
+fn allowed(chat: &ChatTokenizer, constraint: &mut SchemaConstraint) -> Vec<u32> {
     let mut mask = TokenMask::new();
     constraint.mask(&mut mask).unwrap();
     let _ = chat;
@@ -19,7 +19,7 @@ fn allowed(chat: &ChatTokenizer, constraint: &mut Constraint) -> Vec<u32> {
 }
 
 /// Writes `text` and says what the constraint made of it: the tokens that it forced, and whether it took the rest.
-fn follow(chat: &ChatTokenizer, constraint: &mut Constraint, text: &str) -> Result<(), String> {
+fn follow(chat: &ChatTokenizer, constraint: &mut SchemaConstraint, text: &str) -> Result<(), String> {
     for id in chat.encode_text(text).unwrap() {
         let allowed = allowed(chat, constraint);
         if !allowed.contains(&id) {
@@ -278,6 +278,6 @@ fn grammars_are_kept_and_the_oldest_make_room() {
 fn constraints_move_between_threads() {
     fn moves<T: Send>() {}
     fn shared<T: Sync>() {}
-    moves::<Constraint>();
+    moves::<SchemaConstraint>();
     shared::<ChatTokenizer>();
 }

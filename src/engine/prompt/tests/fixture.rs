@@ -4,8 +4,8 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use crate::folder::Folder;
-use crate::prompt::{ChatTokenizer, Limits};
+use crate::folder::ModelFolder;
+use crate::prompt::{ChatTokenizer, TokenLimits};
 use crate::request::{Message, Role};
 
 pub(super) const CHATML: &str = "{% for message in messages %}{{ '<|im_start|>' + message.role + '\\n' + message.content + '<|im_end|>' + '\\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}";
@@ -83,8 +83,8 @@ pub(super) fn write(folder: &Path, tokenizer: &Value, template: &str) {
 
 pub(super) fn load(folder: &Path) -> Result<ChatTokenizer, String> {
     // More rows than tokens, as the real ones have.
-    let limits = Limits { vocabulary: 320, context: 4096 };
-    ChatTokenizer::load(&mut Folder::open("writer", folder).unwrap(), limits).map_err(|e| e.to_string())
+    let limits = TokenLimits { vocabulary: 320, context: 4096 };
+    ChatTokenizer::load(&mut ModelFolder::open("writer", folder).unwrap(), limits).map_err(|e| e.to_string())
 }
 
 pub(super) fn with_template(template: &str) -> Result<ChatTokenizer, String> {

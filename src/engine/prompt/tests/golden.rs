@@ -7,19 +7,19 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::fixture::{controls, message, spelled};
-use crate::folder::Folder;
-use crate::prompt::{ChatTokenizer, GrowingText, Limits, vocabulary};
+use crate::folder::ModelFolder;
+use crate::prompt::{ChatTokenizer, IncrementalText, TokenLimits, encoding};
 use crate::request::{Message, Role};
 
 const MODELS: [&str; 4] = ["llama", "mistral", "qwen2", "qwen3"];
-const LIMITS: Limits = Limits { vocabulary: 512, context: 512 };
+const LIMITS: TokenLimits = TokenLimits { vocabulary: 512, context: 512 };
 
 fn place(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/fixtures/generators").join(name)
 }
 
 fn load(model: &str) -> ChatTokenizer {
-    ChatTokenizer::load(&mut Folder::open(model, &place(model)).unwrap(), LIMITS).unwrap()
+    ChatTokenizer::load(&mut ModelFolder::open(model, &place(model)).unwrap(), LIMITS).unwrap()
 }
 
 fn golden<T: for<'a> Deserialize<'a>>(name: &str, model: &str) -> Vec<T> {
@@ -69,9 +69,9 @@ fn texts_have_the_ids_of_the_tokenizers_library() {
         let cases: Vec<TextCase> = golden("tokenizers.json", model);
         assert!(cases.len() > 20);
         for TextCase { text, bare_ids, ids_as_text, byte_offsets_as_text } in cases {
-            let trusted = vocabulary::encode(&definition.plain, &text, &definition.added.find(&text)).unwrap();
+            let trusted = encoding::encode(&definition.plain, &text, &definition.added.find(&text)).unwrap();
             assert_eq!(trusted, bare_ids, "{model}: {text:?} with added tokens");
-            assert_eq!(vocabulary::encode(&definition.plain, &text, &[]).unwrap(), ids_as_text, "{model}: {text:?} as text");
+            assert_eq!(encoding::encode(&definition.plain, &text, &[]).unwrap(), ids_as_text, "{model}: {text:?} as text");
             assert_eq!(chat.count(&text).unwrap(), ids_as_text.len(), "{model}: {text:?}");
             if let (Some(first), Some(last)) = (byte_offsets_as_text.first(), byte_offsets_as_text.last()) {
                 let whole = chat.split(&text, 400, 0).unwrap();
@@ -86,8 +86,8 @@ fn texts_come_back_from_their_tokens() {
     for model in MODELS {
         let chat = load(model);
         for case in golden::<TextCase>("tokenizers.json", model) {
-            let mut back = chat.growing_text();
-            let ids = vocabulary::encode(&chat.definition.plain, &case.text, &[]).unwrap();
+            let mut back = chat.incremental_text();
+            let ids = encoding::encode(&chat.definition.plain, &case.text, &[]).unwrap();
             ids.iter().for_each(|id| back.push(chat.piece(*id)));
             let expected: String = match model {
                 "llama" => case.text.clone(),
@@ -123,7 +123,7 @@ fn prompts_have_the_ids_of_the_rendered_text_where_no_message_names_a_control_to
             let ids = chat.encode(&case.messages()).unwrap();
             let added = &chat.definition.added;
             if case.messages.iter().all(|m| added.find(&m.content).is_empty()) {
-                let expected = vocabulary::encode(&chat.definition.plain, &case.prompt, &added.find(&case.prompt)).unwrap();
+                let expected = encoding::encode(&chat.definition.plain, &case.prompt, &added.find(&case.prompt)).unwrap();
                 assert_eq!(ids, expected, "{model}: {}", case.name);
             } else {
                 let words = "by the river";
@@ -177,8 +177,8 @@ fn half_characters_are_never_shown_while_an_answer_grows() {
     for model in MODELS {
         let chat = load(model);
         let text = "물이 🫖 é";
-        let mut growing = GrowingText::default();
-        for id in vocabulary::encode(&chat.definition.plain, text, &[]).unwrap() {
+        let mut growing = IncrementalText::default();
+        for id in encoding::encode(&chat.definition.plain, text, &[]).unwrap() {
             growing.push(chat.piece(id));
             assert!(!growing.text().contains(char::REPLACEMENT_CHARACTER), "{model}: {:?}", growing.text());
             assert!(text.starts_with(growing.text().trim_start()), "{model}: {:?}", growing.text());

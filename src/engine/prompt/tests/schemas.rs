@@ -82,7 +82,7 @@ fn object_schema(random: &mut StdRng, depth: usize) -> Value {
 fn answer(chat: &ChatTokenizer, schema: &Schema, random: &mut StdRng) -> Completion {
     let mut constraint = chat.grammars().constraint(schema).unwrap();
     let mut mask = TokenMask::new();
-    let mut text = chat.growing_text();
+    let mut text = chat.incremental_text();
     let mut written = 0;
     let finish = loop {
         for id in constraint.forced() {

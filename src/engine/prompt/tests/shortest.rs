@@ -1,7 +1,7 @@
 use serde_json::{Value, json};
 
 use super::fixture::chat;
-use crate::prompt::shortest::shortest_answer;
+use crate::prompt::shortest_answer::shortest_answer;
 use crate::schema::Schema;
 
 #[test]

@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use crate::prompt::template::{ChatTemplate, Turn};
+use crate::prompt::chat_template::{ChatTemplate, TemplateMessage};
 use crate::prompt::tests::fixture::{message, with_template};
 use crate::request::Role;
 use tidemill_base::failure::FailureClass;
@@ -8,7 +8,7 @@ use tidemill_base::failure::FailureClass;
 /// What Hugging Face's own environment printed for the same template and one message of a user.
 fn rendered(source: &str, content: &str) -> String {
     let specials = BTreeMap::from([("bos_token".to_owned(), "<s>".to_owned())]);
-    ChatTemplate::new(source, specials).unwrap().render(&[Turn { role: "user", content }], true, None).unwrap()
+    ChatTemplate::new(source, specials).unwrap().render(&[TemplateMessage { role: "user", content }], true, None).unwrap()
 }
 
 #[test]

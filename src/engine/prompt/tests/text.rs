@@ -1,7 +1,7 @@
 use proptest::prelude::*;
 
 use super::fixture::{CHATML, chat, controls, load, message, spelled, tokenizer, with_template, write};
-use crate::prompt::{ChatTokenizer, GrowingText};
+use crate::prompt::{ChatTokenizer, IncrementalText};
 use crate::request::Role;
 
 fn encoded(chat: &ChatTokenizer, content: &str) -> Vec<u32> {
@@ -125,7 +125,7 @@ fn text_is_counted_and_cut_by_the_model_s_own_tokens() {
 
 #[test]
 fn text_grows_by_whole_characters() {
-    let mut text = GrowingText::default();
+    let mut text = IncrementalText::default();
     let steps: Vec<String> = ["a".as_bytes(), &[0xea], &[0xb0], &[0x80, b'b'], &[0xff], &[0xe2, 0x82], b"c", &[0xf0, 0x9f]]
         .into_iter()
         .map(|piece| {
@@ -144,7 +144,7 @@ proptest! {
     fn every_text_comes_back_from_its_tokens(text in any::<String>()) {
         thread_local!(static CHAT: ChatTokenizer = chat());
         CHAT.with(|chat| {
-            let mut back = GrowingText::default();
+            let mut back = IncrementalText::default();
             chat.encode_text(&text).unwrap().iter().for_each(|id| back.push(chat.piece(*id)));
             assert_eq!(back.into_text(), text);
         });

@@ -12,7 +12,7 @@ async fn classes(archive: &Archive, prefix: &str) -> Vec<(String, &'static str)>
     let mut classes = Vec::new();
     for file in archive.list(prefix).await.unwrap() {
         let key = file.key.clone();
-        let shape = archive.shape(&file, &needs()).await;
+        let shape = archive.layout(&file, &needs()).await;
         let read = read(archive, &range(file, 0, 1)).await;
         let class = match (shape, read) {
             (Ok(_), Ok(_)) => "",
@@ -63,11 +63,11 @@ async fn one_file_that_cannot_be_read_is_no_fault_of_the_others() {
     assert_eq!(classes(&archive, "t/_delta_log/").await, owned(&[("t/_delta_log/1.checkpoint.parquet", "")]), "asked for");
     assert_eq!(archive.list("nothing/").await.unwrap(), []);
     let file = archive.list("t/g").await.unwrap().remove(0);
-    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    let ArchiveError::Fault(fault) = archive.layout(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
     assert!(fault.reason.contains("it is a link that leads nowhere"), "{fault}");
     fs::remove_file(place.join("gone.parquet")).unwrap();
     fs::write(place.join("gone.parquet"), &good).unwrap();
-    assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "source_changed", "it has been mended since");
+    assert_eq!(class(archive.layout(&file, &needs()).await.unwrap_err()), "source_changed", "it has been mended since");
 }
 
 #[tokio::test]
@@ -75,7 +75,7 @@ async fn a_codec_that_is_not_built_in_is_no_damage() {
     let file = std::fs::read(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/parquet/brotli.parquet")).unwrap();
     let (_folder, archive) = archive(&[("x.parquet", &file)]);
     let file = archive.list("").await.unwrap().remove(0);
-    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    let ArchiveError::Fault(fault) = archive.layout(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
     assert_eq!(fault.class, "unsupported_file");
     assert!(fault.reason.contains("column `text` is compressed with BROTLI, which is not read here"), "{fault}");
     assert!(fault.reason.contains("SNAPPY, GZIP, LZ4, LZ4_RAW and ZSTD"), "{fault}");
@@ -97,7 +97,7 @@ async fn a_page_that_would_not_fit_is_refused_before_it_is_unpacked() {
     assert!(file.len() < 1 << 20, "a few bytes stand for many: {}", file.len());
     let (_folder, archive) = archive(&[("x.parquet", &file)]);
     let file = archive.list("").await.unwrap().remove(0);
-    assert_eq!(archive.shape(&file, &needs()).await.unwrap().rows(), 1, "the footer alone is no fault");
+    assert_eq!(archive.layout(&file, &needs()).await.unwrap().rows(), 1, "the footer alone is no fault");
     let ArchiveError::Fault(fault) = read(&archive, &range(file, 0, 1)).await.unwrap_err() else { panic!("no fault") };
     assert_eq!(fault.class, "unsupported_file");
     assert!(fault.reason.contains("a page of column `text` has 1363") && fault.reason.contains("smaller pages"), "{fault}");
@@ -109,7 +109,7 @@ async fn columns_nested_without_end_do_not_end_the_process() {
     let file = [&b"PAR1"[..], &footer, &(footer.len() as u32).to_le_bytes(), b"PAR1"].concat();
     let (_folder, archive) = archive(&[("x.parquet", &file)]);
     let file = archive.list("").await.unwrap().remove(0);
-    let ArchiveError::Fault(fault) = archive.shape(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
+    let ArchiveError::Fault(fault) = archive.layout(&file, &needs()).await.unwrap_err() else { panic!("no fault") };
     assert!(fault.class == "corrupt_file" && fault.reason.contains("nested deeper than 256 levels"), "{fault}");
 }
 
@@ -117,7 +117,7 @@ async fn columns_nested_without_end_do_not_end_the_process() {
 async fn an_encrypted_file_is_no_damage() {
     let (_folder, archive) = archive(&[("x.parquet", b"PARE....\x04\0\0\0PARE")]);
     let file = archive.list("").await.unwrap().remove(0);
-    assert_eq!(class(archive.shape(&file, &needs()).await.unwrap_err()), "unsupported_file");
+    assert_eq!(class(archive.layout(&file, &needs()).await.unwrap_err()), "unsupported_file");
 }
 
 #[tokio::test]

@@ -26,8 +26,8 @@ fn texts(count: usize) -> (&'static str, ArrayRef) {
 async fn objects(bytes: &[u8], metadata: &[&str]) -> Result<Vec<Value>, ArchiveError> {
     let (_folder, archive) = archive(&[("x.parquet", bytes)]);
     let file = archive.list("").await.unwrap().remove(0);
-    let needs = Needs { metadata: metadata.iter().map(|name| (*name).to_owned()).collect(), ..needs() };
-    let rows = archive.shape(&file, &needs).await?.rows();
+    let needs = RequestedColumns { metadata: metadata.iter().map(|name| (*name).to_owned()).collect(), ..needs() };
+    let rows = archive.layout(&file, &needs).await?.rows();
     let records = read(&archive, &RowRange { needs, ..range(file, 0, rows) }).await?;
     Ok(records.iter().map(|record| serde_json::from_slice(record.payload.as_ref().unwrap()).unwrap()).collect())
 }
@@ -183,7 +183,7 @@ async fn bytes_that_nobody_names_hide_nothing_beside_them() {
 
 #[tokio::test]
 async fn a_column_that_the_template_asks_about_may_be_missing_and_one_of_nulls_has_any_type() {
-    let needs = |optional: &[&str]| Needs {
+    let needs = |optional: &[&str]| RequestedColumns {
         text: BTreeSet::from(["text".to_owned(), "sub".to_owned()]),
         optional: optional.iter().map(|name| (*name).to_owned()).collect(),
         ..needs()
@@ -194,10 +194,10 @@ async fn a_column_that_the_template_asks_about_may_be_missing_and_one_of_nulls_h
     ]);
     let files = archive.list("").await.unwrap();
     for file in &files {
-        assert!(archive.shape(file, &needs(&["sub"])).await.is_ok(), "{}", file.key);
+        assert!(archive.layout(file, &needs(&["sub"])).await.is_ok(), "{}", file.key);
     }
-    assert!(archive.shape(&files[0], &needs(&[])).await.is_ok(), "a column of nulls may be text");
-    assert_eq!(class(archive.shape(&files[1], &needs(&[])).await.unwrap_err()), "schema_mismatch");
+    assert!(archive.layout(&files[0], &needs(&[])).await.is_ok(), "a column of nulls may be text");
+    assert_eq!(class(archive.layout(&files[1], &needs(&[])).await.unwrap_err()), "schema_mismatch");
 }
 
 #[tokio::test]
@@ -208,7 +208,7 @@ async fn a_column_within_a_struct_is_looked_for_there() {
     )]);
     let (_folder, archive) = archive(&[("x.parquet", &bytes(vec![("v", Arc::new(inner)), texts(1)]))]);
     let file = archive.list("").await.unwrap().remove(0);
-    let shape = async |id: &str| archive.shape(&file, &Needs { id: id.into(), ..needs() }).await;
+    let shape = async |id: &str| archive.layout(&file, &RequestedColumns { id: id.into(), ..needs() }).await;
     assert!(shape("v.key").await.is_ok());
     let ArchiveError::Fault(fault) = shape("v.other").await.unwrap_err() else { panic!("no fault") };
     assert!(fault.reason.contains("column `v.other`, which the pipeline needs, is missing; there are v, text"), "{fault}");

@@ -1,0 +1,16 @@
+//! The main job on embedded defaults: a broker in this process, a Postgres of its own, sample documents.
+
+pub mod child_process;
+pub mod defaults;
+pub mod download;
+mod embedded_broker;
+pub mod input;
+pub mod os_user;
+pub mod postgres;
+mod postgres_cluster;
+mod report;
+mod session;
+
+pub use embedded_broker::PARTITIONS;
+pub use report::DemoReport;
+pub use session::{DemoArgs, DemoSession, run};

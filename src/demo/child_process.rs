@@ -1,0 +1,130 @@
+//! Child processes that end when we do, however we end.
+//!
+//! A small shell stands between: it holds the child and reads a pipe from us. The pipe closes when we drop it, when we exit
+//! and when we are killed without a chance to clean up; the shell then asks the child to end.
+
+use std::fs::{self, File};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, ChildStdin, Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result};
+
+use super::os_user::OsUser;
+
+/// `read` is the shell's own: no further process holds the pipe. A child started in the background has its standard input
+/// taken away, hence the detour over descriptor 3.
+const SHELL: &str = r#"
+signal=$1; shift
+exec 3<&0 </dev/null
+"$@" 3<&- &
+child=$!
+{ while read -r line <&3; do :; done; kill -s "$signal" "$child" 2>/dev/null; } &
+watch=$!
+exec 3<&-
+wait "$child"; status=$?
+kill "$watch" 2>/dev/null
+exit "$status"
+"#;
+
+/// What to run under supervision.
+pub struct ChildOptions<'a> {
+    /// The program and its arguments, environment and folder.
+    pub program: &'a Command,
+    /// The signal that asks it to end, `INT` or `TERM`.
+    pub end_signal: &'static str,
+    /// Who runs it.
+    pub account: &'a OsUser,
+    /// Where its output goes.
+    pub log: File,
+}
+
+/// A running child.
+pub struct ChildProcess {
+    shell: Child,
+    pipe: Option<ChildStdin>,
+}
+
+impl ChildProcess {
+    /// Starts the program.
+    ///
+    /// # Errors
+    /// Where there is no shell or the system refuses another process.
+    pub fn start(supervision: ChildOptions<'_>) -> Result<Self> {
+        let ChildOptions { program, end_signal, account, log } = supervision;
+        let mut shell = Command::new("sh");
+        shell.args(["-c", SHELL, "sh", end_signal]).arg(program.get_program()).args(program.get_args());
+        for (name, value) in program.get_envs() {
+            match value {
+                Some(value) => shell.env(name, value),
+                None => shell.env_remove(name),
+            };
+        }
+        if let Some(folder) = program.get_current_dir() {
+            shell.current_dir(folder);
+        }
+        account.apply(&mut shell);
+        // In a group of its own, or Ctrl-C would reach the child while we still need it.
+        shell.process_group(0).stdin(Stdio::piped()).stdout(log.try_clone()?).stderr(log);
+        let mut shell = shell.spawn().with_context(|| format!("cannot start {}", program.get_program().display()))?;
+        let pipe = shell.stdin.take();
+        Ok(Self { shell, pipe })
+    }
+
+    /// How the child ended, if it has.
+    ///
+    /// # Errors
+    /// Where the system cannot tell.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        self.shell.try_wait().context("cannot ask for the state of a child process")
+    }
+
+    /// The child's own process id, for those who want to signal it; none where it ended before it could be seen.
+    pub fn process(&mut self) -> Option<u32> {
+        let shell = self.shell.id();
+        // The child is the first that the shell starts, a moment after the shell itself.
+        let children = format!("/proc/{shell}/task/{shell}/children");
+        loop {
+            let list = fs::read_to_string(&children).unwrap_or_default();
+            if let Some(first) = list.split_whitespace().next() {
+                return first.parse().ok();
+            }
+            if !matches!(self.shell.try_wait(), Ok(None)) {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// Asks the child to end and waits as long as `patience`, then forces it. Blocks.
+    pub fn stop(&mut self, patience: Duration) {
+        drop(self.pipe.take());
+        let deadline = Instant::now() + patience;
+        while Instant::now() < deadline {
+            if !matches!(self.shell.try_wait(), Ok(None)) {
+                return;
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        self.kill();
+    }
+
+    /// Ends the child at once, without a chance to clean up.
+    pub fn kill(&mut self) {
+        let group = nix::unistd::Pid::from_raw(self.shell.id().cast_signed());
+        if nix::sys::signal::killpg(group, nix::sys::signal::Signal::SIGKILL).is_err() {
+            tracing::debug!(%group, "the process group had ended by itself");
+        }
+        if let Err(error) = self.shell.wait() {
+            tracing::debug!(%error, "the supervising shell had been waited for");
+        }
+    }
+}
+
+impl Drop for ChildProcess {
+    fn drop(&mut self) {
+        if matches!(self.shell.try_wait(), Ok(None)) {
+            self.stop(Duration::from_secs(10));
+        }
+    }
+}

@@ -1,0 +1,342 @@
+//! What each device does, moment by moment: from its start on, every moment is either busy or idle for one cause.
+//!
+//! | what the device does | counted as | where that is much |
+//! |---|---|---|
+//! | it computes | busy | it earns its keep |
+//! | it waits, and nobody asks for anything | `no_work` | look before it: fetches, commits, micro-batches that are few or small |
+//! | it waits, and requests are being tokenized | `tokenizing` | give the process more cores |
+//! | it waits, and a batch is formed of what is queued | `forming` | larger batches, or more cores |
+//! | it hands answers out and takes jobs in | `answering` | larger batches, or more cores |
+//!
+//! What waits in the queue goes before what is being tokenized: of two causes, the one nearer to the device is told.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use prometheus::Counter;
+
+use tidemill_base::metrics::METRICS;
+
+/// What a device does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Activity {
+    /// It waits for a batch or a job.
+    Waiting,
+    /// It computes.
+    Computing,
+    /// It hands out what was computed, and looks for what is next.
+    Answering,
+    /// It is gone; its time is no longer counted.
+    Ended,
+}
+
+/// Time without computing, by cause.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct IdleTime {
+    /// Nobody asked for anything.
+    pub no_work: Duration,
+    /// Requests were being tokenized.
+    pub tokenizing: Duration,
+    /// A batch was being formed.
+    pub forming: Duration,
+    /// Answers were handed out and jobs taken in.
+    pub answering: Duration,
+}
+
+/// A device's time so far.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct DeviceTime {
+    pub(super) busy: Duration,
+    pub(super) idle: IdleTime,
+}
+
+/// The engine's devices, and what is on its way to them.
+pub(super) struct ActivityTracker {
+    scene: Mutex<TrackerState>,
+}
+
+/// A call whose requests are on their way to the queue, until this and its clones are dropped.
+pub(super) struct PreparationGuard(Arc<ActivityTracker>);
+
+struct TrackerState {
+    /// Calls whose requests are being tokenized.
+    preparing: usize,
+    /// Whether anything waits in the queue.
+    queued: bool,
+    devices: Vec<TrackedDevice>,
+}
+
+struct TrackedDevice {
+    activity: Activity,
+    /// When the activity began.
+    began: Instant,
+    /// Until when its time is counted.
+    counted: Instant,
+    /// Whether a batch is formed for it, or is ready.
+    has_batch: bool,
+    spent: DeviceTime,
+    counters: TimeCounters,
+}
+
+/// The same as `spent`, for `/metrics`.
+struct TimeCounters {
+    busy: Counter,
+    no_work: Counter,
+    tokenizing: Counter,
+    forming: Counter,
+    answering: Counter,
+}
+
+impl ActivityTracker {
+    /// The devices that metrics know by these names; all of them wait from now on.
+    pub(super) fn new<'a>(names: impl IntoIterator<Item = &'a str>) -> Arc<Self> {
+        let now = Instant::now();
+        let devices = names.into_iter().map(|name| TrackedDevice::new(name, now)).collect();
+        Arc::new(Self { scene: Mutex::new(TrackerState { preparing: 0, queued: false, devices }) })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, TrackerState> {
+        // Each change is one assignment: a thread that panicked has left nothing half done.
+        self.scene.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The scene with all time up to now counted, for a change from now on.
+    fn now(&self) -> (MutexGuard<'_, TrackerState>, Instant) {
+        let mut scene = self.lock();
+        let now = Instant::now();
+        scene.count(now);
+        (scene, now)
+    }
+
+    /// Somebody's requests are on their way to the queue, for as long as what is returned lives.
+    pub(super) fn begin_preparation(self: &Arc<Self>) -> PreparationGuard {
+        self.now().0.preparing += 1;
+        PreparationGuard(self.clone())
+    }
+
+    /// The queue has something, or nothing any more.
+    pub(super) fn set_queued(&self, queued: bool) {
+        self.now().0.queued = queued;
+    }
+
+    /// A batch is formed for the device; the queue has a `rest`, or none.
+    pub(super) fn batch_formed(&self, device: usize, rest: bool) {
+        let (mut scene, _) = self.now();
+        scene.queued = rest;
+        scene.devices[device].has_batch = true;
+    }
+
+    /// The device has taken its batch.
+    pub(super) fn batch_taken(&self, device: usize) {
+        self.now().0.devices[device].has_batch = false;
+    }
+
+    /// Whether what waits should be left to another device: this one has something to do, and the other has nothing.
+    pub(super) fn should_yield(&self, device: usize) -> bool {
+        let scene = self.lock();
+        let starves = |seen: &TrackedDevice| seen.activity == Activity::Waiting && !seen.has_batch;
+        scene.devices[device].activity != Activity::Waiting && scene.devices.iter().any(starves)
+    }
+
+    /// The device does something else from now on; says how long it did what it was doing.
+    pub(super) fn switch_to(&self, device: usize, activity: Activity) -> Duration {
+        let (mut scene, now) = self.now();
+        scene.switch_to(device, activity, now)
+    }
+
+    /// Counts what has not ended yet, so that a long wait is seen while it lasts.
+    pub(super) fn count_elapsed(&self) {
+        drop(self.now());
+    }
+
+    /// What the device's time went to, up to now.
+    pub(super) fn device_time(&self, device: usize) -> DeviceTime {
+        self.now().0.devices[device].spent
+    }
+}
+
+impl Clone for PreparationGuard {
+    fn clone(&self) -> Self {
+        self.0.begin_preparation()
+    }
+}
+
+impl Drop for PreparationGuard {
+    fn drop(&mut self) {
+        self.0.now().0.preparing -= 1;
+    }
+}
+
+impl TrackerState {
+    fn count(&mut self, now: Instant) {
+        for seen in &mut self.devices {
+            seen.count(now, self.queued, self.preparing > 0);
+        }
+    }
+
+    fn switch_to(&mut self, device: usize, activity: Activity, now: Instant) -> Duration {
+        let seen = &mut self.devices[device];
+        let lasted = now.saturating_duration_since(seen.began);
+        (seen.activity, seen.began) = (activity, now);
+        lasted
+    }
+}
+
+impl TrackedDevice {
+    fn new(name: &str, now: Instant) -> Self {
+        let counters = TimeCounters::new(name);
+        Self { activity: Activity::Waiting, began: now, counted: now, has_batch: false, spent: DeviceTime::default(), counters }
+    }
+
+    /// Counts the time since it was last counted.
+    fn count(&mut self, now: Instant, queued: bool, preparing: bool) {
+        let time = now.saturating_duration_since(self.counted);
+        self.counted = now;
+        let (DeviceTime { busy, idle }, counters) = (&mut self.spent, &self.counters);
+        let (spent, counter) = match self.activity {
+            Activity::Computing => (busy, &counters.busy),
+            Activity::Answering => (&mut idle.answering, &counters.answering),
+            Activity::Waiting if self.has_batch || queued => (&mut idle.forming, &counters.forming),
+            Activity::Waiting if preparing => (&mut idle.tokenizing, &counters.tokenizing),
+            Activity::Waiting => (&mut idle.no_work, &counters.no_work),
+            Activity::Ended => return,
+        };
+        *spent += time;
+        counter.inc_by(time.as_secs_f64());
+    }
+}
+
+impl TimeCounters {
+    fn new(name: &str) -> Self {
+        let idle = |cause: &str| METRICS.device_idle.with_label_values(&[name, cause]);
+        Self {
+            busy: METRICS.device_busy.with_label_values(&[name]),
+            no_work: idle("no_work"),
+            tokenizing: idle("tokenizing"),
+            forming: idle("forming"),
+            answering: idle("answering"),
+        }
+    }
+}
+
+impl IdleTime {
+    /// All of it.
+    pub fn sum(&self) -> Duration {
+        self.no_work + self.tokenizing + self.forming + self.answering
+    }
+}
+
+impl std::ops::AddAssign for IdleTime {
+    fn add_assign(&mut self, other: Self) {
+        self.no_work += other.no_work;
+        self.tokenizing += other.tokenizing;
+        self.forming += other.forming;
+        self.answering += other.answering;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A clock that the test turns, over devices and a queue that it says everything of.
+    struct StagedTracker {
+        scene: TrackerState,
+        now: Instant,
+    }
+
+    impl StagedTracker {
+        fn new(devices: usize) -> Self {
+            let now = Instant::now();
+            let devices = (0..devices).map(|i| TrackedDevice::new(&format!("staged:{i}"), now)).collect();
+            Self { scene: TrackerState { preparing: 0, queued: false, devices }, now }
+        }
+
+        /// So many seconds pass, and then something changes.
+        fn after(&mut self, seconds: u64, change: impl FnOnce(&mut TrackerState, Instant)) {
+            self.now += Duration::from_secs(seconds);
+            self.scene.count(self.now);
+            change(&mut self.scene, self.now);
+        }
+
+        /// Seconds of the device: busy, without work, tokenizing, forming, answering.
+        fn seconds(&self, device: usize) -> [u64; 5] {
+            let DeviceTime { busy, idle } = self.scene.devices[device].spent;
+            [busy, idle.no_work, idle.tokenizing, idle.forming, idle.answering].map(|time| time.as_secs())
+        }
+    }
+
+    #[test]
+    fn every_cause_of_idleness_is_told_from_the_others() {
+        let mut staged = StagedTracker::new(1);
+        staged.after(1, |scene, _| scene.preparing += 1);
+        staged.after(2, |scene, _| scene.preparing += 1);
+        staged.after(4, |scene, _| scene.queued = true);
+        staged.after(8, |scene, _| (scene.queued, scene.devices[0].has_batch) = (false, true));
+        staged.after(16, |scene, now| {
+            scene.devices[0].has_batch = false;
+            scene.switch_to(0, Activity::Computing, now);
+        });
+        staged.after(32, |scene, now| assert_eq!(scene.switch_to(0, Activity::Answering, now), Duration::from_secs(32)));
+        staged.after(64, |scene, now| {
+            scene.switch_to(0, Activity::Waiting, now);
+        });
+        staged.after(128, |scene, _| scene.preparing = 0);
+        staged.after(256, |_, _| {});
+        assert_eq!(staged.seconds(0), [32, 1 + 256, 2 + 4 + 128, 8 + 16, 64]);
+        assert_eq!(staged.seconds(0).iter().sum::<u64>(), 511, "every second is counted once");
+    }
+
+    #[test]
+    fn devices_wait_each_for_a_cause_of_its_own() {
+        let mut staged = StagedTracker::new(2);
+        staged.after(1, |scene, _| scene.queued = true);
+        staged.after(2, |scene, _| (scene.queued, scene.devices[1].has_batch) = (false, true));
+        staged.after(4, |scene, now| {
+            scene.devices[1].has_batch = false;
+            scene.switch_to(1, Activity::Computing, now);
+        });
+        staged.after(8, |scene, now| {
+            scene.switch_to(1, Activity::Ended, now);
+        });
+        staged.after(16, |_, _| {});
+        assert_eq!(staged.seconds(0), [0, 1 + 4 + 8 + 16, 0, 2, 0]);
+        assert_eq!(staged.seconds(1), [8, 1, 0, 2 + 4, 0], "a device that is gone is not idle");
+    }
+
+    #[test]
+    fn an_activity_is_told_whole_though_it_was_counted_in_parts() {
+        let mut staged = StagedTracker::new(1);
+        staged.after(1, |scene, now| {
+            scene.switch_to(0, Activity::Computing, now);
+        });
+        staged.after(5, |_, _| {});
+        staged.after(7, |scene, now| assert_eq!(scene.switch_to(0, Activity::Waiting, now), Duration::from_secs(12)));
+        assert_eq!(staged.seconds(0), [12, 1, 0, 0, 0]);
+    }
+
+    #[test]
+    fn a_device_with_work_leaves_the_queue_to_one_without() {
+        let watch = ActivityTracker::new(["left", "right"]);
+        assert!(!watch.should_yield(0) && !watch.should_yield(1), "whoever has nothing takes");
+        watch.switch_to(0, Activity::Computing);
+        assert!(watch.should_yield(0) && !watch.should_yield(1));
+        watch.batch_formed(1, true);
+        assert!(!watch.should_yield(0), "the other one has been served");
+        watch.batch_taken(1);
+        watch.switch_to(1, Activity::Computing);
+        assert!(!watch.should_yield(0) && !watch.should_yield(1), "both take ahead");
+        watch.switch_to(1, Activity::Ended);
+        assert!(!watch.should_yield(0), "nobody waits for one that is gone");
+    }
+
+    #[test]
+    fn a_call_that_goes_away_is_no_longer_prepared() {
+        let watch = ActivityTracker::new(["cpu"]);
+        let (one, other) = (watch.begin_preparation(), watch.begin_preparation());
+        drop(one);
+        assert_eq!(watch.lock().preparing, 1);
+        drop(other);
+        assert_eq!(watch.lock().preparing, 0);
+    }
+}

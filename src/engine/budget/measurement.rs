@@ -1,0 +1,171 @@
+//! How fast an encoder is with batches of several sizes.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::sync::mpsc::unbounded_channel;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::batch::TokenBatch;
+use crate::error::EngineError;
+use crate::model::EncoderModel;
+use crate::queue::QueuedSequence;
+use crate::request::Chunking;
+
+/// Time for the budgets of one encoder, and once more for two of them in pairs: a start is hardly later for it, and a sentence encoder on
+/// two cores shows what it can do.
+const TIME: Duration = Duration::from_secs(2);
+
+/// Batches of one size, or pairs of two sizes, at most: so many are enough for models that need far less than the time.
+const SAMPLES: usize = 32;
+
+/// Lengths of sequences, in turns: titles, sentences, paragraphs, and chunks of 256 tokens.
+const LENGTHS: [usize; 8] = [256, 24, 128, 40, 16, 192, 64, 96];
+
+/// What sequences are made of. Which words they are matters little to the time.
+const TEXT: &str =
+    "The tide turns the wheel, the wheel turns the stone, and the stone grinds what the boats bring: rye, wheat and corn.";
+
+/// What was seen of one budget.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct BudgetRate {
+    pub(super) batch_tokens: usize,
+    pub(super) tokens_per_second: f64,
+}
+
+/// One batch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct TimedBatch {
+    pub(super) tokens: usize,
+    pub(super) time: Duration,
+}
+
+impl TimedBatch {
+    /// Tokens a second.
+    fn rate(self) -> f64 {
+        self.tokens as f64 / self.time.as_secs_f64().max(1e-9)
+    }
+}
+
+/// One budget's batches so far.
+struct BudgetRun {
+    batch_tokens: usize,
+    spent: Duration,
+    rates: Vec<f64>,
+}
+
+/// Measures the budgets in turns, for about [`TIME`] in all. Each is given as much time as the others, so that a machine that is busy for a
+/// while is so to all of them. A budget whose batch would take longer than what is left of the time is left out.
+pub(super) fn sweep<E>(
+    candidates: &[usize],
+    mut encode: impl FnMut(usize) -> Result<TimedBatch, E>,
+) -> Result<Vec<BudgetRate>, E> {
+    let Some(smallest) = candidates.iter().copied().min() else { return Ok(Vec::new()) };
+    // What is done only once, such as taking memory, is no part of the rates.
+    let mut last = encode(smallest)?;
+    let mut runs: Vec<BudgetRun> =
+        candidates.iter().map(|tokens| BudgetRun { batch_tokens: *tokens, spent: Duration::ZERO, rates: Vec::new() }).collect();
+    let mut left = TIME.saturating_sub(last.time);
+    loop {
+        let pace = last.time.as_secs_f64() / last.tokens.max(1) as f64;
+        let fits = |run: &&mut BudgetRun| run.rates.len() < SAMPLES && run.batch_tokens as f64 * pace <= left.as_secs_f64();
+        let Some(run) = runs.iter_mut().filter(fits).min_by_key(|run| run.spent) else { break };
+        last = encode(run.batch_tokens)?;
+        run.rates.push(last.rate());
+        run.spent += last.time;
+        left = left.saturating_sub(last.time);
+    }
+    let measured =
+        |run: BudgetRun| Some(BudgetRate { batch_tokens: run.batch_tokens, tokens_per_second: at_share(run.rates, 0.5)? });
+    Ok(runs.into_iter().filter_map(measured).collect())
+}
+
+/// The rate with the budget `smaller` over the one with `larger`: what it reaches at least in three pairs of four, measured for about
+/// [`TIME`] in all. The halves of a pair have as many tokens and are measured one right after the other, so that what the machine does
+/// besides is the same to both. None where one pair takes so long that there would be too few of them to say anything.
+pub(super) fn compare<E>(
+    smaller: usize,
+    larger: usize,
+    mut encode: impl FnMut(usize) -> Result<TimedBatch, E>,
+) -> Result<Option<f64>, E> {
+    let mut half = |budget: usize| {
+        let mut sum = TimedBatch { tokens: 0, time: Duration::ZERO };
+        for _ in 0..larger.div_ceil(budget.max(1)) {
+            let TimedBatch { tokens, time } = encode(budget)?;
+            sum = TimedBatch { tokens: sum.tokens + tokens, time: sum.time + time };
+        }
+        Ok(sum)
+    };
+    let (mut spent, mut shares) = (Duration::ZERO, Vec::new());
+    while spent < TIME && shares.len() < SAMPLES {
+        // Which of them is first changes from pair to pair.
+        let (small, large) = if shares.len() % 2 == 0 {
+            let small = half(smaller)?;
+            (small, half(larger)?)
+        } else {
+            let large = half(larger)?;
+            (half(smaller)?, large)
+        };
+        spent += small.time + large.time;
+        if shares.is_empty() && spent > TIME / 2 {
+            return Ok(None);
+        }
+        shares.push(small.rate() / large.rate());
+    }
+    Ok(at_share(shares, 0.25))
+}
+
+/// The figure below which this share of the figures lies.
+fn at_share(mut figures: Vec<f64>, share: f64) -> Option<f64> {
+    figures.sort_by(f64::total_cmp);
+    figures.get((figures.len() as f64 * share) as usize).copied()
+}
+
+/// Sequences to measure with, without end.
+pub(super) struct SequenceSupply {
+    ids: Arc<[u32]>,
+    longest: usize,
+    taken: usize,
+    room: Arc<OwnedSemaphorePermit>,
+}
+
+impl SequenceSupply {
+    /// Sequences in the model's own tokens.
+    pub(super) fn new(hosted: &EncoderModel, longest: usize) -> Self {
+        let chunks = hosted.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
+        // The first word vector is there in every model, whatever its tokenizer makes of the text.
+        let ids = chunks.into_iter().next().map(|chunk| chunk.ids).filter(|ids| !ids.is_empty()).unwrap_or_else(|| [0].into());
+        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore of one gives one");
+        Self { ids, longest: longest.max(1), taken: 0, room: Arc::new(room) }
+    }
+
+    /// Computes one batch of at most `tokens` tokens and says how long that took.
+    pub(super) fn time(
+        &mut self,
+        hosted: &EncoderModel,
+        tokens: usize,
+        pool: &rayon::ThreadPool,
+    ) -> Result<TimedBatch, EngineError> {
+        let batch = self.batch(tokens);
+        let started = Instant::now();
+        pool.install(|| hosted.encoder.encode(&batch))?;
+        Ok(TimedBatch { tokens: batch.tokens(), time: started.elapsed() })
+    }
+
+    /// The next sequences, as many as fit, and at least one.
+    fn batch(&mut self, tokens: usize) -> TokenBatch {
+        // Nobody waits for these.
+        let (reply, _) = unbounded_channel();
+        let (mut waiting, mut sum) = (Vec::new(), 0);
+        loop {
+            let length = LENGTHS[self.taken % LENGTHS.len()].min(self.longest);
+            if sum + length > tokens && !waiting.is_empty() {
+                return TokenBatch::pack(0, waiting);
+            }
+            let ids = (0..length).map(|place| self.ids[(place + self.taken) % self.ids.len()]).collect();
+            waiting.push(QueuedSequence { ids, index: waiting.len(), reply: reply.clone(), room: self.room.clone() });
+            sum += length;
+            self.taken += 1;
+        }
+    }
+}

@@ -1,0 +1,92 @@
+//! What was measured, kept between starts: a small file a model and kind of device.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// What a measurement holds for.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BudgetKey {
+    /// The hash of the model's files.
+    model: String,
+    device: String,
+    version: String,
+}
+
+/// A file's content.
+#[derive(Serialize, Deserialize)]
+struct SavedBudget {
+    #[serde(flatten)]
+    key: BudgetKey,
+    batch_tokens: usize,
+}
+
+/// With assertions compiled in, the same version is another program to a clock.
+const VERSION: &str =
+    if cfg!(debug_assertions) { concat!(env!("CARGO_PKG_VERSION"), "+assertions") } else { env!("CARGO_PKG_VERSION") };
+
+impl BudgetKey {
+    /// The model of this revision on this kind of device, with this version of the program.
+    pub(super) fn new(revision: &str, device: &str) -> Self {
+        Self { model: revision.to_owned(), device: device.to_owned(), version: VERSION.to_owned() }
+    }
+
+    /// The file that it is kept in.
+    pub(super) fn path(&self, folder: &Path) -> PathBuf {
+        let place = blake3::hash(format!("{}\n{}", self.device, self.version).as_bytes()).to_hex();
+        folder.join("batch-tokens").join(format!("{}-{}.json", self.model, &place[..16]))
+    }
+
+    /// What is kept, where it is one of `candidates`. Whatever else stands there is told and left to be written over.
+    pub(super) fn load(&self, folder: &Path, candidates: &[usize]) -> Option<usize> {
+        let path = self.path(folder);
+        let useless = |reason: &str| {
+            tracing::warn!(path = %path.display(), reason, "a remembered token budget cannot be used and is taken for unknown");
+        };
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(error) => {
+                useless(&error.to_string());
+                return None;
+            }
+        };
+        match serde_json::from_slice::<SavedBudget>(&bytes) {
+            Err(error) => useless(&error.to_string()),
+            Ok(kept) if kept.key != *self => useless("it is of another model, device or version"),
+            Ok(kept) if !candidates.contains(&kept.batch_tokens) => useless("it is none of the budgets that are measured"),
+            Ok(kept) => return Some(kept.batch_tokens),
+        }
+        None
+    }
+
+    /// Keeps a budget. Where that fails, the next start measures again, which is told.
+    pub(super) fn save(&self, folder: &Path, batch_tokens: usize) {
+        let path = self.path(folder);
+        if let Err(error) = self.write(&path, batch_tokens) {
+            tracing::warn!(
+                path = %path.display(),
+                %error,
+                "a measured token budget cannot be kept: the next start measures again, unless TIDEMILL_CACHE_DIR can be written"
+            );
+        }
+    }
+
+    /// Writes beside the place and moves there, so that whoever reads meanwhile finds the old file or the new one.
+    fn write(&self, path: &Path, batch_tokens: usize) -> std::io::Result<()> {
+        let folder = path.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(folder)?;
+        let text = serde_json::to_vec_pretty(&SavedBudget { key: self.clone(), batch_tokens })?;
+        let beside = folder.join(format!(".{}", Uuid::new_v4().simple()));
+        let moved = fs::write(&beside, text).and_then(|()| fs::rename(&beside, path));
+        if moved.is_err() {
+            // The failure that is told is the one above.
+            let _ = fs::remove_file(&beside);
+        }
+        moved
+    }
+}

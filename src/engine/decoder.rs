@@ -1,0 +1,203 @@
+//! Decoders of the Llama, Mistral, Qwen2 and Qwen3 families: weights, storage for keys and values, the forward pass.
+//!
+//! ```text
+//! config.json or GGUF metadata ─ config ─▶ DecoderShape ─┐
+//! safetensors ─ weights ─ lora ─┐                        ├─ layer ─▶ Decoder ── forward ──▶ Logits
+//! GGUF ─ blocks ─ gguf ─────────┴─ matrix ─ linear ──────┘                        │
+//!                                                            KvCache (blocks) ◀───┘
+//! ```
+//!
+//! Nothing here knows requests or prompts: a step is rows of token ids, each with the tokens before it and its blocks.
+
+mod cache;
+mod config;
+mod forward;
+mod gguf;
+mod gguf_blocks;
+mod layer;
+mod linear;
+mod lora;
+mod matrix;
+mod rope;
+mod weights;
+
+#[cfg(test)]
+pub(crate) mod tests;
+
+use std::path::Path;
+
+pub(crate) use cache::{BLOCK_TOKENS, KvCache};
+pub(crate) use config::{DecoderShape, is_decoder};
+pub(crate) use matrix::Matrix;
+pub(crate) use weights::TensorSource;
+
+use self::gguf::GgufTensors;
+use self::layer::Layer;
+use self::linear::Linear;
+use self::lora::LoraAdapter;
+use self::weights::Checkpoint;
+use super::error::EngineError;
+use super::folder::ModelFolder;
+use tidemill_kernels::{HeadCache, PackedMatrix, RmsNorm};
+
+/// A decoder in memory.
+pub(crate) struct Decoder {
+    shape: DecoderShape,
+    /// The embedding table, where it is not the output layer as well.
+    embeddings: Option<PackedMatrix>,
+    layers: Vec<Layer>,
+    norm: RmsNorm,
+    head: Linear,
+}
+
+/// New tokens of one sequence in a forward pass.
+pub(crate) struct StepRow<'a> {
+    /// The new tokens.
+    pub(crate) ids: &'a [u32],
+    /// Tokens before them, whose keys and values are in the cache.
+    pub(crate) past: usize,
+    /// The blocks of the sequence in order, enough for the new tokens too.
+    pub(crate) blocks: &'a [u32],
+    /// The tokens whose logits are wanted.
+    pub(crate) wanted: WantedLogits,
+}
+
+/// Whose logits are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum WantedLogits {
+    /// Nobody's: a middle chunk of a prompt.
+    None,
+    /// The last new token's: what comes next is chosen.
+    Last,
+    /// Every new token's: a text is scored.
+    All,
+}
+
+/// Logits of the wanted tokens, in the order of rows and tokens.
+pub(crate) struct Logits {
+    values: Vec<f32>,
+    vocabulary: usize,
+    refused: Vec<usize>,
+}
+
+/// Reads the decoder of a Hugging Face folder or GGUF file, with the weights of a PEFT LoRA folder merged into it, and gives its shape and
+/// tensors to `build`, which must take every tensor.
+pub(crate) fn read<D>(
+    folder: &mut ModelFolder,
+    adapter: Option<&Path>,
+    build: impl FnOnce(DecoderShape, &mut dyn TensorSource) -> Result<D, EngineError>,
+) -> Result<D, EngineError> {
+    if folder.is_gguf() {
+        if let Some(adapter) = adapter {
+            let reason = "an adapter cannot be merged into a GGUF file; use the model's safetensors folder, or a GGUF file of the merged model";
+            return Err(EngineError::invalid(adapter, reason));
+        }
+        let (shape, mut tensors) = GgufTensors::open(folder)?;
+        return build(shape, &mut tensors);
+    }
+    let json = folder.read("config.json", "config.json names the architecture")?;
+    let shape = DecoderShape::parse(&json, &folder.join("config.json"))?;
+    let adapter = adapter.map(|path| LoraAdapter::open(folder, path)).transpose()?;
+    let mut tensors = Checkpoint::open(folder, adapter)?;
+    let decoder = build(shape, &mut tensors)?;
+    tensors.finish()?;
+    Ok(decoder)
+}
+
+impl Decoder {
+    /// Loads the decoder of a folder or file: see [`read`].
+    pub(crate) fn load(folder: &mut ModelFolder, adapter: Option<&Path>) -> Result<Self, EngineError> {
+        read(folder, adapter, Self::build)
+    }
+
+    fn build(shape: DecoderShape, tensors: &mut dyn TensorSource) -> Result<Self, EngineError> {
+        let table = tensors.matrix("model.embed_tokens.weight", shape.vocabulary, shape.hidden)?;
+        let (embeddings, head) = if shape.tied {
+            (None, table.pack())
+        } else {
+            let head = tensors.matrix("lm_head.weight", shape.vocabulary, shape.hidden)?;
+            (Some(table.pack()), Matrix::pack(head))
+        };
+        let layers = (0..shape.layers).map(|i| Layer::load(tensors, i, &shape)).collect::<Result<_, _>>()?;
+        let norm = layer::norm(tensors, "model.norm", shape.hidden, &shape)?;
+        Ok(Self { shape, embeddings, layers, norm, head: Linear::new(vec![head], None) })
+    }
+
+    /// The sizes that callers plan with.
+    pub(crate) fn shape(&self) -> &DecoderShape {
+        &self.shape
+    }
+
+    /// Bytes of the weights in memory.
+    pub(crate) fn bytes(&self) -> usize {
+        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
+        layers + self.head.bytes() + self.embeddings.as_ref().map_or(0, PackedMatrix::bytes)
+    }
+
+    /// Storage for `blocks` blocks of [`BLOCK_TOKENS`] tokens in every layer.
+    pub(crate) fn cache(&self, blocks: usize) -> Result<KvCache, EngineError> {
+        Ok(KvCache::new(self.shape.layers, self.shape.kv_heads, self.shape.head_width, blocks))
+    }
+
+    /// Bytes that a block takes over all layers.
+    pub(crate) fn block_bytes(&self) -> usize {
+        self.shape.layers * self.shape.kv_heads * HeadCache::block_bytes(self.shape.head_width)
+    }
+
+    /// One forward pass. The new tokens of a row take positions `past..past + ids.len()`, and their keys and values are in its blocks
+    /// afterwards. Rows may share blocks that none of them writes into. A token's logits are the same bits whatever rows are read beside
+    /// it and however its sequence is cut into steps. Runs on the threads of the current rayon pool.
+    ///
+    /// # Panics
+    /// Where a row has no tokens, too few blocks, or a block or token id out of range.
+    pub(crate) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
+        Ok(self.logits(&self.states(cache, rows)))
+    }
+
+    /// The table that token ids are looked up in.
+    fn embeddings(&self) -> &PackedMatrix {
+        self.embeddings.as_ref().unwrap_or_else(|| self.head.first())
+    }
+}
+
+impl StepRow<'_> {
+    /// Panics where the row is not what [`Decoder::forward`] asks for: a decoder of `vocabulary` tokens, a cache of `blocks` blocks.
+    pub(crate) fn check(&self, vocabulary: usize, blocks: usize) {
+        let end = self.past + self.ids.len();
+        assert!(!self.ids.is_empty(), "a row without tokens");
+        assert!(end <= self.blocks.len() * BLOCK_TOKENS, "{end} tokens in {} blocks", self.blocks.len());
+        assert!(self.blocks.iter().all(|block| (*block as usize) < blocks), "a block of another cache");
+        assert!(self.ids.iter().all(|id| (*id as usize) < vocabulary), "a token id beyond the vocabulary");
+    }
+
+    /// How many of its tokens logits are wanted of.
+    pub(crate) fn wanted_tokens(&self) -> usize {
+        match self.wanted {
+            WantedLogits::None => 0,
+            WantedLogits::Last => 1,
+            WantedLogits::All => self.ids.len(),
+        }
+    }
+}
+
+impl Logits {
+    /// Rows of `vocabulary` logits, those of the step's rows `refused` being no numbers.
+    pub(crate) fn new(values: Vec<f32>, vocabulary: usize, refused: Vec<usize>) -> Self {
+        Self { values, vocabulary, refused }
+    }
+
+    /// The step's rows for which the device had too little memory, even alone.
+    pub(crate) fn refused(&self) -> &[usize] {
+        &self.refused
+    }
+
+    /// Rows there are.
+    pub(crate) fn rows(&self) -> usize {
+        self.values.len() / self.vocabulary
+    }
+
+    /// The logits of row `i`, to be read.
+    pub(crate) fn row_ref(&self, i: usize) -> &[f32] {
+        &self.values[i * self.vocabulary..][..self.vocabulary]
+    }
+}

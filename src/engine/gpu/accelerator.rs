@@ -1,0 +1,128 @@
+//! A device of candle's, and what is moved onto it.
+
+use candle_core::{DType, Device, Result, Shape, Tensor};
+use half::bf16;
+use half::vec::HalfBitsVecExt;
+
+use crate::decoder::Matrix;
+use crate::error::{EngineError, first_line};
+use tidemill_base::config::ComputeDevice;
+
+/// A device that candle computes on.
+#[derive(Clone)]
+pub(crate) struct Accelerator {
+    pub(super) device: Device,
+    /// What weights are stored in, and vectors between layers.
+    pub(super) dtype: DType,
+    name: String,
+}
+
+impl Accelerator {
+    /// Opens the device that the configuration names; none where that is the cores of this machine, which have kernels of their own.
+    pub(crate) fn open(device: ComputeDevice) -> std::result::Result<Option<Self>, EngineError> {
+        let number = match device {
+            ComputeDevice::Cpu => return Ok(None),
+            ComputeDevice::Cuda(number) => number,
+        };
+        let unusable = |reason: String| EngineError::Device { device: device.to_string(), reason };
+        if !cfg!(feature = "cuda") {
+            let reason =
+                "this binary was built without CUDA; build one with deploy/build-cuda.sh, or set engine.device to \"cpu\"";
+            return Err(unusable(reason.into()));
+        }
+        // A stream of its own: candle's usual one is another on each thread, and a step may run on any.
+        let opened = Device::new_cuda_with_stream(number).map_err(|e| {
+            unusable(format!(
+                "the GPU cannot be opened: {}; install an NVIDIA driver of series 580 or later and compare nvidia-smi, or set engine.device to \"cpu\"",
+                first_line(&e)
+            ))
+        })?;
+        Ok(Some(Self { device: opened, dtype: DType::BF16, name: device.to_string() }))
+    }
+
+    /// candle's own CPU device, on which the tests compute.
+    #[cfg(test)]
+    pub(crate) fn on_cpu(dtype: DType) -> Self {
+        Self { device: Device::Cpu, dtype, name: "candle".into() }
+    }
+
+    /// The same device in other numbers.
+    #[cfg(all(test, feature = "cuda"))]
+    pub(super) fn with_dtype(self, dtype: DType) -> Self {
+        Self { dtype, ..self }
+    }
+
+    /// The device as metrics and messages name it.
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// What the device is, wherever it is plugged in.
+    pub(crate) fn kind(&self) -> String {
+        #[cfg(feature = "cuda")]
+        if let Some(kind) = self.device.as_cuda_device().ok().and_then(|device| device.cuda_stream().context().name().ok()) {
+            return kind;
+        }
+        self.name.clone()
+    }
+
+    /// Memory that is free on the device, where it says.
+    pub(crate) fn free_bytes(&self) -> Option<usize> {
+        #[cfg(feature = "cuda")]
+        if let Ok(device) = self.device.as_cuda_device() {
+            return device.cuda_stream().context().mem_get_info().ok().map(|(free, _)| free);
+        }
+        None
+    }
+
+    /// Values of f32 as the device's own numbers.
+    pub(super) fn upload(&self, values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+        // Narrowed before the journey: it is as long as the bytes are many.
+        Tensor::from_vec(values, shape, &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
+    }
+
+    /// Numbers that stay f32 on the device.
+    pub(super) fn upload_f32(&self, values: Vec<f32>, shape: impl Into<Shape>) -> Result<Tensor> {
+        Tensor::from_vec(values, shape, &self.device)
+    }
+
+    /// Places of rows.
+    pub(super) fn upload_indexes(&self, indexes: Vec<u32>) -> Result<Tensor> {
+        let count = indexes.len();
+        Tensor::from_vec(indexes, count, &self.device)
+    }
+
+    /// A matrix as a file stores it, of `outputs` rows.
+    pub(super) fn upload_matrix(&self, matrix: Matrix, outputs: usize) -> Result<Tensor> {
+        match matrix {
+            Matrix::Bf16 { rows, inputs } => {
+                let rows: Vec<bf16> = rows.reinterpret_into();
+                Tensor::from_vec(rows, (outputs, inputs), &Device::Cpu)?.to_dtype(self.dtype)?.to_device(&self.device)
+            }
+            wide => {
+                let rows = wide.into_f32();
+                let inputs = rows.len() / outputs;
+                self.upload(rows, (outputs, inputs))
+            }
+        }
+    }
+
+    /// Waits until the device has done everything, and gives memory back that it kept for more of the same.
+    pub(super) fn tidy(&self) -> Result<()> {
+        self.device.synchronize()
+    }
+
+    /// What failed while the device computed. Nothing on it can be relied on afterwards.
+    pub(super) fn failed(&self, error: &candle_core::Error) -> EngineError {
+        EngineError::Device { device: self.name.clone(), reason: format!("the device failed: {}", first_line(error)) }
+    }
+
+    /// Why a model's weights could not be moved onto the device.
+    pub(super) fn cannot_hold(&self, error: &candle_core::Error) -> EngineError {
+        let reason = format!(
+            "the model cannot be moved onto the device: {}; use a smaller model, or lower engine.kv_cache_mib where another one has taken the memory",
+            first_line(error)
+        );
+        EngineError::Device { device: self.name.clone(), reason }
+    }
+}

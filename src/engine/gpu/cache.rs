@@ -1,0 +1,160 @@
+//! Keys and values on a device, in blocks of any sequence in any order.
+//!
+//! ```text
+//! a layer's keys    row of a block: token 0 (head 0 … head h) … token 31     the same memory as rows of tokens, for single tokens
+//! ```
+
+use std::collections::{HashSet, VecDeque};
+
+use candle_core::{Result, Tensor};
+
+use super::accelerator::Accelerator;
+use crate::decoder::{BLOCK_TOKENS, DecoderShape, StepRow};
+
+/// Neighbouring tokens that are worth a copy of their own.
+const RUN: usize = 8;
+
+/// Storage for a number of blocks in every layer.
+pub(super) struct GpuKvCache {
+    layers: Vec<LayerCache>,
+    /// Copies that were asked for and are made before the next step, in this order.
+    copies: VecDeque<(u32, u32)>,
+    width: usize,
+    blocks: usize,
+}
+
+/// One layer's.
+pub(super) struct LayerCache {
+    /// A row a block.
+    pub(super) keys: Tensor,
+    /// As the keys.
+    pub(super) values: Tensor,
+}
+
+/// Where the new tokens of a step go.
+pub(super) struct TokenSlots {
+    /// First token, first slot, and how many there are.
+    runs: Vec<(usize, usize, usize)>,
+    /// The rest: which tokens, and a slot for each of their components.
+    scattered: Option<(Tensor, Tensor)>,
+    width: usize,
+}
+
+impl GpuKvCache {
+    /// Room for `blocks` blocks, all of which is taken at once.
+    pub(super) fn new(place: &Accelerator, shape: &DecoderShape, blocks: usize) -> Result<Self> {
+        let width = shape.kv_heads * shape.head_width;
+        let store = || -> Result<LayerCache> {
+            let zeros = || Tensor::zeros((blocks, BLOCK_TOKENS * width), place.dtype, &place.device);
+            Ok(LayerCache { keys: zeros()?, values: zeros()? })
+        };
+        let layers = (0..shape.layers).map(|_| store()).collect::<Result<_>>()?;
+        Ok(Self { layers, copies: VecDeque::new(), width, blocks })
+    }
+
+    /// Blocks there are.
+    pub(super) fn blocks(&self) -> usize {
+        self.blocks
+    }
+
+    /// One layer's keys and values.
+    pub(super) fn layer(&self, index: usize) -> &LayerCache {
+        &self.layers[index]
+    }
+
+    /// Copies block `from` onto block `to` in every layer, before anything else is read or written.
+    pub(super) fn copy_block(&mut self, from: u32, to: u32) {
+        self.copies.push_back((from, to));
+    }
+
+    /// Makes the copies. May be called again where it has failed.
+    pub(super) fn copy(&mut self, place: &Accelerator) -> Result<()> {
+        while !self.copies.is_empty() {
+            let count = self.independent();
+            let (from, to): (Vec<u32>, Vec<u32>) = self.copies.iter().take(count).copied().unzip();
+            let from = place.upload_indexes(from)?;
+            let to = spread(place, to, BLOCK_TOKENS * self.width)?;
+            for tensor in self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]) {
+                tensor.scatter_set(&to, &tensor.index_select(&from, 0)?, 0)?;
+            }
+            self.copies.drain(..count);
+        }
+        Ok(())
+    }
+
+    /// Copies from the front that can be made in any order, and made again: none reads or writes what another one writes.
+    fn independent(&self) -> usize {
+        let (mut read, mut written) = (HashSet::new(), HashSet::new());
+        let alone = |(from, to): &&(u32, u32)| {
+            let free = !written.contains(from) && !read.contains(to) && !written.contains(to);
+            read.insert(*from);
+            written.insert(*to);
+            free
+        };
+        self.copies.iter().take_while(alone).count()
+    }
+
+    /// Where the new tokens of `rows` go, which are laid out one after the other.
+    pub(super) fn places(&self, place: &Accelerator, rows: &[StepRow<'_>]) -> Result<TokenSlots> {
+        let (mut runs, mut tokens, mut slots) = (Vec::new(), Vec::new(), Vec::new());
+        let mut first = 0;
+        for row in rows {
+            let own: Vec<usize> = (row.past..row.past + row.ids.len()).map(|position| slot(row.blocks, position)).collect();
+            for run in own.chunk_by(|a, b| a + 1 == *b) {
+                if run.len() >= RUN {
+                    runs.push((first, run[0], run.len()));
+                } else {
+                    tokens.extend((first..first + run.len()).map(|token| token as u32));
+                    slots.extend(run.iter().map(|slot| *slot as u32));
+                }
+                first += run.len();
+            }
+        }
+        let scattered =
+            if tokens.is_empty() { None } else { Some((place.upload_indexes(tokens)?, spread(place, slots, self.width)?)) };
+        Ok(TokenSlots { runs, scattered, width: self.width })
+    }
+}
+
+impl LayerCache {
+    /// Stores the keys and values of a step's tokens, a row each.
+    pub(super) fn write(&self, places: &TokenSlots, keys: &Tensor, values: &Tensor) -> Result<()> {
+        places.write(&self.keys, keys)?;
+        places.write(&self.values, values)
+    }
+
+    /// The keys, a row a token.
+    pub(super) fn key_rows(&self, width: usize) -> Result<Tensor> {
+        self.keys.reshape(((), width))
+    }
+
+    /// The values, a row a token.
+    pub(super) fn value_rows(&self, width: usize) -> Result<Tensor> {
+        self.values.reshape(((), width))
+    }
+}
+
+impl TokenSlots {
+    fn write(&self, store: &Tensor, rows: &Tensor) -> Result<()> {
+        // The same memory under another shape: what is written here is in the store.
+        let slots = store.reshape(((), self.width))?;
+        for (token, slot, count) in &self.runs {
+            slots.slice_set(&rows.narrow(0, *token, *count)?, 0, *slot)?;
+        }
+        match &self.scattered {
+            Some((tokens, places)) => slots.scatter_set(places, &rows.index_select(tokens, 0)?, 0),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The slot of the token at `position` of the sequence that has `blocks`.
+pub(super) fn slot(blocks: &[u32], position: usize) -> usize {
+    blocks[position / BLOCK_TOKENS] as usize * BLOCK_TOKENS + position % BLOCK_TOKENS
+}
+
+/// Each index as often as a row has components, which is how candle scatters.
+fn spread(place: &Accelerator, indexes: Vec<u32>, width: usize) -> Result<Tensor> {
+    let count = indexes.len();
+    place.upload_indexes(indexes)?.reshape((count, 1))?.expand((count, width))?.contiguous()
+}

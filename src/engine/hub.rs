@@ -1,0 +1,198 @@
+//! Models from the Hugging Face hub, or from a folder, into a folder of our own: only the files that are used here, each checked.
+//!
+//! ```text
+//! listing (names, sizes, SHA-256) ─ wanted ─ a file at a time: .partial ─ checked ─ renamed ─ manifest (names, sizes, BLAKE3)
+//! ```
+//!
+//! What was interrupted goes on where it stopped. The manifest lies beside the files, so that they can be checked again whenever
+//! somebody doubts them.
+
+mod digest;
+mod fetch;
+mod file_selection;
+mod inspect;
+mod manifest;
+mod pull;
+mod source;
+
+#[cfg(test)]
+mod tests;
+
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use reqwest::header::{AUTHORIZATION, HeaderValue};
+use reqwest::redirect::Policy;
+use reqwest::{Client, RequestBuilder, Url};
+use serde::Deserialize;
+
+use tidemill_base::config::ConfigError;
+use tidemill_base::http;
+use tidemill_base::http::retry::{RetryPolicy, StatusClass};
+
+pub use inspect::inspect;
+pub use manifest::{DamagedFile, MANIFEST, Manifest};
+pub use pull::{PullOptions, PulledModel, pull};
+pub use source::{ModelSource, name_for};
+
+/// The hub that everyone means.
+pub const ENDPOINT: &str = "https://huggingface.co";
+
+/// The longest silence of a hub that sends a file.
+const SILENCE: Duration = Duration::from_secs(30);
+
+/// Times that a hub may send elsewhere for one request.
+const REDIRECTS: usize = 5;
+
+/// A model hub.
+pub struct Hub {
+    endpoint: Url,
+    client: Client,
+    token: Option<HeaderValue>,
+    patience: RetryPolicy,
+}
+
+/// What a hub has of one model at one commit.
+#[derive(Debug)]
+struct Listing {
+    id: String,
+    commit: String,
+    files: Vec<HubFile>,
+}
+
+/// One file of a hub.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct HubFile {
+    name: String,
+    /// Bytes, where the hub tells.
+    size: Option<u64>,
+    /// In hexadecimal, where the hub tells: it does for all large files.
+    sha256: Option<String>,
+}
+
+impl Hub {
+    /// The hub at `endpoint`, for those whom `token` allows more.
+    ///
+    /// # Errors
+    /// Where the address is none, or the token holds what no header may.
+    pub fn new(endpoint: &str, token: Option<&str>) -> Result<Self> {
+        let parsed = Url::parse(endpoint).ok().filter(|url| matches!(url.scheme(), "http" | "https") && !url.cannot_be_a_base());
+        let no_address = || ConfigError(format!("the hub's address is none; write HF_ENDPOINT like {ENDPOINT:?}"));
+        let endpoint = parsed.ok_or_else(no_address)?;
+        let token = token.map(str::trim).filter(|token| !token.is_empty()).map(|token| {
+            let mut header = HeaderValue::try_from(format!("Bearer {token}"))
+                .map_err(|_| ConfigError("HF_TOKEN holds characters that no token has; set it to the hub's token".into()))?;
+            header.set_sensitive(true);
+            Ok::<_, ConfigError>(header)
+        });
+        let shape = |builder: reqwest::ClientBuilder| builder.read_timeout(SILENCE).redirect(redirect_policy());
+        let client = http::client(&endpoint, shape).context("cannot prepare connections to the hub")?;
+        // No deadline for all of it: a model takes as long as it takes.
+        let patience = RetryPolicy { total: Duration::MAX, ..RetryPolicy::new(SILENCE) };
+        Ok(Self { endpoint, client, token: token.transpose()?, patience })
+    }
+
+    /// What the hub has of the model `id` at `revision`: a branch, a tag or a commit.
+    async fn listing(&self, id: &str, revision: &str) -> Result<Listing> {
+        #[derive(Deserialize)]
+        struct ModelResponse {
+            sha: String,
+            siblings: Vec<Sibling>,
+        }
+        #[derive(Deserialize)]
+        struct Sibling {
+            rfilename: String,
+            size: Option<u64>,
+            lfs: Option<Lfs>,
+        }
+        #[derive(Deserialize)]
+        struct Lfs {
+            sha256: Option<String>,
+            size: Option<u64>,
+        }
+        let mut url = self.url(&["api", "models"], id, &["revision", revision]);
+        // Without it there are no sizes and no hashes.
+        url.set_query(Some("blobs=true"));
+        let what = format!("{id} at {revision}");
+        let mut attempt = 0;
+        let told: ModelResponse = loop {
+            attempt += 1;
+            let reason = match self.get(url.clone()).send().await {
+                Err(e) => http::reason(&e),
+                Ok(response) => match StatusClass::of(response.status()) {
+                    StatusClass::Answer => match response.json().await {
+                        Ok(told) => break told,
+                        Err(e) if e.is_decode() => bail!("{}: what answers for {what} is no model hub", self.endpoint),
+                        Err(e) => http::reason(&e),
+                    },
+                    StatusClass::Again => format!("it answers {}", response.status()),
+                    StatusClass::Settings | StatusClass::Request => bail!(self.refused(response.status(), &what)),
+                },
+            };
+            self.pause(attempt, None, &what, &reason).await?;
+        };
+        let file = |sibling: Sibling| {
+            let (large_size, sha256) = sibling.lfs.map_or((None, None), |lfs| (lfs.size, lfs.sha256));
+            HubFile { name: sibling.rfilename, size: large_size.or(sibling.size), sha256 }
+        };
+        Ok(Listing { id: id.to_owned(), commit: told.sha, files: told.siblings.into_iter().map(file).collect() })
+    }
+
+    fn get(&self, url: Url) -> RequestBuilder {
+        let request = self.client.get(url);
+        match &self.token {
+            Some(token) => request.header(AUTHORIZATION, token.clone()),
+            None => request,
+        }
+    }
+
+    /// An address below the hub's. Parts may hold anything: they are escaped.
+    fn url(&self, before: &[&str], id: &str, after: &[&str]) -> Url {
+        let mut url = self.endpoint.clone();
+        if let Ok(mut path) = url.path_segments_mut() {
+            path.pop_if_empty().extend(before).extend(id.split('/')).extend(after);
+        }
+        url
+    }
+
+    /// Waits before the next attempt, where there is to be one.
+    async fn pause(&self, attempt: u32, asked: Option<Duration>, what: &str, reason: &str) -> Result<()> {
+        let wait = self.patience.wait(attempt, asked).filter(|_| attempt < self.patience.attempts);
+        let Some(wait) = wait else {
+            bail!("cannot get {what} from {} ({attempt} attempts): {reason}; run the command again to go on", self.endpoint);
+        };
+        tracing::info!(attempt, reason, "asking the hub again");
+        tokio::time::sleep(wait).await;
+        Ok(())
+    }
+
+    fn refused(&self, status: reqwest::StatusCode, what: &str) -> String {
+        let fix = match (status.as_u16(), &self.token) {
+            (401 | 403, None) => {
+                "it does not exist, or needs a token: check the name, and set HF_TOKEN where the model is private or gated"
+            }
+            (401 | 403, Some(_)) => "HF_TOKEN does not allow it: accept the model's terms on the hub, or use another token",
+            (404, _) => "it does not exist: check the name and the revision",
+            _ => "check HF_ENDPOINT and the name",
+        };
+        format!("{} answers {status} for {what}; {fix}", self.endpoint)
+    }
+}
+
+impl std::fmt::Debug for Hub {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hub").field("endpoint", &self.endpoint.as_str()).finish_non_exhaustive()
+    }
+}
+
+/// Large files lie on other machines, where the hub sends us; the client leaves the token behind on the way. From TLS only to TLS.
+fn redirect_policy() -> Policy {
+    Policy::custom(|attempt| {
+        let from_tls = attempt.previous().iter().any(|url| url.scheme() == "https");
+        if attempt.previous().len() > REDIRECTS || from_tls && attempt.url().scheme() != "https" {
+            attempt.stop()
+        } else {
+            attempt.follow()
+        }
+    })
+}

@@ -1,0 +1,126 @@
+//! What each token stands for, in bytes, and text from them as they come.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::LazyLock;
+
+use super::added_tokens::AddedTokens;
+use super::definition::ByteEncoding;
+
+/// The bytes of every token.
+pub(super) struct TokenBytes {
+    bytes: Vec<u8>,
+    /// Where each token's bytes end.
+    ends: Vec<usize>,
+}
+
+impl TokenBytes {
+    /// `vocabulary` is without the added tokens.
+    pub(super) fn new(vocabulary: &BTreeMap<String, u32>, added: &AddedTokens, spelling: ByteEncoding) -> Self {
+        let ids = vocabulary.values().copied().chain(added.iter().map(|token| token.id));
+        let mut pieces: Vec<Vec<u8>> = vec![Vec::new(); ids.max().map_or(0, |id| id as usize + 1)];
+        for (token, id) in vocabulary {
+            pieces[*id as usize] = spelled(token, spelling);
+        }
+        for token in added.iter() {
+            pieces[token.id as usize] = if token.special { Vec::new() } else { token.content.clone().into_bytes() };
+        }
+        let ends = pieces
+            .iter()
+            .scan(0, |end, piece| {
+                *end += piece.len();
+                Some(*end)
+            })
+            .collect();
+        Self { bytes: pieces.concat(), ends }
+    }
+
+    /// The bytes of a token; none for control tokens and for ids that are no token's.
+    pub(super) fn get(&self, id: u32) -> &[u8] {
+        let Some(end) = self.ends.get(id as usize) else { return &[] };
+        let start = (id as usize).checked_sub(1).map_or(0, |before| self.ends[before]);
+        &self.bytes[start..*end]
+    }
+
+    /// One more than the largest id.
+    pub(super) fn len(&self) -> usize {
+        self.ends.len()
+    }
+}
+
+fn spelled(token: &str, spelling: ByteEncoding) -> Vec<u8> {
+    match spelling {
+        // A character outside the alphabet stands in a token that was added by hand, as itself.
+        ByteEncoding::ByteLevel => {
+            token.chars().map(|c| ALPHABET.get(&c).copied()).collect::<Option<_>>().unwrap_or_else(|| token.as_bytes().to_vec())
+        }
+        ByteEncoding::SentencePiece => {
+            let byte = token.strip_prefix("<0x").and_then(|rest| rest.strip_suffix('>'));
+            match byte.and_then(|digits| u8::from_str_radix(digits, 16).ok()) {
+                Some(byte) => vec![byte],
+                None => token.replace('▁', " ").into_bytes(),
+            }
+        }
+    }
+}
+
+/// GPT-2's alphabet: bytes that print stand for themselves, the others for the characters from U+0100 on.
+static ALPHABET: LazyLock<HashMap<char, u8>> = LazyLock::new(|| {
+    let prints = |byte: &u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    let others = (0..=u8::MAX).filter(|byte| !prints(byte)).zip('\u{100}'..).map(|(byte, c)| (c, byte));
+    (0..=u8::MAX).filter(prints).map(|byte| (char::from(byte), byte)).chain(others).collect()
+});
+
+/// Text that grows by pieces and never shows half a character.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct IncrementalText {
+    text: String,
+    /// Bytes of a character that is not whole yet.
+    pending: Vec<u8>,
+    /// Whether a space at the very start is the tokenizer's and not the text's.
+    drop_space: bool,
+}
+
+impl IncrementalText {
+    pub(super) fn new(drop_space: bool) -> Self {
+        Self { drop_space, ..Self::default() }
+    }
+
+    /// Adds the bytes of one token. Bytes that can never become a character turn into U+FFFD.
+    pub(crate) fn push(&mut self, mut piece: &[u8]) {
+        if self.drop_space && !piece.is_empty() {
+            self.drop_space = false;
+            piece = piece.strip_prefix(b" ").unwrap_or(piece);
+        }
+        self.pending.extend_from_slice(piece);
+        let mut whole = 0;
+        let mut chunks = self.pending.utf8_chunks().peekable();
+        while let Some(chunk) = chunks.next() {
+            self.text.push_str(chunk.valid());
+            whole += chunk.valid().len();
+            let last = chunks.peek().is_none();
+            if last && may_continue(chunk.invalid()) {
+                break;
+            }
+            if !chunk.invalid().is_empty() {
+                self.text.push(char::REPLACEMENT_CHARACTER);
+                whole += chunk.invalid().len();
+            }
+        }
+        self.pending.drain(..whole);
+    }
+
+    /// The whole characters so far.
+    pub(crate) fn text(&self) -> &str {
+        &self.text
+    }
+
+    /// The whole characters; the start of one that never came is dropped.
+    pub(crate) fn into_text(self) -> String {
+        self.text
+    }
+}
+
+/// Whether these bytes are the beginning of a character.
+fn may_continue(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|e| e.error_len().is_none())
+}

@@ -1,0 +1,49 @@
+//! Bodies that are nearly JSON.
+
+use serde_json::Value;
+
+/// The value that a body is, and whether it had to be mended: some servers write numbers that are no JSON, `-Infinity` most of all.
+pub(super) fn parse(body: &[u8]) -> Option<(Value, bool)> {
+    if let Ok(value) = serde_json::from_slice(body) {
+        return Some((value, false));
+    }
+    let text = std::str::from_utf8(body).ok()?;
+    let mut mended = String::with_capacity(text.len());
+    let (mut in_string, mut at) = (false, 0);
+    while let Some(c) = text[at..].chars().next() {
+        let rest = &text[at..];
+        let number = ["-Infinity", "Infinity", "NaN"].into_iter().find(|number| !in_string && rest.starts_with(number));
+        let taken = match (c, number) {
+            (_, Some(number)) => {
+                mended.push_str("null");
+                at += number.len();
+                continue;
+            }
+            // What is escaped ends no string.
+            ('\\', None) => 1 + rest[1..].chars().next().map_or(0, char::len_utf8),
+            _ => c.len_utf8(),
+        };
+        in_string ^= c == '"';
+        mended.push_str(&rest[..taken]);
+        at += taken;
+    }
+    Some((serde_json::from_str(&mended).ok()?, true))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn numbers_that_are_no_json_are_absent_and_words_stay() {
+        let text = r#"{"a \\": [-Infinity, Infinity, NaN, -1], "b": "NaN \" -Infinity \u00e9 ☕"}"#;
+        let expected = json!({"a \\": [null, null, null, -1], "b": "NaN \" -Infinity é ☕"});
+        assert_eq!(parse(text.as_bytes()), Some((expected, true)));
+        assert_eq!(parse(b"[1]"), Some((json!([1]), false)));
+        for text in ["<html>", "{\"a\": Infinit}", "\"\\", "\"NaN"] {
+            assert_eq!(parse(text.as_bytes()), None, "{text}");
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! Where records come from.
+//!
+//! A source gives out partitions and takes them back; between the two it delivers their records in order. What is read and not
+//! yet committed is counted ([`InFlight`]), and a source stops reading at the cap.
+
+mod archive;
+mod kafka;
+mod registry;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use prometheus::IntGauge;
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use crate::checkpoint::PartitionClaim;
+use crate::record::{Partition, Record};
+
+pub use archive::{
+    Archive, ArchiveError, ArchiveFile, FileLayout, RequestedColumns, RowRange, TimeWindow, WalkError, check_key, find_files,
+};
+pub use kafka::{KafkaSource, KafkaSourceConfig, StartAt, watermarks};
+pub use registry::Registry;
+
+/// What a source tells the runner.
+#[derive(Debug)]
+pub enum SourceEvent {
+    /// The partition is ours, and its records follow from the claimed position. Unbounded, because the cap counts bytes.
+    Assigned(PartitionClaim, UnboundedReceiver<Delivery>),
+    /// The partitions are to be given up: finish what is being worked on within `drain`, then drop `done`.
+    Revoked {
+        /// The partitions.
+        partitions: Vec<Partition>,
+        /// How long the source can wait; zero where someone else owns the partitions already.
+        drain: Duration,
+        /// Dropped once nothing is under way any more.
+        done: std::sync::mpsc::SyncSender<()>,
+    },
+    /// The position is not in the topic any more: an operator must say where to go on.
+    PositionLost(String),
+    /// Reading cannot go on in this process.
+    Failed(String),
+}
+
+/// A record and its share of the bytes in flight.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The record.
+    pub record: Record,
+    /// Given back when dropped.
+    pub guard: InFlightGuard,
+}
+
+/// What is read and not yet committed.
+#[derive(Debug, Clone)]
+pub struct InFlight {
+    counters: Arc<InFlightCounters>,
+    gauge: IntGauge,
+    cap: usize,
+    most: InFlightLimit,
+}
+
+/// Records and the bytes of their payloads: what batches are made of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct InFlightLimit {
+    /// Records.
+    pub records: usize,
+    /// Bytes of their payloads.
+    pub bytes: usize,
+}
+
+#[derive(Debug, Default)]
+struct InFlightCounters {
+    weight: AtomicUsize,
+    records: AtomicUsize,
+    bytes: AtomicUsize,
+}
+
+/// A record's share of what is in flight; dropping it gives it back.
+#[derive(Debug)]
+pub struct InFlightGuard {
+    in_flight: InFlight,
+    weight: usize,
+    bytes: usize,
+}
+
+impl InFlight {
+    /// Nothing in flight yet, and at most about `cap` bytes of memory: one record more than fits is always taken.
+    pub fn new(cap: usize, gauge: IntGauge) -> Self {
+        Self { counters: Arc::default(), gauge, cap, most: InFlightLimit { records: usize::MAX, bytes: usize::MAX } }
+    }
+
+    /// At most about `most` besides, however little memory that takes.
+    pub fn with_limit(self, most: InFlightLimit) -> Self {
+        Self { most, ..self }
+    }
+
+    /// Counts the record until the hold is dropped.
+    pub fn track(&self, record: &Record) -> InFlightGuard {
+        let (weight, bytes) = (record.weight(), record.payload.as_ref().map_or(0, Bytes::len));
+        self.counters.weight.fetch_add(weight, Ordering::Relaxed);
+        self.counters.records.fetch_add(1, Ordering::Relaxed);
+        self.counters.bytes.fetch_add(bytes, Ordering::Relaxed);
+        self.update_gauge();
+        InFlightGuard { in_flight: self.clone(), weight, bytes }
+    }
+
+    /// Whether reading should stop.
+    pub fn is_full(&self) -> bool {
+        let InFlightCounters { weight, records, bytes } = &*self.counters;
+        let reaches = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) >= cap;
+        reaches(weight, self.cap) || reaches(records, self.most.records) || reaches(bytes, self.most.bytes)
+    }
+
+    /// Whether stopped reading should go on: at half the cap, so that it does not flutter.
+    pub fn can_resume(&self) -> bool {
+        let InFlightCounters { weight, records, bytes } = &*self.counters;
+        let fits = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) <= cap / 2;
+        fits(weight, self.cap) && fits(records, self.most.records) && fits(bytes, self.most.bytes)
+    }
+
+    fn update_gauge(&self) {
+        self.gauge.set(self.counters.weight.load(Ordering::Relaxed) as i64);
+    }
+}
+
+impl Drop for InFlightGuard {
+    fn drop(&mut self) {
+        let counters = &self.in_flight.counters;
+        counters.weight.fetch_sub(self.weight, Ordering::Relaxed);
+        counters.records.fetch_sub(1, Ordering::Relaxed);
+        counters.bytes.fetch_sub(self.bytes, Ordering::Relaxed);
+        self.in_flight.update_gauge();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::RecordLocation;
+
+    fn record(bytes: usize) -> Record {
+        let place = RecordLocation { partition: Partition { topic: "t".into(), number: 0 }, offset: 0 };
+        Record { place, timestamp_ms: None, key: None, payload: Some(vec![b'x'; bytes].into()), headers: Vec::new() }
+    }
+
+    #[test]
+    fn reading_stops_at_the_cap_and_resumes_at_half() {
+        let record = record(60);
+        let in_flight = InFlight::new(record.weight() * 2 - 20, IntGauge::new("test", "test").unwrap());
+        let (first, second) = (in_flight.track(&record), in_flight.track(&record));
+        assert!(in_flight.is_full() && !in_flight.can_resume());
+        drop(first);
+        assert!(!in_flight.is_full() && !in_flight.can_resume(), "a little more than half is neither full nor half empty");
+        drop(second);
+        assert!(in_flight.can_resume());
+    }
+
+    #[test]
+    fn records_and_their_payloads_are_bounded_apart_from_memory() {
+        let in_flight = |most| InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap()).with_limit(most);
+        let few = in_flight(InFlightLimit { records: 2, bytes: 1_000 });
+        let guards = [few.track(&record(1)), few.track(&record(1))];
+        assert!(few.is_full() && !few.can_resume(), "two of two records");
+        drop(guards);
+        assert!(!few.is_full() && few.can_resume());
+        let _long = few.track(&record(1_000));
+        assert!(few.is_full(), "1,000 of 1,000 bytes");
+    }
+}

@@ -1,0 +1,313 @@
+//! Parquet files of a dataset, as a backfill reads them: a range of a file's rows is a partition, the row's number its offset.
+//!
+//! | what may be wrong | what follows |
+//! |---|---|
+//! | a key that leads out of the dataset | `refused_key`, before anything is opened |
+//! | a link that leads nowhere, a file that this user may not read, a name that is not UTF-8 | `unreadable_file` |
+//! | the file changed since it was listed | `source_changed`: every read is on condition of its version |
+//! | a column that the pipeline needs is missing or of another type | `schema_mismatch` |
+//! | the file is sound, but compressed in another way, encrypted, or of pages that would not fit into memory | `unsupported_file` |
+//! | the file is not Parquet, or hostile | `corrupt_file`; a panic of the decoder is caught with it |
+//! | the disk or the service does not answer | transient: tried again |
+
+mod columns;
+mod footer;
+mod json_values;
+mod pages;
+mod reader;
+mod rows;
+mod thrift;
+mod walk;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use futures::TryStreamExt;
+use object_store::aws::AmazonS3Builder;
+use object_store::local::LocalFileSystem;
+use object_store::path::Path as Key;
+use object_store::prefix::PrefixStore;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt};
+use serde::{Deserialize, Serialize};
+
+use crate::config::{ConfigError, DatasetConfig};
+use crate::failure::{Component, Transient};
+use crate::store::UnitFault;
+
+pub use columns::RequestedColumns;
+pub use rows::{RowRange, TimeWindow};
+pub use walk::{WalkError, find_files};
+
+/// The files of a dataset.
+#[derive(Debug, Clone)]
+pub struct Archive {
+    name: String,
+    files: Arc<dyn ObjectStore>,
+    /// The folder, where it is one, without links in its path.
+    local: Option<(Arc<LocalFileSystem>, PathBuf)>,
+}
+
+/// A file of a dataset, as it was listed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ArchiveFile {
+    /// Its key below the dataset.
+    pub key: String,
+    /// Its size in bytes.
+    pub bytes: u64,
+    /// Names its contents: another version has another one.
+    pub version: String,
+    /// When it was last changed, in milliseconds since the Unix epoch.
+    pub modified_ms: i64,
+}
+
+/// The rows of a file.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FileLayout {
+    /// Rows of each row group.
+    pub row_groups: Vec<i64>,
+    /// The names of its columns.
+    pub columns: Vec<String>,
+}
+
+/// Why something of a dataset cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ArchiveError {
+    /// It can never be read as it is.
+    #[error(transparent)]
+    Fault(#[from] UnitFault),
+    /// It cannot be read for now.
+    #[error(transparent)]
+    Unavailable(#[from] Transient),
+}
+
+impl FileLayout {
+    /// Rows of the file.
+    pub fn rows(&self) -> i64 {
+        self.row_groups.iter().sum()
+    }
+}
+
+impl Archive {
+    /// The dataset `name`.
+    ///
+    /// # Errors
+    /// Where it is configured wrongly, or its folder does not exist.
+    pub fn open(name: &str, config: &DatasetConfig) -> Result<Self, ConfigError> {
+        let refuse = |reason: String| ConfigError(format!("dataset `{name}`: {reason}"));
+        match &config.url {
+            Some(url) => Self::bucket(name, url, config).map_err(refuse),
+            None => {
+                let path = &config.path;
+                let folder = path
+                    .canonicalize()
+                    .map_err(|e| refuse(format!("cannot find its folder {}: {e}; make it or correct `path`", path.display())))?;
+                let files = LocalFileSystem::new_with_prefix(&folder)
+                    .map(Arc::new)
+                    .map_err(|e| refuse(format!("cannot read {}: {e}", folder.display())))?;
+                Ok(Self { name: name.to_owned(), files: files.clone(), local: Some((files, folder)) })
+            }
+        }
+    }
+
+    fn bucket(name: &str, url: &str, config: &DatasetConfig) -> Result<Self, String> {
+        if !config.path.as_os_str().is_empty() {
+            return Err("`path` and `url` are both set; remove one".into());
+        }
+        let rest = url.strip_prefix("s3://").ok_or("`url` must be of the form s3://bucket/prefix")?;
+        let (bucket, prefix) = rest.split_once('/').unwrap_or((rest, ""));
+        let mut builder =
+            AmazonS3Builder::new().with_bucket_name(bucket).with_region(config.region.as_deref().unwrap_or("us-east-1"));
+        if let Some(endpoint) = &config.endpoint {
+            builder = builder.with_endpoint(endpoint).with_allow_http(endpoint.starts_with("http://"));
+        }
+        let secret = |variable: &str| std::env::var(variable).map_err(|_| format!("the variable {variable} is not set"));
+        builder = match (&config.access_key_env, &config.secret_key_env) {
+            (Some(access), Some(key)) => builder.with_access_key_id(secret(access)?).with_secret_access_key(secret(key)?),
+            (None, None) => builder.with_skip_signature(true),
+            _ => return Err("`access_key_env` and `secret_key_env` go together; set both or none".into()),
+        };
+        // A second installation is refused and changes nothing.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let bucket = builder.build().map_err(|e| format!("cannot be reached as configured: {e}"))?;
+        let prefix = Key::parse(prefix).map_err(|e| format!("`url` has no usable prefix: {e}"))?;
+        Ok(Self { name: name.to_owned(), files: Arc::new(PrefixStore::new(bucket, prefix)), local: None })
+    }
+
+    /// The dataset's name in the configuration.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The Parquet files whose keys begin with `prefix`, in order of their keys. What [`find`] leaves out is left out.
+    ///
+    /// # Errors
+    /// Where the prefix or a link leads out of the dataset, or it cannot be listed for now.
+    pub async fn list(&self, prefix: &str) -> Result<Vec<ArchiveFile>, ArchiveError> {
+        check_key(prefix)?;
+        // A prefix may end within a name, where the interface knows whole names only.
+        let folder = prefix.rsplit_once('/').map_or("", |(folder, _)| folder);
+        let under = Key::parse(folder).map_err(|e| self.refused(prefix, &e.to_string()))?;
+        if !folder.is_empty() {
+            self.check_place(&under)?;
+        }
+        let mut files = match &self.local {
+            Some((_, root)) => self.list_folder(root, folder).await?,
+            None => {
+                let listed: Vec<ObjectMeta> =
+                    self.files.list(Some(&under)).try_collect().await.map_err(|error| self.unavailable(prefix, &error))?;
+                let below = |meta: &ObjectMeta| meta.location.as_ref().get(under.as_ref().len()..).unwrap_or_default().to_owned();
+                let is_data = |meta: &&ObjectMeta| !below(meta).split('/').any(walk::is_hidden);
+                listed.iter().filter(is_data).map(described).collect()
+            }
+        };
+        files.retain(|file| file.key.starts_with(prefix) && file.key.ends_with(".parquet"));
+        files.sort_by(|a, b| a.key.cmp(&b.key));
+        Ok(files)
+    }
+
+    /// Every file below the folder, those that cannot be read among them: each fails for itself once it is.
+    async fn list_folder(&self, root: &Path, folder: &str) -> Result<Vec<ArchiveFile>, ArchiveError> {
+        if !root.join(folder).is_dir() {
+            return Ok(Vec::new());
+        }
+        let (root, within) = (root.to_owned(), PathBuf::from(folder));
+        let found = tokio::task::spawn_blocking(move || find_files(&root, &within, "**/*.parquet")).await;
+        let found = found.map_err(|error| self.stuck(folder, &error))?.map_err(|error| self.stuck(folder, &error))?;
+        let mut files = Vec::with_capacity(found.keys.len());
+        for key in found.keys {
+            files.push(match self.file(&key).await {
+                Ok(file) => file,
+                Err(ArchiveError::Fault(_)) => ArchiveFile::unreadable(key),
+                Err(error) => return Err(error),
+            });
+        }
+        Ok(files)
+    }
+
+    /// The file as it is now.
+    ///
+    /// # Errors
+    /// Where it is gone (`source_changed`), its key leads out of the dataset, or it cannot be looked at, ever or for now.
+    pub async fn file(&self, key: &str) -> Result<ArchiveFile, ArchiveError> {
+        let location = self.location(key)?;
+        let meta = self.files.head(&location).await.map_err(|error| self.failed(key, &error))?;
+        Ok(described(&meta))
+    }
+
+    /// Tells what is wrong with a file that could not be looked at when it was listed.
+    async fn check_readable(&self, file: &ArchiveFile) -> Result<(), ArchiveError> {
+        if file.version != UNREADABLE {
+            return Ok(());
+        }
+        self.file(&file.key).await?;
+        Err(self.changed(&file.key).into())
+    }
+
+    fn location(&self, key: &str) -> Result<Key, UnitFault> {
+        check_key(key)?;
+        let location = Key::parse(key).map_err(|e| self.refused(key, &e.to_string()))?;
+        self.check_place(&location)?;
+        Ok(location)
+    }
+
+    /// Follows the links of a local path: the file must lie below the folder for real.
+    fn check_place(&self, location: &Key) -> Result<(), UnitFault> {
+        let Some((files, folder)) = &self.local else { return Ok(()) };
+        let path = files.path_to_filesystem(location).map_err(|e| self.refused(location.as_ref(), &e.to_string()))?;
+        match path.canonicalize() {
+            Ok(place) if !place.starts_with(folder) => {
+                Err(self.refused(location.as_ref(), "a link leads out of the dataset; remove the link"))
+            }
+            // What is not there is told by whoever opens it.
+            _ => Ok(()),
+        }
+    }
+
+    fn refused(&self, key: &str, reason: &str) -> UnitFault {
+        UnitFault { class: "refused_key", reason: format!("`{key}` of dataset `{}` is refused: {reason}", self.name) }
+    }
+
+    fn unavailable(&self, key: &str, error: &object_store::Error) -> Transient {
+        self.stuck(key, error)
+    }
+
+    fn stuck(&self, key: &str, error: &dyn std::error::Error) -> Transient {
+        let reason = format!("cannot read `{key}` of dataset `{}`: {error}", self.name);
+        Transient::new(Component::Storage, reason)
+    }
+
+    fn changed(&self, key: &str) -> UnitFault {
+        let reason = format!("`{key}` of dataset `{}` is not the file that was planned: it was changed or removed", self.name);
+        UnitFault { class: "source_changed", reason }
+    }
+
+    fn failed(&self, key: &str, error: &object_store::Error) -> ArchiveError {
+        let unreadable = |reason: String| {
+            let reason = format!("`{key}` of dataset `{}` cannot be read: {reason}", self.name);
+            UnitFault { class: "unreadable_file", reason }.into()
+        };
+        // What is wrong with a folder's file stays so until somebody mends it.
+        let lasting = self.local.as_ref().and_then(|_| lasting(error));
+        let is_link = self.local.as_ref().is_some_and(|(_, folder)| folder.join(key).is_symlink());
+        match error {
+            object_store::Error::NotFound { .. } if is_link => unreadable("it is a link that leads nowhere; remove it".into()),
+            object_store::Error::NotFound { .. } if self.local.is_some() && key.contains(char::REPLACEMENT_CHARACTER) => {
+                unreadable("its name is not UTF-8; rename it".into())
+            }
+            object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => self.changed(key).into(),
+            error => match lasting {
+                Some(kind) => unreadable(format!("{kind}; let this user read it, or leave it out")),
+                None => self.unavailable(key, error).into(),
+            },
+        }
+    }
+}
+
+impl ArchiveFile {
+    /// One that could not be looked at: whoever reads it is told why.
+    pub fn unreadable(key: String) -> Self {
+        Self { key, bytes: 0, version: UNREADABLE.to_owned(), modified_ms: 0 }
+    }
+}
+
+/// The version of a file that could not be looked at.
+const UNREADABLE: &str = "unreadable";
+
+/// What of an error of the file system does not pass.
+fn lasting(error: &object_store::Error) -> Option<std::io::ErrorKind> {
+    use std::io::ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<std::io::Error>() {
+            return Some(error.kind()).filter(|kind| matches!(kind, PermissionDenied | IsADirectory | NotADirectory));
+        }
+        cause = error.source();
+    }
+    None
+}
+
+fn described(meta: &ObjectMeta) -> ArchiveFile {
+    let version = meta.e_tag.clone().unwrap_or_else(|| format!("{}-{}", meta.last_modified.timestamp_micros(), meta.size));
+    ArchiveFile { key: meta.location.to_string(), bytes: meta.size, version, modified_ms: meta.last_modified.timestamp_millis() }
+}
+
+/// Keys are relative and go down only.
+///
+/// # Errors
+/// Where `key` does not.
+pub fn check_key(key: &str) -> Result<(), UnitFault> {
+    let reason = if key.starts_with('/') || key.contains("://") {
+        "it is absolute; write it relative to the dataset"
+    } else if key.split('/').any(|part| part == ".." || part == ".") {
+        "it holds `.` or `..`; write it without"
+    } else if key.contains(['\\', '\0', '\n']) {
+        "it holds a character that no key has"
+    } else {
+        return Ok(());
+    };
+    Err(UnitFault { class: "refused_key", reason: format!("the key `{}` is refused: {reason}", key.escape_debug()) })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,54 @@
+//! Positions that a topic does not hold any more, and the ends of topics that an operator chooses from.
+
+use std::time::Duration;
+
+use rdkafka::ClientConfig;
+use rdkafka::consumer::{BaseConsumer, Consumer};
+use rdkafka::error::KafkaError;
+
+use super::KafkaSourceConfig;
+use super::rebalance::Context;
+use crate::broker::BrokerSettings;
+use crate::record::Partition;
+
+/// How long one look at the broker may take.
+const LOOK: Duration = Duration::from_secs(10);
+
+/// The offsets of the oldest record of the partition and of the next that will be written. Blocks.
+///
+/// # Errors
+/// Where the broker cannot be reached or has no such partition.
+pub fn watermarks(access: &BrokerSettings, partition: &Partition) -> Result<(i64, i64), KafkaError> {
+    let mut client = ClientConfig::new();
+    access.apply(&mut client);
+    let consumer: BaseConsumer = client.set("group.id", "tidemill").create()?;
+    consumer.fetch_watermarks(&partition.topic, partition.number, LOOK)
+}
+
+/// What happened to which partition, and what to do. `positions` are the partitions that are read, and where.
+pub(super) fn explain_lost_positions(
+    config: &KafkaSourceConfig,
+    consumer: &BaseConsumer<Context>,
+    positions: &[(i32, i64)],
+) -> String {
+    let KafkaSourceConfig { pipeline, topic, .. } = config;
+    let mut sentences = Vec::new();
+    for &(number, position) in positions {
+        match consumer.fetch_watermarks(topic, number, LOOK) {
+            Ok((low, _)) if position < low => sentences.push(format!(
+                "records {position}..{low} of {topic}[{number}] were deleted before they were read; to go on behind them: \
+                 tidemill positions skip --pipeline {pipeline} --topic {topic} --partition {number} --to {low} --reason \"…\""
+            )),
+            Ok((low, high)) if position > high => sentences.push(format!(
+                "the position in {topic}[{number}] is {position}, behind the topic's {low}..{high}: it was made anew or cut off; \
+                 positions never go back, so give the new topic another name"
+            )),
+            Ok(_) => {}
+            Err(error) => sentences.push(format!("the ends of {topic}[{number}] cannot be looked up: {error}")),
+        }
+    }
+    if sentences.is_empty() {
+        sentences.push(format!("a position of pipeline {pipeline} is not in topic {topic}: see `tidemill positions list`"));
+    }
+    sentences.join("; ")
+}

@@ -1,0 +1,119 @@
+//! What the ledger already knows: versions of documents, and outputs by fingerprint.
+
+use std::collections::HashMap;
+
+use serde_json::Value;
+
+use super::{InTime, Store};
+use tidemill_base::failure::Transient;
+use tidemill_base::outcome::{EmbeddedChunk, Fingerprint, Output, Span};
+
+/// The stored version of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct StoredVersion {
+    /// The latest committed version.
+    pub version: i64,
+    /// Whether that version is a delete.
+    pub deleted: bool,
+}
+
+impl Store {
+    /// The stored versions of those of `ids` that are known.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn versions(&self, pipeline: &str, ids: &[String]) -> Result<HashMap<String, StoredVersion>, Transient> {
+        let rows = sqlx::query!("SELECT id, version, deleted FROM documents WHERE pipeline = $1 AND id = ANY($2)", pipeline, ids)
+            .fetch_all(&self.pool)
+            .in_time(self.deadline)
+            .await?;
+        Ok(rows.into_iter().map(|r| (r.id, StoredVersion { version: r.version, deleted: r.deleted })).collect())
+    }
+
+    /// Which of the given rows of the pipeline already hold exactly the output with the fingerprint.
+    ///
+    /// `units` are document, task and fingerprint; the answer has one entry a unit.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn unchanged(&self, pipeline: &str, units: &[(String, String, Fingerprint)]) -> Result<Vec<bool>, Transient> {
+        let (ids, tasks, prints) = columns(units);
+        sqlx::query_scalar!(
+            r#"SELECT coalesce((SELECT r.fingerprint = u.fingerprint FROM results r
+                                WHERE r.pipeline = $1 AND r.document_id = u.document_id AND r.task = u.task), false) AS "unchanged!"
+               FROM unnest($2::text[], $3::text[], $4::bytea[]) WITH ORDINALITY AS u (document_id, task, fingerprint, n)
+               ORDER BY u.n"#,
+            pipeline,
+            &ids as &[&str],
+            &tasks as &[&str],
+            &prints as &[&[u8]]
+        )
+        .fetch_all(&self.pool)
+        .in_time(self.deadline)
+        .await
+    }
+
+    /// Outputs with the given fingerprints, whichever document they were made for and whichever pipeline of the tenant that has
+    /// `pipeline`, and the tokens each took. Another tenant's would tell that somebody else has that very text.
+    ///
+    /// # Errors
+    /// Where the database is unavailable.
+    pub async fn outputs(
+        &self,
+        pipeline: &str,
+        fingerprints: &[Fingerprint],
+    ) -> Result<HashMap<Fingerprint, (Output, u32)>, Transient> {
+        let wanted: Vec<&[u8]> = fingerprints.iter().map(|f| f.0.as_slice()).collect();
+        // One statement, so that a row and its vectors come from one moment.
+        let rows = sqlx::query!(
+            r#"SELECT r.fingerprint, r.kind, r.text, r.fields, r.tokens,
+                      e.span_start AS "span_start?", e.span_end AS "span_end?", e.tokens AS "chunk_tokens?",
+                      e.vector::real[] AS "vector?"
+               FROM (SELECT DISTINCT ON (fingerprint) * FROM results
+                     WHERE fingerprint = ANY($1)
+                       AND pipeline IN (SELECT name FROM pipelines WHERE tenant = (SELECT tenant FROM pipelines WHERE name = $2))
+                     ORDER BY fingerprint) r
+               LEFT JOIN embeddings e ON r.kind = 'embed' AND e.pipeline = r.pipeline AND e.document_id = r.document_id
+                                      AND e.task = r.task
+               ORDER BY r.fingerprint, e.chunk"#,
+            &wanted as &[&[u8]],
+            pipeline
+        )
+        .fetch_all(&self.pool)
+        .in_time(self.deadline)
+        .await?;
+        let mut found: HashMap<Fingerprint, Parts> = HashMap::new();
+        for row in rows {
+            let Ok(print) = <[u8; 32]>::try_from(row.fingerprint.as_slice()) else { continue };
+            let (kind, text, fields, tokens) = (row.kind, row.text, row.fields, row.tokens);
+            let parts = found.entry(Fingerprint(print)).or_insert(Parts { kind, text, fields, tokens, chunks: Vec::new() });
+            if let (Some(start), Some(end), Some(tokens), Some(vector)) =
+                (row.span_start, row.span_end, row.chunk_tokens, row.vector)
+            {
+                let span = Span { start: start as usize, end: end as usize };
+                parts.chunks.push(EmbeddedChunk { span, tokens: tokens as u32, vector: vector.into() });
+            }
+        }
+        let restored = found.into_iter().filter_map(|(print, parts)| {
+            let output = Output::restore(&parts.kind, parts.text, parts.fields, parts.chunks)?;
+            Some((print, (output, parts.tokens as u32)))
+        });
+        Ok(restored.collect())
+    }
+}
+
+/// The columns of a stored output, gathered from one row a chunk.
+struct Parts {
+    kind: String,
+    text: Option<String>,
+    fields: Value,
+    tokens: i32,
+    chunks: Vec<EmbeddedChunk>,
+}
+
+fn columns(units: &[(String, String, Fingerprint)]) -> (Vec<&str>, Vec<&str>, Vec<&[u8]>) {
+    let ids = units.iter().map(|u| u.0.as_str()).collect();
+    let tasks = units.iter().map(|u| u.1.as_str()).collect();
+    let prints = units.iter().map(|u| u.2.0.as_slice()).collect();
+    (ids, tasks, prints)
+}

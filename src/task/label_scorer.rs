@@ -1,0 +1,218 @@
+//! Labels by a generator: how likely each label is as the whole answer to a prompt, without writing any.
+//!
+//! A model prefers some answers whatever it is asked: common words, and the last or the first of a list. What it gives each label for
+//! a document that says nothing is therefore asked once and subtracted, which leaves what the document adds (contextual calibration).
+//! A model in memory is asked when the task is built, a server before its first document: it may be down until then. A server tells of
+//! some labels only; where it does not tell of all, nothing is subtracted.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail, ensure};
+use minijinja::Value;
+use minijinja::value::Serde;
+use serde_json::{Map, json};
+use tokio::sync::OnceCell;
+
+use super::TemplateContext;
+use super::context_budget::ContextBudget;
+use super::labels::Labels;
+use super::prompt_file::{Parameters, PromptFile};
+use super::task_prompt::{PromptSettings, TaskPrompt, names_read};
+use crate::engine::{Engine, LEAST_SCORE, ModelInfo, Prediction, Prompt, Request, Score, Work};
+use crate::failure::{Component, Failure, Transient};
+use crate::prompt::PromptVersion;
+
+/// Tokens that a label may take; they must fit the context behind the prompt.
+const LABEL_TOKENS: usize = 32;
+
+/// The name under which prompts see the labels, each with `label` and `description`.
+const LABELS: &str = "labels";
+
+const SYSTEM: &str = "You label documents. Answer with exactly one of the labels and nothing else.";
+
+const BODY: &str = "The labels and what they mean:
+{% for option in labels %}- {{ option.label }}: {{ option.description }}
+{% endfor %}
+The document:
+{{ document.text }}
+
+Which of the labels is the document's?";
+
+/// The labels as answers to a prompt.
+#[derive(Debug)]
+pub(super) struct LabelScorer {
+    prompting: TaskPrompt,
+    answers: Arc<[Arc<str>]>,
+    /// The logarithm of each answer's probability where the document says nothing; unknown until a server has told.
+    prior: OnceCell<Vec<f32>>,
+    /// What asks a server for that; none for a model in memory.
+    pending_prior: Option<PendingPrior>,
+    room: ContextBudget,
+}
+
+/// The question that says nothing.
+#[derive(Debug)]
+struct PendingPrior {
+    task: Arc<str>,
+    request: Request,
+}
+
+impl LabelScorer {
+    /// What is wrong with the prompt at `path`, if anything.
+    pub(super) fn problem(path: &Path) -> Option<String> {
+        match read(Some(path)) {
+            Err(fault) => Some(fault),
+            Ok(_) if !Self::reads(path).iter().any(|name| name == "document.text" || name == "document") => {
+                Some("has a prompt that does not read `document.text`".into())
+            }
+            Ok(_) => None,
+        }
+    }
+
+    /// The names that the prompt at `path` reads.
+    pub(super) fn reads(path: &Path) -> Vec<String> {
+        names_read(path, &[LABELS]).unwrap_or_default()
+    }
+
+    /// Reads the prompt and asks the model for its preferences, if it is one in memory.
+    pub(super) async fn prepare(
+        engine: &Engine,
+        task: &str,
+        model: &ModelInfo,
+        labels: &Labels,
+        prompt: Option<&Path>,
+    ) -> anyhow::Result<Self> {
+        let prompting = prompting(task, model, labels, prompt)?;
+        let answers: Arc<[Arc<str>]> = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
+        let nothing = prompting.prompt_without_content().map_err(|poison| {
+            anyhow::anyhow!(
+                "prompt `{}` cannot be rendered for a document that says nothing, which tells what the model prefers of itself: {}",
+                prompting.version.name,
+                poison.reason
+            )
+        })?;
+        let request = Request { model: model.name.clone(), work: score(nothing, &answers) };
+        let splitter = engine.splitter(&model.name).context("the model host has lost the model")?;
+        let room = ContextBudget::new(Arc::new(splitter), model.max_tokens);
+        if engine.is_remote(&model.name) {
+            return Ok(Self {
+                prompting,
+                answers,
+                prior: OnceCell::new(),
+                pending_prior: Some(PendingPrior { task: task.into(), request }),
+                room,
+            });
+        }
+        let failed = "the labels cannot be weighed for a document that says nothing";
+        let answer = engine.run(vec![request]).await.context(failed)?.pop().context("the model host gave no answer")?;
+        let Prediction::Scores(prior) = answer.context(failed)?.prediction else {
+            bail!("model `{}` did not answer with scores of the labels", model.name);
+        };
+        Self::new(prompting, answers, prior, room)
+    }
+
+    pub(super) fn new(
+        prompting: TaskPrompt,
+        answers: Arc<[Arc<str>]>,
+        prior: Vec<f32>,
+        room: ContextBudget,
+    ) -> anyhow::Result<Self> {
+        ensure!(prior.len() == answers.len(), "the model weighed {} of {} labels", prior.len(), answers.len());
+        let impossible = prior.iter().position(|score| !score.is_finite());
+        if let Some(index) = impossible {
+            bail!("the model cannot give the answer `{}` at all: name the label otherwise", answers[index]);
+        }
+        Ok(Self { prompting, answers, prior: OnceCell::new_with(Some(prior)), pending_prior: None, room })
+    }
+
+    /// Asks a server for its preferences, once.
+    ///
+    /// # Errors
+    /// Whatever it is that keeps it from telling: no document is at fault.
+    pub(super) async fn initialize(&self, engine: &Engine) -> Result<(), Transient> {
+        let Some(PendingPrior { task, request }) = &self.pending_prior else { return Ok(()) };
+        let failed = |reason: &str| {
+            let reason = format!("task `{task}`: the labels cannot be weighed for a document that says nothing: {reason}");
+            Transient::new(Component::Model, reason)
+        };
+        let ask = async || {
+            let answer = engine.run(vec![request.clone()]).await?.pop().ok_or_else(|| failed("the model host gave no answer"))?;
+            match answer.map(|answer| answer.prediction) {
+                Ok(Prediction::Scores(prior)) if prior.len() == self.answers.len() => Ok(prior),
+                Ok(_) => Err(failed("the model did not answer with scores of the labels")),
+                Err(failure) => Err(failed(&failure.to_string())),
+            }
+        };
+        self.prior.get_or_try_init(ask).await.map(|_| ())
+    }
+
+    pub(super) fn prompt(&self) -> &PromptVersion {
+        &self.prompting.version
+    }
+
+    /// The work that weighs the labels for as much of `text` as the model takes.
+    pub(super) fn ask(&self, text: &str, upstream: &TemplateContext) -> Result<Work, Failure> {
+        let room = self.room.tokens(&self.prompting, upstream)?;
+        // With no room at all, the engine says so of the whole prompt.
+        if room == 0 || self.room.fits(text, room)? {
+            return Ok(score(self.prompting.prompt(upstream, Vec::new())?, &self.answers));
+        }
+        let pieces = self.room.split(text, room, 0)?;
+        let first = pieces.first().and_then(|piece| text.get(piece.start..piece.end)).unwrap_or(text);
+        let prompt = self.prompting.prompt(&upstream.with_text(first), Vec::new())?;
+        Ok(score(prompt, &self.answers))
+    }
+
+    /// What the document adds to each label's logarithm of probability.
+    ///
+    /// # Errors
+    /// Where the server has not told yet what it prefers.
+    pub(super) fn corrected(&self, scores: &[f32]) -> Result<Vec<f32>, Transient> {
+        let unknown = || Transient::new(Component::Model, "what the model prefers of itself is not known yet");
+        let prior = self.prior.get().ok_or_else(unknown)?;
+        let is_told = |score: &f32| self.pending_prior.is_none() || *score > LEAST_SCORE;
+        if !prior.iter().all(is_told) {
+            return Ok(scores.to_vec());
+        }
+        // A label that the server does not tell of must not win by being rare.
+        Ok(scores.iter().zip(prior).map(|(score, prior)| if is_told(score) { score - prior } else { *score }).collect())
+    }
+}
+
+fn score(prompt: Prompt, answers: &Arc<[Arc<str>]>) -> Work {
+    Work::Score(Score { prompt, answers: answers.clone() })
+}
+
+pub(super) fn prompting(task: &str, model: &ModelInfo, labels: &Labels, prompt: Option<&Path>) -> anyhow::Result<TaskPrompt> {
+    let file = read(prompt).map_err(anyhow::Error::msg)?;
+    let option = |(label, descriptions): &(String, Vec<String>)| json!({"label": label, "description": descriptions.join("; ")});
+    let options: serde_json::Value = labels.0.iter().map(option).collect();
+    let setting = PromptSettings {
+        default_max_tokens: LABEL_TOKENS,
+        parameters: Map::from_iter([(LABELS.to_owned(), options.clone())]),
+        constants: vec![(LABELS, Value::from(Serde(options)))],
+        ..PromptSettings::new(task, model)
+    };
+    TaskPrompt::new(file, setting)
+}
+
+fn read(prompt: Option<&Path>) -> Result<PromptFile, String> {
+    let Some(path) = prompt else {
+        return Ok(PromptFile {
+            name: "built-in/classify".into(),
+            system: Some(SYSTEM.into()),
+            parameters: Parameters::default(),
+            schema: None,
+            body: BODY.into(),
+        });
+    };
+    let file = PromptFile::read(path).map_err(|fault| format!("has a bad prompt: {fault}"))?;
+    match file.schema {
+        Some(_) => Err(format!("has a prompt with a schema, `{}`, but labels are plain answers: leave it out", file.name)),
+        None => Ok(file),
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests;

@@ -1,0 +1,181 @@
+//! One prompt of one task, ready to ask a generator with.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::bail;
+use minijinja::Value;
+use minijinja::value::Serde;
+use serde_json::json;
+
+use super::prompt_file::{Parameters, PromptFile};
+use super::{TemplateContext, model};
+use crate::engine::{Engine, Generate, Message, ModelInfo, ModelKind, Prompt, Request, Role, Sampling, Schema, Work};
+use crate::failure::Poison;
+use crate::prompt::PromptVersion;
+use crate::template::Template;
+
+/// Tokens of an answer of which nothing is said: enough for a page, and a bound for a model that never ends.
+pub(super) const DEFAULT_MAX_TOKENS: usize = 512;
+
+/// A prompt with the model that it goes to.
+#[derive(Debug)]
+pub(super) struct TaskPrompt {
+    pub model: Arc<str>,
+    pub version: PromptVersion,
+    pub schema: Option<Arc<Schema>>,
+    pub max_tokens: usize,
+    body: Template,
+    sampling: Sampling,
+    stop: Vec<String>,
+    group: Arc<str>,
+    /// Values that the template sees under names of the task's own, the same for every document.
+    constants: Vec<(&'static str, Value)>,
+}
+
+/// A generator, and what a task sets besides the prompt itself.
+pub(super) struct PromptSettings<'a> {
+    /// The task's name.
+    pub task: &'a str,
+    pub model: &'a ModelInfo,
+    /// Tokens of an answer where the task says so.
+    pub max_tokens: Option<usize>,
+    /// Tokens of an answer where neither task nor prompt does.
+    pub default_max_tokens: usize,
+    /// Parts of the version besides the prompt's own, for prompts that show them: labels, say.
+    pub parameters: serde_json::Map<String, serde_json::Value>,
+    pub constants: Vec<(&'static str, Value)>,
+}
+
+impl<'a> PromptSettings<'a> {
+    pub(super) fn new(task: &'a str, model: &'a ModelInfo) -> Self {
+        let (parameters, constants) = Default::default();
+        Self { task, model, max_tokens: None, default_max_tokens: DEFAULT_MAX_TOKENS, parameters, constants }
+    }
+}
+
+impl TaskPrompt {
+    pub(super) fn new(file: PromptFile, setting: PromptSettings<'_>) -> anyhow::Result<Self> {
+        let body = file.template().map_err(|error| anyhow::anyhow!("prompt `{}`: {error}", file.name))?;
+        let PromptFile { name, system, parameters, schema, body: source } = file;
+        let context = setting.model.max_tokens;
+        // Of a small context half is left for the prompt.
+        let default = setting.default_max_tokens.min(context / 2);
+        let max_tokens = setting.max_tokens.or(parameters.max_tokens).unwrap_or(default);
+        if max_tokens >= context {
+            bail!(
+                "answers of {max_tokens} tokens leave no room for a prompt in the {context} tokens that model `{}` takes: make `max_tokens` smaller",
+                setting.model.name
+            );
+        }
+        let mut constants = setting.constants;
+        if let Some(schema) = &schema {
+            constants.push(("schema", Value::from(schema.text())));
+        }
+        let sampling = parameters.sampling();
+        let version = PromptVersion {
+            name,
+            system,
+            body: source,
+            parameters: recorded(&parameters, max_tokens, setting.parameters),
+            schema: schema.as_ref().map(|schema| schema.value().clone()),
+        };
+        let group = format!("{}/{}", setting.task, version.version()).into();
+        let stop = parameters.stop;
+        Ok(Self { model: setting.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
+    }
+
+    /// The conversation, with `more` in the template's scope besides what comes before the task.
+    pub(super) fn prompt(&self, upstream: &TemplateContext, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
+        self.prompt_from(upstream.context_with(self.constants.iter().cloned().chain(more)))
+    }
+
+    fn prompt_from(&self, context: Value) -> Result<Prompt, Poison> {
+        let rendered = self.body.render(&context)?;
+        let message = |role, content: &str| Message { role, content: content.into() };
+        let mut messages = Vec::with_capacity(2);
+        messages.extend(self.version.system.as_deref().map(|system| message(Role::System, system)));
+        messages.push(message(Role::User, rendered.trim()));
+        Ok(Prompt { messages, group: self.group.clone() })
+    }
+
+    /// The prompt of a document that says nothing: every name that the template reads stands for "N/A".
+    pub(super) fn prompt_without_content(&self) -> Result<Prompt, Poison> {
+        let mut context = serde_json::Map::new();
+        for path in self.body.variables() {
+            plant(&mut context, path);
+        }
+        let context = context.into_iter().map(|(name, value)| (name, Value::from(Serde(value))));
+        let constants = self.constants.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
+        self.prompt_from(Value::from_pairs(context.chain(constants)))
+    }
+
+    /// Refuses a schema that the model's answers cannot be held to.
+    pub(super) fn check(&self, engine: &Engine) -> anyhow::Result<()> {
+        match &self.schema {
+            Some(schema) => engine.check_schema(&self.model, schema, self.max_tokens).map_err(anyhow::Error::msg),
+            None => Ok(()),
+        }
+    }
+
+    /// A request to complete the prompt.
+    pub(super) fn request(&self, prompt: Prompt) -> Request {
+        let generate = Generate {
+            prompt,
+            max_tokens: self.max_tokens,
+            sampling: self.sampling,
+            stop: self.stop.clone(),
+            schema: self.schema.clone(),
+        };
+        Request { model: self.model.clone(), work: Work::Generate(generate) }
+    }
+}
+
+/// What stands for a document that says nothing, as in the literature on calibration by content-free input.
+const NOTHING: &str = "N/A";
+
+fn plant(context: &mut serde_json::Map<String, serde_json::Value>, path: &str) {
+    let (root, rest) = path.split_once('.').map_or((path, None), |(root, rest)| (root, Some(rest)));
+    let slot = context.entry(root).or_insert(json!(NOTHING));
+    if let Some(rest) = rest {
+        if !slot.is_object() {
+            *slot = json!({});
+        }
+        if let Some(inner) = slot.as_object_mut() {
+            plant(inner, rest);
+        }
+    }
+}
+
+/// The parameters as they are kept with the version: those in force, not those written.
+fn recorded(parameters: &Parameters, max_tokens: usize, more: serde_json::Map<String, serde_json::Value>) -> serde_json::Value {
+    let mut all = json!({
+        "max_tokens": max_tokens,
+        "temperature": parameters.temperature.unwrap_or(0.0),
+        "top_p": parameters.top_p.unwrap_or(1.0),
+        "top_k": parameters.top_k.unwrap_or(0),
+        "seed": parameters.seed.unwrap_or(0),
+        "stop": parameters.stop,
+    });
+    if let Some(all) = all.as_object_mut() {
+        all.extend(more);
+    }
+    all
+}
+
+/// The names that the prompt at `path` reads besides `own`, or what is wrong with it.
+pub(super) fn names_read(path: &Path, own: &[&str]) -> Result<Vec<String>, String> {
+    let template = PromptFile::read(path)?.template()?;
+    let mut names = template.variables().to_vec();
+    names.retain(|name| !own.contains(&crate::template::root(name)));
+    Ok(names)
+}
+
+/// The generator that a task of `kind` names.
+pub(super) fn generator<'a>(engine: &'a Engine, name: &str, kind: &str) -> anyhow::Result<&'a ModelInfo> {
+    let model = model(engine, name)?;
+    if model.kind != ModelKind::Generator {
+        bail!("model `{name}` is a {}, but `{kind}` needs a generator: name another model", model.kind.as_str());
+    }
+    Ok(model)
+}

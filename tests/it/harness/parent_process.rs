@@ -1,0 +1,24 @@
+//! This binary in another role: a parent to be killed, to see what becomes of its children.
+
+use std::fs::File;
+use std::process::{Command, ExitCode};
+use std::time::Duration;
+
+use tidemill::demo::child_process::{ChildOptions, ChildProcess};
+use tidemill::demo::os_user::OsUser;
+
+/// Set for a process of this binary that is to be a parent: the file into which it writes its child's id.
+pub const ROLE: &str = "TIDEMILL_TEST_PARENT";
+
+/// Plays the role, where this process has it.
+pub fn role() -> Option<ExitCode> {
+    let report = std::env::var_os(ROLE)?;
+    let mut program = Command::new("sleep");
+    program.arg("600");
+    let log = File::create("/dev/null").unwrap();
+    let supervision = ChildOptions { program: &program, end_signal: "TERM", account: &OsUser::own(), log };
+    let mut child = ChildProcess::start(supervision).unwrap();
+    std::fs::write(report, child.process().unwrap().to_string()).unwrap();
+    std::thread::sleep(Duration::from_secs(600));
+    Some(ExitCode::FAILURE)
+}
