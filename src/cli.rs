@@ -51,7 +51,7 @@ use tracing_subscriber::EnvFilter;
 
 pub use terminal::visible;
 
-use crate::app::tuning;
+use crate::app::tuning_folder;
 use crate::config::{Config, ConfigError, DatasetConfig, Flag};
 use crate::demo;
 use crate::engine::{BatchTuning, Engine, EngineError};
@@ -237,12 +237,12 @@ fn store(config: &Config) -> Result<Store> {
 
 /// Loads the models that the pipelines name, for a command that is over soon: token budgets are as an earlier start measured them.
 async fn engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
-    start(config, definitions, BatchTuning::remembered(tuning::folder())).await
+    start(config, definitions, BatchTuning::remembered(tuning_folder())).await
 }
 
 /// The same for a command that works for long, and measures token budgets where they are not known.
 async fn tuned_engine(config: Config, definitions: &[Definition]) -> Result<Engine> {
-    start(config, definitions, BatchTuning::measured(tuning::folder())).await
+    start(config, definitions, BatchTuning::measured(tuning_folder())).await
 }
 
 async fn start(config: Config, definitions: &[Definition], tuning: BatchTuning) -> Result<Engine> {

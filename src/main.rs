@@ -1,4 +1,4 @@
-//! The `tidemill` command.
+//! The `tidemill` command: parses the arguments, runs the command, and maps its error to an exit code.
 
 use std::process::ExitCode;
 

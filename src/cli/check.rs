@@ -86,7 +86,7 @@ fn with_assumed_datasets(config: &Config, definitions: &[Definition]) -> Config 
         let sinks =
             definitions.iter().filter_map(|definition| definition.sinks.parquet.as_ref()).map(|sink| sink.dataset.value.as_str());
         let schedules = definitions.iter().flat_map(|definition| &definition.schedules);
-        let read = schedules.filter_map(|schedule| schedule.written.job.get("dataset")?.as_str());
+        let read = schedules.filter_map(|schedule| schedule.config.job.get("dataset")?.as_str());
         let datasets =
             sinks.chain(read).map(|name| (name.to_owned(), DatasetConfig::local(config.data_dir.join("parquet").join(name))));
         assumed.datasets = datasets.collect();

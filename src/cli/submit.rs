@@ -107,7 +107,7 @@ impl SubmitArgs {
                 let shown = file.display();
                 let text = std::fs::read(file).map_err(|e| ConfigError(format!("cannot read the job file {shown}: {e}")))?;
                 // A file is submitted again: an id made here would make another job of it each time.
-                JobSpec::asked(&text, self.id.as_deref()).map_err(|e| ConfigError(format!("{shown}: {e}")))
+                JobSpec::parse_request(&text, self.id.as_deref()).map_err(|e| ConfigError(format!("{shown}: {e}")))
             }
             None => JobSpec::of_object(self.backfill.object(Timestamp::now())?, Some(&id)).map_err(refuse),
         }

@@ -107,7 +107,7 @@ mod tests {
     const DAY: i64 = 86_400_000;
 
     fn terms() -> RecommendationSettings {
-        let rating = InteractionWeight::ValueWeight(ValueWeight { neutral: 3.0, steps: 2.0, each: 2.0 });
+        let rating = InteractionWeight::ByValue(ValueWeight { neutral: 3.0, steps: 2.0, each: 2.0 });
         let weights = [("view", InteractionWeight::Fixed(1.0)), ("purchase", InteractionWeight::Fixed(5.0)), ("rating", rating)];
         RecommendationSettings {
             weights: weights.map(|(kind, weight)| (kind.to_owned(), weight)).into(),

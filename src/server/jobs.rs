@@ -54,7 +54,7 @@ pub async fn submit(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<(StatusCode, Json<JobDetails>), ApiError> {
     let key = idempotency_key(&headers)?;
-    let spec = JobSpec::asked(&body?, key).map_err(|error| ApiError::invalid(error.0))?;
+    let spec = JobSpec::parse_request(&body?, key).map_err(|error| ApiError::invalid(error.0))?;
     if let Some(key) = key.filter(|key| *key != spec.id) {
         let message = format!("the header `Idempotency-Key` is `{key}` and the job's `id` is `{}`; send one of them", spec.id);
         return Err(ApiError::invalid(message));

@@ -152,7 +152,7 @@ async fn submitted_and_followed() {
     std::fs::write(server.stream.path("job.json"), other.to_string()).unwrap();
     let conflict = server.command(&["submit", "job.json"]).await;
     assert_eq!(conflict.status.code(), Some(1), "{}", told(&conflict));
-    assert!(told(&conflict).contains("the id `first` stands for another job"), "{}", told(&conflict));
+    assert!(told(&conflict).contains("the id `first` belongs to another job"), "{}", told(&conflict));
     let misspelt = server.command(&["submit", "--pipeline", "ecko", "--dataset", "archive"]).await;
     assert_eq!(misspelt.status.code(), Some(2), "{}", told(&misspelt));
     assert!(told(&misspelt).contains("did you mean `echo`?"), "{}", told(&misspelt));

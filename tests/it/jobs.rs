@@ -235,7 +235,7 @@ async fn deadline() {
     let done = committed().await;
     assert_eq!(job.state, JobState::Partial);
     let reason = job.reason.unwrap();
-    assert!(reason.starts_with("its deadline has come; ") && reason.contains("are left to do"), "{reason}");
+    assert!(reason.starts_with("its deadline has passed; ") && reason.contains("are left to do"), "{reason}");
     assert!((1..6_000).contains(&done), "{done} rows by the deadline; the worker says:\n{}", worker.log());
     assert!(reason.contains(&format!("about {} rows", 6_000 - done)), "{reason} after {done} rows");
     setup.stream.audit("after the deadline").await;

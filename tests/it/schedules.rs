@@ -58,7 +58,8 @@ async fn coordinator(store: &Store, owner: &str, jobs_at_a_time: usize, schedule
         owner: owner.to_owned(),
         in_flight_bytes: 1 << 20,
     };
-    let topics = JobTopics { worker, places: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
+    let topics =
+        JobTopics { worker, unit_permits: Semaphore::new(1), events_topic: "job-events".into(), price_per_device_hour: None };
     let config = JobsConfig { jobs_at_a_time, events_topic: topics.events_topic.clone(), ..JobsConfig::default() };
     JobCoordinator { topics: Arc::new(topics), config, publishes_units: false, schedules }
 }
@@ -150,10 +151,10 @@ async fn a_pause_is_caught_up() {
     let after = coordinator(&database.store, "after", 4, text).await;
     after.run_once_at(minute(33)).await.unwrap();
     let expected = [
-        "echo.often 10:10 missed nobody was there to fire it before the next one, at 2026-11-21T10:20:00Z",
-        "echo.often 10:20 missed nobody was there to fire it before the next one, at 2026-11-21T10:30:00Z",
+        "echo.often 10:10 missed no coordinator was running to fire it before the next time, 2026-11-21T10:20:00Z",
+        "echo.often 10:20 missed no coordinator was running to fire it before the next time, 2026-11-21T10:30:00Z",
         "echo.often 10:30 fired echo.often@20261121T103000Z",
-        "echo.seldom 10:05 missed nobody was there to fire it within 20m of its start",
+        "echo.seldom 10:05 missed no coordinator was running to fire it within 20m of its start",
     ];
     assert_eq!(firings(&database).await, expected);
     after.run_once_at(minute(34)).await.unwrap();
@@ -176,7 +177,7 @@ async fn refused_and_others() {
     Arc::get_mut(&mut coordinator.topics).unwrap().worker.datasets.clear();
     coordinator.run_once_at(minute(1)).await.unwrap();
     let expected = [
-        "echo.broken 10:01 refused the configuration names no dataset `archive`; there are none",
+        "echo.broken 10:01 refused dataset `archive` is not configured; there are none",
         "echo.sound 10:01 fired echo.sound@20261121T100100Z",
     ];
     assert_eq!(firings(&database).await, expected);
@@ -202,8 +203,8 @@ async fn refused_by_the_ledger() {
         )
         .await;
     }
-    coordinator.look().await.unwrap();
-    coordinator.look().await.unwrap();
+    coordinator.run_once().await.unwrap();
+    coordinator.run_once().await.unwrap();
     let state = async |id: &str| postgres::count(&database.url, &format!("SELECT count(*) FROM jobs WHERE id = '{id}'")).await;
     assert_eq!((state("first' AND state = 'failed").await, state("second' AND state = 'succeeded").await), (1, 1));
     let asked = ["a\0".to_owned()];

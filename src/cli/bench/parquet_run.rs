@@ -171,7 +171,9 @@ impl ParquetRun {
                     documents.push(document);
                     RecordOutcome::Superseded
                 }
-                Ok(DecodedRecord::Tombstone { id, version }) => RecordOutcome::Deleted { id, version, any: version.is_none() },
+                Ok(DecodedRecord::Tombstone { id, version }) => {
+                    RecordOutcome::Deleted { id, version, any_version: version.is_none() }
+                }
                 Err(poison) => RecordOutcome::Dead(poison),
             });
         }
@@ -188,7 +190,7 @@ fn dead(record_outcomes: &[RecordOutcome]) -> u64 {
     let count = |record_outcome: &RecordOutcome| match record_outcome {
         RecordOutcome::Dead(_) => 1,
         RecordOutcome::Document(_, outcomes) => outcomes.iter().filter(|outcome| matches!(outcome, Outcome::Dead(_))).count(),
-        RecordOutcome::Superseded | RecordOutcome::Outlived { .. } | RecordOutcome::Deleted { .. } => 0,
+        RecordOutcome::Superseded | RecordOutcome::SupersededDelete { .. } | RecordOutcome::Deleted { .. } => 0,
     };
     record_outcomes.iter().map(count).sum::<usize>() as u64
 }

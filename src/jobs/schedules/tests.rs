@@ -77,9 +77,9 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         (with("jitter: -2m"), "`jitter` is `-2m`"),
         (with("catch_up: 0s"), "`catch_up` is less than a minute"),
         (with("time_zone: Asia/Soul"), "`time_zone` is `Asia/Soul`, which is no time zone"),
-        (with("pipeline: news"), "`pipeline` is this file's; remove the key"),
+        (with("pipeline: news"), "`pipeline` is always the pipeline of this file; remove the key"),
         ("cron: 0 3 * *\njob: { kind: rerun }".to_owned(), "`cron` is `0 3 * *`, which has 4 fields"),
-        ("cron: 0 0 30 2 *\njob: { kind: rerun }".to_owned(), "which never comes"),
+        ("cron: 0 0 30 2 *\njob: { kind: rerun }".to_owned(), "which never occurs"),
         ("cron: 0 3 * * *\njob: { kind: rerunn }".to_owned(), "did you mean `rerun`?"),
         (
             "cron: 0 3 * * *\njob: { kind: rerun, tasks: [topik] }".to_owned(),
@@ -88,13 +88,13 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         ("cron: 0 3 * * *\njob: { kind: reembed, budget: { cost: 3 } }".to_owned(), "needs a price"),
         (
             "cron: 0 3 * * *\njob: { kind: backfill, dataset: archiv }".to_owned(),
-            "its job: the configuration names no dataset `archiv`; did you mean `archive`?",
+            "its job: dataset `archiv` is not configured; did you mean `archive`?",
         ),
         (backfill("sample: 0"), "`sample` is 0"),
         (backfill("prefix: 'a/{dat}'"), "`{dat}`; did you mean `date`?"),
         (backfill("prefix: 'a/{date'"), "a `{` is not closed"),
         (backfill("prefix: '../{date}'"), "holds `.` or `..`"),
-        (backfill("id: x"), "its job has `id`; remove it: each time gives it one"),
+        (backfill("id: x"), "its job has the key `id`; remove it: each time has an id of its own"),
         (backfill("deadline: 2026-01-01"), "its job has `deadline`"),
     ];
     for (text, expected) in cases {
@@ -124,7 +124,7 @@ fn an_operators_schedule_names_its_pipeline() {
         (text.replace("pipeline = \"news\"\n", ""), "`schedules.weekly`: `pipeline` is missing"),
         (text.replace("time_zone", "timezone"), "unknown setting `timezone` in `schedules.weekly`; did you mean `time_zone`?"),
         (text.replace("cron = \"0 3 * * MON\"\n", ""), "lacks `cron`"),
-        (text.replace("weekly", "Weekly"), "`Weekly` is no name of a schedule"),
+        (text.replace("weekly", "Weekly"), "`Weekly` is not a schedule name"),
         (text.replace("MON", "MOON"), "`cron` is `0 3 * * MOON`: "),
     ];
     for (text, expected) in cases {

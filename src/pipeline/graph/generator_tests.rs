@@ -60,7 +60,7 @@ fn document(id: &str, text: &str) -> Document {
 
 fn output(outcome: &Outcome) -> &Output {
     match outcome {
-        Outcome::Computed(product) => &product.output,
+        Outcome::Computed(computed) => &computed.output,
         other => panic!("nothing was computed: {other:?}"),
     }
 }
