@@ -105,7 +105,7 @@ mod tests {
     use super::*;
     use crate::jobs::plan::choose;
 
-    /// How often of 200 samples the truth lies within what is said of them.
+    /// How many of the intervals of 200 samples contain the true value.
     fn coverage(population: &[f64], sampled: usize, range: FigureRange) -> usize {
         let truth = population.iter().sum::<f64>();
         let is_within = |seed: &u64| {
@@ -125,8 +125,8 @@ mod tests {
             [("rare", rare, FigureRange::Share), ("even", even, FigureRange::Share), ("skewed", skewed, FigureRange::Amount)]
         {
             let within = coverage(&population, 200, range);
-            assert!(within >= 180, "{name}: {within} of 200 intervals hold the truth, where 190 are promised");
-            assert!(within < 200, "{name}: every interval holds the truth: they are wider than they say");
+            assert!(within >= 180, "{name}: {within} of 200 intervals contain the true value, 190 are expected");
+            assert!(within < 200, "{name}: every interval contains the true value: they are too wide");
         }
     }
 

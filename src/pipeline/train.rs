@@ -181,7 +181,7 @@ fn labelled(decoder: &Decoder, line: Vec<u8>, index: usize, multi: bool, field: 
     };
     let document = match decoder.decode(&record, &Schemas::none()) {
         Ok(DecodedRecord::Document(document)) => document,
-        Ok(DecodedRecord::Tombstone { .. }) => return Err("it is a delete".into()),
+        Ok(DecodedRecord::Tombstone { .. }) => return Err("the row is a delete".into()),
         Err(poison) => return Err(poison.to_string()),
     };
     let labels = match look_up(&document.fields, field) {

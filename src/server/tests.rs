@@ -205,7 +205,7 @@ async fn a_job_that_cannot_be_is_refused_and_one_that_cannot_be_queued_says_why(
     let cases = [
         (json!({ "version": 1, "kind": "reembed", "pipeline": "notes" }), 400, "`id` is missing; give the job a name of its own"),
         (job("note", "archive"), 400, "no pipeline is named `note`; did you mean `notes`?"),
-        (job("notes", "archiv"), 400, "the configuration names no dataset `archiv`; did you mean `archive`?"),
+        (job("notes", "archiv"), 400, "dataset `archiv` is not configured; did you mean `archive`?"),
         (job("notes", "archive"), 503, "the database is out of order; try again later"),
     ];
     for (body, status, message) in cases {

@@ -92,7 +92,7 @@ async fn good_order_leaves_no_doubt() {
     assert_eq!(noted, 0, "a worker that ended in good order left its partitions in doubt");
     let next = stream.worker("");
     stream.drained(400, Duration::from_secs(60)).await;
-    assert!(!next.log().contains("taken up with care"), "the next worker was careful without need:\n{}", next.log());
+    assert!(!next.log().contains("ended without releasing it"), "the next worker isolated records without need:\n{}", next.log());
     stream.assert_exactly_once(400, 0).await;
 }
 
@@ -114,9 +114,15 @@ async fn killed_from_outside() {
     worker.kill();
     transaction.rollback().await.unwrap();
     let next = stream.worker("");
-    eventually("the successor is careful", Duration::from_secs(60), || async { next.log().contains("taken up with care") }).await;
+    eventually("the next worker isolates what was under way", Duration::from_secs(60), || async {
+        next.log().contains("ended without releasing it")
+    })
+    .await;
     let careful = Instant::now();
-    eventually("care ends", Duration::from_secs(60), || async { next.log().contains("care for the partition ends") }).await;
+    eventually("the isolation ends", Duration::from_secs(60), || async {
+        next.log().contains("isolation of the partition ends")
+    })
+    .await;
     assert!(careful.elapsed() < Duration::from_secs(20), "care took {:?} for records that were blameless", careful.elapsed());
     stream.drained(RECORDS, Duration::from_secs(60)).await;
     stream.assert_exactly_once(RECORDS, 0).await;

@@ -71,7 +71,7 @@ async fn stale_consumer_cannot_commit() {
     assert_eq!((claim.epoch, claim.next_offset), (2, 10), "the new owner continues where the old one committed");
     stream.send(10..20).await;
     eventually("the old owner notices that it is fenced", Duration::from_secs(30), || async {
-        stale.log().contains("fenced: another worker owns the partition")
+        stale.log().contains("fenced: another process owns the partition")
     })
     .await;
     assert_eq!(stream.committed().await, 10, "a fenced worker moved the position");

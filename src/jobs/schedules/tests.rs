@@ -17,7 +17,7 @@ fn all(text: &str) -> Result<Vec<Schedule>, String> {
     Schedule::all(&config(), &[definition]).map_err(|error| error.to_string())
 }
 
-/// The schedule `news.nightly`, of a job that runs the pipeline again unless the text says another.
+/// The schedule `news.nightly`. Its job is a `rerun` unless the text has another.
 pub(super) fn schedule(text: &str) -> Schedule {
     let text = if text.contains("job:") { text.to_owned() } else { format!("{text}\njob: {{ kind: rerun }}") };
     all(&text).expect("the schedule is one").remove(0)
@@ -76,7 +76,7 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         (with("jitter: soon"), "p.yaml:8:5: schedule `nightly`: `jitter` is `soon`; write a duration"),
         (with("jitter: -2m"), "`jitter` is `-2m`"),
         (with("catch_up: 0s"), "`catch_up` is less than a minute"),
-        (with("time_zone: Asia/Soul"), "`time_zone` is `Asia/Soul`, which is no time zone"),
+        (with("time_zone: Asia/Soul"), "`time_zone` is `Asia/Soul`, which is not a time zone"),
         (with("pipeline: news"), "`pipeline` is always the pipeline of this file; remove the key"),
         ("cron: 0 3 * *\njob: { kind: rerun }".to_owned(), "`cron` is `0 3 * *`, which has 4 fields"),
         ("cron: 0 0 30 2 *\njob: { kind: rerun }".to_owned(), "which never occurs"),
@@ -95,7 +95,7 @@ fn what_is_no_schedule_is_refused_with_its_place_and_the_mend() {
         (backfill("prefix: 'a/{date'"), "a `{` is not closed"),
         (backfill("prefix: '../{date}'"), "holds `.` or `..`"),
         (backfill("id: x"), "its job has the key `id`; remove it: each time has an id of its own"),
-        (backfill("deadline: 2026-01-01"), "its job has `deadline`"),
+        (backfill("deadline: 2026-01-01"), "its job has the key `deadline`"),
     ];
     for (text, expected) in cases {
         let error = all(&text).expect_err(&text);
@@ -141,7 +141,7 @@ fn starts_are_spread_and_stay_before_the_next_time() {
     for _ in 0..200 {
         at = close.next_after(at).unwrap();
         let start = close.start_of(at);
-        assert_eq!(start, close.start_of(at), "the same for whoever asks");
+        assert_eq!(start, close.start_of(at), "the same on every call");
         let delay = start.duration_since(at);
         assert!(!delay.is_negative() && delay < SignedDuration::from_mins(1), "{delay:#}");
         seconds.insert(delay.as_secs());

@@ -97,7 +97,7 @@ async fn every_task_of_the_generator_works_on_one_document() {
     assert_eq!(format!("{:?}", output(&again[0][0])), format!("{:?}", output(&rows[0][0])), "the same question, another answer");
 }
 
-/// Knows that every row is there, and no output.
+/// Reports every row as unchanged, without its output.
 struct RowsOnly;
 
 impl KnownResults for RowsOnly {

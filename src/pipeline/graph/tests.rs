@@ -94,7 +94,7 @@ async fn equal_work_of_one_batch_is_done_once() {
     assert_eq!(evaluate(tasks, &documents).await, [["computed same"], ["computed other"], ["copied same"]]);
 }
 
-/// Remembers what it was asked, and knows what it was told.
+/// Records the lookups, and knows the given results.
 #[derive(Default)]
 struct Memory {
     asked: Mutex<Vec<WantedResult>>,
