@@ -1,9 +1,8 @@
 //! Token batches: sequences packed one after the other, without padding.
 
 use std::ops::Range;
-use std::sync::Arc;
 
-use super::queue::QueuedSequence;
+use super::queued_sequence::QueuedSequence;
 
 /// What a device computes at once: sequences of one model, longest first.
 pub(super) struct TokenBatch {
@@ -79,11 +78,4 @@ impl<'a> PackedSequences<'a> {
     pub(super) fn sequences(self) -> impl Iterator<Item = &'a [u32]> {
         self.cu_seqlens.windows(2).map(move |pair| &self.ids[pair[0]..pair[1]])
     }
-}
-
-/// One sequence's result and its share of the device's time.
-#[derive(Debug, Clone)]
-pub(super) struct EncoderRow {
-    pub(super) values: Arc<[f32]>,
-    pub(super) device_micros: u64,
 }

@@ -3,7 +3,7 @@
 //! | `engine.batch_tokens` | a service or a measurement starts | any other command |
 //! |---|---|---|
 //! | a number | that number | that number |
-//! | `"auto"`, or not set | what is remembered, or else measured and remembered | what is remembered, or else the usual |
+//! | `"auto"`, or not set | what is remembered, or else measured and remembered | what is remembered, or else the default_budget |
 //!
 //! A command that encodes one query would take longer to measure than it could ever gain. What was measured holds for one model, by the
 //! hash of its files, on one kind of device, with one version of this program.
@@ -53,7 +53,7 @@ pub(super) struct DeviceProfile<'a> {
     /// Everything that makes devices alike: what was measured on one holds for another of this description.
     pub(super) kind: String,
     /// The budget where nothing is known.
-    pub(super) usual: usize,
+    pub(super) default_budget: usize,
     /// The threads that models compute on.
     pub(super) pool: &'a rayon::ThreadPool,
 }
@@ -76,8 +76,8 @@ impl<'a> BatchTuner<'a> {
     pub(super) fn budgets(&mut self, models: &[Model], place: &DeviceProfile<'_>) -> Result<Vec<usize>, EngineError> {
         let mut budgets = Vec::with_capacity(models.len());
         for model in models {
-            let ModelRuntime::Encoder(hosted) = &model.host else {
-                budgets.push(place.usual);
+            let ModelRuntime::Encoder(hosted) = &model.runtime else {
+                budgets.push(place.default_budget);
                 continue;
             };
             let budget = match self.configured {
@@ -95,7 +95,7 @@ impl<'a> BatchTuner<'a> {
         if let Some(found) = self.found.get(&key) {
             return Ok(*found);
         }
-        let candidates = candidates(place.usual);
+        let candidates = candidates(place.default_budget);
         let folder = self.tuning.folder.as_deref();
         let budget = match folder.and_then(|folder| key.load(folder, &candidates)) {
             Some(remembered) => remembered,
@@ -103,14 +103,14 @@ impl<'a> BatchTuner<'a> {
                 let mut stock = SequenceSupply::new(hosted, model.info.max_tokens);
                 let mut encode = |tokens| stock.time(hosted, tokens, place.pool);
                 let measured = sweep(&candidates, &mut encode)?;
-                let chosen = choose(&measured, place.usual, |smaller, larger| compare(smaller, larger, &mut encode))?;
+                let chosen = choose(&measured, place.default_budget, |smaller, larger| compare(smaller, larger, &mut encode))?;
                 log_measurement(model, place, &measured, chosen);
                 if let Some(folder) = folder {
                     key.save(folder, chosen);
                 }
                 chosen
             }
-            None => place.usual,
+            None => place.default_budget,
         };
         self.found.insert(key, budget);
         Ok(budget)
@@ -119,8 +119,8 @@ impl<'a> BatchTuner<'a> {
 
 /// The budgets among which one is chosen, the smallest first: powers of two around the usual one. More would keep a search query waiting
 /// behind a backlog, less would not fill the cores.
-pub(super) fn candidates(usual: usize) -> Vec<usize> {
-    [1, 2, 4, 8, 16].map(|eighths| (usual * eighths / 8).max(1)).to_vec()
+pub(super) fn candidates(default_budget: usize) -> Vec<usize> {
+    [1, 2, 4, 8, 16].map(|eighths| (default_budget * eighths / 8).max(1)).to_vec()
 }
 
 /// The smallest budget that is near the best, if `compare`, which gives the smaller one's share of the larger one's rate, finds that it is as
@@ -128,11 +128,13 @@ pub(super) fn candidates(usual: usize) -> Vec<usize> {
 /// where that could not be measured in time: what is smaller may well be worse then, and nobody knows.
 fn choose<E>(
     measured: &[BudgetRate],
-    usual: usize,
+    default_budget: usize,
     compare: impl FnOnce(usize, usize) -> Result<Option<f64>, E>,
 ) -> Result<usize, E> {
     let best = measured.iter().max_by(|a, b| a.tokens_per_second.total_cmp(&b.tokens_per_second));
-    let Some(best) = best.filter(|_| measured.iter().any(|one| one.batch_tokens == usual)) else { return Ok(usual) };
+    let Some(best) = best.filter(|_| measured.iter().any(|one| one.batch_tokens == default_budget)) else {
+        return Ok(default_budget);
+    };
     let near =
         measured.iter().filter(|one| one.tokens_per_second >= best.tokens_per_second * NEAR_BEST).map(|one| one.batch_tokens);
     let best = best.batch_tokens;

@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
-use super::batch::EncoderRow;
-use super::device::panic_text;
+use super::error::panic_text;
 use super::generation::TokenizedRequest;
-use super::model::{EncoderModel, GeneratorModel, Model, ModelKind, ModelRuntime};
+use super::model::{EncoderModel, GeneratorModel, Model, ModelRuntime};
+use super::model_info::ModelKind;
+use super::queued_sequence::EncoderRow;
 use super::request::{Answer, Chunking, EncodedChunk, EncodedText, Prediction, Request, TextKind, Work};
 use super::text_tokenizer::TextChunk;
 use tidemill_base::failure::{Failure, FailureClass, Poison};
@@ -78,7 +79,7 @@ impl CallPlan {
             .position(|model| model.info.name == request.model)
             .ok_or_else(|| refuse(format!("there is no model {:?}; name one of the configuration's models", request.model)))?;
         let model = &models[index];
-        if let ModelRuntime::Encoder(hosted) = &model.host {
+        if let ModelRuntime::Encoder(hosted) = &model.runtime {
             let texts = tokenize(model, hosted, request)?;
             return Ok(AnswerSource::Encoded(self.encode(index, texts, request, known)));
         }
@@ -87,7 +88,7 @@ impl CallPlan {
         let whole = match known.whole.get(&key) {
             Some(whole) => SharedResult { is_first_use: false, ..*whole },
             None => {
-                let place = match &model.host {
+                let place = match &model.runtime {
                     ModelRuntime::Generator(generator) => {
                         self.jobs.push((index, prepare(model, generator, request)?));
                         self.jobs.len() - 1
@@ -102,7 +103,7 @@ impl CallPlan {
                 whole
             }
         };
-        Ok(if matches!(model.host, ModelRuntime::Remote(_)) {
+        Ok(if matches!(model.runtime, ModelRuntime::Remote(_)) {
             AnswerSource::Remote(whole)
         } else {
             AnswerSource::Generated(whole)

@@ -9,16 +9,17 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, TryRecvError, select};
 
 use super::activity::{Activity, ActivityTracker, DeviceTime, IdleTime};
-use super::batch::{EncoderRow, TokenBatch};
-use super::error::EngineError;
+use super::batch::TokenBatch;
+use super::error::{EngineError, panic_text};
 use super::generation::{GenerationJob, GeneratorRunner, SchedulerCounts};
 use super::model::{Model, ModelRuntime};
 use super::queue::BatchQueue;
+use super::queued_sequence::EncoderRow;
 use tidemill_base::failure::{Component, Transient};
 use tidemill_base::metrics::METRICS;
 
 /// How long a device waits at most before its wait is counted, though it goes on: well below what anybody waits between two looks at it.
-const COUNTED: Duration = Duration::from_secs(1);
+const IDLE_COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The state of a device that callers may look at.
 #[derive(Default)]
@@ -127,11 +128,11 @@ pub(super) struct Device {
     pub(super) models: Arc<[Model]>,
     pub(super) state: Arc<DeviceState>,
     pub(super) queue: Arc<BatchQueue>,
-    pub(super) watch: Arc<ActivityTracker>,
+    pub(super) activity: Arc<ActivityTracker>,
     /// Jobs for generators, each with its model's place in the engine's list.
     pub(super) jobs: Receiver<(usize, GenerationJob)>,
     /// Generators, each with its place.
-    pub(super) hosts: Vec<(usize, GeneratorRunner)>,
+    pub(super) generators: Vec<(usize, GeneratorRunner)>,
     /// The cores that models compute on.
     pub(super) pool: rayon::ThreadPool,
     /// Tokens of a batch of each model.
@@ -153,13 +154,13 @@ impl Device {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
         // Handing over without a buffer means that exactly one batch is ready while another is computed.
         let (prepared, batches) = crossbeam_channel::bounded::<TokenBatch>(0);
-        let (queue, watch, place, budgets) = (self.queue.clone(), self.watch.clone(), self.place, self.budgets.clone());
+        let (queue, activity, place, budgets) = (self.queue.clone(), self.activity.clone(), self.place, self.budgets.clone());
         let form = move || {
             while let Some(batch) = queue.take(place, &budgets) {
                 if prepared.send(batch).is_err() {
                     return;
                 }
-                watch.batch_taken(place);
+                activity.batch_taken(place);
             }
         };
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
@@ -167,11 +168,11 @@ impl Device {
             loop {
                 // Held out here, so that a panic does not drop it before the reason is known.
                 let mut next = self.next(&batches);
-                let outcome = catch_unwind(AssertUnwindSafe(|| self.turn(&mut next)));
+                let outcome = catch_unwind(AssertUnwindSafe(|| self.run_once(&mut next)));
                 let reason = match outcome {
                     Ok(Ok(true)) => continue,
                     Ok(Ok(false)) => {
-                        self.watch.switch_to(self.place, Activity::Ended);
+                        self.activity.switch_to(self.place, Activity::Ended);
                         return;
                     }
                     Ok(Err(e)) => e.to_string(),
@@ -188,26 +189,26 @@ impl Device {
 
     /// Waits where there is nothing to do.
     fn next(&self, batches: &Receiver<TokenBatch>) -> NextWork {
-        if self.hosts.iter().any(|(_, host)| !host.is_idle()) {
+        if self.generators.iter().any(|(_, generator)| !generator.is_idle()) {
             return match batches.try_recv() {
                 Ok(batch) => NextWork::Batch(batch),
                 Err(TryRecvError::Empty) => NextWork::Step,
                 Err(TryRecvError::Disconnected) => NextWork::Closed,
             };
         }
-        self.watch.switch_to(self.place, Activity::Waiting);
+        self.activity.switch_to(self.place, Activity::Waiting);
         loop {
             select! {
                 recv(batches) -> batch => return batch.map_or(NextWork::Closed, NextWork::Batch),
                 recv(self.jobs) -> job => return job.map_or(NextWork::Closed, |(index, job)| NextWork::GenerationJob(index, job)),
-                default(COUNTED) => self.watch.count_elapsed(),
+                default(IDLE_COUNT_INTERVAL) => self.activity.count_elapsed(),
             }
         }
     }
 
     /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
     /// the engine is gone.
-    fn turn(&mut self, next: &mut NextWork) -> Result<bool, EngineError> {
+    fn run_once(&mut self, next: &mut NextWork) -> Result<bool, EngineError> {
         match next {
             NextWork::Batch(batch) => {
                 tidemill_base::failpoint!("device-batch");
@@ -215,7 +216,7 @@ impl Device {
             }
             NextWork::GenerationJob(..) => {
                 if let NextWork::GenerationJob(index, job) = std::mem::replace(next, NextWork::Step) {
-                    self.watch.switch_to(self.place, Activity::Answering);
+                    self.activity.switch_to(self.place, Activity::Answering);
                     self.submit(index, job);
                 }
             }
@@ -225,18 +226,18 @@ impl Device {
         while let Ok((index, job)) = self.jobs.try_recv() {
             self.submit(index, job);
         }
-        for (_, host) in self.hosts.iter_mut().filter(|(_, host)| !host.is_idle()) {
-            self.watch.switch_to(self.place, Activity::Computing);
-            let counts = self.pool.install(|| host.step())?;
-            self.watch.switch_to(self.place, Activity::Answering);
+        for (_, generator) in self.generators.iter_mut().filter(|(_, generator)| !generator.is_idle()) {
+            self.activity.switch_to(self.place, Activity::Computing);
+            let counts = self.pool.install(|| generator.step())?;
+            self.activity.switch_to(self.place, Activity::Answering);
             self.state.count(counts);
         }
         Ok(true)
     }
 
     fn submit(&mut self, index: usize, job: GenerationJob) {
-        if let Some((_, host)) = self.hosts.iter_mut().find(|(place, _)| *place == index) {
-            host.submit(job);
+        if let Some((_, generator)) = self.generators.iter_mut().find(|(place, _)| *place == index) {
+            generator.submit(job);
         }
     }
 
@@ -247,10 +248,10 @@ impl Device {
             |_| std::process::abort()
         );
         let model = &self.models[batch.model];
-        let ModelRuntime::Encoder(hosted) = &model.host else { unreachable!("only encoders have token batches") };
-        self.watch.switch_to(self.place, Activity::Computing);
+        let ModelRuntime::Encoder(hosted) = &model.runtime else { unreachable!("only encoders have token batches") };
+        self.activity.switch_to(self.place, Activity::Computing);
         let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
-        let busy = self.watch.switch_to(self.place, Activity::Answering);
+        let busy = self.activity.switch_to(self.place, Activity::Answering);
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens().max(1) as f64;
         for (waiting, values) in batch.waiting.iter().zip(rows) {
@@ -273,16 +274,10 @@ impl Device {
     /// Takes the device out of service, and the engine with it: the queue ends, and the other devices with it. Everyone who waits sees
     /// the channel close and finds the reason here.
     fn fail(&self, reason: &str) {
-        self.watch.switch_to(self.place, Activity::Ended);
+        self.activity.switch_to(self.place, Activity::Ended);
         let reason = format!("{}: the device thread stopped: {reason}; restart the process", self.state.name);
         tracing::error!(device = self.state.name, reason, "device out of order");
         let _ = self.state.failure.set(reason);
         self.queue.close();
     }
-}
-
-/// What a panic said.
-pub(super) fn panic_text(panic: &(dyn std::any::Any + Send)) -> String {
-    let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a message".into())
 }

@@ -156,8 +156,8 @@ impl Hub {
     }
 
     /// Waits before the next attempt, where there is to be one.
-    async fn pause(&self, attempt: u32, asked: Option<Duration>, what: &str, reason: &str) -> Result<()> {
-        let wait = self.patience.wait(attempt, asked).filter(|_| attempt < self.patience.attempts);
+    async fn pause(&self, attempt: u32, requested_wait: Option<Duration>, what: &str, reason: &str) -> Result<()> {
+        let wait = self.patience.wait(attempt, requested_wait).filter(|_| attempt < self.patience.attempts);
         let Some(wait) = wait else {
             bail!("cannot get {what} from {} ({attempt} attempts): {reason}; run the command again to go on", self.endpoint);
         };

@@ -17,6 +17,8 @@ mod batch;
 mod budget;
 mod call_plan;
 mod capacity;
+mod completion;
+mod decode;
 mod decoder;
 mod device;
 mod dispatch;
@@ -28,8 +30,10 @@ mod gguf_header;
 mod gpu;
 pub mod hub;
 mod model;
+mod model_info;
 mod prompt;
 mod queue;
+mod queued_sequence;
 mod remote;
 mod request;
 mod schema;
@@ -50,25 +54,26 @@ use tokio::sync::mpsc;
 
 pub use activity::IdleTime;
 pub use budget::BatchTuning;
+pub use completion::{Completion, Finish, GeneratedToken};
 pub use device::EngineStats;
 pub use error::EngineError;
-pub use model::{ModelInfo, ModelKind};
+pub use model_info::{ModelInfo, ModelKind};
 pub use remote::LEAST_SCORE;
 pub use request::{
-    Answer, Chunking, Completion, EncodedChunk, EncodedText, Finish, Generate, GeneratedToken, Message, Prediction, Priority,
-    Prompt, Request, Role, Sampling, Score, TextKind, Work,
+    Answer, Chunking, EncodedChunk, EncodedText, Generate, Message, Prediction, Priority, Prompt, Request, Role, Sampling, Score,
+    TextKind, Work,
 };
 pub use schema::Schema;
 
 use activity::{ActivityTracker, PreparationGuard};
-use batch::EncoderRow;
 use call_plan::{CallPlan, WorkResults};
 use capacity::{FairQueue, TokenCapacity};
 use device::DeviceState;
 use dispatch::Dispatcher;
 use generation::TokenizedRequest;
 use model::{Model, ModelRuntime};
-use queue::{BatchQueue, QueuedSequence, SequenceGroup};
+use queue::{BatchQueue, SequenceGroup};
+use queued_sequence::{EncoderRow, QueuedSequence};
 use tidemill_base::failure::{Component, Failure, FailureClass, Poison, Transient};
 use tidemill_base::outcome::Span;
 
@@ -83,18 +88,18 @@ struct EngineInner {
     /// As the first device has them; their tokenizers serve all devices.
     models: Arc<[Model]>,
     queue: Arc<BatchQueue>,
-    watch: Arc<ActivityTracker>,
+    activity: Arc<ActivityTracker>,
     devices: Vec<Arc<DeviceState>>,
     dispatch: Dispatcher,
     /// For encoders.
-    room: TokenCapacity,
-    turns: FairQueue,
+    encoder_capacity: TokenCapacity,
+    encoder_turns: FairQueue,
     /// For generators.
-    job_room: TokenCapacity,
+    generator_capacity: TokenCapacity,
     /// Tokens of a batch of each model.
     budgets: Vec<usize>,
     /// What they are where nothing is known.
-    usual: usize,
+    default_budget: usize,
 }
 
 impl Engine {
@@ -121,7 +126,7 @@ impl Engine {
 
     /// The budgets of which a start measures which one is best, the smallest first.
     pub fn batch_tokens_measured(&self) -> Vec<usize> {
-        budget::candidates(self.inner.usual)
+        budget::candidates(self.inner.default_budget)
     }
 
     /// Whether all devices compute; the first that does not and why. Work for a device that is out of order would wait in vain, and only
@@ -133,7 +138,7 @@ impl Engine {
     /// What the devices have done since the engine started, all together.
     pub fn stats(&self) -> EngineStats {
         let devices = self.inner.devices.iter().enumerate();
-        devices.map(|(place, device)| device.stats(self.inner.watch.device_time(place))).sum()
+        devices.map(|(place, device)| device.stats(self.inner.activity.device_time(place))).sum()
     }
 
     /// Does the work: one answer or failure a request, in order. Fails as a whole where the device or a server is out of order.
@@ -141,7 +146,7 @@ impl Engine {
     /// Sequences of concurrent calls share batches and steps. What is equal within a call is computed once.
     pub async fn run(&self, requests: Vec<Request>) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         self.health()?;
-        let preparing = self.inner.watch.begin_preparation();
+        let preparing = self.inner.activity.begin_preparation();
         let models = self.inner.models.clone();
         let mut plan = blocking(move || CallPlan::make(&models, &requests)).await?;
         let answers = plan.take_assembler();
@@ -191,13 +196,13 @@ impl Engine {
         let mut loads = Vec::with_capacity(jobs.len());
         for (index, (model, prepared)) in jobs.into_iter().enumerate() {
             let tokens = prepared.weight();
-            let room = self.inner.job_room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?;
+            let permit = self.inner.generator_capacity.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?;
             // Before a device is chosen, what is done already has to be off its account.
             while let Ok((index, answer)) = replies.try_recv() {
                 answers[index] = Some(answer);
                 loads[index] = None;
             }
-            let job = prepared.into_job(self.priority, index, reply.clone(), room);
+            let job = prepared.into_job(self.priority, index, reply.clone(), permit);
             let load = self.inner.dispatch.send(model, tokens, job).ok_or_else(|| self.stopped())?;
             loads.push(Some(load));
         }
@@ -213,7 +218,7 @@ impl Engine {
     /// Asks the servers. The first failure ends the call, for the batch is evaluated again as a whole. Answers that came before it are
     /// kept for the next call.
     async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
-        let remote = |index: usize| match &self.inner.models[index].host {
+        let remote = |index: usize| match &self.inner.models[index].runtime {
             ModelRuntime::Remote(remote) => remote,
             ModelRuntime::Encoder(_) | ModelRuntime::Generator(_) => unreachable!("only what servers answer is planned so"),
         };
@@ -239,7 +244,7 @@ impl Engine {
 
     /// Whether the model stands behind a server, which may be down.
     pub fn is_remote(&self, model: &str) -> bool {
-        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].host, ModelRuntime::Remote(_)))
+        self.index(model).is_ok_and(|index| matches!(self.inner.models[index].runtime, ModelRuntime::Remote(_)))
     }
 
     /// Queues the sequences and waits for their rows.
@@ -260,7 +265,7 @@ impl Engine {
             if turn.as_ref().is_none_or(|(of, _)| *of != model) {
                 let all = sequences.iter().filter(|sequence| sequence.0 == model).map(|sequence| sequence.1.len()).sum();
                 let is_small = queue::is_small(all, inner.budgets[model]);
-                turn = Some((model, if is_small { None } else { Some(inner.turns.wait(self.priority, model).await) }));
+                turn = Some((model, if is_small { None } else { Some(inner.encoder_turns.wait(self.priority, model).await) }));
             }
             let (mut count, mut tokens) = (0, 0);
             // Room is asked for by the batch, so that callers with little to do slip in between.
@@ -268,12 +273,12 @@ impl Engine {
                 tokens += sequences[*index].1.len();
                 count += 1;
             }
-            let room = Arc::new(inner.room.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
+            let permit = Arc::new(inner.encoder_capacity.take(self.priority, tokens).await.ok_or_else(|| self.stopped())?);
             let wait = |index: &usize| QueuedSequence {
                 ids: sequences[*index].1.clone(),
                 index: *index,
                 reply: reply.clone(),
-                room: room.clone(),
+                permit: permit.clone(),
             };
             inner.queue.push(SequenceGroup { model, priority: self.priority, waiting: rest[..count].iter().map(wait).collect() });
             rest = &rest[count..];

@@ -177,7 +177,7 @@ impl ChatTokenizer {
     }
 
     /// What holds answers to schemas.
-    pub(crate) fn grammars(&self) -> &GrammarCache {
+    pub(crate) fn grammar_cache(&self) -> &GrammarCache {
         &self.grammars
     }
 

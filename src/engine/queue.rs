@@ -3,28 +3,11 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use tokio::sync::OwnedSemaphorePermit;
-use tokio::sync::mpsc::UnboundedSender;
-
 use super::activity::ActivityTracker;
-use super::batch::{EncoderRow, TokenBatch};
+use super::batch::TokenBatch;
+use super::queued_sequence::QueuedSequence;
 use super::request::Priority;
-use tidemill_base::failure::Poison;
 use tidemill_base::metrics::METRICS;
-
-/// A sequence and who waits for its row.
-#[cfg_attr(test, derive(Clone))]
-pub(super) struct QueuedSequence {
-    /// Token ids, special tokens included.
-    pub(super) ids: Arc<[u32]>,
-    /// The sequence's place in its call.
-    pub(super) index: usize,
-    /// Where the row goes, or why there is none.
-    pub(super) reply: UnboundedSender<(usize, Result<EncoderRow, Poison>)>,
-    /// Room in the queue, given back when the last sequence of a [`SequenceGroup`] is done.
-    #[expect(dead_code, reason = "held for its drop")]
-    pub(super) room: Arc<OwnedSemaphorePermit>,
-}
 
 /// Sequences that one call queued together.
 pub(super) struct SequenceGroup {
@@ -40,7 +23,7 @@ pub(super) struct SequenceGroup {
 pub(super) struct BatchQueue {
     state: Mutex<QueueState>,
     changed: Condvar,
-    watch: Arc<ActivityTracker>,
+    activity: Arc<ActivityTracker>,
 }
 
 #[derive(Default)]
@@ -56,8 +39,8 @@ struct PriorityLevel(VecDeque<SequenceGroup>);
 
 impl BatchQueue {
     /// An empty queue in front of the devices that are watched.
-    pub(super) fn new(watch: Arc<ActivityTracker>) -> Self {
-        Self { state: Mutex::default(), changed: Condvar::new(), watch }
+    pub(super) fn new(activity: Arc<ActivityTracker>) -> Self {
+        Self { state: Mutex::default(), changed: Condvar::new(), activity }
     }
 
     fn lock(&self) -> MutexGuard<'_, QueueState> {
@@ -70,8 +53,8 @@ impl BatchQueue {
         let mut state = self.lock();
         if !state.closed {
             METRICS.queue_depth.add(part.waiting.iter().map(|w| w.ids.len() as i64).sum());
-            state.lane(part.priority).0.push_back(part);
-            self.watch.set_queued(true);
+            state.level(part.priority).0.push_back(part);
+            self.activity.set_queued(true);
             // All of them: it may be another device's turn than that of the one who wakes first.
             self.changed.notify_all();
         }
@@ -82,10 +65,10 @@ impl BatchQueue {
         let mut state = self.lock();
         state.closed = true;
         for priority in [Priority::Live, Priority::Backfill] {
-            let dropped: usize = state.lane(priority).0.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
+            let dropped: usize = state.level(priority).0.drain(..).flat_map(|part| part.waiting).map(|w| w.ids.len()).sum();
             METRICS.queue_depth.sub(dropped as i64);
         }
-        self.watch.set_queued(false);
+        self.activity.set_queued(false);
         self.changed.notify_all();
     }
 
@@ -97,17 +80,17 @@ impl BatchQueue {
             if state.closed {
                 return None;
             }
-            let drawn = match self.watch.should_yield(place) {
+            let formed = match self.activity.should_yield(place) {
                 true => None,
-                false => state.live.draw(budgets).or_else(|| state.backfill.draw(budgets)),
+                false => state.live.form_batch(budgets).or_else(|| state.backfill.form_batch(budgets)),
             };
-            if let Some((model, waiting)) = drawn {
+            if let Some((model, waiting)) = formed {
                 let rest = !state.live.0.is_empty() || !state.backfill.0.is_empty();
                 if waiting.is_empty() {
-                    self.watch.set_queued(rest);
+                    self.activity.set_queued(rest);
                     continue;
                 }
-                self.watch.batch_formed(place, rest);
+                self.activity.batch_formed(place, rest);
                 if rest {
                     self.changed.notify_all();
                 }
@@ -121,7 +104,7 @@ impl BatchQueue {
 }
 
 impl QueueState {
-    fn lane(&mut self, priority: Priority) -> &mut PriorityLevel {
+    fn level(&mut self, priority: Priority) -> &mut PriorityLevel {
         match priority {
             Priority::Live => &mut self.live,
             Priority::Backfill => &mut self.backfill,
@@ -143,10 +126,10 @@ pub(super) fn is_small(tokens: usize, budget: usize) -> bool {
 impl PriorityLevel {
     /// Draws sequences of the model that has waited longest: half of the budget for parts that are small, so that one sentence never waits
     /// behind a book, and then all parts in order of arrival, so that what came first ends first.
-    fn draw(&mut self, budgets: &[usize]) -> Option<(usize, Vec<QueuedSequence>)> {
+    fn form_batch(&mut self, budgets: &[usize]) -> Option<(usize, Vec<QueuedSequence>)> {
         let model = self.0.front()?.model;
         let budget = budgets[model];
-        let mut drawn = Vec::new();
+        let mut formed = Vec::new();
         let mut left = 0;
         for (small_ones, share) in [(true, budget / 2), (false, budget - budget / 2)] {
             left += share;
@@ -163,11 +146,11 @@ impl PriorityLevel {
                         continue;
                     }
                     // A sequence larger than the budget still has to go some time: alone.
-                    if tokens > left && !drawn.is_empty() {
+                    if tokens > left && !formed.is_empty() {
                         break;
                     }
                     left = left.saturating_sub(tokens);
-                    drawn.extend(part.waiting.pop_front());
+                    formed.extend(part.waiting.pop_front());
                 }
             }
         }
@@ -177,6 +160,6 @@ impl PriorityLevel {
         if let Some(other) = others.and_then(|at| self.0.remove(at)) {
             self.0.push_front(other);
         }
-        Some((model, drawn))
+        Some((model, formed))
     }
 }

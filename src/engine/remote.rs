@@ -35,9 +35,10 @@ use reqwest::{Client, Url};
 use serde_json::Value;
 use tokio::sync::Semaphore;
 
+use super::completion::Completion;
 use super::error::EngineError;
-use super::model::{ModelInfo, ModelKind};
-use super::request::{Answer, Completion, Generate, Prediction, Request, Sampling, Score, Work};
+use super::model_info::{ModelInfo, ModelKind};
+use super::request::{Answer, Generate, Prediction, Request, Sampling, Score, Work};
 use answer_cache::AnswerCache;
 use chat_request::ChatRequest;
 use dialect::Dialect;
@@ -223,7 +224,7 @@ impl RemoteModel {
         let (before, common) = (*dialect, dialect.common(leaner));
         *dialect = common;
         drop(dialect);
-        for (parameter, instead) in common.lessons(before) {
+        for (parameter, instead) in common.changes_since(before) {
             tracing::warn!(model = &*self.info.name, parameter, instead, "the server refuses a parameter; going on without it");
         }
     }

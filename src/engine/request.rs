@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
+use super::completion::Completion;
 use super::schema::Schema;
 use tidemill_base::outcome::Span;
 
@@ -188,35 +189,6 @@ pub enum Prediction {
     /// For [`Work::Score`]: for each answer the logarithm of the probability that the model gives exactly it, end of turn included;
     /// [`LEAST_SCORE`](super::LEAST_SCORE) where a server tells nothing of it.
     Scores(Vec<f32>),
-}
-
-/// What a model wrote.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Completion {
-    /// The text; valid under the schema where one was given.
-    pub text: String,
-    /// The tokens of the text in order; empty where a server does not tell.
-    pub tokens: Vec<GeneratedToken>,
-    /// Why it ends.
-    pub finish: Finish,
-}
-
-/// One token of a completion.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub struct GeneratedToken {
-    /// Bytes of the text up to and including this token.
-    pub end: usize,
-    /// The logarithm of its probability before anything was ruled out; none where the schema left no other choice.
-    pub log_probability: Option<f32>,
-}
-
-/// Why a completion ends.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Finish {
-    /// The model ended its turn, a stop text came up, or the schema allows nothing more.
-    Stop,
-    /// `max_tokens` was reached. With a schema that is a failure instead.
-    Length,
 }
 
 /// The vectors of one text; exactly one chunk under [`Chunking::Truncate`], at least one otherwise.

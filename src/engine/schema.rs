@@ -3,7 +3,7 @@
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 
-use super::request::{Completion, Finish};
+use super::completion::{Completion, Finish};
 use tidemill_base::failure::{Failure, FailureClass};
 
 /// Faults of one value that are told.

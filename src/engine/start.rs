@@ -50,12 +50,12 @@ struct DeviceSetup<'a> {
 struct LoadedDevice {
     name: String,
     models: Arc<[Model]>,
-    hosts: Vec<(usize, GeneratorRunner)>,
+    generators: Vec<(usize, GeneratorRunner)>,
     pool: rayon::ThreadPool,
     /// Tokens of a batch of each model.
     budgets: Vec<usize>,
     /// What they are where nothing is known.
-    usual: usize,
+    default_budget: usize,
 }
 
 impl Engine {
@@ -85,81 +85,93 @@ impl Engine {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let threads = config.threads.unwrap_or(cores).max(1);
         let mut tuner = BatchTuner::new(config.batch_tokens, tuning);
-        let mut sites: Vec<LoadedDevice> = Vec::with_capacity(accelerators.len());
+        let mut devices_loaded: Vec<LoadedDevice> = Vec::with_capacity(accelerators.len());
         for (place, (accelerator, name)) in accelerators.iter().zip(names(&accelerators)).enumerate() {
-            let models = match (accelerator, sites.first()) {
+            let models = match (accelerator, devices_loaded.first()) {
                 (None, Some(first)) => first.models.clone(),
                 _ => load(models, accelerator.as_ref())?,
             };
-            let ground =
+            let setup =
                 DeviceSetup { name, accelerator: accelerator.as_ref(), threads: share(threads, accelerators.len(), place) };
-            sites.push(LoadedDevice::new(ground, models, config, &mut tuner)?);
+            devices_loaded.push(LoadedDevice::new(setup, models, config, &mut tuner)?);
         }
-        Self::run_on(sites)
+        Self::run_on(devices_loaded)
     }
 
-    fn run_on(sites: Vec<LoadedDevice>) -> Result<Self, EngineError> {
-        let watch = ActivityTracker::new(sites.iter().map(|site| &*site.name));
-        let queue = Arc::new(BatchQueue::new(watch.clone()));
-        let models = sites.first().map(|site| site.models.clone()).unwrap_or_default();
+    fn run_on(devices_loaded: Vec<LoadedDevice>) -> Result<Self, EngineError> {
+        let activity = ActivityTracker::new(devices_loaded.iter().map(|loaded| &*loaded.name));
+        let queue = Arc::new(BatchQueue::new(activity.clone()));
+        let models = devices_loaded.first().map(|loaded| loaded.models.clone()).unwrap_or_default();
         // A caller puts together what fills the largest batch; a device with a smaller one takes a part of it.
-        let budget = |model: usize| sites.iter().map(|site| site.budgets[model]).max().unwrap_or(1);
+        let budget = |model: usize| devices_loaded.iter().map(|loaded| loaded.budgets[model]).max().unwrap_or(1);
         let budgets = (0..models.len()).map(budget).collect();
-        let waiting: usize = sites.iter().map(|site| site.budgets.iter().copied().max().unwrap_or(site.usual)).sum();
-        let usual = sites.iter().map(|site| site.usual).max().unwrap_or(1);
-        let room = TokenCapacity::new(QUEUED_BATCHES * waiting);
-        let job_room = TokenCapacity::new(GENERATOR_TOKENS * sites.len());
-        let turns = FairQueue::new(models.len());
+        let waiting: usize =
+            devices_loaded.iter().map(|loaded| loaded.budgets.iter().copied().max().unwrap_or(loaded.default_budget)).sum();
+        let default_budget = devices_loaded.iter().map(|loaded| loaded.default_budget).max().unwrap_or(1);
+        let encoder_capacity = TokenCapacity::new(QUEUED_BATCHES * waiting);
+        let generator_capacity = TokenCapacity::new(GENERATOR_TOKENS * devices_loaded.len());
+        let encoder_turns = FairQueue::new(models.len());
         let (mut devices, mut lines) = (Vec::new(), Vec::new());
-        for (place, site) in sites.into_iter().enumerate() {
+        for (place, loaded) in devices_loaded.into_iter().enumerate() {
             let (jobs, received) = crossbeam_channel::unbounded();
-            let state = Arc::new(DeviceState::new(site.name));
+            let state = Arc::new(DeviceState::new(loaded.name));
             lines.push(jobs);
             devices.push(state.clone());
             let device = Device {
                 place,
-                models: site.models,
+                models: loaded.models,
                 state,
                 queue: queue.clone(),
-                watch: watch.clone(),
+                activity: activity.clone(),
                 jobs: received,
-                hosts: site.hosts,
-                pool: site.pool,
-                budgets: site.budgets,
+                generators: loaded.generators,
+                pool: loaded.pool,
+                budgets: loaded.budgets,
             };
             // Where one cannot start, those before it find the queue closed.
             device.start().inspect_err(|_| queue.close())?;
         }
         let dispatch = Dispatcher::new(lines);
-        let inner = EngineInner { models, queue, watch, devices, dispatch, room, turns, job_room, budgets, usual };
+        let inner = EngineInner {
+            models,
+            queue,
+            activity,
+            devices,
+            dispatch,
+            encoder_capacity,
+            encoder_turns,
+            generator_capacity,
+            budgets,
+            default_budget,
+        };
         Ok(Self { inner: Arc::new(inner), priority: Priority::Live })
     }
 }
 
 impl LoadedDevice {
     fn new(
-        ground: DeviceSetup<'_>,
+        setup: DeviceSetup<'_>,
         models: Arc<[Model]>,
         config: &EngineConfig,
         tuner: &mut BatchTuner<'_>,
     ) -> Result<Self, EngineError> {
-        let DeviceSetup { name, accelerator, threads } = ground;
-        let mut hosts = Vec::new();
+        let DeviceSetup { name, accelerator, threads } = setup;
+        let mut generators = Vec::new();
         for index in 0..models.len() {
-            hosts.extend(GeneratorRunner::new(&models, index, config, accelerator)?.map(|host| (index, host)));
+            generators.extend(GeneratorRunner::new(&models, index, config, accelerator)?.map(|host| (index, host)));
         }
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(threads)
             .thread_name(|i| format!("device-{i}"))
             .build()
             .map_err(|e| EngineError::NoThreads(e.to_string()))?;
-        let (kind, usual) = match accelerator {
+        let (kind, default_budget) = match accelerator {
             Some(accelerator) => (accelerator.kind(), BATCH_TOKENS_OF_GPU),
             None => (format!("{threads} threads of {}", tidemill_kernels::processor_name()), threads * BATCH_TOKENS_PER_CORE),
         };
         // Last of all, so that it is measured with the memory that is left.
-        let budgets = tuner.budgets(&models, &DeviceProfile { name: &name, kind, usual, pool: &pool })?;
-        Ok(Self { name, models, hosts, pool, budgets, usual })
+        let budgets = tuner.budgets(&models, &DeviceProfile { name: &name, kind, default_budget, pool: &pool })?;
+        Ok(Self { name, models, generators, pool, budgets, default_budget })
     }
 }
 

@@ -9,7 +9,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use crate::batch::TokenBatch;
 use crate::error::EngineError;
 use crate::model::EncoderModel;
-use crate::queue::QueuedSequence;
+use crate::queued_sequence::QueuedSequence;
 use crate::request::Chunking;
 
 /// Time for the budgets of one encoder, and once more for two of them in pairs: a start is hardly later for it, and a sentence encoder on
@@ -126,7 +126,7 @@ pub(super) struct SequenceSupply {
     ids: Arc<[u32]>,
     longest: usize,
     taken: usize,
-    room: Arc<OwnedSemaphorePermit>,
+    permit: Arc<OwnedSemaphorePermit>,
 }
 
 impl SequenceSupply {
@@ -135,8 +135,8 @@ impl SequenceSupply {
         let chunks = hosted.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
         // The first word vector is there in every model, whatever its tokenizer makes of the text.
         let ids = chunks.into_iter().next().map(|chunk| chunk.ids).filter(|ids| !ids.is_empty()).unwrap_or_else(|| [0].into());
-        let room = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore of one gives one");
-        Self { ids, longest: longest.max(1), taken: 0, room: Arc::new(room) }
+        let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore of one gives one");
+        Self { ids, longest: longest.max(1), taken: 0, permit: Arc::new(permit) }
     }
 
     /// Computes one batch of at most `tokens` tokens and says how long that took.
@@ -163,7 +163,7 @@ impl SequenceSupply {
                 return TokenBatch::pack(0, waiting);
             }
             let ids = (0..length).map(|place| self.ids[(place + self.taken) % self.ids.len()]).collect();
-            waiting.push(QueuedSequence { ids, index: waiting.len(), reply: reply.clone(), room: self.room.clone() });
+            waiting.push(QueuedSequence { ids, index: waiting.len(), reply: reply.clone(), permit: self.permit.clone() });
             sum += length;
             self.taken += 1;
         }

@@ -1,7 +1,7 @@
 //! The text of a completion as it grows, and where each token ends in it.
 
+use crate::completion::GeneratedToken;
 use crate::prompt::IncrementalText;
-use crate::request::GeneratedToken;
 
 /// What was written so far.
 pub(super) struct CompletionText {

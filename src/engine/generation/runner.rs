@@ -51,7 +51,7 @@ struct GeneratorVocabulary {
 
 impl GeneratorVocabulary {
     fn generator(&self) -> &GeneratorModel {
-        match &self.models[self.index].host {
+        match &self.models[self.index].runtime {
             ModelRuntime::Generator(generator) => generator,
             ModelRuntime::Encoder(_) | ModelRuntime::Remote(_) => unreachable!("only generators are hosted here"),
         }
@@ -67,7 +67,7 @@ impl GeneratorRunner {
         accelerator: Option<&Accelerator>,
     ) -> Result<Option<Self>, EngineError> {
         let model = &models[index];
-        let ModelRuntime::Generator(generator) = &model.host else { return Ok(None) };
+        let ModelRuntime::Generator(generator) = &model.runtime else { return Ok(None) };
         let (rows, step_tokens) = match accelerator {
             Some(_) => (ROWS_OF_GPU, STEP_TOKENS_OF_GPU),
             None => (ROWS, STEP_TOKENS),

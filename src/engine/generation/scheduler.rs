@@ -10,11 +10,11 @@ use rayon::iter::{IndexedParallelIterator, IntoParallelIterator, ParallelIterato
 use super::block_allocator::BlockAllocator;
 use super::prefix_cache::PrefixCache;
 use super::sequence::{GenerationJob, GenerationTask, Sequence};
+use super::step_part::{AnswerBranch, StepPart};
 use super::traits::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, WantedLogits};
 use super::waiting::WaitingSequences;
-use crate::device::panic_text;
-use crate::error::EngineError;
-use crate::request::Finish;
+use crate::completion::Finish;
+use crate::error::{EngineError, panic_text};
 use tidemill_base::failure::{FailureClass, Poison};
 
 /// Bounds on what is done at once.
@@ -60,22 +60,6 @@ pub(crate) struct Scheduler<D> {
 /// What may follow, for the sequences that are held to a schema.
 type Masks = BTreeMap<u64, Result<TokenMask, Poison>>;
 
-/// A sequence's share of a step.
-pub(super) enum StepPart {
-    /// So many of its tokens are read; after the last that is known, something is chosen.
-    Read { tokens: usize, wanted: bool },
-    /// Answers are weighed, each in blocks that go on from the prompt's.
-    Weigh(Vec<AnswerBranch>),
-}
-
-/// An answer on its way.
-pub(super) struct AnswerBranch {
-    pub(super) answer: usize,
-    pub(super) table: Vec<u32>,
-    /// Blocks at the end of the table that are the answer's own.
-    pub(super) own: usize,
-}
-
 /// A sequence with the logits that it wanted.
 struct SequenceLogits<'a> {
     key: u64,
@@ -92,7 +76,7 @@ impl SequenceLogits<'_> {
         let Self { key, sequence, part, first, mask } = self;
         let outcome = mask.and_then(|mask| match part {
             StepPart::Read { .. } => guarded(|| sequence.advance(logits.row_ref(first), mask.as_ref(), vocabulary)),
-            StepPart::Weigh(branches) => sequence.weigh(branches.iter().map(|branch| branch.answer), logits, first),
+            StepPart::Score(branches) => sequence.score(branches.iter().map(|branch| branch.answer), logits, first),
         });
         outcome.transpose().map(|outcome| (key, outcome))
     }
@@ -138,7 +122,7 @@ impl<D: Decode> Scheduler<D> {
             return Err(Poison { class: FailureClass::EmptyText, reason: "the prompt has no tokens".into() });
         }
         // An answer that is weighed goes on in a copy of the prompt's last block.
-        let copy = usize::from(matches!(job.task, GenerationTask::Weigh(_)));
+        let copy = usize::from(matches!(job.task, GenerationTask::Score(_)));
         let needed = Sequence::blocks_for(job.prompt.len() + job.task.extra()) + copy;
         if needed > self.blocks.count() {
             let reason = format!(
@@ -219,19 +203,19 @@ impl<D: Decode> Scheduler<D> {
                     let ids = &tokens[*past..*past + count];
                     let wanted = if *wanted { WantedLogits::Last } else { WantedLogits::None };
                     rows.push(StepRow { ids, past: *past, blocks: table, wanted });
-                    if let (WantedLogits::Last, GenerationTask::Write(writing)) = (wanted, task) {
-                        guides.extend(writing.guide().map(|guide| (*key, guide)));
+                    if let (WantedLogits::Last, GenerationTask::Complete(completion)) = (wanted, task) {
+                        guides.extend(completion.guide().map(|guide| (*key, guide)));
                     }
                 }
-                (Some(StepPart::Weigh(branches)), GenerationTask::Weigh(weighing)) => {
-                    let answers = &weighing.answers;
+                (Some(StepPart::Score(branches)), GenerationTask::Score(scoring)) => {
+                    let answers = &scoring.answers;
                     rows.extend(branches.iter().map(|branch| {
                         let answer = &answers[branch.answer];
                         let ids = &answer[..answer.len() - 1];
                         StepRow { ids, past: *past, blocks: &branch.table, wanted: WantedLogits::All }
                     }));
                 }
-                (Some(StepPart::Weigh(_)), GenerationTask::Write(_)) => unreachable!("a completion has no answers to weigh"),
+                (Some(StepPart::Score(_)), GenerationTask::Complete(_)) => unreachable!("a completion has no answers to weigh"),
             }
         }
         let size = self.vocabulary.size();
@@ -260,7 +244,7 @@ impl<D: Decode> Scheduler<D> {
             let first = row;
             row += match part {
                 StepPart::Read { wanted, .. } => usize::from(*wanted),
-                StepPart::Weigh(branches) => sequence.tokens_of(branches),
+                StepPart::Score(branches) => sequence.tokens_of(branches),
             };
             if row > first && !refused.contains(key) {
                 turns.push(SequenceLogits { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
@@ -273,7 +257,7 @@ impl<D: Decode> Scheduler<D> {
 
     /// Ends a sequence for which the device has too little memory.
     fn refuse(&mut self, key: u64, part: Option<StepPart>) {
-        if let Some(StepPart::Weigh(branches)) = part {
+        if let Some(StepPart::Score(branches)) = part {
             branches.into_iter().for_each(|branch| self.release(branch));
         }
         if let Some(sequence) = self.leave(key) {
@@ -289,7 +273,7 @@ impl<D: Decode> Scheduler<D> {
     fn settle(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
         let share = |sequence: &Sequence, part: &StepPart| match part {
             StepPart::Read { tokens, .. } => *tokens,
-            StepPart::Weigh(branches) => sequence.tokens_of(branches),
+            StepPart::Score(branches) => sequence.tokens_of(branches),
         };
         let total: usize = parts.iter().map(|(key, part)| share(&self.running[key], part)).sum();
         self.counts.steps += 1;
@@ -303,7 +287,7 @@ impl<D: Decode> Scheduler<D> {
                     sequence.past += tokens;
                     self.keep_prefixes(key);
                 }
-                StepPart::Weigh(branches) => {
+                StepPart::Score(branches) => {
                     sequence.read = sequence.read.map(|read| read + tokens);
                     self.counts.prompt_tokens += tokens as u64;
                     branches.into_iter().for_each(|branch| self.release(branch));
@@ -346,7 +330,7 @@ fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     let rows = parts.iter().flat_map(|(key, part)| {
         let count = match part {
             StepPart::Read { .. } => 1,
-            StepPart::Weigh(branches) => branches.len(),
+            StepPart::Score(branches) => branches.len(),
         };
         std::iter::repeat_n(*key, count)
     });

@@ -7,10 +7,11 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use super::completion_text::CompletionText;
 use super::sampler::{choose, normaliser};
-use super::scheduler::AnswerBranch;
+use super::step_part::AnswerBranch;
 use super::traits::{BLOCK_TOKENS, Guide, Logits, TokenMask, Vocabulary};
+use crate::completion::{Completion, Finish};
 use crate::prompt::IncrementalText;
-use crate::request::{Answer, Completion, Finish, Prediction, Priority, Sampling};
+use crate::request::{Answer, Prediction, Priority, Sampling};
 use tidemill_base::failure::{Failure, Poison};
 
 /// The answer to the request at an index of its call.
@@ -32,15 +33,15 @@ pub(crate) struct GenerationJob {
     pub(crate) reply: AnswerSender,
     /// Room among the jobs, given back when this one is done.
     #[expect(dead_code, reason = "held for its drop")]
-    pub(crate) room: Option<OwnedSemaphorePermit>,
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What to do with a prompt.
 pub(crate) enum GenerationTask {
     /// Complete it.
-    Write(CompletionState),
+    Complete(CompletionState),
     /// Weigh answers to it.
-    Weigh(ScoringState),
+    Score(ScoringState),
 }
 
 /// A completion and how it is to be made.
@@ -155,7 +156,7 @@ impl ScoringState {
     }
 
     /// The next answer that more than its first token is left of.
-    pub(super) fn waiting(&mut self) -> Option<usize> {
+    pub(super) fn next_answer(&mut self) -> Option<usize> {
         self.next += self.answers[self.next..].iter().take_while(|answer| answer.len() < 2).count();
         (self.next < self.answers.len()).then_some(self.next)
     }
@@ -178,11 +179,11 @@ impl ScoringState {
 }
 
 impl GenerationTask {
-    /// Tokens beyond the prompt that have to have room.
+    /// Tokens beyond the prompt that have to have permit.
     pub(super) fn extra(&self) -> usize {
         match self {
-            Self::Write(writing) => writing.max_tokens,
-            Self::Weigh(weighing) => weighing.answers.iter().map(|answer| answer.len()).max().unwrap_or(0),
+            Self::Complete(completion) => completion.max_tokens,
+            Self::Score(scoring) => scoring.answers.iter().map(|answer| answer.len()).max().unwrap_or(0),
         }
     }
 }
@@ -203,8 +204,8 @@ impl Sequence {
     /// Takes what is certain before anything is read.
     pub(super) fn begin(&mut self, vocabulary: &dyn Vocabulary) -> Result<Option<Finish>, Poison> {
         match &mut self.job.task {
-            GenerationTask::Write(writing) => writing.follow(&mut self.tokens, vocabulary),
-            GenerationTask::Weigh(weighing) => Ok(weighing.answers.is_empty().then_some(Finish::Stop)),
+            GenerationTask::Complete(completion) => completion.follow(&mut self.tokens, vocabulary),
+            GenerationTask::Score(scoring) => Ok(scoring.answers.is_empty().then_some(Finish::Stop)),
         }
     }
 
@@ -216,36 +217,36 @@ impl Sequence {
         vocabulary: &dyn Vocabulary,
     ) -> Result<Option<Finish>, Poison> {
         match &mut self.job.task {
-            GenerationTask::Write(writing) => writing.advance(&mut self.tokens, logits, mask, vocabulary),
-            GenerationTask::Weigh(weighing) => {
-                weighing.begin(logits)?;
-                Ok(weighing.waiting().is_none().then_some(Finish::Stop))
+            GenerationTask::Complete(completion) => completion.advance(&mut self.tokens, logits, mask, vocabulary),
+            GenerationTask::Score(scoring) => {
+                scoring.begin(logits)?;
+                Ok(scoring.next_answer().is_none().then_some(Finish::Stop))
             }
         }
     }
 
     /// Takes the logits of answers, from row `first` on: one after each token but the last.
-    pub(super) fn weigh(
+    pub(super) fn score(
         &mut self,
         answers: impl Iterator<Item = usize>,
         logits: &Logits,
         first: usize,
     ) -> Result<Option<Finish>, Poison> {
-        let GenerationTask::Weigh(weighing) = &mut self.job.task else { return Ok(None) };
+        let GenerationTask::Score(scoring) = &mut self.job.task else { return Ok(None) };
         let mut row = first;
         for answer in answers {
-            for place in 0..weighing.answers[answer].len() - 1 {
-                weighing.add(answer, place, logits.row_ref(row))?;
+            for place in 0..scoring.answers[answer].len() - 1 {
+                scoring.add(answer, place, logits.row_ref(row))?;
                 row += 1;
             }
         }
-        Ok(weighing.waiting().is_none().then_some(Finish::Stop))
+        Ok(scoring.next_answer().is_none().then_some(Finish::Stop))
     }
 
     /// Tokens that are read of answers: all but the last of each.
     pub(super) fn tokens_of(&self, branches: &[AnswerBranch]) -> usize {
-        let GenerationTask::Weigh(weighing) = &self.job.task else { return 0 };
-        branches.iter().map(|branch| weighing.answers[branch.answer].len() - 1).sum()
+        let GenerationTask::Score(scoring) = &self.job.task else { return 0 };
+        branches.iter().map(|branch| scoring.answers[branch.answer].len() - 1).sum()
     }
 
     /// Answers whoever waits.
@@ -254,11 +255,11 @@ impl Sequence {
         let tokens = self.read.unwrap_or(0) as u32;
         let device_micros = (self.nanos / 1e3).round() as u64;
         let prediction = outcome.map(|finish| match self.job.task {
-            GenerationTask::Write(writing) => {
-                let (text, tokens) = writing.text.finish();
+            GenerationTask::Complete(completion) => {
+                let (text, tokens) = completion.text.finish();
                 Prediction::Completion(Completion { text, tokens, finish })
             }
-            GenerationTask::Weigh(weighing) => Prediction::Scores(weighing.scores),
+            GenerationTask::Score(scoring) => Prediction::Scores(scoring.scores),
         });
         let answer = prediction.map(|prediction| Answer { prediction, tokens, generated, device_micros }).map_err(Failure::from);
         // A caller that has gone away needs no answer.

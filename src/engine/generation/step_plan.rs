@@ -2,8 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::scheduler::{AnswerBranch, Scheduler, StepPart};
+use super::scheduler::Scheduler;
 use super::sequence::{GenerationTask, Sequence};
+use super::step_part::{AnswerBranch, StepPart};
 use super::traits::{BLOCK_TOKENS, Decode};
 
 impl<D: Decode> Scheduler<D> {
@@ -26,7 +27,7 @@ impl<D: Decode> Scheduler<D> {
                 left -= if reserved { tokens } else { 0 };
                 reserved.then_some(StepPart::Read { tokens, wanted: tokens == pending })
             } else {
-                self.branches(key, &mut left).map(StepPart::Weigh)
+                self.branches(key, &mut left).map(StepPart::Score)
             };
             parts.extend(part.map(|part| (key, part)));
         }
@@ -64,8 +65,8 @@ impl<D: Decode> Scheduler<D> {
                 break;
             }
             let sequence = self.running.get_mut(&key)?;
-            if let GenerationTask::Weigh(weighing) = &mut sequence.job.task {
-                weighing.next = answer + 1;
+            if let GenerationTask::Score(scoring) = &mut sequence.job.task {
+                scoring.next = answer + 1;
             }
             let mut table = sequence.table[..shared].to_vec();
             let last = sequence.table.get(shared).copied();
@@ -81,8 +82,8 @@ impl<D: Decode> Scheduler<D> {
 
     /// The next answer of a sequence of which more than the first token is to be scored, and how many of its tokens are read for that.
     fn next_answer(&mut self, key: u64) -> Option<(usize, usize)> {
-        let GenerationTask::Weigh(weighing) = &mut self.running.get_mut(&key)?.job.task else { return None };
-        let answer = weighing.waiting()?;
-        Some((answer, weighing.answers[answer].len() - 1))
+        let GenerationTask::Score(scoring) = &mut self.running.get_mut(&key)?.job.task else { return None };
+        let answer = scoring.next_answer()?;
+        Some((answer, scoring.answers[answer].len() - 1))
     }
 }

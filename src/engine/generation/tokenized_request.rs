@@ -40,10 +40,10 @@ impl TokenizedRequest {
     /// A completion.
     pub(crate) fn generate(model: &GeneratorModel, context: usize, ask: &Generate) -> Result<Self, Failure> {
         let prompt = encode(model, context, &ask.prompt, ask.max_tokens)?;
-        let constraint = ask.schema.as_ref().map(|schema| model.tokenizer.grammars().constraint(schema)).transpose()?;
+        let constraint = ask.schema.as_ref().map(|schema| model.tokenizer.grammar_cache().constraint(schema)).transpose()?;
         let guide = constraint.map(|constraint| Box::new(constraint) as Box<dyn Guide>);
         let text = model.tokenizer.incremental_text();
-        let task = GenerationTask::Write(CompletionState::new(ask.max_tokens, ask.sampling, &ask.stop, guide, text));
+        let task = GenerationTask::Complete(CompletionState::new(ask.max_tokens, ask.sampling, &ask.stop, guide, text));
         Ok(Self { group: ask.prompt.group.clone(), prompt, task })
     }
 
@@ -61,7 +61,7 @@ impl TokenizedRequest {
         let answers: Vec<Arc<[u32]>> = ask.answers.iter().map(answer).collect::<Result<_, _>>()?;
         let longest = answers.iter().map(|answer| answer.len()).max().unwrap_or(0);
         let prompt = encode(model, context, &ask.prompt, longest)?;
-        Ok(Self { group: ask.prompt.group.clone(), prompt, task: GenerationTask::Weigh(ScoringState::new(answers)) })
+        Ok(Self { group: ask.prompt.group.clone(), prompt, task: GenerationTask::Score(ScoringState::new(answers)) })
     }
 
     /// The job that answers at `index` of a call.
@@ -70,13 +70,13 @@ impl TokenizedRequest {
         priority: Priority,
         index: usize,
         reply: AnswerSender,
-        room: OwnedSemaphorePermit,
+        permit: OwnedSemaphorePermit,
     ) -> GenerationJob {
         let Self { group, prompt, task } = self;
-        GenerationJob { group, priority, prompt, task, index, reply, room: Some(room) }
+        GenerationJob { group, priority, prompt, task, index, reply, permit: Some(permit) }
     }
 
-    /// What it takes of the room among the jobs: the tokens that it may have in the end.
+    /// What it takes of the permit among the jobs: the tokens that it may have in the end.
     pub(crate) fn weight(&self) -> usize {
         self.prompt.len() + self.task.extra()
     }

@@ -19,7 +19,7 @@ pub(super) type ProgressCallback<'a> = dyn Fn(u64, Option<u64>) + Sync + 'a;
 /// What came of one request.
 enum FetchOutcome {
     Done,
-    Again { reason: String, asked: Option<Duration> },
+    Retry { reason: String, requested_wait: Option<Duration> },
 }
 
 impl Hub {
@@ -39,12 +39,12 @@ impl Hub {
                 return Ok(());
             }
             let outcome = self.attempt(listing, file, partial, progress).await.with_context(|| format!("cannot get {what}"))?;
-            let FetchOutcome::Again { reason, asked } = outcome else { return Ok(()) };
+            let FetchOutcome::Retry { reason, requested_wait } = outcome else { return Ok(()) };
             let now = length(partial).await;
             // A line that breaks now and then gets a large file through all the same.
             attempt = if now > before { 1 } else { attempt + 1 };
             before = now;
-            self.pause(attempt, asked, &what, &reason).await?;
+            self.pause(attempt, requested_wait, &what, &reason).await?;
         }
     }
 
@@ -66,7 +66,7 @@ impl Hub {
         if have > 0 {
             request = request.header(RANGE, format!("bytes={have}-"));
         }
-        let again = |reason: String| Ok(FetchOutcome::Again { reason, asked: None });
+        let again = |reason: String| Ok(FetchOutcome::Retry { reason, requested_wait: None });
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => return again(http::reason(&e)),
@@ -75,8 +75,8 @@ impl Hub {
         match StatusClass::of(status) {
             StatusClass::Answer => {}
             StatusClass::Again => {
-                let asked = retry_after(response.headers(), jiff::Timestamp::now());
-                return Ok(FetchOutcome::Again { reason: format!("it answers {status}"), asked });
+                let requested_wait = retry_after(response.headers(), jiff::Timestamp::now());
+                return Ok(FetchOutcome::Retry { reason: format!("it answers {status}"), requested_wait });
             }
             // What is on disk does not fit what the hub has.
             StatusClass::Request if status == StatusCode::RANGE_NOT_SATISFIABLE && have > 0 => {
@@ -124,10 +124,10 @@ async fn receive(
                 file.write_all(&chunk).await.with_context(unwritable)?;
             }
             Ok(None) if total.is_some_and(|total| written < total) => {
-                break Ok(FetchOutcome::Again { reason: format!("the answer ends after {written} bytes"), asked: None });
+                break Ok(FetchOutcome::Retry { reason: format!("the answer ends after {written} bytes"), requested_wait: None });
             }
             Ok(None) => break Ok(FetchOutcome::Done),
-            Err(e) => break Ok(FetchOutcome::Again { reason: http::reason(&e), asked: None }),
+            Err(e) => break Ok(FetchOutcome::Retry { reason: http::reason(&e), requested_wait: None }),
         }
     };
     // Whatever came counts at the next attempt.

@@ -58,7 +58,7 @@ async fn locked(hub: &Hub, pull: &PullOptions<'_>) -> Result<PulledModel> {
     let old = Manifest::read(pull.folder)?;
     let in_place = matches!(pull.source, ModelSource::Folder(from) if same(from, pull.folder));
     if old.is_none() && !in_place {
-        refuse_what_is_not_ours(pull.folder)?;
+        refuse_foreign_folder(pull.folder)?;
     }
     match pull.source {
         ModelSource::Hub { id, revision } => from_hub(hub, pull, &hub.listing(id, revision).await?, old).await,
@@ -172,7 +172,7 @@ fn remove_others(folder: &Path, old: Option<&Manifest>, names: &[String]) -> Res
 }
 
 /// A folder with something in it that no pull put there is somebody's.
-fn refuse_what_is_not_ours(folder: &Path) -> Result<()> {
+fn refuse_foreign_folder(folder: &Path) -> Result<()> {
     let entries = fs::read_dir(folder).with_context(|| format!("cannot read {}", folder.display()))?;
     let foreign = entries.filter_map(Result::ok).map(|entry| entry.file_name()).find(|name| name.to_str() != Some(LOCK));
     if let Some(foreign) = foreign {

@@ -15,7 +15,7 @@ use super::definition::TokenizerDefinition;
 use super::encoding;
 use super::grammar::grammar_schema;
 use super::number_digits::DigitCounter;
-use crate::device::panic_text;
+use crate::error::panic_text;
 use crate::schema::Schema;
 use tidemill_base::failure::{FailureClass, Poison};
 

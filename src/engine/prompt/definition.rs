@@ -7,16 +7,7 @@ use serde_json::{Value, json};
 use tokenizers::Tokenizer;
 
 use super::added_tokens::{AddedToken, AddedTokens};
-use super::token_bytes::TokenBytes;
-
-/// How the vocabulary spells bytes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum ByteEncoding {
-    /// One character of GPT-2's alphabet for each byte.
-    ByteLevel,
-    /// As text with `▁` for a space, and `<0x0A>` for a byte that is no character of the vocabulary.
-    SentencePiece,
-}
+use super::token_bytes::{ByteEncoding, TokenBytes};
 
 /// A tokenizer's definition.
 pub(super) struct TokenizerDefinition {

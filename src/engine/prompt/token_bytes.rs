@@ -4,7 +4,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::LazyLock;
 
 use super::added_tokens::AddedTokens;
-use super::definition::ByteEncoding;
+
+/// How the vocabulary spells bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ByteEncoding {
+    /// One character of GPT-2's alphabet for each byte.
+    ByteLevel,
+    /// As text with `▁` for a space, and `<0x0A>` for a byte that is no character of the vocabulary.
+    SentencePiece,
+}
 
 /// The bytes of every token.
 pub(super) struct TokenBytes {

@@ -25,12 +25,12 @@ pub(super) enum CallOutcome {
     /// An answer.
     Reply(Reply),
     /// Nothing for now.
-    Again(RetryableFailure),
+    Retry(RetryableFailure),
     /// Nothing until an operator mends a setting or the server.
-    Settings(String),
+    SettingsFault(String),
     /// Nothing ever.
     Poison(Poison),
-    /// Nothing, as it was asked: the document, a parameter or the settings are at fault.
+    /// Nothing, as it was requested_wait: the document, a parameter or the settings are at fault.
     Refused { status: StatusCode, refusal: Refusal },
 }
 
@@ -38,7 +38,7 @@ pub(super) enum CallOutcome {
 pub(super) struct RetryableFailure {
     pub(super) reason: String,
     /// When to come back, if the server said so.
-    pub(super) asked: Option<Duration>,
+    pub(super) requested_wait: Option<Duration>,
     pub(super) source: FaultSource,
     /// What the server says, where that may be about a parameter.
     refusal: Option<Refusal>,
@@ -57,7 +57,7 @@ pub(super) enum FaultSource {
 
 impl RetryableFailure {
     fn new(reason: impl Into<String>, source: FaultSource) -> Self {
-        Self { reason: reason.into(), asked: None, source, refusal: None }
+        Self { reason: reason.into(), requested_wait: None, source, refusal: None }
     }
 }
 
@@ -66,8 +66,8 @@ impl CallOutcome {
     pub(super) fn refusal(&self) -> Option<&Refusal> {
         match self {
             Self::Refused { refusal, .. } => Some(refusal),
-            Self::Again(again) => again.refusal.as_ref(),
-            Self::Reply(_) | Self::Settings(_) | Self::Poison(_) => None,
+            Self::Retry(again) => again.refusal.as_ref(),
+            Self::Reply(_) | Self::SettingsFault(_) | Self::Poison(_) => None,
         }
     }
 }
@@ -90,21 +90,21 @@ impl RemoteModel {
         if let Some(key) = &self.key {
             request = request.header(AUTHORIZATION, key.header.clone());
         }
-        let again = |reason: String, source| CallOutcome::Again(RetryableFailure::new(reason, source));
+        let again = |reason: String, source| CallOutcome::Retry(RetryableFailure::new(reason, source));
         let response = match request.send().await {
             Ok(response) => response,
             Err(e) => {
                 let source = if e.is_connect() { FaultSource::Server } else { FaultSource::Either };
-                return again(format!("cannot be asked: {}", http::reason(&e)), source);
+                return again(format!("cannot be requested_wait: {}", http::reason(&e)), source);
             }
         };
         let status = response.status();
-        let asked = retry_after(response.headers(), jiff::Timestamp::now());
+        let requested_wait = retry_after(response.headers(), jiff::Timestamp::now());
         let most = BASE_BYTES + TOKEN_BYTES * question.max_tokens;
         let body = http::read(response, most).await;
         if StatusClass::of(status) != StatusClass::Answer {
             let refusal = Refusal::read(body.as_deref().unwrap_or_default(), self.secret());
-            return self.refused_with(status, refusal, asked);
+            return self.refused_with(status, refusal, requested_wait);
         }
         let body = match body {
             Ok(body) => body,
@@ -120,34 +120,34 @@ impl RemoteModel {
         };
         match Reply::read(&body, question) {
             Ok(reply) => CallOutcome::Reply(reply),
-            Err(UnusableReply::Foreign(reason)) => again(reason, FaultSource::Document),
+            Err(UnusableReply::NotACompletion(reason)) => again(reason, FaultSource::Document),
             Err(UnusableReply::Refused(poison)) => CallOutcome::Poison(poison),
             Err(UnusableReply::Error(refusal)) => {
                 let refusal = refusal.without(self.secret());
                 match refusal.status() {
-                    Some(status) => self.refused_with(status, refusal, asked),
+                    Some(status) => self.refused_with(status, refusal, requested_wait),
                     None if refusal.is_of_load() => {
-                        again(format!("answers with an error{}", refusal.said()), FaultSource::Server)
+                        again(format!("answers with an error{}", refusal.quoted()), FaultSource::Server)
                     }
-                    None => again(format!("answers with an error{}", refusal.said()), FaultSource::Document),
+                    None => again(format!("answers with an error{}", refusal.quoted()), FaultSource::Document),
                 }
             }
         }
     }
 
     /// What follows from a bad status, be it the answer's or one that stands in it.
-    fn refused_with(&self, status: StatusCode, refusal: Refusal, asked: Option<Duration>) -> CallOutcome {
+    fn refused_with(&self, status: StatusCode, refusal: Refusal, requested_wait: Option<Duration>) -> CallOutcome {
         match (StatusClass::of(status), status.as_u16()) {
             // No pause makes it shorter: of a quota a minute, one request may ask for more than all.
             (StatusClass::Again, 429) if refusal.is_of_length() => CallOutcome::Refused { status, refusal },
             // A server may refuse a parameter or a document so, as well as a key.
             (StatusClass::Request, _) | (StatusClass::Settings, 403) => CallOutcome::Refused { status, refusal },
-            (StatusClass::Settings, _) => CallOutcome::Settings(self.settings_at_fault(status, &refusal)),
+            (StatusClass::Settings, _) => CallOutcome::SettingsFault(self.settings_at_fault(status, &refusal)),
             (StatusClass::Again | StatusClass::Answer, code) => {
-                let reason = format!("answers {status}{}", refusal.said());
+                let reason = format!("answers {status}{}", refusal.quoted());
                 let source = if matches!(code, 408 | 425 | 429 | 503 | 529) { FaultSource::Server } else { FaultSource::Either };
                 let refusal = matches!(code, 500 | 501).then_some(refusal);
-                CallOutcome::Again(RetryableFailure { reason, asked, source, refusal })
+                CallOutcome::Retry(RetryableFailure { reason, requested_wait, source, refusal })
             }
         }
     }
@@ -171,6 +171,6 @@ impl RemoteModel {
                 self.server_model
             ),
         };
-        format!("{fix}{}", refusal.said())
+        format!("{fix}{}", refusal.quoted())
     }
 }

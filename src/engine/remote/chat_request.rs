@@ -23,7 +23,7 @@ impl ChatRequest<'_> {
     pub(super) fn body(&self, server_model: &str, dialect: Dialect) -> Value {
         let Sampling { temperature, top_p, top_k, seed } = self.sampling;
         let limit = if dialect.has("max_tokens") { "max_tokens" } else { "max_completion_tokens" };
-        let mut body = json!({"model": server_model, "messages": self.said(dialect), limit: self.max_tokens});
+        let mut body = json!({"model": server_model, "messages": self.messages(dialect), limit: self.max_tokens});
         if dialect.has("temperature") {
             body["temperature"] = json!(temperature);
         }
@@ -48,7 +48,7 @@ impl ChatRequest<'_> {
                     body["response_format"] = json!({"type": "json_schema", "json_schema": named});
                 }
                 SchemaFormat::Object => body["response_format"] = json!({"type": "json_object"}),
-                SchemaFormat::Words => {}
+                SchemaFormat::PromptOnly => {}
             }
         }
         if dialect.has("logprobs") {
@@ -61,7 +61,7 @@ impl ChatRequest<'_> {
     }
 
     /// The messages: what they say is text, whatever it looks like.
-    fn said(&self, dialect: Dialect) -> Vec<Value> {
+    fn messages(&self, dialect: Dialect) -> Vec<Value> {
         let mut said: Vec<(Role, String)> = Vec::with_capacity(self.messages.len());
         for message in self.messages {
             let content = escape_control_tokens(&message.content).into_owned();
@@ -74,7 +74,7 @@ impl ChatRequest<'_> {
                 _ => said.push((message.role, content)),
             }
         }
-        if let (Some(schema), SchemaFormat::Object | SchemaFormat::Words, Some((_, first))) =
+        if let (Some(schema), SchemaFormat::Object | SchemaFormat::PromptOnly, Some((_, first))) =
             (self.schema, dialect.format(), said.first_mut())
         {
             first.push_str(&format!(

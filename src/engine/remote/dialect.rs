@@ -83,7 +83,7 @@ pub(super) enum SchemaFormat {
     /// As any object.
     Object,
     /// In the prompt alone.
-    Words,
+    PromptOnly,
 }
 
 /// How far each part of the table has been replaced.
@@ -110,7 +110,7 @@ impl Dialect {
         match self.level("response_format") {
             level @ (0 | 1) => SchemaFormat::Schema { strict: level == 0 },
             2 => SchemaFormat::Object,
-            _ => SchemaFormat::Words,
+            _ => SchemaFormat::PromptOnly,
         }
     }
 
@@ -137,7 +137,7 @@ impl Dialect {
     }
 
     /// What this does without and `before` did not: the parameter, and what comes in its place.
-    pub(super) fn lessons(self, before: Self) -> impl Iterator<Item = (&'static str, &'static str)> {
+    pub(super) fn changes_since(self, before: Self) -> impl Iterator<Item = (&'static str, &'static str)> {
         // Alternatives go where the probabilities go.
         let is_new = move |place: &usize| {
             self.0[*place] > before.0[*place] && (PARAMETERS[*place].key != "top_logprobs" || self.has("logprobs"))
@@ -202,7 +202,7 @@ mod tests {
         let error = json!({"error": {"message": message, "param": parameter}});
         let leaner = Dialect::default().leaner(&Refusal::of(&error), body);
         let mut tried: Vec<_> =
-            leaner.into_iter().flat_map(|leaner| leaner.lessons(Dialect::default())).map(|(key, _)| key).collect();
+            leaner.into_iter().flat_map(|leaner| leaner.changes_since(Dialect::default())).map(|(key, _)| key).collect();
         tried.dedup();
         tried
     }
@@ -247,11 +247,11 @@ mod tests {
         let refusal = |name: &str| Refusal::of(&json!({"error": format!("no {name}")}));
         let formats: Vec<_> =
             Dialect::default().leaner(&refusal("response_format"), &body()).into_iter().map(Dialect::format).collect();
-        assert_eq!(formats, [SchemaFormat::Schema { strict: false }, SchemaFormat::Object, SchemaFormat::Words]);
+        assert_eq!(formats, [SchemaFormat::Schema { strict: false }, SchemaFormat::Object, SchemaFormat::PromptOnly]);
         let fewer = Dialect::default().leaner(&refusal("top_logprobs"), &body());
         assert_eq!(fewer.iter().map(|dialect| dialect.alternatives()).collect::<Vec<_>>(), [Some(5), None]);
         assert_eq!(fewer[1].leaner(&refusal("top_logprobs"), &body()), [], "nothing is left to leave out");
         let both = fewer[0].common(Dialect::default().leaner(&refusal("seed"), &body())[0]);
-        assert_eq!(both.lessons(Dialect::default()).map(|(key, _)| key).collect::<Vec<_>>(), ["top_logprobs", "seed"]);
+        assert_eq!(both.changes_since(Dialect::default()).map(|(key, _)| key).collect::<Vec<_>>(), ["top_logprobs", "seed"]);
     }
 }

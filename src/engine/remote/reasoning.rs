@@ -21,9 +21,9 @@ const FENCE: &str = "```";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReasoningFault {
     /// A thought begins and does not end.
-    Open,
+    Unclosed,
     /// A mark of thoughts stands in the midst of the text.
-    Inside,
+    InsideText,
 }
 
 /// The part of `text` behind what the model thought; all of it where there is no thought.
@@ -33,7 +33,7 @@ pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault
         let rest = text[start..].trim_start();
         let begin = text.len() - rest.len();
         if let Some((open, close)) = MARKS.iter().find(|(open, _)| rest.starts_with(open)) {
-            let end = rest[open.len()..].find(close).ok_or(ReasoningFault::Open)?;
+            let end = rest[open.len()..].find(close).ok_or(ReasoningFault::Unclosed)?;
             start = begin + open.len() + end + close.len();
             continue;
         }
@@ -46,7 +46,7 @@ pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault
             (opening, Some((at, mark))) if start == 0 && opening.is_none_or(|(before, _)| at < before) => {
                 start = begin + at + mark.len();
             }
-            _ => return Err(ReasoningFault::Inside),
+            _ => return Err(ReasoningFault::InsideText),
         }
     }
 }
@@ -87,11 +87,11 @@ mod tests {
     #[test]
     fn what_cannot_be_told_from_a_thought_is_no_answer() {
         for (text, stray) in [
-            ("<think>I am still", ReasoningFault::Open),
-            ("<think>a</think><think>b", ReasoningFault::Open),
-            ("A kettle. <think>Hm", ReasoningFault::Inside),
-            ("A kettle. <think>Hm.</think> More.", ReasoningFault::Inside),
-            ("<think>a</think>A kettle.</think>", ReasoningFault::Inside),
+            ("<think>I am still", ReasoningFault::Unclosed),
+            ("<think>a</think><think>b", ReasoningFault::Unclosed),
+            ("A kettle. <think>Hm", ReasoningFault::InsideText),
+            ("A kettle. <think>Hm.</think> More.", ReasoningFault::InsideText),
+            ("<think>a</think>A kettle.</think>", ReasoningFault::InsideText),
         ] {
             assert_eq!(after_reasoning(text), Err(stray), "{text}");
         }

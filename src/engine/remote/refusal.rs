@@ -92,13 +92,13 @@ impl Refusal {
     }
 
     /// The server's words behind a colon; nothing where it has none.
-    pub(super) fn said(&self) -> String {
+    pub(super) fn quoted(&self) -> String {
         if self.message.is_empty() { String::new() } else { format!(": {}", shortened(&self.message)) }
     }
 
     /// The dead letter for a request that was refused with `status`.
     pub(super) fn poison(&self, status: StatusCode) -> Poison {
-        let said = self.said();
+        let said = self.quoted();
         if self.is_of_length() || status == StatusCode::PAYLOAD_TOO_LARGE {
             let reason = format!("the prompt is longer than the server's model takes{said}");
             return Poison { class: FailureClass::TooLong, reason };

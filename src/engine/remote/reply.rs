@@ -16,7 +16,7 @@ use super::chat_request::ChatRequest;
 use super::lenient_json::parse;
 use super::reasoning::{ReasoningFault, after_reasoning, json_in_fence};
 use super::refusal::{Refusal, error_in, shortened};
-use crate::request::{Finish, GeneratedToken};
+use crate::completion::{Finish, GeneratedToken};
 use tidemill_base::failure::{FailureClass, Poison};
 
 /// Where servers put what a model thought.
@@ -59,7 +59,7 @@ impl ReplyToken {
 #[derive(Debug, Clone)]
 pub(super) enum UnusableReply {
     /// It is not what a server of this kind sends, or not all of it.
-    Foreign(String),
+    NotACompletion(String),
     /// The model or what guards it says no to this document.
     Refused(Poison),
     /// There is an error in it, whatever stands beside.
@@ -69,7 +69,7 @@ pub(super) enum UnusableReply {
 impl Reply {
     /// Reads the body of a good answer.
     pub(super) fn read(body: &[u8], question: &ChatRequest<'_>) -> Result<Self, UnusableReply> {
-        let foreign = |reason: &str| UnusableReply::Foreign(reason.into());
+        let foreign = |reason: &str| UnusableReply::NotACompletion(reason.into());
         let (value, is_mended) = parse(body).ok_or_else(|| foreign("answers with something that is no chat completion"))?;
         let value = value.get(0).unwrap_or(&value);
         if error_in(value).is_some() {
@@ -126,13 +126,13 @@ impl Reply {
         }
         self.answer = match (after_reasoning(&self.whole), self.finish) {
             (Ok(answer), _) => answer,
-            (Err(ReasoningFault::Open), Finish::Length) => self.whole.len()..self.whole.len(),
-            (Err(ReasoningFault::Open), Finish::Stop) => {
+            (Err(ReasoningFault::Unclosed), Finish::Length) => self.whole.len()..self.whole.len(),
+            (Err(ReasoningFault::Unclosed), Finish::Stop) => {
                 return Err(refused("the server's model answers with a thought that does not end, and nothing else".into()));
             }
             // What is no object is judged so in any case, and may be one the next time.
-            (Err(ReasoningFault::Inside), _) if question.schema.is_some() => 0..self.whole.len(),
-            (Err(ReasoningFault::Inside), _) => {
+            (Err(ReasoningFault::InsideText), _) if question.schema.is_some() => 0..self.whole.len(),
+            (Err(ReasoningFault::InsideText), _) => {
                 let reason = "the answer cannot be told from what the server's model thought, which stands in its midst; have the server keep \
                               thoughts apart, or switch them off there";
                 return Err(refused(reason.into()));
@@ -266,7 +266,7 @@ fn finish(reason: &str) -> Result<Finish, UnusableReply> {
         "tool_calls" | "function_call" | "tool_call" | "tool_use" => {
             Err(refused("the server's model calls a tool instead of answering".into()))
         }
-        _ => Err(UnusableReply::Foreign(format!(
+        _ => Err(UnusableReply::NotACompletion(format!(
             "ends its answer for the reason {:?}, and it may not be whole",
             shortened(reason)
         ))),
@@ -357,7 +357,7 @@ pub(super) mod tests {
             assert_eq!(poison(read(json!(reason))).class, FailureClass::Model, "{reason}");
         }
         for reason in ["abort", "error", "cancelled", "insufficient_system_resource", "who knows"] {
-            assert!(matches!(read(json!(reason)), Err(UnusableReply::Foreign(why)) if why.contains(reason)), "{reason}");
+            assert!(matches!(read(json!(reason)), Err(UnusableReply::NotACompletion(why)) if why.contains(reason)), "{reason}");
         }
     }
 

@@ -111,7 +111,7 @@ impl RemoteModel {
             let known = self.dialect();
             let (outcome, took) = self.attempt_dialects(question, self.patience.total.saturating_sub(spent)).await;
             spent += took;
-            let RetryableFailure { reason, asked, source, .. } = match outcome {
+            let RetryableFailure { reason, requested_wait, source, .. } = match outcome {
                 CallOutcome::Reply(reply) => {
                     self.faults.answered().insert(form, Instant::now());
                     self.faults.failed().remove(&self.digest(question));
@@ -121,7 +121,7 @@ impl RemoteModel {
                     self.faults.answered().insert(form, Instant::now());
                     return Err(poison.into());
                 }
-                CallOutcome::Settings(reason) => return Err(self.transient(&reason)),
+                CallOutcome::SettingsFault(reason) => return Err(self.transient(&reason)),
                 CallOutcome::Refused { status, refusal } => {
                     let failure = self.refused(question, begun, status, &refusal).await;
                     // The probe may have taught what the document's refusal did not.
@@ -131,16 +131,16 @@ impl RemoteModel {
                     }
                     return Err(failure);
                 }
-                CallOutcome::Again(again) => again,
+                CallOutcome::Retry(again) => again,
             };
             attempt += 1;
-            let Some(wait) = self.patience.wait(attempt, asked) else {
+            let Some(wait) = self.patience.wait(attempt, requested_wait) else {
                 // The stream comes back sooner than that, and then waits here instead of knocking at once.
                 self.gate.close(self.patience.longest_wait);
-                let asked = asked.unwrap_or_default().as_secs();
+                let asked = requested_wait.unwrap_or_default().as_secs();
                 return Err(self.transient(&format!("{reason}, and asks for {asked} s without calls")));
             };
-            if asked.is_some() {
+            if requested_wait.is_some() {
                 self.gate.close(wait);
             }
             if attempt >= self.patience.attempts || spent + wait >= self.patience.total {
@@ -227,19 +227,19 @@ impl RemoteModel {
         let (outcome, _) = self.attempt_dialects(&ChatRequest { messages: &messages, ..question.clone() }, self.timeout).await;
         let (fault, stays) = match outcome {
             CallOutcome::Reply(_) | CallOutcome::Poison(_) => (None, false),
-            CallOutcome::Settings(reason) => (Some(reason), true),
+            CallOutcome::SettingsFault(reason) => (Some(reason), true),
             CallOutcome::Refused { status: StatusCode::FORBIDDEN, refusal } => {
                 (Some(self.settings_at_fault(StatusCode::FORBIDDEN, &refusal)), true)
             }
             CallOutcome::Refused { status, refusal } => {
-                let (name, said) = (&self.info.name, refusal.said());
+                let (name, said) = (&self.info.name, refusal.quoted());
                 let reason = format!(
                     "refuses every request of this kind with {status}, whatever its text{said}; correct the task's or the prompt's \
                      parameters, or `models.{name}`"
                 );
                 (Some(reason), true)
             }
-            CallOutcome::Again(again) => (Some(again.reason), false),
+            CallOutcome::Retry(again) => (Some(again.reason), false),
         };
         self.faults.probes().insert(form, ProbeResult { at: Instant::now(), fault: fault.clone(), stays });
         fault

@@ -8,7 +8,8 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::*;
-use crate::request::{Chunking, Finish, Message, Prompt, Role};
+use crate::completion::Finish;
+use crate::request::{Chunking, Message, Prompt, Role};
 use crate::schema::Schema;
 use crate::tests::server::{Play, Seen, Server};
 use tidemill_base::failure::{Poison, Transient};

@@ -4,13 +4,14 @@ use std::sync::Arc;
 
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 
+use crate::completion::Finish;
 use crate::error::EngineError;
 use crate::generation::sampler::{choose, normaliser};
 use crate::generation::scheduler::{Scheduler, SchedulerLimits};
 use crate::generation::sequence::{CompletionState, GenerationJob, GenerationTask, ScoringState};
 use crate::generation::traits::{BLOCK_TOKENS, Decode, Guide, Logits, StepRow, TokenMask, Vocabulary, WantedLogits};
 use crate::prompt::IncrementalText;
-use crate::request::{Answer, Finish, Prediction, Priority, Sampling};
+use crate::request::{Answer, Prediction, Priority, Sampling};
 use tidemill_base::failure::{Failure, Poison};
 
 /// Tokens there are: 0 ends a turn, the others stand for a letter each.
@@ -153,15 +154,15 @@ pub(super) struct TestJob {
 
 #[derive(Debug, Clone)]
 pub(super) enum TestTask {
-    Write { max_tokens: usize, sampling: Sampling, schema: Option<Vec<SchemaStep>> },
-    Weigh(Vec<Vec<u32>>),
+    Complete { max_tokens: usize, sampling: Sampling, schema: Option<Vec<SchemaStep>> },
+    Score(Vec<Vec<u32>>),
 }
 
 pub(super) type AnswerReceiver = UnboundedReceiver<(usize, Result<Answer, Failure>)>;
 
 /// A greedy completion for `group`.
 pub(super) fn write(group: &'static str, prompt: Vec<u32>, max_tokens: usize) -> TestJob {
-    let what = TestTask::Write { max_tokens, sampling: Sampling::default(), schema: None };
+    let what = TestTask::Complete { max_tokens, sampling: Sampling::default(), schema: None };
     TestJob { group, priority: Priority::Live, prompt, what }
 }
 
@@ -174,21 +175,21 @@ impl TestJob {
     pub(super) fn submit(&self, scheduler: &mut Scheduler<FakeDecoder>) -> AnswerReceiver {
         let (reply, answers) = unbounded_channel();
         let task = match self.what.clone() {
-            TestTask::Write { max_tokens, sampling, schema } => {
+            TestTask::Complete { max_tokens, sampling, schema } => {
                 let guide = schema.map(|places| Box::new(FakeGuide(places.into())) as Box<dyn Guide>);
-                GenerationTask::Write(CompletionState::new(max_tokens, sampling, &[], guide, IncrementalText::default()))
+                GenerationTask::Complete(CompletionState::new(max_tokens, sampling, &[], guide, IncrementalText::default()))
             }
-            TestTask::Weigh(answers) => GenerationTask::Weigh(ScoringState::new(answers.into_iter().map(Arc::from).collect())),
+            TestTask::Score(answers) => GenerationTask::Score(ScoringState::new(answers.into_iter().map(Arc::from).collect())),
         };
         let (group, priority, prompt) = (self.group.into(), self.priority, self.prompt.clone().into());
-        scheduler.submit(GenerationJob { group, priority, prompt, task, index: 0, reply, room: None });
+        scheduler.submit(GenerationJob { group, priority, prompt, task, index: 0, reply, permit: None });
         answers
     }
 
     /// What comes of it, said without the scheduler.
     pub(super) fn expected(&self) -> Prediction {
         match &self.what {
-            TestTask::Write { max_tokens, sampling, schema } => {
+            TestTask::Complete { max_tokens, sampling, schema } => {
                 let mut tokens = self.prompt.clone();
                 let mut text = String::new();
                 let mut likely = Vec::new();
@@ -238,7 +239,7 @@ impl TestJob {
                     likely.into_iter().map(|(end, log_probability)| crate::GeneratedToken { end, log_probability }).collect();
                 Prediction::Completion(crate::Completion { text, tokens, finish })
             }
-            TestTask::Weigh(answers) => {
+            TestTask::Score(answers) => {
                 let score = |answer: &Vec<u32>| {
                     let mut tokens = self.prompt.clone();
                     let mut sum = None;

@@ -17,9 +17,9 @@ fn what() -> impl Strategy<Value = TestTask> {
         });
     prop_oneof![
         (0..90_usize, sampling, prop::option::of(prop::collection::vec(place, 0..6)))
-            .prop_map(|(max_tokens, sampling, schema)| TestTask::Write { max_tokens, sampling, schema }),
+            .prop_map(|(max_tokens, sampling, schema)| TestTask::Complete { max_tokens, sampling, schema }),
         prop::collection::vec((0..99_u32, 1..40_usize).prop_map(|(seed, count)| tokens(seed, count)), 0..5)
-            .prop_map(TestTask::Weigh),
+            .prop_map(TestTask::Score),
     ]
 }
 

@@ -83,12 +83,12 @@ impl TinyModel {
 fn submit(scheduler: &mut Scheduler<Box<dyn Decode>>, group: &str, prompt: &[u32], task: GenerationTask) -> AnswerReceiver {
     let (reply, answers) = unbounded_channel();
     let (group, prompt) = (group.into(), prompt.to_vec().into());
-    scheduler.submit(GenerationJob { group, priority: Priority::Live, prompt, task, index: 0, reply, room: None });
+    scheduler.submit(GenerationJob { group, priority: Priority::Live, prompt, task, index: 0, reply, permit: None });
     answers
 }
 
 fn write(max_tokens: usize, sampling: Sampling) -> GenerationTask {
-    GenerationTask::Write(CompletionState::new(max_tokens, sampling, &[], None, IncrementalText::default()))
+    GenerationTask::Complete(CompletionState::new(max_tokens, sampling, &[], None, IncrementalText::default()))
 }
 
 fn run(scheduler: &mut Scheduler<Box<dyn Decode>>) {
@@ -179,7 +179,7 @@ fn scores_are_the_sums_that_one_pass_over_each_answer_gives() {
             let prompt = &tiny.ids("mixed.ids")[..length];
             let answers: Vec<Arc<[u32]>> = (1..=6).map(|i| tiny.ids("long.ids")[i..3 * i].into()).collect();
             let mut scheduler = tiny.scheduler(16, 8, 16);
-            let mut waiting = submit(&mut scheduler, "task", prompt, GenerationTask::Weigh(ScoringState::new(answers.clone())));
+            let mut waiting = submit(&mut scheduler, "task", prompt, GenerationTask::Score(ScoringState::new(answers.clone())));
             run(&mut scheduler);
             let Prediction::Scores(scores) = answer(&mut waiting).prediction else { panic!("scores were expected") };
             for (ids, score) in answers.iter().zip(scores) {

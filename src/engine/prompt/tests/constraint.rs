@@ -34,7 +34,7 @@ fn follow(chat: &ChatTokenizer, constraint: &mut SchemaConstraint, text: &str) -
 fn what_is_certain_is_forced_and_what_is_not_is_masked() {
     let chat = chat();
     let schema = schema(json!({"colour": {"enum": ["red", "blue"]}, "sure": {"type": "boolean"}}));
-    let mut constraint = chat.grammars().constraint(&schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(&schema).unwrap();
     let forced = constraint.forced();
     assert!(spelled(&chat, &forced).starts_with("{\"colour\":"), "{:?}", spelled(&chat, &forced));
     assert!(constraint.forced().is_empty(), "there is a choice");
@@ -51,7 +51,7 @@ fn what_is_certain_is_forced_and_what_is_not_is_masked() {
 fn the_turn_may_end_exactly_where_the_answer_is_whole() {
     let chat = chat();
     let schema = schema(json!({"n": {"type": "integer"}}));
-    let mut constraint = chat.grammars().constraint(&schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(&schema).unwrap();
     let ends = chat.end_ids().to_vec();
     for id in chat.encode_text("{\"n\":12}").unwrap() {
         let allowed = allowed(&chat, &mut constraint);
@@ -72,8 +72,8 @@ fn the_turn_may_end_exactly_where_the_answer_is_whole() {
 fn sequences_of_one_schema_go_their_own_ways() {
     let chat = chat();
     let schema = schema(json!({"a": {"enum": ["x", "y"]}}));
-    let mut first = chat.grammars().constraint(&schema).unwrap();
-    let mut second = chat.grammars().constraint(&schema).unwrap();
+    let mut first = chat.grammar_cache().constraint(&schema).unwrap();
+    let mut second = chat.grammar_cache().constraint(&schema).unwrap();
     follow(&chat, &mut first, "{\"a\":\"x\"}").unwrap();
     follow(&chat, &mut second, "{\"a\":\"y\"}").unwrap();
     assert!(first.is_finished() && second.is_finished());
@@ -84,7 +84,7 @@ fn strings_spell_control_tokens_out_and_hold_no_control_characters() {
     let chat = chat();
     let schema = schema(json!({"s": {"type": "string"}}));
     let start = || {
-        let mut constraint = chat.grammars().constraint(&schema).unwrap();
+        let mut constraint = chat.grammar_cache().constraint(&schema).unwrap();
         follow(&chat, &mut constraint, "{\"s\":\"").unwrap();
         constraint
     };
@@ -102,7 +102,7 @@ fn answers_are_compact_bounded_and_without_properties_nobody_named() {
         "type": "object", "properties": {"n": {"type": "number"}, "i": {"type": ["integer", "null"], "minimum": 3}}, "required": ["n", "i"],
     }))
     .unwrap();
-    let start = || chat.grammars().constraint(&open).unwrap();
+    let start = || chat.grammar_cache().constraint(&open).unwrap();
     follow(&chat, &mut start(), "{\"n\":-1.5,\"i\":9007199254740991}").unwrap();
     follow(&chat, &mut start(), "{\"n\":1000000000000000,\"i\":null}").unwrap();
     for refused in [
@@ -119,12 +119,12 @@ fn answers_are_compact_bounded_and_without_properties_nobody_named() {
     let told = Schema::new(
         json!({"type": "object", "properties": {"n": {"type": "integer"}}, "additionalProperties": {"type": "boolean"}}),
     );
-    follow(&chat, &mut chat.grammars().constraint(&told.unwrap()).unwrap(), "{\"n\":1,\"other\":true}").unwrap();
+    follow(&chat, &mut chat.grammar_cache().constraint(&told.unwrap()).unwrap(), "{\"n\":1,\"other\":true}").unwrap();
     let joined = Schema::new(json!({
         "type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"],
         "allOf": [{"type": "object", "properties": {"b": {"type": "boolean"}}, "required": ["b"]}],
     }));
-    follow(&chat, &mut chat.grammars().constraint(&joined.unwrap()).unwrap(), "{\"a\":true,\"b\":false}").unwrap();
+    follow(&chat, &mut chat.grammar_cache().constraint(&joined.unwrap()).unwrap(), "{\"a\":true,\"b\":false}").unwrap();
 }
 
 #[test]
@@ -142,13 +142,13 @@ fn schemas_that_cannot_be_followed_are_refused_at_once() {
     assert!(refused(impossible).starts_with("answers cannot be held to the schema: "));
     let long = json!({"type": "object", "description": "x".repeat(300_000)});
     assert!(refused(long).contains("262144 is the limit"));
-    let poison = chat.grammars().constraint(&Schema::new(json!({"type": "object", "not": {}})).unwrap()).err().unwrap();
+    let poison = chat.grammar_cache().constraint(&Schema::new(json!({"type": "object", "not": {}})).unwrap()).err().unwrap();
     assert_eq!(poison.class, FailureClass::Schema);
 }
 
 /// What a model writes that goes on with a number as long as it may, with `digit` where it can.
 fn stubborn(chat: &ChatTokenizer, schema: &Schema, digit: u8) -> String {
-    let mut constraint = chat.grammars().constraint(schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(schema).unwrap();
     let mut written = Vec::new();
     for _ in 0..200 {
         constraint.forced().iter().for_each(|id| written.extend_from_slice(chat.piece(*id)));
@@ -269,9 +269,9 @@ fn grammars_are_kept_and_the_oldest_make_room() {
         chat.check_schema(&numbered(n % 70)).unwrap();
         chat.check_schema(&numbered(0)).unwrap();
     }
-    assert!(chat.grammars().kept() <= 64);
-    assert!(chat.grammars().holds(&numbered(0)), "it was in use all the time");
-    assert!(!chat.grammars().holds(&numbered(12)));
+    assert!(chat.grammar_cache().kept() <= 64);
+    assert!(chat.grammar_cache().holds(&numbered(0)), "it was in use all the time");
+    assert!(!chat.grammar_cache().holds(&numbered(12)));
 }
 
 #[test]

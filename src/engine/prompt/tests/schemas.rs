@@ -5,8 +5,8 @@ use rand::{RngExt, SeedableRng};
 use serde_json::{Map, Value, json};
 
 use super::fixture::chat;
+use crate::completion::{Completion, Finish};
 use crate::prompt::{ChatTokenizer, TokenMask};
-use crate::request::{Completion, Finish};
 use crate::schema::Schema;
 use tidemill_base::failure::{Failure, FailureClass};
 
@@ -80,7 +80,7 @@ fn object_schema(random: &mut StdRng, depth: usize) -> Value {
 
 /// Chooses at random among what is allowed, now and then something that brings the answer to its end.
 fn answer(chat: &ChatTokenizer, schema: &Schema, random: &mut StdRng) -> Completion {
-    let mut constraint = chat.grammars().constraint(schema).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(schema).unwrap();
     let mut mask = TokenMask::new();
     let mut text = chat.incremental_text();
     let mut written = 0;

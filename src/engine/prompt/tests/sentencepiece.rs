@@ -102,7 +102,7 @@ fn answers_of_a_sentencepiece_model_are_held_to_a_schema_without_a_first_space()
     let schema = Schema::new(json!({
         "type": "object", "properties": {"the": {"type": "string", "maxLength": 20}}, "required": ["the"], "additionalProperties": false,
     }));
-    let mut constraint = chat.grammars().constraint(&schema.unwrap()).unwrap();
+    let mut constraint = chat.grammar_cache().constraint(&schema.unwrap()).unwrap();
     let forced: Vec<u8> = constraint.forced().iter().flat_map(|id| chat.piece(*id).to_vec()).collect();
     assert!(b"{\"the\":\"".starts_with(&forced) && forced.len() > 5, "{:?}", String::from_utf8_lossy(&forced));
     let mut written = forced;
