@@ -1,30 +1,29 @@
 //! A completion: the text that a model wrote, its tokens and why it ended.
 
-/// What a model wrote.
+/// A text that a model generated.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Completion {
-    /// The text; valid under the schema where one was given.
+    /// Valid under the schema, if the request has one.
     pub text: String,
-    /// The tokens of the text in order; empty where a server does not tell.
+    /// The tokens of the text, in order; empty if a server does not report them.
     pub tokens: Vec<GeneratedToken>,
-    /// Why it ends.
     pub finish: Finish,
 }
 
 /// One token of a completion.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct GeneratedToken {
-    /// Bytes of the text up to and including this token.
+    /// The token's end in the text, in bytes.
     pub end: usize,
-    /// The logarithm of its probability before anything was ruled out; none where the schema left no other choice.
+    /// The natural logarithm of the token's probability, before masking and sampling; none if the schema allowed only this token.
     pub log_probability: Option<f32>,
 }
 
-/// Why a completion ends.
+/// Why a completion ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Finish {
-    /// The model ended its turn, a stop text came up, or the schema allows nothing more.
+    /// The model ended its turn, a stop text occurred, or the schema allows nothing more.
     Stop,
-    /// `max_tokens` was reached. With a schema that is a failure instead.
+    /// `max_tokens` was reached. With a schema, a truncated answer is a failure instead.
     Length,
 }

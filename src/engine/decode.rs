@@ -1,4 +1,4 @@
-//! What the generators need of a decoder, wherever it computes.
+//! The interfaces of a decoder, whichever device computes it.
 
 use std::sync::Arc;
 
@@ -7,21 +7,22 @@ use super::error::EngineError;
 
 /// A decoder with its cache of keys and values.
 pub(crate) trait Decode: Send {
-    /// Blocks of the cache.
+    /// Blocks in the cache.
     fn blocks(&self) -> usize;
-    /// Copies what block `from` holds to block `to`.
+    /// Copies the content of block `from` to block `to`.
     fn copy_block(&mut self, from: u32, to: u32);
-    /// One forward pass on the current thread pool. What one row is too large for is told of that row alone: see [`Logits::refused`].
+    /// Runs one forward pass on the current thread pool. A row that is too large for the memory is refused by itself, see
+    /// [`Logits::refused`]; the other rows have their logits.
     fn forward(&mut self, rows: &[StepRow<'_>]) -> Result<Logits, EngineError>;
 }
 
-/// A decoder's weights, wherever they are.
+/// The weights of a decoder in the memory of a device.
 pub(crate) trait DecoderWeights: Send + Sync {
     /// The sizes that callers plan with.
     fn shape(&self) -> &DecoderShape;
-    /// Bytes of the weights.
+    /// Bytes of all weights.
     fn bytes(&self) -> usize;
-    /// Bytes that a block of the cache takes over all layers.
+    /// Bytes of one cache block, over all layers.
     fn block_bytes(&self) -> usize;
     /// A decoder of these weights with a cache of `blocks` blocks.
     fn open(self: Arc<Self>, blocks: usize) -> Result<Box<dyn Decode>, EngineError>;

@@ -1,4 +1,4 @@
-//! A device's thread: the only one that computes there, together with the cores it was given, or that tells a GPU what to compute.
+//! The thread of a device. Only this thread computes there: with its share of the cores, or by driving a GPU.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,10 +18,10 @@ use super::queued_sequence::EncoderRow;
 use tidemill_base::failure::{Component, Transient};
 use tidemill_base::metrics::METRICS;
 
-/// How long a device waits at most before its wait is counted, though it goes on: well below what anybody waits between two looks at it.
+/// A device that waits counts its idle time at least this often, so that the metrics are current whenever they are read.
 const IDLE_COUNT_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The state of a device that callers may look at.
+/// The part of a device's state that callers may read.
 #[derive(Default)]
 pub(super) struct DeviceState {
     failure: OnceLock<String>,
@@ -38,25 +38,24 @@ pub(super) struct DeviceState {
 /// What devices have done since the engine started.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct EngineStats {
-    /// Tokens run through models.
+    /// Tokens that went through models.
     pub tokens: u64,
-    /// Tokens among them that stood for nothing.
+    /// Padding among them.
     pub padding: u64,
     /// Token batches of encoders.
     pub batches: u64,
-    /// Steps of generators.
+    /// Forward passes of generators.
     pub steps: u64,
-    /// Tokens that generators read for requests; what was read again after a preemption is not counted again.
+    /// Tokens that generators read for requests. Tokens read again after a preemption are not counted again.
     pub prompt_tokens: u64,
     /// Tokens that generators wrote.
     pub generated_tokens: u64,
-    /// Tokens of prompts that a kept prefix held already.
+    /// Tokens of prompts that were already in the prefix cache.
     pub prefix_tokens_saved: u64,
-    /// Sequences that lost their place for others and were read again.
+    /// Sequences that were preempted and read again.
     pub preemptions: u64,
     /// Time spent computing.
     pub busy: Duration,
-    /// Time spent otherwise.
     pub idle: IdleTime,
 }
 
@@ -79,12 +78,12 @@ impl std::iter::Sum for EngineStats {
 }
 
 impl DeviceState {
-    /// The state of the device that metrics call `name`.
+    /// The state of the device with this metric name.
     pub(super) fn new(name: String) -> Self {
         Self { name, ..Self::default() }
     }
 
-    /// Why the device is out of order, where it is.
+    /// Why the device is unavailable, if it is.
     pub(super) fn health(&self) -> Result<(), Transient> {
         match self.failure.get() {
             None => Ok(()),
@@ -92,12 +91,12 @@ impl DeviceState {
         }
     }
 
-    /// What the device has done so far, in the time that it has spent.
+    /// The device's counters, together with its times.
     pub(super) fn stats(&self, spent: DeviceTime) -> EngineStats {
         let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         EngineStats {
             tokens: read(&self.tokens),
-            // Sequences are packed, so there is none.
+            // Sequences are packed without padding.
             padding: 0,
             batches: read(&self.batches),
             steps: read(&self.steps),
@@ -123,36 +122,35 @@ impl DeviceState {
 
 /// A device with its cores.
 pub(super) struct Device {
-    /// Its place among the engine's devices.
+    /// Its index in the engine's list of devices.
     pub(super) place: usize,
     pub(super) models: Arc<[Model]>,
     pub(super) state: Arc<DeviceState>,
     pub(super) queue: Arc<BatchQueue>,
     pub(super) activity: Arc<ActivityTracker>,
-    /// Jobs for generators, each with its model's place in the engine's list.
+    /// Jobs for generators, each with its model's index in the engine's list.
     pub(super) jobs: Receiver<(usize, GenerationJob)>,
-    /// Generators, each with its place.
+    /// The generators, each with its model's index.
     pub(super) generators: Vec<(usize, GeneratorRunner)>,
     /// The cores that models compute on.
     pub(super) pool: rayon::ThreadPool,
-    /// Tokens of a batch of each model.
+    /// Tokens per batch, for each model.
     pub(super) budgets: Vec<usize>,
 }
 
-/// What the device does next.
 enum NextWork {
     Batch(TokenBatch),
     GenerationJob(usize, GenerationJob),
-    /// Nothing has come, and generators have work.
+    /// There is no new work, but generators have work left.
     Step,
     Closed,
 }
 
 impl Device {
-    /// Starts the thread that forms batches and the one that computes them. Both end when the queue is closed.
+    /// Starts the thread that forms batches and the thread that computes them. Both end when the queue is closed.
     pub(super) fn start(mut self) -> Result<(), EngineError> {
         let no_threads = |e: &dyn std::fmt::Display| EngineError::NoThreads(e.to_string());
-        // Handing over without a buffer means that exactly one batch is ready while another is computed.
+        // A channel without a buffer: exactly one batch is ready while another is computed.
         let (prepared, batches) = crossbeam_channel::bounded::<TokenBatch>(0);
         let (queue, activity, place, budgets) = (self.queue.clone(), self.activity.clone(), self.place, self.budgets.clone());
         let form = move || {
@@ -166,7 +164,7 @@ impl Device {
         thread::Builder::new().name("token-batches".into()).spawn(form).map_err(|e| no_threads(&e))?;
         let compute = move || {
             loop {
-                // Held out here, so that a panic does not drop it before the reason is known.
+                // Kept outside the closure, so that a panic does not drop it before the reason is recorded.
                 let mut next = self.next(&batches);
                 let outcome = catch_unwind(AssertUnwindSafe(|| self.run_once(&mut next)));
                 let reason = match outcome {
@@ -178,7 +176,7 @@ impl Device {
                     Ok(Err(e)) => e.to_string(),
                     Err(panic) => panic_text(&*panic),
                 };
-                // Before the work goes: its callers must find the reason when their channels close.
+                // Recorded before the work is dropped, because its callers read the reason when their channels close.
                 self.fail(&reason);
                 return;
             }
@@ -187,7 +185,7 @@ impl Device {
         Ok(())
     }
 
-    /// Waits where there is nothing to do.
+    /// Waits only if no generator has work.
     fn next(&self, batches: &Receiver<TokenBatch>) -> NextWork {
         if self.generators.iter().any(|(_, generator)| !generator.is_idle()) {
             return match batches.try_recv() {
@@ -206,8 +204,8 @@ impl Device {
         }
     }
 
-    /// One batch at most and one step of every generator with work, so that neither kind of model keeps the other waiting. False when
-    /// the engine is gone.
+    /// Computes at most one batch, and one step of every generator with work, so that neither kind of model delays the other.
+    /// Returns false once the engine has been dropped.
     fn run_once(&mut self, next: &mut NextWork) -> Result<bool, EngineError> {
         match next {
             NextWork::Batch(batch) => {
@@ -257,7 +255,7 @@ impl Device {
         for (waiting, values) in batch.waiting.iter().zip(rows) {
             let device_micros = (micros_per_token * waiting.ids.len() as f64).round() as u64;
             let row = values.map(|values| EncoderRow { values: values.into(), device_micros });
-            // A caller that has gone away needs no answer.
+            // A caller that has stopped waiting needs no answer.
             let _ = waiting.reply.send((waiting.index, row));
         }
         Ok(())
@@ -271,12 +269,12 @@ impl Device {
         METRICS.engine_seconds.observe(busy.as_secs_f64());
     }
 
-    /// Takes the device out of service, and the engine with it: the queue ends, and the other devices with it. Everyone who waits sees
-    /// the channel close and finds the reason here.
+    /// Takes the device and with it the whole engine out of service: closing the queue ends the other devices too. All waiting
+    /// callers see their channels close, and then read the reason from the device's state.
     fn fail(&self, reason: &str) {
         self.activity.switch_to(self.place, Activity::Ended);
         let reason = format!("{}: the device thread stopped: {reason}; restart the process", self.state.name);
-        tracing::error!(device = self.state.name, reason, "device out of order");
+        tracing::error!(device = self.state.name, reason, "device unavailable");
         let _ = self.state.failure.set(reason);
         self.queue.close();
     }

@@ -1,4 +1,4 @@
-//! A model of the engine: loaded from its folder or file, or behind a server, ready to run.
+//! A model of the engine: loaded from a folder or file, or behind a server.
 
 use std::sync::Arc;
 
@@ -21,19 +21,17 @@ use tidemill_base::config::{ModelConfig, ModelLocation};
 use tidemill_base::failure::{Failure, FailureClass};
 use tidemill_base::outcome::Span;
 
-/// A model of the engine.
 pub(super) struct Model {
     pub(super) info: ModelInfo,
     pub(super) runtime: ModelRuntime,
 }
 
-/// What does a model's work.
+/// What computes the model's answers.
 pub(super) enum ModelRuntime {
     /// An encoder or classifier in memory.
     Encoder(Box<EncoderModel>),
     /// A decoder in memory.
     Generator(Box<GeneratorModel>),
-    /// A server.
     Remote(Box<RemoteModel>),
 }
 
@@ -50,7 +48,8 @@ pub(super) struct GeneratorModel {
 }
 
 impl Model {
-    /// Loads the model that pipelines call `name` onto the accelerator, or into memory where there is none; or prepares for its server.
+    /// Loads the model that pipelines call `name` onto the accelerator, or into memory if there is none. For a model behind a
+    /// server it only prepares the client.
     pub(super) fn load(name: &str, config: &ModelConfig, accelerator: Option<&Accelerator>) -> Result<Self, EngineError> {
         let path = match config.place(name)? {
             ModelLocation::Local(path) => path,
@@ -70,7 +69,9 @@ impl Model {
             return Self::generator(name, &mut folder, config, accelerator);
         }
         if let Some(adapter) = &config.adapter {
-            let reason = format!("is an adapter, and `models.{name}` is an encoder; merge it before, or remove the setting");
+            let reason = format!(
+                "is an adapter, and `models.{name}` is an encoder; merge the adapter into the model's weights, or remove the setting"
+            );
             return Err(EngineError::invalid(adapter, reason));
         }
         Self::encoder(name, &mut folder, accelerator)
@@ -136,7 +137,7 @@ impl Model {
             let named = shape.named_classes();
             if named != 0 && named != encoder.dimension() {
                 let reason = format!(
-                    "id2label names {named} classes, and the weights have {}; the two are of different models",
+                    "id2label names {named} classes, and the weights have {}; take both files from the same model",
                     encoder.dimension()
                 );
                 return Err(EngineError::invalid(folder.join("config.json"), reason));
@@ -156,7 +157,7 @@ impl Model {
         Ok(Self { info, runtime: ModelRuntime::Encoder(Box::new(EncoderModel { tokenizer, encoder })) })
     }
 
-    /// Tokens of the text, special tokens not counted; an estimate where a server has the tokenizer.
+    /// Tokens of the text, without special tokens; an estimate for a model behind a server.
     pub(super) fn count(&self, text: &str) -> Result<usize, Failure> {
         match &self.runtime {
             ModelRuntime::Encoder(hosted) => hosted.tokenizer.count(text).map_err(|e| untokenizable(&e)),
@@ -165,8 +166,8 @@ impl Model {
         }
     }
 
-    /// Cuts the text into pieces of at most `tokens` tokens, neighbours sharing `overlap` of them; estimated where a server has the
-    /// tokenizer.
+    /// Splits the text into pieces of at most `tokens` tokens. Neighbouring pieces share `overlap` tokens. An estimate for a model
+    /// behind a server.
     pub(super) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
         match &self.runtime {
             ModelRuntime::Encoder(hosted) => {
@@ -178,12 +179,12 @@ impl Model {
         }
     }
 
-    /// Whether answers of at most `max_tokens` tokens can be held to the schema.
+    /// Whether answers of at most `max_tokens` tokens can be constrained to the schema.
     ///
     /// # Errors
-    /// One sentence where they cannot.
+    /// One sentence that says why not.
     pub(super) fn check_schema(&self, schema: &Schema, max_tokens: usize) -> Result<(), String> {
-        // A server says by its answers what it can follow.
+        // What a server supports shows only in its answers.
         let ModelRuntime::Generator(generator) = &self.runtime else { return Ok(()) };
         generator.tokenizer.check_schema(schema)?;
         match generator.tokenizer.shortest_answer_tokens(schema) {

@@ -1,38 +1,37 @@
-//! What the rest of the program may know about a model.
+//! The public description of a model.
 
 use std::sync::Arc;
 
-/// What the rest of the program may know about a model.
+/// The public description of a model.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ModelInfo {
     /// The name that pipelines use.
     pub name: Arc<str>,
-    /// Where it is: the folder or file it was loaded from, or the address of its server.
+    /// The folder or file that the model was loaded from, or the address of its server.
     pub origin: String,
-    /// What it can be asked for.
     pub kind: ModelKind,
     /// `model_type` of its `config.json`.
     pub architecture: String,
-    /// A hash over the names and contents of the files that decide its answers.
+    /// A hash over the names and contents of all files that influence its answers.
     pub revision: String,
-    /// Components of a vector. For a classifier: of the vectors it works with inside.
+    /// Components of a vector; for a classifier, of its hidden vectors.
     pub dimension: usize,
-    /// The longest sequence it takes, special tokens included.
+    /// The longest sequence it accepts, including special tokens.
     pub max_tokens: usize,
-    /// A classifier's classes, in the order of its logits.
+    /// The classes of a classifier, in the order of its logits.
     pub labels: Vec<String>,
-    /// Whether a classifier was trained to give a text several classes or none, each with odds of its own.
+    /// Whether a classifier assigns any number of classes to a text, each with a probability of its own.
     pub several_labels: bool,
 }
 
-/// What a model can be asked for.
+/// The kind of work that a model does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum ModelKind {
-    /// [`Work::Encode`](super::Work::Encode).
+    /// Does [`Work::Encode`](super::Work::Encode).
     Encoder,
-    /// [`Work::Classify`](super::Work::Classify).
+    /// Does [`Work::Classify`](super::Work::Classify).
     Classifier,
-    /// [`Work::Generate`](super::Work::Generate) and [`Work::Score`](super::Work::Score).
+    /// Does [`Work::Generate`](super::Work::Generate) and [`Work::Score`](super::Work::Score).
     Generator,
 }
 

@@ -1,4 +1,4 @@
-//! A sequence on its way through an encoder, and what comes back.
+//! A sequence on its way through an encoder, and its result.
 
 use std::sync::Arc;
 
@@ -7,17 +7,17 @@ use tokio::sync::mpsc::UnboundedSender;
 
 use tidemill_base::failure::Poison;
 
-/// A sequence and who waits for its row.
+/// A sequence and the channel that its caller waits on.
 #[cfg_attr(test, derive(Clone))]
 pub(super) struct QueuedSequence {
-    /// Token ids, special tokens included.
+    /// Token ids, including special tokens.
     pub(super) ids: Arc<[u32]>,
-    /// The sequence's place in its call.
+    /// The sequence's index in its call.
     pub(super) index: usize,
-    /// Where the row goes, or why there is none.
+    /// Receives the result, or the reason why there is none.
     pub(super) reply: UnboundedSender<(usize, Result<EncoderRow, Poison>)>,
-    /// Room in the queue, given back when the last sequence of a [`SequenceGroup`] is done.
-    #[expect(dead_code, reason = "held for its drop")]
+    /// Capacity of the queue, released when the last sequence of a `SequenceGroup` is done.
+    #[expect(dead_code, reason = "dropping it releases the capacity")]
     pub(super) permit: Arc<OwnedSemaphorePermit>,
 }
 

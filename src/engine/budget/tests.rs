@@ -1,4 +1,4 @@
-//! Which budget is chosen, when it is measured, and what is remembered.
+//! Which budget is chosen, when it is measured, and what is saved.
 
 use std::convert::Infallible;
 use std::fs;
@@ -14,7 +14,7 @@ fn measured(rates: &[(usize, f64)]) -> Vec<BudgetRate> {
     rates.iter().map(|(batch_tokens, rate)| BudgetRate { batch_tokens: *batch_tokens, tokens_per_second: *rate }).collect()
 }
 
-/// What is chosen where the smaller of two near ones has `share` of the larger one's rate, and which two those were.
+/// The chosen budget if the smaller of two near ones has `share` of the larger one's rate, and which two were compared.
 fn chosen(rates: &[(usize, f64)], share: Option<f64>) -> (usize, Option<(usize, usize)>) {
     let mut two = None;
     let chosen = choose(&measured(rates), 4096, |smaller, larger| {
@@ -50,7 +50,7 @@ fn budgets_lie_around_the_usual_one() {
     assert_eq!(candidates(1), [1, 1, 1, 1, 2], "never none");
 }
 
-/// A device on which a batch takes `base` milliseconds, and `each` more for a thousand tokens.
+/// A device on which a batch takes `base` milliseconds, plus `each` for every thousand tokens.
 fn swept(candidates: &[usize], base: f64, each: f64) -> (Vec<BudgetRate>, Vec<usize>) {
     let mut asked = Vec::new();
     let measured = sweep(candidates, |tokens| {
@@ -74,7 +74,7 @@ fn every_budget_is_measured_in_turns_and_for_about_as_long() {
 
 #[test]
 fn a_budget_for_which_there_is_no_time_is_left_out() {
-    // A second for a thousand tokens: of two there is one left after the first batch of 500, and 500 more leave half a second.
+    // One second per thousand tokens: of two seconds, one is left after two batches of 500, and nothing after one of 1000.
     let (found, asked) = swept(&[500, 1000, 4000], 0.0, 1000.0);
     assert_eq!(asked, [500, 500, 1000]);
     assert_eq!(found.iter().map(|one| one.batch_tokens).collect::<Vec<_>>(), [500, 1000]);
@@ -87,7 +87,7 @@ fn two_budgets_are_compared_in_pairs_of_as_many_tokens_whatever_else_the_machine
     let mut asked = Vec::new();
     let share = compare(1000, 2000, |tokens| {
         asked.push(tokens);
-        // From pair to pair the machine is twice as fast or half as fast, which is far more than budgets differ by.
+        // The machine's speed doubles or halves from pair to pair, which is far more than budgets differ by.
         let pace = [10.0, 20.0][(asked.len() - 1) / 3 % 2];
         Ok::<_, Infallible>(TimedBatch { tokens, time: Duration::from_secs_f64((2.0 + pace * tokens as f64 / 1000.0) / 1000.0) })
     });
@@ -148,7 +148,7 @@ fn a_folder_that_cannot_be_written_costs_a_measurement_and_no_more() {
     assert_eq!(key.load(&file, &[512]), None);
 }
 
-/// The files of budgets in a folder.
+/// The saved budgets in a folder.
 fn kept(folder: &Path) -> Vec<String> {
     let files = fs::read_dir(folder.join("batch-tokens")).into_iter().flatten();
     files.map(|file| fs::read_to_string(file.unwrap().path()).unwrap()).collect()
@@ -165,7 +165,7 @@ fn a_service_measures_once_and_a_command_never() {
     assert!(candidates(2048).contains(&first), "{first} tokens");
     let files = kept(folder.path());
     assert!(files.len() == 1 && files[0].contains(&format!("\"batch_tokens\": {first}")), "{files:?}");
-    // Another budget than the one that was measured: who measures again does not find it.
+    // Another budget than the measured one: a start that measures again would not find it.
     let other = candidates(2048).into_iter().find(|budget| *budget != first).unwrap();
     let path = fs::read_dir(folder.path().join("batch-tokens")).unwrap().next().unwrap().unwrap().path();
     let line = |budget: usize| format!("\"batch_tokens\": {budget}");

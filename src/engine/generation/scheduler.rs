@@ -1,4 +1,5 @@
-//! Continuous batching: in every step whoever writes takes a token further, prompts are read in pieces, and whoever is done makes room.
+//! Continuous batching: each step generates one token for every generating sequence and reads prompts in pieces. A finished
+//! sequence frees its blocks at once.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,33 +18,33 @@ use crate::completion::Finish;
 use crate::error::{EngineError, panic_text};
 use tidemill_base::failure::{FailureClass, Poison};
 
-/// Bounds on what is done at once.
+/// Upper bounds of a step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct SchedulerLimits {
-    /// Sequences on the device.
+    /// Sequences that run at once.
     pub(crate) rows: usize,
     /// Tokens of one forward pass.
     pub(crate) step_tokens: usize,
 }
 
-/// What was done.
+/// What has been done.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct SchedulerCounts {
     /// Forward passes.
     pub(crate) steps: u64,
     /// Tokens that went through the model.
     pub(crate) tokens: u64,
-    /// Tokens of prompts and answers that were read, each request's once.
+    /// Tokens of prompts and scored answers that were read, counted once per request.
     pub(crate) prompt_tokens: u64,
-    /// Tokens that were written.
+    /// Tokens that were generated.
     pub(crate) generated: u64,
-    /// Tokens of prompts that a kept prefix held already.
+    /// Tokens of prompts that were already in the prefix cache.
     pub(crate) prefix_tokens_saved: u64,
-    /// Sequences that lost their place for others and were read again.
+    /// Sequences that were preempted and read again.
     pub(crate) preemptions: u64,
 }
 
-/// One model's sequences, and the order in which they go over the device.
+/// Schedules the sequences of one model.
 pub(crate) struct Scheduler<D> {
     pub(super) decoder: D,
     pub(super) vocabulary: Arc<dyn Vocabulary>,
@@ -51,16 +52,16 @@ pub(crate) struct Scheduler<D> {
     pub(super) blocks: BlockAllocator,
     pub(super) prefixes: PrefixCache,
     pub(super) waiting: WaitingSequences,
-    /// The sequences on the device by the order of their admission.
+    /// The running sequences, in the order of their admission.
     pub(super) running: BTreeMap<u64, Sequence>,
     pub(super) admissions: u64,
     pub(super) counts: SchedulerCounts,
 }
 
-/// What may follow, for the sequences that are held to a schema.
+/// The allowed next tokens of the sequences with a schema.
 type Masks = BTreeMap<u64, Result<TokenMask, Poison>>;
 
-/// A sequence with the logits that it wanted.
+/// A sequence with its logits in a step.
 struct SequenceLogits<'a> {
     key: u64,
     sequence: &'a mut Sequence,
@@ -71,7 +72,7 @@ struct SequenceLogits<'a> {
 }
 
 impl SequenceLogits<'_> {
-    /// What the sequence makes of its logits, where that ends it.
+    /// Passes the logits to the sequence. Returns its key and result if that ends it.
     fn take(self, logits: &Logits, vocabulary: &dyn Vocabulary) -> Option<(u64, Result<Finish, Poison>)> {
         let Self { key, sequence, part, first, mask } = self;
         let outcome = mask.and_then(|mask| match part {
@@ -83,7 +84,6 @@ impl SequenceLogits<'_> {
 }
 
 impl<D: Decode> Scheduler<D> {
-    /// A scheduler with nothing to do.
     pub(crate) fn new(decoder: D, vocabulary: Arc<dyn Vocabulary>, limits: SchedulerLimits) -> Self {
         let blocks = BlockAllocator::new(decoder.blocks());
         let limits = SchedulerLimits { rows: limits.rows.max(1), step_tokens: limits.step_tokens.max(1) };
@@ -100,7 +100,6 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Takes a job.
     pub(crate) fn submit(&mut self, job: GenerationJob) {
         let outcome = self.check(&job);
         let prompt = job.prompt.clone();
@@ -121,7 +120,7 @@ impl<D: Decode> Scheduler<D> {
         if job.prompt.is_empty() {
             return Err(Poison { class: FailureClass::EmptyText, reason: "the prompt has no tokens".into() });
         }
-        // An answer that is weighed goes on in a copy of the prompt's last block.
+        // A scored answer continues in a copy of the prompt's last block.
         let copy = usize::from(matches!(job.task, GenerationTask::Score(_)));
         let needed = Sequence::blocks_for(job.prompt.len() + job.task.extra()) + copy;
         if needed > self.blocks.count() {
@@ -136,32 +135,31 @@ impl<D: Decode> Scheduler<D> {
         Ok(())
     }
 
-    /// Whether there is nothing to do.
+    /// Whether no job is waiting or running.
     pub(crate) fn is_idle(&self) -> bool {
         self.running.is_empty() && self.waiting.count() == 0
     }
 
-    /// Sequences on the device.
+    /// The number of running sequences.
     pub(crate) fn running(&self) -> usize {
         self.running.len()
     }
 
-    /// Sequences that wait for a place.
+    /// The number of waiting sequences.
     pub(crate) fn waiting(&self) -> usize {
         self.waiting.count()
     }
 
-    /// Blocks in use.
     pub(crate) fn blocks_used(&self) -> usize {
         self.blocks.count() - self.blocks.free()
     }
 
-    /// What was done since this was last asked.
+    /// The counts since the previous call.
     pub(crate) fn take_counts(&mut self) -> SchedulerCounts {
         std::mem::take(&mut self.counts)
     }
 
-    /// One forward pass and what follows from it. Runs on the threads of the current pool.
+    /// Runs one forward pass and processes its logits, on the threads of the current pool.
     pub(crate) fn step(&mut self) -> Result<(), EngineError> {
         self.drop_abandoned();
         self.admit();
@@ -186,12 +184,12 @@ impl<D: Decode> Scheduler<D> {
         Ok(())
     }
 
-    /// Tokens that are known of the sequences in a step.
+    /// The current number of tokens of all sequences in a step.
     fn known(&self, parts: &BTreeMap<u64, StepPart>) -> u64 {
         parts.keys().filter_map(|key| self.running.get(key)).map(|sequence| sequence.tokens.len() as u64).sum()
     }
 
-    /// The forward pass; beside it, on other threads, the masks of what may follow the tokens that are read.
+    /// Runs the forward pass. In parallel, other threads compute the masks of allowed next tokens.
     fn forward(&mut self, parts: &BTreeMap<u64, StepPart>) -> Result<(Logits, Masks), EngineError> {
         let mut rows = Vec::new();
         let mut guides: Vec<(u64, &mut Box<dyn Guide>)> = Vec::new();
@@ -215,7 +213,7 @@ impl<D: Decode> Scheduler<D> {
                         StepRow { ids, past: *past, blocks: &branch.table, wanted: WantedLogits::All }
                     }));
                 }
-                (Some(StepPart::Score(_)), GenerationTask::Complete(_)) => unreachable!("a completion has no answers to weigh"),
+                (Some(StepPart::Score(_)), GenerationTask::Complete(_)) => unreachable!("a completion has no answers to score"),
             }
         }
         let size = self.vocabulary.size();
@@ -229,7 +227,7 @@ impl<D: Decode> Scheduler<D> {
         Ok((logits?, masks.into_iter().collect()))
     }
 
-    /// Lets every sequence that has logits take them, each on one thread; gives those that are done.
+    /// Passes its logits to every sequence, one thread each. Returns those that are finished.
     fn advance(
         &mut self,
         parts: &BTreeMap<u64, StepPart>,
@@ -269,7 +267,7 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Writes down what the step has done.
+    /// Records what the step has done.
     fn settle(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
         let share = |sequence: &Sequence, part: &StepPart| match part {
             StepPart::Read { tokens, .. } => *tokens,
@@ -296,13 +294,13 @@ impl<D: Decode> Scheduler<D> {
         }
     }
 
-    /// Gives the blocks of an answer back.
+    /// Releases the blocks of a scored answer.
     fn release(&mut self, branch: AnswerBranch) {
         let own = branch.table.len() - branch.own;
         branch.table[own..].iter().for_each(|block| self.blocks.release(*block));
     }
 
-    /// Takes a sequence off the device.
+    /// Removes a sequence from the device.
     pub(super) fn leave(&mut self, key: u64) -> Option<Sequence> {
         let mut sequence = self.running.remove(&key)?;
         self.prefixes.abandon(key);
@@ -322,7 +320,7 @@ impl<D: Decode> Scheduler<D> {
     }
 }
 
-/// The sequences of which a row was refused.
+/// The sequences with a refused row.
 fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     if logits.refused().is_empty() {
         return BTreeSet::new();
@@ -338,7 +336,7 @@ fn refused(parts: &BTreeMap<u64, StepPart>, logits: &Logits) -> BTreeSet<u64> {
     logits.refused().iter().map(|row| owners[*row]).collect()
 }
 
-/// Runs what is not ours (grammars): what it cannot digest must not stop the device.
+/// Runs the grammar library: a panic inside it must not stop the device.
 fn guarded<T>(work: impl FnOnce() -> Result<T, Poison>) -> Result<T, Poison> {
     catch_unwind(AssertUnwindSafe(work)).unwrap_or_else(|panic| {
         let reason = format!("the schema cannot be followed: {}", panic_text(&*panic));

@@ -1,9 +1,9 @@
-//! What is written depends on nothing but what was asked.
+//! The output depends only on the request.
 
 use super::fake_decoder::{SchemaStep, TestJob, TestTask, answer, run, scheduler, tokens, write};
 use crate::request::{Priority, Sampling};
 
-/// Jobs of every kind: greedy, drawn, under a schema, weighed; prompts shorter and longer than a block; some that begin alike.
+/// Jobs of every kind: greedy, drawn, with a schema, scored; prompts shorter and longer than a block; some with a common prefix.
 fn jobs() -> Vec<TestJob> {
     let drawn = |seed| Sampling { temperature: 0.8, top_p: 0.9, top_k: 20, seed };
     let schema = vec![
@@ -59,19 +59,19 @@ fn a_shared_prefix_is_read_once_and_changes_nothing() {
     for (job, answer) in jobs.iter().zip(&answers) {
         assert_eq!(answer.prediction, job.expected());
     }
-    assert_eq!(answers.iter().map(|answer| answer.tokens).max(), Some(85), "whoever reads the prefix for all pays for it");
+    assert_eq!(answers.iter().map(|answer| answer.tokens).max(), Some(85), "the reader of the prefix is charged for it");
     assert_eq!(answers.iter().map(|answer| answer.tokens).sum::<u32>(), 75 + 20 * 10);
     let counts = scheduler.take_counts();
     assert_eq!((counts.prompt_tokens, counts.prefix_tokens_saved), (75 + 20 * 10, 19 * 75));
 
     let mut later = write("a", [prefix.clone(), tokens(999, 4)].concat(), 5).submit(&mut scheduler);
     run(&mut scheduler);
-    assert_eq!(answer(&mut later).tokens, 4, "the prefix is kept for those who come later");
+    assert_eq!(answer(&mut later).tokens, 4, "the prefix stays cached for later prompts");
     let mut shorter = write("a", [&prefix[..50], &tokens(998, 4)].concat(), 5).submit(&mut scheduler);
     let mut stranger = write("b", [prefix, tokens(997, 4)].concat(), 5).submit(&mut scheduler);
     run(&mut scheduler);
-    assert_eq!(answer(&mut shorter).tokens, 4, "what it agrees with is used");
-    assert_eq!(answer(&mut stranger).tokens, 79, "another group's prefix is none of its business");
+    assert_eq!(answer(&mut shorter).tokens, 4, "the part that agrees is used");
+    assert_eq!(answer(&mut stranger).tokens, 79, "a group does not use another group's prefix");
 }
 
 #[test]

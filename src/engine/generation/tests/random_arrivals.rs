@@ -1,4 +1,4 @@
-//! Random arrivals, departures and sizes with hardly any memory: it always comes to an end, and the books are right.
+//! Random arrivals, cancellations and sizes with very little memory: every job finishes, and the block counts are right.
 
 use proptest::prelude::*;
 
@@ -23,7 +23,7 @@ fn what() -> impl Strategy<Value = TestTask> {
     ]
 }
 
-/// A job, after how many steps it comes, and after how many more its caller goes away.
+/// A job, the steps before it arrives, and the steps before its caller cancels it.
 fn arrival() -> impl Strategy<Value = (TestJob, usize, Option<usize>)> {
     let prompt = (0..3_u32, 0..100_usize, any::<u32>(), 1..60_usize)
         .prop_map(|(prefix, shared, seed, own)| [&tokens(prefix, 100)[..shared], &tokens(seed, own)].concat());
