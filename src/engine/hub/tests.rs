@@ -1,4 +1,4 @@
-//! Pulling from a server that plays the hub, with its large files on another one, and from disk.
+//! Tests pulling from a fake hub that redirects large files to another server, and from disk.
 
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -22,7 +22,7 @@ fn sha256(bytes: &[u8]) -> String {
     digest::digest(file.path(), true).unwrap().sha256.unwrap()
 }
 
-/// The large file's bytes from where the request wants them.
+/// The file's bytes from the requested position on.
 fn ranged(seen: &Seen, bytes: &[u8]) -> Play {
     let start = seen.headers.get("range").map(|range| range["bytes=".len()..].trim_end_matches('-').parse::<usize>().unwrap());
     match start {
@@ -34,7 +34,7 @@ fn ranged(seen: &Seen, bytes: &[u8]) -> Play {
     }
 }
 
-/// A hub with one model of two files, whose weights `large` plays on another server.
+/// A hub with one model of two files. The function `large` answers for its weights on another server.
 async fn hub_and_store(large: impl Fn(&Seen, usize) -> Play + Send + Sync + 'static) -> (Server, Server) {
     let store = Server::start(large).await;
     let redirect_policy = format!("{}/blob?signature=x", store.address);
@@ -152,7 +152,7 @@ async fn another_content_than_promised_is_refused_and_removed() {
     .await;
     let home = tempfile::tempdir().unwrap();
     let error = pulled(&impatient(&server), "owner/model", home.path(), None).await.unwrap_err().to_string();
-    assert!(error.contains("model.safetensors of owner/model came with another content"), "{error}");
+    assert!(error.contains("model.safetensors of owner/model arrived with other content"), "{error}");
     let left: Vec<_> = std::fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert!(!left.iter().any(|name| name.to_string_lossy().contains("safetensors")), "{left:?}");
 }
@@ -177,7 +177,7 @@ async fn what_the_hub_does_not_give_is_said_with_the_mend() {
     let error = format!("{:#}", pulled(&impatient(&server), "owner/absent", &folder, None).await.unwrap_err());
     assert!(error.contains("404 Not Found for owner/absent at main; it does not exist"), "{error}");
     let error = format!("{:#}", pulled(&impatient(&server), "owner/model", &folder, Some("q8")).await.unwrap_err());
-    assert!(error.contains("holds no GGUF file"), "{error}");
+    assert!(error.contains("has no GGUF file"), "{error}");
 
     let gated = Server::start(|_, _| Play::status(401, "")).await;
     let hub = Hub::new(&gated.address, None).unwrap();
@@ -185,7 +185,7 @@ async fn what_the_hub_does_not_give_is_said_with_the_mend() {
     assert!(error.contains("set HF_TOKEN"), "{error}");
     let other = Server::start(|_, _| Play::ok("<html>")).await;
     let error = format!("{:#}", pulled(&impatient(&other), "owner/model", &folder, None).await.unwrap_err());
-    assert!(error.contains("no model hub"), "{error}");
+    assert!(error.contains("not that of a model hub"), "{error}");
     assert!(Hub::new("huggingface.co", None).unwrap_err().to_string().contains("HF_ENDPOINT"));
 }
 
@@ -210,12 +210,12 @@ async fn a_folder_is_copied_with_its_hashes_and_somebody_elses_is_left_alone() {
     std::fs::remove_file(to.join("config.json")).unwrap();
     let mut damages: Vec<String> = model.manifest.damaged_files(&to).iter().map(ToString::to_string).collect();
     damages.sort();
-    assert_eq!(damages, ["config.json is missing", "model.safetensors has another content than it had"]);
+    assert_eq!(damages, ["config.json is missing", "model.safetensors has other content than when it was pulled"]);
 
     let gguf = home.path().join("m-q8_0.gguf");
     std::fs::write(&gguf, "GGUF").unwrap();
     let error = pulled(&hub, gguf.to_str().unwrap(), &from, None).await.unwrap_err().to_string();
-    assert!(error.contains("no pull has filled it"), "{error}");
+    assert!(error.contains("it was not filled by a pull"), "{error}");
     let replaced = pulled(&hub, gguf.to_str().unwrap(), &to, None).await.unwrap();
     assert_eq!(replaced.path, to.canonicalize().unwrap().join("m-q8_0.gguf"));
     assert!(!to.join("model.safetensors").exists(), "the other model's files are gone");

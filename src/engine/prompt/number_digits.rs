@@ -1,18 +1,18 @@
-//! How far a number has come while an answer is written, so that its digits end.
+//! Limits the digits of numbers in a generated answer.
 //!
-//! A schema bounds how large a number is, and never how many digits it has: under `{"minimum": 0, "maximum": 1}` a model may write zeros
-//! until its tokens are spent.
+//! A schema can bound the size of a number, but not its digits: under `{"minimum": 0, "maximum": 1}` a model may write zeros until
+//! it reaches its token limit.
 
-/// Digits before the point: those of the largest integer of 64 bits.
+/// Digits before the decimal point, as many as the largest 64-bit integer has.
 const WHOLE: usize = 20;
 
-/// Digits behind the point. With more, a reader's number is another than the one that was written.
+/// Digits after the decimal point. With more, a JSON reader would round the number.
 const FRACTION: usize = 15;
 
-/// Digits of an exponent: with more, a number is none that readers keep.
+/// Digits of an exponent. With more, a JSON reader would not keep the number.
 const EXPONENT: usize = 2;
 
-/// Where a text of JSON has come to.
+/// Tracks the position inside JSON text.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct DigitCounter {
     in_string: bool,
@@ -31,7 +31,7 @@ enum NumberPart {
 }
 
 impl DigitCounter {
-    /// Takes what was written next.
+    /// Reads the bytes that were written next.
     pub(super) fn read(&mut self, bytes: &[u8]) {
         bytes.iter().for_each(|byte| self.next(*byte));
     }
@@ -59,7 +59,7 @@ impl DigitCounter {
         self.in_string = byte == b'"';
     }
 
-    /// Whether the part of a number that is being written has as many digits as it may have.
+    /// Whether the current part of a number has its maximum number of digits.
     pub(super) fn is_at_limit(self) -> bool {
         match self.part {
             NumberPart::None => false,

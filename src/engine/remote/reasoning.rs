@@ -1,8 +1,9 @@
-//! Where in a text the answer stands, beside what the model thought and the fences that it puts around JSON.
+//! Finds the answer in a text that may also contain the model's reasoning and code fences.
 
 use std::ops::Range;
 
-/// What models write around their thoughts where the server leaves them in the text. The last two are what closes one and opens the answer.
+/// The marks that models write around their reasoning, if the server does not remove it. The closing mark of the last pair also
+/// starts the answer.
 const MARKS: &[(&str, &str)] = &[
     ("<think>", "</think>"),
     ("<thinking>", "</thinking>"),
@@ -17,16 +18,16 @@ const MARKS: &[(&str, &str)] = &[
 
 const FENCE: &str = "```";
 
-/// Why a text has no part that is surely the answer.
+/// Why the answer cannot be separated from the reasoning.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ReasoningFault {
-    /// A thought begins and does not end.
+    /// The reasoning is not closed.
     Unclosed,
-    /// A mark of thoughts stands in the midst of the text.
+    /// A mark occurs inside the text.
     InsideText,
 }
 
-/// The part of `text` behind what the model thought; all of it where there is no thought.
+/// The part of `text` after the reasoning; all of it if there is none.
 pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault> {
     let mut start = 0;
     loop {
@@ -42,7 +43,7 @@ pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault
         let closing = MARKS.iter().filter_map(|(_, close)| first(close)).min();
         match (opening, closing) {
             (None, None) => return Ok(if start == 0 { 0 } else { begin }..text.len()),
-            // A template may have written the mark that opens a thought at the end of the prompt.
+            // The opening mark may be part of the prompt, written by the chat template.
             (opening, Some((at, mark))) if start == 0 && opening.is_none_or(|(before, _)| at < before) => {
                 start = begin + at + mark.len();
             }
@@ -51,13 +52,13 @@ pub(super) fn after_reasoning(text: &str) -> Result<Range<usize>, ReasoningFault
     }
 }
 
-/// The object in a fence, where the text has one fence and no other.
+/// The JSON object in a code fence, if the text has exactly one fence.
 pub(super) fn json_in_fence(text: &str) -> Option<Range<usize>> {
     let fences: Vec<usize> = text.match_indices(FENCE).map(|(at, _)| at).collect();
     let [open, close] = fences[..] else { return None };
     let inside = open + FENCE.len()..close;
     let begin = inside.start + text[inside.clone()].find('{')?;
-    // What stands before is the name of the language.
+    // The language name of the fence.
     let language = text[inside.start..begin].trim();
     let end = begin + text[begin..close].trim_end().len();
     language.chars().all(char::is_alphanumeric).then_some(begin..end)

@@ -18,7 +18,7 @@ fn allowed(chat: &ChatTokenizer, constraint: &mut SchemaConstraint) -> Vec<u32> 
     mask.iter().collect()
 }
 
-/// Writes `text` and says what the constraint made of it: the tokens that it forced, and whether it took the rest.
+/// Writes `text` token by token. Fails with the first token that the constraint does not allow.
 fn follow(chat: &ChatTokenizer, constraint: &mut SchemaConstraint, text: &str) -> Result<(), String> {
     for id in chat.encode_text(text).unwrap() {
         let allowed = allowed(chat, constraint);
@@ -136,7 +136,7 @@ fn schemas_that_cannot_be_followed_are_refused_at_once() {
     let looks_ahead = json!({"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?=a)b$"}}});
     assert!(refused(looks_ahead).contains("look-around"));
     let overlapping = json!({"type": "object", "properties": {"a": {"oneOf": [{"type": "string"}, {"const": "b"}]}}});
-    assert!(refused(overlapping).contains("oneOf constraints are not supported; say it without"));
+    assert!(refused(overlapping).contains("oneOf constraints are not supported; rewrite the schema without it"));
     let impossible =
         json!({"type": "object", "properties": {"a": {"type": "integer", "minimum": 5, "maximum": 2}}, "required": ["a"]});
     assert!(refused(impossible).starts_with("answers cannot be held to the schema: "));
@@ -146,7 +146,7 @@ fn schemas_that_cannot_be_followed_are_refused_at_once() {
     assert_eq!(poison.class, FailureClass::Schema);
 }
 
-/// What a model writes that goes on with a number as long as it may, with `digit` where it can.
+/// The output of a model that prolongs numbers as far as it may, with `digit` where it is allowed.
 fn stubborn(chat: &ChatTokenizer, schema: &Schema, digit: u8) -> String {
     let mut constraint = chat.grammar_cache().constraint(schema).unwrap();
     let mut written = Vec::new();
@@ -232,7 +232,7 @@ fn what_of_a_number_cannot_be_followed_is_named_and_nothing_panics() {
         json!({"type": "string", "pattern": "(a)\\1"}),
         json!({"type": "string", "pattern": "\\bword\\b"}),
     ] {
-        // Either answer is fine.
+        // Both results are acceptable.
         let _ = chat.check_schema(&schema(json!({"n": property})));
     }
 }
@@ -255,7 +255,7 @@ fn hostile_schemas_end_in_time() {
         nested,
     ] {
         let schema = Schema::new(json!({"type": "object", "properties": {"a": property}, "required": ["a"]})).unwrap();
-        // Either answer is fine; not to give one is not.
+        // Both results are acceptable, as long as there is one in time.
         let _ = chat.check_schema(&schema);
     }
     assert!(begun.elapsed().as_secs() < 20, "{:?}", begun.elapsed());

@@ -1,4 +1,4 @@
-//! Random schemas, random choices: whatever is finished is valid.
+//! Random answers under random schemas: every completed answer is valid.
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -48,7 +48,7 @@ fn value_schema(random: &mut StdRng, depth: usize) -> Value {
     }
 }
 
-/// An object schema, nested up to three deep, with every kind of value that tasks ask for.
+/// An object schema, nested up to three levels, with every kind of value that tasks use.
 pub(crate) fn form_schema(random: &mut StdRng) -> Value {
     let mut schema = object_schema(random, 0);
     schema["$defs"] = json!({"tree": {
@@ -78,7 +78,7 @@ fn object_schema(random: &mut StdRng, depth: usize) -> Value {
     schema
 }
 
-/// Chooses at random among what is allowed, now and then something that brings the answer to its end.
+/// Chooses randomly among the allowed tokens, sometimes preferring one that closes something.
 fn answer(chat: &ChatTokenizer, schema: &Schema, random: &mut StdRng) -> Completion {
     let mut constraint = chat.grammar_cache().constraint(schema).unwrap();
     let mut mask = TokenMask::new();
@@ -125,7 +125,7 @@ fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
         match schema.judge(&completion, MAX_TOKENS) {
             Ok(value) => {
                 whole += 1;
-                // Python and our own fields read the value that was written.
+                // Other JSON readers must be able to read the value.
                 assert!(serde_json::from_str::<Value>(&value.to_string()).is_ok());
             }
             Err(Failure::Poison(poison)) if poison.class == FailureClass::Truncated => {

@@ -1,4 +1,4 @@
-//! What a server refuses, and whose fault that is.
+//! Tests refusals: which are the document's fault, and which the server's or the settings'.
 
 use super::*;
 
@@ -86,7 +86,7 @@ async fn a_document_that_gets_no_answer_while_others_do_makes_a_dead_letter() {
         let text = body.to_string();
         let (poison, calls) = poison_of(only_for_the_document(move || Play::ok(text.clone())), generate()).await;
         assert_eq!((poison.class, calls), (FailureClass::Model, 6), "{body}: five attempts and the probe");
-        assert!(poison.reason.contains("answers others") && poison.reason.contains("(5 attempts)"), "{poison}");
+        assert!(poison.reason.contains("answers other requests") && poison.reason.contains("(5 attempts)"), "{poison}");
     }
 }
 
