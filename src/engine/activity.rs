@@ -298,7 +298,7 @@ mod tests {
         });
         clocked.after(16, |_, _| {});
         assert_eq!(clocked.seconds(0), [0, 1 + 4 + 8 + 16, 0, 2, 0]);
-        assert_eq!(clocked.seconds(1), [8, 1, 0, 2 + 4, 0], "a device that is gone is not idle");
+        assert_eq!(clocked.seconds(1), [8, 1, 0, 2 + 4, 0], "a stopped device is not idle");
     }
 
     #[test]
@@ -315,16 +315,16 @@ mod tests {
     #[test]
     fn a_device_with_work_leaves_the_queue_to_one_without() {
         let tracker = ActivityTracker::new(["left", "right"]);
-        assert!(!tracker.should_yield(0) && !tracker.should_yield(1), "whoever has nothing takes");
+        assert!(!tracker.should_yield(0) && !tracker.should_yield(1), "an idle device takes work");
         tracker.switch_to(0, Activity::Computing);
         assert!(tracker.should_yield(0) && !tracker.should_yield(1));
         tracker.batch_formed(1, true);
-        assert!(!tracker.should_yield(0), "the other one has been served");
+        assert!(!tracker.should_yield(0), "the other one has a batch");
         tracker.batch_taken(1);
         tracker.switch_to(1, Activity::Computing);
-        assert!(!tracker.should_yield(0) && !tracker.should_yield(1), "both take ahead");
+        assert!(!tracker.should_yield(0) && !tracker.should_yield(1), "both are busy and take their next batch in advance");
         tracker.switch_to(1, Activity::Ended);
-        assert!(!tracker.should_yield(0), "nobody waits for one that is gone");
+        assert!(!tracker.should_yield(0), "a stopped device gets no work");
     }
 
     #[test]

@@ -74,44 +74,44 @@ impl<'a> BatchTuner<'a> {
     }
 
     /// The budget of each model on the device. For models that are not encoders it is the default, which nobody uses.
-    pub(super) fn budgets(&mut self, models: &[Model], place: &DeviceProfile<'_>) -> Result<Vec<usize>, EngineError> {
+    pub(super) fn budgets(&mut self, models: &[Model], device: &DeviceProfile<'_>) -> Result<Vec<usize>, EngineError> {
         let mut budgets = Vec::with_capacity(models.len());
         for model in models {
-            let ModelRuntime::Encoder(hosted) = &model.runtime else {
-                budgets.push(place.default_budget);
+            let ModelRuntime::Encoder(encoder_model) = &model.runtime else {
+                budgets.push(device.default_budget);
                 continue;
             };
             let budget = match self.configured {
                 Some(configured) => configured.max(1),
-                None => self.find(model, hosted, place)?,
+                None => self.find(model, encoder_model, device)?,
             };
-            METRICS.engine_batch_tokens.with_label_values(&[&*model.info.name, place.name]).set(budget as i64);
+            METRICS.engine_batch_tokens.with_label_values(&[&*model.info.name, device.name]).set(budget as i64);
             budgets.push(budget);
         }
         Ok(budgets)
     }
 
-    fn find(&mut self, model: &Model, hosted: &EncoderModel, place: &DeviceProfile<'_>) -> Result<usize, EngineError> {
-        let key = BudgetKey::new(&model.info.revision, &place.kind);
+    fn find(&mut self, model: &Model, encoder_model: &EncoderModel, device: &DeviceProfile<'_>) -> Result<usize, EngineError> {
+        let key = BudgetKey::new(&model.info.revision, &device.kind);
         if let Some(found) = self.found.get(&key) {
             return Ok(*found);
         }
-        let candidates = candidates(place.default_budget);
+        let candidates = candidates(device.default_budget);
         let folder = self.tuning.folder.as_deref();
         let budget = match folder.and_then(|folder| key.load(folder, &candidates)) {
             Some(remembered) => remembered,
             None if self.tuning.measures => {
-                let mut stock = SequenceSupply::new(hosted, model.info.max_tokens);
-                let mut encode = |tokens| stock.time(hosted, tokens, place.pool);
+                let mut supply = SequenceSupply::new(encoder_model, model.info.max_tokens);
+                let mut encode = |tokens| supply.time(encoder_model, tokens, device.pool);
                 let measured = sweep(&candidates, &mut encode)?;
-                let chosen = choose(&measured, place.default_budget, |smaller, larger| compare(smaller, larger, &mut encode))?;
-                log_measurement(model, place, &measured, chosen);
+                let chosen = choose(&measured, device.default_budget, |smaller, larger| compare(smaller, larger, &mut encode))?;
+                log_measurement(model, device, &measured, chosen);
                 if let Some(folder) = folder {
                     key.save(folder, chosen);
                 }
                 chosen
             }
-            None => place.default_budget,
+            None => device.default_budget,
         };
         self.found.insert(key, budget);
         Ok(budget)
@@ -153,11 +153,11 @@ fn choose<E>(
     })
 }
 
-fn log_measurement(model: &Model, place: &DeviceProfile<'_>, measured: &[BudgetRate], chosen: usize) {
+fn log_measurement(model: &Model, device: &DeviceProfile<'_>, measured: &[BudgetRate], chosen: usize) {
     let rates: Vec<String> = measured.iter().map(|one| format!("{}: {:.0}", one.batch_tokens, one.tokens_per_second)).collect();
     tracing::info!(
         model = &*model.info.name,
-        device = place.name,
+        device = device.name,
         batch_tokens = chosen,
         tokens_per_second = rates.join(", "),
         "token budget measured"

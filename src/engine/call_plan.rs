@@ -58,35 +58,35 @@ struct ChunkSource {
 #[derive(Default)]
 struct SeenWork {
     sequences: HashMap<(usize, Arc<[u32]>), usize>,
-    whole: HashMap<(usize, String), SharedResult>,
+    shared: HashMap<(usize, String), SharedResult>,
 }
 
 impl CallPlan {
     /// Tokenizes the requests. Long texts take long, so never call this on an async thread.
     pub(super) fn make(models: &[Model], requests: &[Request]) -> Self {
         let mut plan = Self::default();
-        let mut known = SeenWork::default();
+        let mut seen = SeenWork::default();
         for request in requests {
-            let answer = plan.add(models, request, &mut known);
+            let answer = plan.add(models, request, &mut seen);
             plan.answers.push(answer);
         }
         plan
     }
 
-    fn add(&mut self, models: &[Model], request: &Request, known: &mut SeenWork) -> Result<AnswerSource, Failure> {
+    fn add(&mut self, models: &[Model], request: &Request, seen: &mut SeenWork) -> Result<AnswerSource, Failure> {
         let index = models
             .iter()
             .position(|model| model.info.name == request.model)
             .ok_or_else(|| refuse(format!("there is no model {:?}; name one of the configuration's models", request.model)))?;
         let model = &models[index];
-        if let ModelRuntime::Encoder(hosted) = &model.runtime {
-            let texts = tokenize(model, hosted, request)?;
-            return Ok(AnswerSource::Encoded(self.encode(index, texts, request, known)));
+        if let ModelRuntime::Encoder(encoder_model) = &model.runtime {
+            let texts = tokenize(model, encoder_model, request)?;
+            return Ok(AnswerSource::Encoded(self.encode(index, texts, request, seen)));
         }
         // The work without the group, which does not affect the answer.
         let key = (index, serde_json::to_string(&request.work).map_err(|e| refuse(format!("the request cannot be read: {e}")))?);
-        let whole = match known.whole.get(&key) {
-            Some(whole) => SharedResult { is_first_use: false, ..*whole },
+        let shared = match seen.shared.get(&key) {
+            Some(shared) => SharedResult { is_first_use: false, ..*shared },
             None => {
                 let place = match &model.runtime {
                     ModelRuntime::Generator(generator) => {
@@ -98,23 +98,23 @@ impl CallPlan {
                         self.remote.len() - 1
                     }
                 };
-                let whole = SharedResult { place, is_first_use: true };
-                known.whole.insert(key, whole);
-                whole
+                let shared = SharedResult { place, is_first_use: true };
+                seen.shared.insert(key, shared);
+                shared
             }
         };
         Ok(if matches!(model.runtime, ModelRuntime::Remote(_)) {
-            AnswerSource::Remote(whole)
+            AnswerSource::Remote(shared)
         } else {
-            AnswerSource::Generated(whole)
+            AnswerSource::Generated(shared)
         })
     }
 
-    fn encode(&mut self, model: usize, texts: Vec<Vec<TextChunk>>, request: &Request, known: &mut SeenWork) -> EncodingPlan {
+    fn encode(&mut self, model: usize, texts: Vec<Vec<TextChunk>>, request: &Request, seen: &mut SeenWork) -> EncodingPlan {
         let mut place = |chunk: TextChunk| {
             let key = (model, chunk.ids.clone());
             let next = self.sequences.len();
-            let sequence = *known.sequences.entry(key.clone()).or_insert(next);
+            let sequence = *seen.sequences.entry(key.clone()).or_insert(next);
             if sequence == next {
                 self.sequences.push(key);
             }
@@ -147,8 +147,8 @@ impl AnswerAssembler {
     pub(super) fn finish(self, results: &WorkResults) -> Vec<Result<Answer, Failure>> {
         let finish = |planned| match planned {
             AnswerSource::Encoded(answer) => answer.finish(&results.rows),
-            AnswerSource::Generated(whole) => whole.finish(&results.generated),
-            AnswerSource::Remote(whole) => whole.finish(&results.remote),
+            AnswerSource::Generated(shared) => shared.finish(&results.generated),
+            AnswerSource::Remote(shared) => shared.finish(&results.remote),
         };
         self.0.into_iter().map(|answer| answer.and_then(finish)).collect()
     }
@@ -217,7 +217,7 @@ fn prepare(model: &Model, generator: &GeneratorModel, request: &Request) -> Resu
     }
 }
 
-fn tokenize(model: &Model, hosted: &EncoderModel, request: &Request) -> Result<Vec<Vec<TextChunk>>, Failure> {
+fn tokenize(model: &Model, encoder_model: &EncoderModel, request: &Request) -> Result<Vec<Vec<TextChunk>>, Failure> {
     let (texts, chunking, kind) = match (&request.work, model.info.kind) {
         (Work::Encode { texts, chunking, kind }, ModelKind::Encoder) => (texts.as_slice(), *chunking, *kind),
         (Work::Classify { text }, ModelKind::Classifier) => (std::slice::from_ref(text), Chunking::Truncate, TextKind::Plain),
@@ -226,7 +226,7 @@ fn tokenize(model: &Model, hosted: &EncoderModel, request: &Request) -> Result<V
     if texts.is_empty() {
         return Err(Failure::poison(FailureClass::EmptyText, "there is no text to encode"));
     }
-    let chunk = || texts.iter().map(|text| hosted.tokenizer.prompted(text, chunking, kind)).collect::<Result<Vec<_>, _>>();
+    let chunk = || texts.iter().map(|text| encoder_model.tokenizer.prompted(text, chunking, kind)).collect::<Result<Vec<_>, _>>();
     let chunks = guarded(chunk)?.map_err(|e| refuse(format!("the text cannot be tokenized: {e}")))?;
     // A sequence without any token has no vector.
     let empty = chunks.iter().flatten().any(|chunk| chunk.ids.is_empty());

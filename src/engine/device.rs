@@ -246,9 +246,9 @@ impl Device {
             |_| std::process::abort()
         );
         let model = &self.models[batch.model];
-        let ModelRuntime::Encoder(hosted) = &model.runtime else { unreachable!("only encoders have token batches") };
+        let ModelRuntime::Encoder(encoder_model) = &model.runtime else { unreachable!("only encoders have token batches") };
         self.activity.switch_to(self.place, Activity::Computing);
-        let rows = self.pool.install(|| hosted.encoder.encode(batch))?;
+        let rows = self.pool.install(|| encoder_model.encoder.encode(batch))?;
         let busy = self.activity.switch_to(self.place, Activity::Answering);
         self.account(model, batch.tokens(), busy);
         let micros_per_token = busy.as_secs_f64() * 1e6 / batch.tokens().max(1) as f64;

@@ -114,13 +114,13 @@ impl Hub {
         url.set_query(Some("blobs=true"));
         let what = format!("{id} at {revision}");
         let mut attempt = 0;
-        let told: ModelResponse = loop {
+        let found: ModelResponse = loop {
             attempt += 1;
             let reason = match self.get(url.clone()).send().await {
                 Err(e) => http::reason(&e),
                 Ok(response) => match StatusClass::of(response.status()) {
                     StatusClass::Answer => match response.json().await {
-                        Ok(told) => break told,
+                        Ok(found) => break found,
                         Err(e) if e.is_decode() => {
                             bail!("{}: the answer for {what} is not that of a model hub; check HF_ENDPOINT", self.endpoint)
                         }
@@ -136,7 +136,7 @@ impl Hub {
             let (large_size, sha256) = sibling.lfs.map_or((None, None), |lfs| (lfs.size, lfs.sha256));
             HubFile { name: sibling.rfilename, size: large_size.or(sibling.size), sha256 }
         };
-        Ok(Listing { id: id.to_owned(), commit: told.sha, files: told.siblings.into_iter().map(file).collect() })
+        Ok(Listing { id: id.to_owned(), commit: found.sha, files: found.siblings.into_iter().map(file).collect() })
     }
 
     fn get(&self, url: Url) -> RequestBuilder {

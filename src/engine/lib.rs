@@ -156,7 +156,7 @@ impl Engine {
         let (rows, generated, remote) = futures::try_join!(
             self.rows(&plan.sequences, preparing.clone()),
             self.generate(plan.jobs, preparing),
-            self.ask(&plan.remote)
+            self.ask_servers(&plan.remote)
         )?;
         Ok(answers.finish(&WorkResults { rows, generated, remote }))
     }
@@ -222,7 +222,7 @@ impl Engine {
 
     /// Asks the servers. The first failure ends the call, because the caller evaluates the whole batch again. Answers that arrived
     /// before the failure are cached for that next call.
-    async fn ask(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
+    async fn ask_servers(&self, requests: &[(usize, Request)]) -> Result<Vec<Result<Answer, Failure>>, Transient> {
         let remote = |index: usize| match &self.inner.models[index].runtime {
             ModelRuntime::Remote(remote) => remote,
             ModelRuntime::Encoder(_) | ModelRuntime::Generator(_) => unreachable!("only requests for servers are in this list"),
@@ -264,6 +264,7 @@ impl Engine {
         // By model, and the longest first, so that the parts of a batch take equally long.
         indexed.sort_by_key(|i| (sequences[*i].0, std::cmp::Reverse(sequences[*i].1.len())));
         let mut rest = indexed.as_slice();
+        // The current model; for a large call also the guard that lets it queue all its sequences without a break.
         let mut turn = None;
         while let Some(first) = rest.first() {
             let model = sequences[*first].0;

@@ -160,7 +160,7 @@ impl Model {
     /// Tokens of the text, without special tokens; an estimate for a model behind a server.
     pub(super) fn count(&self, text: &str) -> Result<usize, Failure> {
         match &self.runtime {
-            ModelRuntime::Encoder(hosted) => hosted.tokenizer.count(text).map_err(|e| untokenizable(&e)),
+            ModelRuntime::Encoder(encoder_model) => encoder_model.tokenizer.count(text).map_err(|e| untokenizable(&e)),
             ModelRuntime::Generator(generator) => Ok(generator.tokenizer.count(text)?),
             ModelRuntime::Remote(remote) => Ok(remote.count(text)),
         }
@@ -170,8 +170,9 @@ impl Model {
     /// behind a server.
     pub(super) fn split(&self, text: &str, tokens: usize, overlap: usize) -> Result<Vec<Span>, Failure> {
         match &self.runtime {
-            ModelRuntime::Encoder(hosted) => {
-                let chunks = hosted.tokenizer.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
+            ModelRuntime::Encoder(encoder_model) => {
+                let chunks =
+                    encoder_model.tokenizer.chunks(text, Chunking::Split { tokens, overlap }).map_err(|e| untokenizable(&e))?;
                 Ok(chunks.into_iter().map(|chunk| chunk.span).collect())
             }
             ModelRuntime::Generator(generator) => Ok(generator.tokenizer.split(text, tokens, overlap)?),

@@ -107,11 +107,11 @@ mod tests {
     #[test]
     fn an_answer_is_taken_only_if_it_is_valid() {
         assert_eq!(judged("{\"price\":3}", Finish::Stop), Ok(json!({"price": 3})));
-        assert_eq!(judged("{\"price\":3}", Finish::Length), Ok(json!({"price": 3})), "whole, if only just");
+        assert_eq!(judged("{\"price\":3}", Finish::Length), Ok(json!({"price": 3})), "complete at the last token");
         let refused = |text, finish| judged(text, finish).unwrap_err();
         assert!(refused("{\"price\":", Finish::Length).starts_with("truncated: the answer reached max_tokens (9)"));
-        assert!(refused("Sure! {", Finish::Stop).starts_with("schema: the answer is no JSON"));
-        assert!(refused("{\"price\":-1}", Finish::Stop).contains("at `/price`: it breaks `/properties/price/minimum`"));
+        assert!(refused("Sure! {", Finish::Stop).starts_with("schema: the answer is not JSON"));
+        assert!(refused("{\"price\":-1}", Finish::Stop).contains("at `/price`: it violates `/properties/price/minimum`"));
         assert!(refused("{}", Finish::Stop).contains("the object itself"));
     }
 
@@ -123,6 +123,9 @@ mod tests {
                 .contains("/properties/a")
         );
         assert!(Schema::new(json!({"type": "string"})).unwrap_err().contains("type: object"));
-        assert!(Schema::new(json!({"type": "object", "$ref": "https://example.com/s.json"})).is_err(), "nothing is fetched");
+        assert!(
+            Schema::new(json!({"type": "object", "$ref": "https://example.com/s.json"})).is_err(),
+            "references are not fetched"
+        );
     }
 }

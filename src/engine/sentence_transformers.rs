@@ -259,8 +259,8 @@ mod tests {
         assert_eq!(pooled(json!({"pooling_mode_cls_token": true, "pooling_mode_mean_tokens": false})), Ok(Pooling::First));
         assert_eq!(pooled(json!({"pooling_mode": "cls", "embedding_dimension": 32})), Ok(Pooling::First));
         assert_eq!(pooled(json!({"pooling_mode": ["mean"]})), Ok(Pooling::Mean));
-        assert_eq!(pooled(json!({"pooling_mode_mean_sqrt_len_tokens": true})), Ok(Pooling::Mean), "it points the same way");
-        assert_eq!(pooled(json!({"word_embedding_dimension": 32})), Ok(Pooling::Mean), "what the library takes");
+        assert_eq!(pooled(json!({"pooling_mode_mean_sqrt_len_tokens": true})), Ok(Pooling::Mean), "it has the same direction");
+        assert_eq!(pooled(json!({"word_embedding_dimension": 32})), Ok(Pooling::Mean), "the library's default");
         for (settings, named) in [
             (json!({"pooling_mode": "lasttoken"}), "lasttoken"),
             (json!({"pooling_mode": ["cls", "mean"]}), "cls + mean"),
@@ -304,6 +304,6 @@ mod tests {
         assert!(prompts(json!({"truncate_dim": 64})).unwrap_err().contains("truncate_dim 64"));
         assert!(prompts(json!({"model_type": "SparseEncoder"})).unwrap_err().contains("SparseEncoder"));
         let normalized: LibraryConfig = serde_json::from_value(json!({"similarity_fn_name": "dot"})).unwrap();
-        assert!(normalized.prompts(true).is_ok(), "of vectors of length 1 the product is the cosine");
+        assert!(normalized.prompts(true).is_ok(), "for vectors of length 1 the product is the cosine");
     }
 }

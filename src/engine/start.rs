@@ -215,6 +215,6 @@ mod tests {
             |threads: usize, devices: usize| (0..devices).map(|place| share(threads, devices, place)).collect::<Vec<_>>();
         assert_eq!(shares(8, 1), [8]);
         assert_eq!(shares(7, 3), [3, 2, 2]);
-        assert_eq!(shares(1, 2), [1, 1], "no device without a thread");
+        assert_eq!(shares(1, 2), [1, 1], "every device has a thread");
     }
 }

@@ -130,8 +130,8 @@ pub(super) struct SequenceSupply {
 
 impl SequenceSupply {
     /// Sequences of the model's own tokens.
-    pub(super) fn new(hosted: &EncoderModel, longest: usize) -> Self {
-        let chunks = hosted.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
+    pub(super) fn new(encoder_model: &EncoderModel, longest: usize) -> Self {
+        let chunks = encoder_model.tokenizer.chunks(TEXT, Chunking::Truncate).unwrap_or_default();
         // Every model has a first word vector, so id 0 is valid even if the tokenizer returns nothing for the text.
         let ids = chunks.into_iter().next().map(|chunk| chunk.ids).filter(|ids| !ids.is_empty()).unwrap_or_else(|| [0].into());
         let permit = Arc::new(Semaphore::new(1)).try_acquire_owned().expect("a semaphore with one permit grants one");
@@ -141,13 +141,13 @@ impl SequenceSupply {
     /// Computes one batch of at most `tokens` tokens and measures the time.
     pub(super) fn time(
         &mut self,
-        hosted: &EncoderModel,
+        encoder_model: &EncoderModel,
         tokens: usize,
         pool: &rayon::ThreadPool,
     ) -> Result<TimedBatch, EngineError> {
         let batch = self.batch(tokens);
         let started = Instant::now();
-        pool.install(|| hosted.encoder.encode(&batch))?;
+        pool.install(|| encoder_model.encoder.encode(&batch))?;
         Ok(TimedBatch { tokens: batch.tokens(), time: started.elapsed() })
     }
 

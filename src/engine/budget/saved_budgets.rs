@@ -57,9 +57,9 @@ impl BudgetKey {
         };
         match serde_json::from_slice::<SavedBudget>(&bytes) {
             Err(error) => useless(&error.to_string()),
-            Ok(kept) if kept.key != *self => useless("it belongs to another model, device or version"),
-            Ok(kept) if !candidates.contains(&kept.batch_tokens) => useless("it is none of the budgets that are measured"),
-            Ok(kept) => return Some(kept.batch_tokens),
+            Ok(saved) if saved.key != *self => useless("it belongs to another model, device or version"),
+            Ok(saved) if !candidates.contains(&saved.batch_tokens) => useless("it is none of the budgets that are measured"),
+            Ok(saved) => return Some(saved.batch_tokens),
         }
         None
     }

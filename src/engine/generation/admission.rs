@@ -53,7 +53,7 @@ impl<D: Decode> Scheduler<D> {
         if self.running.len() >= self.limits.rows && !self.preempt_below(priority) {
             return Admission::Full;
         }
-        let (prefix, mut shared) = found.kept.map_or((None, 0), |(id, shared)| (Some(id), shared));
+        let (prefix, mut shared) = found.cached.map_or((None, 0), |(id, shared)| (Some(id), shared));
         let blocks = Sequence::blocks_for(tokens.len());
         if !self.make_room(blocks - shared / BLOCK_TOKENS, prefix, priority) {
             if !self.running.is_empty() {
@@ -82,15 +82,15 @@ impl<D: Decode> Scheduler<D> {
 
     /// Assigns blocks to a sequence: shared ones, and its own. The first of its own blocks may start as a copy.
     fn place(&mut self, sequence: &mut Sequence, prefix: Option<u64>, shared: usize) {
-        let whole = shared / BLOCK_TOKENS;
-        let kept = prefix.map(|id| self.prefixes.table(id).to_vec()).unwrap_or_default();
-        for block in &kept[..whole] {
+        let full_blocks = shared / BLOCK_TOKENS;
+        let cached = prefix.map(|id| self.prefixes.table(id).to_vec()).unwrap_or_default();
+        for block in &cached[..full_blocks] {
             self.blocks.share(*block);
             sequence.table.push(*block);
         }
         self.extend(&mut sequence.table, Sequence::blocks_for(sequence.tokens.len()));
         if !shared.is_multiple_of(BLOCK_TOKENS) {
-            self.decoder.copy_block(kept[whole], sequence.table[whole]);
+            self.decoder.copy_block(cached[full_blocks], sequence.table[full_blocks]);
         }
         sequence.prefix = prefix;
         sequence.past = shared;
@@ -110,25 +110,25 @@ impl<D: Decode> Scheduler<D> {
         let reader = self.running.iter().find(|(_, one)| one.job.group == *group && one.tokens.starts_with(&ids));
         if let Some(key) = reader.map(|(key, _)| *key) {
             self.prefixes.read(prefix, key, ids.len());
-            self.keep_prefixes(key);
+            self.cache_prefixes(key);
         }
     }
 
     /// Caches the prefixes that the sequence has finished reading for its group.
-    pub(super) fn keep_prefixes(&mut self, key: u64) {
+    pub(super) fn cache_prefixes(&mut self, key: u64) {
         let Some(sequence) = self.running.get(&key) else { return };
         for (id, length) in self.prefixes.finished(key, sequence.past) {
-            let whole = length / BLOCK_TOKENS;
-            let mut table = sequence.table[..whole].to_vec();
+            let full_blocks = length / BLOCK_TOKENS;
+            let mut table = sequence.table[..full_blocks].to_vec();
             table.iter().for_each(|block| self.blocks.share(*block));
             // The reader continues to write into a block that is not full. So the prefix gets a copy of it, if a block is free.
             if !length.is_multiple_of(BLOCK_TOKENS)
                 && let Some(copy) = self.blocks.take()
             {
-                self.decoder.copy_block(sequence.table[whole], copy);
+                self.decoder.copy_block(sequence.table[full_blocks], copy);
                 table.push(copy);
             }
-            self.prefixes.keep(id, table);
+            self.prefixes.store(id, table);
         }
     }
 

@@ -1,14 +1,14 @@
 //! Caches the common prefixes of the prompts of a group, so that each is read only once.
 //!
-//! A prefix is recorded when two prompts agree in at least one block. The next prompt that starts with it reads it as part of its
-//! own prompt and leaves its blocks in the cache; prompts that arrive meanwhile wait for that. A prompt that agrees with part of a
-//! prefix uses that part.
+//! A prefix is recorded when two prompts start with the same tokens for at least one block. The next prompt that starts with it
+//! reads it as part of its own prompt and leaves its blocks in the cache; prompts that arrive meanwhile wait for that. A prompt
+//! that agrees with part of a prefix uses that part.
 //!
 //! | state | blocks | a prompt that starts with the prefix |
 //! |---|---|---|
 //! | wanted | none | reads it for the group |
 //! | being read | those of the reader | waits |
-//! | kept | its own | shares the complete blocks, and continues in a copy of a block that agrees only in part |
+//! | cached | its own | shares the complete blocks, and continues in a copy of a block that agrees only in part |
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -50,14 +50,14 @@ struct SharedPrefix {
 enum PrefixState {
     WantedLogits,
     Reading { by: u64 },
-    Kept { table: Vec<u32> },
+    Cached { table: Vec<u32> },
 }
 
 /// How a prompt matches the prefixes of its group.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct PrefixMatch {
     /// The cached prefix with the longest agreement, and the length of the agreement in tokens.
-    pub(super) kept: Option<(u64, usize)>,
+    pub(super) cached: Option<(u64, usize)>,
     /// The sequence that is reading a longer prefix.
     pub(super) reading: Option<u64>,
     /// A longer prefix that nobody has read, and the length of the agreement in tokens.
@@ -103,11 +103,11 @@ impl PrefixCache {
         let agreed = |ids: &[u32]| agreement(ids, tokens).min(tokens.len() - 1);
         let mut longest = 0;
         for prefix in &group.prefixes {
-            let PrefixState::Kept { table } = &prefix.state else { continue };
+            let PrefixState::Cached { table } = &prefix.state else { continue };
             let usable = agreed(&prefix.ids).min(table.len() * BLOCK_TOKENS);
             if usable > longest {
                 longest = usable;
-                found.kept = Some((prefix.id, usable));
+                found.cached = Some((prefix.id, usable));
             }
         }
         for prefix in &mut group.prefixes {
@@ -121,10 +121,10 @@ impl PrefixCache {
                     found.wanted = Some((prefix.id, usable))
                 }
                 PrefixState::Reading { by } => found.reading = Some(by),
-                PrefixState::WantedLogits | PrefixState::Kept { .. } => {}
+                PrefixState::WantedLogits | PrefixState::Cached { .. } => {}
             }
         }
-        if let Some(prefix) = found.kept.and_then(|(id, _)| group.prefixes.iter_mut().find(|prefix| prefix.id == id)) {
+        if let Some(prefix) = found.cached.and_then(|(id, _)| group.prefixes.iter_mut().find(|prefix| prefix.id == id)) {
             prefix.used = self.clock;
         }
         found
@@ -160,11 +160,11 @@ impl PrefixCache {
     }
 
     /// Caches a prefix in these blocks. The caller has counted the cache as a holder.
-    pub(super) fn keep(&mut self, id: u64, table: Vec<u32>) {
+    pub(super) fn store(&mut self, id: u64, table: Vec<u32>) {
         self.clock += 1;
         let clock = self.clock;
         if let Some(prefix) = self.prefix(id) {
-            prefix.state = PrefixState::Kept { table };
+            prefix.state = PrefixState::Cached { table };
             prefix.used = clock;
         }
     }
@@ -172,7 +172,7 @@ impl PrefixCache {
     /// The blocks of a cached prefix.
     pub(super) fn table(&mut self, id: u64) -> &[u32] {
         match self.prefix(id).map(|prefix| &prefix.state) {
-            Some(PrefixState::Kept { table }) => table,
+            Some(PrefixState::Cached { table }) => table,
             _ => &[],
         }
     }
@@ -181,11 +181,11 @@ impl PrefixCache {
     /// holds. Returns whether there was one.
     pub(super) fn evict(&mut self, blocks: &mut BlockAllocator, spared: impl Fn(u64) -> bool) -> bool {
         let frees = |prefix: &&mut SharedPrefix| match &prefix.state {
-            PrefixState::Kept { table } => !spared(prefix.id) && table.iter().any(|block| blocks.holders(*block) == 1),
+            PrefixState::Cached { table } => !spared(prefix.id) && table.iter().any(|block| blocks.holders(*block) == 1),
             _ => false,
         };
         let Some(prefix) = self.all().filter(frees).min_by_key(|prefix| prefix.used) else { return false };
-        if let PrefixState::Kept { table } = std::mem::replace(&mut prefix.state, PrefixState::WantedLogits) {
+        if let PrefixState::Cached { table } = std::mem::replace(&mut prefix.state, PrefixState::WantedLogits) {
             table.into_iter().for_each(|block| blocks.release(block));
         }
         true
@@ -195,7 +195,7 @@ impl PrefixCache {
     #[cfg(test)]
     pub(super) fn tables(&self) -> impl Iterator<Item = &[u32]> {
         self.groups.values().flat_map(|group| &group.prefixes).filter_map(|prefix| match &prefix.state {
-            PrefixState::Kept { table } => Some(table.as_slice()),
+            PrefixState::Cached { table } => Some(table.as_slice()),
             PrefixState::WantedLogits | PrefixState::Reading { .. } => None,
         })
     }
@@ -211,7 +211,7 @@ impl PrefixCache {
 
 impl SharedPrefix {
     fn free(self, blocks: &mut BlockAllocator) {
-        if let PrefixState::Kept { table } = self.state {
+        if let PrefixState::Cached { table } = self.state {
             table.into_iter().for_each(|block| blocks.release(block));
         }
     }

@@ -36,7 +36,7 @@ pub(crate) struct GeneratorRunner {
     scheduler: Scheduler<Box<dyn Decode>>,
     name: Arc<str>,
     /// This device's contribution to the gauges of rows, waiting sequences and blocks.
-    shown: [i64; 3],
+    reported: [i64; 3],
 }
 
 /// A decoder on the cores of this machine, with its cache.
@@ -76,8 +76,8 @@ impl GeneratorRunner {
             None => (ROWS, STEP_TOKENS),
         };
         // The other half is for the buffers of a step, and for further generators.
-        let usual = accelerator.and_then(Accelerator::free_bytes).map_or(KV_CACHE_MIB << 20, |free| free / 2);
-        let budget = config.kv_cache_mib.map_or(usual, |mib| mib << 20);
+        let default_budget = accelerator.and_then(Accelerator::free_bytes).map_or(KV_CACHE_MIB << 20, |free| free / 2);
+        let budget = config.kv_cache_mib.map_or(default_budget, |mib| mib << 20);
         let affordable = budget / generator.decoder.block_bytes().max(1);
         // One more per row, for the copy of the block in which a prefix ends.
         let usable = rows * (model.info.max_tokens.div_ceil(BLOCK_TOKENS) + 1);
@@ -89,10 +89,10 @@ impl GeneratorRunner {
             kv_cache_bytes = blocks * generator.decoder.block_bytes(),
             "generator loaded"
         );
-        let place = GeneratorVocabulary { models: models.clone(), index };
+        let vocabulary = GeneratorVocabulary { models: models.clone(), index };
         let limits = SchedulerLimits { rows, step_tokens: config.step_tokens.unwrap_or(step_tokens) };
-        let scheduler = Scheduler::new(decoder, Arc::new(place), limits);
-        Ok(Some(Self { scheduler, name: model.info.name.clone(), shown: [0; 3] }))
+        let scheduler = Scheduler::new(decoder, Arc::new(vocabulary), limits);
+        Ok(Some(Self { scheduler, name: model.info.name.clone(), reported: [0; 3] }))
     }
 
     pub(crate) fn submit(&mut self, job: GenerationJob) {
@@ -114,9 +114,9 @@ impl GeneratorRunner {
         // The same model on other devices adds its own contribution.
         let gauges = [&METRICS.generator_rows, &METRICS.generator_waiting, &METRICS.kv_blocks];
         let now = [self.scheduler.running(), self.scheduler.waiting(), self.scheduler.blocks_used()].map(|count| count as i64);
-        for ((gauge, shown), now) in gauges.into_iter().zip(&mut self.shown).zip(now) {
-            gauge.with_label_values(label).add(now - *shown);
-            *shown = now;
+        for ((gauge, reported), now) in gauges.into_iter().zip(&mut self.reported).zip(now) {
+            gauge.with_label_values(label).add(now - *reported);
+            *reported = now;
         }
         METRICS.preemptions.with_label_values(label).inc_by(counts.preemptions);
         METRICS.prefix_tokens_saved.with_label_values(label).inc_by(counts.prefix_tokens_saved);

@@ -170,12 +170,12 @@ impl<D: Decode> Scheduler<D> {
         let start = Instant::now();
         let (logits, mut masks) = self.forward(&parts)?;
         let refused = refused(&parts, &logits);
-        let before = self.known(&parts);
+        let before = self.known_tokens(&parts);
         let outcomes = self.advance(&parts, &refused, &logits, &mut masks);
-        self.counts.generated += self.known(&parts) - before;
+        self.counts.generated += self.known_tokens(&parts) - before;
         let nanos = start.elapsed().as_nanos() as f64;
         refused.iter().for_each(|key| self.refuse(*key, parts.remove(key)));
-        self.settle(parts, nanos);
+        self.record(parts, nanos);
         for (key, outcome) in outcomes {
             if let Some(sequence) = self.leave(key) {
                 sequence.close(outcome);
@@ -185,7 +185,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// The current number of tokens of all sequences in a step.
-    fn known(&self, parts: &BTreeMap<u64, StepPart>) -> u64 {
+    fn known_tokens(&self, parts: &BTreeMap<u64, StepPart>) -> u64 {
         parts.keys().filter_map(|key| self.running.get(key)).map(|sequence| sequence.tokens.len() as u64).sum()
     }
 
@@ -236,7 +236,7 @@ impl<D: Decode> Scheduler<D> {
         masks: &mut Masks,
     ) -> Vec<(u64, Result<Finish, Poison>)> {
         let mut row = 0;
-        let mut turns = Vec::new();
+        let mut waiting_for_logits = Vec::new();
         for (key, sequence) in &mut self.running {
             let Some(part) = parts.get(key) else { continue };
             let first = row;
@@ -245,12 +245,12 @@ impl<D: Decode> Scheduler<D> {
                 StepPart::Score(branches) => sequence.tokens_of(branches),
             };
             if row > first && !refused.contains(key) {
-                turns.push(SequenceLogits { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
+                waiting_for_logits.push(SequenceLogits { key: *key, sequence, part, first, mask: masks.remove(key).transpose() });
             }
         }
         debug_assert_eq!(row, logits.rows(), "rows of logits");
         let vocabulary = &*self.vocabulary;
-        turns.into_par_iter().filter_map(|turn| turn.take(logits, vocabulary)).collect()
+        waiting_for_logits.into_par_iter().filter_map(|one| one.take(logits, vocabulary)).collect()
     }
 
     /// Ends a sequence for which the device has too little memory.
@@ -268,7 +268,7 @@ impl<D: Decode> Scheduler<D> {
     }
 
     /// Records what the step has done.
-    fn settle(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
+    fn record(&mut self, parts: BTreeMap<u64, StepPart>, nanos: f64) {
         let share = |sequence: &Sequence, part: &StepPart| match part {
             StepPart::Read { tokens, .. } => *tokens,
             StepPart::Score(branches) => sequence.tokens_of(branches),
@@ -283,7 +283,7 @@ impl<D: Decode> Scheduler<D> {
             match part {
                 StepPart::Read { tokens, .. } => {
                     sequence.past += tokens;
-                    self.keep_prefixes(key);
+                    self.cache_prefixes(key);
                 }
                 StepPart::Score(branches) => {
                     sequence.read = sequence.read.map(|read| read + tokens);

@@ -36,10 +36,10 @@ impl WaitingSequences {
     }
 
     fn queue(&mut self, sequence: &Sequence) -> &mut GroupQueue {
-        let lane = self.priorities.entry(sequence.job.priority).or_default();
+        let level = self.priorities.entry(sequence.job.priority).or_default();
         // A new group starts with the smallest count, so that it gets no advantage for the time when it had no work.
-        let least = lane.groups.values().map(|queue| queue.served).min().unwrap_or(0);
-        lane.groups.entry(sequence.job.group.clone()).or_insert_with(|| GroupQueue { served: least, ..GroupQueue::default() })
+        let least = level.groups.values().map(|queue| queue.served).min().unwrap_or(0);
+        level.groups.entry(sequence.job.group.clone()).or_insert_with(|| GroupQueue { served: least, ..GroupQueue::default() })
     }
 
     /// The priorities that have waiting sequences, the highest first.
@@ -49,8 +49,8 @@ impl WaitingSequences {
 
     /// The groups that have waiting sequences, those served least first.
     pub(super) fn groups(&self, priority: Priority) -> Vec<Arc<str>> {
-        let Some(lane) = self.priorities.get(&priority) else { return Vec::new() };
-        let mut groups: Vec<_> = lane.groups.iter().map(|(name, queue)| (queue.served, name)).collect();
+        let Some(level) = self.priorities.get(&priority) else { return Vec::new() };
+        let mut groups: Vec<_> = level.groups.iter().map(|(name, queue)| (queue.served, name)).collect();
         groups.sort();
         groups.into_iter().map(|(_, name)| name.clone()).collect()
     }
@@ -61,8 +61,8 @@ impl WaitingSequences {
 
     /// Takes the first sequence of a group and counts its tokens as served.
     pub(super) fn take(&mut self, priority: Priority, group: &str) -> Option<Sequence> {
-        let lane = self.priorities.get_mut(&priority)?;
-        let queue = lane.groups.get_mut(group)?;
+        let level = self.priorities.get_mut(&priority)?;
+        let queue = level.groups.get_mut(group)?;
         let sequence = queue.sequences.pop_front()?;
         queue.served += (sequence.tokens.len() + sequence.job.task.extra()) as u64;
         self.tidy();
@@ -71,20 +71,20 @@ impl WaitingSequences {
 
     /// Drops sequences whose callers have stopped waiting.
     pub(super) fn drop_abandoned(&mut self) {
-        for queue in self.priorities.values_mut().flat_map(|lane| lane.groups.values_mut()) {
+        for queue in self.priorities.values_mut().flat_map(|level| level.groups.values_mut()) {
             queue.sequences.retain(|sequence| !sequence.job.is_abandoned());
         }
         self.tidy();
     }
 
     pub(super) fn count(&self) -> usize {
-        self.priorities.values().flat_map(|lane| lane.groups.values()).map(|queue| queue.sequences.len()).sum()
+        self.priorities.values().flat_map(|level| level.groups.values()).map(|queue| queue.sequences.len()).sum()
     }
 
     fn tidy(&mut self) {
-        for lane in self.priorities.values_mut() {
-            lane.groups.retain(|_, queue| !queue.sequences.is_empty());
+        for level in self.priorities.values_mut() {
+            level.groups.retain(|_, queue| !queue.sequences.is_empty());
         }
-        self.priorities.retain(|_, lane| !lane.groups.is_empty());
+        self.priorities.retain(|_, level| !level.groups.is_empty());
     }
 }

@@ -109,7 +109,7 @@ async fn one_from_hub(hub: &Hub, pull: &PullOptions<'_>, listing: &Listing, file
     let (path, with_sha256) = (partial.clone(), file.sha256.is_some());
     let found = tokio::task::spawn_blocking(move || digest(&path, with_sha256)).await??;
     let is_right = file.size.is_none_or(|size| size == found.size)
-        && file.sha256.as_deref().is_none_or(|told| found.sha256.as_deref() == Some(&told.to_ascii_lowercase()));
+        && file.sha256.as_deref().is_none_or(|expected| found.sha256.as_deref() == Some(&expected.to_ascii_lowercase()));
     if !is_right {
         fs::remove_file(&partial).with_context(|| format!("cannot remove {}", partial.display()))?;
         bail!(

@@ -82,20 +82,20 @@ async fn a_model_comes_with_what_is_used_and_a_manifest_of_it() {
     assert_eq!(Manifest::read(&folder).unwrap(), Some(first.manifest.clone()));
     let mut left: Vec<_> = std::fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     left.sort();
-    assert_eq!(left, ["config.json", "model.safetensors", MANIFEST], "nothing is left over");
+    assert_eq!(left, ["config.json", "model.safetensors", MANIFEST], "no other file is left");
 
     assert!(server.seen().iter().all(|seen| seen.headers["authorization"] == "Bearer hf_77777"));
-    assert!(store.seen().iter().all(|seen| !seen.headers.contains_key("authorization")), "the token is for the hub alone");
+    assert!(store.seen().iter().all(|seen| !seen.headers.contains_key("authorization")), "the token is sent only to the hub");
     assert!(!format!("{hub:?}").contains("77777"));
 
     let calls = store.seen().len();
     let second = pulled(&hub, "owner/model", &folder, None).await.unwrap();
-    assert_eq!((second.kept, store.seen().len()), (2, calls), "what is there and right is not fetched again");
+    assert_eq!((second.kept, store.seen().len()), (2, calls), "intact files are not fetched again");
 
     std::fs::write(folder.join("model.safetensors"), "broken").unwrap();
     let damages = first.manifest.damaged_files(&folder);
     assert_eq!(damages.iter().map(ToString::to_string).collect::<Vec<_>>(), ["model.safetensors has 6 bytes and had 800000"]);
-    assert_eq!(pulled(&hub, "owner/model", &folder, None).await.unwrap().kept, 1, "what is broken is fetched again");
+    assert_eq!(pulled(&hub, "owner/model", &folder, None).await.unwrap().kept, 1, "a damaged file is fetched again");
     assert_eq!(first.manifest.damaged_files(&folder), []);
 }
 
@@ -132,7 +132,7 @@ async fn a_body_that_stays_short_is_refused_and_what_came_counts_later() {
     let hub = impatient(&server);
     let error = pulled(&hub, "owner/model", home.path(), None).await.unwrap_err();
     assert!(format!("{error:#}").contains("(5 attempts)"), "{error:#}");
-    assert!(!home.path().join("model.safetensors").exists(), "half a file has no name");
+    assert!(!home.path().join("model.safetensors").exists(), "a partial file does not get its final name");
     assert!(!Manifest::read(home.path()).unwrap().unwrap().complete);
 
     short.store(usize::MAX, Ordering::SeqCst);
@@ -197,13 +197,13 @@ async fn a_folder_is_copied_with_its_hashes_and_somebody_elses_is_left_alone() {
     for (name, text) in [("config.json", "{}"), ("model.safetensors", "w"), ("1_Pooling/config.json", "{}"), ("notes.txt", "n")] {
         std::fs::write(from.join(name), text).unwrap();
     }
-    let heard = Mutex::new(Vec::new());
+    let reported = Mutex::new(Vec::new());
     let hub = Hub::new(ENDPOINT, None).unwrap();
     let source = ModelSource::parse(from.to_str().unwrap()).unwrap();
-    let progress = |name: &str, done: u64, _: Option<u64>| heard.lock().unwrap().push((name.to_owned(), done));
+    let progress = |name: &str, done: u64, _: Option<u64>| reported.lock().unwrap().push((name.to_owned(), done));
     let model = pull(&hub, PullOptions { source: &source, folder: &to, gguf: None, progress: &progress }).await.unwrap();
     assert_eq!(model.manifest.bytes(), 5);
-    assert_eq!(heard.lock().unwrap().len(), 3);
+    assert_eq!(reported.lock().unwrap().len(), 3);
     assert!(to.join("1_Pooling/config.json").exists() && !to.join("notes.txt").exists());
     assert_eq!(model.manifest.damaged_files(&to), []);
     std::fs::write(to.join("model.safetensors"), "v").unwrap();

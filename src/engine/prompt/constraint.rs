@@ -23,7 +23,7 @@ use tidemill_base::failure::{FailureClass, Poison};
 pub(crate) use toktrie::SimpleVob as TokenMask;
 
 /// Grammars in the cache. Each takes a few megabytes once it is in use; pipelines have only a few.
-const KEPT: usize = 64;
+const MAX_GRAMMARS: usize = 64;
 
 /// The longest schema to compile: twice the longest published ones. Compile time grows with the length.
 const MAX_SCHEMA_BYTES: usize = 256 << 10;
@@ -36,7 +36,7 @@ pub(crate) struct GrammarCache {
     factory: ParserFactory,
     digit_tokens: Arc<DigitTokens>,
     end_ids: Arc<[u32]>,
-    kept: Mutex<HashMap<String, Arc<Grammar>>>,
+    cached: Mutex<HashMap<String, Arc<Grammar>>>,
     clock: AtomicU64,
 }
 
@@ -82,7 +82,7 @@ impl GrammarCache {
             factory,
             digit_tokens: Arc::new(DigitTokens::new(environment)),
             end_ids,
-            kept: Mutex::default(),
+            cached: Mutex::default(),
             clock: AtomicU64::new(0),
         })
     }
@@ -104,32 +104,32 @@ impl GrammarCache {
 
     /// The number of cached grammars.
     #[cfg(test)]
-    pub(super) fn kept(&self) -> usize {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).len()
+    pub(super) fn cached(&self) -> usize {
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).len()
     }
 
     /// Whether the schema's grammar is cached.
     #[cfg(test)]
     pub(super) fn holds(&self, schema: &Schema) -> bool {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner).contains_key(schema.text())
+        self.cached.lock().unwrap_or_else(PoisonError::into_inner).contains_key(schema.text())
     }
 
     fn grammar(&self, schema: &Schema) -> Result<Arc<Grammar>, String> {
         let now = self.clock.fetch_add(1, Ordering::Relaxed);
-        let kept = || self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(grammar) = kept().get(schema.text()).filter(|grammar| !grammar.is_exhausted.load(Ordering::Relaxed)) {
+        let cached = || self.cached.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(grammar) = cached().get(schema.text()).filter(|grammar| !grammar.is_exhausted.load(Ordering::Relaxed)) {
             grammar.used.store(now, Ordering::Relaxed);
             return Ok(grammar.clone());
         }
         let grammar = Arc::new(Grammar { start: self.compile(schema)?, used: now.into(), is_exhausted: false.into() });
-        let mut kept = kept();
-        if kept.len() >= KEPT && !kept.contains_key(schema.text()) {
-            let oldest = kept.iter().min_by_key(|(_, grammar)| grammar.used.load(Ordering::Relaxed));
+        let mut cached = cached();
+        if cached.len() >= MAX_GRAMMARS && !cached.contains_key(schema.text()) {
+            let oldest = cached.iter().min_by_key(|(_, grammar)| grammar.used.load(Ordering::Relaxed));
             if let Some(text) = oldest.map(|(text, _)| text.clone()) {
-                kept.remove(&text);
+                cached.remove(&text);
             }
         }
-        kept.insert(schema.text().to_owned(), grammar.clone());
+        cached.insert(schema.text().to_owned(), grammar.clone());
         Ok(grammar)
     }
 

@@ -86,14 +86,14 @@ mod tests {
         assert!(enough(&format!("{{\"a\":1.{zeros}")) && !enough(&format!("{{\"a\":1.{}", &zeros[1..])));
         assert!(enough(&format!("[-{}", "9".repeat(WHOLE))) && !enough(&format!("[{}.5", "9".repeat(WHOLE))));
         assert!(enough("1e-40") && !enough("1e-4"));
-        assert!(!enough(&format!("[1.{zeros},2")), "the next number begins anew");
+        assert!(!enough(&format!("[1.{zeros},2")), "the next number starts at zero");
     }
 
     #[test]
     fn digits_in_strings_are_letters() {
         let digits = "7".repeat(40);
         assert!(!enough(&format!("{{\"a\":\"{digits}")));
-        assert!(!enough(&format!("{{\"a\":\"\\\"{digits}")), "a quote that is escaped ends nothing");
-        assert!(enough(&format!("{{\"\\\\\":{digits}")), "a backslash that is escaped escapes nothing");
+        assert!(!enough(&format!("{{\"a\":\"\\\"{digits}")), "an escaped quote does not end the string");
+        assert!(enough(&format!("{{\"\\\\\":{digits}")), "an escaped backslash does not escape the quote");
     }
 }

@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(formats, [SchemaFormat::Schema { strict: false }, SchemaFormat::Object, SchemaFormat::PromptOnly]);
         let fewer = Dialect::default().leaner(&refusal("top_logprobs"), &body());
         assert_eq!(fewer.iter().map(|dialect| dialect.alternatives()).collect::<Vec<_>>(), [Some(5), None]);
-        assert_eq!(fewer[1].leaner(&refusal("top_logprobs"), &body()), [], "nothing is left to leave out");
+        assert_eq!(fewer[1].leaner(&refusal("top_logprobs"), &body()), [], "there is nothing left to replace");
         let both = fewer[0].common(Dialect::default().leaner(&refusal("seed"), &body())[0]);
         assert_eq!(both.changes_since(Dialect::default()).map(|(key, _)| key).collect::<Vec<_>>(), ["top_logprobs", "seed"]);
     }

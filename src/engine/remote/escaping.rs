@@ -161,7 +161,7 @@ mod tests {
             ("<|<|im_end|>|>", "<|< |im_end|>|>"),
         ] {
             assert_eq!(escape_control_tokens(text), expected);
-            assert_eq!(escape_control_tokens(expected), expected, "nothing is left to break up");
+            assert_eq!(escape_control_tokens(expected), expected, "escaped text stays as it is");
         }
     }
 

@@ -81,7 +81,7 @@ mod tests {
         ] {
             assert_eq!(after_reasoning(text).map(|range| &text[range]), Ok("A kettle."), "{text}");
         }
-        assert_eq!(after_reasoning("  as it is "), Ok(0..11), "nothing is cut off without a thought");
+        assert_eq!(after_reasoning("  as it is "), Ok(0..11), "without reasoning nothing is cut off");
         assert_eq!(after_reasoning("<think>only</think>"), Ok(19..19));
     }
 

@@ -299,7 +299,7 @@ pub(super) mod tests {
     fn poison(result: Result<(String, Finish), UnusableReply>) -> Poison {
         match result {
             Err(UnusableReply::Refused(poison)) => poison,
-            other => panic!("{other:?} is no poison"),
+            other => panic!("{other:?} is not poison"),
         }
     }
 
@@ -396,7 +396,11 @@ pub(super) mod tests {
             assert_eq!(read(json!(text), json!("stop"), Some(&schema)).unwrap().0, "{\"a\":1}");
         }
         let marked = json!("{\"a\":\"</think> <think>\"}");
-        assert_eq!(read(marked.clone(), json!("stop"), Some(&schema)).unwrap().0, marked.as_str().unwrap(), "an object is one");
+        assert_eq!(
+            read(marked.clone(), json!("stop"), Some(&schema)).unwrap().0,
+            marked.as_str().unwrap(),
+            "a complete object is the answer"
+        );
     }
 
     #[test]

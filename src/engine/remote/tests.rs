@@ -72,7 +72,7 @@ fn good(text: &str) -> Play {
 }
 
 fn text_of(answer: &Answer) -> &Completion {
-    let Prediction::Completion(completion) = &answer.prediction else { panic!("{answer:?} is no completion") };
+    let Prediction::Completion(completion) = &answer.prediction else { panic!("{answer:?} is not a completion") };
     completion
 }
 
@@ -80,7 +80,7 @@ async fn poison_of(play: impl Fn(&Seen, usize) -> Play + Send + Sync + 'static, 
     let server = Server::start(play).await;
     match ask(&opened(&config(&server)), Work::Generate(work)).await {
         Err(Failure::Poison(poison)) => (poison, server.seen().len()),
-        other => panic!("{other:?} is no poison"),
+        other => panic!("{other:?} is not poison"),
     }
 }
 
@@ -141,7 +141,7 @@ async fn a_schema_is_sent_and_the_answer_judged() {
 async fn an_answer_that_breaks_its_schema_is_asked_for_once_more() {
     let server = Server::start(|_, number| good(if number == 0 { "{\"price\": \"three\"}" } else { "{\"price\": 3}" })).await;
     let answer = ask(&opened(&config(&server)), Work::Generate(with_schema())).await.unwrap();
-    assert_eq!((answer.tokens, answer.generated), (22, 14), "both calls are paid for");
+    assert_eq!((answer.tokens, answer.generated), (22, 14), "both calls are charged");
     let seeds: Vec<Value> = server.seen().iter().map(|seen| seen.json()["seed"].clone()).collect();
     assert_eq!(seeds, [json!(0), json!(1)]);
 }
@@ -163,7 +163,7 @@ async fn an_object_cut_off_by_the_limit_is_not_asked_for_again() {
     assert_eq!((poison.class, calls), (FailureClass::Truncated, 1));
     let server = Server::start(play).await;
     let answer = ask(&opened(&config(&server)), Work::Generate(generate())).await.unwrap();
-    assert_eq!(text_of(&answer).finish, Finish::Length, "free text may be cut");
+    assert_eq!(text_of(&answer).finish, Finish::Length, "free text may be truncated");
 }
 
 #[tokio::test]
@@ -251,7 +251,7 @@ async fn what_is_no_chat_completion_is_the_servers_fault() {
     for body in ["<html>welcome</html>", "{}", "{\"choices\": []}"] {
         let (transient, calls) = transient_of(move |_, _| Play::ok(body)).await;
         assert!(transient.reason.contains("a chat completion"), "{transient}");
-        assert_eq!(calls, 6, "the last is the probe, which comes to the same");
+        assert_eq!(calls, 6, "five attempts and the probe");
     }
     let cut = |_: &Seen, _| Play { cut: Some(20), ..good("yes") };
     assert!(transient_of(cut).await.0.reason.contains("breaks off its answer"));
@@ -267,7 +267,7 @@ async fn settings_at_fault_pause_the_stream_and_name_the_setting() {
         })
         .await;
         assert!(transient.reason.contains(named) && transient.reason.ends_with(": no key …"), "{}", transient.reason);
-        assert_eq!(calls, expected, "{status}: what refuses a document with 403 is asked the probe");
+        assert_eq!(calls, expected, "{status}: only 403 is followed by the probe");
     }
 }
 
@@ -288,7 +288,7 @@ async fn a_document_that_the_server_refuses_makes_a_dead_letter() {
         let refusal = json!({"error": {"message": format!("bad input for {KEY}"), "type": "invalid_request_error"}}).to_string();
         let play = only_for_the_document(move || Play::status(status, refusal.clone()));
         let (poison, calls) = poison_of(play, generate()).await;
-        assert_eq!((poison.class, calls), (FailureClass::Model, 2), "the document is asked about once, and the probe");
+        assert_eq!((poison.class, calls), (FailureClass::Model, 2), "one request for the document, and the probe");
         assert!(poison.reason.contains("bad input") && !poison.reason.contains(KEY), "{}", poison.reason);
     }
 
@@ -406,7 +406,7 @@ async fn texts_are_counted_and_split_by_the_same_estimate() {
             for pair in spans.windows(2) {
                 assert!(
                     pair[0].start < pair[1].start && pair[1].start <= pair[0].end,
-                    "{pair:?} leave something out or stand still"
+                    "{pair:?} leave a gap or make no progress"
                 );
                 assert!(model.count(&text[pair[1].start..pair[0].end]) <= overlap, "{pair:?} share too much");
             }

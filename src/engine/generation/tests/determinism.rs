@@ -19,10 +19,10 @@ fn jobs() -> Vec<TestJob> {
         let own = tokens(100 + i, 3 + 11 * i as usize);
         let alike = [tokens(1, 75), own.clone()].concat();
         jobs.push(write("a", alike.clone(), 20 + i as usize));
-        let what = |sampling, schema| TestTask::Complete { max_tokens: 60, sampling, schema };
-        let ask = |group, prompt: &[u32], what| TestJob { group, priority: Priority::Live, prompt: prompt.to_vec(), what };
-        jobs.push(ask("b", &own, what(drawn(u64::from(i)), None)));
-        jobs.push(ask("a", &alike, what(Sampling::default(), Some(schema.clone()))));
+        let task = |sampling, schema| TestTask::Complete { max_tokens: 60, sampling, schema };
+        let ask = |group, prompt: &[u32], task| TestJob { group, priority: Priority::Live, prompt: prompt.to_vec(), task };
+        jobs.push(ask("b", &own, task(drawn(u64::from(i)), None)));
+        jobs.push(ask("a", &alike, task(Sampling::default(), Some(schema.clone()))));
         let answers = vec![vec![3, 0], vec![0], tokens(i, 40), vec![3, 4, 5, 0]];
         jobs.push(ask("c", &alike, TestTask::Score(answers)).backfill());
     }
@@ -93,8 +93,8 @@ fn forced_tokens_take_no_step_of_their_own() {
         SchemaStep::Forced(tokens(2, 30)),
         SchemaStep::Choice(vec![3]),
     ];
-    let what = TestTask::Complete { max_tokens: 100, sampling: Sampling::default(), schema: Some(schema) };
-    let ask = TestJob { what, ..write("a", tokens(3, 10), 0) };
+    let task = TestTask::Complete { max_tokens: 100, sampling: Sampling::default(), schema: Some(schema) };
+    let ask = TestJob { task, ..write("a", tokens(3, 10), 0) };
     let mut scheduler = scheduler(20, 8, 512);
     let mut waiting = ask.submit(&mut scheduler);
     run(&mut scheduler);

@@ -150,7 +150,7 @@ pub(super) struct TestJob {
     pub(super) group: &'static str,
     pub(super) priority: Priority,
     pub(super) prompt: Vec<u32>,
-    pub(super) what: TestTask,
+    pub(super) task: TestTask,
 }
 
 #[derive(Debug, Clone)]
@@ -163,8 +163,8 @@ pub(super) type AnswerReceiver = UnboundedReceiver<(usize, Result<Answer, Failur
 
 /// A greedy completion for `group`.
 pub(super) fn write(group: &'static str, prompt: Vec<u32>, max_tokens: usize) -> TestJob {
-    let what = TestTask::Complete { max_tokens, sampling: Sampling::default(), schema: None };
-    TestJob { group, priority: Priority::Live, prompt, what }
+    let task = TestTask::Complete { max_tokens, sampling: Sampling::default(), schema: None };
+    TestJob { group, priority: Priority::Live, prompt, task }
 }
 
 impl TestJob {
@@ -175,7 +175,7 @@ impl TestJob {
     /// Submits the job. Its answer arrives at the returned channel.
     pub(super) fn submit(&self, scheduler: &mut Scheduler<FakeDecoder>) -> AnswerReceiver {
         let (reply, answers) = unbounded_channel();
-        let task = match self.what.clone() {
+        let task = match self.task.clone() {
             TestTask::Complete { max_tokens, sampling, schema } => {
                 let guide = schema.map(|places| Box::new(FakeGuide(places.into())) as Box<dyn Guide>);
                 GenerationTask::Complete(CompletionState::new(max_tokens, sampling, &[], guide, IncrementalText::default()))
@@ -189,7 +189,7 @@ impl TestJob {
 
     /// The expected result, computed without the scheduler.
     pub(super) fn expected(&self) -> Prediction {
-        match &self.what {
+        match &self.task {
             TestTask::Complete { max_tokens, sampling, schema } => {
                 let mut tokens = self.prompt.clone();
                 let mut text = String::new();

@@ -5,7 +5,7 @@ use proptest::prelude::*;
 use super::fake_decoder::{SchemaStep, TestJob, TestTask, answer, audit, run, scheduler, tokens};
 use crate::request::{Priority, Sampling};
 
-fn what() -> impl Strategy<Value = TestTask> {
+fn task() -> impl Strategy<Value = TestTask> {
     let place = prop_oneof![
         (0..99_u32, 1..50_usize).prop_map(|(seed, count)| SchemaStep::Forced(tokens(seed, count))),
         prop::collection::btree_set(1..50_u32, 1..9).prop_map(|ids| SchemaStep::Choice(ids.into_iter().collect())),
@@ -27,11 +27,11 @@ fn what() -> impl Strategy<Value = TestTask> {
 fn arrival() -> impl Strategy<Value = (TestJob, usize, Option<usize>)> {
     let prompt = (0..3_u32, 0..100_usize, any::<u32>(), 1..60_usize)
         .prop_map(|(prefix, shared, seed, own)| [&tokens(prefix, 100)[..shared], &tokens(seed, own)].concat());
-    let ask = (0..3_usize, prop::bool::ANY, prompt, what()).prop_map(|(group, live, prompt, what)| TestJob {
+    let ask = (0..3_usize, prop::bool::ANY, prompt, task()).prop_map(|(group, live, prompt, task)| TestJob {
         group: ["a", "b", "c"][group],
         priority: if live { Priority::Live } else { Priority::Backfill },
         prompt,
-        what,
+        task,
     });
     (ask, 0..20_usize, prop::option::weighted(0.2, 0..30_usize))
 }

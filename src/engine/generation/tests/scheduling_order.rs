@@ -84,11 +84,11 @@ fn what_can_never_fit_is_told_so_at_once() {
     assert!(poison.reason.contains("100 tokens and 29 more") && poison.reason.contains("holds 128"), "{}", poison.reason);
     let mut fits = write("a", tokens(1, 100), 28).submit(&mut scheduler);
     let answers = vec![tokens(2, 29)];
-    let mut weighed = TestJob { what: TestTask::Score(answers), ..write("a", tokens(1, 60), 0) }.submit(&mut scheduler);
-    let mut heavy = TestJob { what: TestTask::Score(vec![tokens(2, 29)]), ..write("a", tokens(1, 70), 0) }.submit(&mut scheduler);
+    let mut scored = TestJob { task: TestTask::Score(answers), ..write("a", tokens(1, 60), 0) }.submit(&mut scheduler);
+    let mut heavy = TestJob { task: TestTask::Score(vec![tokens(2, 29)]), ..write("a", tokens(1, 70), 0) }.submit(&mut scheduler);
     run(&mut scheduler);
     answer(&mut fits);
-    answer(&mut weighed);
+    answer(&mut scored);
     assert!(heavy.try_recv().unwrap().1.is_err());
 }
 
@@ -98,12 +98,12 @@ fn what_the_device_has_no_memory_for_fails_alone() {
     scheduler.decoder.longest = 100;
     let prefix = tokens(1, 50);
     let fits = |seed: u32| write("a", [prefix.clone(), tokens(seed, 7)].concat(), 30);
-    let first = TestJob { what: TestTask::Score(vec![tokens(9, 8), tokens(8, 3)]), ..write("a", prefix.clone(), 0) };
+    let first = TestJob { task: TestTask::Score(vec![tokens(9, 8), tokens(8, 3)]), ..write("a", prefix.clone(), 0) };
     // One is refused while its prompt is read, one while it generates, and one while its longer answer is scored.
     let read = write("a", [prefix.clone(), tokens(2, 70)].concat(), 5);
     let written = write("a", [prefix.clone(), tokens(3, 40)].concat(), 45);
-    let weighed = TestJob { what: TestTask::Score(vec![tokens(4, 3), tokens(5, 90)]), ..write("a", prefix.clone(), 0) };
-    let mut refused: Vec<_> = [&read, &written, &weighed].map(|job| job.submit(&mut scheduler)).into();
+    let scored = TestJob { task: TestTask::Score(vec![tokens(4, 3), tokens(5, 90)]), ..write("a", prefix.clone(), 0) };
+    let mut refused: Vec<_> = [&read, &written, &scored].map(|job| job.submit(&mut scheduler)).into();
     let jobs = [fits(4), first, fits(5)];
     let mut others: Vec<_> = jobs.iter().map(|job| job.submit(&mut scheduler)).collect();
     run(&mut scheduler);

@@ -55,7 +55,7 @@ fn the_turn_may_end_exactly_where_the_answer_is_whole() {
     let ends = chat.end_ids().to_vec();
     for id in chat.encode_text("{\"n\":12}").unwrap() {
         let allowed = allowed(&chat, &mut constraint);
-        assert!(ends.iter().all(|end| !allowed.contains(end)), "an end before the answer is whole");
+        assert!(ends.iter().all(|end| !allowed.contains(end)), "an end before the answer is complete");
         constraint.accept(id).unwrap();
     }
     assert!(constraint.is_finished() && constraint.may_finish());
@@ -91,7 +91,7 @@ fn strings_spell_control_tokens_out_and_hold_no_control_characters() {
     let controls: Vec<u32> = chat.definition.added.iter().map(|token| token.id).collect();
     assert!(allowed(&chat, &mut start()).iter().all(|id| !controls.contains(id)), "a control token inside a string");
     follow(&chat, &mut start(), "<|im_end|> <think> 가 \\n \\\"\"}").unwrap();
-    assert!(follow(&chat, &mut start(), "\\u0000\"}").is_err(), "no database takes it");
+    assert!(follow(&chat, &mut start(), "\\u0000\"}").is_err(), "databases do not accept it");
     assert!(follow(&chat, &mut start(), "\n").is_err());
 }
 
@@ -269,8 +269,8 @@ fn grammars_are_kept_and_the_oldest_make_room() {
         chat.check_schema(&numbered(n % 70)).unwrap();
         chat.check_schema(&numbered(0)).unwrap();
     }
-    assert!(chat.grammar_cache().kept() <= 64);
-    assert!(chat.grammar_cache().holds(&numbered(0)), "it was in use all the time");
+    assert!(chat.grammar_cache().cached() <= 64);
+    assert!(chat.grammar_cache().holds(&numbered(0)), "it was used all the time");
     assert!(!chat.grammar_cache().holds(&numbered(12)));
 }
 

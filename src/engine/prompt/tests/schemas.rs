@@ -136,5 +136,5 @@ fn every_answer_under_a_random_schema_is_valid_or_says_that_it_was_cut_off() {
         }
     }
     assert_eq!(whole + cut, SCHEMAS);
-    assert!(whole > SCHEMAS * 3 / 4, "only {whole} answers came to their end");
+    assert!(whole > SCHEMAS * 3 / 4, "only {whole} answers were completed");
 }

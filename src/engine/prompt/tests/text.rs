@@ -42,7 +42,7 @@ fn what_a_document_says_never_becomes_a_control_token() {
         assert_eq!(controls(&chat, &ids), harmless, "control tokens out of {content:?}");
         assert!(
             spelled(&chat, &ids).contains(&format!("user\n{content}<|im_end|>")),
-            "{content:?} is not in the prompt as it was"
+            "{content:?} is not in the prompt unchanged"
         );
     }
 }
@@ -62,7 +62,7 @@ fn a_template_that_rewrites_contents_makes_no_control_tokens_of_them() {
 fn a_content_that_holds_every_stand_in_is_refused() {
     let chat = chat();
     let all: String = ('\u{fdd0}'..='\u{fdef}').chain('\u{f0000}'..='\u{ffffd}').collect();
-    assert!(chat.encode(&[message(Role::User, &all)]).is_ok(), "nothing to stand in for");
+    assert!(chat.encode(&[message(Role::User, &all)]).is_ok(), "no character has to be replaced");
     let refused = chat.encode(&[message(Role::User, &format!("<{all}"))]).unwrap_err();
     assert!(refused.reason.contains("private use"), "{refused}");
     let most: String = ('\u{fdd0}'..='\u{fdef}').collect();
