@@ -208,7 +208,7 @@ async fn one_bad_request_fails_alone_and_says_why() {
         assert_eq!(poison.class, class, "{}", poison.reason);
     }
     let Err(Failure::Poison(Poison { reason, .. })) = &answers[2] else { panic!("expected poison") };
-    assert!(reason.contains("500 may follow") && reason.contains("takes 512"), "{reason}");
+    assert!(reason.contains("500 may follow") && reason.contains("accepts 512"), "{reason}");
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
