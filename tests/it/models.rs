@@ -86,7 +86,7 @@ async fn pulled_and_damaged() {
     std::fs::write(&weights, bytes).unwrap();
     let ran = tidemill(home, &["models", "verify", "encoder", "--json"]).await;
     assert_eq!(ran.code, 1, "{}", ran.told);
-    let problem = "model-00001-of-00002.safetensors has another content than it had";
+    let problem = "model-00001-of-00002.safetensors has other content than when it was pulled";
     assert_eq!(serde_json::from_str::<Value>(&ran.last).unwrap()["models"][0]["problems"], json!([problem]));
     let ran = tidemill(home, &["models", "verify", "encode"]).await;
     assert!(ran.code == 2 && ran.told.contains("did you mean `encoder`?"), "{}", ran.told);

@@ -12,10 +12,10 @@ use super::flash_attention::{self, Paged};
 use super::grouped_attention::{GroupedAttention, HeadCounts, QuerySpan};
 use super::layers::{Linear, RmsNorm, bytes, gate};
 use super::memory_retry::within_memory;
+use crate::decode::{Decode, DecoderWeights};
 use crate::decoder::{BLOCK_TOKENS, DecoderShape, Logits, StepRow, TensorSource, WantedLogits, read};
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
-use crate::generation::{Decode, DecoderWeights};
 
 /// A decoder whose weights are on a device.
 pub(crate) struct GpuDecoder {
