@@ -13,6 +13,7 @@
 //! what is new about it in the two forward passes.
 
 mod activity;
+mod backend;
 mod batch;
 mod budget;
 mod call_plan;
@@ -27,6 +28,7 @@ mod generation;
 mod gguf_header;
 mod gpu;
 pub mod hub;
+mod matrix;
 mod model;
 mod prompt;
 mod queue;
@@ -35,6 +37,7 @@ mod request;
 mod schema;
 mod sentence_transformers;
 mod start;
+mod tensor_file;
 mod text_tokenizer;
 mod tokenizer_settings;
 mod weights;
@@ -59,6 +62,7 @@ pub use request::{
     Prompt, Request, Role, Sampling, Score, TextKind, Work,
 };
 pub use schema::Schema;
+pub use tensor_file::{TensorFile, TensorFileError};
 
 use activity::{ActivityTracker, PreparationGuard};
 use batch::EncoderRow;
