@@ -1,24 +1,25 @@
 //! Decoders of the Llama, Mistral, Qwen2 and Qwen3 families: weights, storage for keys and values, the forward pass.
 //!
 //! ```text
-//! config.json or GGUF metadata ─ config ─▶ DecoderShape ─┐
-//! safetensors ─ weights ─ lora ─┐                        ├─ layer ─▶ Decoder ── forward ──▶ Logits
-//! GGUF ─ blocks ─ gguf ─────────┴─ matrix ─ linear ──────┘                        │
-//!                                                            KvCache (blocks) ◀───┘
+//! config.json or GGUF metadata ─ config ─▶ DecoderShape ────────────────────────┐
+//! safetensors ─ folder_tensors, lora ─┬─▶ TensorSource ─ weights, a backend ─▶ DecoderModel ─ forward ─▶ Logits
+//! GGUF ─ gguf, gguf_blocks ───────────┘                                                 │
+//!                                                                  KvCache (blocks) ◀───┘
 //! ```
 //!
 //! Nothing here knows requests or prompts: a step is rows of token ids, each with the tokens before it and its blocks.
 
+mod buffers;
 mod cache;
 mod config;
+mod folder_tensors;
 mod forward;
 mod gguf;
 mod gguf_blocks;
-mod layer;
 mod linear;
 mod lora;
-mod matrix;
 mod rope;
+mod tensor_source;
 mod weights;
 
 #[cfg(test)]
@@ -28,26 +29,20 @@ use std::path::Path;
 
 pub(crate) use cache::{BLOCK_TOKENS, KvCache};
 pub(crate) use config::{DecoderShape, is_decoder};
-pub(crate) use matrix::Matrix;
-pub(crate) use weights::TensorSource;
+pub(crate) use weights::{DecoderLayer, DecoderModel};
 
+use self::folder_tensors::FolderTensors;
 use self::gguf::GgufTensors;
-use self::layer::Layer;
-use self::linear::Linear;
 use self::lora::LoraAdapter;
-use self::weights::Checkpoint;
+use super::backend::{Cpu, DecoderBackend};
 use super::error::EngineError;
 use super::folder::ModelFolder;
-use tidemill_kernels::{HeadCache, PackedMatrix, RmsNorm};
+use tidemill_kernels::HeadCache;
 
-/// A decoder in memory.
+/// A decoder on the cores of this machine.
 pub(crate) struct Decoder {
     shape: DecoderShape,
-    /// The embedding table, where it is not the output layer as well.
-    embeddings: Option<PackedMatrix>,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    head: Linear,
+    weights: DecoderModel<Cpu>,
 }
 
 /// New tokens of one sequence in a forward pass.
@@ -80,47 +75,35 @@ pub(crate) struct Logits {
     refused: Vec<usize>,
 }
 
-/// Reads the decoder of a Hugging Face folder or GGUF file, with the weights of a PEFT LoRA folder merged into it, and gives its shape and
-/// tensors to `build`, which must take every tensor.
-pub(crate) fn read<D>(
+/// Reads the decoder of a Hugging Face folder or GGUF file onto a device, with the weights of a PEFT LoRA folder merged into it.
+pub(crate) fn read<B: DecoderBackend>(
     folder: &mut ModelFolder,
     adapter: Option<&Path>,
-    build: impl FnOnce(DecoderShape, &mut dyn TensorSource) -> Result<D, EngineError>,
-) -> Result<D, EngineError> {
+    backend: &B,
+) -> Result<(DecoderShape, DecoderModel<B>), EngineError> {
     if folder.is_gguf() {
         if let Some(adapter) = adapter {
             let reason = "an adapter cannot be merged into a GGUF file; use the model's safetensors folder, or a GGUF file of the merged model";
             return Err(EngineError::invalid(adapter, reason));
         }
         let (shape, mut tensors) = GgufTensors::open(folder)?;
-        return build(shape, &mut tensors);
+        let weights = DecoderModel::read(&mut tensors, &shape, backend)?;
+        return Ok((shape, weights));
     }
     let json = folder.read("config.json", "config.json names the architecture")?;
     let shape = DecoderShape::parse(&json, &folder.join("config.json"))?;
     let adapter = adapter.map(|path| LoraAdapter::open(folder, path)).transpose()?;
-    let mut tensors = Checkpoint::open(folder, adapter)?;
-    let decoder = build(shape, &mut tensors)?;
+    let mut tensors = FolderTensors::open(folder, adapter)?;
+    let weights = DecoderModel::read(&mut tensors, &shape, backend)?;
     tensors.finish()?;
-    Ok(decoder)
+    Ok((shape, weights))
 }
 
 impl Decoder {
     /// Loads the decoder of a folder or file: see [`read`].
     pub(crate) fn load(folder: &mut ModelFolder, adapter: Option<&Path>) -> Result<Self, EngineError> {
-        read(folder, adapter, Self::build)
-    }
-
-    fn build(shape: DecoderShape, tensors: &mut dyn TensorSource) -> Result<Self, EngineError> {
-        let table = tensors.matrix("model.embed_tokens.weight", shape.vocabulary, shape.hidden)?;
-        let (embeddings, head) = if shape.tied {
-            (None, table.pack())
-        } else {
-            let head = tensors.matrix("lm_head.weight", shape.vocabulary, shape.hidden)?;
-            (Some(table.pack()), Matrix::pack(head))
-        };
-        let layers = (0..shape.layers).map(|i| Layer::load(tensors, i, &shape)).collect::<Result<_, _>>()?;
-        let norm = layer::norm(tensors, "model.norm", shape.hidden, &shape)?;
-        Ok(Self { shape, embeddings, layers, norm, head: Linear::new(vec![head], None) })
+        let (shape, weights) = read(folder, adapter, &Cpu)?;
+        Ok(Self { shape, weights })
     }
 
     /// The sizes that callers plan with.
@@ -130,8 +113,7 @@ impl Decoder {
 
     /// Bytes of the weights in memory.
     pub(crate) fn bytes(&self) -> usize {
-        let layers: usize = self.layers.iter().map(Layer::bytes).sum();
-        layers + self.head.bytes() + self.embeddings.as_ref().map_or(0, PackedMatrix::bytes)
+        self.weights.bytes()
     }
 
     /// Storage for `blocks` blocks of [`BLOCK_TOKENS`] tokens in every layer.
@@ -152,11 +134,6 @@ impl Decoder {
     /// Where a row has no tokens, too few blocks, or a block or token id out of range.
     pub(crate) fn forward(&self, cache: &mut KvCache, rows: &[StepRow<'_>]) -> Result<Logits, EngineError> {
         Ok(self.logits(&self.states(cache, rows)))
-    }
-
-    /// The table that token ids are looked up in.
-    fn embeddings(&self) -> &PackedMatrix {
-        self.embeddings.as_ref().unwrap_or_else(|| self.head.first())
     }
 }
 

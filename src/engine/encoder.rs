@@ -4,18 +4,22 @@
 //! where sequences begin. Nothing is padded.
 
 mod layer;
+mod weights;
 
 use std::cell::RefCell;
 
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefIterator, ParallelIterator};
 
+pub(super) use self::weights::{EncoderLayer, EncoderModel};
+
+use self::layer::{Layer, LayerBuffers};
+use self::weights::ClassifierHead;
+use super::backend::{Cpu, EncoderBackend};
 use super::batch::{PackedSequences, TokenBatch};
 use super::error::EngineError;
-use super::folder::{EncoderConfig, EncoderFamily, Pooling};
-use super::weights::Weights;
-use layer::{Layer, LayerBuffers};
+use super::folder::{EncoderConfig, EncoderFamily, ModelFolder, Pooling};
 use tidemill_base::failure::Poison;
-use tidemill_kernels::{LayerNorm, Linear, aligned_slice, normalize, tanh};
+use tidemill_kernels::{AttentionShape, LayerNorm, Linear, aligned_slice, normalize, tanh};
 
 /// Tokens that one core takes at once. Fewer would read the weights from memory too often for each token; more would not stay in the second
 /// cache from product to product.
@@ -31,10 +35,9 @@ pub(super) trait Encode: Send + Sync {
     fn encode(&self, batch: &TokenBatch) -> Result<Vec<Result<Vec<f32>, Poison>>, EngineError>;
 }
 
-/// An encoder of the BERT family, with what it makes of the last layer.
+/// An encoder of the BERT family on the cores of this machine.
 pub(super) struct Encoder {
     words: Vec<f32>,
-    /// Position vectors plus the vector of the first token type, which is the only one that single texts have.
     positions: Vec<f32>,
     first_position: usize,
     norm: LayerNorm,
@@ -45,7 +48,25 @@ pub(super) struct Encoder {
 
 enum Output {
     Pooled(Pooling),
-    Logits { dense: Box<Linear>, classes: Box<Linear> },
+    Logits(Box<ClassifierHead<Cpu>>),
+}
+
+impl EncoderBackend for Cpu {
+    type Table = Vec<f32>;
+    type Linear = Linear;
+    type LayerNorm = LayerNorm;
+
+    fn table(&self, rows: Vec<f32>, _: usize) -> Result<Vec<f32>, EngineError> {
+        Ok(rows)
+    }
+
+    fn linear(&self, weight: Vec<f32>, bias: Vec<f32>) -> Result<Linear, EngineError> {
+        Ok(Linear::new(&weight, bias))
+    }
+
+    fn layer_norm(&self, scale: Vec<f32>, shift: Vec<f32>, epsilon: f32) -> Result<LayerNorm, EngineError> {
+        Ok(LayerNorm { scale, shift, epsilon })
+    }
 }
 
 thread_local! {
@@ -60,28 +81,23 @@ struct EncoderBuffers {
 }
 
 impl Encoder {
-    /// Takes the tensors that `shape` promises out of `weights`; `pooling` is none for a classifier.
+    /// Reads the folder's weights. `pooling` is none for a classifier.
     pub(super) fn load(
-        shape: &EncoderConfig,
+        folder: &mut ModelFolder,
+        config: &EncoderConfig,
         family: EncoderFamily,
         pooling: Option<Pooling>,
-        weights: &mut Weights,
     ) -> Result<Self, EngineError> {
-        let hidden = shape.hidden_size;
-        let words = weights.encoder("embeddings.word_embeddings.weight", &[shape.vocab_size, hidden])?;
-        let mut positions = weights.encoder("embeddings.position_embeddings.weight", &[shape.max_position_embeddings, hidden])?;
-        let kinds = weights.encoder_rows("embeddings.token_type_embeddings.weight").unwrap_or(1);
-        let kinds = weights.encoder("embeddings.token_type_embeddings.weight", &[kinds, hidden])?;
-        for row in positions.chunks_exact_mut(hidden) {
-            row.iter_mut().zip(&kinds).for_each(|(position, kind)| *position += kind);
-        }
-        let norm = layer_norm(weights, "embeddings.LayerNorm", shape)?;
-        let layers = (0..shape.num_hidden_layers).map(|i| Layer::load(weights, i, shape)).collect::<Result<_, _>>()?;
-        let output = match pooling {
-            Some(pooling) => Output::Pooled(pooling),
-            None => Output::load(weights, family, hidden)?,
+        let hidden = config.hidden_size;
+        let weights = EncoderModel::read(folder, config, family, pooling.is_none(), &Cpu)?;
+        let EncoderModel { words, positions, norm, layers, classifier } = weights;
+        let attention = AttentionShape { heads: config.num_attention_heads, width: hidden / config.num_attention_heads };
+        let output = match (pooling, classifier) {
+            (_, Some(classifier)) => Output::Logits(Box::new(classifier)),
+            (pooling, None) => Output::Pooled(pooling.unwrap_or(Pooling::Mean)),
         };
-        Ok(Self { words, positions, first_position: shape.first_position(family), norm, layers, hidden, output })
+        let layers = layers.into_iter().map(|weights| Layer::new(weights, attention)).collect();
+        Ok(Self { words, positions, first_position: config.first_position(family), norm, layers, hidden, output })
     }
 
     /// One row a sequence: its vector of length 1, or its logits.
@@ -117,7 +133,7 @@ impl Encode for Encoder {
     fn dimension(&self) -> usize {
         match &self.output {
             Output::Pooled(_) => self.hidden,
-            Output::Logits { classes, .. } => classes.bias().len(),
+            Output::Logits(classifier) => classifier.classes.bias().len(),
         }
     }
 
@@ -130,35 +146,7 @@ impl Encode for Encoder {
     }
 }
 
-fn layer_norm(weights: &mut Weights, name: &str, shape: &EncoderConfig) -> Result<LayerNorm, EngineError> {
-    let size = [shape.hidden_size];
-    Ok(LayerNorm {
-        scale: weights.encoder(&format!("{name}.weight"), &size)?,
-        shift: weights.encoder(&format!("{name}.bias"), &size)?,
-        epsilon: shape.layer_norm_eps,
-    })
-}
-
-fn linear(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, EngineError> {
-    let weight = weights.encoder(&format!("{name}.weight"), &[outputs, inputs])?;
-    Ok(Linear::new(&weight, weights.encoder(&format!("{name}.bias"), &[outputs])?))
-}
-
-fn head(weights: &mut Weights, name: &str, inputs: usize, outputs: usize) -> Result<Linear, EngineError> {
-    let weight = weights.head(&format!("{name}.weight"), &[outputs, inputs])?;
-    Ok(Linear::new(&weight, weights.head(&format!("{name}.bias"), &[outputs])?))
-}
-
 impl Output {
-    fn load(weights: &mut Weights, family: EncoderFamily, hidden: usize) -> Result<Self, EngineError> {
-        let (dense, name) = match family {
-            EncoderFamily::Bert => (linear(weights, "pooler.dense", hidden, hidden)?, "classifier"),
-            EncoderFamily::Roberta => (head(weights, "classifier.dense", hidden, hidden)?, "classifier.out_proj"),
-        };
-        let classes = weights.head_rows(&format!("{name}.weight")).unwrap_or(1).max(1);
-        Ok(Self::Logits { dense: Box::new(dense), classes: Box::new(head(weights, name, hidden, classes)?) })
-    }
-
     fn apply(&self, rows: &[f32], hidden: usize) -> Vec<f32> {
         match self {
             Self::Pooled(Pooling::First) => {
@@ -175,7 +163,8 @@ impl Output {
                 normalize(&mut vector);
                 vector
             }
-            Self::Logits { dense, classes } => {
+            Self::Logits(classifier) => {
+                let ClassifierHead { dense, classes } = &**classifier;
                 let mut pooled = vec![0.0; hidden];
                 dense.apply(&rows[..hidden], &mut pooled);
                 tanh(&mut pooled);

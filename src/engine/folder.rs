@@ -181,6 +181,7 @@ impl ModelFolder {
             Err(source) => return Err(unreadable(source)),
         };
         let length = file.metadata().map_err(unreadable)?.len();
+        let name = format!("{}{name}", self.inner);
         self.revision.update(&(name.len() as u64).to_le_bytes());
         self.revision.update(name.as_bytes());
         self.revision.update(&length.to_le_bytes());

@@ -15,6 +15,7 @@
 //! `decoder/config.rs`, and extend the two forward passes where the architecture differs.
 
 mod activity;
+mod backend;
 mod batch;
 mod budget;
 mod call_plan;
@@ -31,6 +32,7 @@ mod generation;
 mod gguf_header;
 mod gpu;
 pub mod hub;
+mod matrix;
 mod model;
 mod model_info;
 mod prompt;
@@ -41,6 +43,7 @@ mod request;
 mod schema;
 mod sentence_transformers;
 mod start;
+mod tensor_file;
 mod text_tokenizer;
 mod tokenizer_settings;
 mod weights;
@@ -66,6 +69,7 @@ pub use request::{
     TextKind, Work,
 };
 pub use schema::Schema;
+pub use tensor_file::{TensorFile, TensorFileError};
 
 use activity::{ActivityTracker, PreparationGuard};
 use call_plan::{CallPlan, WorkResults};

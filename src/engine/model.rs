@@ -16,7 +16,6 @@ use super::schema::Schema;
 use super::sentence_transformers::{self, MODULES};
 use super::text_tokenizer::TextTokenizer;
 use super::tokenizer_settings::TokenizerSettings;
-use super::weights::Weights;
 use tidemill_base::config::{ModelConfig, ModelLocation};
 use tidemill_base::failure::{Failure, FailureClass};
 use tidemill_base::outcome::Span;
@@ -128,10 +127,9 @@ impl Model {
             }
             ModelKind::Classifier | ModelKind::Generator => None,
         };
-        let mut weights = Weights::read(folder)?;
         let encoder: Box<dyn Encode> = match accelerator {
-            Some(accelerator) => Box::new(GpuEncoder::load(&shape, family, pooling, &mut weights, accelerator)?),
-            None => Box::new(Encoder::load(&shape, family, pooling, &mut weights)?),
+            Some(accelerator) => Box::new(GpuEncoder::load(folder, &shape, family, pooling, accelerator)?),
+            None => Box::new(Encoder::load(folder, &shape, family, pooling)?),
         };
         if kind == ModelKind::Classifier {
             let named = shape.named_classes();

@@ -5,58 +5,84 @@ mod bf16;
 use multiversion::multiversion;
 
 use super::activation::exp;
-use super::product::{Matrix, Rows, multiply};
+use super::cache_line::aligned_slice;
+use super::panel::{PANEL, Panel, PanelInput, multiply_panel};
 
 pub use bf16::{Bf16AttentionBuffers, attend_bf16};
 
 /// The shape of a sequence's attention.
 #[derive(Debug, Clone, Copy)]
 pub struct AttentionShape {
-    /// Heads.
     pub heads: usize,
     /// Components of a head.
     pub width: usize,
 }
 
-/// Rows of scores are padded to whole vectors of this length, so that no element is handled alone.
+/// Buffers of one thread, kept between sequences.
+#[derive(Default)]
+pub struct AttentionBuffers {
+    /// Panels of 32 keys of one head: the first component of all 32, then the second.
+    keys: Vec<f32>,
+    /// The values of one head, each padded to whole panels.
+    values: Vec<f32>,
+    /// A row for each query, padded to whole panels.
+    scores: Vec<f32>,
+}
+
+/// Values that are reduced side by side, so that they fill a vector register.
 pub(super) const LANES: usize = 16;
 
-/// Scores that are held at once: queries beyond that are taken in turns, so that memory grows with the sequence, not with its square.
+/// Scores that are held at once: queries beyond that are computed in turns, so that memory grows with the sequence, not with its square.
 const SCORES: usize = 64 << 10;
 
 /// `context = softmax(Q·Kᵀ / √width) · V` of one sequence, head by head.
 ///
 /// A row of `qkv` holds query, key and value of one token, each of `heads * width` components; a row of `context` holds the heads'
-/// results side by side. `scores` is grown as needed and keeps its memory between calls.
-pub fn attend(shape: AttentionShape, qkv: &[f32], context: &mut [f32], scores: &mut Vec<f32>) {
+/// results side by side.
+pub fn attend(shape: AttentionShape, qkv: &[f32], context: &mut [f32], buffers: &mut AttentionBuffers) {
     let AttentionShape { heads, width } = shape;
     let hidden = heads * width;
     let tokens = context.len() / hidden;
-    let padded = tokens.next_multiple_of(LANES);
+    let (padded, padded_width) = (tokens.next_multiple_of(PANEL), width.next_multiple_of(PANEL));
     let queries = (SCORES / padded).clamp(1, tokens);
-    if scores.len() < queries * padded {
-        scores.resize(queries * padded, 0.0);
-    }
+    let keys = aligned_slice(&mut buffers.keys, padded * width);
+    let values = aligned_slice(&mut buffers.values, tokens * padded_width);
+    let scores = aligned_slice(&mut buffers.scores, queries * padded);
     let scale = 1.0 / (width as f32).sqrt();
     for head in (0..hidden).step_by(width) {
-        let keys = Matrix::columns(&qkv[hidden + head..], tokens, width, 3 * hidden);
-        let values = Matrix::rows(&qkv[2 * hidden + head..], tokens, width, 3 * hidden);
+        for (token, row) in qkv.chunks_exact(3 * hidden).enumerate() {
+            let panel = keys[token / PANEL * PANEL * width..][..PANEL * width].as_chunks_mut::<PANEL>().0;
+            panel.iter_mut().zip(&row[hidden + head..][..width]).for_each(|(places, key)| places[token % PANEL] = *key);
+            values[token * padded_width..][..width].copy_from_slice(&row[2 * hidden + head..][..width]);
+        }
         for first in (0..tokens).step_by(queries) {
             let count = queries.min(tokens - first);
-            let query = Matrix::rows(&qkv[first * 3 * hidden + head..], count, width, 3 * hidden);
+            let query = PanelInput { values: &qkv[first * 3 * hidden + head..], step: 3 * hidden, rows: count, depth: width };
             let scores = &mut scores[..count * padded];
-            multiply(query, keys, scale, Rows { values: scores, row_step: padded });
-            softmax(scores, tokens);
-            let weights = Matrix::rows(scores, count, tokens, padded);
-            multiply(weights, values, 1.0, Rows { values: &mut context[first * hidden + head..], row_step: hidden });
+            for (panel, keys) in keys.chunks_exact(PANEL * width).enumerate() {
+                multiply_panel(query, Panel::F32 { values: keys, step: PANEL }, |row, sums| {
+                    let row = &mut scores[row * padded + panel * PANEL..][..PANEL];
+                    row.iter_mut().zip(sums).for_each(|(score, sum)| *score = sum * scale);
+                });
+            }
+            softmax(scores, tokens, padded);
+            let weights = PanelInput { values: scores, step: padded, rows: count, depth: tokens };
+            for column in (0..width).step_by(PANEL) {
+                let columns = PANEL.min(width - column);
+                multiply_panel(weights, Panel::F32 { values: &values[column..], step: padded_width }, |row, sums| {
+                    let row = (first + row) * hidden + head + column;
+                    context[row..][..columns].copy_from_slice(&sums[..columns]);
+                });
+            }
         }
     }
 }
 
-/// Softmax of the first `columns` values of each row; the rest of a row, up to a whole vector, is overwritten.
+/// Softmax of the first `columns` values of each row of `padded` values. The rest of a row's last vector is overwritten.
 #[multiversion(targets("x86_64+avx512f+avx512vl+avx512dq+avx512bw+fma", "x86_64+avx2+fma", "aarch64+neon"))]
-fn softmax(scores: &mut [f32], columns: usize) {
-    for row in scores.chunks_exact_mut(columns.next_multiple_of(LANES)) {
+fn softmax(scores: &mut [f32], columns: usize, padded: usize) {
+    for row in scores.chunks_exact_mut(padded) {
+        let row = &mut row[..columns.next_multiple_of(LANES)];
         row[columns..].fill(f32::NEG_INFINITY);
         let mut most = [f32::NEG_INFINITY; LANES];
         for chunk in row.as_chunks::<LANES>().0 {
@@ -103,7 +129,7 @@ mod tests {
             let score = |i: usize, row: usize| (i * 7 % 13) as f32 * [1.0, 50.0, -1e4][row];
             let mut scores: Vec<f32> =
                 (0..3 * padded).map(|i| if i % padded < columns { score(i % padded, i / padded) } else { f32::NAN }).collect();
-            softmax(&mut scores, columns);
+            softmax(&mut scores, columns, padded);
             for (row, got) in scores.chunks_exact(padded).enumerate() {
                 let most = (0..columns).map(|i| f64::from(score(i, row))).fold(f64::NEG_INFINITY, f64::max);
                 let exact: Vec<f64> = (0..columns).map(|i| (f64::from(score(i, row)) - most).exp()).collect();
@@ -121,7 +147,7 @@ mod tests {
         let (shape, tokens) = (AttentionShape { heads: 2, width: 3 }, 700);
         let qkv: Vec<f32> = (0..tokens * 18).map(|i| (i * 31 % 17) as f32 / 17.0 - 0.5).collect();
         let mut context = vec![0.0; tokens * 6];
-        attend(shape, &qkv, &mut context, &mut Vec::new());
+        attend(shape, &qkv, &mut context, &mut AttentionBuffers::default());
         for (token, head) in [(0, 0), (91, 1), (350, 0), (699, 1)] {
             let part = |token: usize, kind: usize| &qkv[token * 18 + kind * 6 + head * 3..][..3];
             let dot = |other: usize| {

@@ -8,6 +8,8 @@ use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
 use std::slice;
 
+use super::cache_line::Bf16Line;
+
 /// The size of large pages on x86, and of the smallest on most other processors. Where it is another, the memory is as any other.
 const LARGE: usize = 2 << 20;
 
@@ -31,7 +33,7 @@ impl<T: Copy> HugePageBuffer<T> {
     pub(super) fn new(value: T, count: usize) -> Self {
         let layout = Layout::array::<T>(count.max(1)).expect("no more values than can be addressed");
         assert!(layout.size() > 0, "values of no size");
-        let align = if layout.size() < LARGE { layout.align() } else { LARGE };
+        let align = if layout.size() < LARGE { align_of::<Bf16Line>() } else { LARGE };
         let layout = layout.align_to(align).expect("a power of two");
         // SAFETY: the size is not zero.
         let Some(first) = NonNull::new(unsafe { alloc(layout) }) else { handle_alloc_error(layout) };

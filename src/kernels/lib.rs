@@ -19,14 +19,13 @@ mod packed_matrix;
 mod paged;
 mod panel;
 mod processor;
-mod product;
 mod rms;
 mod rotary;
 mod softmax;
 mod tiles;
 
 pub use activation::{gelu, tanh};
-pub use attention::{AttentionShape, Bf16AttentionBuffers, attend, attend_bf16};
+pub use attention::{AttentionBuffers, AttentionShape, Bf16AttentionBuffers, attend, attend_bf16};
 pub use cache_line::aligned_slice;
 pub use gated::gate;
 pub use integers::{GroupScales, Quantized};

@@ -35,7 +35,7 @@ pub struct PackedMatrix {
 }
 
 enum PackedWeights {
-    F32(Vec<f32>),
+    F32(HugePageBuffer<f32>),
     Bf16(HugePageBuffer<Bf16Line>),
     Quantized(QuantizedPanels),
 }
@@ -372,10 +372,10 @@ impl PackedMatrix {
     }
 }
 
-/// Rows an output, brought into panels: the values of 32 outputs side by side, input after input.
-pub(super) fn panels<T: Copy + Default + Send + Sync>(rows: &[T], inputs: usize) -> Vec<T> {
+/// Brings rows of weights, one for each output, into panels: the values of 32 outputs side by side, input after input.
+fn panels(rows: &[f32], inputs: usize) -> HugePageBuffer<f32> {
     let outputs = rows.len() / inputs;
-    let mut panels = vec![T::default(); outputs.next_multiple_of(PANEL) * inputs];
+    let mut panels = HugePageBuffer::new(0.0, outputs.next_multiple_of(PANEL) * inputs);
     panels.par_chunks_mut(PANEL * inputs).zip(rows.par_chunks(PANEL * inputs)).for_each(|(panel, rows)| {
         for (output, row) in rows.chunks_exact(inputs).enumerate() {
             panel[output..].iter_mut().step_by(PANEL).zip(row).for_each(|(place, value)| *place = *value);

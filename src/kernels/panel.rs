@@ -15,20 +15,21 @@ use super::cache_line::Bf16Line;
 /// Outputs of a panel.
 pub const PANEL: usize = 32;
 
-/// Rows that one pass over a panel serves: as many as keep their sums in registers.
-const ROWS: usize = 8;
+/// Rows that a piece of a panel is multiplied with while it is in the first cache.
+const BLOCK_ROWS: usize = 64;
+
+/// Rows of a small block, whose sums are set to zero in no time: a decoder's step may have a single row.
+const FEW_ROWS: usize = 8;
+
+/// Inputs of a piece: 16 KiB of weights in f32, which leaves half of a first cache to the rows.
+const PIECE_INPUTS: usize = 128;
 
 /// Weights of 32 outputs.
 #[derive(Clone, Copy)]
 pub(super) enum Panel<'a> {
-    /// The outputs of an input lie together; the next input's `step` further on.
-    F32 {
-        /// The weights.
-        values: &'a [f32],
-        /// From one input to the next.
-        step: usize,
-    },
-    /// The upper halves of f32, two inputs side by side: two lines a pair.
+    /// The outputs of one input lie together; those of the next input begin `step` values further on.
+    F32 { values: &'a [f32], step: usize },
+    /// The upper halves of f32, two inputs side by side: two lines for each pair of inputs.
     Bf16(&'a [Bf16Line]),
 }
 
@@ -41,6 +42,19 @@ pub(super) struct PanelInput<'a> {
     pub(super) rows: usize,
     /// Inputs of a row.
     pub(super) depth: usize,
+}
+
+impl<'a> PanelInput<'a> {
+    /// The inputs of `rows` rows, `depth` inputs of each, from the row `row` and the input `input` on.
+    fn part(self, row: usize, rows: usize, input: usize, depth: usize) -> Self {
+        Self { values: &self.values[row * self.step + input..], rows, depth, ..self }
+    }
+
+    /// The inputs of each of the `R` rows.
+    #[inline(always)]
+    fn slices<const R: usize>(&self) -> [&'a [f32]; R] {
+        std::array::from_fn(|row| &self.values[row * self.step..][..self.depth])
+    }
 }
 
 /// A matrix that several threads fill, each a rectangle of its own.
@@ -78,9 +92,11 @@ impl<'a, T> SharedMatrix<'a, T> {
     }
 }
 
-/// Hands the sums of each row's products with the panel to `store`.
+/// Calls `store` with the sums of each row's products with the panel, row by row.
+///
+/// A row's sums are added up input after input, so that they are the same bits whatever rows are multiplied beside it.
 #[inline]
-pub(super) fn multiply_panel(input: PanelInput<'_>, panel: Panel<'_>, mut store: impl FnMut(usize, &[f32; PANEL])) {
+pub(super) fn multiply_panel(input: PanelInput<'_>, panel: Panel<'_>, store: impl FnMut(usize, &[f32; PANEL])) {
     if input.rows == 0 {
         return;
     }
@@ -90,16 +106,26 @@ pub(super) fn multiply_panel(input: PanelInput<'_>, panel: Panel<'_>, mut store:
         Panel::Bf16(lines) => input.depth.div_ceil(2) * 2 <= lines.len(),
     };
     assert!(enough, "{} inputs reach past the panel's weights", input.depth);
-    let mut sums = [[0.0_f32; PANEL]; ROWS];
-    for first in (0..input.rows).step_by(ROWS) {
-        let rows = ROWS.min(input.rows - first);
-        add_up(PanelInput { values: &input.values[first * input.step..], rows, ..input }, panel, &mut sums);
-        sums[..rows].iter().enumerate().for_each(|(row, sums)| store(first + row, sums));
+    match input.rows {
+        ..=FEW_ROWS => multiply_blocks::<FEW_ROWS>(input, panel, store),
+        _ => multiply_blocks::<BLOCK_ROWS>(input, panel, store),
     }
 }
 
-/// The sums of up to [`ROWS`] rows.
-fn add_up(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+#[inline]
+fn multiply_blocks<const ROWS: usize>(input: PanelInput<'_>, panel: Panel<'_>, mut store: impl FnMut(usize, &[f32; PANEL])) {
+    let mut sums = [[0.0_f32; PANEL]; BLOCK_ROWS];
+    for first in (0..input.rows).step_by(ROWS) {
+        let sums = &mut sums[..ROWS.min(input.rows - first)];
+        let rows = sums.len();
+        sums.fill([0.0; PANEL]);
+        add_up(input.part(first, rows, 0, input.depth), panel, sums);
+        sums.iter().enumerate().for_each(|(row, sums)| store(first + row, sums));
+    }
+}
+
+/// Adds the products of each row to its sums.
+fn add_up(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]]) {
     #[cfg(target_arch = "x86_64")]
     if vectors::avx512_available() {
         return vectors::add_up(input, panel, sums);
@@ -108,31 +134,34 @@ fn add_up(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROW
 }
 
 /// [`add_up`] for every processor.
-fn add_up_anywhere(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up_anywhere(input: PanelInput<'_>, panel: Panel<'_>, sums: &mut [[f32; PANEL]]) {
     match panel {
-        Panel::F32 { values, step } => add_up_wide(input, values, step, sums),
+        Panel::F32 { values, step } => {
+            for (first, depth) in pieces(input.depth, PIECE_INPUTS) {
+                add_up_f32(input.part(0, input.rows, first, depth), &values[first * step..], step, sums);
+            }
+        }
         Panel::Bf16(lines) => {
-            // Widened a few inputs at a time, which stay in the first cache.
+            // Converted a few inputs at a time, which stay in the first cache.
             const INPUTS: usize = 64;
-            let mut wide = [0.0_f32; INPUTS * PANEL];
-            let mut part = [[0.0_f32; PANEL]; ROWS];
-            sums.iter_mut().for_each(|row| row.fill(0.0));
-            for first in (0..input.depth).step_by(INPUTS) {
-                let depth = INPUTS.min(input.depth - first);
-                widen(&lines[first..][..depth.next_multiple_of(2)], &mut wide);
-                add_up_wide(PanelInput { values: &input.values[first..], depth, ..input }, &wide, PANEL, &mut part);
-                for (sum, part) in sums.iter_mut().zip(&part) {
-                    sum.iter_mut().zip(part).for_each(|(sum, part)| *sum += part);
-                }
+            let mut converted = [0.0_f32; INPUTS * PANEL];
+            for (first, depth) in pieces(input.depth, INPUTS) {
+                to_f32(&lines[first..][..depth.next_multiple_of(2)], &mut converted);
+                add_up_f32(input.part(0, input.rows, first, depth), &converted, PANEL, sums);
             }
         }
     }
 }
 
-/// Pairs of inputs to one input after the other.
+/// The beginnings and lengths of the pieces of `depth` inputs.
+fn pieces(depth: usize, inputs: usize) -> impl Iterator<Item = (usize, usize)> {
+    (0..depth).step_by(inputs).map(move |first| (first, inputs.min(depth - first)))
+}
+
+/// Pairs of inputs in bf16 to one input after the other in f32.
 #[multiversion(targets("x86_64+avx2+fma", "aarch64+neon"))]
-fn widen(lines: &[Bf16Line], wide: &mut [f32]) {
-    for (pair, rows) in lines.as_chunks::<2>().0.iter().zip(wide.chunks_exact_mut(2 * PANEL)) {
+fn to_f32(lines: &[Bf16Line], converted: &mut [f32]) {
+    for (pair, rows) in lines.as_chunks::<2>().0.iter().zip(converted.chunks_exact_mut(2 * PANEL)) {
         let (even, odd) = rows.split_at_mut(PANEL);
         for ((weights, even), odd) in pair.iter().flat_map(|line| line.0).zip(even).zip(odd) {
             *even = f32::from_bits(weights << 16);
@@ -141,24 +170,24 @@ fn widen(lines: &[Bf16Line], wide: &mut [f32]) {
     }
 }
 
-/// The sums with weights in f32.
-fn add_up_wide(input: PanelInput<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+/// [`add_up`] with weights in f32.
+fn add_up_f32(input: PanelInput<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]]) {
     #[cfg(target_arch = "x86_64")]
     if vectors::avx2_available() {
-        return vectors::add_up_narrow(input, (values, step), sums);
+        return vectors::add_up_avx2(input, values, step, sums);
     }
     add_up_plainly(input, values, step, sums);
 }
 
-/// [`add_up_wide`] in plain loops.
+/// [`add_up_f32`] in plain loops.
 #[multiversion(targets("aarch64+neon"))]
-fn add_up_plainly(input: PanelInput<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]; ROWS]) {
+fn add_up_plainly(input: PanelInput<'_>, values: &[f32], step: usize, sums: &mut [[f32; PANEL]]) {
     const TOGETHER: usize = 16;
-    for (row, sums) in sums[..input.rows].iter_mut().enumerate() {
+    for (row, sums) in sums.iter_mut().enumerate() {
         let inputs = &input.values[row * input.step..][..input.depth];
-        for (part, sums) in sums.as_chunks_mut::<TOGETHER>().0.iter_mut().enumerate() {
-            let mut total = [0.0_f32; TOGETHER];
-            for (x, weights) in inputs.iter().zip(values[part * TOGETHER..].chunks(step)) {
+        for (half, sums) in sums.as_chunks_mut::<TOGETHER>().0.iter_mut().enumerate() {
+            let mut total = *sums;
+            for (x, weights) in inputs.iter().zip(values[half * TOGETHER..].chunks(step)) {
                 for (total, weight) in total.iter_mut().zip(weights) {
                     *total += x * weight;
                 }
@@ -182,12 +211,7 @@ mod tests {
         (0..count).map(|_| next()).collect()
     }
 
-    fn assert_agrees(
-        half: bool,
-        rows: usize,
-        depth: usize,
-        add_up: impl Fn(PanelInput<'_>, Panel<'_>, &mut [[f32; PANEL]; ROWS]),
-    ) {
+    fn assert_agrees(half: bool, rows: usize, depth: usize, add_up: impl Fn(PanelInput<'_>, Panel<'_>, &mut [[f32; PANEL]])) {
         let (x, mut weights) = (numbers(rows * (depth + 3), 1), numbers((depth + 1) * PANEL, 2));
         if half {
             weights.iter_mut().for_each(|w| *w = f32::from_bits(w.to_bits() & 0xffff_0000));
@@ -199,7 +223,7 @@ mod tests {
         };
         let lines: Vec<Bf16Line> = (0..depth.div_ceil(2) * 2).map(line).collect();
         let panel = if half { Panel::Bf16(&lines) } else { Panel::F32 { values: &weights, step: PANEL } };
-        let mut sums = [[f32::NAN; PANEL]; ROWS];
+        let mut sums = vec![[0.0; PANEL]; rows];
         add_up(PanelInput { values: &x, step: depth + 3, rows, depth }, panel, &mut sums);
         for row in 0..rows {
             for output in 0..PANEL {
@@ -213,8 +237,8 @@ mod tests {
 
     #[test]
     fn sums_of_a_panel_agree_with_plain_loops_whatever_the_rows_and_inputs() {
-        for rows in 1..=ROWS {
-            for depth in [1, 2, 7, 64, 65, 131] {
+        for rows in (1..=9).chain([13, 47, BLOCK_ROWS]) {
+            for depth in [1, 2, 7, 64, 65, 131, 300] {
                 assert_agrees(false, rows, depth, add_up);
                 assert_agrees(true, rows, depth, add_up);
                 assert_agrees(false, rows, depth, add_up_anywhere);
@@ -229,10 +253,10 @@ mod tests {
 
     #[test]
     fn every_row_of_many_is_handed_over_once_and_in_order() {
-        let (x, weights) = (numbers(19 * 3, 3), vec![2.0; 3 * PANEL]);
+        let (x, weights) = (numbers(119 * 3, 3), vec![2.0; 3 * PANEL]);
         let mut seen = Vec::new();
         multiply_panel(
-            PanelInput { values: &x, step: 3, rows: 19, depth: 3 },
+            PanelInput { values: &x, step: 3, rows: 119, depth: 3 },
             Panel::F32 { values: &weights, step: PANEL },
             |row, sums| {
                 let expected = 2.0 * x[row * 3..][..3].iter().sum::<f32>();
@@ -240,6 +264,6 @@ mod tests {
                 seen.push(row);
             },
         );
-        assert_eq!(seen, (0..19).collect::<Vec<_>>());
+        assert_eq!(seen, (0..119).collect::<Vec<_>>());
     }
 }

@@ -1,6 +1,6 @@
 //! Keys and values of the tokens that were read, in blocks of any sequence in any order.
 
-use super::forward::DecoderBuffers;
+use super::buffers::DecoderBuffers;
 pub(crate) use tidemill_kernels::BLOCK_TOKENS;
 use tidemill_kernels::HeadCache;
 

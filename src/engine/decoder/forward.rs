@@ -3,25 +3,16 @@
 use rayon::iter::{IndexedParallelIterator, IntoParallelRefMutIterator, ParallelIterator};
 use rayon::slice::{ParallelSlice, ParallelSliceMut};
 
+use super::buffers::DecoderBuffers;
 use super::cache::{BLOCK_TOKENS, KvCache};
-use super::layer::Layer;
 use super::rope::RotaryAngles;
+use super::weights::DecoderLayer;
 use super::{Decoder, Logits, StepRow, WantedLogits};
+use crate::backend::Cpu;
 use tidemill_kernels::{Accumulate, HeadCache, NewTokens, PagedShape, RmsNorm, aligned_slice, attend_paged, gate, rotate};
 
 /// Values that one thread gets through sooner than another wakes up.
 const ALONE: usize = 16 << 10;
-
-/// Buffers of a step, kept between steps.
-#[derive(Default)]
-pub(super) struct DecoderBuffers {
-    hidden: Vec<f32>,
-    normed: Vec<f32>,
-    qkv: Vec<f32>,
-    context: Vec<f32>,
-    wide: Vec<f32>,
-    gated: Vec<f32>,
-}
 
 /// The tokens of a step.
 struct StepLayout<'a> {
@@ -36,14 +27,14 @@ impl Decoder {
         let step = self.plan(cache, rows);
         let mut space = std::mem::take(&mut cache.workspace);
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids).copied().collect();
-        let (table, width) = (self.embeddings(), self.shape.hidden);
+        let (table, width) = (self.weights.embeddings(), self.shape.hidden);
         let hidden = aligned_slice(&mut space.hidden, step.tokens * width);
         hidden
             .par_chunks_mut(width)
             .zip(&ids)
             .with_min_len(ALONE.div_ceil(width))
             .for_each(|(row, id)| table.row(*id as usize, row));
-        for (layer, heads) in self.layers.iter().zip(&mut cache.layers) {
+        for (layer, heads) in self.weights.layers.iter().zip(&mut cache.layers) {
             self.attention(layer, heads, &step, &mut space);
             self.feed_forward(layer, step.tokens, &mut space);
         }
@@ -64,7 +55,7 @@ impl Decoder {
         StepLayout { sequences, tokens, angles }
     }
 
-    fn attention(&self, layer: &Layer, caches: &mut [HeadCache], step: &StepLayout<'_>, space: &mut DecoderBuffers) {
+    fn attention(&self, layer: &DecoderLayer<Cpu>, caches: &mut [HeadCache], step: &StepLayout<'_>, space: &mut DecoderBuffers) {
         let shape = &self.shape;
         let (width, queries, keys) = (shape.head_width, shape.heads * shape.head_width, shape.kv_heads * shape.head_width);
         let hidden = aligned_slice(&mut space.hidden, step.tokens * shape.hidden);
@@ -101,7 +92,7 @@ impl Decoder {
         layer.project.apply(context, hidden, Accumulate::Add);
     }
 
-    fn feed_forward(&self, layer: &Layer, tokens: usize, space: &mut DecoderBuffers) {
+    fn feed_forward(&self, layer: &DecoderLayer<Cpu>, tokens: usize, space: &mut DecoderBuffers) {
         let inner = self.shape.inner;
         let hidden = aligned_slice(&mut space.hidden, tokens * self.shape.hidden);
         let normed = aligned_slice(&mut space.normed, hidden.len());
@@ -124,7 +115,7 @@ impl Decoder {
     pub(super) fn logits(&self, states: &[f32]) -> Logits {
         let vocabulary = self.shape.vocabulary;
         let mut values = vec![0.0; states.len() / self.shape.hidden * vocabulary];
-        self.head.apply(states, &mut values, Accumulate::Overwrite);
+        self.weights.head.apply(states, &mut values, Accumulate::Overwrite);
         Logits::new(values, vocabulary, Vec::new())
     }
 
@@ -141,7 +132,7 @@ impl Decoder {
             }
             first = end;
         }
-        self.norm.apply_in_place(&mut wanted);
+        self.weights.norm.apply_in_place(&mut wanted);
         wanted
     }
 }

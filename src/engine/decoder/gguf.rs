@@ -10,11 +10,11 @@ use candle_core::quantized::gguf_file::{Content, Value};
 
 use super::config::{DecoderFamily, DecoderShape};
 use super::gguf_blocks::unpack;
-use super::matrix::Matrix;
 use super::rope::RotaryEmbedding;
-use super::weights::TensorSource;
+use super::tensor_source::TensorSource;
 use crate::error::{EngineError, first_line};
 use crate::folder::ModelFolder;
+use crate::matrix::Matrix;
 use tidemill_kernels::{GroupScales, Quantized};
 
 /// The tensors of a GGUF file, under the names of Hugging Face folders.

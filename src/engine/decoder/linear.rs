@@ -1,9 +1,12 @@
 //! Linear layers: one weight or several that read the same input, with their biases.
 
-use tidemill_kernels::{Accumulate, Activations, PackedMatrix, Parallelism, Target, add_bias};
+use crate::backend::{Cpu, DecoderBackend};
+use crate::error::EngineError;
+use crate::matrix::Matrix;
+use tidemill_kernels::{Accumulate, Activations, PackedMatrix, Parallelism, RmsNorm, Target, add_bias};
 
 /// `x · Wᵀ + b` of one or more matrices, the results side by side.
-pub(super) struct Linear {
+pub(crate) struct Linear {
     parts: Vec<PackedMatrix>,
     bias: Option<Vec<f32>>,
     outputs: usize,
@@ -19,16 +22,6 @@ impl Linear {
     /// Outputs of a row.
     pub(super) fn outputs(&self) -> usize {
         self.outputs
-    }
-
-    /// The first of its matrices.
-    pub(super) fn first(&self) -> &PackedMatrix {
-        &self.parts[0]
-    }
-
-    /// Bytes in memory.
-    pub(super) fn bytes(&self) -> usize {
-        self.parts.iter().map(PackedMatrix::bytes).sum()
     }
 
     /// Writes the layer's results for every row of `input` to the rows of `output`, or adds them there.
@@ -54,5 +47,39 @@ impl Linear {
         if let Some(bias) = &self.bias {
             add_bias(output, bias);
         }
+    }
+}
+
+impl DecoderBackend for Cpu {
+    type Matrix = PackedMatrix;
+    type Linear = Linear;
+    type RmsNorm = RmsNorm;
+
+    fn matrix(&self, stored: Matrix, _: usize) -> Result<PackedMatrix, EngineError> {
+        Ok(match stored {
+            Matrix::F32 { rows, inputs } => PackedMatrix::from_f32(&rows, inputs),
+            Matrix::Bf16 { rows, inputs } => PackedMatrix::from_bf16(&rows, inputs),
+            Matrix::Quantized(rows) => PackedMatrix::from_quantized(&rows),
+        })
+    }
+
+    fn linear(&self, parts: Vec<PackedMatrix>, bias: Option<Vec<f32>>) -> Result<Linear, EngineError> {
+        Ok(Linear::new(parts, bias))
+    }
+
+    fn rms_norm(&self, scale: Vec<f32>, epsilon: f32) -> Result<RmsNorm, EngineError> {
+        Ok(RmsNorm { scale, epsilon })
+    }
+
+    fn only_matrix(linear: &Linear) -> &PackedMatrix {
+        &linear.parts[0]
+    }
+
+    fn linear_bytes(linear: &Linear) -> usize {
+        linear.parts.iter().map(PackedMatrix::bytes).sum()
+    }
+
+    fn matrix_bytes(matrix: &PackedMatrix) -> usize {
+        matrix.bytes()
     }
 }

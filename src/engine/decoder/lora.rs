@@ -7,17 +7,17 @@ use rayon::slice::{ParallelSlice, ParallelSliceMut};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::matrix::Matrix;
-use super::weights::TensorFile;
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
+use crate::matrix::Matrix;
+use crate::weights::WeightFile;
 
 const CONFIG: &str = "adapter_config.json";
 const WEIGHTS: &str = "adapter_model.safetensors";
 
 /// The change of a base model's weights.
 pub(super) struct LoraAdapter {
-    shard: TensorFile,
+    file: WeightFile,
     scale: f32,
     path: PathBuf,
 }
@@ -95,16 +95,16 @@ impl LoraAdapter {
         }
         let rank = config.r as f64;
         let scale = config.lora_alpha / if config.use_rslora { rank.sqrt() } else { rank };
-        let shard = TensorFile::open(&mut folder, WEIGHTS)?;
+        let file = WeightFile::open(&mut folder, WEIGHTS)?;
         base.include(&folder);
-        Ok(Self { shard, scale: scale as f32, path: path.join(WEIGHTS) })
+        Ok(Self { file, scale: scale as f32, path: path.join(WEIGHTS) })
     }
 
     /// The matrix of the model's tensor `name`, changed where the adapter changes it.
     pub(super) fn merge(&mut self, name: &str, matrix: Matrix, outputs: usize) -> Result<Matrix, EngineError> {
         let module = name.strip_suffix(".weight").unwrap_or(name);
         let [narrow, widen] = ["lora_A", "lora_B"].map(|part| format!("base_model.model.{module}.{part}.weight"));
-        let (Some(a), Some(b)) = (self.shard.shape(&narrow), self.shard.shape(&widen)) else { return Ok(matrix) };
+        let (Some(a), Some(b)) = (self.file.shape(&narrow), self.file.shape(&widen)) else { return Ok(matrix) };
         let mut rows = matrix.into_f32();
         let inputs = rows.len() / outputs;
         let fits = matches!((a, b), ([rank, width], [height, other]) if rank == other && *width == inputs && *height == outputs);
@@ -115,8 +115,8 @@ impl LoraAdapter {
             return Err(EngineError::invalid(&self.path, reason));
         }
         let rank = a[0];
-        let a = self.shard.take(&narrow, inputs)?.into_f32();
-        let b = self.shard.take(&widen, rank)?.into_f32();
+        let a = self.file.take(&narrow, &[rank, inputs])?.into_f32();
+        let b = self.file.take(&widen, &[outputs, rank])?.into_f32();
         rows.par_chunks_mut(inputs).zip(b.par_chunks(rank)).for_each(|(row, b)| {
             for (factor, a) in b.iter().zip(a.chunks_exact(inputs)) {
                 let factor = self.scale * factor;
@@ -128,7 +128,7 @@ impl LoraAdapter {
 
     /// Fails where the adapter changes what the model does not have.
     pub(super) fn finish(self) -> Result<(), EngineError> {
-        match self.shard.names().min() {
+        match self.file.names().next() {
             None => Ok(()),
             Some(name) => {
                 let reason =

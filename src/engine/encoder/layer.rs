@@ -1,27 +1,19 @@
-//! One layer of an encoder, over the rows of many sequences.
+//! The forward pass of one layer of an encoder, over the rows of many sequences.
 //!
-//! Where the processor multiplies bf16 by itself, what one product leaves for the next is rounded as it is made, and f32 is left for sums and
-//! for the rows that go from layer to layer.
+//! Where the processor multiplies bf16 itself, a product's result is rounded to bf16 as soon as it is made, because the next product reads
+//! it so. Sums stay in f32, and so do the rows that go from layer to layer.
 
-use super::{layer_norm, linear};
+use super::EncoderLayer;
+use crate::backend::Cpu;
 use crate::batch::PackedSequences;
-use crate::error::EngineError;
-use crate::folder::EncoderConfig;
-use crate::weights::Weights;
 use tidemill_kernels::{
-    ActivationFunction, AttentionShape, Bf16AttentionBuffers, LayerNorm, Linear, STEP, Tiles, aligned_slice, attend, attend_bf16,
+    ActivationFunction, AttentionBuffers, AttentionShape, Bf16AttentionBuffers, STEP, Tiles, aligned_slice, attend, attend_bf16,
     gelu,
 };
 
-/// The weights of a layer.
+/// A layer on the cores of this machine.
 pub(super) struct Layer {
-    /// Query, key and value in one product.
-    qkv: Linear,
-    project: Linear,
-    attention_norm: LayerNorm,
-    widen: Linear,
-    narrow: Linear,
-    norm: LayerNorm,
+    weights: EncoderLayer<Cpu>,
     attention: AttentionShape,
     rounded: bool,
 }
@@ -29,14 +21,15 @@ pub(super) struct Layer {
 /// Buffers of one thread, kept between batches.
 #[derive(Default)]
 pub(super) struct LayerBuffers {
+    /// Query, key and value of each row; later the values inside the feed-forward layer.
     wide: Vec<f32>,
     context: Vec<f32>,
     product: Vec<f32>,
-    scores: Vec<f32>,
-    rounded: Bf16Buffers,
+    attention: AttentionBuffers,
+    bf16: Bf16Buffers,
 }
 
-/// Of what is rounded: the rows between two layers, and what comes of them in one.
+/// The rounded rows between two layers, and what becomes of them inside one.
 #[derive(Default)]
 struct Bf16Buffers {
     rows: Tiles,
@@ -47,36 +40,21 @@ struct Bf16Buffers {
 }
 
 impl LayerBuffers {
-    /// Takes up the rows that the first layer reads, of `hidden` values each.
+    /// Rounds the rows that the first layer reads, of `hidden` values each, where the layers read rounded rows.
     pub(super) fn begin(&mut self, rows: &[f32], hidden: usize, rounded: bool) {
         if rounded {
-            self.rounded.rows.reserve(rows.len() / hidden, hidden / STEP);
-            rows.chunks_exact(hidden).enumerate().for_each(|(row, values)| self.rounded.rows.round(row, values));
+            self.bf16.rows.reserve(rows.len() / hidden, hidden / STEP);
+            rows.chunks_exact(hidden).enumerate().for_each(|(row, values)| self.bf16.rows.round(row, values));
         }
     }
 }
 
 impl Layer {
-    /// Takes the tensors of layer `index`.
-    pub(super) fn load(weights: &mut Weights, index: usize, shape: &EncoderConfig) -> Result<Self, EngineError> {
-        let (hidden, inner) = (shape.hidden_size, shape.intermediate_size);
-        let at = |name: &str| format!("encoder.layer.{index}.{name}");
-        // Grown by what is read, for sizes in config.json may be anything.
-        let (mut qkv, mut bias) = (Vec::new(), Vec::new());
-        for part in ["query", "key", "value"] {
-            qkv.extend(weights.encoder(&at(&format!("attention.self.{part}.weight")), &[hidden, hidden])?);
-            bias.extend(weights.encoder(&at(&format!("attention.self.{part}.bias")), &[hidden])?);
-        }
-        let attention = AttentionShape { heads: shape.num_attention_heads, width: hidden / shape.num_attention_heads };
-        let qkv = Linear::new(&qkv, bias);
-        let project = linear(weights, &at("attention.output.dense"), hidden, hidden)?;
-        let widen = linear(weights, &at("intermediate.dense"), hidden, inner)?;
-        let narrow = linear(weights, &at("output.dense"), inner, hidden)?;
-        let products = [&qkv, &project, &widen, &narrow].iter().all(|linear| linear.takes_bf16_rows());
+    pub(super) fn new(weights: EncoderLayer<Cpu>, attention: AttentionShape) -> Self {
+        let EncoderLayer { qkv, project, widen, narrow, .. } = &weights;
+        let products = [qkv, project, widen, narrow].iter().all(|linear| linear.takes_bf16_rows());
         let rounded = products && attention.width.is_multiple_of(STEP);
-        let attention_norm = layer_norm(weights, &at("attention.output.LayerNorm"), shape)?;
-        let norm = layer_norm(weights, &at("output.LayerNorm"), shape)?;
-        Ok(Self { qkv, project, attention_norm, widen, narrow, norm, attention, rounded })
+        Self { weights, attention, rounded }
     }
 
     /// Whether the layer reads rounded rows.
@@ -85,55 +63,47 @@ impl Layer {
     }
 
     /// Takes the rows of all sequences through the layer.
-    pub(super) fn run(&self, batch: &PackedSequences<'_>, rows: &mut [f32], space: &mut LayerBuffers) {
-        let LayerBuffers { wide, context, product, scores, rounded } = space;
-        let product = aligned_slice(product, rows.len());
-        if self.rounded {
-            self.run_rounded(batch, rows, product, rounded);
-        } else {
-            let (context, inner) = (aligned_slice(context, rows.len()), self.widen.bias().len());
-            let wide = aligned_slice(wide, batch.tokens() * inner.max(self.qkv.bias().len()));
-            self.run_wide(batch, rows, product, (wide, context, scores));
-        }
+    pub(super) fn run(&self, batch: &PackedSequences<'_>, rows: &mut [f32], buffers: &mut LayerBuffers) {
+        if self.rounded { self.run_bf16(batch, rows, buffers) } else { self.run_f32(batch, rows, buffers) }
     }
 
-    fn run_rounded(&self, batch: &PackedSequences<'_>, rows: &mut [f32], product: &mut [f32], space: &mut Bf16Buffers) {
-        let (tokens, hidden) = (batch.tokens(), self.project.bias().len());
-        space.qkv.reserve_strips(tokens, 3 * hidden / STEP);
-        self.qkv.apply_rounded(&space.rows, ActivationFunction::Identity, &mut space.qkv);
-        space.context.reserve(tokens, hidden / STEP);
+    fn run_bf16(&self, batch: &PackedSequences<'_>, rows: &mut [f32], buffers: &mut LayerBuffers) {
+        let EncoderLayer { qkv, project, attention_norm, widen, narrow, norm } = &self.weights;
+        let (tokens, hidden) = (batch.tokens(), project.bias().len());
+        let product = aligned_slice(&mut buffers.product, rows.len());
+        let buffers = &mut buffers.bf16;
+        buffers.qkv.reserve_strips(tokens, 3 * hidden / STEP);
+        qkv.apply_rounded(&buffers.rows, ActivationFunction::Identity, &mut buffers.qkv);
+        buffers.context.reserve(tokens, hidden / STEP);
         for range in batch.ranges() {
-            attend_bf16(self.attention, &space.qkv, range, &mut space.context, &mut space.attention);
+            attend_bf16(self.attention, &buffers.qkv, range, &mut buffers.context, &mut buffers.attention);
         }
-        self.project.product_rounded(&space.context, product);
-        self.attention_norm.add_rounded(rows, product, self.project.bias(), &mut space.rows);
-        space.inner.reserve(tokens, self.widen.bias().len() / STEP);
-        self.widen.apply_rounded(&space.rows, ActivationFunction::Gelu, &mut space.inner);
-        self.narrow.product_rounded(&space.inner, product);
-        self.norm.add_rounded(rows, product, self.narrow.bias(), &mut space.rows);
+        project.product_rounded(&buffers.context, product);
+        attention_norm.add_rounded(rows, product, project.bias(), &mut buffers.rows);
+        buffers.inner.reserve(tokens, widen.bias().len() / STEP);
+        widen.apply_rounded(&buffers.rows, ActivationFunction::Gelu, &mut buffers.inner);
+        narrow.product_rounded(&buffers.inner, product);
+        norm.add_rounded(rows, product, narrow.bias(), &mut buffers.rows);
     }
 
-    fn run_wide(
-        &self,
-        batch: &PackedSequences<'_>,
-        rows: &mut [f32],
-        product: &mut [f32],
-        space: (&mut [f32], &mut [f32], &mut Vec<f32>),
-    ) {
-        let (tokens, hidden) = (batch.tokens(), self.project.bias().len());
-        let (wide, context, scores) = space;
-        let qkv = &mut wide[..tokens * 3 * hidden];
-        self.qkv.apply(rows, qkv);
+    fn run_f32(&self, batch: &PackedSequences<'_>, rows: &mut [f32], buffers: &mut LayerBuffers) {
+        let EncoderLayer { qkv, project, attention_norm, widen, narrow, norm } = &self.weights;
+        let (tokens, hidden, inner) = (batch.tokens(), project.bias().len(), widen.bias().len());
+        let LayerBuffers { wide, context, product, attention, .. } = buffers;
+        let (product, context) = (aligned_slice(product, rows.len()), aligned_slice(context, rows.len()));
+        let wide = aligned_slice(wide, tokens * inner.max(3 * hidden));
+        let heads = &mut wide[..tokens * 3 * hidden];
+        qkv.apply(rows, heads);
         for range in batch.ranges() {
             let context = &mut context[range.start * hidden..range.end * hidden];
-            attend(self.attention, &qkv[range.start * 3 * hidden..range.end * 3 * hidden], context, scores);
+            attend(self.attention, &heads[range.start * 3 * hidden..range.end * 3 * hidden], context, attention);
         }
-        self.project.product(context, product);
-        self.attention_norm.add(rows, product, self.project.bias());
-        let inner = &mut wide[..tokens * self.widen.bias().len()];
-        self.widen.product(rows, inner);
-        gelu(inner, self.widen.bias());
-        self.narrow.product(inner, product);
-        self.norm.add(rows, product, self.narrow.bias());
+        project.product(context, product);
+        attention_norm.add(rows, product, project.bias());
+        let wide = &mut wide[..tokens * inner];
+        widen.product(rows, wide);
+        gelu(wide, widen.bias());
+        narrow.product(wide, product);
+        norm.add(rows, product, narrow.bias());
     }
 }

@@ -4,8 +4,8 @@ use candle_core::{DType, Device, Result, Shape, Tensor};
 use half::bf16;
 use half::vec::HalfBitsVecExt;
 
-use crate::decoder::Matrix;
 use crate::error::{EngineError, first_line};
+use crate::matrix::Matrix;
 use tidemill_base::config::ComputeDevice;
 
 /// A device that candle computes on.
@@ -115,6 +115,11 @@ impl Accelerator {
     /// What failed while the device computed. Nothing on it can be relied on afterwards.
     pub(super) fn failed(&self, error: &candle_core::Error) -> EngineError {
         EngineError::Device { device: self.name.clone(), reason: format!("the device failed: {}", first_line(error)) }
+    }
+
+    /// What was uploaded, or why the model cannot be loaded.
+    pub(super) fn hold<T>(&self, uploaded: Result<T>) -> std::result::Result<T, EngineError> {
+        uploaded.map_err(|e| self.cannot_hold(&e))
     }
 
     /// Why a model's weights could not be moved onto the device.

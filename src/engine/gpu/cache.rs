@@ -42,10 +42,10 @@ pub(super) struct TokenSlots {
 
 impl GpuKvCache {
     /// Room for `blocks` blocks, all of which is taken at once.
-    pub(super) fn new(place: &Accelerator, shape: &DecoderShape, blocks: usize) -> Result<Self> {
+    pub(super) fn new(accelerator: &Accelerator, shape: &DecoderShape, blocks: usize) -> Result<Self> {
         let width = shape.kv_heads * shape.head_width;
         let store = || -> Result<LayerCache> {
-            let zeros = || Tensor::zeros((blocks, BLOCK_TOKENS * width), place.dtype, &place.device);
+            let zeros = || Tensor::zeros((blocks, BLOCK_TOKENS * width), accelerator.dtype, &accelerator.device);
             Ok(LayerCache { keys: zeros()?, values: zeros()? })
         };
         let layers = (0..shape.layers).map(|_| store()).collect::<Result<_>>()?;
@@ -68,12 +68,12 @@ impl GpuKvCache {
     }
 
     /// Makes the copies. May be called again where it has failed.
-    pub(super) fn copy(&mut self, place: &Accelerator) -> Result<()> {
+    pub(super) fn copy(&mut self, accelerator: &Accelerator) -> Result<()> {
         while !self.copies.is_empty() {
             let count = self.independent();
             let (from, to): (Vec<u32>, Vec<u32>) = self.copies.iter().take(count).copied().unzip();
-            let from = place.upload_indexes(from)?;
-            let to = spread(place, to, BLOCK_TOKENS * self.width)?;
+            let from = accelerator.upload_indexes(from)?;
+            let to = spread(accelerator, to, BLOCK_TOKENS * self.width)?;
             for tensor in self.layers.iter().flat_map(|layer| [&layer.keys, &layer.values]) {
                 tensor.scatter_set(&to, &tensor.index_select(&from, 0)?, 0)?;
             }
@@ -95,7 +95,7 @@ impl GpuKvCache {
     }
 
     /// Where the new tokens of `rows` go, which are laid out one after the other.
-    pub(super) fn places(&self, place: &Accelerator, rows: &[StepRow<'_>]) -> Result<TokenSlots> {
+    pub(super) fn places(&self, accelerator: &Accelerator, rows: &[StepRow<'_>]) -> Result<TokenSlots> {
         let (mut runs, mut tokens, mut slots) = (Vec::new(), Vec::new(), Vec::new());
         let mut first = 0;
         for row in rows {
@@ -110,8 +110,11 @@ impl GpuKvCache {
                 first += run.len();
             }
         }
-        let scattered =
-            if tokens.is_empty() { None } else { Some((place.upload_indexes(tokens)?, spread(place, slots, self.width)?)) };
+        let scattered = if tokens.is_empty() {
+            None
+        } else {
+            Some((accelerator.upload_indexes(tokens)?, spread(accelerator, slots, self.width)?))
+        };
         Ok(TokenSlots { runs, scattered, width: self.width })
     }
 }
@@ -154,7 +157,7 @@ pub(super) fn slot(blocks: &[u32], position: usize) -> usize {
 }
 
 /// Each index as often as a row has components, which is how candle scatters.
-fn spread(place: &Accelerator, indexes: Vec<u32>, width: usize) -> Result<Tensor> {
+fn spread(accelerator: &Accelerator, indexes: Vec<u32>, width: usize) -> Result<Tensor> {
     let count = indexes.len();
-    place.upload_indexes(indexes)?.reshape((count, 1))?.expand((count, width))?.contiguous()
+    accelerator.upload_indexes(indexes)?.reshape((count, 1))?.expand((count, width))?.contiguous()
 }

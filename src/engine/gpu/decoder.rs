@@ -12,34 +12,18 @@ use super::flash_attention::{self, Paged};
 use super::grouped_attention::{GroupedAttention, HeadCounts, QuerySpan};
 use super::layers::{Linear, RmsNorm, bytes, gate};
 use super::memory_retry::within_memory;
-use crate::decode::{Decode, DecoderWeights};
-use crate::decoder::{BLOCK_TOKENS, DecoderShape, Logits, StepRow, TensorSource, WantedLogits, read};
+use crate::backend::DecoderBackend;
+use crate::decoder::{BLOCK_TOKENS, DecoderLayer, DecoderModel, DecoderShape, Logits, StepRow, WantedLogits, read};
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
+use crate::decode::{Decode, DecoderWeights};
+use crate::matrix::Matrix;
 
 /// A decoder whose weights are on a device.
 pub(crate) struct GpuDecoder {
-    pub(super) place: Accelerator,
+    pub(super) accelerator: Accelerator,
     shape: DecoderShape,
-    embeddings: Tensor,
-    layers: Vec<Layer>,
-    norm: RmsNorm,
-    /// The embedding table, where that is the output layer as well.
-    head: Linear,
-}
-
-struct Layer {
-    attention_norm: RmsNorm,
-    /// Query, key and value of all heads, side by side.
-    qkv: Linear,
-    /// Norms of each head's query and key.
-    head_norms: Option<(RmsNorm, RmsNorm)>,
-    project: Linear,
-    inner_norm: RmsNorm,
-    /// Gates and values, side by side.
-    widen: Linear,
-    narrow: Linear,
-    window: Option<usize>,
+    model: DecoderModel<Accelerator>,
 }
 
 /// A decoder with its cache.
@@ -63,27 +47,13 @@ enum Attention {
     Paged(Paged),
 }
 
-/// Takes tensors of a file onto the device.
-struct Loader<'a> {
-    place: &'a Accelerator,
-    tensors: &'a mut dyn TensorSource,
-    epsilon: f32,
-}
-
 type Loaded<T> = std::result::Result<T, EngineError>;
 
 impl GpuDecoder {
     /// Loads the decoder of a folder or file onto the device: see [`read`].
-    pub(crate) fn load(folder: &mut ModelFolder, adapter: Option<&Path>, place: &Accelerator) -> Loaded<Self> {
-        read(folder, adapter, |shape, tensors| {
-            let mut loader = Loader { place, tensors, epsilon: shape.epsilon };
-            let embeddings = loader.matrix("model.embed_tokens.weight", shape.vocabulary, shape.hidden)?;
-            let head =
-                if shape.tied { embeddings.clone() } else { loader.matrix("lm_head.weight", shape.vocabulary, shape.hidden)? };
-            let layers = (0..shape.layers).map(|index| loader.layer(index, &shape)).collect::<Loaded<_>>()?;
-            let norm = loader.norm("model.norm", shape.hidden)?;
-            Ok(Self { place: place.clone(), shape, embeddings, layers, norm, head: Linear::new(head, None) })
-        })
+    pub(crate) fn load(folder: &mut ModelFolder, adapter: Option<&Path>, accelerator: &Accelerator) -> Loaded<Self> {
+        let (shape, model) = read(folder, adapter, accelerator)?;
+        Ok(Self { accelerator: accelerator.clone(), shape, model })
     }
 
     fn heads(&self) -> HeadCounts {
@@ -92,11 +62,11 @@ impl GpuDecoder {
 
     /// The vectors of the wanted tokens after the last norm; none where nobody wants any.
     pub(super) fn states(&self, cache: &mut GpuKvCache, rows: &[StepRow<'_>]) -> Result<Option<Tensor>> {
-        cache.copy(&self.place)?;
+        cache.copy(&self.accelerator)?;
         let step = self.plan(cache, rows)?;
         let ids: Vec<u32> = rows.iter().flat_map(|row| row.ids).copied().collect();
-        let mut hidden = self.embeddings.index_select(&self.place.upload_indexes(ids)?, 0)?;
-        for (index, layer) in self.layers.iter().enumerate() {
+        let mut hidden = self.model.embeddings().index_select(&self.accelerator.upload_indexes(ids)?, 0)?;
+        for (index, layer) in self.model.layers.iter().enumerate() {
             hidden = (&hidden + self.attention(layer, cache.layer(index), &step, &layer.attention_norm.apply(&hidden)?)?)?;
             let wide = layer.widen.apply(&layer.inner_norm.apply(&hidden)?)?;
             hidden = (&hidden + layer.narrow.apply(&gate(&wide)?)?)?;
@@ -105,14 +75,14 @@ impl GpuDecoder {
         if wanted.is_empty() {
             return Ok(None);
         }
-        let wanted = hidden.index_select(&self.place.upload_indexes(wanted)?, 0)?;
-        self.norm.apply(&wanted).map(Some)
+        let wanted = hidden.index_select(&self.accelerator.upload_indexes(wanted)?, 0)?;
+        self.model.norm.apply(&wanted).map(Some)
     }
 
     /// The logits of the wanted tokens, one after the other.
     pub(super) fn logits(&self, cache: &mut GpuKvCache, rows: &[StepRow<'_>]) -> Result<Vec<f32>> {
         match self.states(cache, rows)? {
-            Some(states) => self.head.apply(&states)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1(),
+            Some(states) => self.model.head.apply(&states)?.to_dtype(DType::F32)?.flatten_all()?.to_vec1(),
             None => Ok(Vec::new()),
         }
     }
@@ -130,7 +100,7 @@ impl GpuDecoder {
         compute: impl FnMut(&[StepRow<'_>]) -> Result<Vec<f32>>,
     ) -> Loaded<Logits> {
         let vocabulary = self.shape.vocabulary;
-        let pieces = within_memory(rows, || self.place.tidy(), compute).map_err(|e| self.place.failed(&e))?;
+        let pieces = within_memory(rows, || self.accelerator.tidy(), compute).map_err(|e| self.accelerator.failed(&e))?;
         let (mut values, mut refused) = (Vec::new(), Vec::new());
         for piece in pieces {
             match piece.outcome {
@@ -155,20 +125,20 @@ impl GpuDecoder {
         let half = (tokens, self.shape.head_width / 2);
         Ok(StepInputs {
             tokens,
-            cosines: self.place.upload(angles.cosines, half)?,
-            sines: self.place.upload(angles.sines, half)?,
-            places: cache.places(&self.place, rows)?,
+            cosines: self.accelerator.upload(angles.cosines, half)?,
+            sines: self.accelerator.upload(angles.sines, half)?,
+            places: cache.places(&self.accelerator, rows)?,
             attention: self.plan_attention(rows)?,
         })
     }
 
     fn plan_attention(&self, rows: &[StepRow<'_>]) -> Result<Attention> {
-        if flash_attention::has_paged(&self.place, self.heads()) {
+        if flash_attention::has_paged(&self.accelerator, self.heads()) {
             let rows = rows.iter().map(|row| {
                 let end = row.past + row.ids.len();
                 (row.ids.len(), end, &row.blocks[..end.div_ceil(BLOCK_TOKENS)])
             });
-            return Paged::new(&self.place, self.heads(), rows).map(Attention::Paged);
+            return Paged::new(&self.accelerator, self.heads(), rows).map(Attention::Paged);
         }
         let mut first = 0;
         let span = |row: &StepRow<'_>| {
@@ -178,12 +148,18 @@ impl GpuDecoder {
             QuerySpan { first: first - count, count, keys, past: Some(row.past) }
         };
         let spans: Vec<QuerySpan> = rows.iter().map(span).collect();
-        let windows: BTreeSet<Option<usize>> = self.layers.iter().map(|layer| layer.window).collect();
-        let plan = |window| GroupedAttention::new(&self.place, self.heads(), &spans, window).map(|plan| (window, plan));
+        let windows: BTreeSet<Option<usize>> = self.model.layers.iter().map(|layer| layer.window).collect();
+        let plan = |window| GroupedAttention::new(&self.accelerator, self.heads(), &spans, window).map(|plan| (window, plan));
         windows.into_iter().map(plan).collect::<Result<_>>().map(Attention::Grouped)
     }
 
-    fn attention(&self, layer: &Layer, store: &LayerCache, step: &StepInputs, normed: &Tensor) -> Result<Tensor> {
+    fn attention(
+        &self,
+        layer: &DecoderLayer<Accelerator>,
+        store: &LayerCache,
+        step: &StepInputs,
+        normed: &Tensor,
+    ) -> Result<Tensor> {
         let HeadCounts { queries: heads, keys: shared, width } = self.heads();
         let qkv = layer.qkv.apply(normed)?;
         let (norms, keys) = (layer.head_norms.as_ref(), shared * width);
@@ -227,61 +203,38 @@ fn wanted(rows: &[StepRow<'_>]) -> Vec<u32> {
     wanted
 }
 
-impl Loader<'_> {
-    fn matrix(&mut self, name: &str, outputs: usize, inputs: usize) -> Loaded<Tensor> {
-        let matrix = self.tensors.matrix(name, outputs, inputs)?;
-        self.place.upload_matrix(matrix, outputs).map_err(|e| self.place.cannot_hold(&e))
+impl DecoderBackend for Accelerator {
+    type Matrix = Tensor;
+    type Linear = Linear;
+    type RmsNorm = RmsNorm;
+
+    fn matrix(&self, stored: Matrix, outputs: usize) -> Loaded<Tensor> {
+        self.hold(self.upload_matrix(stored, outputs))
     }
 
-    fn norm(&mut self, name: &str, width: usize) -> Loaded<RmsNorm> {
-        let scale = self.tensors.vector(&format!("{name}.weight"), width)?;
-        let scale = self.place.upload(scale, width).map_err(|e| self.place.cannot_hold(&e))?;
-        Ok(RmsNorm { scale, epsilon: self.epsilon })
+    fn linear(&self, parts: Vec<Tensor>, bias: Option<Vec<f32>>) -> Loaded<Linear> {
+        let bias = bias.map(|bias| {
+            let outputs = bias.len();
+            self.hold(self.upload(bias, outputs))
+        });
+        Ok(Linear::new(self.hold(Tensor::cat(&parts, 0))?, bias.transpose()?))
     }
 
-    /// The matrices called `parts` as one, with as many outputs each, and where `biased` their biases.
-    fn linear(&mut self, prefix: &str, parts: &[(&str, usize)], inputs: usize, biased: bool) -> Loaded<Linear> {
-        let (mut weights, mut biases) = (Vec::with_capacity(parts.len()), Vec::new());
-        for (name, outputs) in parts {
-            weights.push(self.matrix(&format!("{prefix}.{name}.weight"), *outputs, inputs)?);
-            if biased {
-                biases.extend(self.tensors.vector(&format!("{prefix}.{name}.bias"), *outputs)?);
-            }
-        }
-        let join = || -> Result<Linear> {
-            let outputs = biases.len();
-            let bias = biased.then(|| self.place.upload(biases, outputs)).transpose()?;
-            Ok(Linear::new(Tensor::cat(&weights, 0)?, bias))
-        };
-        join().map_err(|e| self.place.cannot_hold(&e))
+    fn rms_norm(&self, scale: Vec<f32>, epsilon: f32) -> Loaded<RmsNorm> {
+        let width = scale.len();
+        Ok(RmsNorm { scale: self.hold(self.upload(scale, width))?, epsilon })
     }
 
-    fn layer(&mut self, index: usize, shape: &DecoderShape) -> Loaded<Layer> {
-        let (hidden, width, inner) = (shape.hidden, shape.head_width, shape.inner);
-        let (queries, keys) = (shape.heads * width, shape.kv_heads * width);
-        let at = |name: &str| format!("model.layers.{index}.{name}");
-        let qkv = [("q_proj", queries), ("k_proj", keys), ("v_proj", keys)];
-        let head_norms = if shape.head_norm {
-            Some((self.norm(&at("self_attn.q_norm"), width)?, self.norm(&at("self_attn.k_norm"), width)?))
-        } else {
-            None
-        };
-        Ok(Layer {
-            attention_norm: self.norm(&at("input_layernorm"), hidden)?,
-            qkv: self.linear(&at("self_attn"), &qkv, hidden, shape.qkv_bias)?,
-            head_norms,
-            project: self.linear(&at("self_attn"), &[("o_proj", hidden)], queries, shape.output_bias)?,
-            inner_norm: self.norm(&at("post_attention_layernorm"), hidden)?,
-            widen: self.linear(&at("mlp"), &[("gate_proj", inner), ("up_proj", inner)], hidden, shape.inner_bias)?,
-            narrow: self.linear(&at("mlp"), &[("down_proj", hidden)], inner, shape.inner_bias)?,
-            window: shape.windows[index],
-        })
+    fn only_matrix(linear: &Linear) -> &Tensor {
+        linear.weight()
     }
-}
 
-impl Layer {
-    fn bytes(&self) -> usize {
-        [&self.qkv, &self.project, &self.widen, &self.narrow].iter().map(|linear| linear.bytes()).sum()
+    fn linear_bytes(linear: &Linear) -> usize {
+        bytes(linear.weight())
+    }
+
+    fn matrix_bytes(matrix: &Tensor) -> usize {
+        bytes(matrix)
     }
 }
 
@@ -291,17 +244,16 @@ impl DecoderWeights for GpuDecoder {
     }
 
     fn bytes(&self) -> usize {
-        let table = if self.shape.tied { 0 } else { bytes(&self.embeddings) };
-        table + self.head.bytes() + self.layers.iter().map(Layer::bytes).sum::<usize>()
+        self.model.bytes()
     }
 
     fn block_bytes(&self) -> usize {
         let token = self.shape.layers * 2 * self.shape.kv_heads * self.shape.head_width;
-        BLOCK_TOKENS * token * self.place.dtype.size_in_bytes()
+        BLOCK_TOKENS * token * self.accelerator.dtype.size_in_bytes()
     }
 
     fn open(self: Arc<Self>, blocks: usize) -> Loaded<Box<dyn Decode>> {
-        let cache = GpuKvCache::new(&self.place, &self.shape, blocks).map_err(|e| self.place.cannot_hold(&e))?;
+        let cache = GpuKvCache::new(&self.accelerator, &self.shape, blocks).map_err(|e| self.accelerator.cannot_hold(&e))?;
         Ok(Box::new(GpuDecoderSession { decoder: self, cache }))
     }
 }

@@ -13,17 +13,20 @@ use super::accelerator::Accelerator;
 use super::grouped_attention::HeadCounts;
 
 /// Whether there is a kernel for sequences that see all of themselves.
-pub(super) fn has_varlen(place: &Accelerator, heads: HeadCounts) -> bool {
-    is_compiled(place, heads) && (heads.width <= 64 || (97..=128).contains(&heads.width))
+pub(super) fn has_varlen(accelerator: &Accelerator, heads: HeadCounts) -> bool {
+    is_compiled(accelerator, heads) && (heads.width <= 64 || (97..=128).contains(&heads.width))
 }
 
 /// Whether there is a kernel for blocks of a cache.
-pub(super) fn has_paged(place: &Accelerator, heads: HeadCounts) -> bool {
-    is_compiled(place, heads) && heads.width <= 128
+pub(super) fn has_paged(accelerator: &Accelerator, heads: HeadCounts) -> bool {
+    is_compiled(accelerator, heads) && heads.width <= 128
 }
 
-fn is_compiled(place: &Accelerator, heads: HeadCounts) -> bool {
-    cfg!(feature = "flash-attn") && place.device.is_cuda() && place.dtype == DType::BF16 && heads.width.is_multiple_of(8)
+fn is_compiled(accelerator: &Accelerator, heads: HeadCounts) -> bool {
+    cfg!(feature = "flash-attn")
+        && accelerator.device.is_cuda()
+        && accelerator.dtype == DType::BF16
+        && heads.width.is_multiple_of(8)
 }
 
 /// Where sequences begin, one after the other, and the end of the last.
@@ -65,8 +68,8 @@ pub(super) struct Paged {
 }
 
 impl Varlen {
-    pub(super) fn new(place: &Accelerator, heads: HeadCounts, lengths: Lengths) -> Result<Self> {
-        Ok(Self { starts: place.upload_indexes(lengths.starts)?, longest: lengths.longest, heads })
+    pub(super) fn new(accelerator: &Accelerator, heads: HeadCounts, lengths: Lengths) -> Result<Self> {
+        Ok(Self { starts: accelerator.upload_indexes(lengths.starts)?, longest: lengths.longest, heads })
     }
 
     /// Rows as in [`GroupedAttention::attend`](super::grouped_attention::GroupedAttention::attend).
@@ -97,7 +100,7 @@ impl Varlen {
 impl Paged {
     /// New tokens of sequences: how many each has, how many tokens it has with them, and its blocks.
     pub(super) fn new<'a>(
-        place: &Accelerator,
+        accelerator: &Accelerator,
         heads: HeadCounts,
         rows: impl Iterator<Item = (usize, usize, &'a [u32])> + Clone,
     ) -> Result<Self> {
@@ -111,11 +114,11 @@ impl Paged {
             tables.resize(sequences * longest, 0);
         }
         Ok(Self {
-            starts: place.upload_indexes(new.starts)?,
+            starts: accelerator.upload_indexes(new.starts)?,
             longest: new.longest,
-            ends: place.upload_indexes(all.starts)?,
+            ends: accelerator.upload_indexes(all.starts)?,
             farthest: all.longest,
-            tables: place.upload_indexes(tables)?.reshape((sequences, longest))?,
+            tables: accelerator.upload_indexes(tables)?.reshape((sequences, longest))?,
             heads,
         })
     }
@@ -179,10 +182,10 @@ mod tests {
 
     #[test]
     fn tables_of_blocks_are_padded_to_the_longest() {
-        let place = Accelerator::on_cpu(DType::F32);
+        let accelerator = Accelerator::on_cpu(DType::F32);
         let heads = HeadCounts { queries: 2, keys: 1, width: 64 };
         let rows = [(1, 70, &[4, 0, 9][..]), (5, 5, &[2][..])];
-        let paged = Paged::new(&place, heads, rows.into_iter()).unwrap();
+        let paged = Paged::new(&accelerator, heads, rows.into_iter()).unwrap();
         assert_eq!(paged.tables.to_vec2::<u32>().unwrap(), [[4, 0, 9], [2, 0, 0]]);
         assert_eq!(paged.starts.to_vec1::<u32>().unwrap(), [0, 1, 6]);
         assert_eq!(paged.ends.to_vec1::<u32>().unwrap(), [0, 70, 75]);
@@ -191,8 +194,8 @@ mod tests {
 
     #[test]
     fn there_is_no_kernel_on_the_cpu() {
-        let place = Accelerator::on_cpu(DType::BF16);
+        let accelerator = Accelerator::on_cpu(DType::BF16);
         let heads = HeadCounts { queries: 2, keys: 1, width: 64 };
-        assert!(!has_varlen(&place, heads) && !has_paged(&place, heads));
+        assert!(!has_varlen(&accelerator, heads) && !has_paged(&accelerator, heads));
     }
 }

@@ -66,13 +66,13 @@ struct QueryPart<'a> {
 
 impl GroupedAttention {
     /// Lays out attention over `spans`, which together have each query once. A query sees `window` keys, itself included.
-    pub(super) fn new(place: &Accelerator, heads: HeadCounts, spans: &[QuerySpan], window: Option<usize>) -> Result<Self> {
-        Self::bounded(place, heads, spans, window, SCORES)
+    pub(super) fn new(accelerator: &Accelerator, heads: HeadCounts, spans: &[QuerySpan], window: Option<usize>) -> Result<Self> {
+        Self::bounded(accelerator, heads, spans, window, SCORES)
     }
 
     /// The plan with so many scores at once.
     pub(super) fn bounded(
-        place: &Accelerator,
+        accelerator: &Accelerator,
         heads: HeadCounts,
         spans: &[QuerySpan],
         window: Option<usize>,
@@ -87,7 +87,7 @@ impl GroupedAttention {
         let (mut groups, mut order, mut results) = (Vec::new(), vec![0; total], 0);
         for ((queries, keys), parts) in alike {
             for parts in parts.chunks((scores / (queries * keys)).max(1)) {
-                let group = PaddedGroup::new(place, parts)?;
+                let group = PaddedGroup::new(accelerator, parts)?;
                 for (i, part) in parts.iter().enumerate() {
                     let first = results + i * group.queries;
                     (0..part.count).for_each(|query| order[part.first + query] = (first + query) as u32);
@@ -96,7 +96,7 @@ impl GroupedAttention {
                 groups.push(group);
             }
         }
-        Ok(Self { groups, order: place.upload_indexes(order)?, heads })
+        Ok(Self { groups, order: accelerator.upload_indexes(order)?, heads })
     }
 
     /// `softmax(Q·Kᵀ / √width) · V`: a row of `queries`, `keys` and `values` holds the heads of one token side by side, and so does one of
@@ -136,7 +136,7 @@ impl QueryPart<'_> {
 }
 
 impl PaddedGroup {
-    fn new(place: &Accelerator, parts: &[QueryPart<'_>]) -> Result<Self> {
+    fn new(accelerator: &Accelerator, parts: &[QueryPart<'_>]) -> Result<Self> {
         let queries = parts.iter().map(|part| part.count).max().unwrap_or(0);
         let keys = parts.iter().map(|part| part.keys.len()).max().unwrap_or(0);
         let (mut query_rows, mut key_rows) = (Vec::new(), Vec::new());
@@ -150,8 +150,8 @@ impl PaddedGroup {
             }
         }
         let hides = mask.iter().any(|value| *value != 0.0);
-        let mask = hides.then(|| place.upload_f32(mask, (parts.len(), 1, queries, keys))).transpose()?;
-        let (query_rows, key_rows) = (place.upload_indexes(query_rows)?, place.upload_indexes(key_rows)?);
+        let mask = hides.then(|| accelerator.upload_f32(mask, (parts.len(), 1, queries, keys))).transpose()?;
+        let (query_rows, key_rows) = (accelerator.upload_indexes(query_rows)?, accelerator.upload_indexes(key_rows)?);
         Ok(Self { sequences: parts.len(), queries, keys, query_rows, key_rows, mask })
     }
 
@@ -207,11 +207,11 @@ mod tests {
 
     #[test]
     fn few_scores_at_once_give_what_many_give() {
-        let place = Accelerator::on_cpu(DType::F32);
+        let accelerator = Accelerator::on_cpu(DType::F32);
         let heads = HeadCounts { queries: 4, keys: 2, width: 6 };
         let rows = |count: usize, width: usize, step: usize| {
             let values: Vec<f32> = (0..count * width).map(|i| ((i * step) % 101) as f32 / 50.0 - 1.0).collect();
-            Tensor::from_vec(values, (count, width), &place.device).unwrap()
+            Tensor::from_vec(values, (count, width), &accelerator.device).unwrap()
         };
         let (queries, keys, values) = (rows(20, 24, 37), rows(64, 12, 29), rows(64, 12, 53));
         let spans = [
@@ -221,7 +221,7 @@ mod tests {
         ];
         for window in [None, Some(5)] {
             let attend = |scores: usize| -> Vec<f32> {
-                let plan = GroupedAttention::bounded(&place, heads, &spans, window, scores).unwrap();
+                let plan = GroupedAttention::bounded(&accelerator, heads, &spans, window, scores).unwrap();
                 plan.attend(&queries, &keys, &values).unwrap().flatten_all().unwrap().to_vec1().unwrap()
             };
             let whole = attend(SCORES);

@@ -6,7 +6,7 @@ use candle_nn::Module;
 use super::accelerator::Accelerator;
 
 /// `x · Wᵀ + b`.
-pub(super) struct Linear(candle_nn::Linear);
+pub(crate) struct Linear(candle_nn::Linear);
 
 impl Linear {
     /// A row an output, and a bias an output where there are any.
@@ -15,10 +15,10 @@ impl Linear {
     }
 
     /// Weights as a checkpoint stores them, with their biases.
-    pub(super) fn upload(place: &Accelerator, weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
+    pub(super) fn upload(accelerator: &Accelerator, weight: Vec<f32>, bias: Vec<f32>) -> Result<Self> {
         let outputs = bias.len();
         let inputs = weight.len() / outputs;
-        Ok(Self::new(place.upload(weight, (outputs, inputs))?, Some(place.upload(bias, outputs)?)))
+        Ok(Self::new(accelerator.upload(weight, (outputs, inputs))?, Some(accelerator.upload(bias, outputs)?)))
     }
 
     /// Outputs of a row.
@@ -26,9 +26,8 @@ impl Linear {
         self.0.weight().dims()[0]
     }
 
-    /// Bytes of the weights.
-    pub(super) fn bytes(&self) -> usize {
-        bytes(self.0.weight())
+    pub(super) fn weight(&self) -> &Tensor {
+        self.0.weight()
     }
 
     pub(super) fn apply(&self, rows: &Tensor) -> Result<Tensor> {
@@ -37,7 +36,7 @@ impl Linear {
 }
 
 /// Normalisation by the root of the mean square, of rows or of each head.
-pub(super) struct RmsNorm {
+pub(crate) struct RmsNorm {
     pub(super) scale: Tensor,
     pub(super) epsilon: f32,
 }
@@ -50,7 +49,7 @@ impl RmsNorm {
 }
 
 /// Layer normalisation.
-pub(super) struct LayerNorm {
+pub(crate) struct LayerNorm {
     pub(super) scale: Tensor,
     pub(super) shift: Tensor,
     pub(super) epsilon: f32,

@@ -99,6 +99,40 @@ fn missing_and_misshapen_tensors_are_named() {
     assert_says(&foreign, &["model.safetensors", "word_embeddings", "config.json"]);
 }
 
+/// Adds tensors of zeros to the weights of a folder.
+fn add(folder: &std::path::Path, names: &[&str]) {
+    let mut weights = bert().weights();
+    let zeros = candle_core::Tensor::zeros(4, candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+    weights.extend(names.iter().map(|name| ((*name).to_owned(), zeros.clone())));
+    candle_core::safetensors::save(&weights, folder.join("model.safetensors")).unwrap();
+}
+
+#[test]
+fn tensors_that_nothing_reads_are_refused() {
+    for name in ["encoder.layer.0.adapter.dense.weight", "embeddings.projection.weight", "head.weight"] {
+        let error = error(bert(), |folder| add(folder, &[name]));
+        assert_says(&error, &["model.safetensors", name, "config.json does not account for", "from the same model"]);
+    }
+    let shards = Tiny { shards: 2, ..bert() };
+    let error = error(shards, |folder| edit(&folder.join("config.json"), |config| config["num_hidden_layers"] = json!(1)));
+    assert_says(&error, &["model-0000", "encoder.layer.1.", "config.json does not account for"]);
+}
+
+#[test]
+fn layers_beyond_those_of_the_configuration_are_refused() {
+    let error = error(bert(), |folder| edit(&folder.join("config.json"), |config| config["num_hidden_layers"] = json!(1)));
+    assert_says(&error, &["model.safetensors", "encoder.layer.1.attention", "config.json does not account for"]);
+}
+
+#[test]
+fn parts_for_other_tasks_and_counters_are_left_out() {
+    let folder = bert().write();
+    let leftovers =
+        ["embeddings.position_ids", "pooler.dense.weight", "cls.predictions.bias", "lm_head.bias", "classifier.weight"];
+    add(folder.path(), &leftovers);
+    start(folder.path()).unwrap();
+}
+
 #[test]
 fn tokenizer_of_another_model_is_refused() {
     let error = error(bert(), |folder| edit(&folder.join("config.json"), |config| config["vocab_size"] = json!(20)));

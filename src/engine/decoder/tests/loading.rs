@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::path::Path;
 
-use candle_core::{Device, Tensor};
+use candle_core::{DType, Device, Tensor};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::fixture::{Random, load, random, read_at_once, write_json};
 use crate::decoder::{Decoder, DecoderShape};
+use crate::error::EngineError;
 use crate::folder::ModelFolder;
 
 #[track_caller]
@@ -62,6 +63,25 @@ fn tensors_that_do_not_fit_the_configuration_are_named() {
     assert_says(&error_with("llama", "num_hidden_layers", json!(4)), &["lacks", "model.layers.3"]);
     assert_says(&error_with("llama", "num_hidden_layers", json!(2)), &["model.layers.2", "does not account for"]);
     assert_says(&error_with("llama", "attention_bias", json!(false)), &["_proj.bias", "does not account for"]);
+}
+
+/// The outcome of loading a tied decoder whose file holds more tensors than the decoder has.
+fn load_with(names: &[&str]) -> Result<Decoder, EngineError> {
+    let folder = random("qwen2").write();
+    let path = folder.path().join("model.safetensors");
+    let mut tensors = candle_core::safetensors::load(&path, &Device::Cpu).unwrap();
+    tensors.extend(names.iter().map(|name| ((*name).to_owned(), Tensor::zeros(4, DType::F32, &Device::Cpu).unwrap())));
+    candle_core::safetensors::save(&tensors, path).unwrap();
+    load(folder.path(), None)
+}
+
+#[test]
+fn tensors_that_nothing_reads_are_refused_unless_they_follow_from_the_configuration() {
+    for name in ["model.layers.0.mlp.shared.weight", "score.weight", "model.layers.0.self_attn.q_norm.weight"] {
+        let error = load_with(&[name]).err().unwrap_or_else(|| panic!("{name} must be refused")).to_string();
+        assert_says(&error, &["model.safetensors", name, "config.json does not account for", "from the same model"]);
+    }
+    load_with(&["lm_head.weight", "model.layers.0.self_attn.rotary_emb.inv_freq", "model.rotary_emb.inv_freq"]).unwrap();
 }
 
 #[test]

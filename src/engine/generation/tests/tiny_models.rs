@@ -26,10 +26,10 @@ const PROMPTS: [&str; 3] = ["long", "short", "mixed"];
 #[derive(Debug, Clone, Copy)]
 enum ComputeWith {
     Cores,
-    TensorSource,
+    Gpu,
 }
 
-const ALL_COMPUTE: [ComputeWith; 2] = [ComputeWith::Cores, ComputeWith::TensorSource];
+const ALL_COMPUTE: [ComputeWith; 2] = [ComputeWith::Cores, ComputeWith::Gpu];
 
 struct TinyModel {
     decoder: Arc<dyn DecoderWeights>,
@@ -62,7 +62,7 @@ impl TinyModel {
         let mut folder = ModelFolder::open(family, &fixtures().join(family)).unwrap();
         let decoder: Arc<dyn DecoderWeights> = match on {
             ComputeWith::Cores => Arc::new(Decoder::load(&mut folder, None).unwrap()),
-            ComputeWith::TensorSource => Arc::new(GpuDecoder::load(&mut folder, None, &Accelerator::on_cpu(DType::F32)).unwrap()),
+            ComputeWith::Gpu => Arc::new(GpuDecoder::load(&mut folder, None, &Accelerator::on_cpu(DType::F32)).unwrap()),
         };
         let golden = fixtures().join(format!("golden/{family}.safetensors"));
         Self { decoder, golden: candle_core::safetensors::load(golden, &Device::Cpu).unwrap() }

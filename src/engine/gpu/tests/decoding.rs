@@ -120,7 +120,7 @@ fn rows_that_share_a_prefix_agree_with_full_reading() {
 /// A decoder with a cache that can be looked into.
 fn with_cache(family: &str, blocks: usize) -> (Arc<GpuDecoder>, GpuKvCache) {
     let decoder = random(&of_family(family), &cpu());
-    let cache = GpuKvCache::new(&decoder.place, decoder.shape(), blocks).unwrap();
+    let cache = GpuKvCache::new(&decoder.accelerator, decoder.shape(), blocks).unwrap();
     (decoder, cache)
 }
 

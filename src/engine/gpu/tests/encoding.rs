@@ -17,7 +17,6 @@ use crate::gpu::{Accelerator, GpuEncoder};
 use crate::queued_sequence::QueuedSequence;
 use crate::sentence_transformers::read_settings;
 use crate::tests::fixture::{Tiny, bert, xlm_roberta};
-use crate::weights::Weights;
 
 /// Sequences of every length up to `longest`, and some of them more than once.
 pub(super) fn batch(longest: usize, vocabulary: u32) -> TokenBatch {
@@ -32,24 +31,18 @@ pub(super) fn batch(longest: usize, vocabulary: u32) -> TokenBatch {
 }
 
 /// The encoder of a folder on the CPU's kernels, and in tensors.
-pub(super) fn both(path: &Path, place: &Accelerator) -> (Encoder, GpuEncoder) {
-    let open = || {
-        let mut folder = ModelFolder::open("tiny", path).unwrap();
-        let (shape, family) = folder.shape().unwrap();
-        let pooling = if shape.classifies() { None } else { Some(read_settings(&mut folder).unwrap().pooling) };
-        let weights = Weights::read(&mut folder).unwrap();
-        (shape, family, pooling, weights)
-    };
-    let (shape, family, pooling, mut weights) = open();
-    let plain = Encoder::load(&shape, family, pooling, &mut weights).unwrap();
-    let (shape, family, pooling, mut weights) = open();
-    (plain, GpuEncoder::load(&shape, family, pooling, &mut weights, place).unwrap())
+pub(super) fn both(path: &Path, accelerator: &Accelerator) -> (Encoder, GpuEncoder) {
+    let mut folder = ModelFolder::open("tiny", path).unwrap();
+    let (config, family) = folder.shape().unwrap();
+    let pooling = if config.classifies() { None } else { Some(read_settings(&mut folder).unwrap().pooling) };
+    let plain = Encoder::load(&mut folder, &config, family, pooling).unwrap();
+    (plain, GpuEncoder::load(&mut folder, &config, family, pooling, accelerator).unwrap())
 }
 
 /// Fails where a row points elsewhere than the one of the CPU's own kernels.
 #[track_caller]
-pub(super) fn assert_alike(what: &str, path: &Path, place: &Accelerator, least: f64) {
-    let (plain, tensors) = both(path, place);
+pub(super) fn assert_alike(what: &str, path: &Path, accelerator: &Accelerator, least: f64) {
+    let (plain, tensors) = both(path, accelerator);
     assert_eq!(plain.dimension(), tensors.dimension(), "{what}: components");
     let batch = batch(60, 60);
     let rows = plain.encode(&batch).unwrap().into_iter().zip(tensors.encode(&batch).unwrap());

@@ -19,18 +19,18 @@ pub(super) fn cpu() -> Accelerator {
 }
 
 /// One of the models that transformers has computed with.
-pub(super) fn golden(model: &str, place: &Accelerator) -> Arc<GpuDecoder> {
+pub(super) fn golden(model: &str, accelerator: &Accelerator) -> Arc<GpuDecoder> {
     let (path, adapter) = golden::place(model);
-    load(&path, adapter.as_deref(), place)
+    load(&path, adapter.as_deref(), accelerator)
 }
 
 /// A model of random weights.
-pub(super) fn random(model: &Random, place: &Accelerator) -> Arc<GpuDecoder> {
-    load(model.write().path(), None, place)
+pub(super) fn random(model: &Random, accelerator: &Accelerator) -> Arc<GpuDecoder> {
+    load(model.write().path(), None, accelerator)
 }
 
-fn load(path: &Path, adapter: Option<&Path>, place: &Accelerator) -> Arc<GpuDecoder> {
-    Arc::new(GpuDecoder::load(&mut ModelFolder::open("tiny", path).unwrap(), adapter, place).unwrap())
+fn load(path: &Path, adapter: Option<&Path>, accelerator: &Accelerator) -> Arc<GpuDecoder> {
+    Arc::new(GpuDecoder::load(&mut ModelFolder::open("tiny", path).unwrap(), adapter, accelerator).unwrap())
 }
 
 /// The logits after each token, read in chunks of `chunk` tokens through the blocks `blocks`.
@@ -68,8 +68,8 @@ pub(super) fn greedy(decoder: &Arc<GpuDecoder>, ids: &[u32], count: usize) -> Ve
 
 /// Fails where the logits of a golden model, or its vectors after the last norm, are off by more than `tolerance` of the largest.
 #[track_caller]
-pub(super) fn assert_golden(model: &str, place: &Accelerator, tolerance: f64) {
-    let (decoder, golden) = (golden(model, place), Golden::of(model));
+pub(super) fn assert_golden(model: &str, accelerator: &Accelerator, tolerance: f64) {
+    let (decoder, golden) = (golden(model, accelerator), Golden::of(model));
     for prompt in PROMPTS {
         let ids = golden.integers(&format!("{prompt}.ids"));
         let what = format!("{model}, {prompt}");
@@ -81,7 +81,7 @@ pub(super) fn assert_golden(model: &str, place: &Accelerator, tolerance: f64) {
         }
         let blocks: Vec<u32> = (0..ids.len().div_ceil(BLOCK_TOKENS) as u32).collect();
         let row = StepRow { ids: &ids, past: 0, blocks: &blocks, wanted: WantedLogits::All };
-        let mut cache = GpuKvCache::new(place, decoder.shape(), blocks.len()).unwrap();
+        let mut cache = GpuKvCache::new(accelerator, decoder.shape(), blocks.len()).unwrap();
         let states: Vec<Vec<f32>> =
             decoder.states(&mut cache, &[row]).unwrap().unwrap().to_dtype(DType::F32).unwrap().to_vec2().unwrap();
         let expected = to_f32(&golden.rows(&format!("{prompt}.hidden")));
@@ -91,8 +91,8 @@ pub(super) fn assert_golden(model: &str, place: &Accelerator, tolerance: f64) {
 
 /// Fails where a golden model's logits point elsewhere: what coarser numbers give must still lie close.
 #[track_caller]
-pub(super) fn assert_near_golden(model: &str, place: &Accelerator, least: f64) {
-    let (decoder, golden) = (golden(model, place), Golden::of(model));
+pub(super) fn assert_near_golden(model: &str, accelerator: &Accelerator, least: f64) {
+    let (decoder, golden) = (golden(model, accelerator), Golden::of(model));
     for prompt in PROMPTS {
         let got = golden.kept(prompt, &read_at_once(&decoder, &golden.integers(&format!("{prompt}.ids"))));
         for (row, expected) in got.iter().zip(golden.rows(&format!("{prompt}.logits"))) {

@@ -14,8 +14,8 @@ use tidemill_base::config::ComputeDevice;
 
 fn gpu(dtype: DType) -> Accelerator {
     let opened = Accelerator::open(ComputeDevice::Cuda(0));
-    let place = opened.unwrap_or_else(|e| panic!("these tests need a GPU: {e}")).expect("a GPU is an accelerator");
-    place.with_dtype(dtype)
+    let accelerator = opened.unwrap_or_else(|e| panic!("these tests need a GPU: {e}")).expect("a GPU is an accelerator");
+    accelerator.with_dtype(dtype)
 }
 
 #[test]
@@ -88,14 +88,14 @@ fn encoders_agree_with_the_cpu_s_kernels() {
 
 #[test]
 fn memory_that_runs_out_is_told_from_other_failures() {
-    let place = gpu(DType::F32);
-    let free = place.free_bytes().expect("a GPU says what is free");
-    let error = Tensor::zeros(free, DType::F32, &place.device).expect_err("four times the memory that is free");
+    let accelerator = gpu(DType::F32);
+    let free = accelerator.free_bytes().expect("a GPU says what is free");
+    let error = Tensor::zeros(free, DType::F32, &accelerator.device).expect_err("four times the memory that is free");
     let pieces = within_memory(
         &[0],
-        || place.tidy(),
-        |_| -> candle_core::Result<Tensor> { Tensor::zeros(free, DType::F32, &place.device) },
+        || accelerator.tidy(),
+        |_| -> candle_core::Result<Tensor> { Tensor::zeros(free, DType::F32, &accelerator.device) },
     );
     assert!(pieces.unwrap()[0].outcome.is_none(), "{error} is taken for another failure");
-    Tensor::zeros(1 << 20, DType::F32, &place.device).expect("the device goes on");
+    Tensor::zeros(1 << 20, DType::F32, &accelerator.device).expect("the device goes on");
 }
