@@ -79,7 +79,9 @@ impl NewSecret {
     /// Where the operating system provides no random bytes.
     pub fn draw() -> anyhow::Result<Self> {
         let mut bytes = [0; ID_BYTES + SECRET_BYTES];
-        SysRng.try_fill_bytes(&mut bytes).map_err(|error| anyhow::anyhow!("the operating system provides no random bytes: {error}"))?;
+        SysRng
+            .try_fill_bytes(&mut bytes)
+            .map_err(|error| anyhow::anyhow!("the operating system provides no random bytes: {error}"))?;
         let (id, secret) = bytes.split_at(ID_BYTES);
         let (id, secret) = (hexadecimal(id), hexadecimal(secret));
         Ok(Self { hash: blake3::hash(secret.as_bytes()), token: format!("{PREFIX}{id}_{secret}"), id })

@@ -73,7 +73,8 @@ impl Schemas {
     /// The value in a payload or key in the wire format. `what` names it in messages.
     pub(super) fn read(&self, what: &str, bytes: &[u8]) -> Result<Value, Poison> {
         let Some(id) = schema_id(bytes) else {
-            let reason = format!("{what} does not begin with the byte 0 and the id of a schema, as Confluent's wire format requires");
+            let reason =
+                format!("{what} does not begin with the byte 0 and the id of a schema, as Confluent's wire format requires");
             return poison(FailureClass::MalformedAvro, reason);
         };
         match self.0.get(&id) {

@@ -98,7 +98,8 @@ impl NamedTypes {
         match schema {
             Value::String(name) => self.by_name(name, namespace),
             Value::Array(branches) => {
-                let kinds: Vec<AvroType> = branches.iter().map(|branch| self.kind(branch, namespace)).collect::<Result<_, _>>()?;
+                let kinds: Vec<AvroType> =
+                    branches.iter().map(|branch| self.kind(branch, namespace)).collect::<Result<_, _>>()?;
                 match kinds.iter().any(|kind| matches!(kind, AvroType::Union(_))) {
                     true => Err("a union is directly inside a union".into()),
                     false => Ok(AvroType::Union(kinds)),

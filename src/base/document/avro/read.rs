@@ -5,7 +5,7 @@ use std::fmt::Display;
 use serde_json::{Map, Number, Value};
 
 use super::logical;
-use super::plan::{Field, AvroType, LogicalType, ReadPlan};
+use super::plan::{AvroType, Field, LogicalType, ReadPlan};
 use crate::document::json_scalars;
 use crate::failure::FailureClass;
 
