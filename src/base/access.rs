@@ -7,8 +7,8 @@
 //! | `review` | decide on copy and other things that wait for a person |
 //! | `admin` | everything |
 //!
-//! A token is shown once, as `tm_<id>_<secret>`. The ledger stores the id and a hash of the secret. The secret has 256 random bits, so
-//! that it cannot be guessed and a fast hash is enough.
+//! A token is shown once, as `tm_<id>_<secret>`. The ledger stores the id and a hash of the secret. The secret has 256 random bits,
+//! so that it cannot be guessed and a fast hash is enough.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -106,7 +106,8 @@ pub fn is_tenant(name: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Tenant {
     pub name: Arc<str>,
-    /// Pipelines that belong to other tenants according to the ledger. A pipeline may have been moved after this process read its file.
+    /// Pipelines that belong to other tenants according to the ledger. A pipeline may have been moved after this process read its
+    /// file.
     pub of_others: Arc<HashSet<String>>,
 }
 

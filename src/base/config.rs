@@ -31,8 +31,8 @@ pub use schedule::{OverlapPolicy, ScheduleConfig};
 pub use server::{ServerConfig, ServerLimitsConfig};
 pub use webhook::{WebhookConfig, WebhookTarget};
 
-/// The whole configuration of a process. Pipeline files refer to models, datasets and webhooks by name; only the configuration has paths,
-/// addresses and secrets.
+/// The whole configuration of a process. Pipeline files refer to models, datasets and webhooks by name; only the configuration has
+/// paths, addresses and secrets.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
@@ -145,7 +145,8 @@ impl Default for JobsConfig {
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct LimitsConfig {
-    /// How many bytes of records one pipeline may have read and not yet committed. Reading pauses at this limit and resumes at half of it.
+    /// How many bytes of records one pipeline may have read and not yet committed. Reading pauses at this limit and resumes at half
+    /// of it.
     pub in_flight_bytes: usize,
     /// How long a shutdown may take to finish batches in flight.
     pub drain_seconds: u64,

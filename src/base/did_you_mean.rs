@@ -20,8 +20,8 @@ pub fn suggestion<'a>(word: &str, candidates: impl IntoIterator<Item = &'a str> 
     if all.is_empty() { "there are none".into() } else { format!("known are {}", all.join(", ")) }
 }
 
-/// The pipeline of that name, or the only pipeline if no name is given. `which` follows the name of an unknown pipeline in the message,
-/// as in ` that makes leads`.
+/// The pipeline of that name, or the only pipeline if no name is given. `which` follows the name of an unknown pipeline in the
+/// message, as in ` that makes leads`.
 ///
 /// # Errors
 /// A message for the user.

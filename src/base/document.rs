@@ -69,7 +69,8 @@ pub enum DecodedRecord {
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct DocumentSpec {
     pub format: Format,
-    /// The field with the id, a string or an integer. The default is `id`. Not allowed for the format text, where the key is the id.
+    /// The field with the id, a string or an integer. The default is `id`. Not allowed for the format text, where the key is the
+    /// id.
     pub id: Option<String>,
     /// The field with the version: an integer, or a date or time in ISO 8601. The default is the record's timestamp.
     pub version: Option<String>,

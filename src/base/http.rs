@@ -10,7 +10,8 @@ use reqwest::{Client, ClientBuilder, Response, Url};
 /// How long connecting may take.
 const CONNECT: Duration = Duration::from_secs(10);
 
-/// A client for `address`; `shape` adds settings. Redirects are not followed unless `shape` allows them, because requests carry keys.
+/// A client for `address`; `shape` adds settings. Redirects are not followed unless `shape` allows them, because requests carry
+/// keys.
 pub fn client(address: &Url, shape: impl Fn(ClientBuilder) -> ClientBuilder) -> Result<Client, reqwest::Error> {
     // The provider of cryptography is set once per process. All callers set the same one, so an error means that it is set already.
     let _ = rustls::crypto::ring::default_provider().install_default();

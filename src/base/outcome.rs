@@ -1,7 +1,7 @@
 //! The outputs of tasks, and the outcome of every task record.
 //!
-//! A *task record* is the pair of a record and a task. Each has exactly one [`Outcome`], so that `in = ok + reused + skipped + dead`
-//! holds for every batch.
+//! A *task record* is the pair of a record and a task. Each has exactly one [`Outcome`], so that `in = ok + reused + skipped +
+//! dead` holds for every batch.
 
 mod composed;
 mod generated;

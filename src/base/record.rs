@@ -50,7 +50,8 @@ pub const REPLAY_OF: &str = "tidemill-replay-of";
 pub const PLACE: &str = "tidemill-place";
 
 impl Record {
-    /// How often the record was replayed as a dead letter. Any producer may have written the header: a value that is not a count is 0.
+    /// How often the record was replayed as a dead letter. Any producer may have written the header: a value that is not a count is
+    /// 0.
     pub fn replays(&self) -> i32 {
         let header = self.headers.iter().rev().find(|header| header.name == REPLAY_COUNT);
         let text = header.and_then(|header| std::str::from_utf8(header.value.as_ref()?).ok());

@@ -1,7 +1,7 @@
 //! Templates and expressions of pipeline files.
 //!
-//! Only the pipeline file has templates; a document is a value in them. The content of a document is never rendered as a template, so a
-//! text with `{{ … }}` stays as it is. Nothing is escaped, because the output is text for models and not HTML.
+//! Only the pipeline file has templates; a document is a value in them. The content of a document is never rendered as a template,
+//! so a text with `{{ … }}` stays as it is. Nothing is escaped, because the output is text for models and not HTML.
 
 mod filters;
 mod formula;
@@ -22,8 +22,8 @@ pub use list_expression::ListExpression;
 
 use crate::failure::{FailureClass, Poison};
 
-/// How many steps of the engine one template or condition may take for one document. A page of text with a loop over a few thousand items
-/// takes far fewer. A loop that a document makes very long is stopped within milliseconds.
+/// How many steps of the engine one template or condition may take for one document. A page of text with a loop over a few thousand
+/// items takes far fewer. A loop that a document makes very long is stopped within milliseconds.
 const STEPS: u64 = 200_000;
 
 /// Which values `{{ … }}` may print.

@@ -205,8 +205,8 @@ async fn upsert_documents(connection: &mut PgConnection, submission: &Submission
     let metadata: Vec<&str> = documents.iter().map(|d| d.content.as_ref().map_or("{}", |c| c.metadata.as_str())).collect();
     let sources: Vec<Option<&str>> = documents.iter().map(|d| d.content.as_ref()?.source.as_deref()).collect();
     // The stored version is compared under its row lock, because it may have changed since the batch was evaluated. A row of `wins`
-    // keeps the stored version number. A delete of an unknown document gets the smallest number, below any that a later document has.
-    // A delete keeps a document of its own version out, unless the document's record came after the delete (`revives`).
+    // keeps the stored version number. A delete of an unknown document gets the smallest number, below any that a later document
+    // has. A delete keeps a document of its own version out, unless the document's record came after the delete (`revives`).
     let accepted = sqlx::query_scalar!(
         "INSERT INTO documents AS d (pipeline, id, version, deleted, text, metadata, source, batch_id)
          SELECT $1, id, coalesce(version, -9223372036854775808), deleted, text, metadata::jsonb, source::jsonb, $2

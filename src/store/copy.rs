@@ -8,8 +8,9 @@
 //! | `superseded` | a later version replaced it | none |
 //! | `withdrawn` | the document was deleted, or the pipeline no longer writes copy for it | none |
 //!
-//! A transaction that changes the versions of a document first locks the document's row in `documents`. One that publishes then takes
-//! the lock of the pipeline's copy, so that of two transactions that publish the same title, the second sees the first one's row.
+//! A transaction that changes the versions of a document first locks the document's row in `documents`. One that publishes then
+//! takes the lock of the pipeline's copy, so that of two transactions that publish the same title, the second sees the first one's
+//! row.
 
 mod commit;
 mod decide;
@@ -177,8 +178,8 @@ async fn insert_keys(
     .map(drop)
 }
 
-/// Replaces the keys of a version that is not published with those of `draft`. Keys that it already has keep their place in the order
-/// of arrival.
+/// Replaces the keys of a version that is not published with those of `draft`. Keys that it already has keep their place in the
+/// order of arrival.
 async fn renew_keys(
     connection: &mut PgConnection,
     pipeline: &str,

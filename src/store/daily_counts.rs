@@ -32,7 +32,7 @@ pub struct DailyCounts {
     pub pipeline: String,
     pub records: i64,
     /// Dead letters, without those that were purged since.
-    pub letters: i64,
+    pub dead_letters: i64,
     pub work: UsageTotals,
 }
 
@@ -65,7 +65,7 @@ impl Reader {
         let counts = rows.into_iter().map(|row| DailyCounts {
             pipeline: row.pipeline,
             records: row.records,
-            letters: row.letters,
+            dead_letters: row.letters,
             work: UsageTotals {
                 ok: row.ok,
                 reused: row.reused,

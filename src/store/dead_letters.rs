@@ -1,7 +1,7 @@
 //! Dead letters: listed, replayed, purged.
 //!
-//! A replay writes the record to the outbox and marks the dead letter in one transaction, so that each dead letter is replayed once. The
-//! record goes to the topic that the pipeline reads now, which may be another than the one it came from.
+//! A replay writes the record to the outbox and marks the dead letter in one transaction, so that each dead letter is replayed
+//! once. The record goes to the topic that the pipeline reads now, which may be another than the one it came from.
 //!
 //! | dead letter | a replay |
 //! |---|---|
@@ -96,8 +96,8 @@ pub struct ReplaySummary {
     pub unknown: BTreeMap<String, usize>,
 }
 
-/// A statement over the dead letters that match a filter, made of the parts before and after the condition. The part after it may use
-/// `$7` and further parameters.
+/// A statement over the dead letters that match a filter, made of the parts before and after the condition. The part after it may
+/// use `$7` and further parameters.
 macro_rules! dead_letters {
     ($make:ident!($($row:ident,)? $before:literal, $filter:expr, $after:literal $(, $argument:expr)*)) => {
         sqlx::$make!(
@@ -191,9 +191,9 @@ impl Reader {
 }
 
 impl Store {
-    /// Sends the records of the dead letters again, each to its pipeline's topic in `topics`, unless they were replayed `max_replays`
-    /// times before. Dead letters that are replayed already are ignored. A dry run does all of it and rolls it back. Where the database
-    /// is unavailable, nothing is sent.
+    /// Sends the records of the dead letters again, each to its pipeline's topic in `topics`, unless they were replayed
+    /// `max_replays` times before. Dead letters that are replayed already are ignored. A dry run does all of it and rolls it back.
+    /// Where the database is unavailable, nothing is sent.
     pub async fn replay(
         &self,
         filter: &DeadLetterFilter,

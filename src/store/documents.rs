@@ -35,8 +35,8 @@ impl Store {
         Ok(sources.collect())
     }
 
-    /// Ids of documents whose output of one of the `tasks` is missing, or was made by another model or prompt than the task's entry in
-    /// `lineages`. The ids are greater than `after` and in order, at most `limit` of them.
+    /// Ids of documents whose output of one of the `tasks` is missing, or was made by another model or prompt than the task's entry
+    /// in `lineages`. The ids are greater than `after` and in order, at most `limit` of them.
     pub async fn outdated_documents(
         &self,
         pipeline: &str,

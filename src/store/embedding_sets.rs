@@ -43,9 +43,9 @@ impl Store {
 
     /// Builds the missing HNSW indexes of large sets, and returns the ids of those sets.
     ///
-    /// Searches of a smaller set compare every vector and read no index, and maintaining an index costs more than everything else that
-    /// the database does for a document. Writers are not blocked. One process builds at a time; the others return at once. If the
-    /// database becomes unavailable, the next call builds the unfinished index again.
+    /// Searches of a smaller set compare every vector and read no index, and maintaining an index costs more than everything else
+    /// that the database does for a document. Writers are not blocked. One process builds at a time; the others return at once. If
+    /// the database becomes unavailable, the next call builds the unfinished index again.
     pub async fn index_embedding_sets(&self) -> Result<Vec<i32>, Transient> {
         if self.outgrown_sets().await?.is_empty() {
             return Ok(Vec::new());

@@ -1,8 +1,8 @@
-//! Inserts vectors with one statement and in binary form. As text a vector is three times as long, and parsing it costs more than storing
-//! it.
+//! Inserts vectors with one statement and in binary form. As text a vector is three times as long, and parsing it costs more than
+//! storing it.
 //!
-//! `COPY` would take three round trips instead of one, and 40 ms more with sqlx 0.9.0: sqlx sends the end of the data in a packet of its
-//! own and leaves Nagle's algorithm on, so that this packet waits for the server's delayed acknowledgement
+//! `COPY` would take three round trips instead of one, and 40 ms more with sqlx 0.9.0: sqlx sends the end of the data in a packet
+//! of its own and leaves Nagle's algorithm on, so that this packet waits for the server's delayed acknowledgement
 //! (<https://github.com/transact-rs/sqlx/issues/4335>).
 
 use sqlx::encode::IsNull;

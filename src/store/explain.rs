@@ -87,7 +87,8 @@ pub struct OutputDetails {
     pub schema: Option<String>,
     /// Identifies the computation: one with an equal fingerprint is not repeated.
     pub fingerprint: String,
-    /// Whether it was taken from an earlier computation; null where the batch both computed and reused, and the row does not show which.
+    /// Whether it was taken from an earlier computation; null where the batch both computed and reused, and the row does not show
+    /// which.
     pub reused: Option<bool>,
     /// How many chunks have a vector.
     pub chunks: i64,
@@ -126,6 +127,19 @@ pub struct LiveFile {
     pub bytes: i64,
 }
 
+/// The [`BatchSource`] of a row with the batch's columns; none where the batch is not stored any more.
+macro_rules! batch_source {
+    ($row:expr) => {
+        match ($row.topic, $row.partition, $row.from_offset, $row.to_offset, $row.committed_at_ms) {
+            (Some(topic), Some(partition), Some(from_offset), Some(to_offset), Some(committed_at_ms)) => {
+                let batch_id = $row.batch_id.to_string();
+                Some(BatchSource { batch_id, topic, partition, from_offset, to_offset, committed_at_ms })
+            }
+            _ => None,
+        }
+    };
+}
+
 impl Reader {
     /// The document, whether deleted or not.
     pub async fn document_details(&self, pipeline: &str, id: &str) -> Result<Option<DocumentDetails>, Transient> {
@@ -150,13 +164,7 @@ impl Reader {
             text: row.text,
             metadata: row.metadata,
             updated_at_ms: row.updated_at_ms,
-            source: origin(
-                row.batch_id.to_string(),
-                row.topic,
-                row.partition,
-                (row.from_offset, row.to_offset),
-                row.committed_at_ms,
-            ),
+            source: batch_source!(row),
         }))
     }
 
@@ -229,13 +237,7 @@ impl Store {
             reused: row.reused,
             chunks: row.chunks,
             updated_at_ms: row.updated_at_ms,
-            source: origin(
-                row.batch_id.to_string(),
-                row.topic,
-                row.partition,
-                (row.from_offset, row.to_offset),
-                row.committed_at_ms,
-            ),
+            source: batch_source!(row),
         });
         Ok(outputs.collect())
     }
@@ -261,22 +263,4 @@ impl Store {
         .await?;
         Ok((files, count))
     }
-}
-
-/// Where the batch is still known.
-fn origin(
-    batch_id: String,
-    topic: Option<String>,
-    partition: Option<i32>,
-    (from_offset, to_offset): (Option<i64>, Option<i64>),
-    committed_at_ms: Option<i64>,
-) -> Option<BatchSource> {
-    Some(BatchSource {
-        batch_id,
-        topic: topic?,
-        partition: partition?,
-        from_offset: from_offset?,
-        to_offset: to_offset?,
-        committed_at_ms: committed_at_ms?,
-    })
 }

@@ -32,8 +32,8 @@ impl Store {
         .map(drop)
     }
 
-    /// Marks files of the dataset for deletion that are older than `seconds` and not part of the dataset, so that no commit can use them
-    /// any more, and returns their paths.
+    /// Marks files of the dataset for deletion that are older than `seconds` and not part of the dataset, so that no commit can use
+    /// them any more, and returns their paths.
     pub async fn condemn_files(&self, dataset: &str, seconds: f64) -> Result<Vec<String>, Transient> {
         sqlx::query_scalar!(
             "UPDATE parquet_files SET state = 'deleting'

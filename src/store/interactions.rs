@@ -52,7 +52,8 @@ pub(super) async fn write(connection: &mut PgConnection, pipeline: &str, results
     let tasks: Vec<&str> = rows.iter().map(|(result, _)| result.task.as_str()).collect();
     let values: Vec<Option<f64>> = rows.iter().map(|(_, row)| row.value).collect();
     let times: Vec<Option<i64>> = rows.iter().map(|(_, row)| row.at_ms).collect();
-    // A job that runs the task again reads the document from the database and does not know the record's time: the stored time stays.
+    // A job that runs the task again reads the document from the database and does not know the record's time: the stored time
+    // stays.
     sqlx::query!(
         "INSERT INTO interactions AS i (pipeline, document_id, task, target, item, user_id, kind, value, at)
          SELECT $1, n.document_id, n.task, n.target, n.item, n.user_id, n.kind, n.value,

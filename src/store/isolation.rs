@@ -1,5 +1,5 @@
-//! Notes that find the record that kills the process: which batches the owner of a partition has started, and how often a record was
-//! evaluated alone.
+//! Notes that find the record that kills the process: which batches the owner of a partition has started, and how often a record
+//! was evaluated alone.
 //!
 //! | table | a row is written | and deleted |
 //! |---|---|---|
@@ -71,8 +71,8 @@ impl Store {
         .await
     }
 
-    /// Releases the partition in an orderly way: records that were started under this epoch and not finished are no longer suspect. A
-    /// row of an earlier epoch stays, and nothing changes where another worker owns the partition now.
+    /// Releases the partition in an orderly way: records that were started under this epoch and not finished are no longer suspect.
+    /// A row of an earlier epoch stays, and nothing changes where another worker owns the partition now.
     pub async fn release_partition(&self, pipeline: &str, partition: &Partition, epoch: i64) -> Result<(), Transient> {
         sqlx::query!(
             "DELETE FROM under_way u USING positions p
@@ -89,8 +89,8 @@ impl Store {
         .map(drop)
     }
 
-    /// Counts an attempt at a record that is about to be evaluated alone, unless there were `max_attempts` before. None where another
-    /// worker owns the partition.
+    /// Counts an attempt at a record that is about to be evaluated alone, unless there were `max_attempts` before. None where
+    /// another worker owns the partition.
     pub async fn begin_attempt(
         &self,
         pipeline: &str,

@@ -180,8 +180,8 @@ pub struct JobProgress {
 /// The beginning of the topic under which the ledger stores the positions of a job's units.
 const JOB_TOPIC_PREFIX: &str = "job:";
 
-/// The topic under which the ledger stores the positions of a job's units. Kafka allows no colon in a topic, so that no real topic has
-/// such a name.
+/// The topic under which the ledger stores the positions of a job's units. Kafka allows no colon in a topic, so that no real topic
+/// has such a name.
 pub fn ledger_topic(job: &str) -> String {
     format!("{JOB_TOPIC_PREFIX}{job}")
 }

@@ -8,8 +8,8 @@
 //! | 4 | insert a webhook delivery | leads that reach the threshold now, and did not before |
 //! | 5 | count the company's documents again, and publish an event with the newest of them | companies of changed leads, before and after |
 //!
-//! The rows of documents are locked before, so that two batches with the same document see each other's lead. Companies are locked last,
-//! in the order of their keys, so that two batches cannot deadlock.
+//! The rows of documents are locked before, so that two batches with the same document see each other's lead. Companies are locked
+//! last, in the order of their keys, so that two batches cannot deadlock.
 
 mod accounts;
 mod deliveries;
@@ -155,8 +155,8 @@ async fn upsert(connection: &mut PgConnection, pipeline: &str, threshold: f64, r
     .map(drop)
 }
 
-/// Inserts a delivery for each lead that reached the threshold. The delivery's id is made of the document and the number of the crossing:
-/// a lead that falls below the threshold and reaches it again is delivered again, and a record that is read twice is not.
+/// Inserts a delivery for each lead that reached the threshold. The delivery's id is made of the document and the number of the
+/// crossing: a lead that falls below the threshold and reaches it again is delivered again, and a record that is read twice is not.
 async fn insert_deliveries(
     connection: &mut PgConnection,
     pipeline: &str,

@@ -1,7 +1,7 @@
 //! Every line of SQL. The other packages work with claims, batches and hits; only this one knows the tables.
 //!
-//! Every method of [`Store`], [`Reader`] and the leases fails with [`Transient`] where the database is unavailable. Where a method can
-//! fail in other ways, its own documentation says how.
+//! Every method of [`Store`], [`Reader`] and the leases fails with [`Transient`] where the database is unavailable. Where a method
+//! can fail in other ways, its own documentation says how.
 
 mod audit;
 mod commit;
@@ -125,7 +125,8 @@ impl Store {
     /// Prepares the pools. Connections are made when first needed, so that a process can start while the database is down.
     ///
     /// # Errors
-    /// Where there is no URL, the URL cannot be read, or it is not a Postgres URL. The message never shows the URL, which holds a password.
+    /// Where there is no URL, the URL cannot be read, or it is not a Postgres URL. The message never shows the URL, which holds a
+    /// password.
     pub fn connect(config: &DatabaseConfig) -> Result<Self> {
         let url = match (&config.url, &config.url_file) {
             (Some(url), None) => url.clone(),
@@ -244,9 +245,9 @@ fn read_secret(file: &Path) -> Result<String> {
     Ok(text.trim().to_owned())
 }
 
-/// The failure for an error of the database. Rows of pipelines were checked before they came here, so that their errors mean that the
-/// database is unavailable. Only values of a job or a request may be refused: errors of class 22 (data exception), and a statement with
-/// more values than the protocol can count.
+/// The failure for an error of the database. Rows of pipelines were checked before they came here, so that their errors mean that
+/// the database is unavailable. Only values of a job or a request may be refused: errors of class 22 (data exception), and a
+/// statement with more values than the protocol can count.
 fn unavailable(error: sqlx::Error) -> Transient {
     let is_refusal = match &error {
         sqlx::Error::Database(refused) => refused.code().is_some_and(|code| code.starts_with("22")),

@@ -69,7 +69,8 @@ impl Store {
     }
 }
 
-/// The headers of an event, the id first. A replayed record has the headers of the original record instead, and names its dead letter.
+/// The headers of an event, the id first. A replayed record has the headers of the original record instead, and names its dead
+/// letter.
 fn event_headers(id: Uuid, headers: &Value) -> Vec<(String, Option<Vec<u8>>)> {
     let own = headers.as_object().into_iter().flatten();
     let own = own.map(|(name, value)| (name.clone(), value.as_str().map(|text| text.as_bytes().to_vec())));
@@ -99,8 +100,9 @@ impl RelayLease {
         .await
     }
 
-    /// The oldest events of the topic: at most `limit`, and no more after their payloads reach `bytes`. Parked events that are marked to
-    /// be sent again are moved back first, into their place in the order. Must not be called while events of the topic are in flight.
+    /// The oldest events of the topic: at most `limit`, and no more after their payloads reach `bytes`. Parked events that are
+    /// marked to be sent again are moved back first, into their place in the order. Must not be called while events of the topic
+    /// are in flight.
     pub async fn events(&mut self, topic: &str, limit: i64, bytes: i64) -> Result<Vec<OutboxEvent>, Transient> {
         sqlx::query!(
             "WITH back AS (DELETE FROM parked_events WHERE topic = $1 AND resend RETURNING *)

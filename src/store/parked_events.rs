@@ -1,8 +1,8 @@
-//! Parked events: events that their topic refused for their content, such as one that is too large. An operator lists them, sends them
-//! again or drops them.
+//! Parked events: events that their topic refused for their content, such as one that is too large. An operator lists them, sends
+//! them again or drops them.
 //!
-//! Sending again only marks the event. The process that publishes the topic moves it back to the outbox while no event of that topic is
-//! in flight, so that an event is not published after a later one of its topic and key.
+//! Sending again only marks the event. The process that publishes the topic moves it back to the outbox while no event of that
+//! topic is in flight, so that an event is not published after a later one of its topic and key.
 
 use serde::Serialize;
 use utoipa::ToSchema;

@@ -1,7 +1,7 @@
 //! Whether a pipeline may run, and the automatic stop at too many dead letters.
 //!
-//! Every commit reads the pipeline's state in its own transaction. So no worker commits a batch of a stopped pipeline, even one that has
-//! not noticed the stop yet. The records of a refused batch are not lost, because the position does not move.
+//! Every commit reads the pipeline's state in its own transaction. So no worker commits a batch of a stopped pipeline, even one
+//! that has not noticed the stop yet. The records of a refused batch are not lost, because the position does not move.
 
 use sqlx::PgConnection;
 
@@ -129,8 +129,8 @@ pub(super) async fn insert_faults(connection: &mut PgConnection, submission: &Su
     .map(drop)
 }
 
-/// Counts the dead letters among the last records of the pipeline, this batch included, and stops the pipeline where one class exceeds
-/// its tolerance. Whole batches are counted, of all partitions and workers, in the order of their commits.
+/// Counts the dead letters among the last records of the pipeline, this batch included, and stops the pipeline where one class
+/// exceeds its tolerance. Whole batches are counted, of all partitions and workers, in the order of their commits.
 pub(super) async fn check_tolerance(
     connection: &mut PgConnection,
     submission: &Submission,

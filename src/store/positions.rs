@@ -93,8 +93,8 @@ impl Store {
         .map(drop)
     }
 
-    /// Claims the partition: holders of earlier claims on it can no longer commit. A partition without a position was added after the
-    /// topic was seeded, and starts at offset 0.
+    /// Claims the partition: holders of earlier claims on it can no longer commit. A partition without a position was added after
+    /// the topic was seeded, and starts at offset 0.
     pub async fn claim(&self, pipeline: &str, partition: &Partition, owner: &str) -> Result<PartitionClaim, Transient> {
         let row = sqlx::query!(
             "INSERT INTO positions AS p (pipeline, topic, partition, seed_offset, next_offset, epoch, owner)
@@ -141,8 +141,8 @@ impl Store {
         rows.fetch_all(&self.pool).with_deadline(self.deadline).await
     }
 
-    /// How often operators skipped offsets of the topic for the pipeline. When the number changes, the pipeline must read its positions
-    /// again.
+    /// How often operators skipped offsets of the topic for the pipeline. When the number changes, the pipeline must read its
+    /// positions again.
     pub async fn count_gaps(&self, pipeline: &str, topic: &str) -> Result<i64, Transient> {
         let count =
             sqlx::query_scalar!(r#"SELECT count(*) AS "gaps!" FROM gaps WHERE pipeline = $1 AND topic = $2"#, pipeline, topic);

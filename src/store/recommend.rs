@@ -18,8 +18,8 @@ use super::search::{HitLabel, SNAPSHOT, SearchFilter};
 use super::{Reader, WithDeadline, unavailable};
 use tidemill_base::failure::Transient;
 
-/// How many chunks to read from the index for each wanted document, because one document may own several of the near chunks. If that is
-/// not enough, every vector is compared.
+/// How many chunks to read from the index for each wanted document, because one document may own several of the near chunks. If
+/// that is not enough, every vector is compared.
 const CHUNKS_PER_DOCUMENT: usize = 4;
 
 /// Which documents to look for.
@@ -66,11 +66,11 @@ struct VectorSpace {
 }
 
 impl Reader {
-    /// Documents whose vectors are near the seeds'. If the seeds have vectors of several embedding sets, which happens while a pipeline
-    /// moves to another model, the set with most seeds is used.
+    /// Documents whose vectors are near the seeds'. If the seeds have vectors of several embedding sets, which happens while a
+    /// pipeline moves to another model, the set with most seeds is used.
     ///
-    /// Candidates are read with the service's rights. Show only those that [`Reader::document_summaries`] returns, which reads with the
-    /// caller's rights.
+    /// Candidates are read with the service's rights. Show only those that [`Reader::document_summaries`] returns, which reads with
+    /// the caller's rights.
     pub async fn neighbours(&self, query: NeighbourQuery) -> Result<Neighbourhood, Transient> {
         let mut connection = self.request_connection().await.map_err(unavailable)?;
         let found = self.neighbourhood(&query, connection.get()).await.map_err(unavailable)?;
@@ -185,7 +185,8 @@ async fn candidates(
     }
     bound.add(&query.pipeline).map_err(sqlx::Error::Encode)?;
     bound.add(&query.task).map_err(sqlx::Error::Encode)?;
-    // Written exactly as in the index, because the planner would not use the index otherwise. Only integers are written into the text.
+    // Written exactly as in the index, because the planner would not use the index otherwise. Only integers are written into the
+    // text.
     let distance = format!("(e.vector::vector({dimension})) <=> s.place");
     let mut sql: QueryBuilder<Postgres> = QueryBuilder::with_arguments(
         format!(

@@ -47,8 +47,9 @@ impl Store {
         .await
     }
 
-    /// Outputs with the given fingerprints and the number of tokens that each took. They may be of other documents and other pipelines of
-    /// the same tenant as `pipeline`. Outputs of other tenants are not used: they would reveal that another tenant has the same text.
+    /// Outputs with the given fingerprints and the number of tokens that each took. They may be of other documents and other
+    /// pipelines of the same tenant as `pipeline`. Outputs of other tenants are not used: they would reveal that another tenant has
+    /// the same text.
     pub async fn outputs(
         &self,
         pipeline: &str,

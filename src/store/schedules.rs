@@ -1,5 +1,5 @@
-//! Schedules and their firings. Each time of a schedule is decided once: one transaction moves the schedule's row forward, inserts the
-//! firing and queues its job. So only one job is queued, even if two processes act as coordinator for a moment.
+//! Schedules and their firings. Each time of a schedule is decided once: one transaction moves the schedule's row forward, inserts
+//! the firing and queues its job. So only one job is queued, even if two processes act as coordinator for a moment.
 
 use sqlx::PgConnection;
 
@@ -111,8 +111,8 @@ impl Store {
         .map(drop)
     }
 
-    /// Stores the outcomes of the times, and submits the job of the last one if it fires. Returns the times that no other process had
-    /// decided before, with their stored outcomes: a job whose id belongs to another job is refused.
+    /// Stores the outcomes of the times, and submits the job of the last one if it fires. Returns the times that no other process
+    /// had decided before, with their stored outcomes: a job whose id belongs to another job is refused.
     pub async fn decide_firings(&self, firings: &FiringBatch<'_>, events: &str) -> Result<Vec<Firing>, Transient> {
         let Some(last) = firings.times.last() else { return Ok(Vec::new()) };
         self.transact(async |connection| {

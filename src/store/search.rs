@@ -6,8 +6,8 @@
 //! | words | documents with all the words; if they are few, also those with any | BM25 (`ranking.rs`), 0 or more |
 //! | both | the union of both lists | the fused scores or the fused reciprocal ranks (`fusion.rs`) |
 //!
-//! A vector is compared only with vectors of its own embedding set. While a pipeline moves to another embedding model, some documents
-//! still have vectors of the old set and cannot be found by the query's vector. They are found by words instead:
+//! A vector is compared only with vectors of its own embedding set. While a pipeline moves to another embedding model, some
+//! documents still have vectors of the old set and cannot be found by the query's vector. They are found by words instead:
 //!
 //! | query | documents with vectors of another set |
 //! |---|---|
@@ -147,15 +147,17 @@ pub struct ListRank {
     pub rank: usize,
     /// The list's own score: the cosine similarity, or BM25.
     pub score: f64,
-    /// What the list adds to the hit's score. If two lists are fused by scores: the score, scaled to 0 to 1, times 0.6 for vectors or 0.4
-    /// for words. If they are fused by ranks: 1 / (60 + rank), and a quarter of it for a document with only some of the words. A document
-    /// with vectors of another embedding set gets from the list by words what both lists would give. For a single list: its own score.
+    /// What the list adds to the hit's score. If two lists are fused by scores: the score, scaled to 0 to 1, times 0.6 for vectors
+    /// or 0.4 for words. If they are fused by ranks: 1 / (60 + rank), and a quarter of it for a document with only some of the
+    /// words. A document with vectors of another embedding set gets from the list by words what both lists would give. For a single
+    /// list: its own score.
     pub adds: f64,
     /// In the list by words: whether the document holds all of them.
     pub all_words: Option<bool>,
 }
 
-/// How many candidates each list gets: 100 first, and 1,000 if the page is not full then. So only requests for late pages pay for more.
+/// How many candidates each list gets: 100 first, and 1,000 if the page is not full then. So only requests for late pages pay for
+/// more.
 const DEPTHS: [usize; 2] = [100, 1_000];
 
 /// Settings of the transaction: one snapshot for all statements, and index scans that continue until enough rows pass the filters.
@@ -194,8 +196,8 @@ impl Store {
 impl Reader {
     /// The documents that match best, the best first.
     ///
-    /// The order does not depend on `offset` and `limit`, and documents with equal scores are in the order of ids. So the pages of one
-    /// query never repeat or skip a document, unless documents change in between.
+    /// The order does not depend on `offset` and `limit`, and documents with equal scores are in the order of ids. So the pages of
+    /// one query never repeat or skip a document, unless documents change in between.
     pub async fn search(&self, query: SearchQuery) -> Result<SearchPage, Transient> {
         let mut connection = self.request_connection().await.map_err(unavailable)?;
         let begun = Instant::now();
@@ -262,9 +264,9 @@ impl Reader {
             let words = text_query.as_ref().filter(|_| query.words.is_some() && query.vector.is_none());
             facets.push(facets::count(query, words, facet, &mut transaction).await?);
         }
-        // Candidates and counts are read with the service's rights, of this pipeline only. Under row-level security Postgres would not
-        // use their indexes, because the operators of full-text search may not see a row before the policy has passed it. The content of
-        // the hits is read with the caller's rights.
+        // Candidates and counts are read with the service's rights, of this pipeline only. Under row-level security Postgres would
+        // not use their indexes, because the operators of full-text search may not see a row before the policy has passed it. The
+        // content of the hits is read with the caller's rights.
         self.restrict(&mut transaction).await?;
         let hits = hits::load(query, space.as_ref(), text_query.as_ref(), page, &mut transaction).await?;
         transaction.commit().await?;

@@ -94,8 +94,8 @@ pub struct DocumentRow {
     pub version: Option<i64>,
     /// Whether it replaces the stored version whatever its number: a delete that names no version.
     pub wins: bool,
-    /// Whether it may bring back a document whose delete has the same version, because its record came after the delete. Rows of a job
-    /// and records that an operator sent again may be older than the delete, and may not.
+    /// Whether it may bring back a document whose delete has the same version, because its record came after the delete. Rows of a
+    /// job and records that an operator sent again may be older than the delete, and may not.
     pub revives: bool,
     /// None for a delete.
     pub content: Option<DocumentContent>,

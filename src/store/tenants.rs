@@ -5,7 +5,8 @@
 //! | the service itself, or a token without a tenant | the service's role, which owns the tables | every row |
 //! | a token of a tenant | `tidemill_reader`, with the tenant set for the transaction | rows of that tenant's pipelines, by the policies on the tables |
 //!
-//! The service also checks itself that a tenant asks only for its own pipelines. The policies protect against mistakes in that check.
+//! The service also checks itself that a tenant asks only for its own pipelines. The policies protect against mistakes in that
+//! check.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -102,8 +103,8 @@ impl Reader {
         self.store.request_pool.acquire().await.map(|connection| RequestConnection(Some(connection)))
     }
 
-    /// A connection that sees what this reader may see. For a tenant it is inside a transaction with the tenant's role; for the service
-    /// it is outside any transaction.
+    /// A connection that sees what this reader may see. For a tenant it is inside a transaction with the tenant's role; for the
+    /// service it is outside any transaction.
     pub(super) async fn view(&self) -> Result<View, Transient> {
         let connection = self.request_connection().await.map_err(unavailable)?;
         let mut view = View { connection, has_tenant: self.tenant.is_some() };

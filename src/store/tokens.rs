@@ -104,7 +104,8 @@ impl Store {
         tokens.fetch_all(&self.pool).with_deadline(self.deadline).await
     }
 
-    /// Whether any token was ever created. Expired and revoked tokens count: they show that the operator wants callers to authenticate.
+    /// Whether any token was ever created. Expired and revoked tokens count: they show that the operator wants callers to
+    /// authenticate.
     pub async fn has_tokens(&self) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM tokens) AS "has!""#)
             .fetch_one(&self.pool)

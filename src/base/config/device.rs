@@ -91,8 +91,8 @@ impl TryFrom<Vec<ComputeDevice>> for ComputeDevices {
         };
         let cpus = devices.iter().filter(|device| **device == ComputeDevice::Cpu).count();
         if cpus > 0 && cpus < devices.len() {
-            let reason = "the CPU and a GPU cannot share the work: they round differently, so that a result would depend on the device; \
-                          name GPUs only, or \"cpu\"";
+            let reason = "the CPU and a GPU cannot share the work: they round differently, so that a result would depend on the \
+                          device; name GPUs only, or \"cpu\"";
             return Err(reason.into());
         }
         let twice = devices.iter().enumerate().find(|(place, device)| devices[..*place].contains(device));

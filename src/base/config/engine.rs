@@ -18,11 +18,11 @@ pub struct EngineConfig {
     /// The largest number of tokens in one batch of an encoder. By default, or with `"auto"`, it is measured for each model.
     #[serde(deserialize_with = "batch_tokens")]
     pub batch_tokens: Option<usize>,
-    /// Memory for the KV cache of each generative model, in MiB. The default is 1024, or on a GPU half of the memory that is free after
-    /// models are loaded.
+    /// Memory for the KV cache of each generative model, in MiB. The default is 1024, or on a GPU half of the memory that is free
+    /// after models are loaded.
     pub kv_cache_mib: Option<usize>,
-    /// The largest number of tokens in one step of a generative model, of prompts and of sequences that are written. The default is 512,
-    /// or 2048 on a GPU.
+    /// The largest number of tokens in one step of a generative model, of prompts and of sequences that are written. The default is
+    /// 512, or 2048 on a GPU.
     pub step_tokens: Option<usize>,
 }
 

@@ -72,8 +72,8 @@ impl Config {
         Ok(config)
     }
 
-    /// [`Config::load`] without reading the files of tokens and of the database's URL. For commands that do not need them and may run
-    /// where they are not mounted.
+    /// [`Config::load`] without reading the files of tokens and of the database's URL. For commands that do not need them and may
+    /// run where they are not mounted.
     ///
     /// # Errors
     /// As [`Config::load`].
@@ -253,8 +253,8 @@ impl Provider for Layer {
     }
 }
 
-/// Extracts the configuration. The text of a variable or flag is converted only if its setting requires another type, so that a token
-/// `0042` stays as it is.
+/// Extracts the configuration. The text of a variable or flag is converted only if its setting requires another type, so that a
+/// token `0042` stays as it is.
 fn extract(mut layers: Vec<Layer>) -> Result<Config, ConfigError> {
     loop {
         let figment = layers.iter().fold(Figment::new(), |figment, layer| figment.merge(layer.clone()));

@@ -1,7 +1,7 @@
 //! Avro in Confluent's wire format: a byte 0, four bytes with the id of a schema, and a value of that schema.
 //!
-//! A value becomes the JSON value that a producer of JSON would have sent, so that ids, versions, templates and metadata work the same
-//! for both formats. It is read with the schema that it was written with. A field that this schema does not have is absent.
+//! A value becomes the JSON value that a producer of JSON would have sent, so that ids, versions, templates and metadata work the
+//! same for both formats. It is read with the schema that it was written with. A field that this schema does not have is absent.
 //!
 //! | Avro | JSON |
 //! |---|---|
@@ -16,9 +16,9 @@
 //! | `date`, `time-*`, `timestamp-*`, `local-timestamp-*`, `duration` | a string in ISO 8601; timestamps end with `Z`, local ones do not |
 //! | `uuid` | a string with hyphens |
 //!
-//! Anyone who may write to the topic can write hostile payloads. So the reader checks every length against the bytes that are left, limits
-//! nesting as the JSON parser does, and limits the memory that a payload may take. Avro libraries allocate and recurse as the payload
-//! says, and guess whether a `uuid` is 16 bytes or a string. They are used in tests only.
+//! Anyone who may write to the topic can write hostile payloads. So the reader checks every length against the bytes that are left,
+//! limits nesting as the JSON parser does, and limits the memory that a payload may take. Avro libraries allocate and recurse as
+//! the payload says, and guess whether a `uuid` is 16 bytes or a string. They are used in tests only.
 
 mod logical;
 mod plan;
@@ -50,8 +50,8 @@ pub struct Schema {
 pub struct Schemas(HashMap<u32, Result<Arc<Schema>, Poison>>);
 
 impl Schema {
-    /// Compiles the schema `text` with this id of the registry. `references` are the texts of schemas that it refers to, each before those
-    /// that refer to it.
+    /// Compiles the schema `text` with this id of the registry. `references` are the texts of schemas that it refers to, each
+    /// before those that refer to it.
     pub fn parse(id: u32, text: &str, references: &[String]) -> Result<Self, Poison> {
         let plan = ReadPlan::parse(text, references)
             .or_else(|reason| poison(FailureClass::MalformedAvro, format!("schema {id} is not an Avro schema: {reason}")))?;

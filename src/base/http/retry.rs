@@ -28,14 +28,14 @@ pub struct RetryPolicy {
 }
 
 impl RetryPolicy {
-    /// The policy for calls that take at most `timeout` each. Its total stays well below the time after which the watchdog ends a process
-    /// with a batch in flight.
+    /// The policy for calls that take at most `timeout` each. Its total stays well below the time after which the watchdog ends a
+    /// process with a batch in flight.
     pub fn new(timeout: Duration) -> Self {
         Self { attempts: 5, first_wait: Duration::from_millis(500), longest_wait: Duration::from_secs(30), total: 3 * timeout }
     }
 
-    /// The wait after failed attempt number `attempt`, counted from 1; `asked` is the server's `Retry-After`. None where the server asks
-    /// for more than [`RetryPolicy::longest_wait`].
+    /// The wait after failed attempt number `attempt`, counted from 1; `asked` is the server's `Retry-After`. None where the server
+    /// asks for more than [`RetryPolicy::longest_wait`].
     pub fn wait(&self, attempt: u32, asked: Option<Duration>) -> Option<Duration> {
         if let Some(asked) = asked {
             return (asked <= self.longest_wait).then_some(asked);

@@ -30,8 +30,8 @@ pub struct ExtractedValue {
     pub path: String,
     /// The model's confidence. None where the model's server does not report probabilities, or the schema left no choice.
     pub confidence: Option<Confidence>,
-    /// Whether the value is in the document. None for values that need not be: null, booleans, empty strings, and values that the schema
-    /// lists (`enum`, `const`) are judgements about the document and not words of it.
+    /// Whether the value is in the document. None for values that need not be: null, booleans, empty strings, and values that the
+    /// schema lists (`enum`, `const`) are judgements about the document and not words of it.
     pub grounded: Option<bool>,
     /// Where the value is in the document, if `grounded` is true.
     pub evidence: Option<Evidence>,

@@ -12,7 +12,8 @@ use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;
 use unicode_segmentation::UnicodeSegmentation;
 
-/// The longest slug in characters. Longer ones are hard to read, and a Korean character takes nine bytes in a percent-encoded address.
+/// The longest slug in characters. Longer ones are hard to read, and a Korean character takes nine bytes in a percent-encoded
+/// address.
 const SLUG_LETTERS: usize = 80;
 
 /// Combining marks of Latin, Greek and Cyrillic letters. Marks of other scripts are vowels and are kept.

@@ -1,10 +1,10 @@
-//! Rewrites slices such as `topic.text[:200]`. The template engine does not list the object of a slice among the names that a template
-//! reads.
+//! Rewrites slices such as `topic.text[:200]`. The template engine does not list the object of a slice among the names that a
+//! template reads.
 
 use super::lexer::{blocks, words_of};
 
-/// `source` with each slice replaced by a subscript with a list, such as `topic.text[[0,200]]`; none if it has no slices. The result is
-/// used to find names and never rendered. `code` says whether all of the source is an expression.
+/// `source` with each slice replaced by a subscript with a list, such as `topic.text[[0,200]]`; none if it has no slices. The
+/// result is used to find names and never rendered. `code` says whether all of the source is an expression.
 pub(super) fn as_subscripts(source: &str, code: bool) -> Option<String> {
     let mut rewritten = String::with_capacity(source.len() + 16);
     let mut sliced = false;

@@ -1,5 +1,5 @@
-//! Finds filters, tests and functions that do not exist when a template is compiled. The template engine itself looks them up when a
-//! template runs, which would be at the first document that takes that branch.
+//! Finds filters, tests and functions that do not exist when a template is compiled. The template engine itself looks them up when
+//! a template runs, which would be at the first document that takes that branch.
 
 use minijinja::{Environment, ErrorKind};
 

@@ -1,5 +1,5 @@
-//! Decisions of people on copy. Each decision is one transaction that locks the document's row. Where two people decide on one version
-//! at once, the second gets an error that names the first decision.
+//! Decisions of people on copy. Each decision is one transaction that locks the document's row. Where two people decide on one
+//! version at once, the second gets an error that names the first decision.
 
 use sqlx::PgConnection;
 

@@ -138,8 +138,8 @@ impl Reader {
         Ok(versions)
     }
 
-    /// Which of the versions have a value that must be unique and belongs to another document, because that one is published or came
-    /// first: the version, the field and the other document.
+    /// Which of the versions have a value that must be unique and belongs to another document, because that one is published or
+    /// came first: the version, the field and the other document.
     pub async fn copy_duplicates(&self, versions: &[CopyVersionKey]) -> Result<Vec<(CopyVersionKey, String, String)>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(
@@ -195,8 +195,8 @@ impl Reader {
         Ok(published)
     }
 
-    /// The addresses of published pages and when each last changed, in Unix milliseconds. The pages are in the order of document ids; the
-    /// first `skipped` are left out.
+    /// The addresses of published pages and when each last changed, in Unix milliseconds. The pages are in the order of document
+    /// ids; the first `skipped` are left out.
     pub async fn published_pages(&self, pipeline: &str, skipped: i64, limit: i64) -> Result<Vec<(String, i64)>, Transient> {
         let mut view = self.view().await?;
         let rows = sqlx::query!(

@@ -41,21 +41,21 @@ impl Store {
         self.transact(async |connection| move_job(connection, id, from, to, reason, events).await.map_err(unavailable)).await
     }
 
-    /// Starts no further unit of a running job. Units that have not started are stopped at once. Returns whether the job was running and
-    /// not stopping before.
+    /// Starts no further unit of a running job. Units that have not started are stopped at once. Returns whether the job was
+    /// running and not stopping before.
     pub async fn stop_job(&self, id: &str, reason: &str, events: &str) -> Result<bool, Transient> {
         self.transact(async |connection| stop(connection, id, reason, events).await.map_err(unavailable)).await
     }
 
-    /// Cancels the job. Units that have not started are stopped at once; those that run stop as soon as they can. Returns false where
-    /// the job has ended or is being cancelled already.
+    /// Cancels the job. Units that have not started are stopped at once; those that run stop as soon as they can. Returns false
+    /// where the job has ended or is being cancelled already.
     pub async fn cancel_job(&self, id: &str, events: &str) -> Result<bool, Transient> {
         self.transact(async |connection| cancel(connection, id, events).await.map_err(unavailable)).await
     }
 
-    /// Opens an ended job again. Units that failed or were stopped go out to `units_topic` again; finished ones stay finished. A job
-    /// that was never planned is queued. Its budget becomes `budget_micros` on top of what it has spent, and a deadline that has passed
-    /// is removed: either would stop the job again at once. Returns whether the job had ended without success.
+    /// Opens an ended job again. Units that failed or were stopped go out to `units_topic` again; finished ones stay finished. A
+    /// job that was never planned is queued. Its budget becomes `budget_micros` on top of what it has spent, and a deadline that
+    /// has passed is removed: either would stop the job again at once. Returns whether the job had ended without success.
     pub async fn retry_job(
         &self,
         id: &str,

@@ -1,5 +1,5 @@
-//! Local jobs: backfills that one process plans and runs by itself. They write no events, because no process publishes for them. The
-//! coordinator of a fleet with the same ledger ignores them, because they are never queued.
+//! Local jobs: backfills that one process plans and runs by itself. They write no events, because no process publishes for them.
+//! The coordinator of a fleet with the same ledger ignores them, because they are never queued.
 
 use sqlx::PgConnection;
 
@@ -41,8 +41,8 @@ impl Store {
         .await
     }
 
-    /// Starts the job, for the first time or again: deletes the units that `obsolete` names, inserts `added`, and sets all that are not
-    /// done to waiting.
+    /// Starts the job, for the first time or again: deletes the units that `obsolete` names, inserts `added`, and sets all that are
+    /// not done to waiting.
     pub async fn open_local_job(&self, job: &NewJob, obsolete: &[String], added: &[NewUnit]) -> Result<(), Transient> {
         self.transact(async |connection| {
             sqlx::query!(

@@ -100,8 +100,8 @@ impl Store {
         self.reader(None).job_progress(job).await
     }
 
-    /// Records and microseconds of device time of the pipeline's last 200 batches that computed anything, to estimate how long further
-    /// records take.
+    /// Records and microseconds of device time of the pipeline's last 200 batches that computed anything, to estimate how long
+    /// further records take.
     pub async fn recent_throughput(&self, pipeline: &str) -> Result<(i64, i64), Transient> {
         let row = sqlx::query!(
             r#"SELECT coalesce(sum(t.records), 0)::bigint AS "records!", coalesce(sum(t.micros), 0)::bigint AS "micros!"

@@ -65,8 +65,8 @@ pub enum UnitOutcome {
 }
 
 impl Store {
-    /// Inserts the units of a job in state `planning` with their first positions, sends them to `units_topic` if there is one, and moves
-    /// the job to `running`. Returns whether the job was still in state `planning`.
+    /// Inserts the units of a job in state `planning` with their first positions, sends them to `units_topic` if there is one, and
+    /// moves the job to `running`. Returns whether the job was still in state `planning`.
     pub async fn plan_job(
         &self,
         job: &JobRow,
@@ -109,7 +109,8 @@ impl Store {
             .await
     }
 
-    /// Records that `owner` starts the unit. Returns whether it may: the unit must be waiting, and its job running and not stopping.
+    /// Records that `owner` starts the unit. Returns whether it may: the unit must be waiting, and its job running and not
+    /// stopping.
     pub async fn begin_unit(&self, id: &str, owner: &str) -> Result<bool, Transient> {
         let begun = sqlx::query!(
             "UPDATE units u SET owner = $2, attempts = attempts + 1, started_at = coalesce(u.started_at, now())

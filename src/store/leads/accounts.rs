@@ -1,8 +1,8 @@
 //! Companies: how many documents each has, and the event with its newest documents.
 //!
-//! The event holds copies of the newest documents as the transaction sees them, so that a consumer needs no further query, and a replay
-//! has the same content. Its version grows with every change of the company's documents, under the lock of the company's row: of two
-//! events the one with the greater version is newer. A company without documents gets an event without payload.
+//! The event holds copies of the newest documents as the transaction sees them, so that a consumer needs no further query, and a
+//! replay has the same content. Its version grows with every change of the company's documents, under the lock of the company's
+//! row: of two events the one with the greater version is newer. A company without documents gets an event without payload.
 
 use std::collections::{BTreeMap, HashMap};
 
@@ -30,8 +30,8 @@ pub struct LeadAccount {
     pub updated_at_ms: i64,
 }
 
-/// Counts the companies' documents again and writes the events. `companies` holds each company's key, with a name where the company may
-/// be new.
+/// Counts the companies' documents again and writes the events. `companies` holds each company's key, with a name where the company
+/// may be new.
 pub(super) async fn update(
     connection: &mut PgConnection,
     pipeline: &str,

@@ -1,7 +1,7 @@
 //! Webhook deliveries of leads: claimed for an attempt, and settled with its outcome.
 //!
-//! A claim increments the number of attempts and sets the time of the next attempt past the end of this one, in one statement. So one
-//! process at a time attempts a delivery, and a process that dies in the middle has used up one attempt.
+//! A claim increments the number of attempts and sets the time of the next attempt past the end of this one, in one statement. So
+//! one process at a time attempts a delivery, and a process that dies in the middle has used up one attempt.
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -87,8 +87,8 @@ pub struct LeadDelivery {
 
 impl Store {
     /// Claims at most `limit` of the webhook's deliveries for an attempt that ends within `seconds`. Deliveries that have had
-    /// `max_attempts` and are due again are given up: the process that made their last attempt ended before it could say how it went.
-    /// Returns the claimed deliveries and the number of those given up.
+    /// `max_attempts` and are due again are given up: the process that made their last attempt ended before it could say how it
+    /// went. Returns the claimed deliveries and the number of those given up.
     pub async fn claim_deliveries(
         &self,
         webhook: &str,
@@ -122,8 +122,8 @@ impl Store {
         Ok((claimed, given_up))
     }
 
-    /// Stores the result of the attempt. A success is stored even if another process has claimed the delivery since; any other outcome
-    /// only by the process that made the last attempt.
+    /// Stores the result of the attempt. A success is stored even if another process has claimed the delivery since; any other
+    /// outcome only by the process that made the last attempt.
     pub async fn settle_delivery(&self, delivery: &WaitingDelivery, attempt: &DeliveryAttempt) -> Result<(), Transient> {
         let wait = match attempt.outcome {
             DeliveryOutcome::Retry(seconds) => seconds,

@@ -1,7 +1,7 @@
 //! Facets: how many of the matching documents have each label or value.
 //!
-//! A document matches if it passes the filter and, in a search by words, holds any of them, or all that the query's operators require. A
-//! vector does not restrict which documents match, because every document has some similarity to it.
+//! A document matches if it passes the filter and, in a search by words, holds any of them, or all that the query's operators
+//! require. A vector does not restrict which documents match, because every document has some similarity to it.
 
 use serde::{Deserialize, Serialize};
 use sqlx::{PgConnection, Postgres, QueryBuilder, Row};

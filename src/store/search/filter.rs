@@ -7,8 +7,8 @@
 //! | metadata | a value inside the document's metadata |
 //! | id, time of the last update | a column of the document |
 //!
-//! If a value is a list, one of its items must pass the test. All input of callers is bound as parameters, including names and paths. The
-//! text of a statement consists only of string literals in this file.
+//! If a value is a list, one of its items must pass the test. All input of callers is bound as parameters, including names and
+//! paths. The text of a statement consists only of string literals in this file.
 
 use serde_json::{Map, Value, json};
 use sqlx::types::Json;

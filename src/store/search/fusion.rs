@@ -5,8 +5,8 @@
 //! | scores | 0.6 times the similarity, scaled so that the list's best is 1 and its last is 0 | 0.4 times the score, scaled so that the list's best is 1 |
 //! | reciprocal ranks | 1 / (60 + rank) | the same; a quarter of it if the document lacks some of the words |
 //!
-//! A document gets nothing from a list that it is not in. A document with vectors of another space cannot be in the list by vectors: its
-//! rank in the list by words counts for both lists.
+//! A document gets nothing from a list that it is not in. A document with vectors of another space cannot be in the list by
+//! vectors: its rank in the list by words counts for both lists.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -26,8 +26,8 @@ pub enum Fusion {
     Rrf,
 }
 
-/// The weight of words in a fusion by scores. Measured with 3,800 news articles, searching the texts by their titles: every weight from
-/// 0.3 to 0.5 finds the same number within a third of a percent.
+/// The weight of words in a fusion by scores. Measured with 3,800 news articles, searching the texts by their titles: every weight
+/// from 0.3 to 0.5 finds the same number within a third of a percent.
 const WORDS: f64 = 0.4;
 
 /// The usual constant of reciprocal rank fusion. It dampens the first ranks, so that no single list decides the result.

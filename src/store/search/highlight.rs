@@ -1,5 +1,5 @@
-//! Highlights the words of a query in passages. The database decides which words match, because it stems them; in scripts without spaces
-//! between words, characters are compared.
+//! Highlights the words of a query in passages. The database decides which words match, because it stems them; in scripts without
+//! spaces between words, characters are compared.
 
 use std::collections::HashSet;
 

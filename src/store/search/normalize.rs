@@ -1,4 +1,5 @@
-//! Normalizes queries as `searchable_text` in `migrations/0016_word_statistics.sql` normalizes documents, so that both can be compared.
+//! Normalizes queries as `searchable_text` in `migrations/0016_word_statistics.sql` normalizes documents, so that both can be
+//! compared.
 
 use unicode_normalization::UnicodeNormalization;
 use unicode_normalization::char::is_combining_mark;

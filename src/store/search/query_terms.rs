@@ -137,8 +137,8 @@ pub(super) fn is_unspaced(c: char) -> bool {
         | '\u{FF66}'..='\u{FFDC}' | '\u{20000}'..='\u{3FFFF}')
 }
 
-/// Splits part numbers, addresses and the like into their parts, as a phrase if they are not inside one. `follows` and `goes_on` say
-/// whether a run is directly before and after the text. A minus inside a word, or on its own, excludes nothing.
+/// Splits part numbers, addresses and the like into their parts, as a phrase if they are not inside one. `follows` and `goes_on`
+/// say whether a run is directly before and after the text. A minus inside a word, or on its own, excludes nothing.
 fn split_parts(text: &str, quoted: bool, mut follows: bool, goes_on: bool) -> String {
     let mut split = String::new();
     let (mut inside, mut rest) = (quoted, text);
@@ -210,7 +210,8 @@ fn has_operators(words: &str) -> bool {
     words.split_whitespace().any(excludes) || words.matches('"').count() > 1
 }
 
-/// Whether the word begins with a minus that excludes it or a phrase. Before digits a minus is the sign of a number, as in `-40 °C`.
+/// Whether the word begins with a minus that excludes it or a phrase. Before digits a minus is the sign of a number, as in `-40
+/// °C`.
 fn excludes(word: &str) -> bool {
     word.strip_prefix('-').is_some_and(|rest| rest.starts_with(|c: char| c.is_alphabetic() || c == '"'))
 }

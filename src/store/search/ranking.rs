@@ -1,16 +1,17 @@
 //! Ranking by words: BM25, with the word counts of the pipeline's documents from `word_counts`.
 //!
-//! The weight of a word is `ln(1 + (documents - holding + 0.5) / (holding + 0.5))`, where `holding` is the number of documents that hold
-//! it. A document that holds it `n` times gets `n * 2.2 / (n + k)` of the weight, where `k = 1.2 * (0.25 + 0.75 * length / mean length)`.
+//! The weight of a word is `ln(1 + (documents - holding + 0.5) / (holding + 0.5))`, where `holding` is the number of documents that
+//! hold it. A document that holds it `n` times gets `n * 2.2 / (n + k)` of the weight, where `k = 1.2 * (0.25 + 0.75 * length /
+//! mean length)`.
 //!
 //! | word of the query | documents that hold it |
 //! |---|---|
 //! | some document has it | documents with this word |
 //! | no document has it, and it has four characters or more | documents with a word that begins with it |
 //!
-//! A frequent word has a small weight, but many documents hold it, so that most of the work would be for it. The best documents can be
-//! found without it: once the worst candidate with a rarer word scores more than all frequent words together could add, no document with
-//! only frequent words can come before it. (This is the idea of the MaxScore algorithm.)
+//! A frequent word has a small weight, but many documents hold it, so that most of the work would be for it. The best documents can
+//! be found without it: once the worst candidate with a rarer word scores more than all frequent words together could add, no
+//! document with only frequent words can come before it. (This is the idea of the MaxScore algorithm.)
 
 use std::collections::HashMap;
 use std::sync::LazyLock;
@@ -37,8 +38,9 @@ const PREFIX_MATCH: f64 = 0.5;
 /// How many occurrences of a word are counted. More occurrences count as this number, which is 98 % of the limit.
 const MAX_OCCURRENCES: usize = 64;
 
-/// For each `n` from 1, the value half-way between the `ts_rank` of a document with `n - 1` and with `n` occurrences of one word. `ts_rank`
-/// is the sum of 1 / i² for i up to n, divided by the limit of that sum, π² / 6. `width_bucket` finds `n` with these boundaries.
+/// For each `n` from 1, the value half-way between the `ts_rank` of a document with `n - 1` and with `n` occurrences of one word.
+/// `ts_rank` is the sum of 1 / i² for i up to n, divided by the limit of that sum, π² / 6. `width_bucket` finds `n` with these
+/// boundaries.
 static OCCURRENCES: LazyLock<Vec<f64>> = LazyLock::new(|| {
     let total = std::f64::consts::PI.powi(2) / 6.0;
     let mut sum = 0.0;
@@ -105,7 +107,8 @@ impl Ranking {
         Term { lexeme: lexeme.to_owned(), is_prefix, documents, weight: rarity * (K1 + 1.0) }
     }
 
-    /// Prefix terms for those of the words with which other words begin. A document with several such words is counted several times.
+    /// Prefix terms for those of the words with which other words begin. A document with several such words is counted several
+    /// times.
     async fn prefix_terms(&self, lexemes: &[String], pipeline: &str, connection: &mut PgConnection) -> sqlx::Result<Vec<Term>> {
         if lexemes.is_empty() {
             return Ok(Vec::new());
@@ -194,8 +197,9 @@ impl Ranking {
             sql.push(" * (1 - k / (k + width_bucket(ts_rank('{1,1,1,1}', words, ");
             sql.push_bind(quoted(&term.lexeme, term.is_prefix)).push("::text::tsquery), $5::double precision[])))");
         }
-        // `ts_rank` with the flag 2 divides by the document's length, which gives the length. A long `tsvector` is stored compressed or
-        // outside the row, and every use would read it again: concatenating an empty one makes a copy that is read once.
+        // `ts_rank` with the flag 2 divides by the document's length, which gives the length. A long `tsvector` is stored
+        // compressed or outside the row, and every use would read it again: concatenating an empty one makes a copy that is read
+        // once.
         sql.push(
             "\n AS score FROM (
                  SELECT id, words, $3 + $4 * coalesce(round((ts_rank('{1,1,1,1}', words, $6::text::tsquery)
@@ -215,8 +219,8 @@ impl Ranking {
 }
 
 impl Store {
-    /// Merges the rows that changes of documents added to `word_counts`, in pipelines with at least `min_changes` changes, and deletes the
-    /// words that no document holds any more. Commits do not wait for it, and the results of searches do not change.
+    /// Merges the rows that changes of documents added to `word_counts`, in pipelines with at least `min_changes` changes, and
+    /// deletes the words that no document holds any more. Commits do not wait for it, and the results of searches do not change.
     pub async fn gather_word_counts(&self, min_changes: i64) -> Result<(), Transient> {
         let gathered = sqlx::query("SELECT gather_word_counts($1)").bind(min_changes).execute(&self.pool);
         gathered.with_deadline(self.deadline).await.map(drop)
@@ -257,8 +261,8 @@ fn rare(terms: &[Term]) -> usize {
     few.count().max(1).min(terms.len())
 }
 
-/// How many of the terms, the rarest first, must be searched if the page's worst document has the score `worst`: the terms after them add
-/// less, even together. At least `searched`.
+/// How many of the terms, the rarest first, must be searched if the page's worst document has the score `worst`: the terms after
+/// them add less, even together. At least `searched`.
 fn needed(terms: &[Term], searched: usize, worst: f64) -> usize {
     let mut rest: f64 = terms[searched..].iter().map(|term| term.weight).sum();
     let mut needed = searched;

@@ -21,7 +21,8 @@ const WORDS: i64 = 48;
 pub(super) struct TextQuery {
     /// A `tsquery` for documents that hold all the words, or meet the query's operators.
     pub all: String,
-    /// A `tsquery` for documents that hold any of the words, or a word beginning with one. None where the query has only stop words.
+    /// A `tsquery` for documents that hold any of the words, or a word beginning with one. None where the query has only stop
+    /// words.
     pub any: Option<String>,
     /// Whether documents with any of the words are added if few documents hold all of them.
     pub widens: bool,
@@ -53,8 +54,8 @@ impl TextQuery {
         Ok(Self { all: row.all, any, widens, runs: terms.runs, spaced: terms.spaced, ranking })
     }
 
-    /// The best documents with all the words. If they are fewer than `depth`, documents with any word are added, then documents with a word
-    /// that begins with a word of the query. The best first; documents with equal scores are in the order of ids.
+    /// The best documents with all the words. If they are fewer than `depth`, documents with any word are added, then documents
+    /// with a word that begins with a word of the query. The best first; documents with equal scores are in the order of ids.
     pub(super) async fn candidates(
         &self,
         query: &SearchQuery,

@@ -16,8 +16,8 @@ use sqlx::{Arguments, AssertSqlSafe, PgConnection, Postgres, QueryBuilder, Row};
 use super::{Candidate, QueryVector, SearchQuery};
 use tidemill_base::outcome::Span;
 
-/// Up to this number of chunks every vector is compared. It takes about 20 ms and misses nothing, while an index may miss a document that
-/// is far from all others.
+/// Up to this number of chunks every vector is compared. It takes about 20 ms and misses nothing, while an index may miss a
+/// document that is far from all others.
 pub(crate) const EXACT_UP_TO: i64 = 10_000;
 
 /// If at most this number of documents pass a filter, all vectors of these documents are compared. Scanning the index for documents
@@ -34,13 +34,14 @@ pub(super) struct VectorSpace<'a> {
     query: &'a QueryVector,
 }
 
-/// Pipelines and tasks that were found to have many chunks. An entry is never removed. If a set becomes small again, searches still find
-/// everything: where the index finds too few documents, every vector is compared.
+/// Pipelines and tasks that were found to have many chunks. An entry is never removed. If a set becomes small again, searches still
+/// find everything: where the index finds too few documents, every vector is compared.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct LargeVectorSets(Arc<Mutex<HashSet<(String, String)>>>);
 
 impl LargeVectorSets {
-    /// Whether there are too many chunks to compare all vectors. Counting them takes as long as a search, so a positive answer is kept.
+    /// Whether there are too many chunks to compare all vectors. Counting them takes as long as a search, so a positive answer is
+    /// kept.
     pub(crate) async fn contains(&self, pipeline: &str, task: &str, connection: &mut PgConnection) -> sqlx::Result<bool> {
         let key = (pipeline.to_owned(), task.to_owned());
         if self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(&key) {
@@ -196,8 +197,8 @@ impl<'a> VectorSpace<'a> {
     }
 }
 
-/// Which of the documents have vectors of another embedding set. All vectors of a document and task are of one set, because a commit
-/// replaces them together.
+/// Which of the documents have vectors of another embedding set. All vectors of a document and task are of one set, because a
+/// commit replaces them together.
 pub(super) async fn of_other_spaces(
     pipeline: &str,
     query: &QueryVector,

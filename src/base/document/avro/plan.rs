@@ -125,7 +125,7 @@ impl NamedTypes {
         if let AvroType::Named(place) = plain
             && schema.get("type").is_some_and(|kind| kind == "fixed")
         {
-            // The name of a fixed type stands for the logical type from now on.
+            // Later uses of the fixed type's name mean the logical type.
             let fixed = std::mem::replace(&mut self.kinds[place], AvroType::Null);
             self.kinds[place] = AvroType::Logical(logical, Box::new(fixed));
             return Ok(AvroType::Named(place));

@@ -15,9 +15,9 @@ const MAX_DEPTH: usize = 127;
 /// The memory of a value in bytes, without the text in it.
 const VALUE: usize = 32;
 
-/// The memory that a payload may take is `BASE_GROWTH` bytes plus `GROWTH` bytes for each of its bytes. The first is enough for a thousand
-/// fields that are null. With the second, a record whose every byte is a field may have field names of 96 characters. Only a payload that
-/// was made to take much memory needs more.
+/// The memory that a payload may take is `BASE_GROWTH` bytes plus `GROWTH` bytes for each of its bytes. The first is enough for a
+/// thousand fields that are null. With the second, a record whose every byte is a field may have field names of 96 characters. Only
+/// a payload that was made to take much memory needs more.
 const BASE_GROWTH: usize = 64 << 10;
 const GROWTH: usize = 128;
 
@@ -162,7 +162,8 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many items follow. After a negative count comes the size of the block in bytes, which only a reader that skips blocks needs.
+    /// How many items follow. After a negative count comes the size of the block in bytes, which only a reader that skips blocks
+    /// needs.
     fn block(&mut self) -> Result<u64, Fault> {
         let count = self.long()?;
         if count < 0 {

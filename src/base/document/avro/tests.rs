@@ -17,7 +17,7 @@ fn written(text: &str, value: AvroValue) -> Value {
     schema(text).read(&bytes).unwrap()
 }
 
-/// The same within a record, where logical types stand in practice.
+/// The same value in a field of a record, where logical types are used in practice.
 #[track_caller]
 fn field(kind: &str, value: AvroValue) -> Value {
     let text = format!(r#"{{"type":"record","name":"r","fields":[{{"name":"f","type":{kind}}}]}}"#);
@@ -164,7 +164,7 @@ fn a_fault_is_told_with_its_place() {
     refused(WIDE, &[2, b'a', 0, 0, 0], class, "2 bytes are left over");
     refused(WIDE, &[2, 0xff, 0], FailureClass::InvalidUtf8, "in field `outer.text`: a string is not UTF-8");
     refused(r#""long""#, &[0xff; 12], class, "more than 64 bits");
-    refused(r#""int""#, &[0xff, 0xff, 0xff, 0xff, 0x7f], class, "no integer of 32 bits");
+    refused(r#""int""#, &[0xff, 0xff, 0xff, 0xff, 0x7f], class, "not a 32-bit integer");
     refused(r#"{"type":"enum","name":"e","symbols":["A"]}"#, &[2], class, "symbol 1 of an enum that has 1");
 }
 
