@@ -193,7 +193,7 @@ impl Dashboard {
             ok: work.ok,
             reused: work.reused,
             skipped: work.skipped,
-            dead_letters: day.letters,
+            dead_letters: day.dead_letters,
             tokens: work.tokens,
             generated_tokens: work.generated_tokens,
             device_seconds,

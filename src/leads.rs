@@ -148,7 +148,7 @@ impl LeadService {
         let digest = cursor::digest(pipeline, order, &filter);
         let place = question.cursor.as_deref().map(|text| cursor::read(text, &digest)).transpose()?;
         let place = place.unwrap_or_else(|| order.start());
-        let found = self.reader.leads(pipeline, &filter, (order, &place), limit).await?;
+        let found = self.reader.leads(pipeline, &filter, order, &place, limit).await?;
         let last = found.last().filter(|_| found.len() as i64 == limit);
         let next = last.map(|last| cursor::write(&order.place(last), &digest));
         let leads = found.into_iter().map(glance).collect();
@@ -166,7 +166,7 @@ impl LeadService {
         let found = if id.contains('\0') { None } else { self.reader.lead(pipeline, id).await? };
         let (lead, text) = found.ok_or_else(unknown)?;
         let outputs = self.store.document_outputs(pipeline, id).await?;
-        let deliveries = self.reader.deliveries((Some(pipeline), Some(id)), None, DELIVERIES).await?;
+        let deliveries = self.reader.deliveries(Some(pipeline), Some(id), None, DELIVERIES).await?;
         let about = match &lead.account {
             Some(key) => self.about(pipeline, entry, key).await?,
             None => None,
@@ -207,7 +207,7 @@ impl LeadService {
         state: Option<&str>,
         limit: i64,
     ) -> Result<Vec<LeadDelivery>, Transient> {
-        self.reader.deliveries((pipeline, None), state, limit).await
+        self.reader.deliveries(pipeline, None, state, limit).await
     }
 
     /// The company, where a document belongs to it. One whose documents have all left is told to nobody.
@@ -216,7 +216,7 @@ impl LeadService {
         let Some(account) = account.filter(|account| account.documents > 0) else { return Ok(None) };
         let filter = LeadFilter { account: Some(key.to_owned()), ..LeadFilter::default() };
         let order = LeadOrder::Score;
-        let leads = self.reader.leads(pipeline, &filter, (order, &order.start()), OF_COMPANY).await?;
+        let leads = self.reader.leads(pipeline, &filter, order, &order.start(), OF_COMPANY).await?;
         let outputs = match &entry.summaries {
             Some(summaries) => self.store.document_outputs(summaries, key).await?,
             None => Vec::new(),

@@ -202,7 +202,7 @@ impl Recommender {
             id.as_deref().map_or(Ok(()), |id| checked(what, id))?;
         }
         let deeds = match &wish.user {
-            Some(user) => self.reader.interactions_of((name, &shelf.tenant), user, DEEDS).await?,
+            Some(user) => self.reader.interactions_of(name, &shelf.tenant, user, DEEDS).await?,
             None => Vec::new(),
         };
         let taste = UserProfile::of(&deeds, &shelf.terms);
@@ -309,7 +309,7 @@ impl Recommender {
         {
             return Ok(popular.clone());
         }
-        let deeds = self.reader.latest_interactions((name, &shelf.tenant), LATEST_DEEDS).await?;
+        let deeds = self.reader.latest_interactions(name, &shelf.tenant, LATEST_DEEDS).await?;
         let popular = Arc::new(popularity::popular(&deeds, &shelf.terms));
         let known = (Instant::now(), popular.clone());
         self.popular.lock().unwrap_or_else(PoisonError::into_inner).insert(name.to_owned(), known);

@@ -205,7 +205,7 @@ async fn fire_now(config: &Config, schedule: &Schedule, store: &Store) -> Result
         .map_err(|error| ConfigError(error.0))?;
     let open = store.open_jobs_of(&schedule.id).await?;
     let by = format!("run-now, process {}", std::process::id());
-    let fired = store.fire_now((&schedule.id, &by), now.as_millisecond(), &job, &config.jobs.events_topic).await;
+    let fired = store.fire_now(&schedule.id, &by, now.as_millisecond(), &job, &config.jobs.events_topic).await;
     fired.context("the job was not asked for")?;
     Ok((job.id, open))
 }

@@ -210,7 +210,7 @@ impl JobCoordinator {
         // A reason may quote a value, and Postgres cannot store U+0000.
         let reason = to.1.map(|reason| reason.replace('\0', "\u{fffd}"));
         let to = (to.0, reason.as_deref());
-        let moved = self.topics.worker.store.move_job(&job.id, from, to, &self.config.events_topic).await?;
+        let moved = self.topics.worker.store.move_job(&job.id, from, to.0, to.1, &self.config.events_topic).await?;
         if moved {
             tracing::info!(job = job.id, state = %to.0, reason = to.1, "job");
         }

@@ -129,7 +129,7 @@ impl LocalBackfill {
             None if row.state == JobState::Cancelling => (JobState::Cancelled, Some("it was cancelled".to_owned())),
             None => ending(&row, &progress),
         };
-        store.end_local_job(&self.job.id, (state, reason.as_deref())).await?;
+        store.end_local_job(&self.job.id, state, reason.as_deref()).await?;
         drop(lease);
         processed?;
         let (elapsed, rows) = (started.elapsed().as_secs_f64(), progress.rows_done - before);

@@ -216,7 +216,7 @@ impl Planner<'_> {
         let (mut units, mut after) = (Vec::new(), String::new());
         loop {
             let name = &self.job_pipeline.definition.name;
-            let ids = self.store.outdated_documents(name, (&tasks, &wanted_lineages), &after, IDS as i64).await?;
+            let ids = self.store.outdated_documents(name, &tasks, &wanted_lineages, &after, IDS as i64).await?;
             let Some(last) = ids.last() else { return Ok(units) };
             after = last.clone();
             units.push(whole(job, UnitSource::Documents(ids), units.len()));

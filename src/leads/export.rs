@@ -45,7 +45,7 @@ impl LeadService {
                     return Ok(Some((header, (None, place))));
                 }
                 let Some(place) = place else { return Ok(None) };
-                let page = reader.leads(&pipeline, &filter, (order, &place), PAGE).await?;
+                let page = reader.leads(&pipeline, &filter, order, &place, PAGE).await?;
                 let next = page.last().filter(|_| page.len() as i64 == PAGE).map(|last| order.place(last));
                 if page.is_empty() {
                     return Ok(None);

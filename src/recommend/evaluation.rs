@@ -105,7 +105,7 @@ impl Recommender {
             let message = format!("pipeline `{name}` makes no vectors to compare documents by; add an `embed` task");
             return Err(RecommendError::Invalid(message));
         };
-        let deeds = self.reader.latest_interactions((name, &shelf.tenant), MOST_DEEDS).await?;
+        let deeds = self.reader.latest_interactions(name, &shelf.tenant, MOST_DEEDS).await?;
         let interactions = deeds.len();
         let (mut cuts, others) = cut_all(deeds, trial.holdout, &shelf.terms);
         if cuts.is_empty() {

@@ -81,7 +81,7 @@ impl WebhookSender {
     async fn round(&self) -> Result<usize, Transient> {
         let held = (self.place.timeout + BOOKS).as_secs_f64();
         let attempts = self.place.attempts.cast_signed();
-        let (due, given_up) = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, attempts)).await?;
+        let (due, given_up) = self.store.claim_deliveries(&self.name, AT_A_TIME, held, attempts).await?;
         if given_up > 0 {
             self.count(DeliveryOutcome::GivenUp).inc_by(given_up);
             tracing::error!(
@@ -100,12 +100,12 @@ impl WebhookSender {
         let attempt = self.call(delivery).await;
         tidemill_base::failpoint!("delivery-before-settle", |_| std::process::abort());
         self.store.settle_delivery(delivery, &attempt).await?;
-        self.count(attempt.verdict).inc();
+        self.count(attempt.outcome).inc();
         let (id, attempts) = (delivery.id, delivery.attempts);
         let reason = attempt.reason.unwrap_or_default();
-        match attempt.verdict {
+        match attempt.outcome {
             DeliveryOutcome::Delivered => tracing::debug!(webhook = self.name, %id, attempts, "delivered"),
-            DeliveryOutcome::Again(_) => {
+            DeliveryOutcome::Retry(_) => {
                 tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery is attempted again")
             }
             DeliveryOutcome::Refused | DeliveryOutcome::GivenUp => {
@@ -118,7 +118,7 @@ impl WebhookSender {
     /// Counts what became of an attempt.
     fn count(&self, verdict: DeliveryOutcome) -> IntCounter {
         let outcome = match verdict {
-            DeliveryOutcome::Again(_) => "retried",
+            DeliveryOutcome::Retry(_) => "retried",
             settled => settled.state(),
         };
         METRICS.deliveries.with_label_values(&[self.name.as_str(), outcome])
@@ -147,7 +147,7 @@ impl WebhookSender {
         let (status, asked, reason) = match answer {
             Ok((status, _)) if status.is_success() => {
                 return DeliveryAttempt {
-                    verdict: DeliveryOutcome::Delivered,
+                    outcome: DeliveryOutcome::Delivered,
                     status: Some(status.as_u16().into()),
                     reason: None,
                 };
@@ -155,14 +155,14 @@ impl WebhookSender {
             Ok((status, asked)) => (Some(status), asked, format!("the receiver answers {status}")),
             Err(reason) => (None, None, format!("the receiver cannot be told: {reason}")),
         };
-        let verdict = if status == Some(StatusCode::GONE) {
+        let outcome = if status == Some(StatusCode::GONE) {
             DeliveryOutcome::Refused
         } else if attempts >= self.place.attempts.cast_signed() {
             DeliveryOutcome::GivenUp
         } else {
-            DeliveryOutcome::Again(self.wait(attempts, asked).as_secs_f64())
+            DeliveryOutcome::Retry(self.wait(attempts, asked).as_secs_f64())
         };
-        DeliveryAttempt { verdict, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
+        DeliveryAttempt { outcome, status: status.map(|status| status.as_u16().into()), reason: Some(reason) }
     }
 
     /// The wait after attempt number `attempts`: doubling, between half and all of it so that those who failed together do not come
@@ -200,15 +200,15 @@ mod tests {
         let courier = courier();
         let verdict = |attempts, status: u16| {
             let status = StatusCode::from_u16(status).expect("a status");
-            courier.judge(attempts, Ok((status, None))).verdict
+            courier.judge(attempts, Ok((status, None))).outcome
         };
         assert_eq!((verdict(1, 200), verdict(4, 204)), (DeliveryOutcome::Delivered, DeliveryOutcome::Delivered));
         assert_eq!((verdict(1, 410), verdict(4, 500)), (DeliveryOutcome::Refused, DeliveryOutcome::GivenUp));
         for status in [302, 400, 401, 404, 429, 500, 503] {
-            assert!(matches!(verdict(3, status), DeliveryOutcome::Again(_)), "{status}");
+            assert!(matches!(verdict(3, status), DeliveryOutcome::Retry(_)), "{status}");
         }
         let unreachable = courier.judge(1, Err("cannot connect".into()));
-        assert!(matches!(unreachable.verdict, DeliveryOutcome::Again(_)) && unreachable.status.is_none(), "{unreachable:?}");
+        assert!(matches!(unreachable.outcome, DeliveryOutcome::Retry(_)) && unreachable.status.is_none(), "{unreachable:?}");
     }
 
     #[tokio::test]

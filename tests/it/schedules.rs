@@ -189,7 +189,7 @@ async fn refused_and_others() {
     .await;
     coordinator.run_once_at(minute(2)).await.unwrap();
     let found = firings(&database).await;
-    assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` stands for another job", "{found:?}");
+    assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` belongs to another job", "{found:?}");
 }
 
 async fn refused_by_the_ledger() {

@@ -106,7 +106,7 @@ fn a_wrong_type_or_value_is_named_with_its_place() {
         "p.yaml:1:10: version 2 is unknown",
     );
     refused("name: x\nsource: { topic: t }\ntasks: {}", "the key `version` is missing");
-    refused("version: 1\nname: x\nname: y\n", "p.yaml:3:1: the key `name` stands twice");
+    refused("version: 1\nname: x\nname: y\n", "p.yaml:3:1: the key `name` occurs twice");
     refused("version: 1\nname: [", "p.yaml:");
     refused("", "");
 }
@@ -204,7 +204,7 @@ fn examples_are_checked_against_the_tasks() {
     let example = |example: &str| format!("{HEAD}tasks: {{ a: {{ render: {{ template: x }} }} }}\nexamples:\n  - {example}");
     refused(&example("{ document: {}, raw: x, expect: { a: skipped } }"), "either `document` or `raw`");
     refused(&example("{ document: {}, expect: { b: skipped } }"), "`b`, which is not a task");
-    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "class of dead letters");
+    refused(&example("{ document: {}, expect: { dead_letter: missing } }"), "`missing` is not a class of dead letters");
     refused(&example("{ document: {}, expect: { a: skiped } }"), "`skiped` is not an expectation");
     refused(&example("{ document: {}, expect: { a: { lable: x } } }"), "unknown key `lable`; did you mean `label`?");
     refused(&example("{ document: {}, expect: {} }"), "the example expects nothing");

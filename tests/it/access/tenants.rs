@@ -197,12 +197,12 @@ pub async fn recommended_their_own() {
     assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
     // As if the service knew of no tenants.
     let reader = service.store.reader(tenant("acme"));
-    assert_eq!(reader.interactions_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
-    assert_eq!(reader.latest_interactions(("globex-notes", "globex"), 10).await.unwrap(), []);
+    assert_eq!(reader.interactions_of("globex-notes", "globex", "somebody", 10).await.unwrap(), []);
+    assert_eq!(reader.latest_interactions("globex-notes", "globex", 10).await.unwrap(), []);
     let everything = SearchFilter::default();
     assert!(reader.document_summaries("globex-notes", &["globex-1".into()]).await.unwrap().is_empty());
     assert_eq!(reader.passing("globex-notes", &["globex-1".into()], &everything).await.unwrap(), [""; 0]);
-    assert_eq!(service.store.reader(None).latest_interactions(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
+    assert_eq!(service.store.reader(None).latest_interactions("globex-notes", "globex", 10).await.unwrap().len(), 1);
 }
 
 pub async fn see_their_own_leads() {
@@ -243,11 +243,11 @@ pub async fn see_their_own_leads() {
     // As if the service knew of no tenants: each question names the other's rows outright.
     let reader = service.store.reader(tenant("acme"));
     let (filter, order) = (LeadFilter::default(), LeadOrder::Score);
-    let leads = async |pipeline: &str| reader.leads(pipeline, &filter, (order, &order.start()), 10).await.unwrap().len();
+    let leads = async |pipeline: &str| reader.leads(pipeline, &filter, order, &order.start(), 10).await.unwrap().len();
     assert_eq!((leads("acme-notes").await, leads("globex-notes").await), (1, 0));
     assert!(reader.lead("globex-notes", "globex-1").await.unwrap().is_none());
     assert!(reader.account("globex-notes", "globex notes").await.unwrap().is_none());
-    assert_eq!(reader.deliveries((None, None), None, 10).await.unwrap().len(), 1);
+    assert_eq!(reader.deliveries(None, None, None, 10).await.unwrap().len(), 1);
 }
 
 pub async fn policies_hold() {
