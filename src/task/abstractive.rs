@@ -1,11 +1,11 @@
-//! `summarize` with `mode: abstractive`: a generator says in its own words what the text says.
+//! `summarize` with `mode: abstractive`: a generator writes the summary in its own words.
 //!
 //! | the text | rounds |
 //! |---|---|
 //! | fits the context beside the prompt | one request |
-//! | is longer | each piece is summarized; the summaries are joined, in as few groups as fit, and summarized again until one is left |
+//! | is longer | each piece is summarized; the summaries are joined into as few groups as fit and summarized again, until one is left |
 //!
-//! Every round renders the same prompt, with the piece or the joined summaries in the place of the document's text.
+//! Every round renders the same prompt, with the piece or the joined summaries as the document text.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -26,19 +26,19 @@ use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Confidence, Output, Summary, SummaryMode};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same text comes to have another summary.
+/// Part of every fingerprint. Increase it when the same text gets another summary.
 const ALGORITHM: u32 = 1;
 
-/// Tokens of a summary of which nothing is said: five sentences or so.
+/// Default limit of a summary in tokens: about five sentences.
 const DEFAULT_MAX_TOKENS: usize = 192;
 
-/// Pieces of one document. So many take eight rounds at worst, and bound what one document asks of the model.
+/// Most pieces of one document. They take at most eight rounds, which bounds the model time of one document.
 const MOST_PIECES: usize = 128;
 
-/// Tokens that neighbouring pieces share, so that a sentence that is cut in two is read whole once.
+/// Tokens that neighbouring pieces share, so that a sentence at a boundary is complete in one of them.
 const OVERLAP: usize = 32;
 
-/// What stands between joined summaries, and what it costs.
+/// The separator between joined summaries, and its number of tokens.
 const JOINT: &str = "\n\n";
 const JOINT_TOKENS: usize = 2;
 
@@ -49,7 +49,7 @@ const BODY: &str = "Summarize the following text in at most {{ sentences }} {{ '
 
 {{ document.text }}";
 
-/// What `summarize` says of an abstractive summary.
+/// The parameters of `summarize` for an abstractive summary.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct AbstractiveSpec<'a> {
     pub model: &'a str,
@@ -69,9 +69,9 @@ impl AbstractiveSpec<'_> {
     pub(super) fn problems(self, base_dir: &Path) -> Vec<String> {
         let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
         if problems.is_empty() && !self.reads(base_dir).iter().any(|name| name == "document.text" || name == "document") {
-            problems.push("has a prompt that does not read `document.text`, which the pieces of a long text are put into".into());
+            problems.push("has a prompt that does not read `document.text`, which contains the pieces of a long text".into());
         }
-        problems.extend((self.max_tokens == Some(0)).then(|| "wants summaries of 0 tokens: make `max_tokens` larger".into()));
+        problems.extend((self.max_tokens == Some(0)).then(|| "has `max_tokens: 0`, which allows summaries of 0 tokens: write a positive number".into()));
         problems
     }
 
@@ -84,7 +84,7 @@ impl AbstractiveSpec<'_> {
 
     pub(super) fn build(self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Abstractive> {
         let model = generator(engine, self.model, "summarize` with `mode: abstractive")?;
-        let splitter = engine.splitter(self.model).context("the model host has lost the model")?;
+        let splitter = engine.splitter(self.model).context("the engine no longer has the model")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
         let setting = PromptSettings {
             max_tokens: self.max_tokens,
@@ -121,7 +121,7 @@ impl Abstractive {
         Ok(Self { signature, prompting, room })
     }
 
-    /// One request for each of `texts`.
+    /// One request per text.
     fn ask<'a>(&self, upstream: &TemplateContext, texts: impl IntoIterator<Item = &'a str>) -> Result<TaskStep, Failure> {
         let mut requests = Vec::new();
         for text in texts {
@@ -131,13 +131,13 @@ impl Abstractive {
         Ok(TaskStep::Ask(requests))
     }
 
-    /// Tokens of text that fit, where that is enough for two summaries, so that every round leaves fewer.
+    /// Tokens of text that fit. Fails if two summaries do not fit, because then a round would not reduce their number.
     fn room_for_joining(&self, upstream: &TemplateContext) -> Result<usize, Failure> {
         let room = self.room.tokens(&self.prompting, upstream)?;
         let least = 2 * self.prompting.max_tokens + JOINT_TOKENS;
         if room < least {
             let reason = format!(
-                "the text is longer than the context, and the prompt leaves room for {room} tokens of it, fewer than the {least} of two summaries: make `max_tokens` smaller or take a model with a longer context"
+                "the text is longer than the context, and the prompt leaves {room} tokens for it, fewer than the {least} of two summaries: reduce `max_tokens` or use a model with a longer context"
             );
             return Err(Failure::poison(FailureClass::TooLong, reason));
         }
@@ -167,13 +167,13 @@ impl Task for Abstractive {
         let pieces = self.room.split(text, room, OVERLAP.min(room / 4))?;
         if pieces.len() > MOST_PIECES {
             let reason = format!(
-                "the text is {} pieces of {room} tokens long, and {MOST_PIECES} are summarized at most: take a model with a longer context, or skip such documents with `when`",
+                "the text has {} pieces of {room} tokens, but at most {MOST_PIECES} are summarized: use a model with a longer context, or skip such documents with `when`",
                 pieces.len()
             );
             return Err(Failure::poison(FailureClass::TooLong, reason));
         }
         let piece = |span: &crate::outcome::Span| {
-            let outside = || Failure::poison(FailureClass::Model, "the model host cut a piece that lies outside the text");
+            let outside = || Failure::poison(FailureClass::Model, "the engine returned a piece outside the text");
             text.get(span.start..span.end).ok_or_else(outside)
         };
         let pieces: Vec<&str> = pieces.iter().map(piece).collect::<Result<_, _>>()?;
@@ -198,7 +198,7 @@ impl Task for Abstractive {
             confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
             summaries.push(whole(text, completion.finish).to_owned());
         }
-        // More than one are about pieces: only a text that was asked about as a whole has one summary.
+        // Several summaries belong to pieces. A single one belongs to the whole text.
         if let [text] = summaries.as_slice() {
             let summary = Summary { text: text.clone(), spans: Vec::new(), mode: SummaryMode::Abstractive, confidence };
             return Ok(TaskStep::Ready(Output::Summary(summary)));
@@ -216,7 +216,7 @@ impl Task for Abstractive {
     }
 }
 
-/// The text up to its last whole sentence, where the model was cut off and there is one.
+/// The text up to its last complete sentence, if the answer was truncated and has one.
 fn whole(text: &str, finish: Finish) -> &str {
     if finish == Finish::Stop {
         return text;
@@ -228,8 +228,8 @@ fn whole(text: &str, finish: Finish) -> &str {
     }
 }
 
-/// How many summaries, in order, are joined into each text of the next round: as many as fit, but never one alone where another
-/// follows, so that each round leaves at most half.
+/// How many summaries, in order, are joined into each text of the next round: as many as fit, but at least two if another follows.
+/// So each round leaves at most half of them.
 fn groups(tokens: &[usize], room: usize) -> Vec<usize> {
     let mut groups = Vec::new();
     let (mut size, mut filled) = (0, 0);

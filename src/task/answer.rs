@@ -1,5 +1,5 @@
-//! `answer`: a question answered from the passages that a `retrieve` task found, and from nothing else: a batch of what
-//! `POST /v1/answer` does for one.
+//! `answer`: answers a question from the passages of a `retrieve` task and from nothing else. It does for each document of a stream
+//! what `POST /v1/answer` does for one question.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::outcome::{Confidence, Output, RetrievedPassage, WrittenText};
 use crate::prompt::PromptVersion;
 use crate::template::{PrintMode, Template, TemplateError};
 
-/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+/// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 2;
 
 /// The longest question, in bytes.
@@ -25,13 +25,13 @@ const MAX_QUESTION: usize = 8 << 10;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct AnswerSpec {
-    /// The generator's name in the configuration.
+    /// Name of the generator in the configuration.
     pub model: String,
-    /// The question: a template that reads `document` and other tasks by name.
+    /// The question, a template that can read `document` and other tasks by name.
     pub question: String,
-    /// The `retrieve` task whose passages it is answered from.
+    /// The `retrieve` task that provides the passages.
     pub from: String,
-    /// The prompt file, relative to the pipeline file; the built-in one unless told.
+    /// The prompt file, relative to the pipeline file. Default: the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
 }
@@ -51,7 +51,7 @@ impl AnswerSpec {
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let question = self.compile().err().map(|error| format!("has a bad `question`: {error}"));
         let prompt = self.prompt.iter().flat_map(|prompt| AnswerGenerator::problems(&base_dir.join(prompt)));
-        question.into_iter().chain(prompt.map(|problem| format!("is wrong: {problem}"))).collect()
+        question.into_iter().chain(prompt.map(|problem| format!("has {problem}"))).collect()
     }
 
     pub(super) fn reads(&self, _base_dir: &Path) -> Vec<String> {
@@ -91,7 +91,7 @@ impl Task for Answer {
         let passages = self.passages(upstream)?;
         let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
         if texts.is_empty() {
-            let nothing = Some("not found in the documents: none is near enough to the question");
+            let nothing = Some("not found in the documents: no passage is similar enough to the question");
             return Ok(TaskStep::Ready(output(GroundedAnswer::default(), &passages, nothing, None)));
         }
         Ok(TaskStep::Ask(vec![self.answering.request(question.trim(), &texts)?]))
@@ -117,14 +117,14 @@ impl Answer {
         let passages = upstream.get(&self.from).and_then(|found| found.get_attr("passages").ok());
         let passages = passages.and_then(|passages| serde_json::to_value(passages).ok());
         let unfit = || {
-            let reason = format!("task `{}` found no passages that could be read: name a `retrieve` task in `from`", self.from);
+            let reason = format!("task `{}` has no passages: name a `retrieve` task in `from`", self.from);
             Failure::poison(FailureClass::WrongType, reason)
         };
         passages.and_then(|passages| serde_json::from_value(passages).ok()).ok_or_else(unfit)
     }
 }
 
-/// The answer as an object: `found`, `sentences` with what they cite, what was `dropped`, and the `reason` of an empty one.
+/// The answer as an object: `found`, `sentences` with their citations, the `dropped` sentences, and the `reason` if it is empty.
 fn output(held: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
     let cited = |number: &usize| {
         let passage = number.checked_sub(1).and_then(|index| passages.get(index))?;

@@ -1,4 +1,4 @@
-//! `extract`: typed fields, each with how sure the model was and where the document says it.
+//! `extract`: extracts typed fields. Each value comes with the confidence of the model and its evidence in the document.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -21,7 +21,7 @@ use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Confidence, ExtractedValue, Extraction, Output};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+/// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 1;
 
 const SYSTEM: &str = "You take facts out of documents and answer with one JSON object and nothing else. \
@@ -34,31 +34,31 @@ const BODY: &str = "Answer with an object that is valid under this JSON Schema:
 The document:
 {{ document.text }}";
 
-/// The same of strict tasks, which once let numbers pass.
+/// The version of strict tasks. Version 1 did not check numbers.
 const STRICT_ALGORITHM: u32 = 2;
 
-/// Letters of a value that an error quotes.
+/// Most characters of a value quoted in an error.
 const QUOTED: usize = 60;
 
 /// Parameters of `extract`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ExtractSpec {
-    /// The generator's name in the configuration.
+    /// Name of the generator in the configuration.
     pub model: String,
-    /// The schema of the object, where the prompt has none: a path from the pipeline file, or the schema itself.
+    /// JSON Schema of the object, for a prompt without one: a path relative to the pipeline file, or the schema itself.
     #[serde(default)]
     pub schema: Option<SchemaSource>,
     /// A prompt file, relative to the pipeline file, instead of the built-in prompt.
     #[serde(default)]
     pub prompt: Option<PathBuf>,
-    /// Whether a string or a number that the document does not say makes a dead letter.
+    /// Whether a string or number without evidence in the document makes the result a dead letter.
     #[serde(default)]
     pub strict: bool,
-    /// Tokens of an answer, where not as many as the prompt says.
+    /// Most tokens of an answer; overrides the limit in the prompt file.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// A list; the task is done for each `item` of it.
+    /// An expression for a list. The task then runs once for each `item` of the list.
     #[serde(default)]
     pub for_each: Option<String>,
 }
@@ -81,10 +81,10 @@ impl ExtractSpec {
         let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
         problems.extend(ForEach::new(self.for_each.as_deref()).err());
         if self.for_each.is_some() && self.prompt.is_none() {
-            problems.push("has `for_each`, but no `prompt` that says what to do with `item`".into());
+            problems.push("has `for_each`, but no `prompt` that uses `item`".into());
         }
         if self.max_tokens == Some(0) {
-            problems.push("wants answers of 0 tokens: make `max_tokens` larger".into());
+            problems.push("has `max_tokens: 0`: write a positive number".into());
         }
         problems
     }
@@ -130,7 +130,7 @@ impl ExtractSpec {
         };
         let file = file.with_schema(self.schema.as_ref(), base_dir)?;
         let schema = file.schema.clone();
-        let schema = schema.ok_or("has no `schema` that says which fields to extract: give a path or the schema itself")?;
+        let schema = schema.ok_or("has no `schema` with the fields to extract: write a path or the schema itself")?;
         Ok((file, schema))
     }
 }
@@ -178,7 +178,7 @@ impl Extract {
                 }
                 other => other.to_string(),
             };
-            let reason = format!("field `{path}` of the answer is {says}, which the document does not say");
+            let reason = format!("field `{path}` of the answer is {says}, which the document does not contain");
             return Err(Failure::poison(FailureClass::Ungrounded, reason));
         }
         Ok(Extraction { fields, leaves })
@@ -186,7 +186,7 @@ impl Extract {
 
     fn values(&self, searcher: &EvidenceFinder<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<ExtractedValue> {
         let found = value_spans(&completion.text);
-        // Of a name that stands twice, the last value counts; what stood under an earlier one is gone.
+        // If a key occurs twice, the last value counts and everything below the earlier one is dropped.
         let last: HashMap<&str, usize> = found.iter().enumerate().map(|(index, (path, _))| (path.as_str(), index)).collect();
         let mut all = Vec::with_capacity(found.len());
         for (index, (path, place)) in found.iter().enumerate() {
@@ -211,7 +211,7 @@ impl Extract {
     }
 }
 
-/// What the tokens that wrote any of `place` say of the model's confidence.
+/// The confidence of the model, computed from the tokens that overlap `place`.
 fn confidence(tokens: &[GeneratedToken], place: &Range<usize>) -> Option<Confidence> {
     let first = tokens.partition_point(|token| token.end <= place.start);
     let mut start = first.checked_sub(1).map_or(0, |before| tokens[before].end);

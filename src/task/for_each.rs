@@ -1,4 +1,4 @@
-//! `for_each`: one request an item of a list, and one output of them all.
+//! `for_each`: one request per item of a list, and one output for all items.
 
 use minijinja::Value;
 
@@ -8,17 +8,17 @@ use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::Output;
 use crate::template::ListExpression;
 
-/// Items that one document may have. Each is a request of its own, so that a list gone wrong must not hold up the stream.
+/// Most items of one document. Each item is a separate request, so a wrong list could block the stream without a limit.
 const MOST_ITEMS: usize = 100;
 
-/// The names that a template has for an item and for its place in the list, from 0.
+/// The names of an item and of its index (from 0) in templates.
 pub(super) const ITEM_NAMES: [&str; 2] = ["item", "index"];
 
-/// What a task is done for: the document, or each item of a list.
+/// What a task runs for: the document, or each item of a list.
 #[derive(Debug)]
 pub(super) struct ForEach(Option<ListExpression>);
 
-/// Names of one request besides what comes before the task.
+/// Template variables of one request in addition to the document and earlier tasks.
 pub(super) type ItemScope = Vec<(&'static str, Value)>;
 
 impl ForEach {
@@ -28,12 +28,12 @@ impl ForEach {
         Ok(Self(selection))
     }
 
-    /// The names that the list is made of.
+    /// The names that the list expression reads.
     pub(super) fn reads(&self) -> &[String] {
         self.0.as_ref().map_or(&[], ListExpression::variables)
     }
 
-    /// The requests that `ask` makes, one for each scope.
+    /// The requests that `ask` builds, one per item.
     pub(super) fn prepare(
         &self,
         upstream: &TemplateContext,
@@ -50,7 +50,7 @@ impl ForEach {
         Ok(TaskStep::Ask(requests.collect::<Result<_, _>>()?))
     }
 
-    /// The output of which `one` makes each part.
+    /// The output, in which `one` converts each prediction.
     pub(super) fn interpret(
         &self,
         predictions: Vec<Prediction>,
@@ -74,7 +74,7 @@ fn about(index: usize, failure: Failure) -> Failure {
     }
 }
 
-/// The completion that `prediction` is.
+/// Unwraps a completion.
 pub(super) fn completion(prediction: Prediction) -> Result<crate::engine::Completion, Failure> {
     match prediction {
         Prediction::Completion(completion) => Ok(completion),

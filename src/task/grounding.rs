@@ -1,4 +1,4 @@
-//! What a model says, held against the passages that it says it from.
+//! Checks the answer of a model against the passages that it cites.
 
 use std::collections::BTreeSet;
 
@@ -10,40 +10,41 @@ use super::ClaimedSentence;
 use super::evidence::folded::FoldedText;
 use super::evidence::number;
 
-/// The share of a sentence's words that a passage must have to count as saying it. A sentence says things in other words, too.
+/// The share of the words of a sentence that a passage must contain to count as its source. It is below 1 because a model
+/// rephrases.
 const SHARE: f64 = 0.4;
 
-/// A sentence that the documents say.
+/// A sentence that the documents support.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Sentence {
     /// The sentence.
     pub text: String,
-    /// Where they say it: numbers of passages.
+    /// Numbers of the passages that support it.
     pub citations: Vec<usize>,
 }
 
-/// A sentence, or a citation of one, that did not hold.
+/// A sentence or a citation that a passage does not support.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, ToSchema)]
 pub struct Dropped {
     /// The sentence.
     pub text: String,
-    /// The number that it named, where only the citation was dropped or was the reason.
+    /// The number of the dropped citation. `None` if the sentence was dropped for another reason.
     pub citation: Option<usize>,
-    /// Why.
+    /// Why it was dropped.
     pub reason: String,
 }
 
-/// What is left of a model's claims.
+/// The answer of a model after the check.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct GroundedAnswer {
-    /// What the passages say.
+    /// The sentences that the passages support.
     pub sentences: Vec<Sentence>,
-    /// What they don't.
+    /// The sentences and citations that they do not support.
     pub dropped: Vec<Dropped>,
 }
 
 impl GroundedAnswer {
-    /// Keeps of the claims what the passages say. A passage's number is its place, from 1.
+    /// Keeps the sentences that the passages support. The number of a passage is its position, from 1.
     pub fn of(claims: Vec<ClaimedSentence>, passages: &[&str]) -> Self {
         let mut held = Self::default();
         for claim in claims {
@@ -52,12 +53,12 @@ impl GroundedAnswer {
         held
     }
 
-    /// Why there is no answer, where there is none.
+    /// Why there is no answer, if there is none.
     pub fn empty_reason(&self) -> Option<&'static str> {
         match (self.sentences.is_empty(), self.dropped.is_empty()) {
             (false, _) => None,
             (true, true) => Some("not found in the documents: the passages do not answer it"),
-            (true, false) => Some("not found in the documents: no passage says what the model said"),
+            (true, false) => Some("not found in the documents: no passage supports what the model wrote"),
         }
     }
 
@@ -76,16 +77,16 @@ impl GroundedAnswer {
             match shared > 0 && shared as f64 >= said.len() as f64 * SHARE {
                 true if citations.contains(&number) => {}
                 true => citations.push(number),
-                false => lost.push(drop(format!("passage {number} has {shared} of its {} words", said.len()))),
+                false => lost.push(drop(format!("passage {number} contains {shared} of its {} words", said.len()))),
             }
         }
         if citations.is_empty() && lost.is_empty() {
-            lost.push(Dropped { text: claim.text.clone(), citation: None, reason: "it names no passage".into() });
+            lost.push(Dropped { text: claim.text.clone(), citation: None, reason: "it cites no passage".into() });
         }
-        // A sentence in other words is one; a sentence with another number is another sentence.
+        // Other words can have the same meaning, another number cannot.
         let cited: Vec<FoldedText> = citations.iter().map(|number| FoldedText::of(passages[number - 1])).collect();
         if let Some(number) = invented(&claim.text, &cited).filter(|_| !citations.is_empty()) {
-            let reason = format!("it says {number}, which no passage that it names does");
+            let reason = format!("it contains the number {number}, which no cited passage contains");
             lost.push(Dropped { text: claim.text.clone(), citation: None, reason });
             citations.clear();
         }
@@ -96,7 +97,7 @@ impl GroundedAnswer {
     }
 }
 
-/// The first number of a text that none of the passages says, as it is written.
+/// The first number of the text that no passage contains, as written in the text.
 fn invented(text: &str, passages: &[FoldedText]) -> Option<String> {
     let folded = FoldedText::of(&without_marks(text));
     let says = |digits: &str, value: Option<f64>| {
@@ -105,7 +106,7 @@ fn invented(text: &str, passages: &[FoldedText]) -> Option<String> {
             value.is_some_and(|value| number::find(passage, value).is_some()) || value.is_none() && passage.contains(digits)
         })
     };
-    // What is no number as a whole (a date, a list) is looked at in parts.
+    // A date or a list is not one number; its parts are checked one by one.
     let in_parts = |digits: &str| {
         let mut parts = digits.split(|letter: char| !letter.is_ascii_digit()).filter_map(|part| part.parse().ok());
         parts.all(|value| says("", Some(value)))
@@ -116,7 +117,7 @@ fn invented(text: &str, passages: &[FoldedText]) -> Option<String> {
     found.into_iter().find(invented).map(|(digits, _)| digits.to_owned())
 }
 
-/// The text without marks such as [1] or [2, 3], by which models name passages.
+/// The text without marks such as [1] or [2, 3], with which models cite passages.
 fn without_marks(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::new();
@@ -131,8 +132,8 @@ fn without_marks(text: &str) -> String {
     kept + rest
 }
 
-/// The words that carry meaning, as far as their length tells; of scripts without spaces the pairs of characters. Words are cut to
-/// their first letters, so that endings do not tell them apart.
+/// The words that carry meaning, judged by their length. For scripts without spaces these are pairs of characters. Words are cut to
+/// their first letters, so that different endings still match.
 fn content(text: &str) -> BTreeSet<String> {
     const LETTERS: usize = 5;
     let lower = text.to_lowercase();
@@ -150,7 +151,7 @@ fn content(text: &str) -> BTreeSet<String> {
     found
 }
 
-/// Hangul, Chinese characters and Kana.
+/// Whether `c` is Hangul, a Chinese character or Kana.
 fn is_syllable(c: char) -> bool {
     matches!(c, '\u{1100}'..='\u{11FF}' | '\u{3040}'..='\u{31FF}' | '\u{3400}'..='\u{9FFF}' | '\u{AC00}'..='\u{D7A3}')
 }

@@ -1,11 +1,11 @@
-//! Labels and what they mean, in the order of the pipeline file.
+//! Labels and their descriptions, in the order of the pipeline file.
 
 use std::fmt;
 
 use serde::de::{Error, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
-/// Labels in order, each with its descriptions. A file gives one description or a list of them a label.
+/// Labels in order, each with its descriptions. A pipeline file has one description or a list of descriptions per label.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Labels(pub Vec<(String, Vec<String>)>);
 
@@ -26,7 +26,7 @@ impl<'de> Deserialize<'de> for Labels {
                 let mut labels: Vec<(String, Vec<String>)> = Vec::new();
                 while let Some((label, Descriptions(descriptions))) = map.next_entry::<String, Descriptions>()? {
                     if labels.iter().any(|(known, _)| *known == label) {
-                        return Err(A::Error::custom(format!("label `{label}` stands twice")));
+                        return Err(A::Error::custom(format!("label `{label}` occurs twice")));
                     }
                     labels.push((label, descriptions));
                 }

@@ -1,4 +1,5 @@
-//! `score`: a number with the parts that it is the sum of, each by an expression over the document and other tasks. It needs no model.
+//! `score`: computes a number as the sum of named parts. Each part is an expression over the document and other tasks. It needs no
+//! model.
 
 use std::fmt;
 use std::path::Path;
@@ -14,22 +15,22 @@ use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Output, Score};
 use crate::template::Formula;
 
-/// Part of every fingerprint: another number wherever the same formulas come to mean something else.
+/// Part of every fingerprint. Increase it when the same formulas lead to another output.
 const ALGORITHM: u32 = 1;
 
-/// Parts of one score. People read them side by side.
+/// Most parts of one score, because people read them side by side.
 const MOST_PARTS: usize = 32;
 
-/// The largest part, whatever its sign: hundredths of it are whole numbers without loss.
+/// The largest absolute value of a part. Up to it, values are exact in hundredths.
 const LARGEST: f64 = 1e9;
 
 /// Parameters of `score`.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ScoreSpec {
-    /// What is added up, by name: expressions such as `40 if intent.label == 'buying' else 0`.
+    /// The parts by name: expressions such as `40 if intent.label == 'buying' else 0`.
     pub parts: ScoreParts,
-    /// The most that the score can be; the least is 0.
+    /// The maximum of the score. The minimum is 0.
     #[serde(default = "ScoreSpec::usual_maximum")]
     pub maximum: f64,
 }
@@ -50,7 +51,6 @@ impl ScoreSpec {
         100.0
     }
 
-    /// The names of the parts, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parts.0.iter().map(|(name, _)| name.as_str())
     }
@@ -70,7 +70,7 @@ impl ScoreSpec {
         for (name, formula) in &self.parts.0 {
             let is_part = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
             if !name.starts_with(|c: char| c.is_ascii_lowercase()) || name.len() > 63 || !name.chars().all(is_part) {
-                problems.push(format!("has a part `{name}`: use lower-case letters, digits and `_`, a letter first"));
+                problems.push(format!("has a part `{name}`: use lower-case letters, digits and `_`, starting with a letter"));
             }
             if let Err(error) = Formula::new(formula) {
                 problems.push(format!("has a bad part `{name}`: {error}"));
@@ -110,7 +110,7 @@ impl Task for ScoreTask {
             let named = |poison: Poison| Poison { reason: format!("part `{name}`: {}", poison.reason), ..poison };
             let value = formula.number(&context).map_err(named)?;
             if value.abs() > LARGEST {
-                let reason = format!("part `{name}`: `{}` comes to {value}, beyond {LARGEST}", formula.source());
+                let reason = format!("part `{name}`: `{}` gives {value}, which is beyond {LARGEST}", formula.source());
                 return Err(Failure::poison(FailureClass::WrongType, reason));
             }
             parts.push((name.clone(), value, formula.source().to_owned()));
@@ -124,7 +124,7 @@ impl Task for ScoreTask {
         _upstream: &TemplateContext,
         _predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that asks none"))
+        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
     }
 }
 
@@ -143,7 +143,7 @@ impl<'de> Deserialize<'de> for ScoreParts {
                 let mut parts: Vec<(String, String)> = Vec::new();
                 while let Some((name, formula)) = map.next_entry::<String, String>()? {
                     if parts.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom(format!("part `{name}` stands twice")));
+                        return Err(A::Error::custom(format!("part `{name}` occurs twice")));
                     }
                     parts.push((name, formula));
                 }

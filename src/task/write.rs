@@ -1,4 +1,4 @@
-//! `write`: text that a model writes after a prompt file, from the document and the outputs of other tasks.
+//! `write`: text that a model writes from a prompt file, the document and the outputs of other tasks.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -16,24 +16,24 @@ use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Confidence, Output, WrittenText};
 use crate::prompt::PromptVersion;
 
-/// Part of every fingerprint: another number wherever the same answer comes to mean something else.
+/// Part of every fingerprint. Increase it when the same answer leads to another output.
 const ALGORITHM: u32 = 1;
 
 /// Parameters of `write`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct WriteSpec {
-    /// The generator's name in the configuration.
+    /// Name of the generator in the configuration.
     pub model: String,
     /// The prompt file, relative to the pipeline file.
     pub prompt: PathBuf,
-    /// The schema of the answer, where the prompt has none: a path from the pipeline file, or the schema itself.
+    /// JSON Schema of the answer, for a prompt file without one: a path relative to the pipeline file, or the schema itself.
     #[serde(default)]
     pub schema: Option<SchemaSource>,
-    /// Tokens of an answer, where not as many as the prompt says.
+    /// Most tokens of an answer; overrides the limit in the prompt file.
     #[serde(default)]
     pub max_tokens: Option<usize>,
-    /// A list; the task is done for each `item` of it.
+    /// An expression for a list. The task then runs once for each `item` of the list.
     #[serde(default)]
     pub for_each: Option<String>,
 }
@@ -53,7 +53,7 @@ impl WriteSpec {
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
         let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
         problems.extend(ForEach::new(self.for_each.as_deref()).err());
-        problems.extend((self.max_tokens == Some(0)).then(|| "wants answers of 0 tokens: make `max_tokens` larger".into()));
+        problems.extend((self.max_tokens == Some(0)).then(|| "has `max_tokens: 0`: write a positive number".into()));
         problems
     }
 
@@ -133,14 +133,14 @@ impl Write {
     }
 }
 
-/// The object that a judged answer is, free of what cannot be stored.
+/// The object of a validated answer. Refuses characters that cannot be stored.
 pub(super) fn object(value: Value) -> Result<Map<String, Value>, Failure> {
     if let Some(path) = nul_in(&value, &mut String::new()) {
-        return Err(Failure::poison(FailureClass::NulCharacter, format!("the answer holds U+0000 at `{path}`")));
+        return Err(Failure::poison(FailureClass::NulCharacter, format!("the answer contains U+0000 at `{path}`")));
     }
     match value {
         Value::Object(fields) => Ok(fields),
-        _ => Err(Failure::poison(FailureClass::Schema, "the answer is no object")),
+        _ => Err(Failure::poison(FailureClass::Schema, "the answer is not an object")),
     }
 }
 
@@ -149,7 +149,7 @@ pub(super) fn refuse_nul(what: &str, text: &str) -> Result<(), Poison> {
     match text.find('\0') {
         Some(at) => Err(Poison {
             class: FailureClass::NulCharacter,
-            reason: format!("{what} that the model wrote holds U+0000 at byte {at}"),
+            reason: format!("{what} that the model wrote contains U+0000 at byte {at}"),
         }),
         None => Ok(()),
     }

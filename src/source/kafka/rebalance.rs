@@ -21,7 +21,7 @@ use crate::record::Partition;
 const DRAIN: Duration = Duration::from_secs(5);
 /// How much longer it waits for the ledger to be told that the partitions are let go of.
 const LET_GO: Duration = Duration::from_secs(1);
-/// How long one look at the broker may take.
+/// How long one metadata request to the broker may take.
 const LOOK: Duration = Duration::from_secs(10);
 /// Pause between attempts to claim while the ledger or the broker does not answer.
 const RETRY: Duration = Duration::from_millis(500);

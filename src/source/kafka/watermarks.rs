@@ -11,7 +11,7 @@ use super::rebalance::Context;
 use crate::broker::BrokerSettings;
 use crate::record::Partition;
 
-/// How long one look at the broker may take.
+/// How long one metadata request to the broker may take.
 const LOOK: Duration = Duration::from_secs(10);
 
 /// The offsets of the oldest record of the partition and of the next that will be written. Blocks.
