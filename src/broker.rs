@@ -1,5 +1,5 @@
-//! The one door to Kafka: everything that speaks to the brokers is let in by the same settings, and hears the same sentence where it
-//! is not.
+//! Connection settings for the Kafka brokers, and the record of why the brokers refuse a client. All Kafka clients of the process
+//! use both.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use rdkafka::error::{KafkaError, RDKafkaErrorCode};
 
 use crate::config::{ConfigError, KafkaConfig, SaslMechanism};
 
-/// How to reach the brokers. Printing it shows no setting's value: some are secrets.
+/// Connection settings of the brokers. The debug output shows no values, because some are secrets.
 #[derive(Clone)]
 pub struct BrokerSettings {
     brokers: Arc<str>,
@@ -17,14 +17,14 @@ pub struct BrokerSettings {
 }
 
 impl BrokerSettings {
-    /// What the configuration says, with its secrets read.
+    /// Reads the configuration and its secrets.
     ///
     /// # Errors
-    /// Where settings contradict each other, a secret or a file is missing, or this build cannot do what is asked.
+    /// If settings contradict each other, a secret or a file is missing, or this build lacks a required feature.
     pub fn new(config: &KafkaConfig) -> Result<Self, ConfigError> {
         let security = config.security_settings()?;
         let features = ClientConfig::new().create_native_config().and_then(|native| native.get("builtin.features"));
-        let features = features.map_err(|error| ConfigError(format!("librdkafka does not tell what it can do: {error}")))?;
+        let features = features.map_err(|error| ConfigError(format!("librdkafka does not report its features: {error}")))?;
         suffices(&features, config)?;
         let given = config.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
         let settings = given.chain(security.into_iter().map(|(name, value)| (name.to_owned(), value))).collect();
@@ -36,7 +36,8 @@ impl BrokerSettings {
         &self.brokers
     }
 
-    /// Adds what the operator configured. What the caller sets before are defaults, what it sets after cannot be changed.
+    /// Adds the configured settings to `client`. Settings that the caller makes before are defaults; settings that it makes
+    /// afterwards cannot be overridden by the operator.
     pub fn apply(&self, client: &mut ClientConfig) {
         for (name, value) in self.settings.iter() {
             client.set(name, value);
@@ -51,7 +52,7 @@ impl fmt::Debug for BrokerSettings {
     }
 }
 
-/// Whether librdkafka was built with what the configuration asks for; `features` is its own list.
+/// Checks that librdkafka has the features that the configuration needs. `features` is the list that librdkafka reports.
 fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
     let security = &config.security;
     let Some(protocol) = security.protocol else { return Ok(()) };
@@ -72,36 +73,36 @@ fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
     }
 }
 
-/// Why the brokers do not let a client in, as far as it has said. Clones share it.
+/// The last reason why the brokers refused a client. Clones share it.
 ///
-/// A client tries again for ever, and most of its errors pass: a broker restarts, a network breaks. A refused password and an untrusted
-/// certificate do not pass, and neither would show elsewhere than as brokers that cannot be reached.
+/// A client retries without end, and most of its errors are temporary: a broker restarts, the network fails. A wrong password or an
+/// untrusted certificate is permanent, and without this record it would only appear as brokers that cannot be reached.
 #[derive(Debug, Clone, Default)]
 pub struct BrokerRefusal(Arc<Mutex<Option<String>>>);
 
 impl BrokerRefusal {
-    /// Remembers the error, where it is a refusal. The first of its kind is logged: the client repeats it every few seconds.
+    /// Stores the error if it is a refusal. Only the first one is logged, because the client repeats it every few seconds.
     pub fn note(&self, error: &KafkaError, reason: &str) {
         if let Some(sentence) = sentence(error, reason) {
             self.set(sentence);
         }
     }
 
-    /// Remembers the sentence.
+    /// Stores a reason.
     pub fn set(&self, sentence: String) {
         let mut known = self.lock();
         if known.is_none() {
-            tracing::warn!(reason = sentence, "the brokers refuse");
+            tracing::warn!(reason = sentence, "the brokers refuse the client");
         }
         *known = Some(sentence);
     }
 
-    /// Forgets it: a broker has let the client in.
+    /// Removes the reason after a broker has accepted the client.
     pub fn clear(&self) {
         *self.lock() = None;
     }
 
-    /// The sentence for `/readyz`.
+    /// The reason, for `/readyz`.
     pub fn sentence(&self) -> Option<String> {
         self.lock().clone()
     }
@@ -111,7 +112,7 @@ impl BrokerRefusal {
     }
 }
 
-/// Whether the error is told by [`BrokerRefusal::note`] already.
+/// Whether the error is a refusal, which [`BrokerRefusal::note`] reports.
 pub fn is_refusal(error: &KafkaError) -> bool {
     use RDKafkaErrorCode as Code;
     matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL))

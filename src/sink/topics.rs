@@ -1,15 +1,16 @@
-//! The relay: publishes committed events to Kafka, at least once and in order, with an id by which consumers deduplicate.
+//! The relay publishes committed events from the outbox to Kafka, at least once and in order. Each event has an id with which
+//! consumers can deduplicate.
 //!
-//! Each topic is published by itself, so that one that takes nothing holds up no other. Of one topic and key, no event is sent before
-//! the one ahead of it is done with; keys side by side.
+//! Topics are independent, so a topic that accepts no events does not block others. Events with the same topic and key are sent one
+//! after another; different keys are sent concurrently.
 //!
-//! | the broker says | then |
+//! | answer of the broker | what the relay does |
 //! |---|---|
-//! | it has the event | it is struck out, whatever becomes of its neighbours |
-//! | the topic or the brokers are out of order | its key waits; the topic is tried again after a pause, and `/readyz` says why |
-//! | the event, or one of its batch, is at fault | it is sent alone, which tells |
-//! | alone, it is too large, and it is a dead letter | it goes without its payload, and says where that lies |
-//! | alone, it is at fault | it is parked with the reason, and those behind it go on |
+//! | it has stored the event | deletes the event from the outbox, regardless of other events |
+//! | the topic or the brokers are unavailable | the events of the key wait; retries the topic after a pause and reports the reason at `/readyz` |
+//! | the event, or another one in its batch, is invalid | sends the event alone to find out which |
+//! | the event alone is too large, and it is a dead letter | sends it without its payload, with headers that say where the payload is |
+//! | the event alone is invalid | parks it with the reason; later events continue |
 
 mod send;
 
@@ -31,35 +32,35 @@ use crate::metrics::METRICS;
 use crate::record::REPLAY_OF;
 use crate::store::{OutboxCounts, OutboxEvent, RelayLease, Store};
 
-/// Events of one topic taken from the outbox at a time.
+/// Most events of one topic read from the outbox at a time.
 const BATCH: i64 = 1000;
-/// Bytes of payloads at which no more are taken.
+/// Bytes of payloads after which no more events are read at a time.
 const BATCH_BYTES: i64 = 32 << 20;
-/// How often an idle relay looks which topics have events.
+/// How often an idle relay checks which topics have events.
 const IDLE: Duration = Duration::from_millis(200);
-/// How often it counts those that wait.
+/// How often the relay counts waiting and parked events.
 const COUNT: Duration = Duration::from_secs(1);
-/// How long a process without the lease waits before it asks for it again.
+/// How long a process without the lease waits before it requests the lease again.
 const STANDBY: Duration = Duration::from_secs(2);
-/// How long a broken relay waits before it tries again.
+/// How long the relay waits after a failure. Also the first pause of a topic that accepts no events.
 const BACKOFF: Duration = Duration::from_secs(1);
-/// The longest pause of a topic that takes nothing.
+/// The longest pause of a topic that accepts no events.
 const LONGEST: Duration = Duration::from_secs(10);
-/// Characters of a key or an id that a reason names.
+/// Most characters of a key or an id in a reason.
 const NAMED: usize = 200;
 
-/// Publishes what the ledger has committed.
+/// Publishes committed events from the outbox.
 pub struct Relay {
     store: Store,
     sender: EventSender,
     health: Health,
 }
 
-/// What the relay has just done.
+/// A finished step of the relay.
 enum RelayStep {
-    /// It has looked which topics have events, and counted them where it was time to.
+    /// The topics that have events, and the counts if they were due.
     Looked(Vec<String>, Option<OutboxCounts>),
-    /// Nothing waits for the topic any more.
+    /// The topic has no more waiting events.
     Drained(String),
 }
 
@@ -67,12 +68,12 @@ impl Relay {
     /// A relay that publishes through the given brokers.
     ///
     /// # Errors
-    /// Where librdkafka refuses a setting.
+    /// If librdkafka rejects a setting.
     pub fn new(store: Store, access: &BrokerSettings, health: Health) -> anyhow::Result<Self> {
         Ok(Self { store, sender: EventSender::new(access)?, health })
     }
 
-    /// Publishes until dropped. Of all processes on one ledger, one does the work at a time.
+    /// Publishes until dropped. Of all processes that share a ledger, one holds the lease and publishes.
     pub async fn run(mut self) {
         loop {
             match self.store.relay_lease().await {
@@ -84,24 +85,24 @@ impl Relay {
                     match self.sender.renewed() {
                         Ok(Some(sender)) => self.sender = sender,
                         Ok(None) => {}
-                        Err(error) => tracing::error!(%error, "the Kafka client cannot be made anew"),
+                        Err(error) => tracing::error!(%error, "the Kafka client cannot be created again"),
                     }
                     sleep(BACKOFF).await;
                 }
                 Ok(None) => sleep(STANDBY).await,
-                // The walk itself reports a database that is down.
+                // The pipelines report that the database is unavailable.
                 Err(_) => sleep(BACKOFF).await,
             }
         }
     }
 
-    /// Publishes for as long as the lease lasts.
+    /// Publishes as long as the lease is valid. Returns the failure that ended it.
     async fn publish(&self, lease: RelayLease) -> Transient {
         let lease = Mutex::new(lease);
         let mut shown = BTreeSet::new();
         let mut under_way = BTreeSet::new();
         let mut counted = None;
-        // Polled together and nowhere else: whoever holds the lease goes on.
+        // All steps are polled together here, so the step that holds the lock always makes progress.
         let mut steps: FuturesUnordered<BoxFuture<'_, Result<RelayStep, Transient>>> = FuturesUnordered::new();
         steps.push(look(&lease, true).boxed());
         let failure = loop {
@@ -122,17 +123,17 @@ impl Relay {
                     under_way.remove(&topic);
                 }
                 Some(Err(failure)) => break failure,
-                None => unreachable!("a look is always under way"),
+                None => unreachable!("a step that checks for topics is always pending"),
             }
         };
         drop(steps);
-        // Whoever publishes next finds out anew.
+        // The next lease holder determines the state of the topics again.
         under_way.iter().for_each(|topic| self.health.unblock_topic(topic));
         show(&OutboxCounts::default(), &mut shown);
         failure
     }
 
-    /// Publishes what waits for the topic, until nothing does.
+    /// Publishes the waiting events of the topic until there are none.
     async fn drain(&self, topic: String, lease: &Mutex<RelayLease>) -> Result<RelayStep, Transient> {
         let mut pause = BACKOFF;
         loop {
@@ -160,7 +161,7 @@ impl Relay {
         }
     }
 
-    /// Sends the events and settles what came of each. Tells why some are to be sent again, where any are.
+    /// Sends the events and records the outcome of each. Returns the reason if some must be sent again.
     async fn round(&self, topic: &str, events: &[OutboxEvent], lease: &Mutex<RelayLease>) -> Result<Option<String>, Transient> {
         let sent = join_all(in_turn(events).into_iter().map(|turn| self.send_in_turn(turn))).await;
         let mut done: Vec<i64> = Vec::new();
@@ -177,7 +178,7 @@ impl Relay {
         suspects.sort_unstable_by_key(|event| event.id);
         let mut limit = None;
         for event in suspects {
-            // One at a time, and nothing else of the topic is under way: no other can be to blame.
+            // The events are sent one at a time and nothing else of the topic is in flight, so a failure belongs to this event.
             if let Some(reason) = self.send_alone(event, lease, &mut limit).await? {
                 trouble = Some(reason);
                 break;
@@ -186,7 +187,7 @@ impl Relay {
         Ok(trouble)
     }
 
-    /// Sends events of one key, each once the one before it is acknowledged.
+    /// Sends events of one key in order. Each is sent after the previous one was acknowledged.
     async fn send_in_turn<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), SendError>)> {
         let mut sent = Vec::with_capacity(turn.len());
         for event in turn {
@@ -200,7 +201,7 @@ impl Relay {
         sent
     }
 
-    /// Sends an event by itself and settles it. Tells why it is to be sent again, where it is.
+    /// Sends one event alone and records the outcome. Returns the reason if it must be sent again.
     async fn send_alone(
         &self,
         event: &OutboxEvent,
@@ -216,7 +217,7 @@ impl Relay {
         if let Some(place) = event.dead_letter_of.as_ref().filter(|_| too_large && has_payload) {
             match self.sender.send(event, PayloadMode::Bare).await {
                 Ok(()) => {
-                    tracing::warn!(topic = event.topic, %place, "a dead letter is too large for its topic and goes without its payload");
+                    tracing::warn!(topic = event.topic, %place, "a dead letter is too large for its topic and is sent without its payload");
                     METRICS.published_bare.with_label_values(&[&event.topic]).inc();
                     return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None);
                 }
@@ -228,7 +229,7 @@ impl Relay {
             *limit = Some(self.sender.limit(&event.topic).await);
         }
         let why =
-            if too_large { too_large_for(event, limit.as_ref().and_then(Option::as_deref)) } else { format!("{why}; mend that") };
+            if too_large { too_large_for(event, limit.as_ref().and_then(Option::as_deref)) } else { format!("{why}; fix that") };
         let reason = reason(event, &why);
         tracing::error!(topic = event.topic, event = event.id, reason, "an event is parked");
         lease.lock().await.park(event.id, &reason).await?;
@@ -253,12 +254,12 @@ async fn look(lease: &Mutex<RelayLease>, counts: bool) -> Result<RelayStep, Tran
     Ok(RelayStep::Looked(lease.topics().await?, counts))
 }
 
-/// Shows the counts, and takes away topics that none is parked for any more.
+/// Sets the metrics of the outbox, and removes those of topics without parked events.
 fn show(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
     METRICS.outbox.set(counts.waiting);
     let now: BTreeSet<String> = counts.parked.iter().map(|(topic, _)| topic.clone()).collect();
     for topic in shown.difference(&now) {
-        // It is there: it was set when it was shown.
+        // Removal cannot fail, because the metric was set before.
         let _ = METRICS.outbox_parked.remove_label_values(&[topic]);
     }
     for (topic, events) in &counts.parked {
@@ -267,7 +268,8 @@ fn show(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
     *shown = now;
 }
 
-/// The events by their keys, those of one key in order. Without a key, each goes for itself: Kafka gives those no order either.
+/// Groups the events by key, in order. Events without a key form a group of their own each, because Kafka does not order them
+/// either.
 fn in_turn(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
     let mut turns: Vec<Vec<&OutboxEvent>> = Vec::with_capacity(events.len());
     let mut places: HashMap<&[u8], usize> = HashMap::new();
@@ -284,16 +286,16 @@ fn in_turn(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
     turns
 }
 
-/// Why an event is parked, and what an operator can do.
+/// Why an event is parked, and what an operator can do about it.
 fn reason(event: &OutboxEvent, why: &str) -> String {
     let (topic, id) = (&event.topic, event.id);
     format!(
-        "topic {topic} does not take {}: {why} and run `tidemill outbox resend {id}`, or give it up with `tidemill outbox drop {id}`",
+        "topic {topic} does not accept {}: {why} and run `tidemill outbox resend {id}`, or discard it with `tidemill outbox drop {id}`",
         name(event)
     )
 }
 
-/// What is wrong with the size, and what can be done about it.
+/// Why the event is too large, and what an operator can do about it.
 fn too_large_for(event: &OutboxEvent, limit: Option<&str>) -> String {
     let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
     let headers: usize = event.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
@@ -306,7 +308,7 @@ fn too_large_for(event: &OutboxEvent, limit: Option<&str>) -> String {
     }
 }
 
-/// The event, as people know it.
+/// Describes the event in terms that an operator knows.
 fn name(event: &OutboxEvent) -> String {
     let cut = |text: &str| text.chars().take(NAMED).flat_map(shown).collect::<String>();
     if let Some(place) = &event.dead_letter_of {
@@ -324,7 +326,7 @@ fn name(event: &OutboxEvent) -> String {
     }
 }
 
-/// What a terminal would obey is spelt out.
+/// Escapes control characters, which a terminal would execute.
 fn shown(c: char) -> impl Iterator<Item = char> {
     let spelt = c.is_control().then(|| c.escape_default());
     let plain = spelt.is_none().then_some(c);

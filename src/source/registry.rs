@@ -1,13 +1,13 @@
-//! The registry of Avro schemas, by Confluent's API.
+//! A client for the Avro schema registry (Confluent API).
 //!
-//! What an id stands for never changes, so a schema is asked for once and kept.
+//! The schema of an id never changes, so each schema is requested once and cached.
 //!
-//! | what comes back | what follows |
+//! | answer | result |
 //! |---|---|
-//! | a schema | kept; the types of others that it names are asked for, too |
-//! | 404 with a code of the API | a dead letter for each record that names the id; asked again after some seconds, as it may be registered late |
+//! | a schema | cached; schemas that it refers to are requested too |
+//! | 404 with an error code of the API | a dead letter for each record with the id; requested again after some seconds, because the schema may be registered late |
 //! | no connection, no answer in time, 408, 425, 429, 5xx | a pause of the stream |
-//! | anything else, a 404 of something that is no registry among it | a pause of the stream: the settings are at fault |
+//! | anything else, including a 404 from a server that is not a registry | a pause of the stream; the settings are wrong |
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +26,7 @@ use crate::health::Health;
 use crate::http;
 use crate::http::retry::{BackoffGate, StatusClass, retry_after};
 
-/// A registry and what it has said. Clones share it.
+/// A client with its cache. Clones share both.
 #[derive(Clone)]
 pub struct Registry {
     shared: Arc<Shared>,
@@ -38,35 +38,36 @@ struct Shared {
     gate: BackoffGate,
     health: Health,
     known: Mutex<HashMap<u32, Arc<CachedSchema>>>,
-    /// When it last failed to answer, where it has not answered since.
+    /// When the registry last failed, if it has not answered since.
     failed: Mutex<Option<Instant>>,
 }
 
-/// What is known of an id: the cell is filled once, whoever asks meanwhile waits for the same answer.
+/// The cached answer for an id. Concurrent requests for the same id wait for one answer.
 struct CachedSchema {
     answer: OnceCell<SchemaLookup>,
     asked: Instant,
 }
 
-/// The schema of an id, or why no record that names it can be read.
+/// The schema of an id, or why records with this id cannot be decoded.
 type SchemaLookup = Result<Arc<Schema>, Poison>;
 
-/// Ids that are kept. A topic has a few schemas, and a pipeline one topic; the bound is for payloads that name ids at random.
+/// Most cached ids. A pipeline reads one topic, and a topic has a few schemas. The limit protects against payloads with random ids.
 const KEPT: usize = 1000;
-/// How long a registry is believed that it does not know an id: its replicas learn of new ones in less.
+/// How long an unknown id is cached. Replicas of a registry receive new schemas in less time.
 const UNKNOWN_FOR: Duration = Duration::from_secs(10);
-/// How long a failure counts that nobody repeats. Whoever needs an answer asks again sooner, so that nobody needs it any more.
+/// How long a failure is reported without being repeated. Partitions that need an answer retry sooner, so after this time none
+/// needs it any more.
 const FORGIVEN_AFTER: Duration = Duration::from_secs(90);
-/// Calls at the same time.
+/// Most concurrent calls.
 const CALLS: usize = 8;
-/// The longest answer. Schemas have kilobytes.
+/// Largest response in bytes. Schemas have a few kilobytes.
 const MAX_BYTES: usize = 4 << 20;
-/// Schemas that one may refer to, in turn or at once.
+/// Most schemas that one schema may refer to, directly or indirectly.
 const MAX_REFERENCES: usize = 200;
-/// The longest that a registry may ask to be left alone.
+/// The longest wait that a registry can request.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
-/// A schema as the API tells it.
+/// A schema response of the API.
 #[derive(Debug, Deserialize)]
 struct Told {
     schema: String,
@@ -76,7 +77,7 @@ struct Told {
     references: Vec<Reference>,
 }
 
-/// Where the types of another schema are registered.
+/// A reference to another registered schema.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 struct Reference {
     subject: String,
@@ -88,19 +89,19 @@ struct ErrorResponse {
     error_code: i64,
 }
 
-/// An answer of the API: what was asked for, or that there is none.
+/// An answer of the API.
 enum Answer {
     Told(Told),
     Unknown,
-    /// It is there, and no use.
+    /// The schema exists but cannot be used.
     Poison(String),
 }
 
 impl Registry {
-    /// The configured registry, if there is one. It is not spoken to: it may be down when the process starts.
+    /// The configured registry, if there is one. This does not connect, because the registry may be down when the process starts.
     ///
     /// # Errors
-    /// Where the settings contradict each other, or a secret is missing.
+    /// If the settings contradict each other, or a secret is missing.
     pub fn new(config: &SchemaRegistryConfig, health: Health) -> Result<Option<Self>, ConfigError> {
         let Some(place) = config.place()? else { return Ok(None) };
         let client = http::client(&place.url, |builder| builder.timeout(place.timeout))
@@ -109,17 +110,18 @@ impl Registry {
         Ok(Some(Self { shared: Arc::new(Shared { place, client, gate, health, known, failed }) }))
     }
 
-    /// What the ids stand for.
+    /// The schemas of the ids.
     ///
     /// # Errors
-    /// Where the registry does not answer: ask again.
+    /// If the registry does not answer. Try again later.
     pub async fn schemas(&self, ids: &BTreeSet<u32>) -> Result<Schemas, Transient> {
         let found = stream::iter(ids.iter().copied().map(|id| async move { Ok((id, self.shared.schema(id).await?)) }));
         let found: Vec<(u32, SchemaLookup)> = found.buffer_unordered(CALLS).try_collect().await?;
         Ok(found.into_iter().collect())
     }
 
-    /// Takes back that the registry is out of order, where those who needed it are gone: their partition is another's by now.
+    /// Marks the registry as available again if nothing has needed it for a while. This happens when the partition that needed it
+    /// was assigned to another process.
     pub fn clear_old_failure(&self) {
         let mut failed = self.shared.failed();
         if failed.is_some_and(|failed| failed.elapsed() >= FORGIVEN_AFTER) {
@@ -148,7 +150,7 @@ impl Shared {
             }
         }
         if known.len() >= KEPT {
-            // Those without a schema first: they are why there are so many.
+            // Removes ids without a schema first, because they are the likely cause of so many entries.
             known.retain(|_, entry| matches!(entry.answer.get(), Some(Ok(_))));
         }
         if known.len() >= KEPT
@@ -175,7 +177,7 @@ impl Shared {
         self.health.up(Component::Registry);
         let told = match answer {
             Answer::Told(told) => told,
-            Answer::Unknown => return Ok(Err(unknown(format!("the registry knows no schema {id}")))),
+            Answer::Unknown => return Ok(Err(unknown(format!("the registry has no schema {id}")))),
             Answer::Poison(reason) => return Ok(Err(malformed(format!("schema {id} {reason}")))),
         };
         if let Some(kind) = told.kind.as_deref().filter(|kind| *kind != "AVRO") {
@@ -188,7 +190,7 @@ impl Shared {
         Ok(Schema::parse(id, &told.schema, &references).map(Arc::new))
     }
 
-    /// The schemas that are referred to, and those that they refer to: each before those that name it.
+    /// All schemas referred to, directly or indirectly. Each comes before the schemas that refer to it.
     async fn references(&self, id: u32, wanted: Vec<Reference>) -> Result<Result<Vec<String>, Poison>, Transient> {
         enum Step {
             Ask(Reference),
@@ -221,7 +223,7 @@ impl Shared {
                 }
                 Answer::Poison(reason) => {
                     return Ok(Err(malformed(format!(
-                        "version {version} of `{subject}`, to which schema {id} refers, {reason}"
+                        "version {version} of `{subject}`, which schema {id} refers to, {reason}"
                     ))));
                 }
             }
@@ -231,7 +233,7 @@ impl Shared {
 
     async fn ask(&self, path: &[&str]) -> Result<Answer, Transient> {
         let mut url: Url = self.place.url.clone();
-        // Every address that the configuration lets pass has a path.
+        // The configuration accepts only URLs that can have a path.
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().extend(path);
         }
@@ -240,18 +242,18 @@ impl Shared {
         if let Some((username, password)) = &self.place.credentials {
             request = request.basic_auth(username, Some(password));
         }
-        let response = request.send().await.map_err(|error| transient(format!("cannot be asked: {}", http::reason(&error))))?;
+        let response = request.send().await.map_err(|error| transient(format!("cannot be reached: {}", http::reason(&error))))?;
         let status = response.status();
         let asked = retry_after(response.headers(), jiff::Timestamp::now());
         let body = match http::read(response, MAX_BYTES).await {
             Ok(body) => body,
-            Err(http::BodyError::Broken(reason)) => return Err(transient(format!("breaks off its answer: {reason}"))),
+            Err(http::BodyError::Broken(reason)) => return Err(transient(format!("did not complete its answer: {reason}"))),
             Err(http::BodyError::TooLarge) => return Ok(Answer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
         };
         match StatusClass::of(status) {
             StatusClass::Answer => match serde_json::from_slice(&body) {
                 Ok(told) => Ok(Answer::Told(told)),
-                Err(_) => Err(transient("answers with something that is no schema; correct `schema_registry.url`")),
+                Err(_) => Err(transient("answers with something that is not a schema; correct `schema_registry.url`")),
             },
             StatusClass::Again => {
                 self.gate.close(asked.unwrap_or_default().min(LONGEST_WAIT));
@@ -268,15 +270,15 @@ impl Shared {
                 format!("refuses the user {username:?} ({status}); correct `schema_registry.username` or its password")
             }
             (401 | 403, None) => {
-                format!("asks for a user ({status}); set `schema_registry.username` and `schema_registry.password_env`")
+                format!("requires a user ({status}); set `schema_registry.username` and `schema_registry.password_env`")
             }
-            _ => format!("does not know what a registry knows ({status}); correct `schema_registry.url`"),
+            _ => format!("does not answer like a schema registry ({status}); correct `schema_registry.url`"),
         }
     }
 }
 
-/// Whether the API itself says that there is no such schema, subject or version. A wrong address gives a 404, too, and must not
-/// make dead letters of a whole topic.
+/// Whether the API reports that the schema, subject or version does not exist. A wrong address returns 404 too, and must not turn a
+/// whole topic into dead letters.
 fn is_unknown(status: StatusCode, body: &[u8]) -> bool {
     let code = serde_json::from_slice::<ErrorResponse>(body).map(|refused| refused.error_code);
     status == StatusCode::NOT_FOUND && matches!(code, Ok(40401..=40403))

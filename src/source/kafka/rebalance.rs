@@ -1,4 +1,4 @@
-//! What the group and the broker tell: partitions given and taken, and how the broker is.
+//! Callbacks of the consumer: partitions assigned and revoked, and the state of the brokers.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, mpsc as blocking};
@@ -17,16 +17,16 @@ use crate::failure::{Component, Transient};
 use crate::metrics::METRICS;
 use crate::record::Partition;
 
-/// How long a rebalance may wait for batches under way.
+/// How long a rebalance waits for batches in progress.
 const DRAIN: Duration = Duration::from_secs(5);
-/// How much longer it waits for the ledger to be told that the partitions are let go of.
+/// How much longer it waits until the partitions are released in the ledger.
 const LET_GO: Duration = Duration::from_secs(1);
 /// How long one metadata request to the broker may take.
 const LOOK: Duration = Duration::from_secs(10);
-/// Pause between attempts to claim while the ledger or the broker does not answer.
+/// Pause between attempts to claim partitions while the ledger or the broker does not answer.
 const RETRY: Duration = Duration::from_millis(500);
 
-/// What the client library calls back.
+/// Callbacks of the client library.
 pub(super) struct Context {
     pub(super) shared: Arc<Shared>,
 }
@@ -75,7 +75,7 @@ impl ClientContext for Context {
 }
 
 impl Shared {
-    /// Claims the partitions, for as long as it takes; `None` on shutdown.
+    /// Claims the partitions and retries until it succeeds. `None` on shutdown.
     fn claim(&self, consumer: &BaseConsumer<Context>, numbers: &[i32]) -> Option<Vec<PartitionClaim>> {
         while !self.closing.load(Ordering::Relaxed) {
             match self.try_claim(consumer, numbers) {
@@ -94,7 +94,7 @@ impl Shared {
         let KafkaSourceConfig { pipeline, topic, owner, .. } = &self.config;
         if !self.runtime.block_on(self.store.is_seeded(pipeline, topic))? {
             let seeds = self.seeds(consumer).map_err(|error| {
-                Transient::new(Component::Broker, format!("cannot look up the ends of topic {topic}: {error}"))
+                Transient::new(Component::Broker, format!("cannot read the watermarks of topic {topic}: {error}"))
             })?;
             self.runtime.block_on(self.store.seed(pipeline, topic, &seeds))?;
         }
@@ -148,7 +148,7 @@ impl Shared {
         self.assigned().retain(|partition, _| !partitions.contains(partition));
         for partition in &partitions {
             let labels = [&*self.config.pipeline, &partition.topic, &partition.number.to_string()];
-            // Whoever owns the partition next reports these.
+            // The next owner of the partition reports these.
             let _ = METRICS.lag.remove_label_values(&labels);
             let _ = METRICS.last_progress.remove_label_values(&labels);
         }
@@ -157,7 +157,7 @@ impl Shared {
         let drain = if lost || self.closing.load(Ordering::Relaxed) { Duration::ZERO } else { DRAIN };
         let (done, finished) = blocking::sync_channel(0);
         if self.events.send(SourceEvent::Revoked { partitions, drain, done }).is_ok() && !drain.is_zero() {
-            // Ends by disconnection once drained, or by the time limit.
+            // Ends when `done` is dropped, or after the time limit.
             let _ = finished.recv_timeout(drain + LET_GO);
         }
         consumer.incremental_unassign(list)

@@ -1,4 +1,4 @@
-//! Positions that a topic does not hold any more, and the ends of topics that an operator chooses from.
+//! Looks up the low and high watermarks of partitions, and explains positions that are no longer in a topic.
 
 use std::time::Duration;
 
@@ -14,10 +14,11 @@ use crate::record::Partition;
 /// How long one metadata request to the broker may take.
 const LOOK: Duration = Duration::from_secs(10);
 
-/// The offsets of the oldest record of the partition and of the next that will be written. Blocks.
+/// The offsets of the oldest record of the partition (low watermark) and of the next record to be written (high watermark). Blocks
+/// the thread.
 ///
 /// # Errors
-/// Where the broker cannot be reached or has no such partition.
+/// If the broker cannot be reached or has no such partition.
 pub fn watermarks(access: &BrokerSettings, partition: &Partition) -> Result<(i64, i64), KafkaError> {
     let mut client = ClientConfig::new();
     access.apply(&mut client);
@@ -25,7 +26,7 @@ pub fn watermarks(access: &BrokerSettings, partition: &Partition) -> Result<(i64
     consumer.fetch_watermarks(&partition.topic, partition.number, LOOK)
 }
 
-/// What happened to which partition, and what to do. `positions` are the partitions that are read, and where.
+/// Explains which positions were lost and what to do. `positions` are the partition numbers and their next offsets.
 pub(super) fn explain_lost_positions(
     config: &KafkaSourceConfig,
     consumer: &BaseConsumer<Context>,
@@ -36,15 +37,15 @@ pub(super) fn explain_lost_positions(
     for &(number, position) in positions {
         match consumer.fetch_watermarks(topic, number, LOOK) {
             Ok((low, _)) if position < low => sentences.push(format!(
-                "records {position}..{low} of {topic}[{number}] were deleted before they were read; to go on behind them: \
+                "records {position}..{low} of {topic}[{number}] were deleted before they were read; to continue after them: \
                  tidemill positions skip --pipeline {pipeline} --topic {topic} --partition {number} --to {low} --reason \"…\""
             )),
             Ok((low, high)) if position > high => sentences.push(format!(
-                "the position in {topic}[{number}] is {position}, behind the topic's {low}..{high}: it was made anew or cut off; \
+                "the position in {topic}[{number}] is {position}, but the topic has only {low}..{high}: it was created again or truncated; \
                  positions never go back, so give the new topic another name"
             )),
             Ok(_) => {}
-            Err(error) => sentences.push(format!("the ends of {topic}[{number}] cannot be looked up: {error}")),
+            Err(error) => sentences.push(format!("the watermarks of {topic}[{number}] cannot be read: {error}")),
         }
     }
     if sentences.is_empty() {

@@ -1,4 +1,4 @@
-//! A text without what does not matter, with the way back to the original bytes.
+//! Folds a text for comparison and maps places back to the original bytes.
 
 use std::cell::OnceCell;
 use std::ops::Range;
@@ -8,9 +8,10 @@ use unicode_segmentation::UnicodeSegmentation;
 
 use crate::outcome::Span;
 
-/// A text under compatibility normalization, case folding, collapsed white space and plain quotes and dashes.
+/// A text after compatibility normalization (NFKC), case folding, collapsing of white space and replacement of typographic quotes
+/// and dashes.
 ///
-/// It is made grapheme by grapheme, which composes as the whole would, and lets every part be traced to whole characters.
+/// It is built grapheme by grapheme. The result is the same as for the whole text, and every part maps back to whole characters.
 #[derive(Debug, Default)]
 pub(in crate::task) struct FoldedText {
     text: String,
@@ -21,9 +22,9 @@ pub(in crate::task) struct FoldedText {
 /// One grapheme, or a run of white space.
 #[derive(Debug)]
 struct Segment {
-    /// Where it begins in the folded text.
+    /// Its start in the folded text.
     start: usize,
-    /// What it is in the original.
+    /// Its range in the original text.
     span: Span,
 }
 
@@ -46,7 +47,7 @@ impl FoldedText {
                     [byte] => folded.text.push(byte.to_ascii_lowercase().into()),
                     _ => grapheme.nfkc().for_each(|letter| fold(letter, &mut folded.text)),
                 }
-                // A grapheme of which nothing is left belongs to nobody.
+                // A grapheme that folds to nothing is skipped.
                 if folded.text.len() == start {
                     continue;
                 }
@@ -61,12 +62,12 @@ impl FoldedText {
         &self.text
     }
 
-    /// The letters with their places in the folded text.
+    /// The letters with their byte offsets in the folded text.
     pub(super) fn letters(&self) -> &[(usize, char)] {
         self.letters.get_or_init(|| self.text.char_indices().collect())
     }
 
-    /// What of the original the bytes `place` of the folded text come from. `place` is not empty.
+    /// The range of the original text that the bytes `place` of the folded text come from. `place` must not be empty.
     pub(in crate::task) fn original(&self, place: Range<usize>) -> Span {
         let unit = |at: usize| self.units.partition_point(|unit| unit.start <= at).checked_sub(1).and_then(|i| self.units.get(i));
         let start = unit(place.start).map_or(0, |unit| unit.span.start);
@@ -74,14 +75,14 @@ impl FoldedText {
         Span { start, end }
     }
 
-    /// A range of letters of the folded text.
+    /// The folded text of a range of letters.
     pub(super) fn part(&self, place: Range<usize>) -> &str {
         let letters = self.letters();
         let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
         &self.text[byte(place.start)..byte(place.end)]
     }
 
-    /// The same for a range of letters.
+    /// Like [`original`](Self::original), for a range of letters.
     pub(super) fn original_letters(&self, place: Range<usize>) -> Span {
         let letters = self.letters();
         let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
@@ -94,10 +95,10 @@ fn fold(letter: char, to: &mut String) {
         '‘' | '’' | '‚' | '‛' | '′' | '`' => to.push('\''),
         '“' | '”' | '„' | '‟' | '″' | '«' | '»' => to.push('"'),
         '‐'..='―' | '−' => to.push('-'),
-        // Soft hyphens and characters without width break words that nobody sees broken.
+        // Soft hyphens and zero-width characters are invisible and would split words.
         '\u{ad}' | '\u{200b}'..='\u{200d}' | '\u{2060}' | '\u{feff}' => {}
         letter if letter.is_whitespace() => to.push(' '),
-        // By way of upper case, so that ß is ss and every sigma is the same.
+        // Converted to upper case first, so that ß becomes ss and all forms of sigma become equal.
         letter => letter.to_uppercase().flat_map(char::to_lowercase).for_each(|letter| to.push(letter)),
     }
 }

@@ -1,25 +1,25 @@
-//! Numbers as words, in English and Korean.
+//! Finds numbers written as words, in English and Korean.
 //!
-//! | written | means |
+//! | written | value |
 //! |---|---|
 //! | `nine`, `twenty-five`, `two hundred and fifty`, `a dozen`, `two and a half`, `one point five` | 9, 25, 250, 12, 2.5, 1.5 |
 //! | `nineteen ninety-nine` | 1999 |
-//! | `두 시간`, `열다섯 명`, `스무 개` | 2, 15, 20: of Korean's own numerals those before what is counted |
-//! | `이십 분`, `삼백 원`, `오 분` | 20, 300, 5: of the Chinese ones those before what is measured |
+//! | `두 시간`, `열다섯 명`, `스무 개` | 2, 15, 20: native Korean numerals before a counter |
+//! | `이십 분`, `삼백 원`, `오 분` | 20, 300, 5: Sino-Korean numerals before a unit |
 //!
-//! A word that is a number in one sentence and something else in the next (`one`, `한`, `사회`) is doubtful: it is taken for a number
-//! where a document may say one, and not where an answer would be refused for it.
+//! Some words are a number in one sentence and something else in another (`one`, `한`, `사회`). They are marked as ambiguous. They
+//! count as numbers when a document is searched, but not when an answer would be rejected because of them.
 
 use std::ops::Range;
 
 use crate::task::checks::words;
 
-/// A number in words.
+/// A number written as words.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct NumberWords {
     pub(super) place: Range<usize>,
     pub(super) value: f64,
-    /// Whether it may be something else.
+    /// Whether it may mean something other than a number.
     pub(super) doubtful: bool,
 }
 
@@ -48,11 +48,11 @@ const UNITS: [&str; 20] = [
 const TENS: [&str; 8] = ["twenty", "thirty", "forty", "fifty", "sixty", "seventy", "eighty", "ninety"];
 const SCALES: [(&str, f64); 4] = [("thousand", 1e3), ("million", 1e6), ("billion", 1e9), ("trillion", 1e12)];
 
-/// What makes `one` a number.
+/// Units of measurement. Before one of them, `one` is a number.
 const MEASURED: &str = "second seconds minute minutes hour hours day days week weeks month months year years litre liter gram kilogram \
     metre meter kilometre kilometer centimetre centimeter millimetre millimeter mile inch foot euro dollar pound won yen percent degree";
 
-/// Every number in words that `text`, which is folded, says, in order.
+/// Every number word in the folded `text`, in order.
 pub(super) fn all(text: &str) -> Vec<NumberWords> {
     let mut found = english(text);
     if text.chars().any(words::is_hangul) {
@@ -62,7 +62,7 @@ pub(super) fn all(text: &str) -> Vec<NumberWords> {
     found
 }
 
-/// Words of Latin letters, each with its place.
+/// The words of ASCII letters, each with its place.
 fn latin(text: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -79,15 +79,15 @@ fn latin(text: &str) -> impl Iterator<Item = (Range<usize>, &str)> {
     })
 }
 
-/// A number as it grows word by word.
+/// Builds a number word by word.
 #[derive(Default)]
 struct NumberBuilder {
     place: Range<usize>,
     total: f64,
     current: u32,
-    /// The last scale; the next is smaller.
+    /// The last scale. The next one must be smaller.
     scale: Option<f64>,
-    /// Digits behind the point.
+    /// Digits after the decimal point.
     fraction: Option<String>,
     words: usize,
 }
@@ -101,7 +101,7 @@ impl NumberBuilder {
         }
     }
 
-    /// Takes a word, where it goes on with the number.
+    /// Adds a word if it continues the number, and returns whether it does.
     fn take(&mut self, word: &str) -> bool {
         let unit = UNITS.iter().position(|unit| *unit == word).map(|unit| unit as u32);
         if let Some(digits) = &mut self.fraction {
@@ -136,7 +136,7 @@ impl NumberBuilder {
 
 fn english(text: &str) -> Vec<NumberWords> {
     let all: Vec<(Range<usize>, &str)> = latin(text).collect();
-    // Whether what stands between two words lets a number go on.
+    // Whether the text between two words allows a number to continue.
     let joined = |left: usize, right: usize| {
         let between = all.get(right).and_then(|(place, _)| text.get(all.get(left)?.0.end..place.start));
         matches!(between, Some(" " | "-"))
@@ -168,7 +168,7 @@ fn english(text: &str) -> Vec<NumberWords> {
             at += 1;
             continue;
         }
-        // A point that no digit follows ends a sentence about points.
+        // `point` without a digit after it is not part of the number.
         if growing.fraction.as_deref() == Some("") {
             growing.fraction = None;
             growing.place.end = all[next - 2].0.end;
@@ -187,7 +187,7 @@ fn english(text: &str) -> Vec<NumberWords> {
         let doubtful = growing.words == 1 && value == 1.0 && !MEASURED.split_whitespace().any(|unit| unit == follows);
         let spoken = NumberWords { place: growing.place, value, doubtful };
         match found.last_mut() {
-            // A year is said in two parts.
+            // A year is written in two parts.
             Some(last)
                 if (17.0..=20.0).contains(&last.value)
                     && (10.0..100.0).contains(&spoken.value)
@@ -223,18 +223,18 @@ const OWN_TENS: [(&str, u32); 10] = [
 const OWN_UNITS: [(&str, u32); 9] =
     [("한", 1), ("두", 2), ("세", 3), ("네", 4), ("다섯", 5), ("여섯", 6), ("일곱", 7), ("여덟", 8), ("아홉", 9)];
 
-/// What Korean's own numerals count, the longer first where one begins with another.
+/// Counters of native Korean numerals. If one is a prefix of another, the longer one comes first.
 const COUNTED: &str = "시간 사람 마리 켤레 송이 그루 가지 군데 종류 봉지 상자 박스 접시 그릇 조각 단계 세트 개 명 분 시 번 권 장 병 잔 살 \
     달 대 벌 채 배 쌍 판 줄 통 주 해 곳 편 팩 롤 매 알 방울 컵 스푼 큰술 작은술";
 
-/// Of these, one is one: of others `한` is often a manner of speaking.
+/// Counters with which `한` means 1. With others it is often an idiom.
 const COUNTED_ONE: &str = "시간 마리 켤레 개 명 병 잔 권 살 달";
 
-/// What Chinese numerals measure.
+/// Units and counters of Sino-Korean numerals.
 const MEASURES: &str = "밀리그램 킬로그램 밀리미터 센티미터 킬로미터 밀리리터 퍼센트 제곱미터 시간 개월 주일 프로 킬로 그램 미터 센티 리터 달러 \
     유로 인분 인용 학년 분 초 년 월 일 원 주 층 호 도 회 배 점 명 개 위 대 평 장 매 병 권 볼트 와트";
 
-/// What may stand between a unit and its particles.
+/// Suffixes that may follow a unit, before its particles.
 const BEHIND: &str = "이면 면 밖에 만큼 마다 짜리 정도 이상 이하 이내 미만 동안 만에 간 째 씩 쯤 입 전 후 내 용";
 
 fn korean(text: &str) -> Vec<NumberWords> {
@@ -299,7 +299,7 @@ fn chinese(text: &str, start: usize) -> Option<NumberWords> {
         }
         letters += 1;
         end = start + at + letter.len_utf8();
-        // 이십일 is 21, or 20일: where what follows is no unit, the last digit is one.
+        // 이십일 means 21, or 20 days (20일). Without a unit after it, the last letter is the unit 일.
         if letter == '일' && letters > 1 && measured(text, end, MEASURES).is_none() {
             end -= letter.len_utf8();
             digit = None;
@@ -309,12 +309,12 @@ fn chinese(text: &str, start: usize) -> Option<NumberWords> {
     }
     let value = total + section + digit.unwrap_or(0.0);
     let (unit, spaced) = measured(text, end, MEASURES).filter(|_| value > 0.0)?;
-    // One letter is often a word: 이 분 is "this person", 사회 is "society", 만일 is "if".
+    // A single letter is often another word: 이 분 is "this person", 사회 is "society", 만일 is "if".
     let doubtful = letters == 1 && (!spaced || value < 3.0 || unit == "도");
     Some(NumberWords { place: start..end, value, doubtful })
 }
 
-/// What is counted or measured behind `at`, and whether a space is between.
+/// The counter or unit after `at`, and whether a space precedes it.
 fn measured<'a>(text: &'a str, at: usize, units: &str) -> Option<(&'a str, bool)> {
     let spaced = text[at..].starts_with(' ');
     let rest = &text[at + usize::from(spaced)..];
