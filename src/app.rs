@@ -290,7 +290,7 @@ impl App {
 
     fn kafka(&self, pipeline: &str, topic: &str, start: StartAt) -> KafkaSourceConfig {
         KafkaSourceConfig {
-            access: self.access.clone(),
+            brokers: self.access.clone(),
             pipeline: pipeline.into(),
             topic: topic.into(),
             start,

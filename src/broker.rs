@@ -25,7 +25,7 @@ impl BrokerSettings {
         let security = config.security_settings()?;
         let features = ClientConfig::new().create_native_config().and_then(|native| native.get("builtin.features"));
         let features = features.map_err(|error| ConfigError(format!("librdkafka does not report its features: {error}")))?;
-        suffices(&features, config)?;
+        check_features(&features, config)?;
         let given = config.settings.iter().map(|(name, value)| (name.clone(), value.clone()));
         let settings = given.chain(security.into_iter().map(|(name, value)| (name.to_owned(), value))).collect();
         Ok(Self { brokers: config.brokers.as_str().into(), settings })
@@ -48,18 +48,18 @@ impl BrokerSettings {
 
 impl fmt::Debug for BrokerSettings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Access").field("brokers", &self.brokers).finish_non_exhaustive()
+        f.debug_struct("BrokerSettings").field("brokers", &self.brokers).finish_non_exhaustive()
     }
 }
 
 /// Checks that librdkafka has the features that the configuration needs. `features` is the list that librdkafka reports.
-fn suffices(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
+fn check_features(features: &str, config: &KafkaConfig) -> Result<(), ConfigError> {
     let security = &config.security;
     let Some(protocol) = security.protocol else { return Ok(()) };
     let has = |feature: &str| features.split(',').any(|built| built.trim() == feature);
     let lacks = |setting: &str, value: &str| {
-        let sentence = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
-        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {sentence}")))
+        let fix = "is not built into this binary; build it with `cargo build --release --features kafka-tls`";
+        Err(ConfigError(format!("`kafka.security.{setting}` is {value}, which {fix}")))
     };
     if protocol.has_tls() && !has("ssl") {
         return lacks("protocol", protocol.as_str());
@@ -83,18 +83,18 @@ pub struct BrokerRefusal(Arc<Mutex<Option<String>>>);
 impl BrokerRefusal {
     /// Stores the error if it is a refusal. Only the first one is logged, because the client repeats it every few seconds.
     pub fn note(&self, error: &KafkaError, reason: &str) {
-        if let Some(sentence) = sentence(error, reason) {
-            self.set(sentence);
+        if let Some(reason) = refusal_reason(error, reason) {
+            self.set(reason);
         }
     }
 
     /// Stores a reason.
-    pub fn set(&self, sentence: String) {
+    pub fn set(&self, reason: String) {
         let mut known = self.lock();
         if known.is_none() {
-            tracing::warn!(reason = sentence, "the brokers refuse the client");
+            tracing::warn!(reason, "the brokers refuse the client");
         }
-        *known = Some(sentence);
+        *known = Some(reason);
     }
 
     /// Removes the reason after a broker has accepted the client.
@@ -103,7 +103,7 @@ impl BrokerRefusal {
     }
 
     /// The reason, for `/readyz`.
-    pub fn sentence(&self) -> Option<String> {
+    pub fn reason(&self) -> Option<String> {
         self.lock().clone()
     }
 
@@ -118,7 +118,7 @@ pub fn is_refusal(error: &KafkaError) -> bool {
     matches!(error.rdkafka_error_code(), Some(Code::Authentication | Code::SaslAuthenticationFailed | Code::SSL))
 }
 
-fn sentence(error: &KafkaError, reason: &str) -> Option<String> {
+fn refusal_reason(error: &KafkaError, reason: &str) -> Option<String> {
     is_refusal(error).then(|| match error.rdkafka_error_code() {
         Some(RDKafkaErrorCode::SSL) => {
             format!("TLS failed: {reason}; correct `kafka.security.ca_file`, or the address in `kafka.brokers`")
@@ -148,20 +148,20 @@ mod tests {
             (SaslPlaintext, Some(SaslMechanism::ScramSha512), "`kafka.security.mechanism` is scram-sha-512"),
         ] {
             let config = secured(protocol, mechanism);
-            let error = suffices(plain_build, &config).unwrap_err().to_string();
+            let error = check_features(plain_build, &config).unwrap_err().to_string();
             assert!(error.contains(names) && error.contains("--features kafka-tls"), "{error}");
-            assert_eq!(suffices(whole_build, &config), Ok(()));
+            assert_eq!(check_features(whole_build, &config), Ok(()));
         }
-        assert_eq!(suffices(plain_build, &secured(SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
-        assert_eq!(suffices("", &KafkaConfig::default()), Ok(()));
+        assert_eq!(check_features(plain_build, &secured(SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
+        assert_eq!(check_features("", &KafkaConfig::default()), Ok(()));
     }
 
     #[test]
     fn the_librdkafka_of_the_tests_says_what_it_can_do() {
         let native = ClientConfig::new().create_native_config().unwrap();
         let features = native.get("builtin.features").unwrap();
-        assert_eq!(suffices(&features, &secured(SecurityProtocol::SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
-        let scram = suffices(&features, &secured(SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha256)));
+        assert_eq!(check_features(&features, &secured(SecurityProtocol::SaslPlaintext, Some(SaslMechanism::Plain))), Ok(()));
+        let scram = check_features(&features, &secured(SecurityProtocol::SaslSsl, Some(SaslMechanism::ScramSha256)));
         assert_eq!(scram.is_ok(), cfg!(feature = "kafka-tls"), "{features}");
     }
 
@@ -170,22 +170,22 @@ mod tests {
         let refusal = BrokerRefusal::default();
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::BrokerTransportFailure), "connection refused");
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::AllBrokersDown), "1/1 brokers are down");
-        assert_eq!(refusal.sentence(), None);
+        assert_eq!(refusal.reason(), None);
         refusal.note(&KafkaError::Global(RDKafkaErrorCode::Authentication), "invalid credentials");
-        let told = refusal.clone().sentence().unwrap();
-        assert!(told.starts_with("authentication failed: invalid credentials; correct"), "{told}");
+        let reason = refusal.clone().reason().unwrap();
+        assert!(reason.starts_with("authentication failed: invalid credentials; correct"), "{reason}");
         refusal.clear();
-        assert_eq!(refusal.sentence(), None);
+        assert_eq!(refusal.reason(), None);
     }
 
     #[test]
     fn printing_an_access_shows_no_secret() {
         let mut config = KafkaConfig { brokers: "b:1".into(), ..KafkaConfig::default() };
         config.settings.insert("ssl.key.password".into(), "77777".into());
-        let access = BrokerSettings::new(&config).unwrap();
-        assert!(!format!("{access:?}").contains("77777"));
+        let settings = BrokerSettings::new(&config).unwrap();
+        assert!(!format!("{settings:?}").contains("77777"));
         let mut client = ClientConfig::new();
-        access.apply(&mut client);
+        settings.apply(&mut client);
         assert_eq!((client.get("ssl.key.password"), client.get("bootstrap.servers")), (Some("77777"), Some("b:1")));
     }
 }

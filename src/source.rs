@@ -58,7 +58,7 @@ pub struct InFlight {
     counters: Arc<InFlightCounters>,
     gauge: IntGauge,
     cap: usize,
-    most: InFlightLimit,
+    limit: InFlightLimit,
 }
 
 /// A limit on records and payload bytes in flight.
@@ -87,12 +87,12 @@ pub struct InFlightGuard {
 impl InFlight {
     /// An empty count with a limit of about `cap` bytes of memory. The record that reaches the limit is still accepted.
     pub fn new(cap: usize, gauge: IntGauge) -> Self {
-        Self { counters: Arc::default(), gauge, cap, most: InFlightLimit { records: usize::MAX, bytes: usize::MAX } }
+        Self { counters: Arc::default(), gauge, cap, limit: InFlightLimit { records: usize::MAX, bytes: usize::MAX } }
     }
 
     /// Adds a limit on records and payload bytes, which applies regardless of memory.
-    pub fn with_limit(self, most: InFlightLimit) -> Self {
-        Self { most, ..self }
+    pub fn with_limit(self, limit: InFlightLimit) -> Self {
+        Self { limit, ..self }
     }
 
     /// Counts the record until the guard is dropped.
@@ -109,14 +109,14 @@ impl InFlight {
     pub fn is_full(&self) -> bool {
         let InFlightCounters { weight, records, bytes } = &*self.counters;
         let reaches = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) >= cap;
-        reaches(weight, self.cap) || reaches(records, self.most.records) || reaches(bytes, self.most.bytes)
+        reaches(weight, self.cap) || reaches(records, self.limit.records) || reaches(bytes, self.limit.bytes)
     }
 
     /// Whether paused reading should resume. This is at half of the limits, so that reading does not pause and resume all the time.
     pub fn can_resume(&self) -> bool {
         let InFlightCounters { weight, records, bytes } = &*self.counters;
         let fits = |count: &AtomicUsize, cap: usize| count.load(Ordering::Relaxed) <= cap / 2;
-        fits(weight, self.cap) && fits(records, self.most.records) && fits(bytes, self.most.bytes)
+        fits(weight, self.cap) && fits(records, self.limit.records) && fits(bytes, self.limit.bytes)
     }
 
     fn update_gauge(&self) {
@@ -158,7 +158,7 @@ mod tests {
 
     #[test]
     fn records_and_their_payloads_are_bounded_apart_from_memory() {
-        let in_flight = |most| InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap()).with_limit(most);
+        let in_flight = |limit| InFlight::new(1 << 20, IntGauge::new("test", "test").unwrap()).with_limit(limit);
         let few = in_flight(InFlightLimit { records: 2, bytes: 1_000 });
         let guards = [few.track(&record(1)), few.track(&record(1))];
         assert!(few.is_full() && !few.can_resume(), "two of two records");

@@ -15,6 +15,7 @@ mod descriptions;
 mod embed;
 mod evidence;
 mod extract;
+mod folded_text;
 mod for_each;
 mod grounding;
 mod interact;
@@ -31,6 +32,7 @@ mod summarize;
 mod task_prompt;
 mod template_context;
 pub mod training;
+mod words;
 mod write;
 
 use std::path::Path;
@@ -42,12 +44,12 @@ use serde_json::Value;
 
 pub use answer::AnswerSpec;
 pub use answer_generator::{AnswerGenerator, ClaimedSentence, MOST_PASSAGES};
-pub use checks::{CheckedFields, Checks, folded};
+pub use checks::{CheckedFields, Checks};
 pub use classify::ClassifySpec;
 pub use compose::{ComposeSpec, Composer};
-pub use context_budget::Splitter;
 pub use embed::{ChunkSpec, EmbedSpec};
 pub use extract::ExtractSpec;
+pub use folded_text::folded;
 pub use grounding::{Dropped, GroundedAnswer, Sentence};
 pub use interact::InteractSpec;
 pub use labels::Labels;
@@ -60,7 +62,7 @@ pub use template_context::TemplateContext;
 pub use write::WriteSpec;
 
 use crate::document::Document;
-use crate::engine::{Engine, ModelInfo, Prediction, Request};
+use crate::engine::{Completion, Engine, ModelInfo, Prediction, Request};
 use crate::failure::{Failure, FailureClass, Transient};
 use crate::outcome::Output;
 use crate::prompt::PromptVersion;
@@ -82,13 +84,16 @@ pub trait Task: Send + Sync {
     /// What the model must do for `document`, or the output itself if no model is needed.
     fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure>;
 
-    /// Turns the answers to the last requests, in request order, into the output or into further requests.
+    /// Turns the answers to the last requests, in request order, into the output or into further requests. Tasks that send no requests
+    /// keep this default, which is an error.
     fn interpret(
         &self,
-        document: &Document,
-        upstream: &TemplateContext,
-        predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure>;
+        _document: &Document,
+        _upstream: &TemplateContext,
+        _predictions: Vec<Prediction>,
+    ) -> Result<TaskStep, Failure> {
+        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
+    }
 
     /// The prompt that produces the output, if there is one.
     fn prompt(&self) -> Option<&PromptVersion> {
@@ -128,6 +133,14 @@ fn only(predictions: Vec<Prediction>) -> Result<Prediction, Failure> {
         Failure::poison(FailureClass::Model, format!("the model got one request, but gave {} answers", all.len()))
     })?;
     Ok(prediction)
+}
+
+/// Unwraps a completion.
+fn completion(prediction: Prediction) -> Result<Completion, Failure> {
+    match prediction {
+        Prediction::Completion(completion) => Ok(completion),
+        _ => Err(Failure::poison(FailureClass::Model, "the model did not answer with a completion")),
+    }
 }
 
 macro_rules! kinds {
@@ -182,7 +195,7 @@ macro_rules! kinds {
                 match (found.pop(), found.pop()) {
                     (Some(spec), None) => Ok(spec),
                     (Some(one), Some(other)) => {
-                        Err(format!("has two kinds, `{}` and `{}`: write them as two tasks", other.kind(), one.kind()))
+                        Err(format!("is both `{}` and `{}`: write them as two tasks", other.kind(), one.kind()))
                     }
                     (None, _) => Err(format!("has no kind: write one of {known} with its parameters")),
                 }

@@ -91,12 +91,12 @@ impl Dataset {
     /// # Errors
     /// If the disk is full or not writable. A partial file is removed.
     pub fn write(&self, path: &Path, batch_id: Uuid, rows: &[ParquetRow<'_>]) -> Result<StagedFile, Transient> {
-        let bytes = encode(batch_id, rows).map_err(|e| out_of_order(path, &e))?;
+        let bytes = encode(batch_id, rows).map_err(|e| storage_failure(path, &e))?;
         let written = write_synced(path, &bytes);
         if let Err(error) = written {
             // A partial file is useless, and on a full disk its space is needed.
             let _ = std::fs::remove_file(path);
-            return Err(out_of_order(path, &error));
+            return Err(storage_failure(path, &error));
         }
         Ok(StagedFile {
             path: path.display().to_string(),
@@ -112,13 +112,13 @@ impl Dataset {
     /// If the file cannot be deleted.
     pub fn delete(&self, path: &Path) -> Result<(), Transient> {
         match std::fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(out_of_order(path, &error)),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(storage_failure(path, &error)),
             _ => Ok(()),
         }
     }
 }
 
-fn out_of_order(path: &Path, error: &dyn std::fmt::Display) -> Transient {
+fn storage_failure(path: &Path, error: &dyn std::fmt::Display) -> Transient {
     Transient::new(Component::Storage, format!("cannot write {}: {error}", path.display()))
 }
 

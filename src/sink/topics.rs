@@ -45,9 +45,9 @@ const STANDBY: Duration = Duration::from_secs(2);
 /// How long the relay waits after a failure. Also the first pause of a topic that accepts no events.
 const BACKOFF: Duration = Duration::from_secs(1);
 /// The longest pause of a topic that accepts no events.
-const LONGEST: Duration = Duration::from_secs(10);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// Most characters of a key or an id in a reason.
-const NAMED: usize = 200;
+const QUOTED: usize = 200;
 
 /// Publishes committed events from the outbox.
 pub struct Relay {
@@ -59,7 +59,7 @@ pub struct Relay {
 /// A finished step of the relay.
 enum RelayStep {
     /// The topics that have events, and the counts if they were due.
-    Looked(Vec<String>, Option<OutboxCounts>),
+    Checked(Vec<String>, Option<OutboxCounts>),
     /// The topic has no more waiting events.
     Drained(String),
 }
@@ -69,8 +69,8 @@ impl Relay {
     ///
     /// # Errors
     /// If librdkafka rejects a setting.
-    pub fn new(store: Store, access: &BrokerSettings, health: Health) -> anyhow::Result<Self> {
-        Ok(Self { store, sender: EventSender::new(access)?, health })
+    pub fn new(store: Store, brokers: &BrokerSettings, health: Health) -> anyhow::Result<Self> {
+        Ok(Self { store, sender: EventSender::new(brokers)?, health })
     }
 
     /// Publishes until dropped. Of all processes that share a ledger, one holds the lease and publishes.
@@ -82,7 +82,7 @@ impl Relay {
                     METRICS.retries.with_label_values(&[failure.component.as_str()]).inc();
                     self.health.blame(&failure);
                     tracing::warn!(%failure, "publishing from the outbox is interrupted");
-                    match self.sender.renewed() {
+                    match self.sender.recreated() {
                         Ok(Some(sender)) => self.sender = sender,
                         Ok(None) => {}
                         Err(error) => tracing::error!(%error, "the Kafka client cannot be created again"),
@@ -100,27 +100,27 @@ impl Relay {
     async fn publish(&self, lease: RelayLease) -> Transient {
         let lease = Mutex::new(lease);
         let mut shown = BTreeSet::new();
-        let mut under_way = BTreeSet::new();
+        let mut in_progress = BTreeSet::new();
         let mut counted = None;
         // All steps are polled together here, so the step that holds the lock always makes progress.
         let mut steps: FuturesUnordered<BoxFuture<'_, Result<RelayStep, Transient>>> = FuturesUnordered::new();
-        steps.push(look(&lease, true).boxed());
+        steps.push(check_topics(&lease, true).boxed());
         let failure = loop {
             match steps.next().await {
-                Some(Ok(RelayStep::Looked(topics, counts))) => {
+                Some(Ok(RelayStep::Checked(topics, counts))) => {
                     if let Some(counts) = counts {
-                        show(&counts, &mut shown);
+                        set_metrics(&counts, &mut shown);
                         counted = Some(Instant::now());
                     }
-                    for topic in topics.into_iter().filter(|topic| under_way.insert(topic.clone())) {
+                    for topic in topics.into_iter().filter(|topic| in_progress.insert(topic.clone())) {
                         steps.push(self.drain(topic, &lease).boxed());
                     }
                     let is_time = counted.is_none_or(|at: Instant| at.elapsed() >= COUNT);
-                    steps.push(look(&lease, is_time).boxed());
+                    steps.push(check_topics(&lease, is_time).boxed());
                 }
                 Some(Ok(RelayStep::Drained(topic))) => {
                     self.health.unblock_topic(&topic);
-                    under_way.remove(&topic);
+                    in_progress.remove(&topic);
                 }
                 Some(Err(failure)) => break failure,
                 None => unreachable!("a step that checks for topics is always pending"),
@@ -128,8 +128,8 @@ impl Relay {
         };
         drop(steps);
         // The next lease holder determines the state of the topics again.
-        under_way.iter().for_each(|topic| self.health.unblock_topic(topic));
-        show(&OutboxCounts::default(), &mut shown);
+        in_progress.iter().for_each(|topic| self.health.unblock_topic(topic));
+        set_metrics(&OutboxCounts::default(), &mut shown);
         failure
     }
 
@@ -144,18 +144,18 @@ impl Relay {
             match self.round(&topic, &events, lease).await? {
                 None => {
                     pause = BACKOFF;
-                    self.sender.is_let_in();
+                    self.sender.note_success();
                     self.health.unblock_topic(&topic);
                     self.health.up(Component::Broker);
                 }
                 Some(reason) => {
-                    if let Some(broken) = self.sender.broken() {
+                    if let Some(broken) = self.sender.fatal_error() {
                         return Err(Transient::new(Component::Broker, broken));
                     }
                     METRICS.retries.with_label_values(&[Component::Broker.as_str()]).inc();
                     self.health.block_topic(&topic, &reason);
                     sleep(pause).await;
-                    pause = (pause * 2).min(LONGEST);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
                 }
             }
         }
@@ -163,32 +163,32 @@ impl Relay {
 
     /// Sends the events and records the outcome of each. Returns the reason if some must be sent again.
     async fn round(&self, topic: &str, events: &[OutboxEvent], lease: &Mutex<RelayLease>) -> Result<Option<String>, Transient> {
-        let sent = join_all(in_turn(events).into_iter().map(|turn| self.send_in_turn(turn))).await;
+        let sent = join_all(by_key(events).into_iter().map(|turn| self.send_in_order(turn))).await;
         let mut done: Vec<i64> = Vec::new();
         let mut suspects = Vec::new();
-        let mut trouble = None;
+        let mut unavailable = None;
         for (event, outcome) in sent.into_iter().flatten() {
             match outcome {
                 Ok(()) => done.push(event.id),
                 Err(SendError::Event { .. }) => suspects.push(event),
-                Err(SendError::Unavailable(reason)) => drop(trouble.get_or_insert(reason)),
+                Err(SendError::Unavailable(reason)) => drop(unavailable.get_or_insert(reason)),
             }
         }
-        self.strike_out(topic, &done, lease).await?;
+        self.delete_published(topic, &done, lease).await?;
         suspects.sort_unstable_by_key(|event| event.id);
         let mut limit = None;
         for event in suspects {
             // The events are sent one at a time and nothing else of the topic is in flight, so a failure belongs to this event.
             if let Some(reason) = self.send_alone(event, lease, &mut limit).await? {
-                trouble = Some(reason);
+                unavailable = Some(reason);
                 break;
             }
         }
-        Ok(trouble)
+        Ok(unavailable)
     }
 
     /// Sends events of one key in order. Each is sent after the previous one was acknowledged.
-    async fn send_in_turn<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), SendError>)> {
+    async fn send_in_order<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), SendError>)> {
         let mut sent = Vec::with_capacity(turn.len());
         for event in turn {
             let outcome = self.sender.send(event, PayloadMode::Whole).await;
@@ -209,7 +209,7 @@ impl Relay {
         limit: &mut Option<Option<String>>,
     ) -> Result<Option<String>, Transient> {
         let (too_large, why) = match self.sender.send(event, PayloadMode::Whole).await {
-            Ok(()) => return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None),
+            Ok(()) => return self.delete_published(&event.topic, &[event.id], lease).await.map(|()| None),
             Err(SendError::Unavailable(reason)) => return Ok(Some(reason)),
             Err(SendError::Event { too_large, why }) => (too_large, why),
         };
@@ -219,7 +219,7 @@ impl Relay {
                 Ok(()) => {
                     tracing::warn!(topic = event.topic, %place, "a dead letter is too large for its topic and is sent without its payload");
                     METRICS.published_bare.with_label_values(&[&event.topic]).inc();
-                    return self.strike_out(&event.topic, &[event.id], lease).await.map(|()| None);
+                    return self.delete_published(&event.topic, &[event.id], lease).await.map(|()| None);
                 }
                 Err(SendError::Unavailable(reason)) => return Ok(Some(reason)),
                 Err(SendError::Event { .. }) => {}
@@ -229,14 +229,14 @@ impl Relay {
             *limit = Some(self.sender.limit(&event.topic).await);
         }
         let why =
-            if too_large { too_large_for(event, limit.as_ref().and_then(Option::as_deref)) } else { format!("{why}; fix that") };
-        let reason = reason(event, &why);
+            if too_large { size_problem(event, limit.as_ref().and_then(Option::as_deref)) } else { format!("{why}; fix that") };
+        let reason = parking_reason(event, &why);
         tracing::error!(topic = event.topic, event = event.id, reason, "an event is parked");
         lease.lock().await.park(event.id, &reason).await?;
         Ok(None)
     }
 
-    async fn strike_out(&self, topic: &str, ids: &[i64], lease: &Mutex<RelayLease>) -> Result<(), Transient> {
+    async fn delete_published(&self, topic: &str, ids: &[i64], lease: &Mutex<RelayLease>) -> Result<(), Transient> {
         if ids.is_empty() {
             return Ok(());
         }
@@ -247,15 +247,15 @@ impl Relay {
     }
 }
 
-async fn look(lease: &Mutex<RelayLease>, counts: bool) -> Result<RelayStep, Transient> {
+async fn check_topics(lease: &Mutex<RelayLease>, counts: bool) -> Result<RelayStep, Transient> {
     sleep(IDLE).await;
     let mut lease = lease.lock().await;
     let counts = if counts { Some(lease.counts().await?) } else { None };
-    Ok(RelayStep::Looked(lease.topics().await?, counts))
+    Ok(RelayStep::Checked(lease.topics().await?, counts))
 }
 
 /// Sets the metrics of the outbox, and removes those of topics without parked events.
-fn show(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
+fn set_metrics(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
     METRICS.outbox.set(counts.waiting);
     let now: BTreeSet<String> = counts.parked.iter().map(|(topic, _)| topic.clone()).collect();
     for topic in shown.difference(&now) {
@@ -270,7 +270,7 @@ fn show(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
 
 /// Groups the events by key, in order. Events without a key form a group of their own each, because Kafka does not order them
 /// either.
-fn in_turn(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
+fn by_key(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
     let mut turns: Vec<Vec<&OutboxEvent>> = Vec::with_capacity(events.len());
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     for event in events {
@@ -287,16 +287,16 @@ fn in_turn(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
 }
 
 /// Why an event is parked, and what an operator can do about it.
-fn reason(event: &OutboxEvent, why: &str) -> String {
+fn parking_reason(event: &OutboxEvent, why: &str) -> String {
     let (topic, id) = (&event.topic, event.id);
     format!(
         "topic {topic} does not accept {}: {why} and run `tidemill outbox resend {id}`, or discard it with `tidemill outbox drop {id}`",
-        name(event)
+        describe(event)
     )
 }
 
 /// Why the event is too large, and what an operator can do about it.
-fn too_large_for(event: &OutboxEvent, limit: Option<&str>) -> String {
+fn size_problem(event: &OutboxEvent, limit: Option<&str>) -> String {
     let length = |bytes: &Option<Vec<u8>>| bytes.as_ref().map_or(0, Vec::len);
     let headers: usize = event.headers.iter().map(|(name, value)| name.len() + length(value)).sum();
     let bytes = length(&event.payload) + length(&event.key) + headers;
@@ -309,8 +309,8 @@ fn too_large_for(event: &OutboxEvent, limit: Option<&str>) -> String {
 }
 
 /// Describes the event in terms that an operator knows.
-fn name(event: &OutboxEvent) -> String {
-    let cut = |text: &str| text.chars().take(NAMED).flat_map(shown).collect::<String>();
+fn describe(event: &OutboxEvent) -> String {
+    let cut = |text: &str| text.chars().take(QUOTED).flat_map(escaped).collect::<String>();
     if let Some(place) = &event.dead_letter_of {
         return format!("the dead letter of record {place}");
     }
@@ -327,7 +327,7 @@ fn name(event: &OutboxEvent) -> String {
 }
 
 /// Escapes control characters, which a terminal would execute.
-fn shown(c: char) -> impl Iterator<Item = char> {
+fn escaped(c: char) -> impl Iterator<Item = char> {
     let spelt = c.is_control().then(|| c.escape_default());
     let plain = spelt.is_none().then_some(c);
     spelt.into_iter().flatten().chain(plain)
@@ -357,27 +357,27 @@ mod tests {
     fn events_of_one_key_take_turns_and_those_without_one_do_not() {
         let keys = [Some("a"), None, Some("b"), Some("a"), Some(""), None, Some("a"), Some("")];
         let events: Vec<OutboxEvent> = (0..).zip(keys).map(|(id, key)| event(id, key, "")).collect();
-        let turns: Vec<Vec<i64>> = in_turn(&events).iter().map(|turn| turn.iter().map(|event| event.id).collect()).collect();
+        let turns: Vec<Vec<i64>> = by_key(&events).iter().map(|turn| turn.iter().map(|event| event.id).collect()).collect();
         assert_eq!(turns, [vec![0, 3, 6], vec![1], vec![2], vec![4], vec![5], vec![7]]);
     }
 
     #[test]
     fn the_reason_names_the_event_the_topic_the_limit_and_what_to_do() {
         let large = event(7, Some("large/echo"), r#"{"document_id":"large","task":"echo","text":"…"}"#);
-        let said = reason(&large, &too_large_for(&large, Some("65536")));
+        let said = parking_reason(&large, &size_problem(&large, Some("65536")));
         for part in
             ["topic results", "document `large`", "task echo", "is 65536", "tidemill outbox resend 7", "tidemill outbox drop 7"]
         {
             assert!(said.contains(part), "{said} does not say `{part}`");
         }
-        assert!(too_large_for(&large, None).contains("more than `max.message.bytes`"));
-        assert_eq!(name(&event(1, Some("\u{1b}[2J"), "no object")), "the event with key `\\u{1b}[2J`");
+        assert!(size_problem(&large, None).contains("more than `max.message.bytes`"));
+        assert_eq!(describe(&event(1, Some("\u{1b}[2J"), "no object")), "the event with key `\\u{1b}[2J`");
         let letter = OutboxEvent {
             dead_letter_of: "documents[0]@3".parse().ok(),
             ..event(1, Some("k"), r#"{"document_id":"x","task":"y"}"#)
         };
-        assert_eq!(name(&letter), "the dead letter of record documents[0]@3", "the payload of a letter is foreign");
+        assert_eq!(describe(&letter), "the dead letter of record documents[0]@3", "the payload of a letter is foreign");
         let headers = vec![(REPLAY_OF.to_owned(), Some(b"12".to_vec()))];
-        assert_eq!(name(&OutboxEvent { headers, ..event(1, None, "{}") }), "the record of dead letter 12");
+        assert_eq!(describe(&OutboxEvent { headers, ..event(1, None, "{}") }), "the record of dead letter 12");
     }
 }

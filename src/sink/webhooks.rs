@@ -35,10 +35,10 @@ const IDLE: Duration = Duration::from_millis(500);
 /// How long it waits after the database did not answer.
 const BACKOFF: Duration = Duration::from_secs(2);
 /// Time to record a result, added to the time limit of a call. Until both have passed, no other process attempts the same delivery.
-const BOOKS: Duration = Duration::from_secs(5);
+const SETTLE: Duration = Duration::from_secs(5);
 
 /// What an operator can do about a delivery that did not arrive.
-const MEND: &str = "send it again with `tidemill leads deliveries --resend`";
+const HINT: &str = "send it again with `tidemill leads deliveries --resend`";
 
 /// Sends deliveries to one receiver.
 pub struct WebhookSender {
@@ -79,7 +79,7 @@ impl WebhookSender {
 
     /// Attempts the due deliveries and returns their number.
     async fn round(&self) -> Result<usize, Transient> {
-        let held = (self.place.timeout + BOOKS).as_secs_f64();
+        let held = (self.place.timeout + SETTLE).as_secs_f64();
         let attempts = self.place.attempts.cast_signed();
         let (due, given_up) = self.store.claim_deliveries(&self.name, (AT_A_TIME, held, attempts)).await?;
         if given_up > 0 {
@@ -87,7 +87,7 @@ impl WebhookSender {
             tracing::error!(
                 webhook = self.name,
                 given_up,
-                "deliveries did not arrive, and the process that attempted them last has ended; {MEND}"
+                "deliveries did not arrive, and the process that attempted them last has ended; {HINT}"
             );
         }
         let settled = join_all(due.iter().map(|delivery| self.attempt(delivery))).await;
@@ -109,7 +109,7 @@ impl WebhookSender {
                 tracing::info!(webhook = self.name, %id, attempts, reason, "the delivery will be attempted again")
             }
             DeliveryOutcome::Refused | DeliveryOutcome::GivenUp => {
-                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; {MEND}");
+                tracing::error!(webhook = self.name, %id, attempts, reason, "the delivery did not arrive; {HINT}");
             }
         }
         Ok(())
@@ -140,10 +140,10 @@ impl WebhookSender {
             Ok(Err(error)) => Err(http::reason(&error)),
             Err(_) => Err("no answer in time".to_owned()),
         };
-        self.judge(delivery.attempts, answer)
+        self.classify(delivery.attempts, answer)
     }
 
-    fn judge(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> DeliveryAttempt {
+    fn classify(&self, attempts: i32, answer: Result<(StatusCode, Option<Duration>), String>) -> DeliveryAttempt {
         let (status, asked, reason) = match answer {
             Ok((status, _)) if status.is_success() => {
                 return DeliveryAttempt {
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
     use crate::config::DatabaseConfig;
 
-    fn courier() -> WebhookSender {
+    fn sender() -> WebhookSender {
         let place = WebhookTarget {
             url: "http://127.0.0.1:1/".parse().expect("an address"),
             secret: vec![7; 24],
@@ -197,28 +197,28 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_receiver_answers_decides_what_follows() {
-        let courier = courier();
+        let sender = sender();
         let verdict = |attempts, status: u16| {
             let status = StatusCode::from_u16(status).expect("a status");
-            courier.judge(attempts, Ok((status, None))).verdict
+            sender.classify(attempts, Ok((status, None))).verdict
         };
         assert_eq!((verdict(1, 200), verdict(4, 204)), (DeliveryOutcome::Delivered, DeliveryOutcome::Delivered));
         assert_eq!((verdict(1, 410), verdict(4, 500)), (DeliveryOutcome::Refused, DeliveryOutcome::GivenUp));
         for status in [302, 400, 401, 404, 429, 500, 503] {
             assert!(matches!(verdict(3, status), DeliveryOutcome::Again(_)), "{status}");
         }
-        let unreachable = courier.judge(1, Err("cannot connect".into()));
+        let unreachable = sender.classify(1, Err("cannot connect".into()));
         assert!(matches!(unreachable.verdict, DeliveryOutcome::Again(_)) && unreachable.status.is_none(), "{unreachable:?}");
     }
 
     #[tokio::test]
     async fn waits_double_with_jitter_and_heed_the_receiver_within_bounds() {
-        let courier = courier();
+        let sender = sender();
         for (attempts, most) in [(1, 2.0), (2, 4.0), (3, 8.0), (6, 60.0), (99, 60.0)] {
-            let wait = courier.wait(attempts, None).as_secs_f64();
+            let wait = sender.wait(attempts, None).as_secs_f64();
             assert!((most / 2.0..=most).contains(&wait), "attempt {attempts} waits {wait} s");
         }
-        assert_eq!(courier.wait(1, Some(Duration::from_secs(30))).as_secs(), 30);
-        assert_eq!(courier.wait(1, Some(Duration::from_secs(3_600))).as_secs(), 60, "no receiver puts us off for ever");
+        assert_eq!(sender.wait(1, Some(Duration::from_secs(30))).as_secs(), 30);
+        assert_eq!(sender.wait(1, Some(Duration::from_secs(3_600))).as_secs(), 60, "no receiver puts us off for ever");
     }
 }

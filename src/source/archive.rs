@@ -11,6 +11,7 @@
 //! | the disk or the service does not answer | transient; the read is retried |
 
 mod columns;
+mod file_problem;
 mod footer;
 mod json_values;
 mod pages;
@@ -99,9 +100,9 @@ impl Archive {
             Some(url) => Self::bucket(name, url, config).map_err(refuse),
             None => {
                 let path = &config.path;
-                let folder = path
-                    .canonicalize()
-                    .map_err(|e| refuse(format!("cannot find its folder {}: {e}; create it or correct `path`", path.display())))?;
+                let folder = path.canonicalize().map_err(|e| {
+                    refuse(format!("cannot find its folder {}: {e}; create it or correct `path`", path.display()))
+                })?;
                 let files = LocalFileSystem::new_with_prefix(&folder)
                     .map(Arc::new)
                     .map_err(|e| refuse(format!("cannot read {}: {e}", folder.display())))?;
@@ -158,7 +159,7 @@ impl Archive {
                     self.files.list(Some(&under)).try_collect().await.map_err(|error| self.unavailable(prefix, &error))?;
                 let below = |meta: &ObjectMeta| meta.location.as_ref().get(under.as_ref().len()..).unwrap_or_default().to_owned();
                 let is_data = |meta: &&ObjectMeta| !below(meta).split('/').any(walk::is_hidden);
-                listed.iter().filter(is_data).map(described).collect()
+                listed.iter().filter(is_data).map(archive_file).collect()
             }
         };
         files.retain(|file| file.key.starts_with(prefix) && file.key.ends_with(".parquet"));
@@ -173,7 +174,8 @@ impl Archive {
         }
         let (root, within) = (root.to_owned(), PathBuf::from(folder));
         let found = tokio::task::spawn_blocking(move || find_files(&root, &within, "**/*.parquet")).await;
-        let found = found.map_err(|error| self.stuck(folder, &error))?.map_err(|error| self.stuck(folder, &error))?;
+        let found =
+            found.map_err(|error| self.storage_failure(folder, &error))?.map_err(|error| self.storage_failure(folder, &error))?;
         let mut files = Vec::with_capacity(found.keys.len());
         for key in found.keys {
             files.push(match self.file(&key).await {
@@ -192,7 +194,7 @@ impl Archive {
     pub async fn file(&self, key: &str) -> Result<ArchiveFile, ArchiveError> {
         let location = self.location(key)?;
         let meta = self.files.head(&location).await.map_err(|error| self.failed(key, &error))?;
-        Ok(described(&meta))
+        Ok(archive_file(&meta))
     }
 
     /// Returns the problem of a file that could not be accessed when it was listed.
@@ -229,10 +231,10 @@ impl Archive {
     }
 
     fn unavailable(&self, key: &str, error: &object_store::Error) -> Transient {
-        self.stuck(key, error)
+        self.storage_failure(key, error)
     }
 
-    fn stuck(&self, key: &str, error: &dyn std::error::Error) -> Transient {
+    fn storage_failure(&self, key: &str, error: &dyn std::error::Error) -> Transient {
         let reason = format!("cannot read `{key}` of dataset `{}`: {error}", self.name);
         Transient::new(Component::Storage, reason)
     }
@@ -248,7 +250,7 @@ impl Archive {
             UnitFault { class: "unreadable_file", reason }.into()
         };
         // These problems of local files last until somebody fixes them.
-        let lasting = self.local.as_ref().and_then(|_| lasting(error));
+        let permanent = self.local.as_ref().and_then(|_| permanent_kind(error));
         let is_link = self.local.as_ref().is_some_and(|(_, folder)| folder.join(key).is_symlink());
         match error {
             object_store::Error::NotFound { .. } if is_link => unreadable("it is a broken link; remove it".into()),
@@ -256,7 +258,7 @@ impl Archive {
                 unreadable("its name is not UTF-8; rename it".into())
             }
             object_store::Error::NotFound { .. } | object_store::Error::Precondition { .. } => self.changed(key).into(),
-            error => match lasting {
+            error => match permanent {
                 Some(kind) => unreadable(format!("{kind}; give this user read permission, or exclude it")),
                 None => self.unavailable(key, error).into(),
             },
@@ -275,7 +277,7 @@ impl ArchiveFile {
 const UNREADABLE: &str = "unreadable";
 
 /// The kind of a file system error, if it is permanent.
-fn lasting(error: &object_store::Error) -> Option<std::io::ErrorKind> {
+fn permanent_kind(error: &object_store::Error) -> Option<std::io::ErrorKind> {
     use std::io::ErrorKind::{IsADirectory, NotADirectory, PermissionDenied};
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
@@ -287,7 +289,7 @@ fn lasting(error: &object_store::Error) -> Option<std::io::ErrorKind> {
     None
 }
 
-fn described(meta: &ObjectMeta) -> ArchiveFile {
+fn archive_file(meta: &ObjectMeta) -> ArchiveFile {
     let version = meta.e_tag.clone().unwrap_or_else(|| format!("{}-{}", meta.last_modified.timestamp_micros(), meta.size));
     ArchiveFile { key: meta.location.to_string(), bytes: meta.size, version, modified_ms: meta.last_modified.timestamp_millis() }
 }

@@ -44,13 +44,13 @@ use crate::store::Store;
 pub use self::watermarks::watermarks;
 
 /// How often the same interruption is logged again.
-const REPEATED: Duration = Duration::from_secs(30);
+const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
 /// What to read, and how.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
     /// Connection settings. Settings that exactly-once processing depends on are set after them.
-    pub access: BrokerSettings,
+    pub brokers: BrokerSettings,
     /// The pipeline. Its consumer group is `tidemill.<pipeline>`.
     pub pipeline: Arc<str>,
     pub topic: Arc<str>,
@@ -91,7 +91,7 @@ struct Shared {
     /// Why the brokers refuse the client.
     refusal: BrokerRefusal,
     /// Why the brokers do not let the client read the topic.
-    denial: BrokerRefusal,
+    read_refusal: BrokerRefusal,
     /// The last interruption of reading, and when it was logged. Without a broker, the library reports an error many times per
     /// second.
     interruption: Mutex<Option<(String, Instant)>>,
@@ -113,7 +113,7 @@ struct AssignedPartition {
 /// How long a poll waits for a record. A command waits at most as long.
 const POLL: Duration = Duration::from_millis(50);
 /// How often positions are committed to Kafka for lag monitoring.
-const HINTS: Duration = Duration::from_secs(1);
+const POSITION_INTERVAL: Duration = Duration::from_secs(1);
 
 impl KafkaSource {
     /// Joins the group and starts reading. Must be called within a tokio runtime.
@@ -131,7 +131,7 @@ impl KafkaSource {
             store,
             health,
             refusal: BrokerRefusal::default(),
-            denial: BrokerRefusal::default(),
+            read_refusal: BrokerRefusal::default(),
             interruption: Mutex::default(),
             runtime: Handle::current(),
             events,
@@ -196,7 +196,7 @@ fn consumer(shared: &Arc<Shared>) -> anyhow::Result<BaseConsumer<Context>> {
         .set("fetch.message.max.bytes", "262144")
         // By default, a partition with a full queue waits a second before it fetches again, long after the queue is empty.
         .set("fetch.queue.backoff.ms", "20");
-    config.access.apply(&mut client);
+    config.brokers.apply(&mut client);
     client
         .set("group.id", group(&config.pipeline))
         .set("partition.assignment.strategy", "cooperative-sticky")
@@ -220,8 +220,8 @@ impl Shared {
     fn poll(&self, consumer: &BaseConsumer<Context>, inbox: &blocking::Receiver<Command>) {
         let gauge = METRICS.in_flight_bytes.with_label_values(&[&self.config.pipeline]);
         let in_flight = InFlight::new(self.config.in_flight_bytes, gauge);
-        let mut hints: HashMap<Partition, i64> = HashMap::new();
-        let mut hinted = Instant::now();
+        let mut positions: HashMap<Partition, i64> = HashMap::new();
+        let mut committed_at = Instant::now();
         loop {
             match consumer.poll(POLL) {
                 Some(Ok(message)) => self.deliver(&message, &in_flight),
@@ -231,23 +231,23 @@ impl Shared {
             loop {
                 match inbox.try_recv() {
                     Ok(Command::Committed(partition, next_offset)) => {
-                        if let Some(lane) = self.assigned().get_mut(&partition) {
-                            lane.committed = next_offset;
+                        if let Some(partition_state) = self.assigned().get_mut(&partition) {
+                            partition_state.committed = next_offset;
                         }
-                        hints.insert(partition, next_offset);
+                        positions.insert(partition, next_offset);
                     }
                     Ok(Command::Forget(partition)) => self.forget(consumer, &partition),
                     Ok(Command::Pause) => self.set_paused(consumer, true),
                     Err(blocking::TryRecvError::Empty) => break,
                     Err(blocking::TryRecvError::Disconnected) => {
-                        commit_hints(consumer, &mut hints, CommitMode::Sync);
+                        commit_positions(consumer, &mut positions, CommitMode::Sync);
                         return;
                     }
                 }
             }
-            if hinted.elapsed() >= HINTS {
-                commit_hints(consumer, &mut hints, CommitMode::Async);
-                hinted = Instant::now();
+            if committed_at.elapsed() >= POSITION_INTERVAL {
+                commit_positions(consumer, &mut positions, CommitMode::Async);
+                committed_at = Instant::now();
             }
             let paused = self.paused.load(Ordering::Relaxed);
             if !paused && in_flight.is_full() {
@@ -261,12 +261,12 @@ impl Shared {
     fn deliver(&self, message: &BorrowedMessage<'_>, in_flight: &InFlight) {
         let partition = Partition { topic: self.config.topic.clone(), number: message.partition() };
         let mut assigned = self.assigned();
-        let Some(lane) = assigned.get_mut(&partition) else { return };
-        if message.offset() < lane.position {
+        let Some(partition_state) = assigned.get_mut(&partition) else { return };
+        if message.offset() < partition_state.position {
             return;
         }
-        lane.position = message.offset() + 1;
-        self.denial.clear();
+        partition_state.position = message.offset() + 1;
+        self.read_refusal.clear();
         let record = Record {
             place: RecordLocation { partition, offset: message.offset() },
             timestamp_ms: message.timestamp().to_millis(),
@@ -277,7 +277,7 @@ impl Shared {
         let guard = in_flight.track(&record);
         METRICS.records.with_label_values(&[&self.config.pipeline]).inc();
         // If the receiver has ended, the next owner of the partition reads the record again.
-        let _ = lane.records.send(Delivery { record, guard });
+        let _ = partition_state.records.send(Delivery { record, guard });
     }
 
     fn report(&self, consumer: &BaseConsumer<Context>, error: &KafkaError) {
@@ -294,7 +294,7 @@ impl Shared {
             Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => {
                 self.health.down(Component::Broker, format!("topic {topic} does not exist"));
             }
-            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.denial.set(format!(
+            Some(Code::TopicAuthorizationFailed | Code::GroupAuthorizationFailed) => self.read_refusal.set(format!(
                 "the brokers do not let this user read topic {topic} with the group {} ({error}); grant it Read on both",
                 group(&self.config.pipeline)
             )),
@@ -306,7 +306,7 @@ impl Shared {
 
     fn interrupted(&self, error: String) {
         let mut last = self.interruption.lock().unwrap_or_else(PoisonError::into_inner);
-        if last.as_ref().is_none_or(|(told, at)| *told != error || at.elapsed() >= REPEATED) {
+        if last.as_ref().is_none_or(|(logged, at)| *logged != error || at.elapsed() >= LOG_INTERVAL) {
             tracing::warn!(pipeline = %self.config.pipeline, error, "reading is interrupted");
             *last = Some((error, Instant::now()));
         }
@@ -318,7 +318,7 @@ impl Shared {
     }
 
     fn positions(&self) -> Vec<(i32, i64)> {
-        self.assigned().iter().map(|(partition, lane)| (partition.number, lane.position)).collect()
+        self.assigned().iter().map(|(partition, partition_state)| (partition.number, partition_state.position)).collect()
     }
 
     fn forget(&self, consumer: &BaseConsumer<Context>, partition: &Partition) {
@@ -351,12 +351,12 @@ impl AssignedPartition {
     }
 }
 
-fn commit_hints(consumer: &BaseConsumer<Context>, hints: &mut HashMap<Partition, i64>, mode: CommitMode) {
-    if hints.is_empty() {
+fn commit_positions(consumer: &BaseConsumer<Context>, positions: &mut HashMap<Partition, i64>, mode: CommitMode) {
+    if positions.is_empty() {
         return;
     }
     let mut list = TopicPartitionList::new();
-    for (partition, next_offset) in hints.drain() {
+    for (partition, next_offset) in positions.drain() {
         if let Err(error) = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(next_offset)) {
             tracing::debug!(%partition, %error, "no offset can be reported for this partition");
         }

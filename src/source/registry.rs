@@ -52,12 +52,12 @@ struct CachedSchema {
 type SchemaLookup = Result<Arc<Schema>, Poison>;
 
 /// Most cached ids. A pipeline reads one topic, and a topic has a few schemas. The limit protects against payloads with random ids.
-const KEPT: usize = 1000;
+const MAX_ENTRIES: usize = 1000;
 /// How long an unknown id is cached. Replicas of a registry receive new schemas in less time.
-const UNKNOWN_FOR: Duration = Duration::from_secs(10);
+const UNKNOWN_TTL: Duration = Duration::from_secs(10);
 /// How long a failure is reported without being repeated. Partitions that need an answer retry sooner, so after this time none
 /// needs it any more.
-const FORGIVEN_AFTER: Duration = Duration::from_secs(90);
+const FAILURE_EXPIRES_AFTER: Duration = Duration::from_secs(90);
 /// Most concurrent calls.
 const CALLS: usize = 8;
 /// Largest response in bytes. Schemas have a few kilobytes.
@@ -69,7 +69,7 @@ const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// A schema response of the API.
 #[derive(Debug, Deserialize)]
-struct Told {
+struct SchemaResponse {
     schema: String,
     #[serde(rename = "schemaType")]
     kind: Option<String>,
@@ -90,8 +90,8 @@ struct ErrorResponse {
 }
 
 /// An answer of the API.
-enum Answer {
-    Told(Told),
+enum RegistryAnswer {
+    Schema(SchemaResponse),
     Unknown,
     /// The schema exists but cannot be used.
     Poison(String),
@@ -124,7 +124,7 @@ impl Registry {
     /// was assigned to another process.
     pub fn clear_old_failure(&self) {
         let mut failed = self.shared.failed();
-        if failed.is_some_and(|failed| failed.elapsed() >= FORGIVEN_AFTER) {
+        if failed.is_some_and(|failed| failed.elapsed() >= FAILURE_EXPIRES_AFTER) {
             *failed = None;
             self.shared.health.up(Component::Registry);
         }
@@ -145,15 +145,15 @@ impl Shared {
         let mut known = self.known();
         if let Some(entry) = known.get(&id) {
             let unknown = |found: &SchemaLookup| matches!(found, Err(poison) if poison.class == FailureClass::UnknownSchema);
-            if !entry.answer.get().is_some_and(unknown) || entry.asked.elapsed() < UNKNOWN_FOR {
+            if !entry.answer.get().is_some_and(unknown) || entry.asked.elapsed() < UNKNOWN_TTL {
                 return entry.clone();
             }
         }
-        if known.len() >= KEPT {
+        if known.len() >= MAX_ENTRIES {
             // Removes ids without a schema first, because they are the likely cause of so many entries.
             known.retain(|_, entry| matches!(entry.answer.get(), Some(Ok(_))));
         }
-        if known.len() >= KEPT
+        if known.len() >= MAX_ENTRIES
             && let Some(any) = known.keys().next().copied()
         {
             known.remove(&any);
@@ -175,53 +175,53 @@ impl Shared {
         let answer = self.ask(&["schemas", "ids", &id.to_string()]).await?;
         *self.failed() = None;
         self.health.up(Component::Registry);
-        let told = match answer {
-            Answer::Told(told) => told,
-            Answer::Unknown => return Ok(Err(unknown(format!("the registry has no schema {id}")))),
-            Answer::Poison(reason) => return Ok(Err(malformed(format!("schema {id} {reason}")))),
+        let response = match answer {
+            RegistryAnswer::Schema(response) => response,
+            RegistryAnswer::Unknown => return Ok(Err(unknown(format!("the registry has no schema {id}")))),
+            RegistryAnswer::Poison(reason) => return Ok(Err(malformed(format!("schema {id} {reason}")))),
         };
-        if let Some(kind) = told.kind.as_deref().filter(|kind| *kind != "AVRO") {
+        if let Some(kind) = response.kind.as_deref().filter(|kind| *kind != "AVRO") {
             return Ok(Err(malformed(format!("schema {id} is of the type {kind}, not AVRO"))));
         }
-        let references = match self.references(id, told.references).await? {
+        let references = match self.references(id, response.references).await? {
             Ok(references) => references,
             Err(poison) => return Ok(Err(poison)),
         };
-        Ok(Schema::parse(id, &told.schema, &references).map(Arc::new))
+        Ok(Schema::parse(id, &response.schema, &references).map(Arc::new))
     }
 
     /// All schemas referred to, directly or indirectly. Each comes before the schemas that refer to it.
     async fn references(&self, id: u32, wanted: Vec<Reference>) -> Result<Result<Vec<String>, Poison>, Transient> {
-        enum Step {
-            Ask(Reference),
-            Place(String),
+        enum Visit {
+            Request(Reference),
+            Collect(String),
         }
-        let (mut met, mut texts) = (HashSet::new(), Vec::new());
-        let mut steps: Vec<Step> = wanted.into_iter().rev().map(Step::Ask).collect();
-        while let Some(step) = steps.pop() {
-            let reference = match step {
-                Step::Place(text) => {
+        let (mut seen, mut texts) = (HashSet::new(), Vec::new());
+        let mut visits: Vec<Visit> = wanted.into_iter().rev().map(Visit::Request).collect();
+        while let Some(visit) = visits.pop() {
+            let reference = match visit {
+                Visit::Collect(text) => {
                     texts.push(text);
                     continue;
                 }
-                Step::Ask(reference) if met.insert(reference.clone()) => reference,
-                Step::Ask(_) => continue,
+                Visit::Request(reference) if seen.insert(reference.clone()) => reference,
+                Visit::Request(_) => continue,
             };
-            if met.len() > MAX_REFERENCES {
+            if seen.len() > MAX_REFERENCES {
                 return Ok(Err(malformed(format!("schema {id} refers to more than {MAX_REFERENCES} others"))));
             }
             let Reference { subject, version } = &reference;
             match self.ask(&["subjects", subject, "versions", &version.to_string()]).await? {
-                Answer::Told(told) => {
-                    steps.push(Step::Place(told.schema));
-                    steps.extend(told.references.into_iter().rev().map(Step::Ask));
+                RegistryAnswer::Schema(response) => {
+                    visits.push(Visit::Collect(response.schema));
+                    visits.extend(response.references.into_iter().rev().map(Visit::Request));
                 }
-                Answer::Unknown => {
+                RegistryAnswer::Unknown => {
                     let reason =
                         format!("schema {id} refers to version {version} of `{subject}`, which the registry does not know");
                     return Ok(Err(unknown(reason)));
                 }
-                Answer::Poison(reason) => {
+                RegistryAnswer::Poison(reason) => {
                     return Ok(Err(malformed(format!(
                         "version {version} of `{subject}`, which schema {id} refers to, {reason}"
                     ))));
@@ -231,7 +231,7 @@ impl Shared {
         Ok(Ok(texts))
     }
 
-    async fn ask(&self, path: &[&str]) -> Result<Answer, Transient> {
+    async fn ask(&self, path: &[&str]) -> Result<RegistryAnswer, Transient> {
         let mut url: Url = self.place.url.clone();
         // The configuration accepts only URLs that can have a path.
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -248,18 +248,18 @@ impl Shared {
         let body = match http::read(response, MAX_BYTES).await {
             Ok(body) => body,
             Err(http::BodyError::Broken(reason)) => return Err(transient(format!("did not complete its answer: {reason}"))),
-            Err(http::BodyError::TooLarge) => return Ok(Answer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
+            Err(http::BodyError::TooLarge) => return Ok(RegistryAnswer::Poison(format!("is larger than {MAX_BYTES} bytes"))),
         };
         match StatusClass::of(status) {
             StatusClass::Answer => match serde_json::from_slice(&body) {
-                Ok(told) => Ok(Answer::Told(told)),
+                Ok(response) => Ok(RegistryAnswer::Schema(response)),
                 Err(_) => Err(transient("answers with something that is not a schema; correct `schema_registry.url`")),
             },
             StatusClass::Again => {
                 self.gate.close(asked.unwrap_or_default().min(LONGEST_WAIT));
                 Err(transient(format!("answers {status}")))
             }
-            StatusClass::Settings | StatusClass::Request if is_unknown(status, &body) => Ok(Answer::Unknown),
+            StatusClass::Settings | StatusClass::Request if is_unknown(status, &body) => Ok(RegistryAnswer::Unknown),
             StatusClass::Settings | StatusClass::Request => Err(transient(self.settings_at_fault(status))),
         }
     }

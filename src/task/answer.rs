@@ -38,7 +38,7 @@ pub struct AnswerSpec {
 
 struct Answer {
     signature: Vec<u8>,
-    answering: AnswerGenerator,
+    generator: AnswerGenerator,
     question: Template,
     from: String,
 }
@@ -62,10 +62,10 @@ impl AnswerSpec {
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
-        let answering = AnswerGenerator::new(engine, &self.model, prompt.as_deref())?;
+        let generator = AnswerGenerator::new(engine, &self.model, prompt.as_deref())?;
         let question = self.compile().map_err(|error| anyhow::anyhow!("task `{name}` has a bad `question`: {error}"))?;
-        let signature = serde_json::to_vec(&("answer", ALGORITHM, answering.version().version()))?;
-        Ok(Arc::new(Answer { signature, answering, question, from: self.from.clone() }))
+        let signature = serde_json::to_vec(&("answer", ALGORITHM, generator.version().version()))?;
+        Ok(Arc::new(Answer { signature, generator, question, from: self.from.clone() }))
     }
 
     fn compile(&self) -> Result<Template, TemplateError> {
@@ -83,7 +83,7 @@ impl Task for Answer {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(self.answering.version())
+        Some(self.generator.version())
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
@@ -94,7 +94,7 @@ impl Task for Answer {
             let nothing = Some("not found in the documents: no passage is similar enough to the question");
             return Ok(TaskStep::Ready(output(GroundedAnswer::default(), &passages, nothing, None)));
         }
-        Ok(TaskStep::Ask(vec![self.answering.request(question.trim(), &texts)?]))
+        Ok(TaskStep::Ask(vec![self.generator.request(question.trim(), &texts)?]))
     }
 
     fn interpret(
@@ -105,10 +105,10 @@ impl Task for Answer {
     ) -> Result<TaskStep, Failure> {
         let passages = self.passages(upstream)?;
         let texts: Vec<&str> = passages.iter().map(|passage| passage.text.as_str()).collect();
-        let (claims, confidence) = self.answering.interpret(only(predictions)?)?;
-        let held = GroundedAnswer::of(claims, &texts);
-        let emptiness = held.empty_reason();
-        Ok(TaskStep::Ready(output(held, &passages, emptiness, confidence)))
+        let (claims, confidence) = self.generator.interpret(only(predictions)?)?;
+        let answer = GroundedAnswer::of(claims, &texts);
+        let emptiness = answer.empty_reason();
+        Ok(TaskStep::Ready(output(answer, &passages, emptiness, confidence)))
     }
 }
 
@@ -125,7 +125,7 @@ impl Answer {
 }
 
 /// The answer as an object: `found`, `sentences` with their citations, the `dropped` sentences, and the `reason` if it is empty.
-fn output(held: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
+fn output(answer: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&str>, confidence: Option<Confidence>) -> Output {
     let cited = |number: &usize| {
         let passage = number.checked_sub(1).and_then(|index| passages.get(index))?;
         Some(json!({ "document_id": passage.document_id, "start": passage.span.start, "end": passage.span.end }))
@@ -134,11 +134,11 @@ fn output(held: GroundedAnswer, passages: &[RetrievedPassage], reason: Option<&s
         let citations: Vec<Value> = sentence.citations.iter().filter_map(cited).collect();
         json!({ "text": sentence.text, "citations": citations })
     };
-    let sentences: Vec<Value> = held.sentences.iter().map(sentence).collect();
+    let sentences: Vec<Value> = answer.sentences.iter().map(sentence).collect();
     let fields: Map<String, Value> = [
         ("found", json!(!sentences.is_empty())),
         ("sentences", json!(sentences)),
-        ("dropped", json!(held.dropped)),
+        ("dropped", json!(answer.dropped)),
         ("reason", json!(reason)),
     ]
     .map(|(name, value)| (name.to_owned(), value))

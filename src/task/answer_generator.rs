@@ -11,7 +11,7 @@ use minijinja::value::Serde;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::for_each::completion;
+use super::completion;
 use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
 use super::write::refuse_nul;
@@ -36,7 +36,7 @@ const NAMES: [&str; 3] = ["question", "passages", "schema"];
 /// A generator with its answer prompt.
 #[derive(Debug)]
 pub struct AnswerGenerator {
-    prompting: TaskPrompt,
+    prompt: TaskPrompt,
 }
 
 /// A sentence of an answer as the model wrote it, not yet checked.
@@ -73,7 +73,7 @@ impl AnswerGenerator {
             file.name
         );
         file.schema = Some(schema()?);
-        Ok(Self { prompting: TaskPrompt::new(file, PromptSettings::new("answer", model))? })
+        Ok(Self { prompt: TaskPrompt::new(file, PromptSettings::new("answer", model))? })
     }
 
     /// Problems in the prompt file.
@@ -81,7 +81,11 @@ impl AnswerGenerator {
         match names_read(prompt, &NAMES) {
             Ok(foreign) if foreign.is_empty() => Vec::new(),
             Ok(foreign) => {
-                vec![format!("the prompt reads `{}`, which is not available in answer prompts: use {}", foreign[0], NAMES.join(", "))]
+                vec![format!(
+                    "the prompt reads `{}`, which is not available in answer prompts: use {}",
+                    foreign[0],
+                    NAMES.join(", ")
+                )]
             }
             Err(fault) => vec![format!("a bad prompt: {fault}")],
         }
@@ -89,7 +93,7 @@ impl AnswerGenerator {
 
     /// The version of the prompt.
     pub fn version(&self) -> &PromptVersion {
-        &self.prompting.version
+        &self.prompt.version
     }
 
     /// The request for one question. Question and passages are inserted as plain text and never read as a template.
@@ -100,7 +104,7 @@ impl AnswerGenerator {
         let numbered: Vec<_> =
             passages.iter().enumerate().map(|(index, text)| json!({ "number": index + 1, "text": text })).collect();
         let scope = vec![("question", Value::from(question)), ("passages", Value::from(Serde(json!(numbered))))];
-        Ok(self.prompting.request(self.prompting.prompt(&super::TemplateContext::default(), scope)?))
+        Ok(self.prompt.request(self.prompt.render(&super::TemplateContext::default(), scope)?))
     }
 
     /// The sentences of the answer and the confidence of the model. There are no sentences if the model found no answer in the
@@ -111,14 +115,14 @@ impl AnswerGenerator {
     pub fn interpret(&self, prediction: Prediction) -> Result<(Vec<ClaimedSentence>, Option<Confidence>), Failure> {
         let completion = completion(prediction)?;
         let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
-        let Some(schema) = &self.prompting.schema else { return Ok((Vec::new(), confidence)) };
-        let judged = schema.judge(&completion, self.prompting.max_tokens)?;
-        let claims: ModelAnswer =
-            serde_json::from_value(judged).map_err(|error| Failure::poison(FailureClass::Schema, error.to_string()))?;
-        for claim in &claims.sentences {
-            refuse_nul("the sentence", &claim.text)?;
+        let Some(schema) = &self.prompt.schema else { return Ok((Vec::new(), confidence)) };
+        let value = schema.judge(&completion, self.prompt.max_tokens)?;
+        let answer: ModelAnswer =
+            serde_json::from_value(value).map_err(|error| Failure::poison(FailureClass::Schema, error.to_string()))?;
+        for sentence in &answer.sentences {
+            refuse_nul("the sentence", &sentence.text)?;
         }
-        Ok((if claims.found { claims.sentences } else { Vec::new() }, confidence))
+        Ok((if answer.found { answer.sentences } else { Vec::new() }, confidence))
     }
 }
 

@@ -15,7 +15,6 @@
 
 mod facts;
 mod source;
-pub(super) mod words;
 
 use std::fmt;
 
@@ -26,8 +25,9 @@ use serde_json::{Map, Value};
 
 use self::facts::facts;
 use self::source::SourceDocument;
-use super::evidence::folded::FoldedText;
 use super::evidence::is_choice;
+use super::folded_text::FoldedText;
+use super::words;
 use crate::did_you_mean::suggestion;
 use crate::document::Document;
 use crate::outcome::{Check, CheckFailure, FactTrace};
@@ -65,7 +65,7 @@ impl Default for CheckedFields {
 }
 
 impl CheckedFields {
-    fn have(&self, name: &str) -> bool {
+    fn contains(&self, name: &str) -> bool {
         match self {
             Self::All => true,
             Self::Named(names) => names.iter().any(|known| known == name),
@@ -110,14 +110,14 @@ impl Checks {
         let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
         let words: Vec<(Check, FoldedText)> =
             lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, FoldedText::of(word)))).collect();
-        let mut round = CheckRun { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
+        let mut run = CheckRun { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
         for (name, value) in fields {
-            let manner = FieldChecks { quoted: self.quoted.have(name), grounded: self.grounded.have(name) };
-            round.walk(&format!("/{}", name.replace('~', "~0").replace('/', "~1")), value, manner);
+            let checks = FieldChecks { quoted: self.quoted.contains(name), grounded: self.grounded.contains(name) };
+            run.walk(&format!("/{}", name.replace('~', "~0").replace('/', "~1")), value, checks);
         }
         // Reasons about words come first: a person sees them at once, while facts have to be looked up.
-        round.reasons.sort_by_key(|reason| reason.check);
-        (round.reasons, round.traces)
+        run.reasons.sort_by_key(|reason| reason.check);
+        (run.reasons, run.traces)
     }
 }
 
@@ -137,29 +137,29 @@ struct CheckRun<'a> {
 }
 
 impl CheckRun<'_> {
-    fn walk(&mut self, path: &str, value: &Value, manner: FieldChecks) {
+    fn walk(&mut self, path: &str, value: &Value, checks: FieldChecks) {
         match value {
             Value::Object(fields) => {
                 for (name, inner) in fields {
-                    self.walk(&format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")), inner, manner);
+                    self.walk(&format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")), inner, checks);
                 }
             }
             Value::Array(items) => {
                 for (index, inner) in items.iter().enumerate() {
-                    self.walk(&format!("{path}/{index}"), inner, manner);
+                    self.walk(&format!("{path}/{index}"), inner, checks);
                 }
             }
             _ if is_choice(self.schema, path, value) => {}
             Value::String(text) if !text.trim().is_empty() => {
-                self.words_of(path, text);
-                self.facts_of(path, value, text, manner);
+                self.check_words(path, text);
+                self.check_facts(path, value, text, checks);
             }
-            Value::Number(number) => self.facts_of(path, value, &number.to_string(), manner),
+            Value::Number(number) => self.check_facts(path, value, &number.to_string(), checks),
             Value::String(_) | Value::Bool(_) | Value::Null => {}
         }
     }
 
-    fn words_of(&mut self, path: &str, text: &str) {
+    fn check_words(&mut self, path: &str, text: &str) {
         let folded = FoldedText::of(text);
         for (check, word) in &self.words {
             let Some(place) = words::find(folded.text(), word.text().trim()) else { continue };
@@ -179,18 +179,18 @@ impl CheckRun<'_> {
         }
     }
 
-    fn facts_of(&mut self, path: &str, value: &Value, text: &str, manner: FieldChecks) {
-        if !(manner.quoted || manner.grounded) {
+    fn check_facts(&mut self, path: &str, value: &Value, text: &str, checks: FieldChecks) {
+        if !(checks.quoted || checks.grounded) {
             return;
         }
-        if let Some(from) = self.source.whole(value, manner.quoted) {
+        if let Some(from) = self.source.whole(value, checks.quoted) {
             self.traces.push(FactTrace { path: path.to_owned(), says: text.to_owned(), from });
             return;
         }
-        if manner.quoted || value.is_number() {
+        if checks.quoted || value.is_number() {
             let says = shortened(text);
             let message = format!("`{}` is \"{says}\", which is neither a field of the source nor in its text", &path[1..]);
-            let check = if manner.quoted { Check::Quoted } else { Check::Grounded };
+            let check = if checks.quoted { Check::Quoted } else { Check::Grounded };
             self.reasons.push(CheckFailure { check, path: path.to_owned(), says, message });
             return;
         }
@@ -213,12 +213,6 @@ fn shortened(text: &str) -> String {
         short.push('…');
     }
     short
-}
-
-/// Normalizes a text so that texts that look the same to a reader become equal: compatibility normalization, case folding,
-/// collapsed white space.
-pub fn folded(text: &str) -> String {
-    FoldedText::of(text).text().trim().to_owned()
 }
 
 impl Serialize for CheckedFields {

@@ -67,7 +67,7 @@ enum Scorer {
     DescriptionVectors(DescriptionVectors),
     LinearHead(LinearHead),
     Checkpoint,
-    LabelScorer(Box<LabelScorer>),
+    Generator(Box<LabelScorer>),
 }
 
 #[derive(Debug)]
@@ -97,7 +97,8 @@ impl ClassifySpec {
             Some(labels) => {
                 let empty = |descriptions: &[String]| descriptions.iter().all(|d| d.trim().is_empty());
                 let bare = labels.iter().find(|(label, descriptions)| label.trim().is_empty() || empty(descriptions));
-                problems.extend(bare.map(|(label, _)| format!("has label `{label}` without a description: describe what it means")));
+                problems
+                    .extend(bare.map(|(label, _)| format!("has label `{label}` without a description: describe what it means")));
             }
             None => {}
         }
@@ -141,10 +142,7 @@ impl ClassifySpec {
                 self.with_descriptions(model, labels, descriptions)?
             }
             (ModelKind::Classifier, Some(_)) => {
-                bail!(
-                    "`{name}` has a `head`, but model `{}` is a classifier with its own labels: remove `head`",
-                    self.model
-                )
+                bail!("`{name}` has a `head`, but model `{}` is a classifier with its own labels: remove `head`", self.model)
             }
             (ModelKind::Classifier, None) => self.with_checkpoint(model)?,
             (ModelKind::Generator, Some(_)) => {
@@ -162,8 +160,8 @@ impl ClassifySpec {
                     bail!("`{name}` has no labels, and model `{}` is a generator, which defines none: set `labels`", self.model);
                 };
                 let prompt = self.prompt.as_ref().map(|prompt| base_dir.join(prompt));
-                let answers = LabelScorer::prepare(engine, name, model, labels, prompt.as_deref()).await?;
-                self.with_answers(model, labels, answers)?
+                let label_scorer = LabelScorer::prepare(engine, name, model, labels, prompt.as_deref()).await?;
+                self.with_generator(model, labels, label_scorer)?
             }
         };
         Ok(Arc::new(classify))
@@ -181,11 +179,11 @@ impl ClassifySpec {
         self.assemble(model, Scoring { labels: names, scorer, temperature, version: "" })
     }
 
-    fn with_answers(&self, model: &ModelInfo, labels: &Labels, answers: LabelScorer) -> anyhow::Result<Classify> {
+    fn with_generator(&self, model: &ModelInfo, labels: &Labels, label_scorer: LabelScorer) -> anyhow::Result<Classify> {
         let names = labels.0.iter().map(|(label, _)| label.clone()).collect();
         let temperature = self.temperature.unwrap_or(1.0);
-        let version = answers.prompt().version();
-        let scorer = Scorer::LabelScorer(Box::new(answers));
+        let version = label_scorer.prompt().version();
+        let scorer = Scorer::Generator(Box::new(label_scorer));
         self.assemble(model, Scoring { labels: names, scorer, temperature, version: &version })
     }
 
@@ -235,7 +233,11 @@ impl ClassifySpec {
         let mut distinct = names.clone();
         distinct.sort_unstable();
         distinct.dedup();
-        ensure!(distinct.len() == names.len(), "two classes of model `{}` have the same name: choose different names", model.name);
+        ensure!(
+            distinct.len() == names.len(),
+            "two classes of model `{}` have the same name: choose different names",
+            model.name
+        );
         ensure!(
             self.multi || !model.several_labels,
             "model `{}` was trained to assign any number of classes (`problem_type: multi_label_classification` in its config.json): set `multi: true`",
@@ -277,10 +279,10 @@ impl Classify {
         let scores = match (&self.scorer, prediction) {
             (Scorer::Checkpoint, Prediction::Logits(logits)) => logits,
             (Scorer::Checkpoint, _) => return wrong("the model did not answer with class scores"),
-            (Scorer::LabelScorer(answers), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
-                answers.corrected(&scores)?
+            (Scorer::Generator(label_scorer), Prediction::Scores(scores)) if scores.len() == self.labels.len() => {
+                label_scorer.corrected(&scores)?
             }
-            (Scorer::LabelScorer(_), _) => return wrong("the model did not answer with one score per label"),
+            (Scorer::Generator(_), _) => return wrong("the model did not answer with one score per label"),
             (scorer, Prediction::Vectors(texts)) => {
                 let [text] = texts.as_slice() else { return wrong("the model did not answer with the vector of one text") };
                 let [chunk] = text.chunks.as_slice() else { return wrong("the model split a text that must stay whole") };
@@ -315,14 +317,14 @@ impl Task for Classify {
 
     fn prompt(&self) -> Option<&PromptVersion> {
         match &self.scorer {
-            Scorer::LabelScorer(answers) => Some(answers.prompt()),
+            Scorer::Generator(label_scorer) => Some(label_scorer.prompt()),
             Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) | Scorer::Checkpoint => None,
         }
     }
 
     fn initialize<'a>(&'a self, engine: &'a Engine) -> BoxFuture<'a, Result<(), Transient>> {
         match &self.scorer {
-            Scorer::LabelScorer(answers) => Box::pin(answers.initialize(engine)),
+            Scorer::Generator(label_scorer) => Box::pin(label_scorer.initialize(engine)),
             Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) | Scorer::Checkpoint => Box::pin(std::future::ready(Ok(()))),
         }
     }
@@ -334,7 +336,7 @@ impl Task for Classify {
             Scorer::DescriptionVectors(_) | Scorer::LinearHead(_) => {
                 Work::Encode { texts: vec![text], chunking: Chunking::Truncate, kind: TextKind::Plain }
             }
-            Scorer::LabelScorer(answers) => answers.ask(&text, upstream)?,
+            Scorer::Generator(label_scorer) => label_scorer.work(&text, upstream)?,
         };
         Ok(TaskStep::Ask(vec![Request { model: self.model.clone(), work }]))
     }

@@ -21,7 +21,7 @@ use super::prompt_file::SchemaSource;
 use super::write::object;
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction, Schema};
+use crate::engine::{Engine, Schema};
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Check, CheckFailure, ComposedObject, Output};
 use crate::template::{PrintMode, Template, TemplateError};
@@ -113,6 +113,7 @@ impl ComposeSpec {
 }
 
 impl Composer {
+    /// The JSON Schema of the objects.
     pub fn schema(&self) -> &Value {
         self.schema.value()
     }
@@ -124,14 +125,15 @@ impl Composer {
     pub fn compose(&self, document: &Document, fields: Value) -> Result<ComposedObject, Failure> {
         let fields = object(fields)?;
         let text = written_out(&fields);
-        let mut reasons: Vec<CheckFailure> = self.schema.faults(&Value::Object(fields.clone())).into_iter().map(broken).collect();
+        let mut reasons: Vec<CheckFailure> =
+            self.schema.faults(&Value::Object(fields.clone())).into_iter().map(schema_failure).collect();
         let (more, traces) = self.checks.run(document, &fields, self.schema.value());
         reasons.extend(more);
         Ok(ComposedObject { text, fields, reasons, traces })
     }
 }
 
-fn broken((path, rule): (String, String)) -> CheckFailure {
+fn schema_failure((path, rule): (String, String)) -> CheckFailure {
     let place = if path.is_empty() { "the object itself".to_owned() } else { format!("`{}`", &path[1..]) };
     let message = format!("{place} violates the schema: {rule}");
     CheckFailure { check: Check::Schema, path, says: rule, message }
@@ -154,19 +156,12 @@ impl Task for Compose {
     fn prepare(&self, document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
         let text = self.template.render(&upstream.context())?;
         let fields: Value = serde_json::from_str(&text).map_err(|error| {
-            let reason = format!("the template did not create valid JSON for this document: {error}; use the filter `tojson` for every value");
+            let reason = format!(
+                "the template did not create valid JSON for this document: {error}; use the filter `tojson` for every value"
+            );
             Failure::poison(FailureClass::Template, reason)
         })?;
         Ok(TaskStep::Ready(Output::ComposedObject(self.composer.compose(document, fields)?)))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
     }
 }
 

@@ -2,13 +2,16 @@
 
 use std::sync::Arc;
 
+use anyhow::Context;
+
 use super::TemplateContext;
 use super::task_prompt::TaskPrompt;
+use crate::engine::{Engine, ModelInfo};
 use crate::failure::Failure;
 use crate::outcome::Span;
 
 /// Counts tokens and splits texts with the tokenizer of one model.
-pub trait Splitter: Send + Sync {
+pub(super) trait TokenSplitter: Send + Sync {
     /// Number of tokens of the text, without special tokens.
     ///
     /// # Errors
@@ -30,19 +33,25 @@ const MARGIN_SHARE: usize = 8;
 
 /// The context of a model, as available to document text in a prompt.
 pub(super) struct ContextBudget {
-    splitter: Arc<dyn Splitter>,
+    splitter: Arc<dyn TokenSplitter>,
     context: usize,
 }
 
 impl ContextBudget {
-    pub(super) fn new(splitter: Arc<dyn Splitter>, context: usize) -> Self {
+    /// The context of `model`, which must be a generator of `engine`.
+    pub(super) fn of(engine: &Engine, model: &ModelInfo) -> anyhow::Result<Self> {
+        let splitter = engine.splitter(&model.name).context("the engine no longer has the model")?;
+        Ok(Self::new(Arc::new(splitter), model.max_tokens))
+    }
+
+    pub(super) fn new(splitter: Arc<dyn TokenSplitter>, context: usize) -> Self {
         Self { splitter, context }
     }
 
     /// Number of tokens of document text that fit besides the prompt and its answer.
-    pub(super) fn tokens(&self, prompting: &TaskPrompt, upstream: &TemplateContext) -> Result<usize, Failure> {
-        let around = prompting.prompt(&upstream.with_text(""), Vec::new())?;
-        let mut taken = prompting.max_tokens + MARGIN.min(self.context / MARGIN_SHARE);
+    pub(super) fn tokens(&self, prompt: &TaskPrompt, upstream: &TemplateContext) -> Result<usize, Failure> {
+        let around = prompt.render(&upstream.with_text(""), Vec::new())?;
+        let mut taken = prompt.max_tokens + MARGIN.min(self.context / MARGIN_SHARE);
         for message in &around.messages {
             taken += self.splitter.count(&message.content)?;
         }
@@ -66,11 +75,11 @@ impl ContextBudget {
 
 impl std::fmt::Debug for ContextBudget {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Room").field("context", &self.context).finish_non_exhaustive()
+        f.debug_struct("ContextBudget").field("context", &self.context).finish_non_exhaustive()
     }
 }
 
-impl Splitter for crate::engine::TextSplitter {
+impl TokenSplitter for crate::engine::TextSplitter {
     fn count(&self, text: &str) -> Result<usize, Failure> {
         self.count(text)
     }

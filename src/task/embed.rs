@@ -114,7 +114,10 @@ impl Task for Embed {
                 return Err(Failure::poison(FailureClass::Model, reason));
             }
             if !chunk.vector.iter().all(|x| x.is_finite()) {
-                return Err(Failure::poison(FailureClass::Model, "the model gave a vector with components that are not finite numbers"));
+                return Err(Failure::poison(
+                    FailureClass::Model,
+                    "the model gave a vector with components that are not finite numbers",
+                ));
             }
             if document.text.get(chunk.span.start..chunk.span.end).is_none() {
                 return Err(Failure::poison(FailureClass::Model, "the model gave a chunk that lies outside the text"));

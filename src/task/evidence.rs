@@ -9,7 +9,6 @@
 //! Of several occurrences, the first separate word is taken, otherwise the first at the start of a word, otherwise the first. An
 //! occurrence inside a number does not count, and neither does one of fewer than four ASCII characters inside a word.
 
-pub(super) mod folded;
 mod fuzzy;
 pub(super) mod number;
 mod number_words;
@@ -19,8 +18,8 @@ use std::ops::Range;
 
 use serde_json::{Number, Value};
 
+use super::folded_text::FoldedText;
 use crate::outcome::{Evidence, MatchKind, Span};
-use folded::FoldedText;
 
 /// Most steps of fuzzy search per document: a few hundredths of a second.
 const FUZZY_STEPS: usize = 1 << 24;

@@ -9,12 +9,12 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::evidence::{EvidenceFinder, is_choice};
-use super::for_each::{ForEach, ITEM_NAMES, completion};
+use super::for_each::{ItemPrompt, ItemPromptSpec};
 use super::json_spans::value_spans;
-use super::prompt_file::{Parameters, PromptFile, SchemaSource};
-use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
+use super::prompt_file::{PromptFile, SchemaSource};
+use super::task_prompt::generator;
 use super::write::object;
-use super::{Task, TaskStep, TemplateContext};
+use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Completion, Engine, GeneratedToken, Prediction, Schema};
 use crate::failure::{Failure, FailureClass};
@@ -66,10 +66,9 @@ pub struct ExtractSpec {
 #[derive(Debug)]
 struct Extract {
     signature: Vec<u8>,
-    prompting: TaskPrompt,
+    prompt: ItemPrompt,
     schema: Arc<Schema>,
     strict: bool,
-    each: ForEach,
 }
 
 impl ExtractSpec {
@@ -78,55 +77,35 @@ impl ExtractSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
-        problems.extend(ForEach::new(self.for_each.as_deref()).err());
-        if self.for_each.is_some() && self.prompt.is_none() {
-            problems.push("has `for_each`, but no `prompt` that uses `item`".into());
-        }
-        if self.max_tokens == Some(0) {
-            problems.push("has `max_tokens: 0`: write a positive number".into());
-        }
-        problems
+        self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect()
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
-        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
-        let mut names = match &self.prompt {
-            Some(prompt) => names_read(&base_dir.join(prompt), own).unwrap_or_default(),
-            None => vec!["document.text".into()],
-        };
-        if let Ok(each) = ForEach::new(self.for_each.as_deref()) {
-            names.extend_from_slice(each.reads());
-        }
-        names
+        self.item_prompt().reads(base_dir)
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "extract")?;
         let (file, schema) = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting =
-            TaskPrompt::new(file, PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) })?;
-        prompting.check(engine)?;
-        Ok(Arc::new(self.assemble(prompting, schema)?))
+        let prompt = self.item_prompt().build(name, engine, model, file)?;
+        Ok(Arc::new(self.assemble(prompt, schema)?))
     }
 
-    fn assemble(&self, prompting: TaskPrompt, schema: Arc<Schema>) -> anyhow::Result<Extract> {
-        let each = ForEach::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
+    fn assemble(&self, prompt: ItemPrompt, schema: Arc<Schema>) -> anyhow::Result<Extract> {
         let algorithm = if self.strict { STRICT_ALGORITHM } else { ALGORITHM };
-        let signature = serde_json::to_vec(&("extract", algorithm, prompting.version.version(), self.strict, &self.for_each))?;
-        Ok(Extract { signature, prompting, schema, strict: self.strict, each })
+        let signature = serde_json::to_vec(&("extract", algorithm, prompt.version().version(), self.strict, &self.for_each))?;
+        Ok(Extract { signature, prompt, schema, strict: self.strict })
+    }
+
+    fn item_prompt(&self) -> ItemPromptSpec<'_> {
+        let (prompt, for_each) = (self.prompt.as_deref(), self.for_each.as_deref());
+        ItemPromptSpec { prompt, max_tokens: self.max_tokens, for_each }
     }
 
     pub(super) fn read(&self, base_dir: &Path) -> Result<(PromptFile, Arc<Schema>), String> {
         let file = match &self.prompt {
             Some(prompt) => PromptFile::read(&base_dir.join(prompt)).map_err(|fault| format!("has a bad prompt: {fault}"))?,
-            None => PromptFile {
-                name: "built-in/extract".into(),
-                system: Some(SYSTEM.into()),
-                parameters: Parameters::default(),
-                schema: None,
-                body: BODY.into(),
-            },
+            None => PromptFile::built_in("built-in/extract", SYSTEM, BODY),
         };
         let file = file.with_schema(self.schema.as_ref(), base_dir)?;
         let schema = file.schema.clone();
@@ -145,11 +124,11 @@ impl Task for Extract {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(&self.prompting.version)
+        Some(self.prompt.version())
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
+        self.prompt.prepare(upstream)
     }
 
     fn interpret(
@@ -159,14 +138,14 @@ impl Task for Extract {
         predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
         let searcher = EvidenceFinder::new(&document.text);
-        self.each.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
+        self.prompt.interpret(predictions, |prediction| Ok(Output::Extraction(self.extraction(&searcher, prediction)?)))
     }
 }
 
 impl Extract {
     fn extraction(&self, searcher: &EvidenceFinder<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
         let completion = completion(prediction)?;
-        let fields = object(self.schema.judge(&completion, self.prompting.max_tokens)?)?;
+        let fields = object(self.schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
         let leaves = self.values(searcher, &fields, &completion);
         if self.strict
             && let Some((path, value)) = ungrounded(&fields, &leaves)

@@ -7,8 +7,8 @@ use unicode_segmentation::UnicodeSegmentation;
 use utoipa::ToSchema;
 
 use super::ClaimedSentence;
-use super::evidence::folded::FoldedText;
 use super::evidence::number;
+use super::folded_text::FoldedText;
 
 /// The share of the words of a sentence that a passage must contain to count as its source. It is below 1 because a model
 /// rephrases.
@@ -46,11 +46,11 @@ pub struct GroundedAnswer {
 impl GroundedAnswer {
     /// Keeps the sentences that the passages support. The number of a passage is its position, from 1.
     pub fn of(claims: Vec<ClaimedSentence>, passages: &[&str]) -> Self {
-        let mut held = Self::default();
+        let mut answer = Self::default();
         for claim in claims {
-            held.add(claim, passages);
+            answer.add(claim, passages);
         }
-        held
+        answer
     }
 
     /// Why there is no answer, if there is none.
@@ -63,34 +63,34 @@ impl GroundedAnswer {
     }
 
     fn add(&mut self, claim: ClaimedSentence, passages: &[&str]) {
-        let said = content(&claim.text);
+        let words = content(&claim.text);
         let mut citations = Vec::new();
-        let mut lost = Vec::new();
+        let mut dropped = Vec::new();
         for number in claim.passages {
             let drop = |reason: String| Dropped { text: claim.text.clone(), citation: Some(number), reason };
             let Some(passage) = number.checked_sub(1).and_then(|index| passages.get(index)) else {
-                lost.push(drop(format!("there is no passage {number}")));
+                dropped.push(drop(format!("there is no passage {number}")));
                 continue;
             };
             let there = content(passage);
-            let shared = said.iter().filter(|word| there.contains(*word)).count();
-            match shared > 0 && shared as f64 >= said.len() as f64 * SHARE {
+            let shared = words.iter().filter(|word| there.contains(*word)).count();
+            match shared > 0 && shared as f64 >= words.len() as f64 * SHARE {
                 true if citations.contains(&number) => {}
                 true => citations.push(number),
-                false => lost.push(drop(format!("passage {number} contains {shared} of its {} words", said.len()))),
+                false => dropped.push(drop(format!("passage {number} contains {shared} of its {} words", words.len()))),
             }
         }
-        if citations.is_empty() && lost.is_empty() {
-            lost.push(Dropped { text: claim.text.clone(), citation: None, reason: "it cites no passage".into() });
+        if citations.is_empty() && dropped.is_empty() {
+            dropped.push(Dropped { text: claim.text.clone(), citation: None, reason: "it cites no passage".into() });
         }
         // Other words can have the same meaning, another number cannot.
         let cited: Vec<FoldedText> = citations.iter().map(|number| FoldedText::of(passages[number - 1])).collect();
         if let Some(number) = invented(&claim.text, &cited).filter(|_| !citations.is_empty()) {
             let reason = format!("it contains the number {number}, which no cited passage contains");
-            lost.push(Dropped { text: claim.text.clone(), citation: None, reason });
+            dropped.push(Dropped { text: claim.text.clone(), citation: None, reason });
             citations.clear();
         }
-        self.dropped.extend(lost);
+        self.dropped.extend(dropped);
         if !citations.is_empty() {
             self.sentences.push(Sentence { text: claim.text, citations });
         }
@@ -160,38 +160,38 @@ fn is_syllable(c: char) -> bool {
 mod tests {
     use super::*;
 
-    fn held(text: &str, passages: &[usize]) -> (Vec<Sentence>, Vec<Dropped>) {
+    fn answer(text: &str, passages: &[usize]) -> (Vec<Sentence>, Vec<Dropped>) {
         let known = ["The kettle boils water in two minutes and switches itself off.", "토마토는 햇빛이 많이 필요하다."];
-        let held = GroundedAnswer::of(vec![ClaimedSentence { text: text.into(), passages: passages.to_vec() }], &known);
-        (held.sentences, held.dropped)
+        let answer = GroundedAnswer::of(vec![ClaimedSentence { text: text.into(), passages: passages.to_vec() }], &known);
+        (answer.sentences, answer.dropped)
     }
 
     #[test]
     fn a_sentence_stays_with_the_citations_that_hold() {
-        let (sentences, dropped) = held("The kettle boils its water within minutes.", &[1, 2, 7, 1]);
+        let (sentences, dropped) = answer("The kettle boils its water within minutes.", &[1, 2, 7, 1]);
         assert_eq!(sentences, [Sentence { text: "The kettle boils its water within minutes.".into(), citations: vec![1] }]);
         assert_eq!(dropped.iter().map(|d| d.citation).collect::<Vec<_>>(), [Some(2), Some(7)]);
         assert_eq!(dropped[1].reason, "there is no passage 7");
-        let (sentences, _) = held("토마토에는 햇빛이 필요해요.", &[2]);
+        let (sentences, _) = answer("토마토에는 햇빛이 필요해요.", &[2]);
         assert_eq!(sentences.len(), 1, "particles and endings do not matter");
     }
 
     #[test]
     fn a_sentence_with_a_number_that_no_passage_says_is_dropped() {
-        let boils = |time: &str| held(&format!("The kettle boils water in {time} and switches itself off."), &[1]);
+        let boils = |time: &str| answer(&format!("The kettle boils water in {time} and switches itself off."), &[1]);
         for time in ["two minutes", "2 minutes", "two minutes [1]", "2 minutes [1, 2]"] {
             let (sentences, dropped) = boils(time);
             assert_eq!((sentences.len(), dropped.len()), (1, 0), "{time}: {dropped:?}");
         }
-        for (time, said) in
+        for (time, words) in
             [("nine minutes", "nine"), ("9 minutes", "9"), ("2 minutes and 30 seconds", "30"), ("2.5 minutes", "2.5")]
         {
             let (sentences, dropped) = boils(time);
             assert!(sentences.is_empty(), "{time}");
-            assert_eq!(dropped[0].reason, format!("it says {said}, which no passage that it names does"));
+            assert_eq!(dropped[0].reason, format!("it says {words}, which no passage that it names does"));
             assert_eq!(dropped[0].citation, None);
         }
-        let (sentences, _) = held("토마토는 하루에 햇빛이 여섯 시간 필요하다.", &[2]);
+        let (sentences, _) = answer("토마토는 하루에 햇빛이 여섯 시간 필요하다.", &[2]);
         assert!(sentences.is_empty(), "the passage tells of no hours");
     }
 
@@ -215,7 +215,7 @@ mod tests {
             ("", vec![1]),
             ("The kettle boils.", vec![0]),
         ] {
-            let (sentences, dropped) = held(text, &passages);
+            let (sentences, dropped) = answer(text, &passages);
             assert_eq!((sentences.len(), dropped.len()), (0, 1), "{text} {passages:?}");
         }
     }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::{Task, TaskStep, TemplateContext};
 use crate::did_you_mean::suggestion;
 use crate::document::{Document, MAX_ID_BYTES, microseconds};
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::{Interaction, Output};
 use crate::template::{PrintMode, Template, TemplateError};
@@ -72,7 +72,8 @@ impl InteractSpec {
             problems.push("does not name the pipeline whose documents the events concern: set `with`".into());
         }
         let unfit = self.kinds.iter().find(|kind| kind.trim().is_empty() || kind.len() > MAX_KIND_BYTES);
-        problems.extend(unfit.map(|kind| format!("has the kind `{kind}` in `kinds`: write a word of 1 to {MAX_KIND_BYTES} bytes")));
+        problems
+            .extend(unfit.map(|kind| format!("has the kind `{kind}` in `kinds`: write a word of 1 to {MAX_KIND_BYTES} bytes")));
         problems
     }
 
@@ -133,15 +134,6 @@ impl Task for Interact {
             at_ms: optional(at)?.as_deref().map(moment).transpose()?,
         })))
     }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
-    }
 }
 
 impl Interact {
@@ -176,8 +168,7 @@ fn number(text: &str) -> Result<f64, Failure> {
 fn moment(text: &str) -> Result<i64, Failure> {
     let milliseconds = text.parse().ok().or_else(|| Some(microseconds(text)?.div_euclid(1_000)));
     milliseconds.filter(|at| Interaction::TIMES.contains(at)).ok_or_else(|| {
-        let reason =
-            format!("`at` is `{text}`, but must be a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
+        let reason = format!("`at` is `{text}`, but must be a date or time in ISO 8601 or Unix milliseconds, from 1970 to 9999");
         Failure::poison(FailureClass::WrongType, reason)
     })
 }

@@ -18,7 +18,7 @@ use tokio::sync::OnceCell;
 use super::TemplateContext;
 use super::context_budget::ContextBudget;
 use super::labels::Labels;
-use super::prompt_file::{Parameters, PromptFile};
+use super::prompt_file::PromptFile;
 use super::task_prompt::{PromptSettings, TaskPrompt, names_read};
 use crate::engine::{Engine, LEAST_SCORE, ModelInfo, Prediction, Prompt, Request, Score, Work};
 use crate::failure::{Component, Failure, Transient};
@@ -43,13 +43,13 @@ Which of the labels is the document's?";
 /// Scores labels as answers to a prompt.
 #[derive(Debug)]
 pub(super) struct LabelScorer {
-    prompting: TaskPrompt,
+    task_prompt: TaskPrompt,
     answers: Arc<[Arc<str>]>,
     /// Log probability of each answer for a document without content. Empty until the server has reported it.
     prior: OnceCell<Vec<f32>>,
     /// The request that asks a server for the prior. `None` for a model in memory.
     pending_prior: Option<PendingPrior>,
-    room: ContextBudget,
+    budget: ContextBudget,
 }
 
 /// The request for a document without content, not yet answered.
@@ -84,25 +84,24 @@ impl LabelScorer {
         labels: &Labels,
         prompt: Option<&Path>,
     ) -> anyhow::Result<Self> {
-        let prompting = prompting(task, model, labels, prompt)?;
+        let task_prompt = task_prompt(task, model, labels, prompt)?;
         let answers: Arc<[Arc<str>]> = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
-        let nothing = prompting.prompt_without_content().map_err(|poison| {
+        let nothing = task_prompt.render_without_content().map_err(|poison| {
             anyhow::anyhow!(
                 "prompt `{}` cannot be rendered for a document without content, which is needed to measure what the model prefers by itself: {}",
-                prompting.version.name,
+                task_prompt.version.name,
                 poison.reason
             )
         })?;
         let request = Request { model: model.name.clone(), work: score(nothing, &answers) };
-        let splitter = engine.splitter(&model.name).context("the engine no longer has the model")?;
-        let room = ContextBudget::new(Arc::new(splitter), model.max_tokens);
+        let budget = ContextBudget::of(engine, model)?;
         if engine.is_remote(&model.name) {
             return Ok(Self {
-                prompting,
+                task_prompt,
                 answers,
                 prior: OnceCell::new(),
                 pending_prior: Some(PendingPrior { task: task.into(), request }),
-                room,
+                budget,
             });
         }
         let failed = "the labels cannot be scored for a document without content";
@@ -110,21 +109,21 @@ impl LabelScorer {
         let Prediction::Scores(prior) = answer.context(failed)?.prediction else {
             bail!("model `{}` did not answer with scores of the labels", model.name);
         };
-        Self::new(prompting, answers, prior, room)
+        Self::new(task_prompt, answers, prior, budget)
     }
 
     pub(super) fn new(
-        prompting: TaskPrompt,
+        task_prompt: TaskPrompt,
         answers: Arc<[Arc<str>]>,
         prior: Vec<f32>,
-        room: ContextBudget,
+        budget: ContextBudget,
     ) -> anyhow::Result<Self> {
         ensure!(prior.len() == answers.len(), "the model scored {} of {} labels", prior.len(), answers.len());
         let impossible = prior.iter().position(|score| !score.is_finite());
         if let Some(index) = impossible {
             bail!("the model cannot give the answer `{}` at all: choose another name for the label", answers[index]);
         }
-        Ok(Self { prompting, answers, prior: OnceCell::new_with(Some(prior)), pending_prior: None, room })
+        Ok(Self { task_prompt, answers, prior: OnceCell::new_with(Some(prior)), pending_prior: None, budget })
     }
 
     /// Asks a server for the prior, once.
@@ -149,19 +148,19 @@ impl LabelScorer {
     }
 
     pub(super) fn prompt(&self) -> &PromptVersion {
-        &self.prompting.version
+        &self.task_prompt.version
     }
 
     /// The request that scores the labels for as much of `text` as fits into the context of the model.
-    pub(super) fn ask(&self, text: &str, upstream: &TemplateContext) -> Result<Work, Failure> {
-        let room = self.room.tokens(&self.prompting, upstream)?;
+    pub(super) fn work(&self, text: &str, upstream: &TemplateContext) -> Result<Work, Failure> {
+        let available = self.budget.tokens(&self.task_prompt, upstream)?;
         // If nothing fits, the engine reports that the whole prompt is too long.
-        if room == 0 || self.room.fits(text, room)? {
-            return Ok(score(self.prompting.prompt(upstream, Vec::new())?, &self.answers));
+        if available == 0 || self.budget.fits(text, available)? {
+            return Ok(score(self.task_prompt.render(upstream, Vec::new())?, &self.answers));
         }
-        let pieces = self.room.split(text, room, 0)?;
+        let pieces = self.budget.split(text, available, 0)?;
         let first = pieces.first().and_then(|piece| text.get(piece.start..piece.end)).unwrap_or(text);
-        let prompt = self.prompting.prompt(&upstream.with_text(first), Vec::new())?;
+        let prompt = self.task_prompt.render(&upstream.with_text(first), Vec::new())?;
         Ok(score(prompt, &self.answers))
     }
 
@@ -170,7 +169,8 @@ impl LabelScorer {
     /// # Errors
     /// If the server has not reported its prior yet.
     pub(super) fn corrected(&self, scores: &[f32]) -> Result<Vec<f32>, Transient> {
-        let unknown = || Transient::new(Component::Model, "the scores of the labels for a document without content are not known yet");
+        let unknown =
+            || Transient::new(Component::Model, "the scores of the labels for a document without content are not known yet");
         let prior = self.prior.get().ok_or_else(unknown)?;
         let is_told = |score: &f32| self.pending_prior.is_none() || *score > LEAST_SCORE;
         if !prior.iter().all(is_told) {
@@ -185,7 +185,7 @@ fn score(prompt: Prompt, answers: &Arc<[Arc<str>]>) -> Work {
     Work::Score(Score { prompt, answers: answers.clone() })
 }
 
-pub(super) fn prompting(task: &str, model: &ModelInfo, labels: &Labels, prompt: Option<&Path>) -> anyhow::Result<TaskPrompt> {
+pub(super) fn task_prompt(task: &str, model: &ModelInfo, labels: &Labels, prompt: Option<&Path>) -> anyhow::Result<TaskPrompt> {
     let file = read(prompt).map_err(anyhow::Error::msg)?;
     let option = |(label, descriptions): &(String, Vec<String>)| json!({"label": label, "description": descriptions.join("; ")});
     let options: serde_json::Value = labels.0.iter().map(option).collect();
@@ -200,13 +200,7 @@ pub(super) fn prompting(task: &str, model: &ModelInfo, labels: &Labels, prompt: 
 
 fn read(prompt: Option<&Path>) -> Result<PromptFile, String> {
     let Some(path) = prompt else {
-        return Ok(PromptFile {
-            name: "built-in/classify".into(),
-            system: Some(SYSTEM.into()),
-            parameters: Parameters::default(),
-            schema: None,
-            body: BODY.into(),
-        });
+        return Ok(PromptFile::built_in("built-in/classify", SYSTEM, BODY));
     };
     let file = PromptFile::read(path).map_err(|fault| format!("has a bad prompt: {fault}"))?;
     match file.schema {

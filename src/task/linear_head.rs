@@ -86,7 +86,11 @@ impl LinearHead {
         let about = header.metadata().as_ref().and_then(|metadata| metadata.get("tidemill"));
         let about = about.context("the file contains no trained head: create one with `tidemill train-head`")?;
         let about: HeadMetadata = serde_json::from_str(about).context("the head's description is damaged: train it again")?;
-        ensure!(about.format == FORMAT, "the head has format `{}`, but this version reads `{FORMAT}`: train it again", about.format);
+        ensure!(
+            about.format == FORMAT,
+            "the head has format `{}`, but this version reads `{FORMAT}`: train it again",
+            about.format
+        );
         let tensors = SafeTensors::deserialize(bytes)?;
         let (weight, bias) = (tensors.tensor("weight")?, tensors.tensor("bias")?);
         let (weight_shape, bias_shape) = (weight.shape().to_vec(), bias.shape().to_vec());
@@ -100,7 +104,10 @@ impl LinearHead {
             "the head's temperature is not a positive number: train it again"
         );
         let (weight, bias) = (from_le_bytes(weight.data()), from_le_bytes(bias.data()));
-        ensure!(weight.iter().chain(&bias).all(|w| w.is_finite()), "the head has weights that are not finite numbers: train it again");
+        ensure!(
+            weight.iter().chain(&bias).all(|w| w.is_finite()),
+            "the head has weights that are not finite numbers: train it again"
+        );
         Ok(Self {
             labels: about.labels,
             multi: about.multi,

@@ -79,6 +79,17 @@ struct FrontMatter {
 }
 
 impl PromptFile {
+    /// A prompt that is part of the program.
+    pub(super) fn built_in(name: &str, system: &str, body: &str) -> Self {
+        Self {
+            name: name.into(),
+            system: Some(system.into()),
+            parameters: Parameters::default(),
+            schema: None,
+            body: body.into(),
+        }
+    }
+
     /// Reads the file at `path`.
     ///
     /// # Errors
@@ -93,7 +104,10 @@ impl PromptFile {
         let text = text.strip_prefix('\u{feff}').unwrap_or(text);
         let mut lines = text.split_inclusive('\n');
         if lines.next().is_none_or(|line| line.trim_end() != FENCE) {
-            return Err(fault(1, "a prompt file begins with a line `---`, front matter with at least `name`, and another line `---`"));
+            return Err(fault(
+                1,
+                "a prompt file begins with a line `---`, front matter with at least `name`, and another line `---`",
+            ));
         }
         let mut front = String::new();
         let mut closed = false;

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
 use crate::template::{PrintMode, Template, TemplateError};
@@ -66,14 +66,5 @@ impl Task for Render {
             return Err(Failure::poison(FailureClass::NulCharacter, format!("the rendered text contains U+0000 at byte {at}")));
         }
         Ok(TaskStep::Ready(Output::Text(text)))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
     }
 }

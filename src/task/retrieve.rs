@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::answer_generator::MOST_PASSAGES;
 use super::{PassageQuery, Task, TaskStep, TemplateContext, encoder};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass};
 use crate::outcome::Output;
 use crate::template::{PrintMode, Template, TemplateError};
@@ -112,20 +112,14 @@ impl Task for Retrieve {
             return Ok(TaskStep::Ready(Output::Passages(Vec::new())));
         }
         if query.contains('\0') {
-            return Err(Failure::poison(FailureClass::NulCharacter, "the query contains U+0000, which stored text cannot contain"));
+            return Err(Failure::poison(
+                FailureClass::NulCharacter,
+                "the query contains U+0000, which stored text cannot contain",
+            ));
         }
         let RetrieveSpec { pipeline, vector, model, limit, min_similarity, .. } = self.spec.clone();
         let embedding = vector.zip(model);
         Ok(TaskStep::Find(PassageQuery { pipeline, query: query.to_owned(), embedding, limit, min_similarity }))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
     }
 }
 

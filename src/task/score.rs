@@ -10,7 +10,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
-use crate::engine::{Engine, Prediction};
+use crate::engine::Engine;
 use crate::failure::{Failure, FailureClass, Poison};
 use crate::outcome::{Output, Score};
 use crate::template::Formula;
@@ -51,6 +51,7 @@ impl ScoreSpec {
         100.0
     }
 
+    /// The names of the parts, in order.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parts.0.iter().map(|(name, _)| name.as_str())
     }
@@ -116,15 +117,6 @@ impl Task for ScoreTask {
             parts.push((name.clone(), value, formula.source().to_owned()));
         }
         Ok(TaskStep::Ready(Output::Score(Score::of(parts, self.maximum))))
-    }
-
-    fn interpret(
-        &self,
-        _document: &Document,
-        _upstream: &TemplateContext,
-        _predictions: Vec<Prediction>,
-    ) -> Result<TaskStep, Failure> {
-        Err(Failure::poison(FailureClass::Model, "a model answered a task that needs no model"))
     }
 }
 

@@ -54,20 +54,20 @@ impl<'a> PromptSettings<'a> {
 }
 
 impl TaskPrompt {
-    pub(super) fn new(file: PromptFile, setting: PromptSettings<'_>) -> anyhow::Result<Self> {
+    pub(super) fn new(file: PromptFile, settings: PromptSettings<'_>) -> anyhow::Result<Self> {
         let body = file.template().map_err(|error| anyhow::anyhow!("prompt `{}`: {error}", file.name))?;
         let PromptFile { name, system, parameters, schema, body: source } = file;
-        let context = setting.model.max_tokens;
+        let context = settings.model.max_tokens;
         // At least half of the context is left for the prompt.
-        let default = setting.default_max_tokens.min(context / 2);
-        let max_tokens = setting.max_tokens.or(parameters.max_tokens).unwrap_or(default);
+        let default = settings.default_max_tokens.min(context / 2);
+        let max_tokens = settings.max_tokens.or(parameters.max_tokens).unwrap_or(default);
         if max_tokens >= context {
             bail!(
                 "answers of {max_tokens} tokens leave no space for a prompt in the context of {context} tokens of model `{}`: reduce `max_tokens`",
-                setting.model.name
+                settings.model.name
             );
         }
-        let mut constants = setting.constants;
+        let mut constants = settings.constants;
         if let Some(schema) = &schema {
             constants.push(("schema", Value::from(schema.text())));
         }
@@ -76,21 +76,21 @@ impl TaskPrompt {
             name,
             system,
             body: source,
-            parameters: recorded(&parameters, max_tokens, setting.parameters),
+            parameters: effective_parameters(&parameters, max_tokens, settings.parameters),
             schema: schema.as_ref().map(|schema| schema.value().clone()),
         };
-        let group = format!("{}/{}", setting.task, version.version()).into();
+        let group = format!("{}/{}", settings.task, version.version()).into();
         let stop = parameters.stop;
-        Ok(Self { model: setting.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
+        Ok(Self { model: settings.model.name.clone(), version, schema, max_tokens, body, sampling, stop, group, constants })
     }
 
     /// The messages for one request. `more` are additional template variables.
-    pub(super) fn prompt(&self, upstream: &TemplateContext, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
-        self.prompt_from(upstream.context_with(self.constants.iter().cloned().chain(more)))
+    pub(super) fn render(&self, upstream: &TemplateContext, more: Vec<(&'static str, Value)>) -> Result<Prompt, Poison> {
+        self.render_values(upstream.context_with(self.constants.iter().cloned().chain(more)))
     }
 
-    fn prompt_from(&self, context: Value) -> Result<Prompt, Poison> {
-        let rendered = self.body.render(&context)?;
+    fn render_values(&self, values: Value) -> Result<Prompt, Poison> {
+        let rendered = self.body.render(&values)?;
         let message = |role, content: &str| Message { role, content: content.into() };
         let mut messages = Vec::with_capacity(2);
         messages.extend(self.version.system.as_deref().map(|system| message(Role::System, system)));
@@ -99,14 +99,14 @@ impl TaskPrompt {
     }
 
     /// The prompt of a document without content: every name that the template reads has the value "N/A".
-    pub(super) fn prompt_without_content(&self) -> Result<Prompt, Poison> {
+    pub(super) fn render_without_content(&self) -> Result<Prompt, Poison> {
         let mut context = serde_json::Map::new();
         for path in self.body.variables() {
-            plant(&mut context, path);
+            insert_placeholder(&mut context, path);
         }
         let context = context.into_iter().map(|(name, value)| (name, Value::from(Serde(value))));
         let constants = self.constants.iter().map(|(name, value)| ((*name).to_owned(), value.clone()));
-        self.prompt_from(Value::from_pairs(context.chain(constants)))
+        self.render_values(Value::from_pairs(context.chain(constants)))
     }
 
     /// Checks that the engine can constrain answers to the schema.
@@ -130,23 +130,27 @@ impl TaskPrompt {
 }
 
 /// The content-free value, as in the literature on contextual calibration.
-const NOTHING: &str = "N/A";
+const NO_CONTENT: &str = "N/A";
 
-fn plant(context: &mut serde_json::Map<String, serde_json::Value>, path: &str) {
+fn insert_placeholder(context: &mut serde_json::Map<String, serde_json::Value>, path: &str) {
     let (root, rest) = path.split_once('.').map_or((path, None), |(root, rest)| (root, Some(rest)));
-    let slot = context.entry(root).or_insert(json!(NOTHING));
+    let slot = context.entry(root).or_insert(json!(NO_CONTENT));
     if let Some(rest) = rest {
         if !slot.is_object() {
             *slot = json!({});
         }
         if let Some(inner) = slot.as_object_mut() {
-            plant(inner, rest);
+            insert_placeholder(inner, rest);
         }
     }
 }
 
 /// The parameters as stored with the version: the values in effect, with defaults filled in.
-fn recorded(parameters: &Parameters, max_tokens: usize, more: serde_json::Map<String, serde_json::Value>) -> serde_json::Value {
+fn effective_parameters(
+    parameters: &Parameters,
+    max_tokens: usize,
+    more: serde_json::Map<String, serde_json::Value>,
+) -> serde_json::Value {
     let mut all = json!({
         "max_tokens": max_tokens,
         "temperature": parameters.temperature.unwrap_or(0.0),

@@ -35,10 +35,12 @@ impl TemplateContext {
         self.values.insert(name.clone(), Value::from(Serde(output.view())));
     }
 
+    /// Whether there is a value with this name.
     pub fn contains(&self, name: &str) -> bool {
         self.values.contains_key(name)
     }
 
+    /// The value with this name.
     pub fn get(&self, name: &str) -> Option<&Value> {
         self.values.get(name)
     }

@@ -6,10 +6,10 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
-use super::for_each::{ForEach, ITEM_NAMES, completion};
+use super::for_each::{ItemPrompt, ItemPromptSpec};
 use super::prompt_file::{PromptFile, SchemaSource};
-use super::task_prompt::{PromptSettings, TaskPrompt, generator, names_read};
-use super::{Task, TaskStep, TemplateContext};
+use super::task_prompt::generator;
+use super::{Task, TaskStep, TemplateContext, completion};
 use crate::document::Document;
 use crate::engine::{Engine, Finish, Prediction};
 use crate::failure::{Failure, FailureClass, Poison};
@@ -41,8 +41,7 @@ pub struct WriteSpec {
 #[derive(Debug)]
 struct Write {
     signature: Vec<u8>,
-    prompting: TaskPrompt,
-    each: ForEach,
+    prompt: ItemPrompt,
 }
 
 impl WriteSpec {
@@ -51,34 +50,26 @@ impl WriteSpec {
     }
 
     pub(super) fn problems(&self, base_dir: &Path) -> Vec<String> {
-        let mut problems: Vec<String> = self.read(base_dir).err().into_iter().collect();
-        problems.extend(ForEach::new(self.for_each.as_deref()).err());
-        problems.extend((self.max_tokens == Some(0)).then(|| "has `max_tokens: 0`: write a positive number".into()));
-        problems
+        self.read(base_dir).err().into_iter().chain(self.item_prompt().problems()).collect()
     }
 
     pub(super) fn reads(&self, base_dir: &Path) -> Vec<String> {
-        let own: &[&str] = if self.for_each.is_some() { &["schema", ITEM_NAMES[0], ITEM_NAMES[1]] } else { &["schema"] };
-        let mut names = names_read(&base_dir.join(&self.prompt), own).unwrap_or_default();
-        if let Ok(each) = ForEach::new(self.for_each.as_deref()) {
-            names.extend_from_slice(each.reads());
-        }
-        names
+        self.item_prompt().reads(base_dir)
     }
 
     pub(super) async fn build(&self, name: &str, engine: &Engine, base_dir: &Path) -> anyhow::Result<Arc<dyn Task>> {
         let model = generator(engine, &self.model, "write")?;
         let file = self.read(base_dir).map_err(anyhow::Error::msg)?;
-        let prompting =
-            TaskPrompt::new(file, PromptSettings { max_tokens: self.max_tokens, ..PromptSettings::new(name, model) })?;
-        prompting.check(engine)?;
-        Ok(Arc::new(self.assemble(prompting)?))
+        Ok(Arc::new(self.assemble(self.item_prompt().build(name, engine, model, file)?)?))
     }
 
-    fn assemble(&self, prompting: TaskPrompt) -> anyhow::Result<Write> {
-        let each = ForEach::new(self.for_each.as_deref()).map_err(anyhow::Error::msg)?;
-        let signature = serde_json::to_vec(&("write", ALGORITHM, prompting.version.version(), &self.for_each))?;
-        Ok(Write { signature, prompting, each })
+    fn assemble(&self, prompt: ItemPrompt) -> anyhow::Result<Write> {
+        let signature = serde_json::to_vec(&("write", ALGORITHM, prompt.version().version(), &self.for_each))?;
+        Ok(Write { signature, prompt })
+    }
+
+    fn item_prompt(&self) -> ItemPromptSpec<'_> {
+        ItemPromptSpec { prompt: Some(&self.prompt), max_tokens: self.max_tokens, for_each: self.for_each.as_deref() }
     }
 
     pub(super) fn read(&self, base_dir: &Path) -> Result<PromptFile, String> {
@@ -97,11 +88,11 @@ impl Task for Write {
     }
 
     fn prompt(&self) -> Option<&PromptVersion> {
-        Some(&self.prompting.version)
+        Some(self.prompt.version())
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        self.each.prepare(upstream, |scope| Ok(self.prompting.request(self.prompting.prompt(upstream, scope)?)))
+        self.prompt.prepare(upstream)
     }
 
     fn interpret(
@@ -110,7 +101,7 @@ impl Task for Write {
         _upstream: &TemplateContext,
         predictions: Vec<Prediction>,
     ) -> Result<TaskStep, Failure> {
-        self.each.interpret(predictions, |prediction| Ok(Output::WrittenText(self.written(prediction)?)))
+        self.prompt.interpret(predictions, |prediction| Ok(Output::WrittenText(self.written(prediction)?)))
     }
 }
 
@@ -118,7 +109,7 @@ impl Write {
     fn written(&self, prediction: Prediction) -> Result<WrittenText, Failure> {
         let completion = completion(prediction)?;
         let confidence = Confidence::of(completion.tokens.iter().filter_map(|token| token.log_probability));
-        let Some(schema) = &self.prompting.schema else {
+        let Some(schema) = &self.prompt.prompt.schema else {
             let text = completion.text.trim();
             if text.is_empty() {
                 return Err(Failure::poison(FailureClass::Model, "the model wrote nothing"));
@@ -127,7 +118,7 @@ impl Write {
             let truncated = completion.finish == Finish::Length;
             return Ok(WrittenText { text: text.to_owned(), fields: None, confidence, truncated });
         };
-        let fields = object(schema.judge(&completion, self.prompting.max_tokens)?)?;
+        let fields = object(schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
         let text = serde_json::to_string(&fields).map_err(|e| Failure::poison(FailureClass::Schema, e.to_string()))?;
         Ok(WrittenText { text, fields: Some(fields), confidence, truncated: false })
     }

@@ -16,9 +16,9 @@ use crate::store::OutboxEvent;
 /// How long librdkafka retries an event before it reports a failure.
 const DELIVERY_TIMEOUT_MS: &str = "10000";
 /// The largest record that the client accepts.
-const LARGEST: &str = "100000000";
+const MAX_RECORD_BYTES: &str = "100000000";
 /// How long the brokers may take to describe a topic.
-const SETTINGS: Duration = Duration::from_secs(5);
+const DESCRIBE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Why an event was not published.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +45,7 @@ pub(super) enum PayloadMode {
 /// Sends events and remembers why the brokers refuse the client.
 pub(super) struct EventSender {
     producer: FutureProducer<Context>,
-    access: BrokerSettings,
+    brokers: BrokerSettings,
     refusal: BrokerRefusal,
 }
 
@@ -66,11 +66,11 @@ impl EventSender {
     ///
     /// # Errors
     /// If librdkafka rejects a setting.
-    pub(super) fn new(access: &BrokerSettings) -> anyhow::Result<Self> {
+    pub(super) fn new(brokers: &BrokerSettings) -> anyhow::Result<Self> {
         let mut client = ClientConfig::new();
         // The broker decides whether a record is too large, because a dead letter contains a record as large as any topic accepts.
-        client.set("message.max.bytes", LARGEST);
-        access.apply(&mut client);
+        client.set("message.max.bytes", MAX_RECORD_BYTES);
+        brokers.apply(&mut client);
         let refusal = BrokerRefusal::default();
         let producer = client
             .set("enable.idempotence", "true")
@@ -78,16 +78,16 @@ impl EventSender {
             .set("compression.type", "zstd")
             .set("linger.ms", "5")
             .create_with_context(Context { refusal: refusal.clone() })?;
-        Ok(Self { producer, access: access.clone(), refusal })
+        Ok(Self { producer, brokers: brokers.clone(), refusal })
     }
 
     /// A new sender, if the client library had a fatal error, after which it never sends again.
-    pub(super) fn renewed(&self) -> anyhow::Result<Option<Self>> {
-        self.broken().map(|_| Self::new(&self.access)).transpose()
+    pub(super) fn recreated(&self) -> anyhow::Result<Option<Self>> {
+        self.fatal_error().map(|_| Self::new(&self.brokers)).transpose()
     }
 
     /// The fatal error of the client library, if it had one.
-    pub(super) fn broken(&self) -> Option<String> {
+    pub(super) fn fatal_error(&self) -> Option<String> {
         self.producer
             .client()
             .fatal_error()
@@ -95,7 +95,7 @@ impl EventSender {
     }
 
     /// Records that a broker has accepted the client.
-    pub(super) fn is_let_in(&self) {
+    pub(super) fn note_success(&self) {
         self.refusal.clear();
     }
 
@@ -110,16 +110,16 @@ impl EventSender {
         };
         match sent {
             Ok(_) => Ok(()),
-            Err((error, _)) => Err(fault(&error, self.refusal.sentence())),
+            Err((error, _)) => Err(send_error(&error, self.refusal.reason())),
         }
     }
 
     /// The largest batch that the topic accepts, if the brokers report it.
     pub(super) async fn limit(&self, topic: &str) -> Option<String> {
         let mut client = ClientConfig::new();
-        self.access.apply(&mut client);
+        self.brokers.apply(&mut client);
         let admin: AdminClient<DefaultClientContext> = client.create().ok()?;
-        let options = AdminOptions::new().request_timeout(Some(SETTINGS));
+        let options = AdminOptions::new().request_timeout(Some(DESCRIBE_TIMEOUT));
         let asked = admin.describe_configs(&[ResourceSpecifier::Topic(topic)], &options).await.ok()?;
         asked.into_iter().next()?.ok()?.get("max.message.bytes")?.value.clone()
     }
@@ -141,7 +141,7 @@ fn record(event: &OutboxEvent, partition: Option<i32>, form: PayloadMode) -> Fut
         // The payload is empty, not absent: an absent payload would delete the last record of the key from a compacted topic.
         PayloadMode::Bare => (
             Some(const { &Vec::new() }),
-            lies_elsewhere(event)
+            payload_location(event)
                 .iter()
                 .fold(headers, |headers, (key, value)| headers.insert(Header { key, value: Some(value) })),
         ),
@@ -157,7 +157,7 @@ fn record(event: &OutboxEvent, partition: Option<i32>, form: PayloadMode) -> Fut
 }
 
 /// Headers that say where the omitted payload of a dead letter is.
-fn lies_elsewhere(event: &OutboxEvent) -> Vec<(&'static str, String)> {
+fn payload_location(event: &OutboxEvent) -> Vec<(&'static str, String)> {
     let bytes = event.payload.as_ref().map_or(0, Vec::len);
     let mut headers = vec![("tidemill-payload-bytes", bytes.to_string())];
     if let Some(place) = &event.dead_letter_of {
@@ -179,7 +179,7 @@ fn is_unknown_partition(error: &KafkaError) -> bool {
 /// | too large; record not allowed in this topic (a compacted topic requires keys); invalid timestamp | event |
 /// | another record of the batch is invalid | event, until it is sent alone |
 /// | unknown topic, not authorized, no leader, no answer, anything else | unavailable |
-fn fault(error: &KafkaError, refusal: Option<String>) -> SendError {
+fn send_error(error: &KafkaError, refusal: Option<String>) -> SendError {
     use RDKafkaErrorCode as Code;
     let too_large = matches!(
         error.rdkafka_error_code(),
@@ -217,7 +217,7 @@ mod tests {
     #[test]
     fn only_what_no_later_attempt_can_change_is_the_events_fault() {
         use RDKafkaErrorCode as Code;
-        let of = |code| fault(&KafkaError::MessageProduction(code), None);
+        let of = |code| send_error(&KafkaError::MessageProduction(code), None);
         for code in [Code::MessageSizeTooLarge, Code::MessageBatchTooLarge, Code::InvalidMessageSize] {
             assert!(matches!(of(code), SendError::Event { too_large: true, .. }), "{code:?}");
         }
@@ -235,7 +235,7 @@ mod tests {
         ] {
             assert!(matches!(of(code), SendError::Unavailable(_)), "{code:?}");
         }
-        let refused = fault(&KafkaError::MessageProduction(Code::MessageTimedOut), Some("authentication failed".into()));
+        let refused = send_error(&KafkaError::MessageProduction(Code::MessageTimedOut), Some("authentication failed".into()));
         assert_eq!(refused, SendError::Unavailable("authentication failed".into()));
     }
 
@@ -247,9 +247,9 @@ mod tests {
         let bare = record(&letter, None, PayloadMode::Bare);
         assert_eq!(bare.payload.map(Vec::len), Some(0), "no payload at all would be a delete");
         let headers = bare.headers.unwrap();
-        let told: Vec<_> = headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap())).collect();
+        let received: Vec<_> = headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap())).collect();
         assert_eq!(
-            told,
+            received,
             [
                 ("event-id", "0"),
                 ("tidemill-payload-bytes", "70000"),

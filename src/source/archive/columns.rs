@@ -10,8 +10,8 @@ use parquet::basic::{Compression, LogicalType, Type as Physical};
 use parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 use parquet::schema::types::SchemaDescriptor;
 
+use super::file_problem::FileProblem;
 use super::json_values::{JsonForm, has_form, is_bytes, is_text};
-use super::rows::FileProblem;
 
 /// The columns that a pipeline reads.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

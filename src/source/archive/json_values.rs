@@ -71,15 +71,26 @@ const MOST_BYTES: usize = 64 << 20;
 /// Writes the values of the columns in `row` as one object.
 pub(super) fn object(columns: &[ArrayRef], fields: &[(String, JsonForm)], row: usize, out: &mut Vec<u8>) {
     out.push(b'{');
-    for (index, (column, (name, form))) in columns.iter().zip(fields).enumerate() {
+    separated(columns.len().min(fields.len()), usize::MAX, out, |index, out| {
+        let (name, form) = &fields[index];
+        string(name, out);
+        out.push(b':');
+        value(&columns[index], form, row, out);
+    });
+    out.push(b'}');
+}
+
+/// Writes `count` items with commas between them. Writes no further item once `out` is longer than `most_bytes`.
+fn separated(count: usize, most_bytes: usize, out: &mut Vec<u8>, write: impl Fn(usize, &mut Vec<u8>)) {
+    for index in 0..count {
+        if out.len() > most_bytes {
+            break;
+        }
         if index > 0 {
             out.push(b',');
         }
-        string(name, out);
-        out.push(b':');
-        value(column, form, row, out);
+        write(index, out);
     }
-    out.push(b'}');
 }
 
 fn value(array: &dyn Array, form: &JsonForm, row: usize, out: &mut Vec<u8>) {
@@ -97,31 +108,17 @@ fn value(array: &dyn Array, form: &JsonForm, row: usize, out: &mut Vec<u8>) {
                 _ => array.as_list::<i32>().value(row),
             };
             out.push(b'[');
-            for at in 0..items.len() {
-                if out.len() > MOST_BYTES {
-                    break;
-                }
-                if at > 0 {
-                    out.push(b',');
-                }
-                value(&items, item, at, out);
-            }
+            separated(items.len(), MOST_BYTES, out, |at, out| value(&items, item, at, out));
             out.push(b']');
         }
         JsonForm::Map(forms) => {
             let entries = array.as_map().value(row);
             out.push(b'{');
-            for at in 0..entries.len() {
-                if out.len() > MOST_BYTES {
-                    break;
-                }
-                if at > 0 {
-                    out.push(b',');
-                }
+            separated(entries.len(), MOST_BYTES, out, |at, out| {
                 name(entries.column(0), &forms.0, at, out);
                 out.push(b':');
                 value(entries.column(1), &forms.1, at, out);
-            }
+            });
             out.push(b'}');
         }
         JsonForm::Uuid => match Uuid::from_slice(bytes(array, row)) {

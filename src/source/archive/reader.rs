@@ -73,7 +73,7 @@ impl VersionedReader {
     }
 
     /// From now on, checks the pages of these columns before the decoder reads them.
-    pub(super) fn watch(&mut self, columns: &Columns, groups: &[usize]) {
+    pub(super) fn check_pages_of(&mut self, columns: &Columns, groups: &[usize]) {
         for &group in groups {
             let rows = columns.metadata.metadata().row_groups().get(group).map_or(0, |group| group.num_rows());
             for (_, column) in columns.read(group) {
@@ -104,7 +104,9 @@ impl VersionedReader {
             PageSizes::of(bytes).map_err(|reason| ParquetError::General(format!("column `{}`: {reason}", chunk.column)))?;
         if pages.sum() > chunk.unpacked.saturating_mul(2) {
             let (column, sum, declared) = (&chunk.column, pages.sum(), chunk.unpacked);
-            return Err(ParquetError::General(format!("column `{column}` has pages of {sum} bytes, but the footer says {declared}")));
+            return Err(ParquetError::General(format!(
+                "column `{column}` has pages of {sum} bytes, but the footer says {declared}"
+            )));
         }
         if pages.values() > chunk.rows.saturating_mul(ROW_VALUES).saturating_add(GROUP_VALUES) {
             let (column, values, rows) = (&chunk.column, pages.values(), chunk.rows);

@@ -16,6 +16,7 @@ use tokio::sync::mpsc::UnboundedSender;
 use tokio::time::sleep;
 
 use super::columns::{Columns, RequestedColumns, check_time};
+use super::file_problem::FileProblem;
 use super::json_values::{JsonForm, object};
 use super::reader::{ReadFailure, VersionedReader};
 use super::{Archive, ArchiveError, ArchiveFile, FileLayout};
@@ -55,7 +56,7 @@ pub struct TimeWindow {
 
 impl TimeWindow {
     /// Whether the row is in the span. A row with an unreadable time counts as inside, so that processing it reports the problem.
-    fn holds(&self, payload: &[u8]) -> bool {
+    fn contains(&self, payload: &[u8]) -> bool {
         let Ok(fields) = serde_json::from_slice::<Map<String, Value>>(payload) else { return true };
         let time = look_up(&fields, &self.column).and_then(Value::as_str).and_then(microseconds);
         time.is_none_or(|time| (self.since..self.until).contains(&time))
@@ -126,14 +127,14 @@ impl Archive {
             let rows = wanted(range);
             let selection = selection(&rows, base, chosen.iter().map(|&group| groups[group]).sum());
             let batch = rows_at_a_time(&columns, &chosen);
-            reader.watch(&columns, &chosen);
+            reader.check_pages_of(&columns, &chosen);
             let stream = ParquetRecordBatchStreamBuilder::new_with_metadata(reader, columns.metadata)
                 .with_projection(columns.mask)
                 .with_row_groups(chosen)
                 .with_row_selection(selection)
                 .with_batch_size(batch)
                 .build()?;
-            send((stream, &columns.fields), &rows, range, (records, in_flight, yields)).await
+            RowSender { range, records, in_flight, yields }.send_all(stream, &columns.fields, &rows).await
         };
         self.guarded(&range.file, &failure, work).await
     }
@@ -170,23 +171,6 @@ impl Archive {
         };
         let reason = format!("`{}` of dataset `{}`: {reason}", file.key, self.name);
         Err(UnitFault { class, reason }.into())
-    }
-}
-
-/// Why a file cannot be read.
-#[derive(Debug)]
-pub(super) enum FileProblem {
-    /// A column does not match what the pipeline needs.
-    Schema(String),
-    /// The file is valid but not supported.
-    Unsupported(String),
-    /// The decoder failed.
-    Decoder(ParquetError),
-}
-
-impl From<ParquetError> for FileProblem {
-    fn from(error: ParquetError) -> Self {
-        Self::Decoder(error)
     }
 }
 
@@ -262,47 +246,60 @@ fn selection(rows: &[i64], base: i64, total: i64) -> RowSelection {
     RowSelection::from(selectors)
 }
 
-type Outlet<'a> = (&'a UnboundedSender<Delivery>, &'a InFlight, &'a (dyn Fn() -> bool + Sync));
+/// Sends the rows of one range.
+struct RowSender<'a> {
+    range: &'a RowRange,
+    records: &'a UnboundedSender<Delivery>,
+    in_flight: &'a InFlight,
+    yields: &'a (dyn Fn() -> bool + Sync),
+}
 
-async fn send(
-    (mut stream, fields): (ParquetRecordBatchStream<VersionedReader>, &[(String, JsonForm)]),
-    rows: &[i64],
-    range: &RowRange,
-    (records, in_flight, yields): Outlet<'_>,
-) -> Result<(), FileProblem> {
-    let mut numbers = rows.iter();
-    while let Some(batch) = stream.next().await {
-        let batch = batch?;
-        for row in 0..batch.num_rows() {
-            let Some(&offset) = numbers.next() else {
-                return Err(FileProblem::Decoder(ParquetError::General("it contains more rows than its footer says".into())));
-            };
-            let payload = payload(&batch, fields, row);
-            if range.window.as_ref().is_some_and(|window| !window.holds(&payload)) {
-                continue;
-            }
-            while in_flight.is_full() || yields() {
-                if records.is_closed() {
+impl RowSender<'_> {
+    /// Sends the rows with these numbers, in order, from a stream that contains exactly them.
+    async fn send_all(
+        &self,
+        mut stream: ParquetRecordBatchStream<VersionedReader>,
+        fields: &[(String, JsonForm)],
+        rows: &[i64],
+    ) -> Result<(), FileProblem> {
+        let mut numbers = rows.iter();
+        while let Some(batch) = stream.next().await {
+            let batch = batch?;
+            for row in 0..batch.num_rows() {
+                let Some(&offset) = numbers.next() else {
+                    return Err(FileProblem::Decoder(ParquetError::General("it contains more rows than its footer says".into())));
+                };
+                if !self.send(offset, payload(&batch, fields, row)).await {
                     return Ok(());
                 }
-                sleep(WAIT).await;
-            }
-            let record = Record {
-                place: RecordLocation { partition: range.partition.clone(), offset },
-                timestamp_ms: Some(range.file.modified_ms),
-                key: None,
-                payload: Some(payload),
-                headers: Vec::new(),
-            };
-            let guard = in_flight.track(&record);
-            if records.send(Delivery { record, guard }).is_err() {
-                return Ok(());
             }
         }
+        match numbers.len() {
+            0 => Ok(()),
+            missing => Err(FileProblem::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
+        }
     }
-    match numbers.len() {
-        0 => Ok(()),
-        missing => Err(FileProblem::Decoder(ParquetError::General(format!("it ends {missing} rows before its footer says")))),
+
+    /// Sends one row if it is in the time span. Waits until there is capacity. Returns false if the receiver is closed.
+    async fn send(&self, offset: i64, payload: Bytes) -> bool {
+        if self.range.window.as_ref().is_some_and(|window| !window.contains(&payload)) {
+            return true;
+        }
+        while self.in_flight.is_full() || (self.yields)() {
+            if self.records.is_closed() {
+                return false;
+            }
+            sleep(WAIT).await;
+        }
+        let record = Record {
+            place: RecordLocation { partition: self.range.partition.clone(), offset },
+            timestamp_ms: Some(self.range.file.modified_ms),
+            key: None,
+            payload: Some(payload),
+            headers: Vec::new(),
+        };
+        let guard = self.in_flight.track(&record);
+        self.records.send(Delivery { record, guard }).is_ok()
     }
 }
 

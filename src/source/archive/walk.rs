@@ -27,10 +27,7 @@ pub enum WalkError {
     Pattern(#[from] PatternError),
     /// A folder could not be listed.
     #[error("cannot list the folder {}: {reason}; give this user read permission", .folder.display())]
-    Folder {
-        folder: PathBuf,
-        reason: io::Error,
-    },
+    Folder { folder: PathBuf, reason: io::Error },
 }
 
 /// Whether a name marks something that is not data.
@@ -66,7 +63,7 @@ impl FolderWalk<'_> {
                 self.descend(folder, rest)?;
             }
             for path in entries(folder)?.iter().filter(|path| path.is_dir()) {
-                tell_of_table(path);
+                warn_of_delta_table(path);
                 match is_hidden(&name(path)) {
                     true => self.found.hidden += 1,
                     false if is_loop(path) => {}
@@ -99,7 +96,7 @@ impl FolderWalk<'_> {
 }
 
 /// Warns about a Delta table. Its log, which says which files are valid, is not read.
-fn tell_of_table(path: &Path) {
+fn warn_of_delta_table(path: &Path) {
     if name(path) == "_delta_log" {
         let folder = path.parent().unwrap_or(path).display();
         tracing::warn!(%folder, "a Delta table, whose log is not read: deleted rows are read as well; vacuum the table first");

@@ -12,18 +12,18 @@ use crate::broker::BrokerSettings;
 use crate::record::Partition;
 
 /// How long one metadata request to the broker may take.
-const LOOK: Duration = Duration::from_secs(10);
+const METADATA_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The offsets of the oldest record of the partition (low watermark) and of the next record to be written (high watermark). Blocks
 /// the thread.
 ///
 /// # Errors
 /// If the broker cannot be reached or has no such partition.
-pub fn watermarks(access: &BrokerSettings, partition: &Partition) -> Result<(i64, i64), KafkaError> {
+pub fn watermarks(brokers: &BrokerSettings, partition: &Partition) -> Result<(i64, i64), KafkaError> {
     let mut client = ClientConfig::new();
-    access.apply(&mut client);
+    brokers.apply(&mut client);
     let consumer: BaseConsumer = client.set("group.id", "tidemill").create()?;
-    consumer.fetch_watermarks(&partition.topic, partition.number, LOOK)
+    consumer.fetch_watermarks(&partition.topic, partition.number, METADATA_TIMEOUT)
 }
 
 /// Explains which positions were lost and what to do. `positions` are the partition numbers and their next offsets.
@@ -35,7 +35,7 @@ pub(super) fn explain_lost_positions(
     let KafkaSourceConfig { pipeline, topic, .. } = config;
     let mut sentences = Vec::new();
     for &(number, position) in positions {
-        match consumer.fetch_watermarks(topic, number, LOOK) {
+        match consumer.fetch_watermarks(topic, number, METADATA_TIMEOUT) {
             Ok((low, _)) if position < low => sentences.push(format!(
                 "records {position}..{low} of {topic}[{number}] were deleted before they were read; to continue after them: \
                  tidemill positions skip --pipeline {pipeline} --topic {topic} --partition {number} --to {low} --reason \"…\""

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::words::is_hangul;
 use crate::outcome::Span;
-use crate::task::evidence::folded::FoldedText;
 use crate::task::evidence::number;
+use crate::task::folded_text::FoldedText;
+use crate::task::words::is_hangul;
 
 /// Units of measurement that belong to the number before them. Folded, separated by spaces. Any other word after a number is
 /// ignored.

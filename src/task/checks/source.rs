@@ -5,11 +5,11 @@ use std::cell::OnceCell;
 use serde_json::Value;
 
 use super::facts::{Fact, FactKind, is_same_unit, unit};
-use super::words;
 use crate::document::Document;
 use crate::outcome::{MatchKind, Provenance};
-use crate::task::evidence::folded::FoldedText;
 use crate::task::evidence::{EvidenceFinder, number};
+use crate::task::folded_text::FoldedText;
+use crate::task::words;
 
 /// Most values of a record that are searched. A typical product record has dozens.
 const MOST_FIELDS: usize = 2_000;

@@ -188,9 +188,9 @@ fn parameters_that_make_no_sense_are_refused() {
 fn by_generator(spec: &ClassifySpec, prior: Vec<f32>) -> Classify {
     let (model, labels) = (crate::task::tests::generator_info(), spec.labels.clone().unwrap());
     let names = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
-    let prompting = crate::task::label_scorer::prompting("topic", &model, &labels, None).unwrap();
-    let room = crate::task::context_budget::ContextBudget::new(Arc::new(crate::task::label_scorer::tests::Bytes), 512);
-    spec.with_answers(&model, &labels, LabelScorer::new(prompting, names, prior, room).unwrap()).unwrap()
+    let prompt = crate::task::label_scorer::task_prompt("topic", &model, &labels, None).unwrap();
+    let budget = crate::task::context_budget::ContextBudget::new(Arc::new(crate::task::label_scorer::tests::Bytes), 512);
+    spec.with_generator(&model, &labels, LabelScorer::new(prompt, names, prior, budget).unwrap()).unwrap()
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn a_checkpoint_of_several_labels_is_not_read_as_one_of_one() {
     let several = ModelInfo { several_labels: true, ..model(ModelKind::Classifier, &["a", "b"]) };
     let one = ClassifySpec { model: "m".into(), ..ClassifySpec::default() };
     let error = one.with_checkpoint(&several).unwrap_err().to_string();
-    assert!(error.contains("model `m`") && error.contains("say `multi: true`"), "{error}");
+    assert!(error.contains("model `m`") && error.contains("set `multi: true`"), "{error}");
     let multi = ClassifySpec { multi: true, ..one }.with_checkpoint(&several).unwrap();
     let result = classified(&multi, Prediction::Logits(vec![1.0, 2.0]));
     assert_eq!(result.labels, ["b", "a"]);

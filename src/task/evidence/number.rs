@@ -64,7 +64,7 @@ pub(in crate::task) fn all(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
 
 /// Like [`all`], without ambiguous number words.
 pub(in crate::task) fn claimed(text: &str) -> Vec<(Range<usize>, Option<f64>)> {
-    with_words(text, |spoken| !spoken.doubtful)
+    with_words(text, |spoken| !spoken.is_ambiguous)
 }
 
 fn with_words(text: &str, take: impl Fn(&number_words::NumberWords) -> bool) -> Vec<(Range<usize>, Option<f64>)> {

@@ -3,6 +3,7 @@ use serde_json::json;
 use super::*;
 use crate::engine::Work;
 use crate::outcome::{Evidence, MatchKind, Span};
+use crate::task::task_prompt::{PromptSettings, TaskPrompt};
 use crate::task::tests::{completed, document, generator_info, poison};
 
 fn schema() -> SchemaSource {
@@ -22,9 +23,10 @@ fn schema() -> SchemaSource {
 
 fn task(spec: &ExtractSpec) -> Extract {
     let (file, schema) = spec.read(Path::new("")).unwrap();
-    let prompting =
-        TaskPrompt::new(file, PromptSettings { max_tokens: spec.max_tokens, ..PromptSettings::new("facts", &generator_info()) });
-    spec.assemble(prompting.unwrap(), schema).unwrap()
+    let model = generator_info();
+    let settings = PromptSettings { max_tokens: spec.max_tokens, ..PromptSettings::new("facts", &model) };
+    let prompt = ItemPrompt::new(TaskPrompt::new(file, settings).unwrap(), spec.for_each.as_deref()).unwrap();
+    spec.assemble(prompt, schema).unwrap()
 }
 
 fn spec() -> ExtractSpec {
@@ -149,7 +151,7 @@ fn of_a_name_that_stands_twice_the_last_value_counts() {
 
 #[test]
 fn any_change_of_prompt_or_schema_is_another_version() {
-    let version = |spec: &ExtractSpec| task(spec).prompting.version.version();
+    let version = |spec: &ExtractSpec| task(spec).prompt.version().version();
     let base = version(&spec());
     assert_eq!(base, version(&spec()));
     assert_ne!(base, version(&ExtractSpec { max_tokens: Some(9), ..spec() }));

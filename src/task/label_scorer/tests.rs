@@ -1,6 +1,6 @@
 use crate::engine::Role;
 use crate::outcome::Span;
-use crate::task::context_budget::Splitter;
+use crate::task::context_budget::TokenSplitter;
 use crate::task::tests::{document, generator_info};
 
 use super::*;
@@ -15,7 +15,7 @@ fn labels() -> Labels {
 /// A token is a byte.
 pub(in crate::task) struct Bytes;
 
-impl Splitter for Bytes {
+impl TokenSplitter for Bytes {
     fn count(&self, text: &str) -> Result<usize, Failure> {
         Ok(text.len())
     }
@@ -26,13 +26,13 @@ impl Splitter for Bytes {
 }
 
 fn answers(prior: Vec<f32>) -> anyhow::Result<LabelScorer> {
-    let prompting = prompting("topic", &generator_info(), &labels(), None).unwrap();
-    LabelScorer::new(prompting, ["garden".into(), "kitchen".into()].into(), prior, ContextBudget::new(Arc::new(Bytes), 512))
+    let prompt = task_prompt("topic", &generator_info(), &labels(), None).unwrap();
+    LabelScorer::new(prompt, ["garden".into(), "kitchen".into()].into(), prior, ContextBudget::new(Arc::new(Bytes), 512))
 }
 
 fn asked(answers: &LabelScorer, text: &str) -> Score {
     let document = document(text);
-    match answers.ask(text, &TemplateContext::of(&document, None)) {
+    match answers.work(text, &TemplateContext::of(&document, None)) {
         Ok(Work::Score(score)) => score,
         other => panic!("no answers are weighed, but {other:?}"),
     }
@@ -61,7 +61,7 @@ fn what_the_model_prefers_of_itself_is_subtracted() {
 fn behind_a_server(prior: Option<Vec<f32>>) -> LabelScorer {
     let answers = answers(vec![0.0, 0.0]).unwrap();
     let request =
-        Request { model: "clerk".into(), work: score(answers.prompting.prompt_without_content().unwrap(), &answers.answers) };
+        Request { model: "clerk".into(), work: score(answers.task_prompt.render_without_content().unwrap(), &answers.answers) };
     LabelScorer {
         prior: OnceCell::new_with(prior),
         pending_prior: Some(PendingPrior { task: "topic".into(), request }),
@@ -107,7 +107,7 @@ fn a_document_that_says_nothing_stands_for_every_name_of_the_prompt() {
     let path = folder.path().join("p.md");
     let prompt = |body: &str| {
         std::fs::write(&path, format!("---\nname: topic\n---\n{body}")).unwrap();
-        prompting("topic", &generator_info(), &labels(), Some(&path)).unwrap().prompt_without_content()
+        task_prompt("topic", &generator_info(), &labels(), Some(&path)).unwrap().render_without_content()
     };
     let rendered =
         prompt("{{ document.text }} {{ document.metadata.brand }} {{ facts.fields.a }} {{ labels | length }}").unwrap();
@@ -117,7 +117,7 @@ fn a_document_that_says_nothing_stands_for_every_name_of_the_prompt() {
 
 #[test]
 fn labels_and_prompt_decide_the_version() {
-    let version = |labels: &Labels| prompting("topic", &generator_info(), labels, None).unwrap().version.version();
+    let version = |labels: &Labels| task_prompt("topic", &generator_info(), labels, None).unwrap().version.version();
     let mut other = labels();
     other.0[1].1 = vec!["cooking and baking".into()];
     assert_eq!(version(&labels()), version(&labels()));

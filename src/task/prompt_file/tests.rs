@@ -57,8 +57,8 @@ fn faults_are_named_with_file_and_line() {
     refused("---\nname: ' '\n---\nx", "the prompt's `name` is empty");
     refused("---\nname: a\nmodel: { max_tokens: many }\n---\nx", "prompts/p.md:3:");
     refused("---\nname: a\n---\n\n  \n", "the prompt says nothing");
-    refused("---\nname: a\n---\n\n\none\n{{ x", "prompts/p.md:7: the template is wrong");
-    refused("---\nname: a\n---\n{{ x | shout }}", "prompts/p.md:4: the template is wrong: unknown filter `shout`");
+    refused("---\nname: a\n---\n\n\none\n{{ x", "prompts/p.md:7: the template is invalid");
+    refused("---\nname: a\n---\n{{ x | shout }}", "prompts/p.md:4: the template is invalid: unknown filter `shout`");
     refused("---\nname: a\nschema: nowhere.json\n---\nx", "prompts/p.md:3: prompts/nowhere.json: no such file");
     refused("---\nname: a\nschema: { type: string }\n---\nx", "prompts/p.md:3: the schema must be of `type: object`");
     refused("---\nname: a\nschema: 3\n---\nx", "prompts/p.md:3:1: invalid type: integer `3`, expected the path of a JSON Schema");

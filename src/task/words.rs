@@ -45,7 +45,7 @@ fn parts(left: char, right: char) -> bool {
 }
 
 /// Whether the text is empty or a sequence of a few particles.
-pub(in crate::task) fn is_particles(text: &str) -> bool {
+pub(super) fn is_particles(text: &str) -> bool {
     fn within(text: &str, most: usize) -> bool {
         let parts = || PARTICLES.split_whitespace().filter_map(|particle| text.strip_prefix(particle));
         text.is_empty() || most > 0 && parts().any(|rest| within(rest, most - 1))
@@ -59,7 +59,7 @@ fn hangul(text: &str) -> &str {
 }
 
 /// Whether the letter is Korean.
-pub(in crate::task) fn is_hangul(letter: char) -> bool {
+pub(super) fn is_hangul(letter: char) -> bool {
     matches!(letter, '\u{1100}'..='\u{11ff}' | '\u{3130}'..='\u{318f}' | '가'..='힣')
 }
 
@@ -70,7 +70,7 @@ fn is_unspaced(letter: char) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::task::evidence::folded::FoldedText;
+    use crate::task::folded_text::FoldedText;
 
     fn says(text: &str, word: &str) -> bool {
         find(FoldedText::of(text).text(), FoldedText::of(word).text()).is_some()

@@ -13,9 +13,9 @@ use crate::outcome::Span;
 ///
 /// It is built grapheme by grapheme. The result is the same as for the whole text, and every part maps back to whole characters.
 #[derive(Debug, Default)]
-pub(in crate::task) struct FoldedText {
+pub(super) struct FoldedText {
     text: String,
-    units: Vec<Segment>,
+    segments: Vec<Segment>,
     letters: OnceCell<Vec<(usize, char)>>,
 }
 
@@ -29,15 +29,15 @@ struct Segment {
 }
 
 impl FoldedText {
-    pub(in crate::task) fn of(original: &str) -> Self {
+    pub(super) fn of(original: &str) -> Self {
         let mut folded = Self::default();
         let mut spaced = false;
         for (at, grapheme) in original.grapheme_indices(true) {
             let span = Span { start: at, end: at + grapheme.len() };
             let start = folded.text.len();
             if grapheme.chars().all(char::is_whitespace) {
-                if spaced && let Some(unit) = folded.units.last_mut() {
-                    unit.span.end = span.end;
+                if spaced && let Some(segment) = folded.segments.last_mut() {
+                    segment.span.end = span.end;
                     continue;
                 }
                 spaced = true;
@@ -53,12 +53,12 @@ impl FoldedText {
                 }
                 spaced = false;
             }
-            folded.units.push(Segment { start, span });
+            folded.segments.push(Segment { start, span });
         }
         folded
     }
 
-    pub(in crate::task) fn text(&self) -> &str {
+    pub(super) fn text(&self) -> &str {
         &self.text
     }
 
@@ -68,10 +68,12 @@ impl FoldedText {
     }
 
     /// The range of the original text that the bytes `place` of the folded text come from. `place` must not be empty.
-    pub(in crate::task) fn original(&self, place: Range<usize>) -> Span {
-        let unit = |at: usize| self.units.partition_point(|unit| unit.start <= at).checked_sub(1).and_then(|i| self.units.get(i));
-        let start = unit(place.start).map_or(0, |unit| unit.span.start);
-        let end = unit(place.end.saturating_sub(1)).map_or(start, |unit| unit.span.end);
+    pub(super) fn original(&self, place: Range<usize>) -> Span {
+        let segment = |at: usize| {
+            self.segments.partition_point(|segment| segment.start <= at).checked_sub(1).and_then(|i| self.segments.get(i))
+        };
+        let start = segment(place.start).map_or(0, |segment| segment.span.start);
+        let end = segment(place.end.saturating_sub(1)).map_or(start, |segment| segment.span.end);
         Span { start, end }
     }
 
@@ -88,6 +90,12 @@ impl FoldedText {
         let byte = |index: usize| letters.get(index).map_or(self.text.len(), |(at, _)| *at);
         self.original(byte(place.start)..byte(place.end))
     }
+}
+
+/// Folds a text, so that texts that look the same to a reader become equal: compatibility normalization, case folding, collapsed
+/// white space.
+pub fn folded(text: &str) -> String {
+    FoldedText::of(text).text().trim().to_owned()
 }
 
 fn fold(letter: char, to: &mut String) {
