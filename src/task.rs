@@ -23,6 +23,7 @@ mod json_spans;
 mod label_scorer;
 mod labels;
 pub mod linear_head;
+mod ordered_map;
 mod prompt_file;
 mod render;
 mod retrieve;

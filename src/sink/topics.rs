@@ -141,7 +141,7 @@ impl Relay {
             if events.is_empty() {
                 return Ok(RelayStep::Drained(topic));
             }
-            match self.round(&topic, &events, lease).await? {
+            match self.send_batch(&topic, &events, lease).await? {
                 None => {
                     pause = BACKOFF;
                     self.sender.note_success();
@@ -162,8 +162,13 @@ impl Relay {
     }
 
     /// Sends the events and records the outcome of each. Returns the reason if some must be sent again.
-    async fn round(&self, topic: &str, events: &[OutboxEvent], lease: &Mutex<RelayLease>) -> Result<Option<String>, Transient> {
-        let sent = join_all(by_key(events).into_iter().map(|turn| self.send_in_order(turn))).await;
+    async fn send_batch(
+        &self,
+        topic: &str,
+        events: &[OutboxEvent],
+        lease: &Mutex<RelayLease>,
+    ) -> Result<Option<String>, Transient> {
+        let sent = join_all(by_key(events).into_iter().map(|group| self.send_in_order(group))).await;
         let mut done: Vec<i64> = Vec::new();
         let mut suspects = Vec::new();
         let mut unavailable = None;
@@ -188,13 +193,13 @@ impl Relay {
     }
 
     /// Sends events of one key in order. Each is sent after the previous one was acknowledged.
-    async fn send_in_order<'a>(&self, turn: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), SendError>)> {
-        let mut sent = Vec::with_capacity(turn.len());
-        for event in turn {
+    async fn send_in_order<'a>(&self, group: Vec<&'a OutboxEvent>) -> Vec<(&'a OutboxEvent, Result<(), SendError>)> {
+        let mut sent = Vec::with_capacity(group.len());
+        for event in group {
             let outcome = self.sender.send(event, PayloadMode::Whole).await;
-            let goes_on = outcome.is_ok();
+            let is_sent = outcome.is_ok();
             sent.push((event, outcome));
-            if !goes_on {
+            if !is_sent {
                 break;
             }
         }
@@ -271,19 +276,19 @@ fn set_metrics(counts: &OutboxCounts, shown: &mut BTreeSet<String>) {
 /// Groups the events by key, in order. Events without a key form a group of their own each, because Kafka does not order them
 /// either.
 fn by_key(events: &[OutboxEvent]) -> Vec<Vec<&OutboxEvent>> {
-    let mut turns: Vec<Vec<&OutboxEvent>> = Vec::with_capacity(events.len());
+    let mut groups: Vec<Vec<&OutboxEvent>> = Vec::with_capacity(events.len());
     let mut places: HashMap<&[u8], usize> = HashMap::new();
     for event in events {
         let key = event.key.as_deref().filter(|key| !key.is_empty());
         match key.and_then(|key| places.get(key)) {
-            Some(place) => turns[*place].push(event),
+            Some(place) => groups[*place].push(event),
             None => {
-                key.map(|key| places.insert(key, turns.len()));
-                turns.push(vec![event]);
+                key.map(|key| places.insert(key, groups.len()));
+                groups.push(vec![event]);
             }
         }
     }
-    turns
+    groups
 }
 
 /// Why an event is parked, and what an operator can do about it.
@@ -357,8 +362,8 @@ mod tests {
     fn events_of_one_key_take_turns_and_those_without_one_do_not() {
         let keys = [Some("a"), None, Some("b"), Some("a"), Some(""), None, Some("a"), Some("")];
         let events: Vec<OutboxEvent> = (0..).zip(keys).map(|(id, key)| event(id, key, "")).collect();
-        let turns: Vec<Vec<i64>> = by_key(&events).iter().map(|turn| turn.iter().map(|event| event.id).collect()).collect();
-        assert_eq!(turns, [vec![0, 3, 6], vec![1], vec![2], vec![4], vec![5], vec![7]]);
+        let groups: Vec<Vec<i64>> = by_key(&events).iter().map(|group| group.iter().map(|event| event.id).collect()).collect();
+        assert_eq!(groups, [vec![0, 3, 6], vec![1], vec![2], vec![4], vec![5], vec![7]]);
     }
 
     #[test]
@@ -368,7 +373,7 @@ mod tests {
         for part in
             ["topic results", "document `large`", "task echo", "is 65536", "tidemill outbox resend 7", "tidemill outbox drop 7"]
         {
-            assert!(said.contains(part), "{said} does not say `{part}`");
+            assert!(said.contains(part), "{said} does not contain `{part}`");
         }
         assert!(size_problem(&large, None).contains("more than `max.message.bytes`"));
         assert_eq!(describe(&event(1, Some("\u{1b}[2J"), "no object")), "the event with key `\\u{1b}[2J`");
@@ -376,7 +381,7 @@ mod tests {
             dead_letter_of: "documents[0]@3".parse().ok(),
             ..event(1, Some("k"), r#"{"document_id":"x","task":"y"}"#)
         };
-        assert_eq!(describe(&letter), "the dead letter of record documents[0]@3", "the payload of a letter is foreign");
+        assert_eq!(describe(&letter), "the dead letter of record documents[0]@3", "the payload of a dead letter is not read");
         let headers = vec![(REPLAY_OF.to_owned(), Some(b"12".to_vec()))];
         assert_eq!(describe(&OutboxEvent { headers, ..event(1, None, "{}") }), "the record of dead letter 12");
     }

@@ -166,7 +166,7 @@ impl WebhookSender {
     }
 
     /// The wait after attempt number `attempts`. It doubles each time, and a random factor of 0.5 to 1 spreads deliveries that
-    /// failed together. It is at least as long as the receiver requests.
+    /// failed together. It is at least as long as the receiver requests, but never longer than `longest_wait`.
     fn wait(&self, attempts: i32, asked: Option<Duration>) -> Duration {
         let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(30);
         let doubled = self.place.first_wait.saturating_mul(1 << doublings).min(self.place.longest_wait);
@@ -219,6 +219,10 @@ mod tests {
             assert!((most / 2.0..=most).contains(&wait), "attempt {attempts} waits {wait} s");
         }
         assert_eq!(sender.wait(1, Some(Duration::from_secs(30))).as_secs(), 30);
-        assert_eq!(sender.wait(1, Some(Duration::from_secs(3_600))).as_secs(), 60, "no receiver puts us off for ever");
+        assert_eq!(
+            sender.wait(1, Some(Duration::from_secs(3_600))).as_secs(),
+            60,
+            "a receiver cannot delay a delivery without limit"
+        );
     }
 }

@@ -135,15 +135,15 @@ impl Archive {
         Ok(Self { name: name.to_owned(), files: Arc::new(PrefixStore::new(bucket, prefix)), local: None })
     }
 
-    /// The dataset's name in the configuration.
+    /// Name of the dataset in the configuration.
     pub fn name(&self) -> &str {
         &self.name
     }
 
-    /// The Parquet files whose keys begin with `prefix`, in order of their keys. What [`find`] leaves out is left out.
+    /// The Parquet files whose keys begin with `prefix`, sorted by key. Hidden files and folders are skipped, as by [`find_files`].
     ///
     /// # Errors
-    /// Where the prefix or a link leads out of the dataset, or it cannot be listed for now.
+    /// If the prefix or a link leads outside the dataset, or the dataset cannot be listed.
     pub async fn list(&self, prefix: &str) -> Result<Vec<ArchiveFile>, ArchiveError> {
         check_key(prefix)?;
         // A prefix may end within a name, but the interface lists whole folders only.
@@ -219,7 +219,7 @@ impl Archive {
         let path = files.path_to_filesystem(location).map_err(|e| self.refused(location.as_ref(), &e.to_string()))?;
         match path.canonicalize() {
             Ok(place) if !place.starts_with(folder) => {
-                Err(self.refused(location.as_ref(), "a link leads out of the dataset; remove the link"))
+                Err(self.refused(location.as_ref(), "a link leads outside the dataset; remove the link"))
             }
             // A missing file is reported when it is opened.
             _ => Ok(()),

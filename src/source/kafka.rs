@@ -46,7 +46,7 @@ pub use self::watermarks::watermarks;
 /// How often the same interruption is logged again.
 const LOG_INTERVAL: Duration = Duration::from_secs(30);
 
-/// What to read, and how.
+/// What to read and how.
 #[derive(Debug, Clone)]
 pub struct KafkaSourceConfig {
     /// Connection settings. Settings that exactly-once processing depends on are set after them.
@@ -220,7 +220,7 @@ impl Shared {
     fn poll(&self, consumer: &BaseConsumer<Context>, inbox: &blocking::Receiver<Command>) {
         let gauge = METRICS.in_flight_bytes.with_label_values(&[&self.config.pipeline]);
         let in_flight = InFlight::new(self.config.in_flight_bytes, gauge);
-        let mut positions: HashMap<Partition, i64> = HashMap::new();
+        let mut uncommitted: HashMap<Partition, i64> = HashMap::new();
         let mut committed_at = Instant::now();
         loop {
             match consumer.poll(POLL) {
@@ -234,19 +234,19 @@ impl Shared {
                         if let Some(partition_state) = self.assigned().get_mut(&partition) {
                             partition_state.committed = next_offset;
                         }
-                        positions.insert(partition, next_offset);
+                        uncommitted.insert(partition, next_offset);
                     }
                     Ok(Command::Forget(partition)) => self.forget(consumer, &partition),
                     Ok(Command::Pause) => self.set_paused(consumer, true),
                     Err(blocking::TryRecvError::Empty) => break,
                     Err(blocking::TryRecvError::Disconnected) => {
-                        commit_positions(consumer, &mut positions, CommitMode::Sync);
+                        commit_positions(consumer, &mut uncommitted, CommitMode::Sync);
                         return;
                     }
                 }
             }
             if committed_at.elapsed() >= POSITION_INTERVAL {
-                commit_positions(consumer, &mut positions, CommitMode::Async);
+                commit_positions(consumer, &mut uncommitted, CommitMode::Async);
                 committed_at = Instant::now();
             }
             let paused = self.paused.load(Ordering::Relaxed);

@@ -2,7 +2,7 @@
 //!
 //! | the text | rounds |
 //! |---|---|
-//! | fits the context beside the prompt | one request |
+//! | fits into the context together with the prompt | one request |
 //! | is longer | each piece is summarized; the summaries are joined into as few groups as fit and summarized again, until one is left |
 //!
 //! Every round renders the same prompt, with the piece or the joined summaries as the document text.

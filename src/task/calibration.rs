@@ -114,7 +114,7 @@ pub fn highest(values: &[f32]) -> Option<usize> {
 mod tests {
     use super::*;
 
-    /// Examples whose first label is right in `share` of a hundred cases, and always scored `score` above the second.
+    /// 100 examples. The first label is correct in `share` of them and always has a score `score` above the second.
     fn confident(score: f32, share: usize) -> Vec<ScoredExample> {
         let example = |right: bool| ScoredExample { scores: vec![score, 0.0], truth: vec![right, !right] };
         (0..100).map(|i| example(i < share)).collect()
@@ -132,7 +132,7 @@ mod tests {
         let examples = confident(10.0, 75);
         let temperature = fit_temperature(&examples, LinkFunction::Softmax);
         let confidence = LinkFunction::Softmax.probabilities(&[10.0, 0.0], temperature)[0];
-        assert!((confidence - 0.75).abs() < 0.005, "three in four are right, but the confidence is {confidence}");
+        assert!((confidence - 0.75).abs() < 0.005, "three of four are correct, but the confidence is {confidence}");
         let before = expected_calibration_error(&examples, LinkFunction::Softmax, 1.0);
         let after = expected_calibration_error(&examples, LinkFunction::Softmax, temperature);
         assert!(before > 0.2 && after < 0.01, "the calibration error went from {before} to {after}");

@@ -27,12 +27,13 @@ use self::facts::facts;
 use self::source::SourceDocument;
 use super::evidence::is_choice;
 use super::folded_text::FoldedText;
+use super::json_spans::escaped_key;
 use super::words;
 use crate::did_you_mean::suggestion;
 use crate::document::Document;
 use crate::outcome::{Check, CheckFailure, FactTrace};
 
-/// Most characters of a value quoted in a reason.
+/// Most characters of a value quoted in a message.
 const QUOTED: usize = 80;
 
 /// The checks, as configured in pipeline files.
@@ -84,8 +85,8 @@ impl Checks {
     /// Problems of the checks for an object with these fields.
     pub(super) fn problems(&self, fields: &[String]) -> Vec<String> {
         let mut problems = Vec::new();
-        for (key, places) in [("quoted", &self.quoted), ("grounded", &self.grounded)] {
-            for name in places.names().iter().filter(|name| !fields.contains(name)) {
+        for (key, checked) in [("quoted", &self.quoted), ("grounded", &self.grounded)] {
+            for name in checked.names().iter().filter(|name| !fields.contains(name)) {
                 let near = suggestion(name, fields.iter().map(String::as_str));
                 problems.push(format!("has `checks.{key}` with `{name}`, which is not a field of its schema; {near}"));
             }
@@ -98,7 +99,7 @@ impl Checks {
         problems
     }
 
-    /// Checks `fields`, which describe `document`. Returns the reasons against them, and for each fact the place in the source that
+    /// Checks `fields`, which describe `document`. Returns the failed checks, and for each fact the place in the source that
     /// supports it.
     pub(super) fn run(
         &self,
@@ -110,14 +111,14 @@ impl Checks {
         let lists = [(Check::Banned, &self.banned), (Check::Claims, &self.claims)];
         let words: Vec<(Check, FoldedText)> =
             lists.into_iter().flat_map(|(check, words)| words.iter().map(move |word| (check, FoldedText::of(word)))).collect();
-        let mut run = CheckRun { source, words, schema, reasons: Vec::new(), traces: Vec::new() };
+        let mut run = CheckRun { source, words, schema, failures: Vec::new(), traces: Vec::new() };
         for (name, value) in fields {
             let checks = FieldChecks { quoted: self.quoted.contains(name), grounded: self.grounded.contains(name) };
-            run.walk(&format!("/{}", name.replace('~', "~0").replace('/', "~1")), value, checks);
+            run.walk(&format!("/{}", escaped_key(name)), value, checks);
         }
-        // Reasons about words come first: a person sees them at once, while facts have to be looked up.
-        run.reasons.sort_by_key(|reason| reason.check);
-        (run.reasons, run.traces)
+        // Failures of words come first: a person sees them at once, while facts have to be looked up.
+        run.failures.sort_by_key(|failure| failure.check);
+        (run.failures, run.traces)
     }
 }
 
@@ -132,7 +133,7 @@ struct CheckRun<'a> {
     source: SourceDocument<'a>,
     words: Vec<(Check, FoldedText)>,
     schema: &'a Value,
-    reasons: Vec<CheckFailure>,
+    failures: Vec<CheckFailure>,
     traces: Vec<FactTrace>,
 }
 
@@ -141,7 +142,7 @@ impl CheckRun<'_> {
         match value {
             Value::Object(fields) => {
                 for (name, inner) in fields {
-                    self.walk(&format!("{path}/{}", name.replace('~', "~0").replace('/', "~1")), inner, checks);
+                    self.walk(&format!("{path}/{}", escaped_key(name)), inner, checks);
                 }
             }
             Value::Array(items) => {
@@ -175,7 +176,7 @@ impl CheckRun<'_> {
                     None => format!("`{}` contains \"{says}\", which the source does not", &path[1..]),
                 },
             };
-            self.reasons.push(CheckFailure { check: *check, path: path.to_owned(), says, message });
+            self.failures.push(CheckFailure { check: *check, path: path.to_owned(), says, message });
         }
     }
 
@@ -191,7 +192,7 @@ impl CheckRun<'_> {
             let says = shortened(text);
             let message = format!("`{}` is \"{says}\", which is neither a field of the source nor in its text", &path[1..]);
             let check = if checks.quoted { Check::Quoted } else { Check::Grounded };
-            self.reasons.push(CheckFailure { check, path: path.to_owned(), says, message });
+            self.failures.push(CheckFailure { check, path: path.to_owned(), says, message });
             return;
         }
         for fact in facts(text) {
@@ -199,8 +200,8 @@ impl CheckRun<'_> {
             match self.source.fact(&fact) {
                 Some(from) => self.traces.push(FactTrace { path: path.to_owned(), says, from }),
                 None => {
-                    let message = format!("`{}` says \"{says}\", which the source does not", &path[1..]);
-                    self.reasons.push(CheckFailure { check: Check::Grounded, path: path.to_owned(), says, message });
+                    let message = format!("`{}` contains \"{says}\", which the source does not", &path[1..]);
+                    self.failures.push(CheckFailure { check: Check::Grounded, path: path.to_owned(), says, message });
                 }
             }
         }

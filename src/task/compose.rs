@@ -182,7 +182,7 @@ mod tests {
         let document = Document { id: "d1".into(), version: 1, text: text.into(), metadata: Map::new(), fields: Map::new() };
         match task.prepare(&document, &TemplateContext::of(&document, None))? {
             TaskStep::Ready(Output::ComposedObject(composed)) => Ok(composed),
-            other => panic!("an object was to come of it, not {other:?}"),
+            other => panic!("expected an object, got {other:?}"),
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) trait TokenSplitter: Send + Sync {
 /// Most tokens that a chat template adds around the messages: roles, dates and default instructions.
 const MARGIN: usize = 64;
 
-/// The margin is at most this fraction (1/8) of the context. Models with a small context have short templates.
+/// The margin is at most the context divided by this, because models with a small context have short templates.
 const MARGIN_SHARE: usize = 8;
 
 /// The context of a model, as available to document text in a prompt.

@@ -19,6 +19,7 @@ use std::ops::Range;
 use serde_json::{Number, Value};
 
 use super::folded_text::FoldedText;
+use super::json_spans::unescaped_key;
 use crate::outcome::{Evidence, MatchKind, Span};
 
 /// Most steps of fuzzy search per document: a few hundredths of a second.
@@ -143,7 +144,7 @@ fn continues_number(mut onwards: impl Iterator<Item = char>) -> bool {
 
 /// Whether the schema lists `value` for `path`. Such a value is a choice and not a quotation.
 pub(super) fn is_choice(schema: &Value, path: &str, value: &Value) -> bool {
-    let steps: Vec<String> = path.split('/').skip(1).map(|step| step.replace("~1", "/").replace("~0", "~")).collect();
+    let steps: Vec<String> = path.split('/').skip(1).map(unescaped_key).collect();
     lists(schema, schema, &steps, value, 0)
 }
 

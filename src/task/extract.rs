@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use super::evidence::{EvidenceFinder, is_choice};
 use super::for_each::{ItemPrompt, ItemPromptSpec};
-use super::json_spans::value_spans;
+use super::json_spans::{unescaped_key, value_spans};
 use super::prompt_file::{PromptFile, SchemaSource};
 use super::task_prompt::generator;
 use super::write::object;
@@ -207,7 +207,7 @@ fn confidence(tokens: &[GeneratedToken], place: &Range<usize>) -> Option<Confide
 
 fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> {
     let (name, rest) = path[1..].split_once('/').map_or((&path[1..], ""), |(name, _)| (name, &path[name.len() + 1..]));
-    fields.get(&name.replace("~1", "/").replace("~0", "~"))?.pointer(rest)
+    fields.get(&unescaped_key(name))?.pointer(rest)
 }
 
 fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {

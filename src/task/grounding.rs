@@ -45,10 +45,10 @@ pub struct GroundedAnswer {
 
 impl GroundedAnswer {
     /// Keeps the sentences that the passages support. The number of a passage is its position, from 1.
-    pub fn of(claims: Vec<ClaimedSentence>, passages: &[&str]) -> Self {
+    pub fn of(sentences: Vec<ClaimedSentence>, passages: &[&str]) -> Self {
         let mut answer = Self::default();
-        for claim in claims {
-            answer.add(claim, passages);
+        for sentence in sentences {
+            answer.add(sentence, passages);
         }
         answer
     }
@@ -62,18 +62,18 @@ impl GroundedAnswer {
         }
     }
 
-    fn add(&mut self, claim: ClaimedSentence, passages: &[&str]) {
-        let words = content(&claim.text);
+    fn add(&mut self, sentence: ClaimedSentence, passages: &[&str]) {
+        let words = content(&sentence.text);
         let mut citations = Vec::new();
         let mut dropped = Vec::new();
-        for number in claim.passages {
-            let drop = |reason: String| Dropped { text: claim.text.clone(), citation: Some(number), reason };
+        for number in sentence.passages {
+            let drop = |reason: String| Dropped { text: sentence.text.clone(), citation: Some(number), reason };
             let Some(passage) = number.checked_sub(1).and_then(|index| passages.get(index)) else {
                 dropped.push(drop(format!("there is no passage {number}")));
                 continue;
             };
-            let there = content(passage);
-            let shared = words.iter().filter(|word| there.contains(*word)).count();
+            let passage_words = content(passage);
+            let shared = words.iter().filter(|word| passage_words.contains(*word)).count();
             match shared > 0 && shared as f64 >= words.len() as f64 * SHARE {
                 true if citations.contains(&number) => {}
                 true => citations.push(number),
@@ -81,24 +81,24 @@ impl GroundedAnswer {
             }
         }
         if citations.is_empty() && dropped.is_empty() {
-            dropped.push(Dropped { text: claim.text.clone(), citation: None, reason: "it cites no passage".into() });
+            dropped.push(Dropped { text: sentence.text.clone(), citation: None, reason: "it cites no passage".into() });
         }
         // Other words can have the same meaning, another number cannot.
         let cited: Vec<FoldedText> = citations.iter().map(|number| FoldedText::of(passages[number - 1])).collect();
-        if let Some(number) = invented(&claim.text, &cited).filter(|_| !citations.is_empty()) {
+        if let Some(number) = ungrounded_number(&sentence.text, &cited).filter(|_| !citations.is_empty()) {
             let reason = format!("it contains the number {number}, which no cited passage contains");
-            dropped.push(Dropped { text: claim.text.clone(), citation: None, reason });
+            dropped.push(Dropped { text: sentence.text.clone(), citation: None, reason });
             citations.clear();
         }
         self.dropped.extend(dropped);
         if !citations.is_empty() {
-            self.sentences.push(Sentence { text: claim.text, citations });
+            self.sentences.push(Sentence { text: sentence.text, citations });
         }
     }
 }
 
 /// The first number of the text that no passage contains, as written in the text.
-fn invented(text: &str, passages: &[FoldedText]) -> Option<String> {
+fn ungrounded_number(text: &str, passages: &[FoldedText]) -> Option<String> {
     let folded = FoldedText::of(&without_marks(text));
     let says = |digits: &str, value: Option<f64>| {
         passages.iter().any(|passage| {
@@ -113,8 +113,9 @@ fn invented(text: &str, passages: &[FoldedText]) -> Option<String> {
     };
     let numbers = number::claimed(folded.text()).into_iter();
     let found = numbers.map(|(place, value)| (&folded.text()[place], value));
-    let invented = |(digits, value): &(&str, Option<f64>)| !(says(digits, *value) || value.is_none() && in_parts(digits));
-    found.into_iter().find(invented).map(|(digits, _)| digits.to_owned())
+    let ungrounded_number =
+        |(digits, value): &(&str, Option<f64>)| !(says(digits, *value) || value.is_none() && in_parts(digits));
+    found.into_iter().find(ungrounded_number).map(|(digits, _)| digits.to_owned())
 }
 
 /// The text without marks such as [1] or [2, 3], with which models cite passages.
@@ -188,23 +189,23 @@ mod tests {
         {
             let (sentences, dropped) = boils(time);
             assert!(sentences.is_empty(), "{time}");
-            assert_eq!(dropped[0].reason, format!("it says {words}, which no passage that it names does"));
+            assert_eq!(dropped[0].reason, format!("it contains the number {words}, which no cited passage contains"));
             assert_eq!(dropped[0].citation, None);
         }
         let (sentences, _) = answer("토마토는 하루에 햇빛이 여섯 시간 필요하다.", &[2]);
-        assert!(sentences.is_empty(), "the passage tells of no hours");
+        assert!(sentences.is_empty(), "the passage mentions no hours");
     }
 
     #[test]
     fn numbers_may_come_from_all_the_passages_that_a_sentence_names() {
         let known = ["The kettle weighs 3 kg and is made of steel.", "The steel kettle was made on 2026.01.05 in Norway."];
-        let claim = |text: &str| {
+        let sentence = |text: &str| {
             GroundedAnswer::of(vec![ClaimedSentence { text: text.into(), passages: vec![1, 2] }], &known).sentences.len()
         };
-        assert_eq!(claim("The steel kettle weighs three kg and was made on 2026.01.05."), 1);
-        assert_eq!(claim("The steel kettle weighs 3 kg and was made in 2026."), 1);
-        assert_eq!(claim("The steel kettle weighs 4 kg and was made in 2026."), 0);
-        assert_eq!(claim("The steel kettle weighs 3 kg and was made on 2025.01.05."), 0);
+        assert_eq!(sentence("The steel kettle weighs three kg and was made on 2026.01.05."), 1);
+        assert_eq!(sentence("The steel kettle weighs 3 kg and was made in 2026."), 1);
+        assert_eq!(sentence("The steel kettle weighs 4 kg and was made in 2026."), 0);
+        assert_eq!(sentence("The steel kettle weighs 3 kg and was made on 2025.01.05."), 0);
     }
 
     #[test]

@@ -218,7 +218,11 @@ mod tests {
         assert_eq!(found, Ok(expected));
         let bare = prepared(json!({"user": "u", "sku": "A-1", "kind": "view", "at": 1_770_076_800_001_i64})).unwrap();
         assert_eq!((bare.value, bare.at_ms), (None, Some(1_770_076_800_001)));
-        assert_eq!(prepared(json!({"user": "u", "sku": "A-1", "kind": "view"})).unwrap().at_ms, None, "the record tells");
+        assert_eq!(
+            prepared(json!({"user": "u", "sku": "A-1", "kind": "view"})).unwrap().at_ms,
+            None,
+            "the record's timestamp is used"
+        );
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! Finds the byte range of each value in a JSON text.
+//! Finds the byte range of each value in a JSON text, by JSON Pointer.
 
 use std::ops::Range;
 
@@ -9,6 +9,16 @@ pub(super) fn value_spans(json: &str) -> Vec<(String, Range<usize>)> {
     // A text that ends too early just has fewer values.
     let _ = scanner.value(&mut String::new(), 0);
     scanner.found
+}
+
+/// A key as a step of a JSON Pointer.
+pub(super) fn escaped_key(key: &str) -> String {
+    key.replace('~', "~0").replace('/', "~1")
+}
+
+/// The key of a step of a JSON Pointer.
+pub(super) fn unescaped_key(step: &str) -> String {
+    step.replace("~1", "/").replace("~0", "~")
 }
 
 /// More levels than the JSON parser accepts.
@@ -59,7 +69,7 @@ impl Scanner<'_> {
                 let start = self.at;
                 self.string()?;
                 let key: String = serde_json::from_str(&self.json[start..self.at]).ok()?;
-                path.push_str(&key.replace('~', "~0").replace('/', "~1"));
+                path.push_str(&escaped_key(&key));
                 if self.peek()? != b':' {
                     return None;
                 }

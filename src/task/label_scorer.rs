@@ -86,14 +86,14 @@ impl LabelScorer {
     ) -> anyhow::Result<Self> {
         let task_prompt = task_prompt(task, model, labels, prompt)?;
         let answers: Arc<[Arc<str>]> = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
-        let nothing = task_prompt.render_without_content().map_err(|poison| {
+        let without_content = task_prompt.render_without_content().map_err(|poison| {
             anyhow::anyhow!(
                 "prompt `{}` cannot be rendered for a document without content, which is needed to measure what the model prefers by itself: {}",
                 task_prompt.version.name,
                 poison.reason
             )
         })?;
-        let request = Request { model: model.name.clone(), work: score(nothing, &answers) };
+        let request = Request { model: model.name.clone(), work: score(without_content, &answers) };
         let budget = ContextBudget::of(engine, model)?;
         if engine.is_remote(&model.name) {
             return Ok(Self {
@@ -137,7 +137,7 @@ impl LabelScorer {
             Transient::new(Component::Model, reason)
         };
         let ask = async || {
-            let answer = engine.run(vec![request.clone()]).await?.pop().ok_or_else(|| failed("the model host gave no answer"))?;
+            let answer = engine.run(vec![request.clone()]).await?.pop().ok_or_else(|| failed("the engine gave no answer"))?;
             match answer.map(|answer| answer.prediction) {
                 Ok(Prediction::Scores(prior)) if prior.len() == self.answers.len() => Ok(prior),
                 Ok(_) => Err(failed("the model did not answer with scores of the labels")),
@@ -172,12 +172,12 @@ impl LabelScorer {
         let unknown =
             || Transient::new(Component::Model, "the scores of the labels for a document without content are not known yet");
         let prior = self.prior.get().ok_or_else(unknown)?;
-        let is_told = |score: &f32| self.pending_prior.is_none() || *score > LEAST_SCORE;
-        if !prior.iter().all(is_told) {
+        let is_reported = |score: &f32| self.pending_prior.is_none() || *score > LEAST_SCORE;
+        if !prior.iter().all(is_reported) {
             return Ok(scores.to_vec());
         }
         // A label without a reported score must not win because its prior is low.
-        Ok(scores.iter().zip(prior).map(|(score, prior)| if is_told(score) { score - prior } else { *score }).collect())
+        Ok(scores.iter().zip(prior).map(|(score, prior)| if is_reported(score) { score - prior } else { *score }).collect())
     }
 }
 
@@ -189,13 +189,13 @@ pub(super) fn task_prompt(task: &str, model: &ModelInfo, labels: &Labels, prompt
     let file = read(prompt).map_err(anyhow::Error::msg)?;
     let option = |(label, descriptions): &(String, Vec<String>)| json!({"label": label, "description": descriptions.join("; ")});
     let options: serde_json::Value = labels.0.iter().map(option).collect();
-    let setting = PromptSettings {
+    let settings = PromptSettings {
         default_max_tokens: LABEL_TOKENS,
         parameters: Map::from_iter([(LABELS.to_owned(), options.clone())]),
         constants: vec![(LABELS, Value::from(Serde(options)))],
         ..PromptSettings::new(task, model)
     };
-    TaskPrompt::new(file, setting)
+    TaskPrompt::new(file, settings)
 }
 
 fn read(prompt: Option<&Path>) -> Result<PromptFile, String> {

@@ -1,13 +1,12 @@
 //! `score`: computes a number as the sum of named parts. Each part is an expression over the document and other tasks. It needs no
 //! model.
 
-use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
-use serde::de::{Error, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use super::ordered_map::entries;
 use super::{Task, TaskStep, TemplateContext};
 use crate::document::Document;
 use crate::engine::Engine;
@@ -105,11 +104,11 @@ impl Task for ScoreTask {
     }
 
     fn prepare(&self, _document: &Document, upstream: &TemplateContext) -> Result<TaskStep, Failure> {
-        let context = upstream.context();
+        let values = upstream.context();
         let mut parts = Vec::with_capacity(self.parts.len());
         for (name, formula) in &self.parts {
             let named = |poison: Poison| Poison { reason: format!("part `{name}`: {}", poison.reason), ..poison };
-            let value = formula.number(&context).map_err(named)?;
+            let value = formula.number(&values).map_err(named)?;
             if value.abs() > LARGEST {
                 let reason = format!("part `{name}`: `{}` gives {value}, which is beyond {LARGEST}", formula.source());
                 return Err(Failure::poison(FailureClass::WrongType, reason));
@@ -122,28 +121,7 @@ impl Task for ScoreTask {
 
 impl<'de> Deserialize<'de> for ScoreParts {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries;
-
-        impl<'de> Visitor<'de> for Entries {
-            type Value = ScoreParts;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a map from the name of a part to its expression")
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<ScoreParts, A::Error> {
-                let mut parts: Vec<(String, String)> = Vec::new();
-                while let Some((name, formula)) = map.next_entry::<String, String>()? {
-                    if parts.iter().any(|(known, _)| *known == name) {
-                        return Err(A::Error::custom(format!("part `{name}` occurs twice")));
-                    }
-                    parts.push((name, formula));
-                }
-                Ok(ScoreParts(parts))
-            }
-        }
-
-        deserializer.deserialize_map(Entries)
+        entries(deserializer, "part", "a map from the name of a part to its expression").map(Self)
     }
 }
 

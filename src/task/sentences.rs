@@ -192,7 +192,7 @@ mod tests {
     fn a_megabyte_of_anything_is_split_in_time() {
         for part in ["Mr. ", "! ", "a.", ". 1", "1 ", ") a", ".\u{300}", "가.", "a.   ", "\u{200b}."] {
             for text in [part.repeat((1 << 20) / part.len()), format!("a.{}b", part.repeat((1 << 20) / part.len()))] {
-                // Where the rules are given the whole text, this takes hours.
+                // With the whole text in one window, this takes hours.
                 assert!(!sentences(&text, 256).is_empty(), "a megabyte of `{part}` has no sentence");
             }
         }

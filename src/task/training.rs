@@ -304,7 +304,7 @@ mod tests {
         TrainingSpec { labels: Vec::new(), multi, model: "m".into(), revision: "r".into() }
     }
 
-    /// Points around one corner of a cube a label, scattered by a hash so that some fall among the others.
+    /// Points around one corner of a cube per label. A hash scatters them, so that some lie among those of other labels.
     fn scattered(count: usize) -> Vec<TrainingExample> {
         let example = |index: usize| {
             let id = format!("e-{index}");
@@ -322,7 +322,7 @@ mod tests {
         let (head, quality) = train(&scattered(600), &purpose(false)).unwrap();
         assert_eq!(head.labels, ["a", "b", "c"]);
         assert_eq!((quality.training_examples, quality.held_out_examples), (480, 120));
-        assert!(quality.accuracy > 0.75, "only {} of the held-out examples are right", quality.accuracy);
+        assert!(quality.accuracy > 0.75, "only {} of the held-out examples are correct", quality.accuracy);
         assert!(quality.loss_after <= quality.loss_before + 1e-9, "the temperature made it worse: {quality:?}");
         assert!(quality.calibration_error_after < 0.12, "the confidence is off by {}", quality.calibration_error_after);
     }

@@ -245,7 +245,7 @@ mod tests {
         let whole = record(&letter, None, PayloadMode::Whole);
         assert_eq!((whole.payload.map(Vec::len), whole.headers.unwrap().count()), (Some(70_000), 1));
         let bare = record(&letter, None, PayloadMode::Bare);
-        assert_eq!(bare.payload.map(Vec::len), Some(0), "no payload at all would be a delete");
+        assert_eq!(bare.payload.map(Vec::len), Some(0), "an absent payload would be a delete");
         let headers = bare.headers.unwrap();
         let received: Vec<_> = headers.iter().map(|h| (h.key, std::str::from_utf8(h.value.unwrap()).unwrap())).collect();
         assert_eq!(

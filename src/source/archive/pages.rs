@@ -104,7 +104,7 @@ mod tests {
 
     use super::*;
 
-    /// A header as a writer makes it: type, sizes unpacked and packed, a checksum, and the struct of its type.
+    /// A page with a header as a writer creates it: type, uncompressed and compressed size, a checksum, and the struct of its type.
     fn page(kind: u8, unpacked: u32, packed: &[u8]) -> Vec<u8> {
         let mut bytes = vec![0x15, kind << 1, 0x15];
         let varint = |bytes: &mut Vec<u8>, number: u32| {
@@ -132,7 +132,7 @@ mod tests {
             PageSizes { dictionary: 4_000, data: 600_000_000, sum: 600_004_075, values: 9 }
         );
         assert_eq!(PageSizes::of(&chunk).unwrap().bytes(), 600_004_000);
-        assert_eq!(PageSizes::of(&chunk[..90]).unwrap().data, 70, "what is cut off is the decoder's to tell");
+        assert_eq!(PageSizes::of(&chunk[..90]).unwrap().data, 70, "a truncated page is left to the decoder");
         assert_eq!(PageSizes::of(&[]).unwrap(), PageSizes::default());
         for bad in [&[0x15, 0, 0x15, 1, 0x15, 2, 0][..], &[0x16, 0][..], &[0x4d, 1, 1][..], &[0x1c; 40][..]] {
             assert!(PageSizes::of(bad).is_err(), "{bad:x?}");

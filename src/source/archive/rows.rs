@@ -33,7 +33,7 @@ pub struct RowRange {
     /// The partition that represents the range.
     pub partition: Partition,
     pub from: i64,
-    /// One after the last row.
+    /// The end of the range (exclusive).
     pub to: i64,
     /// The rows to read, in ascending order. `None` reads all.
     pub wanted: Option<Vec<i64>>,
@@ -50,7 +50,7 @@ pub struct TimeWindow {
     pub column: String,
     /// The start, in microseconds since the Unix epoch.
     pub since: i64,
-    /// One microsecond after the end.
+    /// The end (exclusive), in microseconds since the Unix epoch.
     pub until: i64,
 }
 

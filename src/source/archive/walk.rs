@@ -153,7 +153,7 @@ mod tests {
         assert_eq!(
             find_files(lake.path(), Path::new(""), "t/_delta_log/*.parquet").unwrap().keys,
             ["t/_delta_log/1.checkpoint.parquet"],
-            "asked for"
+            "the pattern names the folder"
         );
         assert_eq!(find_files(lake.path(), Path::new(""), "t/.part*.parquet").unwrap().keys, ["t/.part-1.parquet"]);
         assert_eq!(find_files(lake.path(), Path::new("t/_day=1"), "*/*").unwrap().keys, ["t/_day=1/x=2/part-3.parquet"]);

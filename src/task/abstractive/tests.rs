@@ -8,7 +8,7 @@ use crate::outcome::Span;
 use crate::task::context_budget::TokenSplitter;
 use crate::task::tests::{completed, document, generator_info, poison};
 
-/// A token is a word.
+/// Each word is a token.
 struct Words;
 
 impl TokenSplitter for Words {
@@ -36,7 +36,7 @@ fn spec() -> AbstractiveSpec<'static> {
     AbstractiveSpec { model: "writer", sentences: 2, max_tokens: Some(20), prompt: None }
 }
 
-/// A task of a model that takes `context` words, of which the built-in prompt, its answer and the margin take some.
+/// A task with a model whose context has `context` words, including the built-in prompt, its answer and the margin.
 fn task(context: usize) -> Abstractive {
     let model = crate::engine::ModelInfo { max_tokens: context, ..generator_info() };
     let setting = PromptSettings {
@@ -59,10 +59,10 @@ fn asked(prepared: Result<TaskStep, Failure>) -> Vec<String> {
             .iter()
             .map(|request| match &request.work {
                 Work::Generate(generate) => generate.prompt.messages[1].content.to_string(),
-                other => panic!("no completion is asked for, but {other:?}"),
+                other => panic!("expected a completion request, got {other:?}"),
             })
             .collect(),
-        other => panic!("nothing is asked: {other:?}"),
+        other => panic!("expected requests, got {other:?}"),
     }
 }
 

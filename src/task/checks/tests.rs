@@ -24,7 +24,7 @@ fn gone_over_under(schema: Value, checks: Value, object: Value) -> (Vec<CheckFai
     checks.run(&document(), object.as_object().unwrap(), &schema)
 }
 
-/// Check, path and word of each reason.
+/// Check, path and text of each reason.
 fn said(checks: Value, object: Value) -> Vec<String> {
     gone_over(checks, object).0.iter().map(|reason| format!("{} {} {}", reason.check, reason.path, reason.says)).collect()
 }
@@ -36,7 +36,7 @@ fn banned_words_are_found_wherever_they_stand() {
         json!({"title": "The BEST board", "faq": [{"answer": "국내 최고의 도마"}], "note": "Free\u{a0}Shipping", "x": "bestow"});
     assert_eq!(said(checks, object), ["banned /title BEST", "banned /faq/0/answer 최고", "banned /note Free\u{a0}Shipping"]);
     let (reasons, _) = gone_over(json!({"banned": ["best"]}), json!({"title": "best"}));
-    assert_eq!(reasons[0].message, "`title` says \"best\", which the pipeline bans");
+    assert_eq!(reasons[0].message, "`title` contains \"best\", which the pipeline bans");
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn a_claim_stands_only_where_the_source_makes_it() {
     assert_eq!(found, ["방수", "solid oak"]);
 }
 
-/// The field, or what stands at the place in the text.
+/// The field, or the part of the text.
 fn place(trace: &FactTrace, text: &str) -> String {
     match &trace.from {
         Provenance::Field { field } => format!("field {field}"),
@@ -67,7 +67,7 @@ fn a_quoted_value_is_a_field_or_stands_in_the_text() {
     let (reasons, traces) = gone_over(json!({"quoted": ["markup"]}), object);
     let wrong: Vec<&str> = reasons.iter().map(|reason| reason.path.as_str()).collect();
     assert_eq!(wrong, ["/markup/material", "/markup/weight"]);
-    assert_eq!(reasons[0].message, "`markup/material` is \"leather\", which is no field of the source and not in its text");
+    assert_eq!(reasons[0].message, "`markup/material` is \"leather\", which is neither a field of the source nor in its text");
     let text = document().text;
     let found: Vec<(String, String)> = traces.iter().map(|trace| (trace.path.clone(), place(trace, &text))).collect();
     let expected = [

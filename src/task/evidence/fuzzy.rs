@@ -85,7 +85,7 @@ mod tests {
     #[test]
     fn too_much_of_a_difference_is_none() {
         assert_eq!(found("a wooden bowl", "stainless steel"), None);
-        assert_eq!(found("while we wait", "white"), None, "too short to be taken for a slip");
+        assert_eq!(found("while we wait", "white"), None, "too short for a fuzzy match");
         assert_eq!(found("", "stainless steel"), None);
     }
 
@@ -100,7 +100,7 @@ mod tests {
     fn no_more_steps_are_taken_than_allowed() {
         let letters: Vec<(usize, char)> = "a stainles steel bowl".char_indices().collect();
         let mut steps = 100;
-        assert_eq!(find(&letters, "stainless steel", &mut steps), None, "six letters of the text are too few");
+        assert_eq!(find(&letters, "stainless steel", &mut steps), None, "only six letters of the text are searched");
         assert_eq!(steps, 10);
     }
 }

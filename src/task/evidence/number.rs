@@ -274,7 +274,7 @@ mod tests {
     fn a_number_is_found_in_words() {
         assert_eq!(found("boils in two minutes", 2.0), Some("two"));
         assert_eq!(found("boils in two minutes", 9.0), None);
-        assert_eq!(found("one of twenty-five", 1.0), Some("one"), "a document may mean it");
+        assert_eq!(found("one of twenty-five", 1.0), Some("one"), "an ambiguous word counts in a document");
         assert_eq!(found("minus four degrees", -4.0), Some("four"));
         assert_eq!(found("four degrees", -4.0), None);
         assert_eq!(found("about 3 million people", 3e6), Some("3 million"));
@@ -289,7 +289,7 @@ mod tests {
         assert_eq!(found("1,299.00", 299.0), None);
         assert_eq!(found("1.5 l", 5.0), None);
         assert_eq!(found("1299", 12.0), None);
-        assert_eq!(found("4 left", -4.0), None, "a sign is no ornament");
+        assert_eq!(found("4 left", -4.0), None, "the sign matters");
     }
 
     #[test]

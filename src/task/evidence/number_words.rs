@@ -366,7 +366,7 @@ mod tests {
             let found = said(text);
             assert!(found.is_empty() || text.starts_with("a million"), "{text}: {found:?}");
         }
-        assert!(all("one of two").iter().any(|spoken| spoken.is_ambiguous && spoken.value == 1.0), "a document may mean it");
+        assert!(all("one of two").iter().any(|spoken| spoken.is_ambiguous && spoken.value == 1.0), "an ambiguous word is found");
     }
 
     #[test]

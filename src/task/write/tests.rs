@@ -7,7 +7,7 @@ use crate::engine::{Completion, Work};
 use crate::task::task_prompt::{PromptSettings, TaskPrompt};
 use crate::task::tests::{completed, document, generator_info, poison};
 
-/// A task after the prompt file with this text.
+/// A task with a prompt file of this text.
 fn task(prompt: &str, for_each: Option<&str>) -> Write {
     let folder = tempfile::tempdir().unwrap();
     fs::write(folder.path().join("p.md"), prompt).unwrap();
@@ -38,17 +38,17 @@ fn messages(task: &Write) -> Result<Vec<String>, Failure> {
             .iter()
             .map(|request| match &request.work {
                 Work::Generate(generate) => generate.prompt.messages[generate.prompt.messages.len() - 1].content.to_string(),
-                other => panic!("no completion is asked for, but {other:?}"),
+                other => panic!("expected a completion request, got {other:?}"),
             })
             .collect()),
-        other => panic!("nothing is asked, but there is {other:?}"),
+        other => panic!("expected requests, got {other:?}"),
     }
 }
 
 fn interpreted(task: &Write, predictions: Vec<Prediction>) -> Result<Output, Failure> {
     match task.interpret(&document("A bowl."), &TemplateContext::default(), predictions)? {
         TaskStep::Ready(output) => Ok(output),
-        other => panic!("more is asked: {other:?}"),
+        other => panic!("expected an output, got {other:?}"),
     }
 }
 
