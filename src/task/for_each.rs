@@ -35,7 +35,7 @@ impl ItemPromptSpec<'_> {
             problems.push("has `for_each`, but no `prompt` that uses `item`".into());
         }
         if self.max_tokens == Some(0) {
-            problems.push("has `max_tokens: 0`: write a positive number".into());
+            problems.push("has `max_tokens: 0`, which allows answers of 0 tokens: write a positive number".into());
         }
         problems
     }

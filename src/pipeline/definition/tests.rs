@@ -250,7 +250,7 @@ fn faults_of_prompts_and_schemas_are_found_before_any_record() {
     says(
         &[("s.json", "{\n\"type\": 3\n")],
         "  a: { extract: { model: m, schema: s.json } }",
-        "s.json:3:0: the schema is no JSON",
+        "s.json:3:0: the schema is not valid JSON",
     );
     says(&[], "  a: { summarize: { model: m, max_tokens: 9 } }", "add `mode: abstractive`");
     says(&[], "  a: { summarize: { model: m, mode: abstract } }", "unknown value `abstract`; did you mean `abstractive`?");

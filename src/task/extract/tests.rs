@@ -98,7 +98,11 @@ fn a_strict_task_refuses_an_ungrounded_string_or_number_and_names_its_field() {
     assert!(fault.reason.contains("field `/features/1` of the answer is \"dishwasher safe\""), "{}", fault.reason);
     let fault = refused(r#"{"product":"Oak bowl","price":29.99}"#);
     assert_eq!(fault.class, FailureClass::Ungrounded);
-    assert!(fault.reason.contains("field `/price` of the answer is 29.99, which the document does not contain"), "{}", fault.reason);
+    assert!(
+        fault.reason.contains("field `/price` of the answer is 29.99, which the document does not contain"),
+        "{}",
+        fault.reason
+    );
     let grounded = r#"{"product":"oak bowl","price":1299,"size":"S","features":[]}"#;
     assert!(extracted(&strict, &[(grounded, None)]).is_ok(), "a choice needs no evidence");
 }
