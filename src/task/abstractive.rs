@@ -129,7 +129,8 @@ impl Abstractive {
         let least = 2 * self.prompt.max_tokens + JOINT_TOKENS;
         if available < least {
             let reason = format!(
-                "the text is longer than the context, and the prompt leaves {available} tokens for it, fewer than the {least} of two summaries: reduce `max_tokens` or use a model with a longer context"
+                "the text is longer than the context, and the prompt leaves {available} tokens for it, fewer than the {least} of two \
+                 summaries: reduce `max_tokens` or use a model with a longer context"
             );
             return Err(Failure::poison(FailureClass::TooLong, reason));
         }
@@ -159,7 +160,8 @@ impl Task for Abstractive {
         let pieces = self.budget.split(text, available, OVERLAP.min(available / 4))?;
         if pieces.len() > MOST_PIECES {
             let reason = format!(
-                "the text has {} pieces of {available} tokens, but at most {MOST_PIECES} are summarized: use a model with a longer context, or skip such documents with `when`",
+                "the text has {} pieces of {available} tokens, but at most {MOST_PIECES} are summarized: use a model with a longer \
+                 context, or skip such documents with `when`",
                 pieces.len()
             );
             return Err(Failure::poison(FailureClass::TooLong, reason));

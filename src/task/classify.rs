@@ -134,7 +134,8 @@ impl ClassifySpec {
             (ModelKind::Encoder, None) => {
                 let Some(labels) = self.labels.as_ref().filter(|labels| !labels.0.is_empty()) else {
                     bail!(
-                        "`{name}` has no labels, and model `{}` is an encoder, which defines none: set `labels` with descriptions, or a `head`",
+                        "`{name}` has no labels, and model `{}` is an encoder, which defines none: set `labels` with descriptions, or a \
+                         `head`",
                         self.model
                     );
                 };
@@ -240,7 +241,8 @@ impl ClassifySpec {
         );
         ensure!(
             self.multi || !model.several_labels,
-            "model `{}` was trained to assign any number of classes (`problem_type: multi_label_classification` in its config.json): set `multi: true`",
+            "model `{}` was trained to assign any number of classes (`problem_type: multi_label_classification` in its \
+             config.json): set `multi: true`",
             model.name
         );
         ensure!(names.len() >= 2, "model `{}` has fewer than two classes", model.name);

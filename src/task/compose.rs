@@ -125,15 +125,19 @@ impl Composer {
     pub fn compose(&self, document: &Document, fields: Value) -> Result<ComposedObject, Failure> {
         let fields = object(fields)?;
         let text = written_out(&fields);
-        let mut reasons: Vec<CheckFailure> =
-            self.schema.faults(&Value::Object(fields.clone())).into_iter().map(schema_failure).collect();
+        let mut reasons: Vec<CheckFailure> = self
+            .schema
+            .faults(&Value::Object(fields.clone()))
+            .into_iter()
+            .map(|(path, rule)| schema_failure(path, rule))
+            .collect();
         let (more, traces) = self.checks.run(document, &fields, self.schema.value());
         reasons.extend(more);
         Ok(ComposedObject { text, fields, reasons, traces })
     }
 }
 
-fn schema_failure((path, rule): (String, String)) -> CheckFailure {
+fn schema_failure(path: String, rule: String) -> CheckFailure {
     let place = if path.is_empty() { "the object itself".to_owned() } else { format!("`{}`", &path[1..]) };
     let message = format!("{place} violates the schema: {rule}");
     CheckFailure { check: Check::Schema, path, says: rule, message }

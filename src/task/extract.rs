@@ -146,9 +146,9 @@ impl Extract {
     fn extraction(&self, searcher: &EvidenceFinder<'_>, prediction: Prediction) -> Result<Extraction, Failure> {
         let completion = completion(prediction)?;
         let fields = object(self.schema.judge(&completion, self.prompt.prompt.max_tokens)?)?;
-        let leaves = self.values(searcher, &fields, &completion);
+        let values = self.values(searcher, &fields, &completion);
         if self.strict
-            && let Some((path, value)) = ungrounded(&fields, &leaves)
+            && let Some((path, value)) = ungrounded(&fields, &values)
         {
             let says = match value {
                 Value::String(text) => {
@@ -160,7 +160,7 @@ impl Extract {
             let reason = format!("field `{path}` of the answer is {says}, which the document does not contain");
             return Err(Failure::poison(FailureClass::Ungrounded, reason));
         }
-        Ok(Extraction { fields, leaves })
+        Ok(Extraction { fields, leaves: values })
     }
 
     fn values(&self, searcher: &EvidenceFinder<'_>, fields: &Map<String, Value>, completion: &Completion) -> Vec<ExtractedValue> {
@@ -210,9 +210,9 @@ fn pointer<'a>(fields: &'a Map<String, Value>, path: &str) -> Option<&'a Value> 
     fields.get(&unescaped_key(name))?.pointer(rest)
 }
 
-fn ungrounded<'a>(fields: &'a Map<String, Value>, leaves: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {
-    let leaf = leaves.iter().find(|leaf| leaf.grounded == Some(false))?;
-    Some((leaf.path.as_str(), pointer(fields, &leaf.path)?))
+fn ungrounded<'a>(fields: &'a Map<String, Value>, values: &'a [ExtractedValue]) -> Option<(&'a str, &'a Value)> {
+    let value = values.iter().find(|value| value.grounded == Some(false))?;
+    Some((value.path.as_str(), pointer(fields, &value.path)?))
 }
 
 #[cfg(test)]

@@ -88,7 +88,8 @@ impl LabelScorer {
         let answers: Arc<[Arc<str>]> = labels.0.iter().map(|(label, _)| label.as_str().into()).collect();
         let without_content = task_prompt.render_without_content().map_err(|poison| {
             anyhow::anyhow!(
-                "prompt `{}` cannot be rendered for a document without content, which is needed to measure what the model prefers by itself: {}",
+                "prompt `{}` cannot be rendered for a document without content, which is needed to measure what the model prefers \
+                 by itself: {}",
                 task_prompt.version.name,
                 poison.reason
             )

@@ -63,7 +63,8 @@ impl TaskPrompt {
         let max_tokens = settings.max_tokens.or(parameters.max_tokens).unwrap_or(default);
         if max_tokens >= context {
             bail!(
-                "answers of {max_tokens} tokens leave no space for a prompt in the context of {context} tokens of model `{}`: reduce `max_tokens`",
+                "answers of {max_tokens} tokens leave no space for a prompt in the context of {context} tokens of model `{}`: \
+                 reduce `max_tokens`",
                 settings.model.name
             );
         }

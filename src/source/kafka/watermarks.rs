@@ -41,8 +41,8 @@ pub(super) fn explain_lost_positions(
                  tidemill positions skip --pipeline {pipeline} --topic {topic} --partition {number} --to {low} --reason \"…\""
             )),
             Ok((low, high)) if position > high => sentences.push(format!(
-                "the position in {topic}[{number}] is {position}, but the topic has only {low}..{high}: it was created again or truncated; \
-                 positions never go back, so give the new topic another name"
+                "the position in {topic}[{number}] is {position}, but the topic has only {low}..{high}: it was created again or \
+                 truncated; positions never go back, so give the new topic another name"
             )),
             Ok(_) => {}
             Err(error) => sentences.push(format!("the watermarks of {topic}[{number}] cannot be read: {error}")),
