@@ -283,7 +283,7 @@ impl App {
 
     fn kafka(&self, pipeline: &str, topic: &str, start: StartAt) -> KafkaSourceConfig {
         KafkaSourceConfig {
-            access: self.broker.clone(),
+            brokers: self.broker.clone(),
             pipeline: pipeline.into(),
             topic: topic.into(),
             start,

@@ -137,7 +137,7 @@ async fn cited() {
     assert_eq!((passage.document_id.as_str(), passage.start, passage.text.as_str()), ("kettle", 0, NOTES[0].1));
     assert_eq!(passage.end, NOTES[0].1.len());
     let reasons: Vec<&str> = answered.dropped.iter().map(|dropped| dropped.reason.as_str()).collect();
-    assert!(reasons.contains(&"there is no passage 9") && reasons.contains(&"it names no passage"), "{reasons:?}");
+    assert!(reasons.contains(&"there is no passage 9") && reasons.contains(&"it cites no passage"), "{reasons:?}");
     assert!(answered.dropped.iter().any(|dropped| dropped.text.starts_with("Elephants")));
     assert_eq!((answered.tokens, answered.generated_tokens, answered.model.as_deref()), (90, 20, Some("clerk")));
 
@@ -272,7 +272,7 @@ async fn checked() {
     assert!(numbers.contains("p.yaml:5:10: `answers.passages` is 99: write 1 to 16"), "{numbers}");
     assert!(numbers.contains("`answers.min_similarity` is 2"), "{numbers}");
     let prompt = refused("answers: { model: m, prompt: mine.md }");
-    assert!(prompt.contains("the prompt reads `document.text`, which answers do not have"), "{prompt}");
+    assert!(prompt.contains("the prompt reads `document.text`, which is not available in answer prompts"), "{prompt}");
     assert!(refused("answers: { model: m, promt: mine.md }").contains("did you mean `prompt`?"));
 }
 

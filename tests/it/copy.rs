@@ -142,7 +142,7 @@ async fn decided() {
     let content = |title: &str| json!({"title": title, "body": "Another one.", "slug": "d4"});
     let (status, refused) = edit(json!({"version": 1, "content": {"title": "x"}})).await;
     assert_eq!(status, StatusCode::BAD_REQUEST, "{refused}");
-    assert!(refused["detail"].as_str().unwrap().contains("breaks the schema"), "{refused}");
+    assert!(refused["detail"].as_str().unwrap().contains("violates the schema"), "{refused}");
     assert_eq!(
         edit(json!({"version": 1, "content": content("OAK  board")})).await.0,
         StatusCode::BAD_REQUEST,

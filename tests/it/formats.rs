@@ -87,7 +87,7 @@ async fn registry_gone() {
     let worker = stream.worker_at(&url, "");
     let first = (0..20).map(|n| sent(framed(1, PLAIN, numbered(n)))).collect();
     stream.client.send(&stream.topic, first).await;
-    let told = says(&url, &worker, "the schema registry cannot be asked").await;
+    let told = says(&url, &worker, "the schema registry cannot be reached").await;
     assert!(told.contains("\"registry\""), "/readyz says {told}");
     assert_eq!(
         (stream.committed().await.max(0), dead_letters(&stream).await),
@@ -227,7 +227,7 @@ async fn wrong_settings() {
     stream.amend("tidemill.toml", |text| text.replace(&right, &wrong));
     let url = listen();
     let mut worker = stream.worker_at(&url, "");
-    let told = says(&url, &worker, "does not know what a registry knows").await;
+    let told = says(&url, &worker, "does not answer like a schema registry").await;
     assert!(told.contains("`schema_registry.url`"), "/readyz says {told}");
     assert_eq!(dead_letters(&stream).await, 0, "a wrong address is no fault of the records");
     worker.kill();

@@ -131,8 +131,8 @@ async fn misfits() {
     for (task, says) in [
         ("{ embed: { model: classifier } }", "model `classifier` is a classifier, but `embed` needs a sentence encoder"),
         ("{ summarize: { model: classifier } }", "`summarize` needs a sentence encoder"),
-        ("{ classify: { model: encoder } }", "has no labels, and model `encoder` is an encoder, which brings none"),
-        ("{ classify: { model: classifier, head: h.safetensors } }", "a classifier with labels of its own: leave out `head`"),
+        ("{ classify: { model: encoder } }", "has no labels, and model `encoder` is an encoder, which defines none"),
+        ("{ classify: { model: classifier, head: h.safetensors } }", "a classifier with its own labels: remove `head`"),
         ("{ classify: { model: encoder, head: nowhere/h.safetensors } }", "train it with `tidemill train-head`"),
         ("{ classify: { model: classifier, labels: { a: x, b: y } } }", "has no class `a`; its classes are calm, lively, stormy"),
         ("{ embed: { model: encoder, chunk: { tokens: 100000 } } }", "make `chunk.tokens` smaller"),

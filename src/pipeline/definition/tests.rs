@@ -141,7 +141,7 @@ fn names_have_a_form() {
 fn a_task_has_exactly_one_kind() {
     refused(
         &with_tasks("  a: { when: 'true' }"),
-        "task `a` says no kind: write one of classify, embed, summarize, render, extract, write, retrieve, answer, interact, compose, score",
+        "task `a` has no kind: write one of classify, embed, summarize, render, extract, write, retrieve, answer, interact, compose, score",
     );
     refused(&with_tasks("  a: { render: { template: x }, embed: { model: m } }"), "is both `embed` and `render`");
     refused(&format!("{HEAD}tasks: {{}}"), "the pipeline has no tasks");
@@ -256,11 +256,11 @@ fn faults_of_prompts_and_schemas_are_found_before_any_record() {
     says(
         &[("s.json", "{\n\"type\": 3\n")],
         "  a: { extract: { model: m, schema: s.json } }",
-        "s.json:3:0: the schema is no JSON",
+        "s.json:3:0: the schema is not valid JSON",
     );
     says(&[], "  a: { summarize: { model: m, max_tokens: 9 } }", "add `mode: abstractive`");
     says(&[], "  a: { summarize: { model: m, mode: abstract } }", "unknown value `abstract`; did you mean `abstractive`?");
-    says(&[], "  a: { summarize: { model: m, mode: abstractive, diversity: 0.5 } }", "leave it out of `mode: abstractive`");
+    says(&[], "  a: { summarize: { model: m, mode: abstractive, diversity: 0.5 } }", "remove it or `mode: abstractive`");
     says(&[], "  a: { classify: { model: m, prompt: nowhere.md, labels: { a: x, b: y } } }", "nowhere.md: no such file");
 }
 

@@ -84,7 +84,7 @@ async fn topic_made_anew() {
     let url = listen();
     let worker = stream.worker_at(&url, "");
     let reason = halted(&url, &worker).await;
-    assert!(reason.contains("made anew") && reason.contains("another name"), "/readyz says {reason}");
+    assert!(reason.contains("created again") && reason.contains("another name"), "/readyz says {reason}");
     assert_eq!(stream.committed().await, 100, "the position moved");
     stream.assert_exactly_once(100, 0).await;
 }
