@@ -10,7 +10,7 @@
 //! A token is shown once, as `tm_<id>_<secret>`. The ledger keeps the id and a hash: the secret is 256 bits of chance, which nobody
 //! guesses and no slow hash need protect.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -114,6 +114,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// Those of the pipelines that the tenant owns. `named` gives the tenant that a pipeline's file names.
+    pub fn select<T: Clone>(&self, pipelines: &BTreeMap<String, T>, named: impl Fn(&T) -> &str) -> BTreeMap<String, T> {
+        let own = pipelines.iter().filter(|(name, pipeline)| self.owns(name, named(pipeline)));
+        own.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect()
+    }
+
     /// Whether the pipeline is its own, where the pipeline's file names the tenant `named`.
     pub fn owns(&self, pipeline: &str, named: &str) -> bool {
         *named == *self.name && !self.of_others.contains(pipeline)
