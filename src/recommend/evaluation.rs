@@ -250,7 +250,7 @@ mod tests {
         assert_eq!(held(&[event("u", "a", 1), event("u", "a", 2)], Holdout::Last), None);
         assert_eq!(held(&[event("u", "a", 1), event("u", "b", 1)], Holdout::Last), None);
         assert_eq!(held(&[], Holdout::Last), None);
-        let (cuts, others) = cut_all(
+        let (histories, others) = split_all(
             vec![event("u", "a", 1), event("v", "a", 1), event("v", "b", 2)],
             Holdout::Last,
             &RecommendationSettings::default(),
