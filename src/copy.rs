@@ -1,7 +1,7 @@
 //! Generated copy of documents: its versions, the checks that they fail, and the decisions of people.
 //!
-//! Versions in review and published versions are checked again whenever they are shown and when they are approved, because the document
-//! and the pipeline's file may have changed since the version was written.
+//! Versions in review and published versions are checked again whenever they are shown and when they are approved, because the
+//! document and the pipeline's file may have changed since the version was written.
 //!
 //! | a version | can be approved |
 //! |---|---|
@@ -296,11 +296,12 @@ impl CopyService {
         Ok(export::export(self.reader.clone(), pipeline.name.clone(), fields, format))
     }
 
-    /// The sitemap of a pipeline's published pages: the file with that number, from 1. Without a number it is the only file, or the index
-    /// of several.
+    /// The sitemap of a pipeline's published pages: the file with that number, from 1. Without a number it is the only file, or the
+    /// index of several.
     ///
     /// # Errors
-    /// If the pipeline makes no copy, there is no such file, or there are several and the pipeline's file does not give their address.
+    /// If the pipeline makes no copy, there is no such file, or there are several and the pipeline's file does not give their
+    /// address.
     pub async fn sitemap(&self, pipeline: Option<&str>, file: Option<i64>) -> Result<String, CopyError> {
         let pipeline = self.pipeline(pipeline)?;
         let (pages, changed_ms) = self.reader.count_published(&pipeline.name).await?;
@@ -354,7 +355,8 @@ impl CopyService {
         if versions.is_empty() { Err(unknown()) } else { Ok(versions) }
     }
 
-    /// The version of the decision. It is read with the caller's permissions, so that nobody decides on a version that they cannot see.
+    /// The version of the decision. It is read with the caller's permissions, so that nobody decides on a version that they cannot
+    /// see.
     async fn version_to_decide(&self, pipeline: &CopyPipeline, decision: &CopyDecision) -> Result<CopyVersion, CopyError> {
         let versions = self.versions(pipeline, &decision.document_id).await?;
         let version = versions.into_iter().find(|version| version.version == decision.version);

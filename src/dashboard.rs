@@ -215,8 +215,9 @@ impl Dashboard {
         self.reader.parked_events(&ParkedEventFilter::default(), MAX_DEAD_LETTERS).await
     }
 
-    /// Replays the records of the latest dead letters that match the filter and were not replayed yet, at most [`MAX_DEAD_LETTERS`].
-    /// Dead letters of pipelines that this process does not have are left alone. If the database is unavailable, nothing is replayed.
+    /// Replays the records of the latest dead letters that match the filter and were not replayed yet, at most
+    /// [`MAX_DEAD_LETTERS`]. Dead letters of pipelines that this process does not have are left alone. If the database is
+    /// unavailable, nothing is replayed.
     pub async fn replay(&self, filter: DeadLetterFilter) -> Result<ReplaySummary, Transient> {
         let waiting = DeadLetterFilter { replayed: Some(false), ..filter };
         // Chosen with the caller's permissions, so that nobody replays dead letters that they cannot see.

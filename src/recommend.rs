@@ -3,11 +3,11 @@
 //! | request | candidates | order |
 //! |---|---|---|
 //! | a document | its nearest neighbours | by similarity, diversified |
-//! | a user | the nearest neighbours of each document that the user likes most | by nearness to likes less nearness to dislikes, diversified |
+//! | a user | the nearest neighbours of the user's likes | by nearness to likes less nearness to dislikes, diversified |
 //! | an unknown user, or nothing | documents that many people liked recently | by the number of people and how recently |
 //!
-//! Each liked document is a seed of its own. The mean of all likes would lie between a user's interests, where no document is that they
-//! like. Documents that the user has seen and the document of the request are never recommended. Every hit has its reasons.
+//! Each liked document is a seed of its own. The mean of all likes would lie between a user's interests, where no document is that
+//! they like. Documents that the user has seen and the document of the request are never recommended. Every hit has its reasons.
 
 mod diversity;
 mod evaluation;
@@ -43,8 +43,8 @@ const MAX_ID_BYTES: usize = 1_024;
 /// How many interactions of a user are read, the latest: they give both what the user likes and what the user has seen.
 const USER_INTERACTIONS: i64 = 1_000;
 
-/// How many interactions of all people are read, the latest: they give what is popular. A busy shop has as many in an hour and a quiet one
-/// in a year; reading them takes some 30 ms.
+/// How many interactions of all people are read, the latest: they give what is popular. A busy shop has as many in an hour and a
+/// quiet one in a year; reading them takes some 30 ms.
 const LATEST_INTERACTIONS: i64 = 20_000;
 
 /// How long popular documents are cached.

@@ -3,11 +3,13 @@
 //! | mode | finds | needs |
 //! |---|---|---|
 //! | `vector` | documents with a similar meaning | an `embed` task |
-//! | `text` | documents with the words: English words by their stems; Korean, Chinese and Japanese words by pairs of characters. If few documents have all words, documents with any of them | |
+//! | `text` | documents with all words, or with any of them if few have all | |
 //! | `hybrid` | both lists, fused by scores or by reciprocal ranks | an `embed` task; without one it is the same as `text` |
 //!
-//! Vectors of two models are never compared. A document whose vectors come from another model than the pipeline's current one is found by
-//! its words, in every mode, until a `reembed` job replaces its vectors.
+//! English words are compared by their stems; Korean, Chinese and Japanese words by pairs of characters.
+//!
+//! Vectors of two models are never compared. A document whose vectors come from another model than the pipeline's current one is
+//! found by its words, in every mode, until a `reembed` job replaces its vectors.
 
 mod answer;
 mod cursor;
@@ -39,7 +41,8 @@ pub use answer::{AnswerRequest, AnswerResponse, CitedPassage, ModelChoice};
 pub use filter::{ClauseTest, FilterClause};
 pub use snippet::Snippet;
 
-/// The maximum length of a query in bytes: far more than a question needs, and short enough that no query costs more than a document.
+/// The maximum length of a query in bytes: far more than a question needs, and short enough that no query costs more than a
+/// document.
 const MAX_QUERY_BYTES: usize = 8 << 10;
 
 /// The maximum number of facets in a request.
@@ -95,11 +98,11 @@ pub struct SearchResponse {
     pub mode: Mode,
     /// The documents, the best first.
     pub hits: Vec<SearchResult>,
-    /// The cursor of the next page, if there is one. While no document changes, pages neither repeat nor skip one; a document that changes
-    /// may move from one page to another.
+    /// The cursor of the next page, if there is one. While no document changes, pages neither repeat nor skip one; a document that
+    /// changes may move from one page to another.
     pub next: Option<String>,
-    /// For each requested facet, the number of documents of the whole match by label or value. The whole match is every document that
-    /// meets the filter and, in modes `text` and `hybrid`, has any of the words.
+    /// For each requested facet, the number of documents of the whole match by label or value. The whole match is every document
+    /// that meets the filter and, in modes `text` and `hybrid`, has any of the words.
     pub facets: BTreeMap<String, FacetCounts>,
 }
 

@@ -206,8 +206,8 @@ pub async fn serve(
     connections::serve(listener, router(services), auth.limits(), shutdown).await
 }
 
-/// Serves probes and `/metrics` on the listener while `work` runs, which takes minutes if models are large, so that supervisors and metrics
-/// collectors see a live process. Every other request gets 503.
+/// Serves probes and `/metrics` on the listener while `work` runs, which takes minutes if models are large, so that supervisors and
+/// metrics collectors see a live process. Every other request gets 503.
 ///
 /// # Errors
 /// If the listener cannot be shared.

@@ -341,6 +341,6 @@ mod tests {
         let value = json!({"name": "</script><script>alert(1)//", "text": "a & b\u{2028}"});
         let safe = script_json(&value);
         assert!(!safe.contains('<') && !safe.contains('&') && !safe.contains('\u{2028}'), "{safe}");
-        assert_eq!(serde_json::from_str::<Value>(&safe).unwrap(), value, "it says the same");
+        assert_eq!(serde_json::from_str::<Value>(&safe).unwrap(), value, "the value is unchanged");
     }
 }

@@ -19,8 +19,8 @@ const BYTE_ORDER_MARK: &str = "\u{feff}";
 const COLUMNS: [&str; 9] = ["document_id", "score", "maximum", "above", "company", "person", "stage", "intent", "updated_at"];
 
 impl LeadService {
-    /// Every lead that matches the query, as the parts of a CSV file: a header, then one row a lead. A lead that changes during the export
-    /// may appear twice or not at all.
+    /// Every lead that matches the query, as the parts of a CSV file: a header, then one row a lead. A lead that changes during the
+    /// export may appear twice or not at all.
     ///
     /// # Errors
     /// See [`LeadError`]. The stream fails if the database becomes unavailable.

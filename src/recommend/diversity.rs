@@ -1,11 +1,12 @@
 //! Diversification by maximal marginal relevance: documents that fit and differ from each other.
 //!
-//! Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries", SIGIR 1998:
-//! the next document is the one with the greatest `(1 - d) * score - d * similarity to the most similar of those chosen`.
+//! Carbonell and Goldstein, "The use of MMR, diversity-based reranking for reordering documents and producing summaries", SIGIR
+//! 1998: the next document is the one with the greatest `(1 - d) * score - d * similarity to the most similar of those chosen`.
 
 use super::profile::cosine;
 
-/// Chooses at most `limit` candidates and returns their indexes in the order of choice. A candidate is a score of at most 1 and a vector.
+/// Chooses at most `limit` candidates and returns their indexes in the order of choice. A candidate is a score of at most 1 and a
+/// vector.
 pub fn choose(candidates: &[(f64, &[f32])], limit: usize, diversity: f64) -> Vec<usize> {
     let mut left: Vec<usize> = (0..candidates.len()).collect();
     let mut nearest = vec![f64::NEG_INFINITY; candidates.len()];

@@ -1,8 +1,9 @@
 //! Offline evaluation: how well recommendations predict what people liked next, compared with popular documents.
 //!
-//! For each person, the documents that they came to last are held out, with every interaction from then on. The recommendations that
-//! [`Recommender::recommend`] makes from the remaining interactions are compared with the documents that were held out. So are the popular
-//! documents of the remaining interactions of all people: recommendations that are not better than those are not worth their vectors.
+//! For each person, the documents that they came to last are held out, with every interaction from then on. The recommendations
+//! that [`Recommender::recommend`] makes from the remaining interactions are compared with the documents that were held out. So are
+//! the popular documents of the remaining interactions of all people: recommendations that are not better than those are not worth
+//! their vectors.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 

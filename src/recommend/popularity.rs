@@ -19,8 +19,8 @@ pub struct PopularDocument {
     pub people: usize,
 }
 
-/// The documents that people liked, the most popular first. A person counts once for a document, with their heaviest interaction, so that
-/// nobody makes a document popular alone.
+/// The documents that people liked, the most popular first. A person counts once for a document, with their heaviest interaction,
+/// so that nobody makes a document popular alone.
 pub fn popular(events: &[InteractionEvent], settings: &RecommendationSettings) -> Vec<PopularDocument> {
     let latest = events.iter().map(|event| event.at_ms).max().unwrap_or_default();
     // A sorted map, so that sums are added in the same order every time and are the same to the last bit.

@@ -1,10 +1,11 @@
 //! Profiles of users: what they like, from their interactions.
 //!
-//! The pipeline gives a weight to each kind of interaction; it halves after each half-life. A document with a positive sum of weights is a
-//! like, one with a negative sum a dislike.
+//! The pipeline gives a weight to each kind of interaction; it halves after each half-life. A document with a positive sum of
+//! weights is a like, one with a negative sum a dislike.
 //!
-//! The score of a document is the density of likes around it, minus that of dislikes: each adds its weight, which falls off exponentially
-//! with distance. A plain sum of similarities would equal the similarity to the sum of all likes, even if no like is near it.
+//! The score of a document is the density of likes around it, minus that of dislikes: each adds its weight, which falls off
+//! exponentially with distance. A plain sum of similarities would equal the similarity to the sum of all likes, even if no like is
+//! near it.
 
 use std::collections::{HashMap, HashSet};
 

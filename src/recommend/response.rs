@@ -37,8 +37,8 @@ pub struct RecommendResponse {
 #[derive(Debug, Clone, Serialize, Deserialize, ToSchema)]
 pub struct Recommendation {
     pub document_id: String,
-    /// How well the document fits, before diversity reorders the documents. Scores are comparable within one response, among documents
-    /// whose first reasons are of one kind.
+    /// How well the document fits, before diversity reorders the documents. Scores are comparable within one response, among
+    /// documents whose first reasons are of one kind.
     pub score: f64,
     /// Why it is recommended, the decisive reason first.
     pub reasons: Vec<Reason>,

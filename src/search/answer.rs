@@ -2,9 +2,9 @@
 //!
 //! | step | if it fails |
 //! |---|---|
-//! | find the passages nearest to the question, by meaning and by words | no passage is near enough: not found, and no model is called |
+//! | find the nearest passages, by meaning and by words | none is near enough: not found, and no model is called |
 //! | a generator writes sentences, each with the passages that support it | it writes none: not found |
-//! | check each sentence against the passages that it cites | a citation without support is dropped, and with its last citation the sentence |
+//! | check each sentence against the passages that it cites | citations and sentences without support are dropped |
 
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;

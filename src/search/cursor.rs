@@ -1,4 +1,5 @@
-//! Cursors: the number of hits on earlier pages, and a hash of the request. A cursor is valid only for the request that it was made for.
+//! Cursors: the number of hits on earlier pages, and a hash of the request. A cursor is valid only for the request that it was made
+//! for.
 
 use super::SearchError;
 

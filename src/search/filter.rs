@@ -5,12 +5,12 @@
 //! | `{"topic": "Sports"}`, `{"topic": {"eq": "Sports"}}` | `topic=Sports` | the value is this one |
 //! | `{"topic": ["Sports", "World"]}`, `{"topic": {"in": […]}}` | `topic in Sports,World` | the value is one of these |
 //! | `{"topic": {"ne": "Sports"}}` | `topic!=Sports` | the value is another one, or there is none |
-//! | `{"facts.price": {"gte": 10, "lt": 50}}` | `facts.price>=10`, `facts.price<50` | the value is a number, a text or a time, and compares so |
+//! | `{"facts.price": {"gte": 10, "lt": 50}}` | `facts.price>=10`, `facts.price<50` | the value compares so |
 //! | `{"facts.price": {"exists": true}}` | `facts.price exists`, `facts.price missing` | there is a value, or there is none |
 //!
-//! A name is a classification task (its labels), a task with a part of its output (`facts.price`, `topic.confidence`, `summary.text`), a
-//! metadata field (`metadata.topic` if a task has the same name), `document.id` or `document.updated_at`. A list matches if one of its items
-//! does. Dates and times are texts in ISO 8601; one without an offset is UTC.
+//! A name is a classification task (its labels), a task with a part of its output (`facts.price`, `topic.confidence`,
+//! `summary.text`), a metadata field (`metadata.topic` if a task has the same name), `document.id` or `document.updated_at`. A list
+//! matches if one of its items does. Dates and times are texts in ISO 8601; one without an offset is UTC.
 
 use jiff::Timestamp;
 use jiff::civil::DateTime;
@@ -182,7 +182,8 @@ impl SearchConfig {
             let test = condition.test()?;
             if let (FilterPlace::UpdatedAt, FilterTest::Compared(_, value)) = (&place, &test) {
                 return Err(SearchError::Invalid(format!(
-                    "the filter `document.updated_at` compares with {value}, which is not a time; give one such as 2026-01-31 or 2026-01-31T09:30:00Z"
+                    "the filter `document.updated_at` compares with {value}, which is not a time; give one such as \
+                     2026-01-31 or 2026-01-31T09:30:00Z"
                 )));
             }
             Ok(FilterCondition { place, test })

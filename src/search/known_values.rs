@@ -2,8 +2,8 @@
 //!
 //! | condition | refused if |
 //! |---|---|
-//! | `topic=outdor`, also with `!=` and `in` | the task's labels or the field's choices do not include the value, and no document has it from an earlier version of the pipeline |
-//! | `price<abc`, `name>5`, `made<2025-01-01` | documents have values in that field, and none has the type of the value in the condition |
+//! | `topic=outdor`, also with `!=` and `in` | the task's labels or the field's choices lack the value, and no document has it |
+//! | `price<abc`, `name>5`, `made<2025-01-01` | documents have values there, but none of this type |
 
 use std::collections::BTreeMap;
 

@@ -9,7 +9,8 @@ use crate::store::Passage;
 /// The maximum length of a snippet in bytes.
 const MAX_BYTES: usize = 240;
 
-/// A part of a passage, with the words of the query marked. The marks are ranges and not markup, so that callers can escape the text.
+/// A part of a passage, with the words of the query marked. The marks are ranges and not markup, so that callers can escape the
+/// text.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Snippet {
     pub text: String,
@@ -22,7 +23,8 @@ pub struct Snippet {
 }
 
 impl Snippet {
-    /// The part with the most highlights, or the beginning if there are none. Highlights are sorted positions in bytes of the document.
+    /// The part with the most highlights, or the beginning if there are none. Highlights are sorted positions in bytes of the
+    /// document.
     pub(super) fn of(passage: &Passage, highlights: &[Span]) -> Self {
         let text = &passage.text;
         let marks: Vec<Span> =

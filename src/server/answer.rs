@@ -18,7 +18,8 @@ const KEYS: [&str; 3] = ["question", "pipeline", "model"];
 ///
 /// Each sentence names the passages that support it. The request changes nothing and can be sent again.
 #[utoipa::path(post, path = "/v1/answer", operation_id = "answer", tag = "search", security(("token" = ["read"])),
-    request_body = AnswerRequest, responses((status = 200, description = "The answer, or why there is none", body = AnswerResponse)))]
+    request_body = AnswerRequest,
+    responses((status = 200, description = "The answer, or why there is none", body = AnswerResponse)))]
 pub async fn answer(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,

@@ -4,11 +4,12 @@
 //! |---|---|---|
 //! | the token of `server.token` | the operator | |
 //! | a token of the database, neither revoked nor expired | the holder of the token | |
-//! | no token | refused: 401 | anybody, with every permission, if the listener is loopback and no page of another site asks, see [`origin`] |
+//! | no token | refused: 401 | accepted with every permission, if the request comes from this machine, see [`origin`] |
 //! | anything else | refused: 401 | refused: 401 |
 //!
-//! Once the database has had a token, callers need one, even if that token was revoked or has expired. What the database says is cached
-//! for [`CACHE_TTL`]: so long at most, a revoked token still works, and a tenant still sees a pipeline that now belongs to another.
+//! Once the database has had a token, callers need one, even if that token was revoked or has expired. What the database says is
+//! cached for [`CACHE_TTL`]: so long at most, a revoked token still works, and a tenant still sees a pipeline that now belongs to
+//! another.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -245,7 +246,8 @@ impl Authenticator {
         Ok(token)
     }
 
-    /// Whether callers need a token. While the database is unavailable, the last result holds; before the first one, callers are refused.
+    /// Whether callers need a token. While the database is unavailable, the last result holds; before the first one, callers are
+    /// refused.
     async fn requires_token(&self) -> Result<bool, ApiError> {
         let Some(database) = self.inner.database.as_ref().filter(|_| self.inner.operator.is_none()) else {
             return Ok(self.inner.operator.is_some());

@@ -31,7 +31,8 @@ use super::write_timeout::WriteTimeoutStream;
 use crate::config::ServerLimitsConfig;
 use crate::metrics::METRICS;
 
-/// How long a shutdown waits for open requests. A search takes milliseconds, and a supervisor soon kills a process that does not end.
+/// How long a shutdown waits for open requests. A search takes milliseconds, and a supervisor soon kills a process that does not
+/// end.
 pub const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// How long the loop pauses if the system has no more sockets.
@@ -65,7 +66,8 @@ pub fn is_local(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// Serves until `shutdown` resolves, then finishes open requests and returns. It closes connections that are still open after [`SHUTDOWN_TIMEOUT`].
+/// Serves until `shutdown` resolves, then finishes open requests and returns. It closes connections that are still open after
+/// [`SHUTDOWN_TIMEOUT`].
 pub async fn serve(
     listener: TcpListener,
     routes: Router,

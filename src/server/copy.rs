@@ -181,7 +181,8 @@ pub async fn show(
 /// Approve a version and publish it
 ///
 /// It supersedes the published version. If two people decide on the same version, the second request is refused with `conflict`.
-#[utoipa::path(post, path = "/v1/copy/{document}/approve", operation_id = "approve_copy", tag = "copy", security(("token" = ["review"])),
+#[utoipa::path(post, path = "/v1/copy/{document}/approve", operation_id = "approve_copy", tag = "copy",
+    security(("token" = ["review"])),
     request_body = ApproveBody, params(("document" = String, Path, description = "The document's id"), CopyParameters),
     responses((status = 200, description = "The version after the decision", body = CopyVersion)))]
 pub async fn approve(
@@ -196,7 +197,8 @@ pub async fn approve(
 }
 
 /// Reject a version, or withdraw the published one
-#[utoipa::path(post, path = "/v1/copy/{document}/reject", operation_id = "reject_copy", tag = "copy", security(("token" = ["review"])),
+#[utoipa::path(post, path = "/v1/copy/{document}/reject", operation_id = "reject_copy", tag = "copy",
+    security(("token" = ["review"])),
     request_body = RejectBody, params(("document" = String, Path, description = "The document's id"), CopyParameters),
     responses((status = 200, description = "The version after the decision", body = CopyVersion)))]
 pub async fn reject(
@@ -212,8 +214,8 @@ pub async fn reject(
 
 /// Edit a version
 ///
-/// The edited content must keep to the schema, goes through the same checks, and waits for approval as a new version. Versions that are
-/// generated later wait beside it.
+/// The edited content must keep to the schema, goes through the same checks, and waits for approval as a new version. Versions that
+/// are generated later wait beside it.
 #[utoipa::path(post, path = "/v1/copy/{document}/edit", operation_id = "edit_copy", tag = "copy", security(("token" = ["review"])),
     request_body = EditBody, params(("document" = String, Path, description = "The document's id"), CopyParameters),
     responses((status = 200, description = "The new version", body = CopyVersion)))]

@@ -28,7 +28,8 @@ pub struct DeadLetterList {
     letters: Vec<DeadLetterSummary>,
 }
 
-/// Which dead letters to send again: those with these ids, or all that match the other conditions. At least one condition is required.
+/// Which dead letters to send again: those with these ids, or all that match the other conditions. At least one condition is
+/// required.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, default)]
 #[schema(as = Replay)]
@@ -63,7 +64,8 @@ fn visible(services: &Services, caller: &Caller) -> Dashboard {
 }
 
 /// The latest dead letters
-#[utoipa::path(get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/dead-letters", operation_id = "list_dead_letters", tag = "dead letters",
+    security(("token" = ["read"])),
     params(ListParameters), responses((status = 200, description = "The dead letters", body = DeadLetterList)))]
 pub async fn list(
     State(services): State<Services>,
@@ -77,7 +79,8 @@ pub async fn list(
 }
 
 /// One dead letter with its record
-#[utoipa::path(get, path = "/v1/dead-letters/{id}", operation_id = "show_dead_letter", tag = "dead letters", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/dead-letters/{id}", operation_id = "show_dead_letter", tag = "dead letters",
+    security(("token" = ["read"])),
     params(("id" = i64, Path, description = "The id of the dead letter")),
     responses((status = 200, description = "The dead letter", body = DeadLetterView)))]
 pub async fn show(
@@ -92,8 +95,8 @@ pub async fn show(
 
 /// Send the records of dead letters again
 ///
-/// The record of a dead letter is sent once, however often this request is repeated. A record that fails again becomes a new dead letter.
-/// At most 1,000 records are sent at a time.
+/// The record of a dead letter is sent once, however often this request is repeated. A record that fails again becomes a new dead
+/// letter. At most 1,000 records are sent at a time.
 #[utoipa::path(post, path = "/v1/dead-letters/replay", operation_id = "replay_dead_letters", tag = "dead letters",
     security(("token" = ["submit"])), request_body = ReplayRequest,
     responses((status = 200, description = "The number of records that are sent", body = ReplaySummary)))]

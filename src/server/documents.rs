@@ -23,7 +23,8 @@ pub struct DocumentParameters {
 impl QueryParameters for DocumentParameters {}
 
 /// Everything that is known about a document, and where it comes from
-#[utoipa::path(get, path = "/v1/documents/{id}", operation_id = "explain_document", tag = "documents", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/documents/{id}", operation_id = "explain_document", tag = "documents",
+    security(("token" = ["read"])),
     params(("id" = String, Path, description = "The document's id"), DocumentParameters),
     responses((status = 200, description = "The document", body = DocumentExplanation)))]
 pub async fn explain(

@@ -152,7 +152,8 @@ impl ApiError {
         Self::new(ProblemCode::InvalidRequest, message)
     }
 
-    /// An unavailable component. The response names the component; the reason is only logged, because it may contain internal details.
+    /// An unavailable component. The response names the component; the reason is only logged, because it may contain internal
+    /// details.
     pub fn unavailable(transient: &Transient) -> Self {
         if transient.is_refusal {
             tracing::debug!(component = %transient.component, reason = transient.reason, "a value of a request is refused");

@@ -50,8 +50,9 @@ pub async fn alive() -> Json<Liveness> {
 
 /// Whether the process is ready
 ///
-/// A stopped or halted pipeline waits for an operator; every other problem ends when its cause does. Reasons name pipelines, offsets and
-/// addresses, so only a caller with scope `read` and without a tenant gets them. Others get the components and the numbers.
+/// A stopped or halted pipeline waits for an operator; every other problem ends when its cause does. Reasons name pipelines,
+/// offsets and addresses, so only a caller with scope `read` and without a tenant gets them. Others get the components and the
+/// numbers.
 #[utoipa::path(get, path = "/readyz", tag = "service",
     responses((status = 200, description = "It is ready", body = Readiness),
               (status = 503, description = "It is not ready", body = Readiness)))]

@@ -50,9 +50,10 @@ fn visible(services: &Services, caller: &Caller) -> JobService {
 
 /// Submit a job
 ///
-/// The job's `id` makes the request idempotent: requests with the same id and the same content are one job. If the body has no `id`,
-/// the header `Idempotency-Key` is the id.
-#[utoipa::path(post, path = "/v1/jobs", operation_id = "submit_job", tag = "jobs", security(("token" = ["submit"])), request_body = JobFile,
+/// The job's `id` makes the request idempotent: requests with the same id and the same content are one job. If the body has no
+/// `id`, the header `Idempotency-Key` is the id.
+#[utoipa::path(post, path = "/v1/jobs", operation_id = "submit_job", tag = "jobs",
+    security(("token" = ["submit"])), request_body = JobFile,
     params(("Idempotency-Key" = Option<String>, Header, description = "The id of a job whose body has none")),
     responses((status = 201, description = "A new job, now queued", body = JobDetails),
               (status = 200, description = "A job that was submitted before", body = JobDetails)))]
@@ -86,7 +87,8 @@ pub async fn list(
 
 /// One job with all details
 #[utoipa::path(get, path = "/v1/jobs/{id}", operation_id = "show_job", tag = "jobs", security(("token" = ["read"])),
-    params(("id" = String, Path, description = "The job's id")), responses((status = 200, description = "The job", body = JobDetails)))]
+    params(("id" = String, Path, description = "The job's id")),
+    responses((status = 200, description = "The job", body = JobDetails)))]
 pub async fn show(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,

@@ -91,7 +91,7 @@ fn visible(services: &Services, caller: &Caller) -> LeadService {
 
 /// The leads of a pipeline
 ///
-/// `sort` is `score` (or `-score`), the highest score first; `-updated`, the latest change first; or `updated`, the oldest change first.
+/// `sort` is `score` (or `-score`), the highest first; `-updated`, the latest change first; or `updated`, the oldest change first.
 /// While no lead changes, pages neither repeat nor skip one.
 #[utoipa::path(get, path = "/v1/leads", operation_id = "list_leads", tag = "leads", security(("token" = ["read"])),
     params(ListParameters), responses((status = 200, description = "The leads", body = LeadPage)))]
@@ -105,8 +105,8 @@ pub async fn list(
 
 /// All leads of a pipeline as CSV
 ///
-/// One row a lead and one column for each part of the score, in UTF-8 with a byte order mark. A cell that a spreadsheet would read as a
-/// formula begins with an apostrophe.
+/// One row a lead and one column for each part of the score, in UTF-8 with a byte order mark. A cell that a spreadsheet would read
+/// as a formula begins with an apostrophe.
 #[utoipa::path(get, path = "/v1/leads/export", operation_id = "export_leads", tag = "leads", security(("token" = ["read"])),
     params(ExportParameters), responses((status = 200, description = "The leads", body = String, content_type = "text/csv")))]
 pub async fn export(

@@ -12,8 +12,8 @@ use axum::response::{IntoResponse, Response};
 use super::error::{ApiError, ProblemCode};
 use crate::metrics::METRICS;
 
-/// Headers that forbid browsers to load or run anything from elsewhere, to guess content types, to show pages in frames, to send referrers,
-/// and to cache.
+/// Headers that forbid browsers to load or run anything from elsewhere, to guess content types, to show pages in frames, to send
+/// referrers, and to cache.
 const HEADERS: [(HeaderName, &str); 4] = [
     (
         header::CONTENT_SECURITY_POLICY,
@@ -35,8 +35,8 @@ pub async fn deadline(State(limit): State<Duration>, request: Request, next: Nex
     }
 }
 
-/// Refuses an HTTP/1.1 request without exactly one `Host` header (RFC 9112, section 3.2), and a body that is not declared as JSON: a browser
-/// lets a page of another site send any other body without a preflight request.
+/// Refuses an HTTP/1.1 request without exactly one `Host` header (RFC 9112, section 3.2), and a body that is not declared as JSON:
+/// a browser lets a page of another site send any other body without a preflight request.
 pub async fn well_formed(request: Request, next: Next) -> Result<Response, ApiError> {
     let hosts = request.headers().get_all(header::HOST).iter().count();
     if hosts > 1 || hosts == 0 && request.version() >= Version::HTTP_11 {

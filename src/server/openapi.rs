@@ -17,7 +17,7 @@ use super::{
 #[openapi(
     info(
         title = "Tidemill",
-        description = "Search and recommendations over the results of pipelines, review of generated copy, leads, jobs, and dead letters.",
+        description = "Search, recommendations, review of generated copy, leads, jobs and dead letters of pipelines.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     paths(

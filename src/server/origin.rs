@@ -1,5 +1,5 @@
-//! Protection against pages of other sites. Without a token, every program on this machine is accepted, and a browser on this machine runs
-//! pages of other sites.
+//! Protection against pages of other sites. Without a token, every program on this machine is accepted, and a browser on this
+//! machine runs pages of other sites.
 //!
 //! | header | accepted without a token |
 //! |---|---|
@@ -46,7 +46,8 @@ pub fn check(uri: &Uri, headers: &HeaderMap, listen: &str) -> Result<(), ApiErro
     }
 }
 
-/// Whether the text is only the name, or the name and a port: some programs read another name in `[::1].evil.example` or `evil@localhost`.
+/// Whether the text is only the name, or the name and a port: some programs read another name in `[::1].evil.example` or
+/// `evil@localhost`.
 fn is_plain(text: &str, name: &str) -> bool {
     match text.strip_prefix(name) {
         Some("") => true,

@@ -20,7 +20,8 @@ pub struct ParkedEvents {
 /// Events that their topic refused
 ///
 /// Each event waits for an operator, who sends it again or drops it with `tidemill outbox`.
-#[utoipa::path(get, path = "/v1/parked-events", operation_id = "list_parked_events", tag = "dead letters", security(("token" = ["read"])),
+#[utoipa::path(get, path = "/v1/parked-events", operation_id = "list_parked_events", tag = "dead letters",
+    security(("token" = ["read"])),
     responses((status = 200, description = "The events", body = ParkedEvents)))]
 pub async fn list(
     State(services): State<Services>,

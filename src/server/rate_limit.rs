@@ -1,7 +1,7 @@
 //! Rate limits: a number of requests a second for each caller, and a burst after a pause.
 //!
-//! The generic cell rate algorithm: for each caller one time is kept, at which its allowance is full again. A request moves that time ahead
-//! by its share of a second. A request that would move it further ahead than a burst is refused, with the time to wait.
+//! The generic cell rate algorithm: for each caller one time is kept, at which its allowance is full again. A request moves that
+//! time ahead by its share of a second. A request that would move it further ahead than a burst is refused, with the time to wait.
 
 use std::collections::HashMap;
 use std::net::IpAddr;

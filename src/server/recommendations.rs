@@ -36,10 +36,12 @@ impl QueryParameters for RecommendParameters {}
 
 /// Recommend documents for a document, for a user, or popular ones
 ///
-/// With `document`, similar documents; with `user`, documents that this user may like; with both, similar documents that the user has
-/// not seen. With neither, and for a user who is not known, documents that many people liked recently.
-#[utoipa::path(get, path = "/v1/recommendations", operation_id = "recommend", tag = "recommendations", security(("token" = ["read"])),
-    params(RecommendParameters), responses((status = 200, description = "The documents, the best first", body = RecommendResponse)))]
+/// With `document`, similar documents; with `user`, documents that this user may like; with both, similar documents that the user
+/// has not seen. With neither, and for a user who is not known, documents that many people liked recently.
+#[utoipa::path(get, path = "/v1/recommendations", operation_id = "recommend", tag = "recommendations",
+    security(("token" = ["read"])),
+    params(RecommendParameters),
+    responses((status = 200, description = "The documents, the best first", body = RecommendResponse)))]
 pub async fn list(
     State(services): State<Services>,
     Extension(caller): Extension<Caller>,

@@ -49,10 +49,11 @@ async fn a_token_is_good_whatever_the_page() {
 async fn a_body_that_is_not_said_to_be_json_is_refused() {
     let server = running(None).await;
     let path = format!("{}/v1/jobs", server.url);
-    for said in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")] {
-        let sent = said.into_iter().fold(server.client.post(&path), |sent, said| sent.header("content-type", said));
+    for content_type in [None, Some("text/plain"), Some("application/x-www-form-urlencoded"), Some("application/jsonp"), Some("")]
+    {
+        let sent = content_type.into_iter().fold(server.client.post(&path), |sent, value| sent.header("content-type", value));
         let refused = sent.body(JOB).send().await.unwrap();
-        assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{said:?}");
+        assert_eq!(refused.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{content_type:?}");
         assert_eq!(refused.json::<Value>().await.unwrap()["code"], "unsupported_media_type");
     }
     let twice = server.client.post(&path).header("content-type", "application/json").header("content-type", "text/plain");
@@ -61,9 +62,9 @@ async fn a_body_that_is_not_said_to_be_json_is_refused() {
         StatusCode::UNSUPPORTED_MEDIA_TYPE,
         "one wrong header of two is enough"
     );
-    for said in ["application/json", "application/json; charset=utf-8", "Application/JSON"] {
-        let sent = client().post(&path).header("content-type", said).body(JOB).send().await.unwrap();
-        assert_eq!(sent.status(), StatusCode::SERVICE_UNAVAILABLE, "{said}");
+    for content_type in ["application/json", "application/json; charset=utf-8", "Application/JSON"] {
+        let sent = client().post(&path).header("content-type", content_type).body(JOB).send().await.unwrap();
+        assert_eq!(sent.status(), StatusCode::SERVICE_UNAVAILABLE, "{content_type}");
     }
     let empty = server.client.post(format!("{}/v1/jobs/j/cancel", server.url)).send().await.unwrap();
     assert_eq!(empty.status(), StatusCode::SERVICE_UNAVAILABLE, "a request without a body needs no type");
@@ -78,9 +79,9 @@ async fn a_request_has_one_host() {
         let mut stream = tokio::net::TcpStream::connect(server.url.trim_start_matches("http://")).await.unwrap();
         let request = format!("GET /healthz HTTP/{version}\r\n{hosts}connection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
-        let mut said = String::new();
-        stream.read_to_string(&mut said).await.unwrap();
-        assert_eq!(said.split(' ').nth(1), Some(expected), "HTTP/{version} with {hosts:?}: {said}");
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert_eq!(response.split(' ').nth(1), Some(expected), "HTTP/{version} with {hosts:?}: {response}");
     }
 }
 
@@ -109,16 +110,16 @@ async fn only_who_may_read_is_told_why_the_process_is_not_ready() {
         answer.text().await.unwrap()
     };
     for token in [None, Some("wrong"), Some("of-the-scraper!!")] {
-        let told = problems(token).await;
-        let told: Value = serde_json::from_str(&told).unwrap();
+        let body = problems(token).await;
+        let body: Value = serde_json::from_str(&body).unwrap();
         let (pipelines, topics) =
             ("2 stopped; a token with scope `read` shows which", "1 refuse events; a token with scope `read` shows which");
         let outline = serde_json::json!({ "status": "unready", "problems": { "database": "unavailable", "pipelines": pipelines, "topics": topics }, "halted": {} });
-        assert_eq!(told, outline, "{token:?}");
+        assert_eq!(body, outline, "{token:?}");
     }
-    let told = problems(Some(token)).await;
+    let body = problems(Some(token)).await;
     for word in ["no route to db.internal:5432", "acme-secrets", "offset 17", "acme-plans", "acme.results"] {
-        assert!(told.contains(word), "{told}");
+        assert!(body.contains(word), "{body}");
     }
 }
 

@@ -36,19 +36,20 @@ impl Running {
 
 /// What the server sends until it closes the connection.
 async fn read_to_close(mut stream: TcpStream, limit: Duration) -> String {
-    let mut said = Vec::new();
+    let mut received = Vec::new();
     // A connection that the server resets was closed as well.
-    let _ =
-        timeout(limit, stream.read_to_end(&mut said)).await.expect("the server keeps a connection that it should have closed");
-    String::from_utf8_lossy(&said).into_owned()
+    let _ = timeout(limit, stream.read_to_end(&mut received))
+        .await
+        .expect("the server keeps a connection that it should have closed");
+    String::from_utf8_lossy(&received).into_owned()
 }
 
 /// Sends one byte at a time until the server closes the connection.
 async fn trickle(mut stream: TcpStream, begin: &'static [u8], byte: &'static [u8]) {
-    let mut said = stream.write_all(begin).await;
-    while said.is_ok() {
+    let mut sent = stream.write_all(begin).await;
+    while sent.is_ok() {
         sleep(Duration::from_millis(50)).await;
-        said = stream.write_all(byte).await;
+        sent = stream.write_all(byte).await;
     }
 }
 
@@ -86,8 +87,8 @@ async fn a_connection_on_which_nothing_more_is_asked_ends() {
     let mut stream = server.connect().await;
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n").await.unwrap();
     let start = Instant::now();
-    let said = read_to_close(stream, Duration::from_secs(5)).await;
-    assert!(said.starts_with("HTTP/1.1 200 OK") && said.ends_with(r#"{"status":"ok"}"#), "{said}");
+    let received = read_to_close(stream, Duration::from_secs(5)).await;
+    assert!(received.starts_with("HTTP/1.1 200 OK") && received.ends_with(r#"{"status":"ok"}"#), "{received}");
     assert!(start.elapsed() > Duration::from_millis(500), "the connection stays open for a while");
 }
 
