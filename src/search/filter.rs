@@ -113,7 +113,9 @@ impl FilterClause {
                         suggestion("", OPERATORS)
                     )));
                 }
-                Value::Object(operators) => operators.into_iter().map(|pair| operator(&key, pair)).collect::<Result<_, _>>()?,
+                Value::Object(operators) => {
+                    operators.into_iter().map(|(name, value)| operator(&key, &name, value)).collect::<Result<_, _>>()?
+                }
                 Value::Array(items) => vec![ClauseTest::In(items)],
                 value => vec![ClauseTest::Eq(value)],
             };
@@ -261,9 +263,9 @@ fn word_operator(line: &str) -> Option<FilterClause> {
     Some(FilterClause { key: key.to_owned(), test })
 }
 
-fn operator(key: &str, (name, value): (String, Value)) -> Result<ClauseTest, SearchError> {
+fn operator(key: &str, name: &str, value: Value) -> Result<ClauseTest, SearchError> {
     let refuse = |wanted: &str| SearchError::Invalid(format!("the filter `{key}`: the value of `{name}` must be {wanted}"));
-    Ok(match name.as_str() {
+    Ok(match name {
         "eq" => ClauseTest::Eq(value),
         "ne" => ClauseTest::Ne(value),
         "lt" => ClauseTest::Lt(value),
