@@ -5,7 +5,7 @@
 //! | `{"topic": "Sports"}`, `{"topic": {"eq": "Sports"}}` | `topic=Sports` | the value is this one |
 //! | `{"topic": ["Sports", "World"]}`, `{"topic": {"in": […]}}` | `topic in Sports,World` | the value is one of these |
 //! | `{"topic": {"ne": "Sports"}}` | `topic!=Sports` | the value is another one, or there is none |
-//! | `{"facts.price": {"gte": 10, "lt": 50}}` | `facts.price>=10`, `facts.price<50` | the value compares so |
+//! | `{"facts.price": {"gte": 10, "lt": 50}}` | `facts.price>=10`, `facts.price<50` | the value is in this range |
 //! | `{"facts.price": {"exists": true}}` | `facts.price exists`, `facts.price missing` | there is a value, or there is none |
 //!
 //! A name is a classification task (its labels), a task with a part of its output (`facts.price`, `topic.confidence`,
