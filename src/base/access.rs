@@ -10,7 +10,7 @@
 //! A token is shown once, as `tm_<id>_<secret>`. The ledger stores the id and a hash of the secret. The secret has 256 random bits,
 //! so that it cannot be guessed and a fast hash is enough.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 
@@ -112,6 +112,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
+    /// Those of the pipelines that the tenant owns. `named` gives the tenant that a pipeline's file names.
+    pub fn select<T: Clone>(&self, pipelines: &BTreeMap<String, T>, named: impl Fn(&T) -> &str) -> BTreeMap<String, T> {
+        let own = pipelines.iter().filter(|(name, pipeline)| self.owns(name, named(pipeline)));
+        own.map(|(name, pipeline)| (name.clone(), pipeline.clone())).collect()
+    }
+
     /// Whether the pipeline belongs to this tenant; the pipeline's file names the tenant `named`.
     pub fn owns(&self, pipeline: &str, named: &str) -> bool {
         *named == *self.name && !self.of_others.contains(pipeline)

@@ -54,7 +54,7 @@ pub async fn run(config: Config, args: RunArgs) -> Result<()> {
     });
     let mut told = stopped.clone();
     let app = tokio::select! {
-        app = server::meanwhile(&listener, &auth, App::build(config, definitions)) => app??,
+        app = server::serve_during_startup(&listener, &auth, App::build(config, definitions)) => app??,
         // Nothing has been read yet, so there is nothing to drain.
         _ = told.wait_for(|told| *told) => return Ok(()),
     };

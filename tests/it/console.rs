@@ -132,7 +132,7 @@ fn fetch_driver(partial: &Path) -> Result<()> {
 /// Both languages have the same words, and the pages use no others.
 async fn every_word() {
     let folder = Path::new(SOURCE).join("src/server/console");
-    let words = std::fs::read_to_string(folder.join("words.js")).unwrap();
+    let words = std::fs::read_to_string(folder.join("translations.js")).unwrap();
     let (english, korean) = words.split_once("  ko: {").expect("the Korean words follow the English ones");
     let names = |text: &str| -> BTreeSet<String> {
         let lines = text.lines().filter(|line| line.starts_with("    ")).flat_map(|line| line.split("\", ").map(str::trim));
@@ -147,7 +147,7 @@ async fn every_word() {
         assert!(!text.contains("innerHTML") && !text.contains("outerHTML"), "{} makes HTML of text", path.display());
         for (_, rest) in text.match_indices("say(\"").map(|(at, found)| text[at..].split_at(found.len())) {
             let word = rest.split('"').next().unwrap();
-            assert!(known.contains(word), "{} says `{word}`, which words.js has not", path.display());
+            assert!(known.contains(word), "{} says `{word}`, which translations.js lacks", path.display());
         }
     }
 }

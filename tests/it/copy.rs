@@ -88,11 +88,11 @@ async fn decided() {
     assert_eq!(shop.urls(&address).await, ["https://shop.example/p/d1"]);
     for (id, body, says) in [
         ("d1", json!({"version": 1}), "it is approved"),
-        ("d2", json!({"version": 1}), "name `banned` under `despite`"),
-        ("d2", json!({"version": 1, "despite": ["grounded"]}), "name `banned` under `despite`"),
+        ("d2", json!({"version": 1}), "name `banned` in `despite`"),
+        ("d2", json!({"version": 1, "despite": ["grounded"]}), "name `banned` in `despite`"),
         ("d4", json!({"version": 1}), "the page of document `d1` has the same `title`"),
         ("d4", json!({"version": 1, "despite": ["unique"]}), "the page of document `d1` has the same `title`"),
-        ("d6", json!({"version": 1, "despite": ["schema"]}), "it cannot be published as it is"),
+        ("d6", json!({"version": 1, "despite": ["schema"]}), "this version cannot be published"),
     ] {
         let (status, refused) = approve(id, body.clone()).await;
         assert_eq!((status, &refused["code"]), (StatusCode::CONFLICT, &json!("conflict")), "{id} {body}: {refused}");
@@ -168,10 +168,10 @@ async fn decided() {
     assert_eq!(published["copies"].as_array().map(Vec::len), Some(4), "{published}");
     for (path, says) in [
         ("/v1/copy?state=reviw", "did you mean `review`?"),
-        ("/v1/copy?cursor=zz", "none of this service's"),
+        ("/v1/copy?cursor=zz", "not from this service"),
         ("/v1/copy?limit=0", "1 to 500"),
         ("/v1/copy?pipeline=ecko", "did you mean `echo`?"),
-        ("/v1/exports/copy?format=xls", "no format of exports"),
+        ("/v1/exports/copy?format=xls", "is not an export format"),
         ("/v1/sitemap.xml?file=2", "there is no sitemap 2"),
     ] {
         let (status, refused) = shop.get(&address, path).await;

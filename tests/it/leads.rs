@@ -338,11 +338,11 @@ async fn listed() {
         ("sort=scor", "did you mean `score`?"),
         ("scor=1", "unknown parameter `scor`"),
         ("pipeline=ecko", "did you mean `echo`?"),
-        ("cursor=abc", "none of this service's"),
-        ("limit=0", "write 1 to 500"),
-        ("min_score=NaN", "no finite number"),
+        ("cursor=abc", "not from this service"),
+        ("limit=0", "give a number from 1 to 500"),
+        ("min_score=NaN", "give a number"),
         ("stage=%00", "U+0000"),
-        ("company=---", "names none"),
+        ("company=---", "no letter and no digit"),
     ] {
         let (status, refused) = ask(query).await;
         assert!(status == StatusCode::BAD_REQUEST && refused["detail"].as_str().unwrap().contains(says), "{query}: {refused}");

@@ -313,16 +313,16 @@ async fn values_are_checked() {
         assert_eq!(ask(line).await, Ok(hits), "{line}");
     }
     for (line, expected) in [
-        ("topic=outdor", "the filter `topic` names `outdor`, which it never is; did you mean `outdoor`?"),
+        ("topic=outdor", "the filter `topic` names `outdor`, which is not a value of `topic`; did you mean `outdoor`?"),
         ("topic!=outdor", "did you mean `outdoor`?"),
         ("topic in indoor,outdor", "did you mean `outdoor`?"),
         (
             "price<abc",
-            "the filter `price` compares with `abc`, but of `price` there are no texts, only numbers; compare it with one of those, as `price<50`",
+            "the filter `price` compares with `abc`, but `price` has no texts, only numbers; give one of those, as in `price<50`",
         ),
-        ("price<2025-01-01", "there are no dates or times, only numbers"),
-        ("name>5", "there are no numbers, only texts"),
-        ("topic.confidence>high", "there are no texts, only numbers"),
+        ("price<2025-01-01", "`price` has no dates or times, only numbers"),
+        ("name>5", "`name` has no numbers, only texts"),
+        ("topic.confidence>high", "`topic.confidence` has no texts, only numbers"),
     ] {
         let refused = ask(line).await.unwrap_err();
         assert!(refused.contains(expected), "{line}: {refused}");

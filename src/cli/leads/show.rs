@@ -33,16 +33,16 @@ pub(super) async fn run(book: &LeadService, args: ShowArgs) -> Result<()> {
 }
 
 fn print(lead: &LeadView) {
-    let LeadView { pipeline, glance, threshold, labels, facts, drafts, deliveries, about, .. } = lead;
-    let side = if glance.above { "reaches" } else { "stays below" };
+    let LeadView { pipeline, summary, threshold, labels, facts, drafts, deliveries, about, .. } = lead;
+    let side = if summary.above { "reaches" } else { "stays below" };
     say!(
         "{} of {pipeline}: {} of {}, which {side} {threshold}",
-        terminal::name(&glance.document_id),
-        glance.score,
-        glance.maximum
+        terminal::name(&summary.document_id),
+        summary.score,
+        summary.maximum
     );
-    say!("  {}", parts(glance));
-    for (what, name) in [("company", &glance.company), ("person", &glance.person)] {
+    say!("  {}", parts(summary));
+    for (what, name) in [("company", &summary.company), ("person", &summary.person)] {
         if let Some(name) = name {
             say!("{what}: {}", terminal::name(name));
         }
