@@ -19,7 +19,7 @@ pub mod task;
 
 pub use tidemill_base::{
     access, cache, checkpoint, config, did_you_mean, document, failpoint, failure, health, http, metrics, outcome, prompt,
-    record, template, yaml,
+    record, template, terminal, yaml,
 };
 pub use tidemill_engine as engine;
 pub use tidemill_store as store;
