@@ -48,7 +48,7 @@ pub async fn run(mut config: Config, args: RecommendArgs) -> Result<()> {
         Ok(filter) => {
             let wish =
                 RecommendRequest { pipeline: name, document: args.document, user: args.user, limit: Some(args.limit), filter };
-            Recommender::new(&database.store, &definitions).recommend(&wish).await.map_err(usage)
+            Recommender::new(&database.store, &definitions).recommend(&request).await.map_err(usage)
         }
         Err(error) => Err(search_usage(error)),
     };
