@@ -15,4 +15,5 @@ pub mod outcome;
 pub mod prompt;
 pub mod record;
 pub mod template;
+pub mod terminal;
 pub mod yaml;

@@ -32,6 +32,7 @@ const FLOORS: &[&[&str]] = &[
         "prompt",
         "record",
         "template",
+        "terminal",
         "yaml",
     ],
     &["broker", "engine", "store"],

@@ -241,7 +241,7 @@ async fn given_up() {
     setup.settled("delivered", 1).await;
     assert_eq!(receiver.calls().last().unwrap().id, id, "under the id that it had");
     let (again, said) = setup.stream.tidemill(&["leads", "deliveries", "--resend", &id]).await;
-    assert!(!again && said.contains("no delivery"), "{said}");
+    assert!(!again && said.contains("there is no refused or given up delivery"), "{said}");
 }
 
 async fn accounts_follow() {
