@@ -25,11 +25,11 @@ use crate::harness::{open_folder, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("answers::sentences_cite_what_says_them_and_others_are_dropped", Needs::NOTHING, cited),
-        trial("answers::questions_that_arrive_as_records_are_answered_from_another_pipelines_documents", Needs::NOTHING, batch),
-        trial("answers::a_model_in_memory_is_held_to_the_same_form", Needs::NOTHING, in_memory),
-        trial("answers::what_a_pipeline_says_of_answers_is_checked_with_its_place", Needs::NOTHING, checked),
-        trial("answers::a_question_of_search_is_filtered_counted_and_turned_over_by_name", Needs::NOTHING, asked_by_name),
+        trial!(Needs::NOTHING, sentences_cite_what_says_them_and_others_are_dropped),
+        trial!(Needs::NOTHING, questions_that_arrive_as_records_are_answered_from_another_pipelines_documents),
+        trial!(Needs::NOTHING, a_model_in_memory_is_held_to_the_same_form),
+        trial!(Needs::NOTHING, what_a_pipeline_says_of_answers_is_checked_with_its_place),
+        trial!(Needs::NOTHING, a_question_of_search_is_filtered_counted_and_turned_over_by_name),
     ]
 }
 
@@ -125,7 +125,7 @@ const CLAIMS: &str = r#"{"found":true,"sentences":[
     {"text":"Elephants never forget anything.","passages":[1]},
     {"text":"It switches itself off.","passages":[]}]}"#;
 
-async fn cited() {
+async fn sentences_cite_what_says_them_and_others_are_dropped() {
     let setup = setup(CLAIMS, "answers: { model: clerk, passages: 3 }\n").await;
     let answered =
         setup.searcher.answer(&question("how fast does the kettle boil water?", None), ModelChoice::All).await.unwrap();
@@ -182,7 +182,7 @@ async fn cited() {
 }
 
 /// The same claims by way of the tasks: what was found is kept, what no passage says is gone, and nobody is asked where nothing is near.
-async fn batch() {
+async fn questions_that_arrive_as_records_are_answered_from_another_pipelines_documents() {
     let setup = setup(CLAIMS, "").await;
     let file = "version: 1
 name: questions
@@ -244,7 +244,7 @@ fn outputs_of(record_outcome: &RecordOutcome) -> Vec<(&str, Value, Option<&str>)
 }
 
 /// A tiny generator knows nothing: what it writes must still be an answer in form, and whatever no passage says must be gone.
-async fn in_memory() {
+async fn a_model_in_memory_is_held_to_the_same_form() {
     let setup = setup("", "answers: { model: writer, passages: 1 }\n").await;
     match setup.searcher.answer(&question("kettle water", None), ModelChoice::All).await {
         Ok(answered) => {
@@ -258,7 +258,7 @@ async fn in_memory() {
     assert!(setup.asked.lock().unwrap().is_empty(), "nobody else was asked");
 }
 
-async fn checked() {
+async fn what_a_pipeline_says_of_answers_is_checked_with_its_place() {
     let folder = open_folder();
     std::fs::write(folder.path().join("mine.md"), "---\nname: mine\n---\n{{ question }} {{ passages }} {{ document.text }}")
         .unwrap();
@@ -276,7 +276,7 @@ async fn checked() {
     assert!(refused("answers: { model: m, promt: mine.md }").contains("did you mean `prompt`?"));
 }
 
-async fn asked_by_name() {
+async fn a_question_of_search_is_filtered_counted_and_turned_over_by_name() {
     let setup = setup("", "").await;
     let ask = async |question: SearchRequest| setup.searcher.search(&question).await;
     let base = SearchRequest {

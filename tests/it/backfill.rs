@@ -25,11 +25,11 @@ use crate::harness::{eventually, open_folder, postgres};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::NOTHING.within(Duration::from_secs(300));
     vec![
-        trial("backfill::every_row_of_every_file_ends_once_and_a_rerun_takes_what_is_new", long, every_row_once),
-        trial("backfill::interrupted_or_killed_it_goes_on_where_it_was", long, goes_on),
-        trial("backfill::a_corrupt_file_among_good_ones_leaves_it_partial", long, corrupt_file),
-        trial("backfill::a_link_that_leads_nowhere_fails_alone_and_the_log_of_a_lake_is_no_data", long, lake),
-        trial("backfill::a_model_sees_every_row_once", long, with_a_model),
+        trial!(long, every_row_of_every_file_ends_once_and_a_rerun_takes_what_is_new),
+        trial!(long, interrupted_or_killed_it_goes_on_where_it_was),
+        trial!(long, a_corrupt_file_among_good_ones_leaves_it_partial),
+        trial!(long, a_link_that_leads_nowhere_fails_alone_and_the_log_of_a_lake_is_no_data),
+        trial!(long, a_model_sees_every_row_once),
     ]
 }
 
@@ -160,7 +160,7 @@ fn rows_below(folder: &Path) -> usize {
     rows
 }
 
-async fn every_row_once() {
+async fn every_row_of_every_file_ends_once_and_a_rerun_takes_what_is_new() {
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..300), 1_000);
     write(&setup.path("data/b.parquet"), &documents(300..800), 100);
@@ -191,7 +191,7 @@ async fn every_row_once() {
     assert_eq!(setup.count("SELECT count(*) FROM outbox").await, 0);
 }
 
-async fn goes_on() {
+async fn interrupted_or_killed_it_goes_on_where_it_was() {
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..1_500), 250);
     write(&setup.path("data/b.parquet"), &documents(1_500..2_500), 250);
@@ -239,7 +239,7 @@ async fn goes_on() {
     setup.assert_echoed(2_500).await;
 }
 
-async fn corrupt_file() {
+async fn a_corrupt_file_among_good_ones_leaves_it_partial() {
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..100), 100);
     write(&setup.path("data/c.parquet"), &documents(200..300), 100);
@@ -270,7 +270,7 @@ async fn corrupt_file() {
     setup.assert_echoed(300).await;
 }
 
-async fn lake() {
+async fn a_link_that_leads_nowhere_fails_alone_and_the_log_of_a_lake_is_no_data() {
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..100), 100);
     std::fs::create_dir_all(setup.path("data/_delta_log")).unwrap();
@@ -293,7 +293,7 @@ async fn lake() {
     setup.assert_echoed(200).await;
 }
 
-async fn with_a_model() {
+async fn a_model_sees_every_row_once() {
     let setup = BackfillSetup::new().await;
     let mut rows: Vec<(String, String)> =
         (0..40).map(|n| (format!("d{n}"), format!("note {n}: the mill turns, and the kettle boils {n} times"))).collect();

@@ -14,7 +14,7 @@ use crate::test_stream::{PIPELINE, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("bad_input::each_record_ends_as_results_or_as_one_dead_letter", Needs::KAFKA, each_record_ends)]
+    vec![trial!(Needs::KAFKA, each_record_ends_as_results_or_as_one_dead_letter)]
 }
 
 /// A record with what must become of it.
@@ -75,7 +75,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-async fn each_record_ends() {
+async fn each_record_ends_as_results_or_as_one_dead_letter() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let _worker = stream.worker("");
     let (config, topic) = (stream.client.config(), stream.topic.clone());

@@ -26,11 +26,11 @@ pub fn trials() -> Vec<Trial> {
     }
     let alone = Needs::KAFKA.alone().within(Duration::from_secs(1800));
     vec![
-        trial("bench::workers_scale_while_the_model_is_the_bottleneck", alone, scaling),
-        trial("bench::the_ledger_against_a_consumer_that_repeats", alone, ledger),
-        trial("bench::a_backlog_of_a_million_records_in_flat_memory", alone, backlog),
-        trial("bench::recovery_after_a_kill", alone, recovery),
-        trial("bench::latency_at_a_fifth_of_capacity", alone, latency::at_a_fifth_of_capacity),
+        trial!(alone, workers_scale_while_the_model_is_the_bottleneck),
+        trial!(alone, the_ledger_against_a_consumer_that_repeats),
+        trial!(alone, a_backlog_of_a_million_records_in_flat_memory),
+        trial!(alone, recovery_after_a_kill),
+        trial!(alone, latency::latency_at_a_fifth_of_capacity),
     ]
 }
 
@@ -73,7 +73,7 @@ async fn rate(stream: &TestStream, records: usize) -> f64 {
 }
 
 /// A model that takes 100 ms for each three dozen records, whatever the machine: one such device a worker.
-async fn scaling() {
+async fn workers_scale_while_the_model_is_the_bottleneck() {
     const RECORDS: usize = 6_000;
     const BAR: f64 = 0.85;
     let mut rates = Vec::new();
@@ -102,7 +102,7 @@ fn spelled(n: usize) -> NewRecord {
 
 /// The same documents and results, by a consumer as one writes it by hand: it upserts them batch by batch and commits offsets
 /// afterwards, so that a crash repeats.
-async fn ledger() {
+async fn the_ledger_against_a_consumer_that_repeats() {
     const RECORDS: usize = 150_000;
     const RUNS: usize = 3;
     const BAR: f64 = 0.8;
@@ -192,7 +192,7 @@ fn median(rates: &mut [f64]) -> f64 {
 }
 
 /// Memory over the backlog, once a second, after its first tenth.
-async fn backlog() {
+async fn a_backlog_of_a_million_records_in_flat_memory() {
     const RECORDS: usize = 1_000_000;
     const BAR: f64 = 1.05;
     let stream = stream(8, RENDER, 512).await;
@@ -225,7 +225,7 @@ async fn backlog() {
 }
 
 /// From the kill of the only worker to the next commit, by a worker that starts at once and must wait for the broker to notice.
-async fn recovery() {
+async fn recovery_after_a_kill() {
     const RUNS: usize = 3;
     const BAR: Duration = Duration::from_secs(6 + 15);
     let mut times = Vec::new();

@@ -24,7 +24,7 @@ use crate::test_stream::PIPELINE;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(200));
-    vec![trial("bucket::a_backfill_reads_signed_and_conditionally_and_outlives_an_outage", needs, backfill)]
+    vec![trial!(needs, a_backfill_reads_signed_and_conditionally_and_outlives_an_outage)]
 }
 
 /// An object's bytes, and the tag that names them.
@@ -100,7 +100,7 @@ async fn object(State(bucket): State<Bucket>, Path(key): Path<String>, headers: 
     }
 }
 
-async fn backfill() {
+async fn a_backfill_reads_signed_and_conditionally_and_outlives_an_outage() {
     let bucket = Bucket::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();

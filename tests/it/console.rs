@@ -25,11 +25,11 @@ pub fn trials() -> Vec<Trial> {
     let alone =
         Needs::NOTHING.alone().within(Duration::from_secs(420)).using(|| chromium().map(drop)).using(|| driver().map(drop));
     vec![
-        trial("console::every_page_shows_what_there_is_in_a_real_browser", alone, every_page),
-        trial("console::pages_of_other_sites_read_and_change_nothing_in_a_real_browser", alone, strangers),
-        trial("console::copy_is_decided_on_by_keyboard", alone, copy::decided_by_keyboard),
-        trial("console::leads_show_score_evidence_and_drafts_in_a_real_browser", alone, leads),
-        trial("console::every_word_is_said_in_both_languages", Needs::NOTHING, every_word),
+        trial!(alone, every_page_shows_what_there_is_in_a_real_browser),
+        trial!(alone, pages_of_other_sites_read_and_change_nothing_in_a_real_browser),
+        trial!(alone, copy::copy_is_decided_on_by_keyboard),
+        trial!(alone, leads_show_score_evidence_and_drafts_in_a_real_browser),
+        trial!(Needs::NOTHING, every_word_is_said_in_both_languages),
     ]
 }
 
@@ -75,7 +75,7 @@ impl Demo {
     }
 }
 
-async fn every_page() {
+async fn every_page_shows_what_there_is_in_a_real_browser() {
     let demo = Demo::start(open_folder(), &[]).await;
     // Nobody works on jobs in the demo, so that it waits to be called off.
     let job = json!({ "version": 1, "id": "to-be-called-off", "kind": "rerun", "pipeline": "products" });
@@ -84,11 +84,11 @@ async fn every_page() {
     demo.shown_to("pages.mjs").await;
 }
 
-async fn strangers() {
+async fn pages_of_other_sites_read_and_change_nothing_in_a_real_browser() {
     Demo::start(open_folder(), &[]).await.shown_to("strangers.mjs").await;
 }
 
-async fn leads() {
+async fn leads_show_score_evidence_and_drafts_in_a_real_browser() {
     Demo::start(open_folder(), &["--pipeline", "pipelines/sales.yaml"]).await.shown_to("leads.mjs").await;
 }
 
@@ -130,7 +130,7 @@ fn fetch_driver(partial: &Path) -> Result<()> {
 }
 
 /// Both languages have the same words, and the pages use no others.
-async fn every_word() {
+async fn every_word_is_said_in_both_languages() {
     let folder = Path::new(SOURCE).join("src/server/console");
     let words = std::fs::read_to_string(folder.join("words.js")).unwrap();
     let (english, korean) = words.split_once("  ko: {").expect("the Korean words follow the English ones");

@@ -17,15 +17,15 @@ use crate::harness::trial::{Needs, trial};
 pub fn trials() -> Vec<Trial> {
     let patient = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("copy::it_waits_with_its_reasons_until_people_decide", patient, decided),
-        trial("copy::what_a_person_wrote_outlives_what_is_generated_again", patient, outlives),
-        trial("copy::of_one_title_committed_by_two_workers_at_once_exactly_one_is_published", patient, one_title),
-        trial("copy::more_pages_than_a_sitemap_holds_are_several_with_an_index", Needs::KAFKA, many_pages),
-        trial("copy::a_tenant_neither_sees_nor_touches_anothers", Needs::NOTHING, tenants::cannot_cross),
+        trial!(patient, it_waits_with_its_reasons_until_people_decide),
+        trial!(patient, what_a_person_wrote_outlives_what_is_generated_again),
+        trial!(patient, of_one_title_committed_by_two_workers_at_once_exactly_one_is_published),
+        trial!(Needs::KAFKA, more_pages_than_a_sitemap_holds_are_several_with_an_index),
+        trial!(Needs::NOTHING, tenants::a_tenant_neither_sees_nor_touches_anothers),
     ]
 }
 
-async fn decided() {
+async fn it_waits_with_its_reasons_until_people_decide() {
     let shop = Shop::open("review", 1).await;
     let (_worker, address) = shop.serve().await;
     shop.send(&[
@@ -184,7 +184,7 @@ async fn decided() {
     shop.stream.audit("at the end").await;
 }
 
-async fn outlives() {
+async fn what_a_person_wrote_outlives_what_is_generated_again() {
     let shop = Shop::open("review", 1).await;
     let (_worker, address) = shop.serve().await;
     let send = async |body: &str| shop.send(&[Product::new("d1", "Oak board", body)]).await;
@@ -246,7 +246,7 @@ async fn outlives() {
     shop.stream.audit("at the end").await;
 }
 
-async fn one_title() {
+async fn of_one_title_committed_by_two_workers_at_once_exactly_one_is_published() {
     const PAIRS: usize = 25;
     let shop = Shop::open("automatic", 2).await;
     let (_one, address) = shop.serve().await;
@@ -303,7 +303,7 @@ async fn one_title() {
     shop.stream.audit("at the end").await;
 }
 
-async fn many_pages() {
+async fn more_pages_than_a_sitemap_holds_are_several_with_an_index() {
     let shop = Shop::open("review", 1).await;
     shop.publish_many(20_001).await;
     let files = shop.stream.answer(&["copy", "sitemap", "--output", "map"]);

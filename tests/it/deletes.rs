@@ -16,8 +16,8 @@ use crate::harness::{eventually, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("deletes::only_a_later_record_brings_back_a_document_in_the_version_of_its_delete", Needs::NOTHING, ties),
-        trial("deletes::a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it", Needs::NOTHING, race),
+        trial!(Needs::NOTHING, only_a_later_record_brings_back_a_document_in_the_version_of_its_delete),
+        trial!(Needs::NOTHING, a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it),
     ]
 }
 
@@ -64,7 +64,7 @@ async fn stored(url: &str) -> (i64, bool, String) {
     (row.get(0), row.get(1), row.get(2))
 }
 
-async fn ties() {
+async fn only_a_later_record_brings_back_a_document_in_the_version_of_its_delete() {
     let database = postgres::database().await;
     let (store, url) = (&database.store, &database.url);
     assert!(!commit(store, document(Some(5), Some("as it was"))).await);
@@ -83,7 +83,7 @@ async fn ties() {
     assert_eq!(stored(url).await, (6, false, "newer".to_owned()));
 }
 
-async fn race() {
+async fn a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it() {
     let database = postgres::database().await;
     let (store, url) = (&database.store, &database.url);
     commit(store, document(Some(5), Some("as it was"))).await;

@@ -28,30 +28,22 @@ pub fn trials() -> Vec<Trial> {
     let promtool = fetching.using(|| tools::promtool().map(drop));
     let schemas = fetching.using(|| tools::schemas().map(drop));
     vec![
-        trial("deploy::promtool_accepts_rules_and_configuration", promtool, rules::promtool_accepts_them),
-        trial("deploy::every_alert_fires_when_it_should_and_not_before", promtool, rules::their_tests_pass),
-        trial(
-            "deploy::every_alert_has_a_test_and_a_section_of_the_runbook",
-            Needs::NOTHING,
-            rules::alerts_are_tested_and_explained,
-        ),
-        trial("deploy::the_queries_of_the_runbook_run", Needs::NOTHING, rules::queries_of_the_runbook_run),
-        trial("deploy::rules_and_dashboards_name_what_is_measured", Needs::NOTHING, metrics::all_that_is_named_exists),
-        trial("deploy::a_metric_or_label_that_does_not_exist_is_found", Needs::NOTHING, metrics::faults_are_found),
-        trial("deploy::a_tool_is_fetched_again_until_it_is_there", Needs::NOTHING, tools::an_empty_folder_is_no_tool),
-        trial("deploy::kubernetes_takes_the_manifests", schemas, manifests::kubernetes_takes_them),
-        trial("deploy::a_manifest_with_a_fault_is_found", schemas, manifests::faults_are_found),
-        trial("deploy::manifests_agree_with_the_code", Needs::NOTHING, manifests::they_agree_with_the_code),
-        trial(
-            "deploy::scaling_looks_at_the_topics_of_the_pipelines",
-            Needs::NOTHING,
-            manifests::scaling_agrees_with_the_pipelines,
-        ),
-        trial("deploy::a_worker_runs_among_the_variables_of_a_kubelet", Needs::KAFKA, pod::runs_among_a_kubelets_variables),
-        trial("deploy::the_image_is_built_from_what_is_there", fetching, images::dockerfile_replays),
-        trial("deploy::compose_agrees_with_the_image_and_the_pipelines", Needs::NOTHING, images::compose_agrees),
-        trial("deploy::secrets_are_made_once", Needs::NOTHING, images::secrets_are_made_once),
-        trial("deploy::a_process_that_loads_answers_and_can_be_stopped", Needs::NOTHING, loading::a_loading_process_answers),
+        trial!(promtool, rules::promtool_accepts_rules_and_configuration),
+        trial!(promtool, rules::every_alert_fires_when_it_should_and_not_before),
+        trial!(Needs::NOTHING, rules::every_alert_has_a_test_and_a_section_of_the_runbook),
+        trial!(Needs::NOTHING, rules::the_queries_of_the_runbook_run),
+        trial!(Needs::NOTHING, metrics::rules_and_dashboards_name_what_is_measured),
+        trial!(Needs::NOTHING, metrics::a_metric_or_label_that_does_not_exist_is_found),
+        trial!(Needs::NOTHING, tools::a_tool_is_fetched_again_until_it_is_there),
+        trial!(schemas, manifests::kubernetes_takes_the_manifests),
+        trial!(schemas, manifests::a_manifest_with_a_fault_is_found),
+        trial!(Needs::NOTHING, manifests::manifests_agree_with_the_code),
+        trial!(Needs::NOTHING, manifests::scaling_looks_at_the_topics_of_the_pipelines),
+        trial!(Needs::KAFKA, pod::a_worker_runs_among_the_variables_of_a_kubelet),
+        trial!(fetching, images::the_image_is_built_from_what_is_there),
+        trial!(Needs::NOTHING, images::compose_agrees_with_the_image_and_the_pipelines),
+        trial!(Needs::NOTHING, images::secrets_are_made_once),
+        trial!(Needs::NOTHING, loading::a_process_that_loads_answers_and_can_be_stopped),
     ]
 }
 

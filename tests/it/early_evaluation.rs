@@ -13,12 +13,8 @@ use crate::test_stream::{PIPELINE, TestStream};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("early_evaluation::a_batch_is_begun_with_while_it_waits_and_is_committed_as_one", Needs::KAFKA, begun_with),
-        trial(
-            "early_evaluation::a_delete_without_a_version_ends_what_the_batch_before_it_brings",
-            Needs::KAFKA,
-            deleted_meanwhile,
-        ),
+        trial!(Needs::KAFKA, a_batch_is_begun_with_while_it_waits_and_is_committed_as_one),
+        trial!(Needs::KAFKA, a_delete_without_a_version_ends_what_the_batch_before_it_brings),
     ]
 }
 
@@ -53,7 +49,7 @@ async fn begun(stream: &TestStream, to: i64) {
     .await;
 }
 
-async fn begun_with() {
+async fn a_batch_is_begun_with_while_it_waits_and_is_committed_as_one() {
     // Long enough for a slow machine to see the beginning before the end.
     let stream = stream("max_wait: 8s").await;
     let count = |query: &'static str| postgres::count(&stream.database_url, query);
@@ -84,7 +80,7 @@ async fn begun_with() {
     stream.positions.assert_nothing_fell();
 }
 
-async fn deleted_meanwhile() {
+async fn a_delete_without_a_version_ends_what_the_batch_before_it_brings() {
     const DOCUMENTS: usize = 20;
     let stream = stream("max_wait: 50ms, max_records: 1").await;
     let count = |query: &'static str| postgres::count(&stream.database_url, query);

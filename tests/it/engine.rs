@@ -15,10 +15,10 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("engine::sentence_encoder_equals_sentence_transformers", Needs::NOTHING, sentence_encoder),
-        trial("engine::sharded_xlm_roberta_equals_transformers", Needs::NOTHING, xlm_roberta),
-        trial("engine::bert_classifier_equals_transformers", Needs::NOTHING, || classifier("tiny-bert-classifier")),
-        trial("engine::xlm_roberta_classifier_equals_transformers", Needs::NOTHING, || classifier("tiny-xlm-roberta-classifier")),
+        trial!(Needs::NOTHING, sentence_encoder_equals_sentence_transformers),
+        trial!(Needs::NOTHING, sharded_xlm_roberta_equals_transformers),
+        trial!(Needs::NOTHING, bert_classifier_equals_transformers => classifier("tiny-bert-classifier")),
+        trial!(Needs::NOTHING, xlm_roberta_classifier_equals_transformers => classifier("tiny-xlm-roberta-classifier")),
     ]
 }
 
@@ -99,7 +99,7 @@ async fn assert_vectors(engine: &Engine, cases: &[VectorCase]) {
     }
 }
 
-async fn sentence_encoder() {
+async fn sentence_encoder_equals_sentence_transformers() {
     let golden: Golden = golden("minilm.json");
     let folder = download::sentence_encoder(&|message| eprintln!("{message}")).unwrap();
     let engine = start(folder);
@@ -109,7 +109,7 @@ async fn sentence_encoder() {
     assert_vectors(&engine, &golden.cases).await;
 }
 
-async fn xlm_roberta() {
+async fn sharded_xlm_roberta_equals_transformers() {
     let engine = start(fixtures().join("models/tiny-xlm-roberta"));
     assert_vectors(&engine, &cases("tiny-xlm-roberta")).await;
 }

@@ -14,10 +14,10 @@ use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("explain::every_output_names_its_record_and_history_goes_back_to_the_first_version", Needs::KAFKA, explained)]
+    vec![trial!(Needs::KAFKA, every_output_names_its_record_and_history_goes_back_to_the_first_version)]
 }
 
-async fn explained() {
+async fn every_output_names_its_record_and_history_goes_back_to_the_first_version() {
     let mut stream = TestStream::new(kafka::shared().await, 1).await;
     stream.settings = "[jobs]\nprice_per_device_hour = 2.5\n".to_owned();
     stream.configure(&stream.path("data"));

@@ -26,11 +26,11 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("formats::a_registry_that_is_gone_for_a_while_pauses_the_stream", Needs::KAFKA, registry_gone),
-        trial("formats::each_record_of_avro_ends_as_results_or_as_one_dead_letter", Needs::KAFKA, each_record_ends),
-        trial("formats::a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses", Needs::KAFKA, wrong_settings),
-        trial("formats::an_id_is_asked_for_once_and_again_only_where_nothing_was_known", Needs::NOTHING, asked_once),
-        trial("formats::batches_are_read_whatever_compressed_them", Needs::KAFKA, compressed),
+        trial!(Needs::KAFKA, a_registry_that_is_gone_for_a_while_pauses_the_stream),
+        trial!(Needs::KAFKA, each_record_of_avro_ends_as_results_or_as_one_dead_letter),
+        trial!(Needs::KAFKA, a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses),
+        trial!(Needs::NOTHING, an_id_is_asked_for_once_and_again_only_where_nothing_was_known),
+        trial!(Needs::KAFKA, batches_are_read_whatever_compressed_them),
     ]
 }
 
@@ -81,7 +81,7 @@ async fn dead_letters(stream: &TestStream) -> i64 {
     postgres::count(&stream.database_url, "SELECT count(*) FROM dead_letters").await
 }
 
-async fn registry_gone() {
+async fn a_registry_that_is_gone_for_a_while_pauses_the_stream() {
     let (address, url) = (listen(), listen());
     let stream = stream(&address, "").await;
     let worker = stream.worker_at(&url, "");
@@ -131,7 +131,7 @@ enum End {
     Deleted,
 }
 
-async fn each_record_ends() {
+async fn each_record_of_avro_ends_as_results_or_as_one_dead_letter() {
     let address = listen();
     let registry = RegistryServer::new(None);
     registry.register(1, json!({"schema": PLAIN}));
@@ -204,7 +204,7 @@ async fn each_record_ends() {
     assert_eq!(letters.len(), expected, "dead letters: {letters:?}");
 }
 
-async fn wrong_settings() {
+async fn a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses() {
     let address = listen();
     // Of the user and the password below, as RFC 7617 writes them.
     let registry = RegistryServer::new(Some("Basic dGlkZW1pbGw6Y29ycmVjdC03Nzc3Nw=="));
@@ -238,7 +238,7 @@ async fn wrong_settings() {
     stream.assert_exactly_once(1, 0).await;
 }
 
-async fn asked_once() {
+async fn an_id_is_asked_for_once_and_again_only_where_nothing_was_known() {
     let address = listen();
     let server = RegistryServer::new(None);
     server.register(1, json!({"schema": PLAIN}));
@@ -279,7 +279,7 @@ fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
     decoder.decode(&record, schemas).err().map(|poison| poison.class)
 }
 
-async fn compressed() {
+async fn batches_are_read_whatever_compressed_them() {
     const CODECS: [&str; 4] = ["gzip", "snappy", "lz4", "zstd"];
     const EACH: usize = 50;
     let stream = TestStream::new(kafka::shared().await, 1).await;

@@ -24,9 +24,9 @@ use crate::jobs::write_parquet;
 pub fn trials() -> Vec<Trial> {
     let long = Needs::NOTHING.within(Duration::from_secs(300));
     vec![
-        trial("gpu::every_command_of_the_script_is_one_of_the_command_line", Needs::NOTHING, commands),
-        trial("gpu::fixtures_hold_and_files_are_written_through_the_script", long, script),
-        trial("gpu::the_walk_without_a_ledger_writes_every_row_once", long, walk),
+        trial!(Needs::NOTHING, every_command_of_the_script_is_one_of_the_command_line),
+        trial!(long, fixtures_hold_and_files_are_written_through_the_script),
+        trial!(long, the_walk_without_a_ledger_writes_every_row_once),
     ]
 }
 
@@ -46,7 +46,7 @@ async fn run_script(arguments: &[&str]) -> Value {
     serde_json::from_str(told.lines().last().expect("the script reports")).unwrap()
 }
 
-async fn commands() {
+async fn every_command_of_the_script_is_one_of_the_command_line() {
     let parts = run_script(&["--dry-run"]).await;
     let names: Vec<&str> = parts.as_object().unwrap().keys().map(String::as_str).collect();
     assert_eq!(
@@ -68,7 +68,7 @@ async fn commands() {
     assert!(ours >= 13, "seven models' parity, three of encoders, two of generators and the walk are ours, {ours} are told");
 }
 
-async fn script() {
+async fn fixtures_hold_and_files_are_written_through_the_script() {
     let fixtures = ["--only", "parity", "--only", "walk", "--no-peers", "--json", "--scale", "0.25"];
     let path = |path: &str| in_repository(path).display().to_string();
     let (encoder, generator) = (path("tests/fixtures/models/tiny-xlm-roberta"), path("tests/fixtures/generators/qwen2"));
@@ -90,7 +90,7 @@ const ECHO: &str = "version: 1\nname: echo\nsource: { topic: t, id: id, text: \"
      first: { render: { template: \"{{ document.text }}!\" } }\n  second: { render: { template: \"{{ first.text }}?\" } }\n\
      sinks:\n  parquet: { dataset: nowhere }\nbudget: { max_wait: 50ms, max_records: 50 }\n";
 
-async fn walk() {
+async fn the_walk_without_a_ledger_writes_every_row_once() {
     const ROWS: usize = 333;
     let folder = open_folder();
     let path = |name: &str| folder.path().join(name);

@@ -7,6 +7,7 @@ pub mod proxy;
 pub mod readiness;
 pub mod registry;
 pub mod secured;
+pub mod tests;
 pub mod trial;
 pub mod worker;
 

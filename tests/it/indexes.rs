@@ -15,8 +15,8 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("indexes::a_vector_space_is_indexed_once_it_is_large", Needs::NOTHING, large_spaces_are_indexed),
-        trial("indexes::a_service_indexes_what_has_become_large", Needs::KAFKA, a_service_indexes),
+        trial!(Needs::NOTHING, a_vector_space_is_indexed_once_it_is_large),
+        trial!(Needs::KAFKA, a_service_indexes_what_has_become_large),
     ]
 }
 
@@ -29,7 +29,7 @@ async fn index_is_valid(connection: &mut PgConnection, set: i32) -> Option<bool>
         .unwrap()
 }
 
-async fn a_service_indexes() {
+async fn a_service_indexes_what_has_become_large() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
     let id = stream.store.embedding_set(&set).await.unwrap();
@@ -44,7 +44,7 @@ async fn a_service_indexes() {
     .await;
 }
 
-async fn large_spaces_are_indexed() {
+async fn a_vector_space_is_indexed_once_it_is_large() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     let store = &setup.store;

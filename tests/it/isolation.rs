@@ -20,21 +20,17 @@ pub fn trials() -> Vec<Trial> {
     // Each death of a worker takes the length of a session.
     let deaths = Needs::KAFKA.within(Duration::from_secs(300));
     vec![
-        trial(
-            "isolation::a_record_that_kills_the_process_is_dead_lettered_after_three_attempts",
-            deaths,
-            killer_is_dead_lettered,
-        ),
-        trial("isolation::workers_that_end_in_good_order_leave_nothing_in_doubt", deaths, good_order_leaves_no_doubt),
-        trial("isolation::a_worker_killed_from_outside_costs_its_successor_a_moment", deaths, killed_from_outside),
-        trial("isolation::attempts_are_fenced_bounded_and_taken_back", Needs::NOTHING, attempts_are_kept),
-        trial("isolation::what_is_in_doubt_is_what_the_last_owner_had_begun", Needs::NOTHING, doubt_is_what_was_begun),
+        trial!(deaths, a_record_that_kills_the_process_is_dead_lettered_after_three_attempts),
+        trial!(deaths, workers_that_end_in_good_order_leave_nothing_in_doubt),
+        trial!(deaths, a_worker_killed_from_outside_costs_its_successor_a_moment),
+        trial!(Needs::NOTHING, attempts_are_fenced_bounded_and_taken_back),
+        trial!(Needs::NOTHING, what_is_in_doubt_is_what_the_last_owner_had_begun),
     ]
 }
 
 const LETHAL: i64 = 100;
 
-async fn killer_is_dead_lettered() {
+async fn a_record_that_kills_the_process_is_dead_lettered_after_three_attempts() {
     const RECORDS: i64 = 200;
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let record = |n: i64| NewRecord {
@@ -80,7 +76,7 @@ async fn killer_is_dead_lettered() {
     assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
 }
 
-async fn good_order_leaves_no_doubt() {
+async fn workers_that_end_in_good_order_leave_nothing_in_doubt() {
     let stream = TestStream::new(kafka::shared().await, 2).await;
     stream.send(0..400).await;
     let mut worker = stream.worker("commit-before-stage=sleep(100)");
@@ -96,7 +92,7 @@ async fn good_order_leaves_no_doubt() {
     stream.assert_exactly_once(400, 0).await;
 }
 
-async fn killed_from_outside() {
+async fn a_worker_killed_from_outside_costs_its_successor_a_moment() {
     const RECORDS: i64 = 3_000;
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let pipeline = std::fs::read_to_string(stream.path("pipelines/echo.yaml")).unwrap();
@@ -128,7 +124,7 @@ fn partition() -> Partition {
     Partition { topic: "documents".into(), number: 0 }
 }
 
-async fn attempts_are_kept() {
+async fn attempts_are_fenced_bounded_and_taken_back() {
     let (database, partition) = (postgres::database().await, partition());
     let store = &database.store;
     let epoch = store.claim(PIPELINE, &partition, "one").await.unwrap().epoch;
@@ -149,7 +145,7 @@ async fn attempts_are_kept() {
     assert_eq!(store.audit().await.unwrap(), [""; 0]);
 }
 
-async fn doubt_is_what_was_begun() {
+async fn what_is_in_doubt_is_what_the_last_owner_had_begun() {
     let (database, partition) = (postgres::database().await, partition());
     let store = &database.store;
     let claim = || async { store.claim(PIPELINE, &partition, "someone").await.unwrap() };

@@ -22,12 +22,8 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial(
-            "job_service::a_job_is_submitted_followed_and_found_over_http_and_from_the_command_line",
-            long,
-            submitted_and_followed,
-        ),
-        trial("job_service::a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest", long, cancelled_and_tried_again),
+        trial!(long, a_job_is_submitted_followed_and_found_over_http_and_from_the_command_line),
+        trial!(long, a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest),
     ]
 }
 
@@ -116,7 +112,7 @@ fn told(output: &Output) -> String {
     String::from_utf8_lossy(&output.stderr).into_owned()
 }
 
-async fn submitted_and_followed() {
+async fn a_job_is_submitted_followed_and_found_over_http_and_from_the_command_line() {
     let server = JobServer::new(300).await;
     let _worker = server.open("").await;
     let (status, queued) = server.post("/v1/jobs", &job("first")).await;
@@ -168,7 +164,7 @@ async fn submitted_and_followed() {
     server.stream.audit("after two jobs").await;
 }
 
-async fn cancelled_and_tried_again() {
+async fn a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest() {
     let server = JobServer::new(3_000).await;
     let mut slow = server.open("commit-before-stage=sleep(100)").await;
     assert_eq!(server.post("/v1/jobs", &job("long")).await.0, StatusCode::CREATED);

@@ -23,14 +23,14 @@ use crate::test_stream::{PIPELINE, TASKS, TestStream, read_topic};
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("jobs::a_backfill_runs_exactly_once_over_workers_that_are_killed", needs.alone(), killed),
-        trial("jobs::every_file_at_fault_fails_alone_and_says_why", needs, faulty_files),
-        trial("jobs::a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried", needs, cancelled),
-        trial("jobs::a_job_stops_at_its_deadline_and_says_what_is_left", needs, deadline),
-        trial("jobs::a_backfill_never_overwrites_a_fresher_live_result", needs, fresher),
-        trial("jobs::what_asks_for_no_job_becomes_a_dead_letter", needs, refused),
-        trial("jobs::an_evaluation_counts_what_is_right_and_commits_nothing", needs, evaluated),
-        trial("jobs::a_rerun_takes_up_what_is_missing_and_a_delete_takes_all", needs, rerun_and_delete),
+        trial!(needs.alone(), a_backfill_runs_exactly_once_over_workers_that_are_killed),
+        trial!(needs, every_file_at_fault_fails_alone_and_says_why),
+        trial!(needs, a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried),
+        trial!(needs, a_job_stops_at_its_deadline_and_says_what_is_left),
+        trial!(needs, a_backfill_never_overwrites_a_fresher_live_result),
+        trial!(needs, what_asks_for_no_job_becomes_a_dead_letter),
+        trial!(needs, an_evaluation_counts_what_is_right_and_commits_nothing),
+        trial!(needs, a_rerun_takes_up_what_is_missing_and_a_delete_takes_all),
     ]
 }
 
@@ -127,7 +127,7 @@ pub fn backfill(id: &str) -> Value {
     json!({ "version": 1, "id": id, "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive" })
 }
 
-async fn killed() {
+async fn a_backfill_runs_exactly_once_over_workers_that_are_killed() {
     const FILES: usize = 4;
     const ROWS: usize = 3_000;
     let setup = JobSetup::new().await;
@@ -162,7 +162,7 @@ async fn killed() {
     assert_eq!(states, ["queued", "planning", "running", "succeeded"], "asking twice is one job");
 }
 
-async fn faulty_files() {
+async fn every_file_at_fault_fails_alone_and_says_why() {
     let setup = JobSetup::new().await;
     setup.archive("a-good.parquet", 0..700);
     fs::write(setup.file("b-noise.parquet"), vec![7; 5_000]).unwrap();
@@ -194,7 +194,7 @@ async fn faulty_files() {
     setup.assert_once(910).await;
 }
 
-async fn cancelled() {
+async fn a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried() {
     let setup = JobSetup::new().await;
     for file in 0..3 {
         setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
@@ -221,7 +221,7 @@ async fn cancelled() {
     setup.assert_once(6_000).await;
 }
 
-async fn deadline() {
+async fn a_job_stops_at_its_deadline_and_says_what_is_left() {
     let setup = JobSetup::new().await;
     for file in 0..3 {
         setup.archive(&format!("part-{file}.parquet"), file * 2_000..(file + 1) * 2_000);
@@ -241,7 +241,7 @@ async fn deadline() {
     setup.stream.audit("after the deadline").await;
 }
 
-async fn fresher() {
+async fn a_backfill_never_overwrites_a_fresher_live_result() {
     let setup = JobSetup::new().await;
     setup.archive("old.parquet", 0..100);
     // The file is older than what the stream brings: arrival is the version of this pipeline.
@@ -264,7 +264,7 @@ async fn fresher() {
     assert_eq!((live, old), (50, 50));
 }
 
-async fn refused() {
+async fn what_asks_for_no_job_becomes_a_dead_letter() {
     let setup = JobSetup::new().await;
     setup.archive("x.parquet", 0..10);
     let mut unknown_key = backfill("a");
@@ -289,7 +289,7 @@ async fn refused() {
     setup.assert_once(10).await;
 }
 
-async fn rerun_and_delete() {
+async fn a_rerun_takes_up_what_is_missing_and_a_delete_takes_all() {
     let setup = JobSetup::new().await;
     setup.archive("x.parquet", 0..1_200);
     let worker = setup.stream.worker("");
@@ -320,7 +320,7 @@ async fn rerun_and_delete() {
     assert_eq!(setup.count("SELECT count(*) FROM results").await, 1_500);
 }
 
-async fn evaluated() {
+async fn an_evaluation_counts_what_is_right_and_commits_nothing() {
     let setup = JobSetup::new().await;
     let ids = StringArray::from_iter_values((0..1_000).map(|n| format!("d{n}")));
     let texts = StringArray::from_iter_values((0..1_000).map(|n| format!("kind {}", n % 2)));

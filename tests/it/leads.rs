@@ -20,19 +20,14 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("leads::a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do", Needs::KAFKA, told_once),
-        trial(
-            "leads::a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_state_says_so",
-            Needs::KAFKA,
-            given_up,
-        ),
-        trial("leads::an_account_follows_its_documents_and_goes_with_the_last", Needs::KAFKA, accounts_follow),
-        trial(
-            "leads::a_server_behind_the_writers_name_extracts_drafts_and_sums_up",
+        trial!(Needs::KAFKA, a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do),
+        trial!(Needs::KAFKA, a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_state_says_so),
+        trial!(Needs::KAFKA, an_account_follows_its_documents_and_goes_with_the_last),
+        trial!(
             Needs::NOTHING.within(Duration::from_secs(300)),
-            shipped::behind_a_server,
+            shipped::a_server_behind_the_writers_name_extracts_drafts_and_sums_up
         ),
-        trial("leads::lists_are_sorted_filtered_paged_and_exported", Needs::KAFKA, listed),
+        trial!(Needs::KAFKA, lists_are_sorted_filtered_paged_and_exported),
     ]
 }
 
@@ -143,7 +138,7 @@ fn webhook(receiver: &Receiver, more: &str) -> String {
     )
 }
 
-async fn told_once() {
+async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do() {
     let script = [Answer::Status(500), Answer::RetryAfter(1), Answer::Hang, Answer::Redirect];
     let receiver = Receiver::start(script).await;
     let setup = LeadSetup::new(&webhook(&receiver, ""), "  webhook: crm\n").await;
@@ -213,7 +208,7 @@ fn about_id(calls: &[receiver::Call], id: &str) -> String {
     calls.iter().find(|call| call.body["data"]["document_id"] == id).unwrap().id.clone()
 }
 
-async fn given_up() {
+async fn a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_state_says_so() {
     let receiver = Receiver::start([Answer::Status(410)]).await;
     receiver.then(Answer::Status(503));
     let setup = LeadSetup::new(&webhook(&receiver, "attempts = 3\n"), "  webhook: crm\n").await;
@@ -244,7 +239,7 @@ async fn given_up() {
     assert!(!again && said.contains("no delivery"), "{said}");
 }
 
-async fn accounts_follow() {
+async fn an_account_follows_its_documents_and_goes_with_the_last() {
     let setup = LeadSetup::new("", "  accounts: { topic: ACCOUNTS, newest: 2, characters: 5 }\n").await.with_accounts();
     setup.stream.amend("pipelines/echo.yaml", |text| text.replace("ACCOUNTS", &setup.accounts));
     let _worker = setup.worker("").await;
@@ -288,7 +283,7 @@ async fn accounts_follow() {
     setup.stream.audit("after documents moved").await;
 }
 
-async fn listed() {
+async fn lists_are_sorted_filtered_paged_and_exported() {
     let setup = LeadSetup::new("", "").await;
     let _worker = setup.worker("").await;
     let people = ["Ada", "=HYPERLINK(\"http://x\")", "한지우", "Lee, \"Jo\"", "Max"];

@@ -18,8 +18,8 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(300));
     vec![
-        trial("limits::a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwards", needs.alone(), yields),
-        trial("limits::a_job_stops_at_its_budget_and_a_retry_goes_on_with_another", needs, budget),
+        trial!(needs.alone(), a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwards),
+        trial!(needs, a_job_stops_at_its_budget_and_a_retry_goes_on_with_another),
     ]
 }
 
@@ -29,7 +29,7 @@ async fn of_units(setup: &JobSetup) -> i64 {
     postgres::count(&setup.stream.database_url, rows).await
 }
 
-async fn yields() {
+async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwards() {
     const LIMIT: i64 = 300;
     const ROWS: i64 = 8_000;
     const FLOOD: i64 = 12_000;
@@ -80,7 +80,7 @@ async fn yields() {
     setup.assert_once(ROWS + FLOOD).await;
 }
 
-async fn budget() {
+async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
     const ROWS: i64 = 6_000;
     const KNOWN: i64 = 600;
     let setup = JobSetup::new().await;

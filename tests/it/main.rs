@@ -51,7 +51,6 @@ mod schedules;
 mod search;
 mod search_quality;
 mod secured;
-mod smoke;
 mod stops;
 mod test_stream;
 mod words;
@@ -76,7 +75,7 @@ fn main() -> ExitCode {
         floors::trials(),
         access::trials(),
         engine::trials(),
-        smoke::trials(),
+        harness::tests::trials(),
         leads::trials(),
         ledger::trials(),
         models::trials(),

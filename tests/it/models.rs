@@ -18,9 +18,9 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("models::a_pulled_model_runs_and_is_told_from_a_damaged_one", Needs::NOTHING, pulled_and_damaged),
-        trial("models::a_hub_is_asked_for_what_is_used_and_nothing_else", Needs::NOTHING, from_a_hub),
-        trial("models::what_cannot_be_pulled_is_the_callers_fault_or_the_worlds", Needs::NOTHING, refused),
+        trial!(Needs::NOTHING, a_pulled_model_runs_and_is_told_from_a_damaged_one),
+        trial!(Needs::NOTHING, a_hub_is_asked_for_what_is_used_and_nothing_else),
+        trial!(Needs::NOTHING, what_cannot_be_pulled_is_the_callers_fault_or_the_worlds),
     ]
 }
 
@@ -56,7 +56,7 @@ async fn told(folder: &Path, arguments: &[&str]) -> Value {
     serde_json::from_str(&ran.last).unwrap_or_else(|e| panic!("{arguments:?} prints {:?}: {e}", ran.last))
 }
 
-async fn pulled_and_damaged() {
+async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     let folder = open_folder();
     let home = folder.path();
     let fixture = fixture();
@@ -113,7 +113,7 @@ async fn hub() -> String {
     address
 }
 
-async fn from_a_hub() {
+async fn a_hub_is_asked_for_what_is_used_and_nothing_else() {
     let folder = open_folder();
     let endpoint = hub().await;
     let arguments = ["models", "pull", "tiny/encoder@v1.0", "--to", "here", "--endpoint", &endpoint, "--json"];
@@ -125,7 +125,7 @@ async fn from_a_hub() {
     assert_eq!(told(folder.path(), &arguments).await["kept"], 6, "a second pull fetches nothing");
 }
 
-async fn refused() {
+async fn what_cannot_be_pulled_is_the_callers_fault_or_the_worlds() {
     let folder = open_folder();
     let ran = tidemill(folder.path(), &["models", "pull", "no-such-folder"]).await;
     assert!(ran.code == 2 && ran.told.contains("neither a folder that is here nor a model of the hub"), "{}", ran.told);

@@ -20,10 +20,10 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("outbox::an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up", long, too_large),
-        trial("outbox::a_dead_letter_too_large_for_its_topic_goes_without_its_payload", long, large_letter),
-        trial("outbox::a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while", long, missing_topic),
-        trial("outbox::an_event_refused_with_its_neighbours_takes_none_of_them_along", long, neighbours),
+        trial!(long, an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up),
+        trial!(long, a_dead_letter_too_large_for_its_topic_goes_without_its_payload),
+        trial!(long, a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while),
+        trial!(long, an_event_refused_with_its_neighbours_takes_none_of_them_along),
     ]
 }
 
@@ -100,7 +100,7 @@ async fn metrics(listen: &str) -> String {
     reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap()
 }
 
-async fn too_large() {
+async fn an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let narrow = client.topic_with_limit("results", LIMIT).await;
@@ -174,7 +174,7 @@ async fn too_large() {
     stream.audit("at the end").await;
 }
 
-async fn large_letter() {
+async fn a_dead_letter_too_large_for_its_topic_goes_without_its_payload() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let letters = client.topic_with_limit("dead-letters", LIMIT).await;
@@ -208,7 +208,7 @@ async fn large_letter() {
     stream.drained(3, Duration::from_secs(30)).await;
 }
 
-async fn missing_topic() {
+async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
@@ -256,7 +256,7 @@ async fn missing_topic() {
 }
 
 /// All are small, and the topic takes few bytes: what the client library puts into one batch is refused together.
-async fn neighbours() {
+async fn an_event_refused_with_its_neighbours_takes_none_of_them_along() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let narrow = client.topic_with_limit("results", 4_000).await;

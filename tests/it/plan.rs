@@ -14,10 +14,10 @@ use crate::harness::trial::{Needs, trial};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::NOTHING.within(Duration::from_secs(300));
     vec![
-        trial("plan::what_is_predicted_is_what_there_is", long, predictions),
-        trial("plan::a_budget_says_what_it_leaves_undone", long, budget),
-        trial("plan::a_rerun_counts_what_is_outdated_and_takes_over_the_rest", long, rerun),
-        trial("plan::an_evaluation_takes_nothing_over", long, evaluation),
+        trial!(long, what_is_predicted_is_what_there_is),
+        trial!(long, a_budget_says_what_it_leaves_undone),
+        trial!(long, a_rerun_counts_what_is_outdated_and_takes_over_the_rest),
+        trial!(long, an_evaluation_takes_nothing_over),
     ]
 }
 
@@ -50,7 +50,7 @@ fn known_rows() -> Vec<(String, String)> {
     rows
 }
 
-async fn predictions() {
+async fn what_is_predicted_is_what_there_is() {
     const SEEDS: usize = 10;
     let setup = BackfillSetup::new().await;
     let rows = known_rows();
@@ -92,7 +92,7 @@ async fn predictions() {
     assert!(plan["reused_share"]["expected"].as_f64() > Some(0.9), "the ledger has it all now: {plan}");
 }
 
-async fn budget() {
+async fn a_budget_says_what_it_leaves_undone() {
     let setup = BackfillSetup::new().await;
     let rows: Vec<(String, String)> =
         (0..400).map(|n| (format!("d{n}"), format!("note {n}: the mill turns, and the kettle boils {n} times"))).collect();
@@ -114,7 +114,7 @@ async fn budget() {
     assert_eq!(tight["documents"], ample["documents"], "the same seed chooses the same rows");
 }
 
-async fn rerun() {
+async fn a_rerun_counts_what_is_outdated_and_takes_over_the_rest() {
     const DOCUMENTS: usize = 900;
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..DOCUMENTS), 300);
@@ -163,7 +163,7 @@ async fn rerun() {
     assert!(told.contains("pipeline `echo` has no task `fourth`"), "{told}");
 }
 
-async fn evaluation() {
+async fn an_evaluation_takes_nothing_over() {
     let setup = BackfillSetup::new().await;
     write(&setup.path("data/a.parquet"), &documents(0..500), 300);
     let (code, _, told) = setup.backfill("echo").await;

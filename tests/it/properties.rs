@@ -22,10 +22,10 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("properties::any_record_becomes_a_document_or_a_dead_letter", Needs::NOTHING, records),
-        trial("properties::a_damaged_pipeline_file_is_read_or_refused_with_its_line", Needs::NOTHING, pipeline_files),
-        trial("properties::any_template_ends_within_its_fuel", Needs::NOTHING, templates),
-        trial("properties::any_job_is_taken_and_written_alike_or_refused", Needs::NOTHING, jobs),
+        trial!(Needs::NOTHING, any_record_becomes_a_document_or_a_dead_letter),
+        trial!(Needs::NOTHING, a_damaged_pipeline_file_is_read_or_refused_with_its_line),
+        trial!(Needs::NOTHING, any_template_ends_within_its_fuel),
+        trial!(Needs::NOTHING, any_job_is_taken_and_written_alike_or_refused),
     ]
 }
 
@@ -55,7 +55,7 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
-async fn records() {
+async fn any_record_becomes_a_document_or_a_dead_letter() {
     let payload = prop_oneof![
         prop::collection::vec(any::<u8>(), 0..200),
         any_json().prop_map(|value| value.to_string().into_bytes()),
@@ -159,7 +159,7 @@ impl Damage {
     }
 }
 
-async fn pipeline_files() {
+async fn a_damaged_pipeline_file_is_read_or_refused_with_its_line() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("pipelines");
     let shipped: Vec<(PathBuf, String)> = ["accounts.yaml", "news.yaml", "products.yaml", "sales.yaml", "tickets.yaml"]
         .map(|name| (folder.join(name), std::fs::read_to_string(folder.join(name)).unwrap()))
@@ -180,7 +180,7 @@ async fn pipeline_files() {
 }
 
 /// Most of it is nothing that compiles; what does runs over whatever is there.
-async fn templates() {
+async fn any_template_ends_within_its_fuel() {
     /// Far more than the fuel of one template takes on a machine that is busy with other things.
     const LIMIT: Duration = Duration::from_secs(5);
     let part = prop_oneof![
@@ -231,7 +231,7 @@ async fn templates() {
     });
 }
 
-async fn jobs() {
+async fn any_job_is_taken_and_written_alike_or_refused() {
     let good = prop::sample::select(vec![
         json!({"version": 1, "id": "a", "kind": "backfill", "pipeline": "news", "dataset": "archive", "prefix": "2025/",
                "since": "2025-03-01", "until": "2025-04-01", "sample": 10, "seed": 7, "priority": 3,

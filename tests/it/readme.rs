@@ -17,13 +17,10 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 pub fn trials() -> Vec<Trial> {
     // It downloads where nothing is cached yet, and measures.
     let commands = Needs::NOTHING.alone().within(Duration::from_secs(600));
-    vec![
-        trial("readme::its_commands_do_what_they_say", commands, its_commands_run),
-        trial("readme::its_configuration_is_one", Needs::NOTHING, its_configuration_loads),
-    ]
+    vec![trial!(commands, its_commands_do_what_they_say), trial!(Needs::NOTHING, its_configuration_is_one)]
 }
 
-async fn its_commands_run() {
+async fn its_commands_do_what_they_say() {
     let folder = open_folder();
     symlink(Path::new(ROOT).join("pipelines"), folder.path().join("pipelines")).unwrap();
     let blocks = blocks("sh");
@@ -61,7 +58,7 @@ fn run(line: &str, folder: &Path) {
     }
 }
 
-async fn its_configuration_loads() {
+async fn its_configuration_is_one() {
     let folder = open_folder();
     let file = folder.path().join("tidemill.toml");
     std::fs::create_dir(folder.path().join("secrets")).unwrap();

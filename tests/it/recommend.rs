@@ -24,11 +24,11 @@ use crate::test_stream::TestStream;
 pub fn trials() -> Vec<Trial> {
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(420));
     vec![
-        trial("recommend::events_count_once_through_crashes_and_repeats_until_they_are_withdrawn", Needs::KAFKA, counted_once),
-        trial("recommend::documents_are_chosen_by_likeness_taste_and_difference_with_reasons", Needs::NOTHING, chosen),
-        trial("recommend::a_crowd_of_documents_hides_none_that_is_near", Needs::NOTHING, crowded),
-        trial("recommend::no_question_about_interactions_reads_them_all", Needs::NOTHING, planned),
-        trial("recommend::what_people_came_to_next_is_foretold_better_than_by_popularity", alone, foretold),
+        trial!(Needs::KAFKA, events_count_once_through_crashes_and_repeats_until_they_are_withdrawn),
+        trial!(Needs::NOTHING, documents_are_chosen_by_likeness_taste_and_difference_with_reasons),
+        trial!(Needs::NOTHING, a_crowd_of_documents_hides_none_that_is_near),
+        trial!(Needs::NOTHING, no_question_about_interactions_reads_them_all),
+        trial!(alone, what_people_came_to_next_is_foretold_better_than_by_popularity),
     ]
 }
 
@@ -55,7 +55,7 @@ fn event_of(user: usize, named: usize, item: usize) -> NewRecord {
     NewRecord { partition: None, key: id.into_bytes(), payload: Some(payload.to_string().into_bytes()) }
 }
 
-async fn counted_once() {
+async fn events_count_once_through_crashes_and_repeats_until_they_are_withdrawn() {
     const PEOPLE: usize = 20;
     const ITEMS: usize = 10;
     let stream = TestStream::new(kafka::shared().await, 2).await;
@@ -214,7 +214,7 @@ fn ids(hits: &[Recommendation]) -> Vec<&str> {
     hits.iter().map(|hit| hit.document_id.as_str()).collect()
 }
 
-async fn chosen() {
+async fn documents_are_chosen_by_likeness_taste_and_difference_with_reasons() {
     let setup = RecommendSetup::new().await;
     let alike = setup.recommender(0.0);
 
@@ -277,7 +277,7 @@ async fn chosen() {
 }
 
 /// More documents than are compared one by one: the index is read, past what is seen and what the filter keeps out.
-async fn crowded() {
+async fn a_crowd_of_documents_hides_none_that_is_near() {
     let setup = RecommendSetup::new().await;
     let set = setup.store.embedding_set(&EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 }).await.unwrap();
     setup
@@ -308,7 +308,7 @@ async fn crowded() {
 }
 
 /// A shop has millions of them.
-async fn planned() {
+async fn no_question_about_interactions_reads_them_all() {
     let setup = RecommendSetup::new().await;
     setup
         .run(&format!(
@@ -348,7 +348,7 @@ fn without_writing(shipped: &str) -> String {
 }
 
 /// The shipped sample, by the shipped encoder.
-async fn foretold() {
+async fn what_people_came_to_next_is_foretold_better_than_by_popularity() {
     let folder = open_folder();
     let pipelines = folder.path().join("pipelines");
     std::fs::create_dir_all(pipelines.join("samples")).unwrap();

@@ -24,7 +24,7 @@ const DOCUMENTS: usize = 400;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     let needs = Needs::KAFKA.within(Duration::from_secs(300));
-    vec![trial("reembed::search_finds_every_document_while_vectors_move_and_compares_none_of_two_models", needs, half_way)]
+    vec![trial!(needs, search_finds_every_document_while_vectors_move_and_compares_none_of_two_models)]
 }
 
 /// An office whose pipeline makes vectors, of a model that can be changed.
@@ -89,7 +89,7 @@ fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
     }
 }
 
-async fn half_way() {
+async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two_models() {
     let setup = setup().await;
     let stream = &setup.stream;
     let address = listen();

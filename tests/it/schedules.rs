@@ -28,13 +28,13 @@ use crate::test_stream::TestStream;
 pub fn trials() -> Vec<Trial> {
     let minutes = Needs::KAFKA.within(Duration::from_secs(300));
     vec![
-        trial("schedules::of_two_foremen_at_once_one_fires", Needs::NOTHING, one_of_two_fires),
-        trial("schedules::a_time_beside_an_open_job_becomes_what_the_policy_says", Needs::NOTHING, policies),
-        trial("schedules::after_a_pause_only_the_latest_time_is_caught_up", Needs::NOTHING, a_pause_is_caught_up),
-        trial("schedules::one_that_is_refused_stands_in_the_way_of_no_other", Needs::NOTHING, refused_and_others),
-        trial("schedules::a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other", Needs::NOTHING, refused_by_the_ledger),
-        trial("schedules::its_commands_tell_and_ask", Needs::NOTHING, commands),
-        trial("schedules::each_time_has_one_job_whichever_process_dies", minutes, whoever_dies),
+        trial!(Needs::NOTHING, of_two_foremen_at_once_one_fires),
+        trial!(Needs::NOTHING, a_time_beside_an_open_job_becomes_what_the_policy_says),
+        trial!(Needs::NOTHING, after_a_pause_only_the_latest_time_is_caught_up),
+        trial!(Needs::NOTHING, one_that_is_refused_stands_in_the_way_of_no_other),
+        trial!(Needs::NOTHING, a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other),
+        trial!(Needs::NOTHING, its_commands_tell_and_ask),
+        trial!(minutes, each_time_has_one_job_whichever_process_dies),
     ]
 }
 
@@ -79,7 +79,7 @@ async fn state(store: &Store, job: &str) -> JobState {
     store.job(job).await.unwrap().unwrap_or_else(|| panic!("there is no job {job}")).state
 }
 
-async fn one_of_two_fires() {
+async fn of_two_foremen_at_once_one_fires() {
     let database = postgres::database().await;
     let text = "  often: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
     let (first, second) =
@@ -102,7 +102,7 @@ async fn one_of_two_fires() {
     assert_eq!(events, 12, "each is announced once");
 }
 
-async fn policies() {
+async fn a_time_beside_an_open_job_becomes_what_the_policy_says() {
     let database = postgres::database().await;
     let text = "  skips: { cron: '* * * * *', overlap: skip, job: { kind: rerun } }
   queues: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }
@@ -140,7 +140,7 @@ async fn policies() {
     assert_eq!(last, "echo.skips 10:03 fired echo.skips@20261121T100300Z", "nothing is open any more");
 }
 
-async fn a_pause_is_caught_up() {
+async fn after_a_pause_only_the_latest_time_is_caught_up() {
     let database = postgres::database().await;
     let text = "  often: { cron: '*/10 * * * *', job: { kind: rerun } }
   seldom: { cron: '5 10 * * *', catch_up: 20m, job: { kind: rerun } }\n";
@@ -167,7 +167,7 @@ async fn a_pause_is_caught_up() {
     assert_eq!(firings(&database).await[3], "echo.often 10:48 fired echo.often@20261121T104800Z");
 }
 
-async fn refused_and_others() {
+async fn one_that_is_refused_stands_in_the_way_of_no_other() {
     let database = postgres::database().await;
     let text = "  broken: { cron: '* * * * *', job: { kind: backfill, dataset: archive, prefix: '{date}/' } }
   sound: { cron: '* * * * *', overlap: queue, job: { kind: rerun } }\n";
@@ -191,7 +191,7 @@ async fn refused_and_others() {
     assert_eq!(found[3], "echo.sound 10:02 refused the id `echo.sound@20261121T100200Z` stands for another job", "{found:?}");
 }
 
-async fn refused_by_the_ledger() {
+async fn a_job_that_the_ledger_refuses_stands_in_the_way_of_no_other() {
     let database = postgres::database().await;
     let coordinator = coordinator(&database.store, "foreman", 4, "  none: { cron: '0 0 1 1 *', job: { kind: rerun } }\n").await;
     for (id, tasks) in [("first", r#"["\u0000"]"#), ("second", r#"["first"]"#)] {
@@ -211,7 +211,7 @@ async fn refused_by_the_ledger() {
     assert!(refused.is_refusal, "what is at fault is the value, not the database: {refused}");
 }
 
-async fn commands() {
+async fn its_commands_tell_and_ask() {
     let database = postgres::database().await;
     let folder = crate::harness::open_folder();
     std::fs::create_dir(folder.path().join("pipelines")).unwrap();
@@ -266,7 +266,7 @@ async fn commands() {
     assert!(told.contains("configuration: `schedules.weekly`: `cron` is `0 3 * * MOON`: "), "{told}");
 }
 
-async fn whoever_dies() {
+async fn each_time_has_one_job_whichever_process_dies() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let (jobs, units, events) =
         (stream.client.topic("jobs", 1).await, stream.client.topic("units", 2).await, stream.client.topic("job-events", 1).await);

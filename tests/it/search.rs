@@ -18,11 +18,11 @@ use crate::harness::trial::{Needs, trial};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("search::finds_what_was_asked_for_and_nothing_else", Needs::NOTHING, finds_what_was_asked_for),
-        trial("search::korean_is_found_beside_english_whatever_particle_follows", Needs::NOTHING, korean_is_found),
-        trial("search::filters_compare_numbers_texts_and_times", Needs::NOTHING, filters_compare),
-        trial("search::a_selective_filter_starves_no_vector_search", Needs::NOTHING, selective_filters_starve_nothing),
-        trial("search::pages_tile_the_answer_and_facets_count_all_of_it", Needs::NOTHING, pages_tile_the_answer),
+        trial!(Needs::NOTHING, finds_what_was_asked_for_and_nothing_else),
+        trial!(Needs::NOTHING, korean_is_found_beside_english_whatever_particle_follows),
+        trial!(Needs::NOTHING, filters_compare_numbers_texts_and_times),
+        trial!(Needs::NOTHING, a_selective_filter_starves_no_vector_search),
+        trial!(Needs::NOTHING, pages_tile_the_answer_and_facets_count_all_of_it),
     ]
 }
 
@@ -180,7 +180,7 @@ fn metadata(path: &[&str], test: FilterTest) -> SearchFilter {
 }
 
 /// Everything about search that needs a database; one library serves all.
-async fn finds_what_was_asked_for() {
+async fn finds_what_was_asked_for_and_nothing_else() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
 
@@ -242,7 +242,7 @@ async fn finds_what_was_asked_for() {
     assert!(unfiltered.iter().all(|hit| hit.document_id.starts_with("crowd-") && hit.score > 0.99), "{unfiltered:?}");
 }
 
-async fn korean_is_found() {
+async fn korean_is_found_beside_english_whatever_particle_follows() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
@@ -290,7 +290,7 @@ async fn korean_is_found() {
     assert_eq!(found("고구마").await, [""; 0]);
 }
 
-async fn filters_compare() {
+async fn filters_compare_numbers_texts_and_times() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
@@ -359,7 +359,7 @@ async fn filters_compare() {
 }
 
 /// One document in a hundred passes, and those lie anywhere: what an index reads first is nearly all of the others.
-async fn selective_filters_starve_nothing() {
+async fn a_selective_filter_starves_no_vector_search() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     crowd(&database.url, &setup).await;
@@ -394,7 +394,7 @@ async fn exact(url: &str, [x, y, z]: [f32; 3], share: i32, equal: bool) -> Vec<S
     sqlx::query_scalar(sqlx::AssertSqlSafe(sql)).fetch_all(&mut connection).await.unwrap()
 }
 
-async fn pages_tile_the_answer() {
+async fn pages_tile_the_answer_and_facets_count_all_of_it() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
     crowd(&database.url, &setup).await;

@@ -31,9 +31,9 @@ pub fn trials() -> Vec<Trial> {
     }
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(1800));
     vec![
-        trial("search_quality::a_title_finds_its_article", alone, news),
-        trial("search_quality::an_abstract_finds_its_tale", alone, tales),
-        trial("search_quality::an_index_of_a_hundred_thousand_vectors", alone, index),
+        trial!(alone, a_title_finds_its_article),
+        trial!(alone, an_abstract_finds_its_tale),
+        trial!(alone, an_index_of_a_hundred_thousand_vectors),
     ]
 }
 
@@ -126,7 +126,7 @@ impl SearchSetup {
 
 /// Each title against the texts of all: without the titles, and with them, as `pipelines/news.yaml` has them.
 /// Without, some titles share neither words nor meaning with their texts: the first tens of both lists together hold 0.90 of them.
-async fn news() {
+async fn a_title_finds_its_article() {
     let articles = rows("ag_news.jsonl");
     let questions: Vec<_> = articles.iter().map(|row| (text(row, "id").to_owned(), text(row, "title").to_owned())).collect();
     let id = |row: &Value| text(row, "id").to_owned();
@@ -162,7 +162,7 @@ async fn recall_of_news(questions: &[(String, String)], documents: &[(String, St
     (recall, means)
 }
 
-async fn tales() {
+async fn an_abstract_finds_its_tale() {
     let tales = rows("grimm_tales.jsonl");
     let documents: Vec<_> = tales.iter().map(|row| (text(row, "id").to_owned(), text(row, "text").to_owned())).collect();
     let questions: Vec<_> = tales.iter().map(|row| (text(row, "id").to_owned(), text(row, "abstract").to_owned())).collect();
@@ -218,7 +218,7 @@ async fn store(connection: &mut PgConnection, set: i32, prefix: &str, vectors: &
     .unwrap();
 }
 
-async fn index() {
+async fn an_index_of_a_hundred_thousand_vectors() {
     let database = postgres::database().await;
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: DIMENSION };
     let id = database.store.embedding_set(&set).await.unwrap();

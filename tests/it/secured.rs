@@ -14,16 +14,12 @@ use crate::test_stream::TestStream;
 pub fn trials() -> Vec<Trial> {
     let limit = Duration::from_secs(300);
     vec![
-        trial("secured::a_password_in_plain_text_needs_no_tls_in_the_build", Needs::KAFKA.within(limit), without_tls),
-        trial(
-            "secured::the_walk_needs_the_password_and_the_authority_and_nothing_else",
-            Needs::KAFKA_TLS.within(limit),
-            with_tls,
-        ),
+        trial!(Needs::KAFKA.within(limit), a_password_in_plain_text_needs_no_tls_in_the_build),
+        trial!(Needs::KAFKA_TLS.within(limit), the_walk_needs_the_password_and_the_authority_and_nothing_else),
     ]
 }
 
-async fn without_tls() {
+async fn a_password_in_plain_text_needs_no_tls_in_the_build() {
     let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
     walk(&broker, &broker.passwords, "sasl_plaintext", "plain").await;
     wrong_password(&broker, "plain").await;
@@ -31,7 +27,7 @@ async fn without_tls() {
 }
 
 /// One broker serves all of it: starting one is most of the work.
-async fn with_tls() {
+async fn the_walk_needs_the_password_and_the_authority_and_nothing_else() {
     let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
     walk(&broker, &broker.passwords, "sasl_plaintext", "scram-sha-256").await;
     walk(&broker, &broker.tls, "sasl_ssl", "scram-sha-256").await;

@@ -16,9 +16,9 @@ use crate::test_stream::{PIPELINE, TASKS, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial("stops::too_many_dead_letters_stop_the_pipeline_until_it_is_resumed", long, too_many_dead_letters),
-        trial("stops::a_pipeline_stopped_by_hand_stands_still_on_every_worker", long, stopped_by_hand),
-        trial("stops::a_few_dead_letters_stop_nothing", Needs::KAFKA, a_few_dead_letters),
+        trial!(long, too_many_dead_letters_stop_the_pipeline_until_it_is_resumed),
+        trial!(long, a_pipeline_stopped_by_hand_stands_still_on_every_worker),
+        trial!(Needs::KAFKA, a_few_dead_letters_stop_nothing),
     ]
 }
 
@@ -48,7 +48,7 @@ async fn assert_still(stream: &TestStream, when: &str) {
     stream.audit(when).await;
 }
 
-async fn too_many_dead_letters() {
+async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     const RECORDS: i64 = 1_700;
     const POISON: std::ops::Range<usize> = 600..1_100;
     let stream = TestStream::new(kafka::shared().await, 2).await;
@@ -118,7 +118,7 @@ async fn too_many_dead_letters() {
     assert_eq!(units, RECORDS * TASKS, "each unit was done once");
 }
 
-async fn stopped_by_hand() {
+async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
     let stream = TestStream::new(kafka::shared().await, 2).await;
     let _workers = [stream.worker("commit-before-stage=sleep(50)"), stream.worker("commit-before-stage=sleep(50)")];
     stream.send(0..2_000).await;
@@ -138,7 +138,7 @@ async fn stopped_by_hand() {
     stream.assert_exactly_once(2_000, 0).await;
 }
 
-async fn a_few_dead_letters() {
+async fn a_few_dead_letters_stop_nothing() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     // All of the first ten, and then one in ten: at no time more than a fifth of a hundred or more.
     send(&stream, 0..400, |n| n < 10 || n.is_multiple_of(10)).await;

@@ -15,14 +15,14 @@ use crate::harness::{open_folder, postgres};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("words::parts_of_part_numbers_and_addresses_are_found", Needs::NOTHING, parts_are_found),
-        trial("words::forms_of_letters_make_no_difference", Needs::NOTHING, forms_are_one),
-        trial("words::rare_words_and_short_documents_count_more", Needs::NOTHING, rare_words_count),
-        trial("words::the_best_are_found_without_looking_at_every_frequent_word", Needs::NOTHING, nothing_is_missed),
-        trial("words::counts_follow_documents_and_commits_do_not_wait_for_each_other", Needs::NOTHING, counts_follow),
-        trial("words::documents_from_before_are_counted", Needs::NOTHING, earlier_ones_are_counted),
-        trial("words::a_filter_value_that_no_document_can_have_is_refused", Needs::NOTHING, values_are_checked),
-        trial("words::a_record_that_died_is_one_letter_however_many_tasks_it_has", Needs::NOTHING, letters_are_counted),
+        trial!(Needs::NOTHING, parts_of_part_numbers_and_addresses_are_found),
+        trial!(Needs::NOTHING, forms_of_letters_make_no_difference),
+        trial!(Needs::NOTHING, rare_words_and_short_documents_count_more),
+        trial!(Needs::NOTHING, the_best_are_found_without_looking_at_every_frequent_word),
+        trial!(Needs::NOTHING, counts_follow_documents_and_commits_do_not_wait_for_each_other),
+        trial!(Needs::NOTHING, documents_from_before_are_counted),
+        trial!(Needs::NOTHING, a_filter_value_that_no_document_can_have_is_refused),
+        trial!(Needs::NOTHING, a_record_that_died_is_one_letter_however_many_tasks_it_has),
     ]
 }
 
@@ -55,7 +55,7 @@ async fn ids(store: &Store, words: &str) -> Vec<String> {
     scored(store, words, 10).await.into_iter().map(|(id, _)| id).collect()
 }
 
-async fn parts_are_found() {
+async fn parts_of_part_numbers_and_addresses_are_found() {
     let database = filled(&[
         ("lamp", "Brass lamp EL-4105 with a switch."),
         ("cve", "The update closes CVE-2026-2332 in the gateway."),
@@ -89,7 +89,7 @@ async fn parts_are_found() {
     assert_eq!(ids(&database.store, "note").await, [""; 0], "a tag is no text");
 }
 
-async fn forms_are_one() {
+async fn forms_of_letters_make_no_difference() {
     let documents = [
         ("composed", "Bäckerei Müller, Straße 5"),
         ("decomposed", "Ba\u{308}ckerei Mu\u{308}ller, Cafe\u{301}"),
@@ -135,7 +135,7 @@ async fn forms_are_one() {
 }
 
 /// The scores are those of the formula.
-async fn rare_words_count() {
+async fn rare_words_and_short_documents_count_more() {
     let database = filled(&[
         ("a", "merger talks"),
         ("b", "merger talks today after long talks"),
@@ -169,7 +169,7 @@ async fn rare_words_count() {
 }
 
 /// With many documents that hold frequent words, the order is the one that looking at all of them gives.
-async fn nothing_is_missed() {
+async fn the_best_are_found_without_looking_at_every_frequent_word() {
     let database = postgres::database().await;
     postgres::execute(
         &database.url,
@@ -195,7 +195,7 @@ async fn miscounted(store: &Store) -> Vec<String> {
     store.audit().await.unwrap().into_iter().filter(|violation| violation.contains("are counted for the word")).collect()
 }
 
-async fn counts_follow() {
+async fn counts_follow_documents_and_commits_do_not_wait_for_each_other() {
     let database = filled(&[("a", "tin and copper"), ("b", "copper copper"), ("c", "zinc")]).await;
     assert_eq!(miscounted(&database.store).await, [""; 0]);
     let mut one = PgConnection::connect(&database.url).await.unwrap();
@@ -242,7 +242,7 @@ async fn counts_follow() {
     assert_eq!(postgres::count(&database.url, "SELECT sum(documents)::bigint FROM word_counts WHERE word = 'lead'").await, 1);
 }
 
-async fn earlier_ones_are_counted() {
+async fn documents_from_before_are_counted() {
     let database = postgres::database().await;
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let schema = "CREATE SCHEMA earlier; SET search_path = earlier, public";
@@ -272,7 +272,7 @@ async fn earlier_ones_are_counted() {
     store.close().await;
 }
 
-async fn values_are_checked() {
+async fn a_filter_value_that_no_document_can_have_is_refused() {
     let folder = open_folder();
     let file = "version: 1\nname: p\nsource: { topic: p, metadata: [price, made, name] }\n\
                 tasks: { topic: { classify: { model: m, labels: { outdoor: out, indoor: in } } } }\n";
@@ -329,7 +329,7 @@ async fn values_are_checked() {
     }
 }
 
-async fn letters_are_counted() {
+async fn a_record_that_died_is_one_letter_however_many_tasks_it_has() {
     let database = postgres::database().await;
     postgres::execute(
         &database.url,

@@ -51,7 +51,7 @@ async fn shape(url: &str) -> Vec<i64> {
     counts
 }
 
-pub async fn documents_stay_text() {
+pub async fn what_strangers_write_in_documents_stays_text() {
     let attempts = attempts();
     let folder = open_folder();
     let prompt = |name: &str| Path::new(ROOT).join("pipelines/prompts").join(name).display().to_string();
@@ -139,7 +139,7 @@ pub async fn documents_stay_text() {
     worker.kill();
 }
 
-pub async fn requests_stay_text() {
+pub async fn what_strangers_send_to_the_api_stays_text() {
     let service = TestService::with(|config| (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000)).await;
     let token = service.token(Some("acme"), &[Scope::Admin]).await;
     let before = shape(&service.database_url).await;

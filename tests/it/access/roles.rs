@@ -30,7 +30,7 @@ async fn migrate(url: &str) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-pub async fn made_once() {
+pub async fn the_role_is_made_once_however_many_databases_want_it() {
     let server = spawn_blocking(Server::start).await.unwrap();
     let databases: Vec<String> = (0..6).map(|n| format!("house_{n}")).collect();
     account(&server, "service", "CREATEROLE", &databases).await;
@@ -61,7 +61,7 @@ pub async fn made_once() {
     spawn_blocking(move || drop(server)).await.unwrap();
 }
 
-pub async fn refused_with_the_mend() {
+pub async fn who_may_not_make_the_role_hears_what_to_do() {
     let server = spawn_blocking(Server::start).await.unwrap();
     account(&server, "plain", "", &["plain_house".to_owned()]).await;
     let url = address(&server, "plain", "plain_house");

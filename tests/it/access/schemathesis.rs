@@ -21,7 +21,7 @@ const START: &str = "import sys; from schemathesis.cli import schemathesis; sys.
 /// No fault of the server, and every answer is one that the description speaks of.
 const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 
-pub async fn finds_no_fault() {
+pub async fn schemathesis_finds_no_fault_of_the_server() {
     let service = TestService::with(|config| {
         // It asks as often as it can.
         (config.limits.requests_per_second, config.limits.burst) = (100_000, 100_000);

@@ -37,7 +37,7 @@ fn assert_silent(answer: &Value, when: &str) {
     }
 }
 
-pub async fn cannot_cross_over_http() {
+pub async fn a_tenant_sees_its_own_rows_and_no_others() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Admin]).await;
     let everybody = service.token(None, &[Scope::Admin]).await;
@@ -117,7 +117,7 @@ pub async fn cannot_cross_over_http() {
     assert_eq!((status.as_u16(), &refused["code"]), (403, &json!("forbidden")), "metrics name everybody's pipelines");
 }
 
-pub async fn see_their_own_board_and_documents() {
+pub async fn a_tenant_sees_its_own_board_and_documents() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read, Scope::Submit]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
@@ -166,7 +166,7 @@ pub async fn see_their_own_board_and_documents() {
     assert_silent(&refused, "an answer from the other's documents");
 }
 
-pub async fn recommended_their_own() {
+pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
@@ -205,7 +205,7 @@ pub async fn recommended_their_own() {
     assert_eq!(service.store.reader(None).latest_interactions(("globex-notes", "globex"), 10).await.unwrap().len(), 1);
 }
 
-pub async fn see_their_own_leads() {
+pub async fn a_tenant_sees_its_own_leads() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
@@ -250,7 +250,7 @@ pub async fn see_their_own_leads() {
     assert_eq!(reader.deliveries((None, None), None, 10).await.unwrap().len(), 1);
 }
 
-pub async fn policies_hold() {
+pub async fn the_policies_hold_where_the_service_does_not_ask() {
     let service = TestService::new().await;
     for table in TABLES {
         let all = service.count(&format!("SELECT count(*) FROM {table}")).await;
@@ -318,7 +318,7 @@ pub async fn policies_hold() {
     }
 }
 
-pub async fn handed_over_by_order() {
+pub async fn a_pipeline_changes_its_tenant_only_by_an_order() {
     let service = TestService::new().await;
     assert_eq!(service.store.enroll_pipeline("acme-notes", "acme").await.unwrap(), Enrollment::Yes, "as before");
     let refused = service.store.enroll_pipeline("acme-notes", "globex").await.unwrap();
@@ -330,7 +330,7 @@ pub async fn handed_over_by_order() {
     assert_eq!(service.store.assign_pipeline("nothing", "globex").await.unwrap(), None);
 }
 
-pub async fn handed_over_while_the_service_runs() {
+pub async fn a_pipeline_that_is_handed_over_is_closed_to_its_old_tenant_within_seconds() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Admin]).await;
     let facets = json!({ "query": "plan", "pipeline": "acme-notes", "facets": ["note"] });
@@ -370,7 +370,7 @@ pub async fn handed_over_while_the_service_runs() {
     assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "nothing is carried out for who may not");
 }
 
-pub async fn take_nothing_over_from_each_other() {
+pub async fn no_tenant_takes_over_what_another_has_computed() {
     let service = TestService::new().await;
     let print = Fingerprint([7; 32]);
     let mark =

@@ -10,7 +10,7 @@ use tokio::process::Command;
 use super::test_service::TestService;
 use crate::harness::{eventually, open_folder};
 
-pub async fn scopes_and_ends() {
+pub async fn a_token_opens_what_its_scopes_say_until_it_ends() {
     let service = TestService::new().await;
     assert_eq!(service.ask(None, "/v1/jobs", None).await.0, 200, "on loopback, where nobody made a token, everybody is let in");
     let read = service.token(None, &[Scope::Read]).await;
@@ -71,7 +71,7 @@ pub async fn scopes_and_ends() {
     assert_eq!(service.ask(Some(&admin), "/v1/jobs", None).await.0, 200, "and no other");
 }
 
-pub async fn last_one_revoked() {
+pub async fn revoking_the_last_token_lets_nobody_in() {
     let service = TestService::new().await;
     let only = service.token(None, &[Scope::Read]).await;
     assert_eq!(service.ask(Some(&only), "/v1/jobs", None).await.0, 200);
@@ -92,7 +92,7 @@ pub async fn last_one_revoked() {
     assert!(service.store.has_tokens().await.unwrap(), "an address that others reach may be served, to nobody");
 }
 
-pub async fn command_line() {
+pub async fn a_token_is_made_listed_and_revoked_on_the_command_line() {
     let service = TestService::with(|config| config.token = Some("of-the-operator".into())).await;
     let folder = open_folder();
     let run = async |arguments: &[&str]| {
@@ -147,7 +147,7 @@ pub async fn command_line() {
 }
 
 /// Each route of the description, asked by everybody that there can be.
-pub async fn every_route() {
+pub async fn every_route_asks_for_the_scope_that_is_described() {
     let scraper = "of-the-scraper!!";
     let service = TestService::with(|config| config.metrics_token = Some(scraper.into())).await;
     let expired = service.token_until(None, &[Scope::Admin], Some(1)).await;

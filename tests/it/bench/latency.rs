@@ -28,7 +28,7 @@ const SECONDS: f64 = 10.0;
 
 /// From the moment before a record is sent to the moment after a reader has seen it committed, beside what the model computes for one
 /// micro-batch in the same seconds.
-pub(super) async fn at_a_fifth_of_capacity() {
+pub(super) async fn latency_at_a_fifth_of_capacity() {
     for max_wait in MAX_WAITS {
         with(max_wait).await;
     }

@@ -44,7 +44,7 @@ async fn write(url: &str, tenant: &str) {
     postgres::execute(url, &statement).await;
 }
 
-pub async fn cannot_cross() {
+pub async fn a_tenant_neither_sees_nor_touches_anothers() {
     let database = postgres::database().await;
     let definitions = TENANTS.map(definition);
     for tenant in TENANTS {

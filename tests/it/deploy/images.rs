@@ -12,7 +12,7 @@ use super::tools::run;
 use super::{at, configuration, document, list, path, text, word};
 use crate::harness::open_folder;
 
-pub async fn dockerfile_replays() {
+pub async fn the_image_is_built_from_what_is_there() {
     let said = run(Command::new(path("deploy/replay.sh"))).unwrap_or_else(|e| panic!("{e:#}"));
     for step in ["stage builder: copies src", "--features kafka-tls", "--features cuda,kafka-tls", "replay: done"] {
         assert!(said.contains(step), "deploy/replay.sh did not get to {step:?}: {said}");
@@ -41,7 +41,7 @@ pub async fn dockerfile_replays() {
     command_exists(list(&probe));
 }
 
-pub async fn compose_agrees() {
+pub async fn compose_agrees_with_the_image_and_the_pipelines() {
     let compose = document("deploy/compose.yaml");
     let (config, definitions) = configuration(&text("deploy/tidemill.toml"), "/run/secrets");
     let services = at(&compose, "/services").as_object().unwrap();

@@ -10,7 +10,7 @@ use crate::harness::free_port;
 use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
 
-pub async fn a_loading_process_answers() {
+pub async fn a_process_that_loads_answers_and_can_be_stopped() {
     // A database that takes connections and never says a word keeps the process where a large model would.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = open_folder();

@@ -22,7 +22,7 @@ const FOREIGN: [&str; 1] = ["ScaledObject"];
 /// what is left; and some more for a busy node.
 const BESIDE_THE_DRAIN: u64 = 15;
 
-pub async fn kubernetes_takes_them() {
+pub async fn kubernetes_takes_the_manifests() {
     for folder in FOLDERS {
         let manifests = rendered(folder);
         assert!(manifests.len() > 8, "{folder} holds hardly anything");
@@ -39,7 +39,7 @@ pub async fn kubernetes_takes_them() {
     }
 }
 
-pub async fn faults_are_found() {
+pub async fn a_manifest_with_a_fault_is_found() {
     let deployment = one(&rendered(FOLDERS[0]), "Deployment");
     let spoil = |pointer: &str, value: Value| {
         let mut spoilt = deployment.clone();
@@ -77,7 +77,7 @@ fn one(manifests: &[Value], kind: &str) -> Value {
     first.unwrap_or_else(|| panic!("there is no {kind}")).clone()
 }
 
-pub async fn they_agree_with_the_code() {
+pub async fn manifests_agree_with_the_code() {
     for folder in FOLDERS {
         let manifests = rendered(folder);
         let toml = word(at(&one(&manifests, "ConfigMap"), "/data/tidemill.toml")).to_owned();
@@ -177,7 +177,7 @@ pub fn command_exists(arguments: &[Value]) {
     assert!(output.status.success() && said.contains(&usage), "tidemill has no command {arguments:?}: {said}");
 }
 
-pub async fn scaling_agrees_with_the_pipelines() {
+pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
     let manifests = rendered("deploy/kubernetes/autoscaling");
     let scaled = one(&manifests, "ScaledObject");
     let (config, definitions) =

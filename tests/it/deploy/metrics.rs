@@ -20,7 +20,7 @@ const WORDS: [&str; 6] = ["and", "or", "unless", "bool", "offset", "inf"];
 /// The labels of every series that can be asked for, by its name.
 type Known = BTreeMap<String, BTreeSet<String>>;
 
-pub async fn all_that_is_named_exists() {
+pub async fn rules_and_dashboards_name_what_is_measured() {
     let known = known();
     let mut faults = Vec::new();
     for (place, expression) in expressions() {
@@ -29,7 +29,7 @@ pub async fn all_that_is_named_exists() {
     assert!(faults.is_empty(), "in rules and dashboards:\n  {}", faults.join("\n  "));
 }
 
-pub async fn faults_are_found() {
+pub async fn a_metric_or_label_that_does_not_exist_is_found() {
     let known = known();
     let cases = [
         ("sum(rate(tidemill_record_total[5m]))", "`tidemill_record_total` is measured by nobody"),

@@ -25,7 +25,7 @@ const LINKS: [(&str, &str); 14] = [
     ("TIDEMILL_POSTGRES_PORT_5432_TCP_ADDR", "10.0.0.8"),
 ];
 
-pub async fn runs_among_a_kubelets_variables() {
+pub async fn a_worker_runs_among_the_variables_of_a_kubelet() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let worker = stream.worker_with("127.0.0.1:0", &LINKS);
     stream.send(0..3).await;

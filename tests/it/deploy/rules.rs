@@ -15,7 +15,7 @@ pub fn rules() -> Vec<Value> {
     list(at(&groups, "/groups")).iter().flat_map(|group| list(at(group, "/rules")).to_vec()).collect()
 }
 
-pub async fn promtool_accepts_them() {
+pub async fn promtool_accepts_rules_and_configuration() {
     let mut check = Command::new(promtool().unwrap());
     check.args(["check", "rules"]).arg(path("deploy/prometheus/rules.yml"));
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
@@ -33,7 +33,7 @@ pub async fn promtool_accepts_them() {
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
 }
 
-pub async fn their_tests_pass() {
+pub async fn every_alert_fires_when_it_should_and_not_before() {
     let mut test = Command::new(promtool().unwrap());
     test.args(["test", "rules"]).args(tests()).current_dir(path("deploy/prometheus/tests"));
     let said = run(test).unwrap_or_else(|e| panic!("{e:#}"));
@@ -46,7 +46,7 @@ fn tests() -> Vec<String> {
     entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
 }
 
-pub async fn alerts_are_tested_and_explained() {
+pub async fn every_alert_has_a_test_and_a_section_of_the_runbook() {
     let rules = rules();
     let alerts: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["alert"].as_str()).collect();
     let recorded: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["record"].as_str()).collect();
@@ -87,7 +87,7 @@ pub async fn alerts_are_tested_and_explained() {
     assert_eq!(untested, [""; 0], "recording rules without a test");
 }
 
-pub async fn queries_of_the_runbook_run() {
+pub async fn the_queries_of_the_runbook_run() {
     let runbook = text("deploy/runbook.md");
     let queries: Vec<&str> = runbook.split('`').filter(|part| part.starts_with("SELECT ")).collect();
     assert!(queries.len() >= 2, "the runbook shows hardly any query: {queries:?}");

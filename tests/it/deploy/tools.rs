@@ -195,7 +195,7 @@ fn fetched_into(cache: &Path, (name, proof): (&str, &str), fetch: impl FnOnce(&P
 }
 
 /// A folder of the cache that lacks what it is for is fetched again, and one that still lacks it afterwards is an error.
-pub async fn an_empty_folder_is_no_tool() {
+pub async fn a_tool_is_fetched_again_until_it_is_there() {
     let cache = tempfile::tempdir().unwrap();
     fs::create_dir(cache.path().join("tool")).unwrap();
     let error = fetched_into(cache.path(), ("tool", "bin/tool"), |_| Ok(())).unwrap_err().to_string();

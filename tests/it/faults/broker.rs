@@ -17,12 +17,12 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::a_broker_that_is_gone_for_20_seconds_pauses_the_stream", ALONE, broker_gone),
-        trial("faults::a_worker_cut_off_from_the_broker_is_replaced_and_comes_back", ALONE, cut_off),
+        trial!(ALONE, a_broker_that_is_gone_for_20_seconds_pauses_the_stream),
+        trial!(ALONE, a_worker_cut_off_from_the_broker_is_replaced_and_comes_back),
     ]
 }
 
-async fn broker_gone() {
+async fn a_broker_that_is_gone_for_20_seconds_pauses_the_stream() {
     let mut broker = spawn_blocking(Broker::start).await.unwrap();
     let stream = TestStream::new(broker.client(), 2).await;
     let url = listen();
@@ -44,7 +44,7 @@ async fn broker_gone() {
 }
 
 /// The one that is cut off still reaches the ledger: only the fence keeps it from committing what the other took over.
-async fn cut_off() {
+async fn a_worker_cut_off_from_the_broker_is_replaced_and_comes_back() {
     const RECORDS: usize = 2000;
     let behind = free_port();
     let proxy = Proxy::before(behind).await;

@@ -21,12 +21,12 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::a_database_that_is_gone_for_20_seconds_pauses_the_stream", ALONE, database_gone),
-        trial("faults::a_frozen_database_is_noticed_and_then_killed_and_costs_nothing", ALONE, database_frozen),
-        trial("faults::sessions_ended_every_2_seconds_cost_nothing", ALONE, sessions_ended),
-        trial("faults::a_reply_to_a_commit_that_the_network_loses_is_looked_up", ALONE, reply_lost),
-        trial("faults::connections_that_the_network_swallows_are_given_up", ALONE, connections_swallowed),
-        trial("faults::a_change_of_a_job_that_the_network_swallows_is_given_up", Needs::NOTHING, change_swallowed),
+        trial!(ALONE, a_database_that_is_gone_for_20_seconds_pauses_the_stream),
+        trial!(ALONE, a_frozen_database_is_noticed_and_then_killed_and_costs_nothing),
+        trial!(ALONE, sessions_ended_every_2_seconds_cost_nothing),
+        trial!(ALONE, a_reply_to_a_commit_that_the_network_loses_is_looked_up),
+        trial!(ALONE, connections_that_the_network_swallows_are_given_up),
+        trial!(Needs::NOTHING, a_change_of_a_job_that_the_network_swallows_is_given_up),
     ]
 }
 
@@ -50,7 +50,7 @@ async fn proxied(partitions: i32) -> (TestStream, Server, Proxy) {
     (stream, server, proxy)
 }
 
-async fn database_gone() {
+async fn a_database_that_is_gone_for_20_seconds_pauses_the_stream() {
     let (stream, mut server) = alone(2).await;
     let url = listen();
     let worker = stream.worker_at(&url, "");
@@ -72,7 +72,7 @@ async fn database_gone() {
 
 /// First every process of the server is frozen, as on a host that swaps itself to death: connections stay open and nothing answers.
 /// It comes back, freezes again, and is killed.
-async fn database_frozen() {
+async fn a_frozen_database_is_noticed_and_then_killed_and_costs_nothing() {
     const RECORDS: usize = 3000;
     let (stream, mut server) = alone(2).await;
     let url = listen();
@@ -104,7 +104,7 @@ async fn database_frozen() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-async fn sessions_ended() {
+async fn sessions_ended_every_2_seconds_cost_nothing() {
     const RECORDS: usize = 4000;
     const ENDINGS: usize = 6;
     let stream = TestStream::new(kafka::shared().await, 4).await;
@@ -123,7 +123,7 @@ async fn sessions_ended() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-async fn reply_lost() {
+async fn a_reply_to_a_commit_that_the_network_loses_is_looked_up() {
     const RECORDS: usize = 1000;
     const LOST: usize = 3;
     let (stream, _server, proxy) = proxied(2).await;
@@ -138,7 +138,7 @@ async fn reply_lost() {
 }
 
 /// A firewall that forgets: the sockets stay open on both sides and nothing passes, in the midst of transactions.
-async fn connections_swallowed() {
+async fn connections_that_the_network_swallows_are_given_up() {
     const RECORDS: usize = 3000;
     let (mut stream, _server, proxy) = proxied(2).await;
     stream.settings = "[database]\ndeadline_seconds = 4\n".to_owned();
@@ -157,7 +157,7 @@ async fn connections_swallowed() {
 }
 
 /// Whoever changes a job waits for a row that another holds, and what the server says of it in the end never arrives.
-async fn change_swallowed() {
+async fn a_change_of_a_job_that_the_network_swallows_is_given_up() {
     let database = postgres::database().await;
     let job = NewJob {
         id: "a".into(),

@@ -14,10 +14,10 @@ use crate::test_stream::TestStream;
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    vec![trial("faults::a_full_disk_pauses_the_stream", ALONE, full_disk)]
+    vec![trial!(ALONE, a_full_disk_pauses_the_stream)]
 }
 
-async fn full_disk() {
+async fn a_full_disk_pauses_the_stream() {
     let disk = SmallDisk::mount();
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.configure(&disk.path().join("data"));

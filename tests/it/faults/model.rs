@@ -18,13 +18,13 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/
 pub fn trials() -> Vec<Trial> {
     // The first batches pass, so that the fault finds commits and batches under way.
     vec![
-        trial("faults::a_wedged_model_ends_the_process_and_the_next_goes_on", ALONE, || {
+        trial!(ALONE, a_wedged_model_ends_the_process_and_the_next_goes_on => {
             falls_out("device-batch=3*off->sleep(600000)", "was not evaluated within")
         }),
-        trial("faults::a_model_that_panics_ends_the_process_and_the_next_goes_on", ALONE, || {
+        trial!(ALONE, a_model_that_panics_ends_the_process_and_the_next_goes_on => {
             falls_out("device-batch=3*off->panic(the model panics)", "the device thread stopped")
         }),
-        trial("faults::a_document_that_makes_a_model_abort_is_put_aside_and_no_other", ALONE, aborts),
+        trial!(ALONE, a_document_that_makes_a_model_abort_is_put_aside_and_no_other),
     ]
 }
 
@@ -58,7 +58,7 @@ async fn falls_out(failpoint: &str, says: &str) {
 }
 
 /// On the device, texts of both partitions share a batch: who is to blame shows only one document at a time.
-async fn aborts() {
+async fn a_document_that_makes_a_model_abort_is_put_aside_and_no_other() {
     const RECORDS: usize = 400;
     let stream = with_a_model("").await;
     stream.send(0..RECORDS / 2).await;

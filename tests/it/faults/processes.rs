@@ -18,13 +18,13 @@ use crate::test_stream::TestStream;
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::workers_killed_and_frozen_at_random_lose_and_repeat_nothing", ALONE, killed_and_frozen),
-        trial("faults::a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once", ALONE, zombie_in_mid_commit),
-        trial("faults::a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance", ALONE, rolling_restart),
+        trial!(ALONE, workers_killed_and_frozen_at_random_lose_and_repeat_nothing),
+        trial!(ALONE, a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once),
+        trial!(ALONE, a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance),
     ]
 }
 
-async fn killed_and_frozen() {
+async fn workers_killed_and_frozen_at_random_lose_and_repeat_nothing() {
     const RECORDS: usize = 20_000;
     const KILLS: usize = 12;
     const FREEZES: [usize; 2] = [4, 8];
@@ -82,7 +82,7 @@ fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
 
 /// Frozen between its statements and its COMMIT until long after it lost its partition: the row of the position stays locked, and
 /// the heir's claim waits for it.
-async fn zombie_in_mid_commit() {
+async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
     const RECORDS: usize = 600;
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.send(0..RECORDS).await;
@@ -106,7 +106,7 @@ async fn zombie_in_mid_commit() {
     assert!(stream.claims().await > 1, "the partition never changed hands");
 }
 
-async fn rolling_restart() {
+async fn a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance() {
     /// A worker that is told to stop drains what is under way and leaves; the others take over at their next heartbeat. On a machine
     /// that does nothing else this takes about a second.
     const PAUSE: Duration = Duration::from_secs(8);

@@ -28,7 +28,7 @@ pub fn trials() -> Vec<Trial> {
     seconds
         .map(|seconds: u64| {
             let needs = ALONE.within(Duration::from_secs(seconds + 600));
-            trial("faults::soak", needs, move || soak(Duration::from_secs(seconds)))
+            trial!(needs, soak => soak(Duration::from_secs(seconds)))
         })
         .into_iter()
         .collect()

@@ -14,13 +14,13 @@ use crate::test_stream::{PIPELINE, TestStream};
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
     vec![
-        trial("faults::partitions_added_while_running_are_read_from_their_start", ALONE, partitions_added),
-        trial("faults::records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_gap", ALONE, records_deleted),
-        trial("faults::a_topic_made_anew_halts_the_pipeline", ALONE, topic_made_anew),
+        trial!(ALONE, partitions_added_while_running_are_read_from_their_start),
+        trial!(ALONE, records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_gap),
+        trial!(ALONE, a_topic_made_anew_halts_the_pipeline),
     ]
 }
 
-async fn partitions_added() {
+async fn partitions_added_while_running_are_read_from_their_start() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let _worker = stream.worker("");
     stream.send(0..300).await;
@@ -35,7 +35,7 @@ async fn partitions_added() {
 }
 
 /// Retention outruns a worker that is away. The process stays, says what is missing and what to do, and goes on once it is done.
-async fn records_deleted() {
+async fn records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_gap() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let mut first = stream.worker("");
     stream.send(0..100).await;
@@ -72,7 +72,7 @@ async fn records_deleted() {
     stream.assert_exactly_once(150, 0).await;
 }
 
-async fn topic_made_anew() {
+async fn a_topic_made_anew_halts_the_pipeline() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let mut first = stream.worker("");
     stream.send(0..100).await;

@@ -73,10 +73,25 @@ impl Needs {
     }
 }
 
-/// A test of the name, whose body is a future that panics where the behaviour is not as its name says.
-pub fn trial<F: Future<Output = ()>>(name: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
-    let title = name.to_owned();
-    Trial::ignorable_test(name, move || {
+/// A test from its needs and the function that is its body, which gives it its name: `trial!(Needs::KAFKA, a_dead_worker_loses_nothing)`
+/// in `jobs` or a module below it is `jobs::a_dead_worker_loses_nothing`. A function that several tests share gets the name beside it:
+/// `trial!(Needs::KAFKA, a_crash_leaves_no_rows => crash_at("commit"))`.
+macro_rules! trial {
+    ($needs:expr, $name:ident => $body:expr) => {
+        $crate::harness::trial::named(module_path!(), stringify!($name), $needs, move || $body)
+    };
+    ($needs:expr, $($body:ident)::+) => {
+        $crate::harness::trial::named(module_path!(), stringify!($($body)::+), $needs, $($body)::+)
+    };
+}
+pub(crate) use trial;
+
+/// What [`trial!`] makes: a test whose body is a future that panics where the behaviour is not as its name says.
+pub fn named<F: Future<Output = ()>>(module: &str, path: &str, needs: Needs, body: impl FnOnce() -> F + Send + 'static) -> Trial {
+    // The first name of a path is that of this binary's crate.
+    let family = module.split("::").nth(1).unwrap_or_default();
+    let title = format!("{family}::{}", path.rsplit("::").next().unwrap_or(path).trim());
+    Trial::ignorable_test(title.clone(), move || {
         if let Some((reason, variable)) = needs.lacking() {
             return if std::env::var_os(variable).is_some_and(|value| value == "1") {
                 Err(Failed::from(format!("{variable} lets no test be left out: {reason}")))

@@ -74,7 +74,7 @@ async fn outputs(definition: &Definition, engine: &Engine, payload: String) -> V
     outcomes.into_iter().map(output).collect()
 }
 
-pub async fn behind_a_server() {
+pub async fn a_server_behind_the_writers_name_extracts_drafts_and_sums_up() {
     let (address, asked) = server().await;
     let mut config = Config::default();
     with_models(&mut config).await.unwrap();
