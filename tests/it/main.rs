@@ -27,6 +27,7 @@ mod explain;
 mod faults;
 mod floors;
 mod formats;
+mod fuzz;
 mod gpu;
 mod harness;
 mod indexes;
@@ -64,7 +65,7 @@ use libtest_mimic::Arguments;
 const THREADS: usize = 2;
 
 fn main() -> ExitCode {
-    if let Some(code) = harness::parent_process::role() {
+    if let Some(code) = harness::parent_process::role().or_else(fuzz::role) {
         return code;
     }
     // The HTTP client is built without a cryptographic library of its own; a second installation is refused and changes nothing.
@@ -112,6 +113,7 @@ fn main() -> ExitCode {
         readme::trials(),
         remote::trials(),
         formats::trials(),
+        fuzz::trials(),
         secured::trials(),
         queries::trials(),
         gpu::trials(),

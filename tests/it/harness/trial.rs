@@ -123,12 +123,13 @@ fn run<F: Future<Output = ()>>(name: &str, limit: Duration, body: impl FnOnce() 
         }
         Err(mpsc::RecvTimeoutError::Disconnected) => match thread.join() {
             Ok(()) => Ok(()),
-            Err(panic) => Err(Failed::from(words(panic.as_ref()))),
+            Err(panic) => Err(Failed::from(panic_text(panic.as_ref()))),
         },
     }
 }
 
-fn words(panic: &(dyn Any + Send)) -> String {
+/// The message of a panic that was caught.
+pub fn panic_text(panic: &(dyn Any + Send)) -> String {
     let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
     text.unwrap_or("the test panicked without words").to_owned()
 }

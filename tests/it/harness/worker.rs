@@ -21,7 +21,8 @@ pub struct Worker {
 }
 
 /// Variables that tell the tests something: `tidemill` would take them for settings that it does not know.
-pub const TEST_VARIABLES: &[&str] = &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA"];
+pub const TEST_VARIABLES: &[&str] =
+    &["TIDEMILL_SOAK", "TIDEMILL_SOAK_SEED", "TIDEMILL_BENCH", "TIDEMILL_DATA", "TIDEMILL_FUZZ_SEED", "TIDEMILL_FUZZ_SECONDS"];
 
 impl Worker {
     /// Starts `tidemill` with the arguments and environment, in `folder`.
