@@ -13,6 +13,7 @@ use tokio::time::sleep;
 use crate::harness::kafka::{self, Client, NewRecord};
 use crate::harness::readiness::{assert_ready, listen, readiness, says};
 use crate::harness::trial::{Needs, trial};
+use crate::harness::worker::Worker;
 use crate::harness::{eventually, postgres};
 use crate::test_stream::{PIPELINE, TestStream};
 
@@ -100,20 +101,37 @@ async fn metrics(listen: &str) -> String {
     reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap()
 }
 
+/// A running worker with two pipelines: one whose events go to a topic of the test's choice, and one that nothing is wrong with.
+struct PairOfPipelines {
+    /// The stream of the first.
+    stream: TestStream,
+    /// The topic that the second reads.
+    documents: String,
+    /// The topic that the second publishes to.
+    wide: String,
+    listen: String,
+    worker: Worker,
+}
+
+impl PairOfPipelines {
+    async fn start(name: &str, results: &str) -> Self {
+        let client = kafka::shared().await;
+        let stream = TestStream::new(client.clone(), 1).await;
+        let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
+        stream.write_pipeline(&pipeline(name, &stream.topic, &format!("topic: {{ name: {results} }}")));
+        let other = pipeline("other", &documents, &format!("topic: {{ name: {wide} }}"));
+        std::fs::write(stream.path("pipelines").join("other.yaml"), other).unwrap();
+        let listen = listen();
+        let worker = stream.worker_at(&listen, "");
+        assert_ready(&listen, &worker).await;
+        Self { stream, documents, wide, listen, worker }
+    }
+}
+
 async fn an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up() {
     let client = kafka::shared().await;
-    let stream = TestStream::new(client.clone(), 1).await;
     let narrow = client.topic_with_limit("results", LIMIT).await;
-    let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
-    stream.write_pipeline(&pipeline("large", &stream.topic, &format!("topic: {{ name: {narrow} }}")));
-    std::fs::write(
-        stream.path("pipelines").join("other.yaml"),
-        pipeline("other", &documents, &format!("topic: {{ name: {wide} }}")),
-    )
-    .unwrap();
-    let listen = listen();
-    let worker = stream.worker_at(&listen, "");
-    assert_ready(&listen, &worker).await;
+    let PairOfPipelines { stream, documents, wide, listen, worker: _worker } = PairOfPipelines::start("large", &narrow).await;
 
     let large = noise("large", 200_000);
     let small = [("before", "small"), ("large", "small"), ("after", "small")];
@@ -210,18 +228,8 @@ async fn a_dead_letter_too_large_for_its_topic_goes_without_its_payload() {
 
 async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
     let client = kafka::shared().await;
-    let stream = TestStream::new(client.clone(), 1).await;
-    let (documents, wide) = (client.topic("documents", 1).await, client.topic("results", 1).await);
     let missing = Client::name("results");
-    stream.write_pipeline(&pipeline("lost", &stream.topic, &format!("topic: {{ name: {missing} }}")));
-    std::fs::write(
-        stream.path("pipelines").join("other.yaml"),
-        pipeline("other", &documents, &format!("topic: {{ name: {wide} }}")),
-    )
-    .unwrap();
-    let listen = listen();
-    let worker = stream.worker_at(&listen, "");
-    assert_ready(&listen, &worker).await;
+    let PairOfPipelines { stream, documents, wide, listen, worker } = PairOfPipelines::start("lost", &missing).await;
     for (waiting, (id, text)) in (1..).zip([("a", "one"), ("b", "one"), ("a", "two")]) {
         send(&client, &stream.topic, &[(id, text)]).await;
         eventually("its result is committed", Duration::from_secs(30), || async {
