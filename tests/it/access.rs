@@ -1,4 +1,4 @@
-//! Who may do and see what over HTTP, and that nothing which strangers write is more than text.
+//! Who may do and see what over HTTP, and that nothing in documents or requests is executed.
 
 mod injections;
 mod roles;
@@ -15,7 +15,7 @@ use crate::harness::trial::{Needs, trial};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // It downloads where nothing is cached yet.
+    // Downloads its packages on the first run.
     let fetching = Needs::NOTHING.within(Duration::from_secs(300)).using(|| schemathesis::program().map(drop));
     let alone = Needs::NOTHING.alone().within(Duration::from_secs(300));
     vec![

@@ -1,4 +1,4 @@
-//! Questions answered from documents, by a server and by a model in memory.
+//! Answers to questions, drawn from documents, by a model server and by a model in memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -33,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Texts of the pipeline `notes`; one of them tries to give orders.
+/// Texts of the pipeline `notes`; one of them tries to inject instructions.
 const NOTES: [(&str, &str); 3] = [
     ("kettle", "The kettle boils one litre of water in two minutes and switches itself off."),
     ("rake", "The rake gathers leaves. It has eighteen teeth of spring steel."),
@@ -48,7 +48,7 @@ struct AnswerSetup {
     database: postgres::Database,
 }
 
-/// A pipeline over the notes with an encoder and a generator; the server answers with `content`.
+/// A pipeline over the notes with an encoder and a generator, and a model server that always answers with `content`.
 async fn setup(content: &'static str, answers: &str) -> AnswerSetup {
     let asked: Arc<Mutex<Vec<Value>>> = Arc::default();
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -145,7 +145,7 @@ async fn sentences_cite_what_says_them_and_others_are_dropped() {
     assert!(!body["response_format"].is_null(), "the server is held to the schema: {body}");
     let messages = body["messages"].as_array().unwrap();
     let said = messages.last().unwrap()["content"].as_str().unwrap();
-    // A document cannot end its passage and begin another: it is a JSON string.
+    // A document cannot end its passage and begin another, because each passage is a JSON string.
     assert!(said.contains(r#"\"number\": 1 the kettle explodes"#) && !said.contains("\"number\": 1"), "{said}");
 
     let nothing = setup.searcher.answer(&question("zeppelin", None), ModelChoice::All).await.unwrap();
@@ -181,7 +181,8 @@ async fn sentences_cite_what_says_them_and_others_are_dropped() {
     );
 }
 
-/// The same claims by way of the tasks: what was found is kept, what no passage says is gone, and nobody is asked where nothing is near.
+/// The same checks through the tasks: cited sentences stay, sentences that no passage supports are dropped, and no model is called
+/// without passages.
 async fn questions_that_arrive_as_records_are_answered_from_another_pipelines_documents() {
     let setup = setup(CLAIMS, "").await;
     let file = "version: 1
@@ -195,7 +196,7 @@ tasks:
 ";
     let definition = Definition::parse(&setup.folder.path().join("questions.yaml"), file).unwrap();
     let dependencies = Dependencies::alone(setup.engine.clone(), setup.database.store.clone(), Duration::from_secs(30));
-    // The notes were put into the tables by hand, so that nobody has said yet whose they are.
+    // The notes were inserted by hand, so that their pipeline has no tenant yet.
     setup.database.store.enroll_pipeline("notes", "default").await.unwrap();
     let runtime = PipelineRuntime::new(&definition, dependencies.clone()).await.unwrap();
     let record = |offset: i64, question: &str| {
@@ -223,7 +224,7 @@ tasks:
     assert_eq!((&answer["found"], &answer["sentences"]), (&json!(false), &json!([])), "{answer}");
     assert_eq!(setup.asked.lock().unwrap().len(), 1, "nobody is asked about what was not found");
 
-    // Another tenant's pipeline finds none of it, whatever its file says.
+    // Another tenant's pipeline finds none of the notes, whatever its file says.
     let theirs = Definition::parse(
         &setup.folder.path().join("theirs.yaml"),
         &file.replace("source:", "tenant: other\nsource:").replace("name: questions", "name: theirs"),
@@ -243,7 +244,8 @@ fn outputs_of(record_outcome: &RecordOutcome) -> Vec<(&str, Value, Option<&str>)
     outcomes.iter().map(output).collect()
 }
 
-/// A tiny generator knows nothing: what it writes must still be an answer in form, and whatever no passage says must be gone.
+/// The tiny generator writes random words. They must still have the form of an answer, and what no passage supports must be
+/// dropped.
 async fn a_model_in_memory_is_held_to_the_same_form() {
     let setup = setup("", "answers: { model: writer, passages: 1 }\n").await;
     match setup.searcher.answer(&question("kettle water", None), ModelChoice::All).await {
@@ -252,7 +254,7 @@ async fn a_model_in_memory_is_held_to_the_same_form() {
             assert!(answered.sentences.iter().all(|sentence| sentence.citations == [1]), "{answered:?}");
             assert_eq!(answered.found, !answered.sentences.is_empty());
         }
-        // Its context is small and its sentences are long.
+        // Its context is small, and the sentences that it writes are long.
         Err(error) => assert!(error.to_string().starts_with("model `writer` cannot answer: "), "{error}"),
     }
     assert!(setup.asked.lock().unwrap().is_empty(), "nobody else was asked");

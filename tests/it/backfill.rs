@@ -1,4 +1,4 @@
-//! Backfills without Kafka: the built command over Parquet files and a real Postgres.
+//! Backfills without Kafka: the built command, over Parquet files, with a real Postgres.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -33,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Two tasks without a model, the second on the first, and topics that nobody can publish to here.
+/// Two tasks without a model, the second on the output of the first, and topics that cannot be published to without Kafka.
 const ECHO: &str = "version: 1\nname: echo\nsource: { topic: t, id: id, text: \"{{ text }}\" }\ntasks:\n  \
      first: { render: { template: \"{{ document.text }}!\" } }\n  second: { render: { template: \"{{ first.text }}?\" } }\n\
      sinks:\n  parquet: { dataset: nowhere }\n  topic: { name: results }\n  dead_letters: { name: dead }\n\
@@ -42,14 +42,14 @@ const ECHO: &str = "version: 1\nname: echo\nsource: { topic: t, id: id, text: \"
 const VECTORS: &str = "version: 1\nname: vectors\nsource: { topic: t, id: id, text: \"{{ text }}\" }\ntasks:\n  \
      vector: { embed: { model: minilm } }\n";
 
-/// A folder with pipelines and data, and a ledger.
+/// A folder with pipelines and data, and a ledger for it.
 pub struct BackfillSetup {
     folder: TempDir,
     database: Database,
 }
 
 impl BackfillSetup {
-    /// One without data.
+    /// A folder without data yet.
     pub async fn new() -> Self {
         let setup = Self { folder: open_folder(), database: postgres::database().await };
         for folder in ["pipelines", "data/deep"] {
@@ -70,12 +70,12 @@ impl BackfillSetup {
         self.folder.path().join(name)
     }
 
-    /// Where its ledger is.
+    /// The ledger's address.
     pub fn database_url(&self) -> &str {
         &self.database.url
     }
 
-    /// Runs the command to its end, which `timeout` enforces.
+    /// Runs the command to its end. `timeout` kills one that hangs.
     pub async fn run(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new("timeout");
         command.args(["--kill-after=5", "200", env!("CARGO_BIN_EXE_tidemill")]).args(arguments);
@@ -83,7 +83,7 @@ impl BackfillSetup {
         spawn_blocking(move || command.output().unwrap()).await.unwrap()
     }
 
-    /// Backfills the pipeline to the end: the exit code, the report, and what it told.
+    /// Backfills the pipeline to the end, and returns the exit code, the report and stderr.
     pub async fn backfill(&self, pipeline: &str) -> (Option<i32>, Value, String) {
         let arguments = ["backfill", "--pipeline", pipeline, "--input", "data/**/*.parquet", "--output", "out", "--json"];
         let output = self.run(&arguments).await;
@@ -91,14 +91,14 @@ impl BackfillSetup {
         (output.status.code(), last_line(&output), told)
     }
 
-    /// Starts it with failpoints set, to be interrupted.
+    /// Starts a backfill with failpoints set, for a test to interrupt.
     fn begin(&self, failpoints: &str) -> Worker {
         let environment = [("TIDEMILL_DATABASE__URL", self.database.url.as_str()), ("FAILPOINTS", failpoints)];
         let arguments = ["backfill", "--pipeline", "echo", "--input", "data/**/*.parquet", "--output", "out"];
         Worker::start(self.folder.path(), &arguments, &environment)
     }
 
-    /// The number that the ledger answers.
+    /// The number that a query of the ledger returns.
     pub async fn count(&self, query: &str) -> i64 {
         postgres::count(&self.database.url, query).await
     }
@@ -107,8 +107,8 @@ impl BackfillSetup {
         self.count("SELECT coalesce(sum(records), 0)::bigint FROM batches").await
     }
 
-    /// Checks that the books balance, that `documents` are there with both tasks of the echo pipeline, and that what a reader of the
-    /// output folder finds is what was computed: nothing is missing, doubled or half done.
+    /// Checks that the ledger's counts agree, that `documents` documents have the outputs of both tasks, and that the output folder
+    /// holds exactly what was computed: nothing missing, repeated or unfinished.
     async fn assert_echoed(&self, documents: i64) {
         assert_eq!(self.database.store.audit().await.unwrap(), [""; 0]);
         assert_eq!(self.count("SELECT count(*) FROM documents").await, documents);
@@ -121,7 +121,7 @@ impl BackfillSetup {
     }
 }
 
-/// The JSON object at the end of what a command says.
+/// The JSON object on the last line of a command's stdout.
 pub fn last_line(output: &Output) -> Value {
     let said = String::from_utf8_lossy(&output.stdout);
     let last = said.lines().last().unwrap_or_default();
@@ -129,7 +129,7 @@ pub fn last_line(output: &Output) -> Value {
         .unwrap_or_else(|e| panic!("{last:?} is no JSON ({e}); stderr: {}", String::from_utf8_lossy(&output.stderr)))
 }
 
-/// Writes rows of id and text, a row group every `group` rows.
+/// Writes rows of id and text, in row groups of `group` rows.
 pub fn write(path: &Path, rows: &[(String, String)], group: usize) {
     let ids: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.0)));
     let texts: ArrayRef = Arc::new(StringArray::from_iter_values(rows.iter().map(|row| &row.1)));

@@ -1,4 +1,4 @@
-//! The console in a real browser, on what the demo leaves: every page, on a desk and on a phone, in both languages.
+//! The console in a real browser, on the data of the demo: every page, on a desktop and on a phone, in both languages.
 
 mod copy;
 
@@ -33,13 +33,13 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// What drives the browser: a package without dependencies, pinned by hash.
+/// The package that drives the browser. It has no dependencies and is pinned by hash.
 const DRIVER: &str = "playwright-core@1.65.1";
 const DRIVER_SHA256: &str = "6f5a60be62a4fddfbe7d10c448d8fbd54547da3358f2f8a04211440471ee863e";
 
 const SOURCE: &str = env!("CARGO_MANIFEST_DIR");
 
-/// A demo that serves, for a browser to look at.
+/// A running demo for a browser to visit.
 struct Demo {
     process: Worker,
     folder: TempDir,
@@ -47,7 +47,7 @@ struct Demo {
 }
 
 impl Demo {
-    /// Starts one with what `folder` holds, and waits until it serves.
+    /// Starts a demo on the contents of `folder`, and waits until it serves.
     async fn start(folder: TempDir, arguments: &[&str]) -> Self {
         let data = folder.path().join("data").display().to_string();
         let arguments = [&["demo", "--serve", "--json", "--data-dir", &data], arguments].concat();
@@ -63,7 +63,7 @@ impl Demo {
         Self { process, folder, address }
     }
 
-    /// Lets a browser go through the script, and stops.
+    /// Runs the script in a browser, then stops the demo.
     async fn shown_to(self, script: &'static str) {
         let Self { folder, mut process, address } = self;
         let pictures = std::env::var_os("TIDEMILL_PICTURES").map_or_else(|| folder.path().join("pictures"), PathBuf::from);
@@ -77,7 +77,7 @@ impl Demo {
 
 async fn every_page_shows_what_there_is_in_a_real_browser() {
     let demo = Demo::start(open_folder(), &[]).await;
-    // Nobody works on jobs in the demo, so that it waits to be called off.
+    // The demo runs no jobs, so that this one stays queued until it is cancelled.
     let job = json!({ "version": 1, "id": "to-be-called-off", "kind": "rerun", "pipeline": "products" });
     let submitted = reqwest::Client::new().post(format!("{}/v1/jobs", demo.address)).json(&job).send().await.unwrap();
     assert!(submitted.status().is_success(), "{}", submitted.text().await.unwrap());

@@ -1,4 +1,4 @@
-//! Dead letters go back to where their records came from: as they were, once, and not for ever.
+//! Replaying dead letters: each record goes back to its topic as it was, once, and not without end.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ pub fn trials() -> Vec<Trial> {
 
 const TIMESTAMP: i64 = 1_700_000_000_000;
 
-/// No topic sinks: the relay must run all the same.
+/// A pipeline without topic sinks; the relay must run nevertheless.
 fn pipeline(topic: &str, text: &str) -> String {
     format!(
         "version: 1\nname: {PIPELINE}\nsource: {{ topic: {topic}, id: id, text: \"{{{{ {text} }}}}\" }}\n\
@@ -130,7 +130,7 @@ fn payload() -> &'static str {
     r#"{"id":"keyless","title":"a title"}"#
 }
 
-/// A record without a key, with headers that are no text; and one that deletes what it names.
+/// A record without a key and with headers that are not UTF-8, and one that is a delete.
 fn produce(config: ClientConfig, topic: &str) {
     let producer: BaseProducer = config.create().unwrap();
     let headers = OwnedHeaders::new()
@@ -145,7 +145,7 @@ fn produce(config: ClientConfig, topic: &str) {
     producer.flush(Duration::from_secs(60)).unwrap();
 }
 
-/// Reads the partition from its start to its end.
+/// All records of the partition.
 fn read(mut config: ClientConfig, topic: &str, partition: i32) -> Vec<OwnedMessage> {
     let consumer: BaseConsumer = config.set("group.id", "none").create().unwrap();
     let (low, high) = consumer.fetch_watermarks(topic, partition, Duration::from_secs(20)).unwrap();

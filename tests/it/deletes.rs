@@ -1,4 +1,4 @@
-//! What is deleted stays deleted, whoever read it before and commits after.
+//! A deleted document stays deleted, even where a commit comes after the delete whose record was read before it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +23,7 @@ pub fn trials() -> Vec<Trial> {
 
 const PIPELINE: &str = "notes";
 
-/// A document of that version and text; a delete where there is none.
+/// A document of that version and text; a delete where there is no text.
 fn document(version: Option<i64>, text: Option<&str>) -> DocumentRow {
     DocumentRow {
         id: "a".into(),
@@ -34,7 +34,7 @@ fn document(version: Option<i64>, text: Option<&str>) -> DocumentRow {
     }
 }
 
-/// Commits the document as the next batch of a partition of its own. Tells whether it was kept out.
+/// Commits the document as the next batch of a partition of its own, and returns whether it was left out.
 async fn commit(store: &Store, document: DocumentRow) -> bool {
     let partition = Partition { topic: Arc::from(Uuid::now_v7().to_string()), number: 0 };
     store.claim(PIPELINE, &partition, "test").await.unwrap();
@@ -87,7 +87,7 @@ async fn a_delete_of_any_version_stands_over_a_newer_one_that_commits_beside_it(
     let database = postgres::database().await;
     let (store, url) = (&database.store, &database.url);
     commit(store, document(Some(5), Some("as it was"))).await;
-    // Another commit has written a newer version and holds its row.
+    // Another transaction has written a newer version and holds the row's lock.
     let mut other = PgConnection::connect(url).await.unwrap();
     let mut transaction = other.begin().await.unwrap();
     sqlx::query("UPDATE documents SET version = 6, text = 'newer' WHERE id = 'a'").execute(&mut *transaction).await.unwrap();

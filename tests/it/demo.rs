@@ -1,4 +1,4 @@
-//! The demo as a user runs it: the built command, its output, its second run, and an input larger than its broker keeps.
+//! The demo as a user runs it: the built command, its output, a second run, and an input larger than its broker keeps.
 
 use std::future::ready;
 use std::path::Path;
@@ -35,7 +35,7 @@ tasks:
 sinks: { parquet: { dataset: results } }
 "#;
 
-/// Good documents of the small input.
+/// How many valid documents the small input has.
 const NOTES: usize = 40;
 
 async fn a_second_run_reuses_every_result_and_serves_searches() {
@@ -78,7 +78,7 @@ async fn a_second_run_reuses_every_result_and_serves_searches() {
     assert!(status.success(), "told to stop, the demo ended with {status}");
 }
 
-/// The broker keeps about 5 MiB of a partition and drops older records without a word.
+/// The broker keeps about 5 MiB of a partition and drops older records silently.
 async fn an_input_far_larger_than_the_broker_keeps_loses_nothing() {
     const RECORDS: usize = 1200;
     const BYTES: usize = 60_000_000;
@@ -97,7 +97,7 @@ async fn an_input_far_larger_than_the_broker_keeps_loses_nothing() {
     assert_eq!(report["dead_letters"], 0, "{report}");
 }
 
-/// What is wrong with the input is the caller's fault: one sentence, exit code 2, and no database made for it.
+/// Invalid input is the caller's fault: one sentence, exit code 2, and no database is made.
 async fn an_input_that_can_be_none_is_refused_before_anything_starts() {
     let folder = open_folder();
     std::fs::write(folder.path().join("notes.yaml"), PIPELINE).unwrap();
@@ -141,7 +141,7 @@ fn arguments(folder: &Path, more: &[&str]) -> Vec<String> {
     fixed.chain(files).chain(more.iter().map(|&flag| flag.to_owned())).collect()
 }
 
-/// Runs the demo to its end, which `timeout` enforces: a demo that hangs must not outlive its test.
+/// Runs the demo to its end. `timeout` kills one that hangs, which must not outlive its test.
 async fn run(arguments: Vec<String>) -> Output {
     let mut command = Command::new("timeout");
     command.args(["--kill-after=5", "240", env!("CARGO_BIN_EXE_tidemill")]).args(arguments);

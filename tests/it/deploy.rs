@@ -1,5 +1,5 @@
-//! What `deploy/` promises, as far as it can be held to it without a container engine or a cluster: rules and dashboards name metrics
-//! that exist, alerts fire when they should, manifests are what Kubernetes takes, and all of it agrees with the code.
+//! `deploy/`, as far as it can be checked without a container engine or a cluster: rules and dashboards name metrics that exist,
+//! alerts fire when they should, Kubernetes accepts the manifests, and all of it agrees with the code.
 
 mod images;
 mod kustomize;
@@ -23,7 +23,7 @@ use crate::harness::trial::{Needs, trial};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // They download where nothing is cached yet.
+    // Download what they need on the first run.
     let fetching = Needs::NOTHING.within(Duration::from_secs(300));
     let promtool = fetching.using(|| tools::promtool().map(drop));
     let schemas = fetching.using(|| tools::schemas().map(drop));
@@ -69,12 +69,12 @@ fn document(name: &str) -> Value {
     document
 }
 
-/// What stands at a place that must be there, as in `/spec/replicas`.
+/// The value at a JSON pointer, such as `/spec/replicas`, which must be there.
 fn at<'a>(value: &'a Value, pointer: &str) -> &'a Value {
     value.pointer(pointer).unwrap_or_else(|| panic!("there is no {pointer} in {value}"))
 }
 
-/// The entries of a list, or of none.
+/// The entries of a list; none where the value is no list.
 fn list(value: &Value) -> &[Value] {
     value.as_array().map_or(&[], Vec::as_slice)
 }
@@ -83,8 +83,8 @@ fn word(value: &Value) -> &str {
     value.as_str().unwrap_or_else(|| panic!("{value} is no text"))
 }
 
-/// The configuration of a deployment as the process reads it, with `secrets` in the place of the mounted ones and the repository's
-/// pipelines in the place of the image's.
+/// The configuration of a deployment as the process reads it, with the files of `secrets` for the mounted ones and the repository's
+/// pipelines for the image's.
 fn configuration(toml: &str, secrets: &str) -> (Config, Vec<Definition>) {
     let folder = open_folder();
     let secrets_here = folder.path().join("secrets");

@@ -1,4 +1,5 @@
-//! A batch that waits is begun with where nothing else is to do, and comes out as if it had not been.
+//! Early evaluation: while a batch waits for more records, its first records are evaluated already. The outcome is the same as
+//! without.
 
 use std::time::Duration;
 
@@ -18,7 +19,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A world of one partition whose pipeline has that budget.
+/// A stream of one partition whose pipeline has that budget.
 async fn stream(budget: &str) -> TestStream {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     let (topic, results) = (&stream.topic, &stream.results);
@@ -50,7 +51,7 @@ async fn begun(stream: &TestStream, to: i64) {
 }
 
 async fn a_batch_is_begun_with_while_it_waits_and_is_committed_as_one() {
-    // Long enough for a slow machine to see the beginning before the end.
+    // Long enough that a slow machine sees the early evaluation before the commit.
     let stream = stream("max_wait: 8s").await;
     let count = |query: &'static str| postgres::count(&stream.database_url, query);
     let mut worker = stream.worker("");
@@ -58,7 +59,7 @@ async fn a_batch_is_begun_with_while_it_waits_and_is_committed_as_one() {
     stream.client.send(&stream.topic, first.into()).await;
     begun(&stream, 4).await;
     assert_eq!(stream.committed().await, 0, "what was begun with waits for the rest");
-    // A newer version, a delete and an older version of what was begun with, and something new.
+    // A newer version, a delete and an older version of documents that were evaluated early, and a new document.
     stream.client.send(&stream.topic, vec![revision(1, 2), delete(2), revision(3, 4), revision(5, 1)]).await;
     stream.drained(9, Duration::from_secs(60)).await;
     assert_eq!(count("SELECT count(*) FROM batches").await, 1, "the pieces are committed as one batch");
@@ -87,7 +88,8 @@ async fn a_delete_without_a_version_ends_what_the_batch_before_it_brings() {
     let _worker = stream.worker("");
     stream.client.send(&stream.topic, (0..DOCUMENTS).map(|n| revision(n, 1)).collect()).await;
     stream.drained(DOCUMENTS as i64, Duration::from_secs(60)).await;
-    // The delete is evaluated while the batch of its document's second version is under way, and the ledger knows the first.
+    // The delete is evaluated while the batch with the document's second version is not committed, and the ledger has the first
+    // version.
     stream.client.send(&stream.topic, (0..DOCUMENTS).flat_map(|n| [revision(n, 2), delete(n)]).collect()).await;
     stream.drained(3 * DOCUMENTS as i64, Duration::from_secs(60)).await;
     let deleted = "SELECT count(*) FROM documents WHERE deleted AND version = 2";

@@ -1,4 +1,4 @@
-//! The model host against numbers that other programs computed; the scripts that made them lie beside the fixtures.
+//! The model host against numbers that other programs computed. The scripts that computed them are next to the fixtures.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -73,7 +73,7 @@ fn cosine(a: &[f32], b: &[f32]) -> f64 {
     dot(a, b) / (dot(a, a) * dot(b, b)).sqrt()
 }
 
-/// Vectors, counts of tokens and, where the golden file tells, places of all cases.
+/// Checks vectors, token counts and, where the golden file has them, spans of all cases.
 async fn assert_vectors(engine: &Engine, cases: &[VectorCase]) {
     let encode = |case: &VectorCase| Work::Encode {
         texts: vec![case.text.as_str().into()],

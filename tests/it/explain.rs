@@ -1,4 +1,4 @@
-//! Where what is said of a document comes from, over HTTP and from the command line.
+//! Explanations of a document's outputs: the records and versions that they come from, over HTTP and on the command line.
 
 use std::time::Duration;
 
@@ -63,7 +63,7 @@ async fn every_output_names_its_record_and_history_goes_back_to_the_first_versio
         client.get(format!("http://{address}/v1/pipelines")).send().await.is_ok_and(|answer| answer.status().is_success())
     })
     .await;
-    // Where the files lie is not for callers from elsewhere.
+    // Callers over HTTP do not learn the paths of files.
     let mut told = explained.clone();
     for past in told["history"]["outputs"].as_array_mut().unwrap() {
         past["file"] = past["file"].as_str().unwrap().rsplit('/').next().unwrap().into();

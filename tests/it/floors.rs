@@ -1,9 +1,9 @@
-//! The rules of the source tree, read off the source: imports go down, modules of one folder form no circle, libraries are named only where
-//! they belong, files stay short, what is public says what it is, packages need only those below.
+//! The rules of the source tree, read off the source: imports go down, modules of one folder form no circle, libraries are named
+//! only where they belong, files stay short, what is public says what it is, packages need only those below.
 //!
-//! A room is a folder of `src`, or a file beside its folder. The modules of the package `base` are rooms of their own; each other package
-//! is one room. The first floor listed is the lowest. Rooms on one floor do not import each other, except on the lowest, whose types
-//! everything shares, and on the top, where everything is put together.
+//! A room is a folder of `src`, or a file beside its folder. The modules of the package `base` are rooms of their own; each other
+//! package is one room. The first floor listed is the lowest. Rooms on one floor do not import each other, except on the lowest,
+//! whose types everything shares, and on the top, where everything is put together.
 
 mod circles;
 mod docs;

@@ -1,4 +1,4 @@
-//! What records may be besides JSON: Avro with a registry of schemas, and batches that a producer compressed.
+//! Formats besides JSON: Avro with a schema registry, and batches that a producer compressed.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -37,7 +37,7 @@ pub fn trials() -> Vec<Trial> {
 /// The first schema of the topic.
 const PLAIN: &str = r#"{"type":"record","name":"Product","namespace":"shop","fields":[
     {"name":"id","type":"string"},{"name":"text","type":"string"}]}"#;
-/// A later one: it has a field in between that the first has not.
+/// A later schema, with a further field in between.
 const PRICED: &str = r#"{"type":"record","name":"Product","namespace":"shop","fields":[
     {"name":"id","type":"string"},{"name":"price","type":["null","double"],"default":null},{"name":"text","type":"string"}]}"#;
 
@@ -52,7 +52,7 @@ fn plain(id: &str, text: &str) -> AvroValue {
     AvroValue::Record(vec![("id".into(), string(id)), ("text".into(), string(text))])
 }
 
-/// One of many, each with a text of its own: an equal one would be answered from what is known.
+/// A product with a text of its own: the outputs of an equal one would be reused.
 fn numbered(n: usize) -> AvroValue {
     plain(&format!("d{n}"), &format!("rake {n}"))
 }
@@ -67,7 +67,7 @@ fn sent(payload: Vec<u8>) -> NewRecord {
     NewRecord { partition: Some(0), key: b"key".to_vec(), payload: Some(payload) }
 }
 
-/// A world whose pipeline reads Avro by the registry at `address`.
+/// A stream whose pipeline reads Avro with the schemas of the registry at `address`.
 async fn stream(address: &str, registry: &str) -> TestStream {
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.amend("pipelines/echo.yaml", |text| text.replace("source: { ", "source: { format: avro, "));
@@ -206,7 +206,7 @@ async fn each_record_of_avro_ends_as_results_or_as_one_dead_letter() {
 
 async fn a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses() {
     let address = listen();
-    // Of the user and the password below, as RFC 7617 writes them.
+    // User and password of the configuration below, encoded as RFC 7617 says.
     let registry = RegistryServer::new(Some("Basic dGlkZW1pbGw6Y29ycmVjdC03Nzc3Nw=="));
     registry.register(1, json!({"schema": PLAIN}));
     registry.listen(&address).await;
@@ -255,7 +255,7 @@ async fn an_id_is_asked_for_once_and_again_only_where_nothing_was_known() {
     }
     assert_eq!((calls(1), calls(2)), (1, 1), "those who ask at the same time share an answer");
 
-    // Far more than are kept.
+    // Far more ids than the registry client keeps.
     let random: BTreeSet<u32> = (1_000..4_000).collect();
     let schemas = registry.schemas(&random).await.unwrap();
     assert!(random.iter().all(|id| fault(&schemas, *id) == Some(FailureClass::UnknownSchema)));
@@ -269,7 +269,7 @@ async fn an_id_is_asked_for_once_and_again_only_where_nothing_was_known() {
     assert!(calls(2) <= asked + 2, "the registry was asked {} times for what it did not know", calls(2));
 }
 
-/// What is wrong with a record of the schema; none where it becomes a document.
+/// The class of the dead letter that a record with the schema becomes; none where it becomes a document.
 fn fault(schemas: &Schemas, id: u32) -> Option<FailureClass> {
     let partition = Partition { topic: "documents".into(), number: 0 };
     let payload = Some(framed(id, PLAIN, plain("d0", "rake")).into());
@@ -308,7 +308,7 @@ async fn batches_are_read_whatever_compressed_them() {
     .await;
 }
 
-/// Which compressions the batches of a log segment have: the lowest three bits of the attributes, 21 bytes from each batch's start.
+/// The compression of each batch in a log segment: the lowest three bits of the attributes, 21 bytes after the batch's start.
 fn codecs(segment: &[u8]) -> BTreeSet<u8> {
     let mut found = BTreeSet::new();
     let mut rest = segment;

@@ -1,8 +1,8 @@
 //! Readers of bytes that strangers write, under damaged and hostile input: none may panic, hang, or take memory without bound.
 //!
-//! Each target runs in a process of its own, this binary in another role, whose memory the system limits, so that a length that is believed
-//! ends the process instead of the machine. Inputs are valid seeds with mutations ([`mutations`]), the same for the same seed. A failing
-//! input is kept in `target/tmp`.
+//! Each target runs in a process of its own, this binary in another role, whose memory the system limits, so that a length that is
+//! believed ends the process instead of the machine. Inputs are valid seeds with mutations ([`mutations`]), the same for the same
+//! seed. A failing input is kept in `target/tmp`.
 //!
 //! `TIDEMILL_FUZZ_SEED=7 TIDEMILL_FUZZ_SECONDS=600 cargo test --test it fuzz` looks elsewhere, and longer.
 

@@ -1,5 +1,5 @@
-//! The script that measures a GPU, as far as it goes without one: its commands are those of the command line, the fixtures' values hold
-//! through it, and the walk without a ledger loses no row.
+//! The script that measures GPUs, as far as it can run without one: its commands exist on the command line, it computes the
+//! fixtures' values, and its backfill without a ledger loses no row.
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -36,7 +36,7 @@ fn in_repository(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What the script prints as the last line of stdout.
+/// The last line of the script's stdout.
 async fn run_script(arguments: &[&str]) -> Value {
     let mut python = Command::new("python3");
     python.arg(in_repository("tests/bench/gpu.py")).args(["--binary", BINARY, "--device", "cpu"]).args(arguments);
@@ -98,7 +98,7 @@ async fn the_walk_without_a_ledger_writes_every_row_once() {
     std::fs::write(path("tidemill.toml"), "[jobs]\nunits_at_a_time = 3\n").unwrap();
     let text = |column: Vec<Option<String>>| Arc::new(StringArray::from(column)) as ArrayRef;
     let ids = (0..ROWS).map(|n| Some(format!("d-{n}"))).collect();
-    // One has no text, which is a dead letter.
+    // One row has no text and becomes a dead letter.
     let texts = (0..ROWS).map(|n| (n != 100).then(|| format!("text {n}"))).collect();
     write_parquet(path("in.parquet"), vec![("id", text(ids)), ("text", text(texts))]);
     let mut bench = Command::new(BINARY);

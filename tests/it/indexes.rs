@@ -1,4 +1,4 @@
-//! The index of a vector space, which comes when it is large.
+//! The index of an embedding set, which is built once the set is large.
 
 use std::time::Duration;
 
@@ -55,7 +55,7 @@ async fn a_vector_space_is_indexed_once_it_is_large() {
     assert_eq!(index_is_valid(&mut connection, id).await, None, "a small space is compared whole and has no index");
 
     add_crowd(&database.url, id).await;
-    // As another process does while it builds.
+    // Another process holds this lock while it builds an index.
     let mut other = PgConnection::connect(&database.url).await.unwrap();
     sqlx::raw_sql("SELECT pg_advisory_lock(x'74696465696e6478'::bigint)").execute(&mut other).await.unwrap();
     assert_eq!(store.index_embedding_sets().await.unwrap(), nothing, "two build at a time");
@@ -73,13 +73,13 @@ async fn a_vector_space_is_indexed_once_it_is_large() {
     })
     .await;
 
-    // What a builder leaves that was killed.
+    // A process that is killed while it builds leaves an invalid index.
     let killed = "UPDATE pg_index SET indisvalid = false WHERE indexrelid = to_regclass('embeddings_set_' || $1)";
     sqlx::query(killed).bind(id).execute(&mut connection).await.unwrap();
     assert_eq!(store.index_embedding_sets().await.unwrap(), [id]);
     assert_eq!(index_is_valid(&mut connection, id).await, Some(true), "what was half built is built anew");
 
-    // pgvector indexes no vector of so many dimensions.
+    // pgvector cannot index vectors of so many dimensions.
     let wide = EmbeddingSet { model: "wide".into(), revision: "r".into(), dimension: 2_001 };
     let wide = store.embedding_set(&wide).await.unwrap();
     let moved = sqlx::query("UPDATE embeddings SET set_id = $1").bind(wide).execute(&mut connection).await.unwrap();

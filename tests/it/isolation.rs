@@ -1,4 +1,5 @@
-//! A record that ends the process is found and put aside; workers that end in good order put nobody in doubt.
+//! A record that makes the process crash is found and becomes a dead letter. Workers that stop in good order make no record
+//! suspect.
 
 use std::time::Duration;
 
@@ -17,7 +18,7 @@ use crate::test_stream::{PIPELINE, TASKS, TestStream};
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // Each death of a worker takes the length of a session.
+    // After each crash the broker waits for the session timeout.
     let deaths = Needs::KAFKA.within(Duration::from_secs(300));
     vec![
         trial!(deaths, a_record_that_kills_the_process_is_dead_lettered_after_three_attempts),
@@ -53,7 +54,7 @@ async fn a_record_that_kills_the_process_is_dead_lettered_after_three_attempts()
         sleep(Duration::from_millis(50)).await;
     }
     assert!(worker.ended().is_none(), "the worker that put the record aside does not live");
-    // One in company, perhaps one in a small batch, three alone.
+    // One crash in a full batch, perhaps one in a small batch, and three with the record alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the record");
     stream.drained(RECORDS, Duration::from_secs(30)).await;
     stream.audit("at the end").await;
@@ -98,7 +99,7 @@ async fn a_worker_killed_from_outside_costs_its_successor_a_moment() {
     let pipeline = std::fs::read_to_string(stream.path("pipelines/echo.yaml")).unwrap();
     stream.write_pipeline(&pipeline.replace("max_wait: 50ms, max_records: 50", "max_wait: 2s, max_records: 600"));
     stream.send(0..RECORDS as usize).await;
-    // Commits wait in the database: one that slept in the worker would hold up whatever its thread had to wake.
+    // Commits wait in the database: a failpoint that sleeps would block a thread of the worker.
     let mut ledger = PgConnection::connect(&stream.database_url).await.unwrap();
     let mut transaction = ledger.begin().await.unwrap();
     sqlx::query("LOCK TABLE batches IN SHARE MODE").execute(&mut *transaction).await.unwrap();

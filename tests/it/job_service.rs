@@ -1,4 +1,4 @@
-//! Jobs over HTTP and from the command line, against a running fleet of one on real Kafka.
+//! Jobs over HTTP and on the command line, with a running worker on real Kafka.
 
 use std::path::Path;
 use std::process::{Command, Output};
@@ -27,7 +27,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A world with jobs and an archive of documents.
+/// A stream with jobs, a dataset of documents, and the address that its worker serves at.
 struct JobServer {
     stream: TestStream,
     address: String,
@@ -52,7 +52,7 @@ impl JobServer {
 
     async fn open(&self, failpoints: &str) -> Worker {
         let worker = self.stream.worker_at(&self.address, failpoints);
-        // Probes are answered while models are still being loaded; jobs are not.
+        // While models are still being loaded, the worker answers probes but no requests about jobs.
         let asked = || self.client.get(format!("http://{}/v1/jobs", self.address)).send();
         let is_up = || async { asked().await.is_ok_and(|answer| answer.status().is_success()) };
         eventually("the worker serves", Duration::from_secs(60), is_up).await;
@@ -136,7 +136,7 @@ async fn a_job_is_submitted_followed_and_found_over_http_and_from_the_command_li
     let (status, refused) = server.post("/v1/jobs/first/retry", &json!({})).await;
     assert_eq!(status, StatusCode::CONFLICT, "{refused}");
 
-    // The command line speaks to the ledger, and the worker takes the job up.
+    // The command line writes to the ledger, and the worker takes the job from there.
     let flags = ["submit", "--pipeline", PIPELINE, "--dataset", "archive", "--id", "second", "--sample", "50", "--seed", "3"];
     let waited = server.command(&[&flags[..], &["--wait", "--json"]].concat()).await;
     assert!(waited.status.success(), "{}", told(&waited));

@@ -1,4 +1,4 @@
-//! Jobs from the topic to their last unit: exactly once whoever dies, and every way a job can end.
+//! Jobs from the topic to their last unit: exactly once whichever process is killed, and every way in which a job can end.
 
 use std::fs;
 use std::path::PathBuf;
@@ -34,16 +34,15 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A world with topics for jobs and a dataset to read.
+/// A stream with topics for jobs and a dataset to read.
 pub struct JobSetup {
-    /// The world.
     pub stream: TestStream,
     jobs: String,
     events: String,
 }
 
 impl JobSetup {
-    /// A fresh one.
+    /// A stream with empty topics and an empty dataset.
     pub async fn new() -> Self {
         let stream = TestStream::new(kafka::shared().await, 2).await;
         let jobs = stream.client.topic("jobs", 1).await;
@@ -67,25 +66,25 @@ impl JobSetup {
         self.stream.path("archive").join(name)
     }
 
-    /// Writes documents `range` as a file of the dataset.
+    /// Writes the documents of the range as a file of the dataset.
     pub fn archive(&self, name: &str, range: std::ops::Range<usize>) {
         let ids = StringArray::from_iter_values(range.clone().map(|n| format!("d{n}")));
         let texts = StringArray::from_iter_values(range.map(|n| format!("text {n}")));
         write_parquet(self.file(name), vec![("id", Arc::new(ids)), ("text", Arc::new(texts))]);
     }
 
-    /// Sends something to the jobs topic.
+    /// Sends a record to the jobs topic.
     pub async fn ask(&self, job: impl ToString) {
         let payload = Some(job.to_string().into_bytes());
         self.stream.client.send(&self.jobs, vec![NewRecord { partition: None, key: Vec::new(), payload }]).await;
     }
 
-    /// The topic that tells of jobs.
+    /// The topic of events about jobs.
     pub fn events(&self) -> &str {
         &self.events
     }
 
-    /// Waits until the job is at its end.
+    /// Waits until the job has ended.
     pub async fn ended(&self, id: &str, worker: &Worker) -> JobRow {
         let what = format!("job {id} ends; the worker says:\n{}", worker.log());
         eventually(&what, Duration::from_secs(120), || async { self.job(id).await.is_some_and(|job| job.state.is_final()) })
@@ -101,7 +100,7 @@ impl JobSetup {
         postgres::count(&self.stream.database_url, query).await
     }
 
-    /// The books of documents that were computed once each.
+    /// Checks that `documents` documents were computed exactly once each.
     pub async fn assert_once(&self, documents: i64) {
         self.stream.audit("at the end").await;
         assert_eq!(self.count("SELECT count(*) FROM documents").await, documents, "distinct documents = rows");
@@ -113,7 +112,7 @@ impl JobSetup {
     }
 }
 
-/// Writes a file of small row groups.
+/// Writes a Parquet file with small row groups.
 pub fn write_parquet(path: PathBuf, columns: Vec<(&str, ArrayRef)>) {
     let batch = RecordBatch::try_from_iter(columns).unwrap();
     let properties = WriterProperties::builder().set_max_row_group_row_count(Some(500)).build();
@@ -122,7 +121,7 @@ pub fn write_parquet(path: PathBuf, columns: Vec<(&str, ArrayRef)>) {
     writer.close().unwrap();
 }
 
-/// A job that reads the whole dataset.
+/// A backfill of the whole dataset.
 pub fn backfill(id: &str) -> Value {
     json!({ "version": 1, "id": id, "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive" })
 }
@@ -186,7 +185,7 @@ async fn every_file_at_fault_fails_alone_and_says_why() {
         faults[1].3
     );
     setup.assert_once(900).await;
-    // A mended file is another version: the units of the old one say so, and a job of its own reads it.
+    // A repaired file is another version: units that were planned on the old one fail with that reason, and a new job reads it.
     setup.archive("c-retyped.parquet", 900..910);
     setup.ask(json!({ "version": 1, "id": "mended", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
         .await;
@@ -244,7 +243,7 @@ async fn a_job_stops_at_its_deadline_and_says_what_is_left() {
 async fn a_backfill_never_overwrites_a_fresher_live_result() {
     let setup = JobSetup::new().await;
     setup.archive("old.parquet", 0..100);
-    // The file is older than what the stream brings: arrival is the version of this pipeline.
+    // The file is older than the stream's records, and in this pipeline the time of arrival is the version.
     let old = std::time::SystemTime::now() - Duration::from_secs(3_600);
     fs::File::options().write(true).open(setup.file("old.parquet")).unwrap().set_modified(old).unwrap();
     let live = (50..100).map(|n| NewRecord {
@@ -296,7 +295,7 @@ async fn a_rerun_takes_up_what_is_missing_and_a_delete_takes_all() {
     setup.ask(backfill("first")).await;
     assert_eq!(setup.ended("first", &worker).await.state, JobState::Succeeded);
     drop(worker);
-    // A task that was not there: its outputs are missing, and only they are computed.
+    // A new task: only its outputs are missing, and only they are computed.
     let file = setup.stream.path("pipelines").join("echo.yaml");
     let text = fs::read_to_string(&file).unwrap();
     let more = "sinks:\n  postgres: {}\n";
@@ -324,7 +323,7 @@ async fn an_evaluation_counts_what_is_right_and_commits_nothing() {
     let setup = JobSetup::new().await;
     let ids = StringArray::from_iter_values((0..1_000).map(|n| format!("d{n}")));
     let texts = StringArray::from_iter_values((0..1_000).map(|n| format!("kind {}", n % 2)));
-    // Of those that are said to be 1, a tenth is not.
+    // A tenth of the rows with the label 1 are labelled wrongly.
     let said = (0..1_000).map(|n| match n % 20 {
         1 => None,
         3 => Some("kind 0!".to_owned()),
@@ -337,7 +336,7 @@ async fn an_evaluation_counts_what_is_right_and_commits_nothing() {
     let more = "sinks:\n  postgres: {}\n";
     fs::write(&file, text.replacen(more, "  worth: { score: { parts: { all: '80' } } }\nsinks:\n  postgres: {}\n", 1)).unwrap();
     let worker = setup.stream.worker("");
-    // What is no label and no text would be wrong in every row, and all of it paid for.
+    // A column with neither labels nor texts would be wrong in every row, after all of them were computed.
     let mut job = backfill("hopeless");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("worth"), json!("said"));
     setup.ask(job).await;

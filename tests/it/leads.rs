@@ -1,4 +1,4 @@
-//! Leads: scores that add up, receivers that are told once, companies that follow their documents, and lists for people.
+//! Leads: scores, webhooks that are delivered once, companies that follow their documents, and lists for people.
 
 mod receiver;
 mod shipped;
@@ -33,7 +33,7 @@ pub fn trials() -> Vec<Trial> {
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// A world whose documents are leads.
+/// A stream whose documents are leads.
 struct LeadSetup {
     stream: TestStream,
     /// The topic of companies.
@@ -43,7 +43,7 @@ struct LeadSetup {
 }
 
 impl LeadSetup {
-    /// With further lines of the configuration, and of the section `leads`.
+    /// A stream with further lines of the configuration and of the section `leads`.
     async fn new(settings: &str, leads: &str) -> Self {
         let mut stream = TestStream::new(kafka::shared().await, 1).await;
         let accounts = stream.client.topic("accounts", 1).await;
@@ -143,7 +143,7 @@ async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do
     let receiver = Receiver::start(script).await;
     let setup = LeadSetup::new(&webhook(&receiver, ""), "  webhook: crm\n").await;
 
-    // It dies right after its first commit, which is whole: the batch is never done again.
+    // The worker is killed right after its first commit. The commit is complete, so that the batch is never repeated.
     let mut doomed = setup.stream.worker("commit-after-commit=return");
     setup
         .send(&[
@@ -154,7 +154,8 @@ async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do
         ])
         .await;
     tokio::task::block_in_place(|| doomed.wait(LIMIT));
-    // It dies between the receiver's answer and its books, at the third call: what arrived is told again, under the id that it has.
+    // The worker is killed after the receiver's third answer and before it is recorded: the delivery is sent again with the same
+    // id.
     let mut doomed = setup.stream.worker("delivery-before-settle=2*off->return");
     tokio::task::block_in_place(|| doomed.wait(LIMIT));
     let _worker = setup.worker("").await;
@@ -181,12 +182,12 @@ async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do
     );
     assert_eq!(told["data"]["parts"], json!({ "base": 65.0, "urgent": 5.0 }), "the parts add up to the score");
 
-    // The same records again are no news; neither is a score that only moves above the threshold.
+    // The same records again cause no delivery; neither does a score that changes but stays above the threshold.
     let before = calls.len();
     setup.send(&[document("hot", 90, "call me"), document("even", 65, "now"), document("hot", 95, "call me")]).await;
     setup.stream.drained(7, LIMIT).await;
     assert_eq!(setup.count("SELECT count(*) FROM deliveries").await, 2);
-    // Falling is none, and rising once more is.
+    // A score that falls causes no delivery, and one that rises above the threshold again does.
     setup.send(&[document("hot", 5, "never mind")]).await;
     setup.stream.drained(8, LIMIT).await;
     setup.send(&[document("hot", 80, "call me after all")]).await;
@@ -203,7 +204,7 @@ async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do
     setup.stream.audit("after two workers died").await;
 }
 
-/// Under which id the lead was told of first.
+/// The id of the lead's first delivery.
 fn about_id(calls: &[receiver::Call], id: &str) -> String {
     calls.iter().find(|call| call.body["data"]["document_id"] == id).unwrap().id.clone()
 }
@@ -251,7 +252,7 @@ async fn an_account_follows_its_documents_and_goes_with_the_last() {
     setup.send(&[of("a1", "Acme Inc.", "first letter"), of("h1", "㈜한빛식품", "견적을 부탁드립니다")]).await;
     says("acme", "Acme Inc.: first;").await;
     says("한빛식품", "㈜한빛식품: 견적을 부;").await;
-    // Another way to write the name is the same company; of three documents the two newest are told.
+    // Another spelling of the name is the same company. Of three documents its text has the two newest.
     setup.send(&[of("a2", "ACME,  inc", "second")]).await;
     says("acme", "ACME, inc: secon;first;").await;
     setup.send(&[of("a3", "acme", "third")]).await;
@@ -265,7 +266,7 @@ async fn an_account_follows_its_documents_and_goes_with_the_last() {
     setup.delete("a3").await;
     says("acme", "ACME, inc: secon;first;").await;
     assert_eq!(setup.count(version).await, before + 1, "one change, one version");
-    // A document that turns out to be another company's leaves the first and joins the second.
+    // A document whose company changes leaves the first company and joins the second.
     setup.send(&[of("a2", "한빛식품 주식회사", "moved")]).await;
     says("acme", "Acme Inc.: first;").await;
     says("한빛식품", "한빛식품 주식회사: moved;견적을 부;").await;
@@ -277,7 +278,7 @@ async fn an_account_follows_its_documents_and_goes_with_the_last() {
     let deleted = "SELECT count(*) FROM documents WHERE pipeline = 'accounts' AND id = 'acme' AND deleted";
     eventually("its summary is gone, too", LIMIT, || async { setup.count(deleted).await == 1 }).await;
     assert_eq!(setup.count("SELECT count(*) FROM results WHERE pipeline = 'accounts' AND document_id = 'acme'").await, 0);
-    // It comes back with a version that is greater than all before.
+    // The company comes back with a version that is greater than all before.
     setup.send(&[of("a4", "Acme", "back")]).await;
     says("acme", "Acme: back;").await;
     setup.stream.audit("after documents moved").await;
@@ -356,7 +357,7 @@ async fn lists_are_sorted_filtered_paged_and_exported() {
 
     let export = setup.client.get(format!("http://{}/v1/leads/export?sort=updated", setup.address)).send().await.unwrap();
     assert_eq!(export.headers()["content-type"], "text/csv; charset=utf-8");
-    // As bytes: the client's own reader of text takes the mark off.
+    // Read as bytes, because the client's text decoder removes the byte order mark.
     let text = String::from_utf8(export.bytes().await.unwrap().to_vec()).unwrap();
     assert!(text.starts_with('\u{feff}'), "a spreadsheet would take this for another encoding");
     let (found, said) = setup.stream.tidemill(&["leads", "export", "--sort", "updated", "--output", "leads.csv"]).await;

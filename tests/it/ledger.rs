@@ -1,4 +1,4 @@
-//! Exactly once, one crash at a time.
+//! Exactly-once processing when a worker crashes at each step of a commit.
 
 use std::time::Duration;
 
@@ -37,7 +37,7 @@ async fn crash_at(failpoint: &str) {
     stream.send(0..DOCUMENTS as usize).await;
     let mut doomed = stream.worker(&format!("{failpoint}=return"));
     let status = doomed.wait(Duration::from_secs(60));
-    assert!(!status.success(), "the worker was to abort at {failpoint}, but ended with {status}");
+    assert!(!status.success(), "the worker should have aborted at {failpoint}, but ended with {status}");
     stream.audit(&format!("after the crash at {failpoint}")).await;
     let _worker = stream.worker("");
     stream.drained(DOCUMENTS, Duration::from_secs(60)).await;

@@ -1,4 +1,4 @@
-//! What holds a job back: live records that are late, and a budget that is spent.
+//! Limits of jobs: they pause while live records are late, and stop when their budget is spent.
 
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwa
     const LIMIT: i64 = 300;
     const ROWS: i64 = 8_000;
     const FLOOD: i64 = 12_000;
-    /// The end of the topic is told every second, looked at every half, and what is under way then is finished.
+    /// The topic's end is measured every second and checked every half second, and batches in progress are finished.
     const NOTICED: Duration = Duration::from_secs(4);
     let setup = JobSetup::new().await;
     let stream = &setup.stream;
@@ -46,7 +46,7 @@ async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwa
     eventually("the backfill gets on", Duration::from_secs(90), || async { of_units(&setup).await >= 200 }).await;
     stream.send(0..FLOOD as usize).await;
 
-    // Rows of units and the lag at the same time, for as long as the lag is above the limit.
+    // Samples the committed rows of units while the lag is above the limit.
     let (flooded, mut noticed) = (Instant::now(), None);
     let (before, mut looks) = (of_units(&setup).await, 0);
     assert!(before < ROWS / 2, "the backfill was too far to show anything: {before} of {ROWS}");
@@ -72,7 +72,8 @@ async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwa
     assert!(looks >= 20 && still > Duration::from_secs(2), "the lag was above the limit too shortly: {looks} looks, {still:?}");
     let kept = noticed.unwrap_or_default();
     assert!(kept < ROWS, "the backfill ended before it could wait");
-    // What was read already is worked off: in each of two units the batches under way and the next one, and what came in between.
+    // Rows that were read already are still processed: in each of two units the batches in progress, the next one, and a few in
+    // between.
     assert!(kept - before < 3_000, "{} rows went on before live ones", kept - before);
 
     let job = setup.ended("old", &worker).await;
@@ -103,7 +104,7 @@ async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
     let spent = stream.store.job_progress(&known).await.unwrap().work.device_micros;
     assert!(spent > 0, "the model took no time");
 
-    // A quarter of what the rest will take.
+    // A quarter of what the remaining rows cost.
     let allowed = spent * ROWS / KNOWN / 4;
     let flags = ["submit", "--pipeline", PIPELINE, "--dataset", "archive", "--prefix", "part-", "--id", "tight"];
     stream.command(&[&flags[..], &["--budget", &format!("{allowed}us")]].concat());
@@ -140,7 +141,7 @@ async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
     assert_eq!(events.last().unwrap()["reason"], json!(expected), "the event says why, too");
     drop(slow);
 
-    // Each retry is granted the budget once more, and goes on where the one before stopped.
+    // Each retry gets the budget again and continues where the one before stopped.
     let quick = stream.worker("");
     let (mut retries, mut before) = (0, done);
     loop {

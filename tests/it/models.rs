@@ -1,4 +1,4 @@
-//! Models brought, listed and verified by the command, from disk and from a server that plays the hub.
+//! The commands that pull, list and verify models, on local files and with a server in place of the hub.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +31,7 @@ fn fixture() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/models").join(MODEL)
 }
 
-/// What the command ends with, says on the last line of stdout, and tells on stderr.
+/// A command's exit code, the last line of its stdout, and its stderr.
 struct CommandOutput {
     code: i32,
     last: String,
@@ -66,7 +66,7 @@ async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     let weights = home.join(".tidemill/models/encoder/model-00001-of-00002.safetensors");
     assert!(weights.exists(), "{pulled}");
 
-    // The built-in model is not fetched where one of its name is configured.
+    // The built-in model is not fetched where a model with its name is configured.
     let other = format!("[models.minilm]\npath = {from:?}\n");
     std::fs::write(home.join("tidemill.toml"), &other).unwrap();
     let listed = told(home, &["models", "list", "--json"]).await;
@@ -92,7 +92,7 @@ async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     assert!(ran.code == 2 && ran.told.contains("did you mean `encoder`?"), "{}", ran.told);
 }
 
-/// Plays the hub with the fixture as its only model.
+/// A server in place of the hub, with the fixture as its only model.
 async fn hub() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}", listener.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! What a topic cannot take holds up nothing: neither other topics, nor other keys, nor what comes later.
+//! An event that a topic refuses delays no other: not those of other topics or keys, nor later ones.
 
 use std::time::Duration;
 
@@ -28,10 +28,10 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// What the narrow topics take.
+/// The largest batch that the limited topics take, in bytes.
 const LIMIT: usize = 65_536;
 
-/// A text that does not become smaller by much.
+/// A text that hardly compresses.
 fn noise(seed: &str, bytes: usize) -> String {
     let mut text = String::with_capacity(bytes + 64);
     for n in 0.. {
@@ -101,9 +101,9 @@ async fn metrics(listen: &str) -> String {
     reqwest::get(format!("http://{listen}/metrics")).await.unwrap().text().await.unwrap()
 }
 
-/// A running worker with two pipelines: one whose events go to a topic of the test's choice, and one that nothing is wrong with.
+/// A running worker with two pipelines: one whose events go to the test's topic, and one that works.
 struct PairOfPipelines {
-    /// The stream of the first.
+    /// The stream of the first pipeline.
     stream: TestStream,
     /// The topic that the second reads.
     documents: String,
@@ -162,7 +162,7 @@ async fn an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up() {
         sleep(Duration::from_millis(100)).await;
     }
 
-    // A topic that takes it gets it, under the id that it had.
+    // Once the topic takes it, the event is sent with the id that it had.
     let id = event["id"].as_i64().unwrap().to_string();
     client.allow(&narrow, 10_000_000).await;
     assert_eq!(stream.answer(&["outbox", "resend", &id]), json!({ "events": 1, "overtaken": 0 }));
@@ -173,7 +173,7 @@ async fn an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up() {
     })
     .await;
 
-    // Behind a later one of its key it would be taken for the newer.
+    // An event that is sent after a later one of its key would look like the newer.
     client.allow(&narrow, LIMIT).await;
     send(&client, &stream.topic, &[("late", &noise("late", 200_000))]).await;
     eventually("the next is parked", Duration::from_secs(30), || async { parked(&stream, "NOT overtaken").await == 1 }).await;
@@ -240,7 +240,7 @@ async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
     send(&client, &documents, &[("x", "one")]).await;
     eventually_results(&client, &wide, &[("x", "one")]).await;
     says(&listen, &worker, &format!("topic {missing}")).await;
-    // The consumers' broker is well, and other topics take events.
+    // The broker works, and other topics take events.
     for n in 0..30 {
         if n % 5 == 0 {
             send(&client, &documents, &[("y", &n.to_string())]).await;
@@ -263,13 +263,14 @@ async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
     assert!(!metrics(&listen).await.contains("tidemill_topic_blocked{"), "the metric stays");
 }
 
-/// All are small, and the topic takes few bytes: what the client library puts into one batch is refused together.
+/// Every event is small enough for the topic, but the batches that the client library makes of them are not, and are refused as a
+/// whole.
 async fn an_event_refused_with_its_neighbours_takes_none_of_them_along() {
     let client = kafka::shared().await;
     let stream = TestStream::new(client.clone(), 1).await;
     let narrow = client.topic_with_limit("results", 4_000).await;
     let text = pipeline(PIPELINE, &stream.topic, &format!("topic: {{ name: {narrow} }}"));
-    // Each document comes in two batches, so that two events of its key may wait at a time.
+    // Each document comes in two batches, so that two events of its key may wait at the same time.
     stream.write_pipeline(&text.replace("max_records: 50", "max_records: 20"));
     let documents: Vec<(String, String)> = (0..40).map(|n| (format!("d{}", n % 20), noise(&n.to_string(), 1_500))).collect();
     let documents: Vec<(&str, &str)> = documents.iter().map(|(id, text)| (id.as_str(), text.as_str())).collect();

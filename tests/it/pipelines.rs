@@ -1,4 +1,4 @@
-//! Pipelines on real models: the shipped ones on the sentence encoder, and every kind of task on tiny checkpoints.
+//! Pipelines with real models: the shipped pipelines with the sentence encoder, and every kind of task with tiny checkpoints.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -22,7 +22,7 @@ use tokio::sync::OnceCell;
 
 use crate::harness::trial::{Needs, trial};
 
-/// A busy machine may have to fetch the encoder first.
+/// The encoder may have to be fetched first, on a busy machine.
 const WITH_ENCODER: Needs = Needs::NOTHING.within(Duration::from_secs(300));
 
 /// The tests, for main.
@@ -235,7 +235,7 @@ async fn products_are_classified_by_descriptions_and_by_a_trained_head() {
     assert!(by_head * 10 >= documents.len() * 9, "by the trained head {by_head} of {} are right", documents.len());
 }
 
-/// The department of each English sample.
+/// The expected department of each English sample.
 fn english(truth: &Value) -> BTreeMap<String, String> {
     let categories = truth["categories"].as_object().unwrap();
     let skus = |languages: &Value| -> Vec<String> { serde_json::from_value(languages["en"].clone()).unwrap() };

@@ -1,4 +1,4 @@
-//! Plans: what a job is said to take, against what there is.
+//! Plans of jobs: the estimated rows, time and cost against what the data really holds.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// What a plan of the job says.
+/// The plan of a job, as JSON.
 async fn plan(setup: &BackfillSetup, job: &Value, arguments: &[&str]) -> Value {
     std::fs::write(setup.path("job.json"), job.to_string()).unwrap();
     let output = setup.run(&[&["plan", "--job", "job.json", "--json"], arguments].concat()).await;
@@ -34,12 +34,12 @@ fn assert_holds(plan: &Value, name: &str, truth: f64) {
     assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{name} is {truth}, not within {low}..{high}: {plan}");
 }
 
-/// Rows of everything that a job could leave behind.
+/// The number of rows in every table that a job could write to.
 const KEPT: &str = "SELECT (SELECT count(*) FROM documents) + (SELECT count(*) FROM results) + (SELECT count(*) FROM batches)
     + (SELECT count(*) FROM positions) + (SELECT count(*) FROM jobs) + (SELECT count(*) FROM units)
     + (SELECT count(*) FROM outbox) + (SELECT count(*) FROM parquet_files) + (SELECT count(*) FROM dead_letters)";
 
-/// A dataset of known make-up: of 3,000 rows, 105 have no text, and 900 repeat what one of 300 others says, three each.
+/// A dataset with known contents: of 3,000 rows 105 have no text, and 900 repeat the text of 300 others, three of each.
 fn known_rows() -> Vec<(String, String)> {
     let text = |n: usize| if n % 20 == 7 { String::new() } else { format!("text {n}") };
     let mut rows: Vec<(String, String)> = (0..2_100).map(|n| (format!("d{n}"), text(n))).collect();
@@ -79,7 +79,7 @@ async fn what_is_predicted_is_what_there_is() {
             }
         }
     }
-    // Of ten intervals of 95 %, one may well miss, and three or more do in one of a hundred cases.
+    // Of ten intervals of 95 % one may well miss. Three or more miss in one of a hundred cases.
     for misses in misses.values() {
         assert!(misses.len() <= 2, "{} of {SEEDS} intervals miss:\n{}", misses.len(), misses.join("\n"));
     }
@@ -131,7 +131,7 @@ async fn a_rerun_counts_what_is_outdated_and_takes_over_the_rest() {
         assert_eq!(idle[figure], json!({ "expected": 0.0, "low": 0.0, "high": 0.0 }), "{figure} of nothing: {idle}");
     }
 
-    // A task that was not there: its outputs are missing, and those of the two others are taken over.
+    // A new task: its outputs are missing, and those of the two others are reused.
     let file = setup.path("pipelines/echo.yaml");
     let third = "  third: { render: { template: \"{{ document.id }}\" } }\nsinks:\n";
     let text = std::fs::read_to_string(&file).unwrap().replacen("sinks:\n", third, 1);
@@ -147,7 +147,7 @@ async fn a_rerun_counts_what_is_outdated_and_takes_over_the_rest() {
     let one = plan(&setup, &job(json!(["first"])), &[]).await;
     assert_eq!(one["rows"], 0, "of the first task nothing is outdated: {one}");
 
-    // Of a third of the documents the second output is gone.
+    // A third of the documents lack the second output.
     let mut connection = PgConnection::connect(setup.database_url()).await.unwrap();
     let gone = "DELETE FROM results WHERE task = 'second' AND document_id IN (SELECT id FROM documents ORDER BY id LIMIT 300)";
     assert_eq!(sqlx::query(gone).execute(&mut connection).await.unwrap().rows_affected(), 300);

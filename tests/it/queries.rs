@@ -1,4 +1,4 @@
-//! The committed query cache, by which builds without a database check their SQL, against the schema as it is.
+//! The committed query cache agrees with the migrations. Builds without a database check their SQL by it.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! README promises nothing that does not work: its commands are run, its configuration is loaded.
+//! README is right: its commands are run, and its configuration is loaded.
 
 use std::os::unix::fs::symlink;
 use std::path::Path;
@@ -15,7 +15,7 @@ const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // It downloads where nothing is cached yet, and measures.
+    // Downloads models on the first run, and measures time.
     let commands = Needs::NOTHING.alone().within(Duration::from_secs(600));
     vec![trial!(commands, its_commands_do_what_they_say), trial!(Needs::NOTHING, its_configuration_is_one)]
 }
@@ -27,7 +27,7 @@ async fn its_commands_do_what_they_say() {
     let lines: Vec<&str> = blocks.iter().flat_map(|block| block.lines()).collect();
     assert!(lines.len() > 5, "README shows hardly any command: {lines:?}");
     for line in lines {
-        // This very test run is `cargo test`.
+        // This test is part of `cargo test`.
         if line != "cargo test" {
             run(line, folder.path());
         }
@@ -39,7 +39,7 @@ fn run(line: &str, folder: &Path) {
     let words: Vec<&str> = words.iter().map(String::as_str).collect();
     let arguments = match words.as_slice() {
         ["tidemill", arguments @ ..] => arguments,
-        // An alias that `.cargo/config.toml` makes of it.
+        // An alias in `.cargo/config.toml`.
         ["cargo", "demo", ..] => &words[1..],
         _ => panic!("README shows a command that no test knows how to run: {line}"),
     };
@@ -70,7 +70,7 @@ async fn its_configuration_is_one() {
     assert_eq!(config.database.url.as_deref(), Some("postgres://u:p@h:5432/d"));
 }
 
-/// The fenced blocks of README in the language.
+/// README's fenced code blocks in that language.
 fn blocks(language: &str) -> Vec<String> {
     let text = std::fs::read_to_string(Path::new(ROOT).join("README.md")).unwrap();
     let mut found: Vec<String> = Vec::new();
@@ -93,7 +93,7 @@ fn blocks(language: &str) -> Vec<String> {
     found
 }
 
-/// Words as a shell would split them, as far as README needs it: spaces, and double quotes around words with spaces.
+/// Splits a command into words as a shell does, as far as README needs it: at spaces, except within double quotes.
 fn words(line: &str) -> Vec<String> {
     let parts = line.split('"').enumerate();
     parts

@@ -1,4 +1,4 @@
-//! Recommendations: events that count once, documents near others, and what people come to next.
+//! Recommendations: interactions that count once, documents near others, and documents that people use next.
 
 use std::path::Path;
 use std::process::Command;
@@ -48,7 +48,7 @@ fn event(user: usize, item: usize) -> NewRecord {
     event_of(user, item, item)
 }
 
-/// The event by which a user came to the first document, which says that it was the second.
+/// An interaction of the user with the document `item`, whose id names the document `named`.
 fn event_of(user: usize, named: usize, item: usize) -> NewRecord {
     let id = format!("e-{user}-{named}");
     let payload = json!({"event": id, "user": format!("u{user}"), "item": format!("d{item}"), "at": "2026-03-01T12:00:00Z"});
@@ -62,7 +62,7 @@ async fn events_count_once_through_crashes_and_repeats_until_they_are_withdrawn(
     let topic = stream.client.topic("interactions", 2).await;
     std::fs::write(stream.path("pipelines").join("clicks.yaml"), clicks(&topic)).unwrap();
     stream.send(0..ITEMS).await;
-    // The document `d<n>` is seen by all but `2n` people.
+    // All people but `2n` have seen the document `d<n>`.
     let pairs: Vec<(usize, usize)> = (0..PEOPLE)
         .flat_map(|user| (0..ITEMS).map(move |item| (user, item)))
         .filter(|(user, item)| user + 2 * item < PEOPLE)
@@ -117,7 +117,7 @@ async fn events_count_once_through_crashes_and_repeats_until_they_are_withdrawn(
         assert!(status == StatusCode::BAD_REQUEST && refused["detail"].as_str().unwrap().contains(says), "{query}: {refused}");
     }
 
-    // One person takes everything back, and one event is told anew.
+    // One person withdraws all interactions, and one interaction is replaced.
     let withdrawn = (0..ITEMS).map(|item| NewRecord { payload: None, ..event(0, item) });
     let changes: Vec<NewRecord> = withdrawn.chain([event_of(1, 0, 9)]).collect();
     records += changes.len() as i64;
@@ -130,13 +130,13 @@ async fn events_count_once_through_crashes_and_repeats_until_they_are_withdrawn(
     stream.audit("after the withdrawal").await;
 }
 
-/// Documents in three departments, whose vectors lie along three axes, and people who did something with them.
+/// Documents in three departments, whose vectors lie along three axes, and interactions with them.
 struct RecommendSetup {
     store: Store,
     url: String,
 }
 
-/// Name and vector of each document.
+/// Id, department and vector of each document.
 fn places() -> impl Iterator<Item = (String, &'static str, [f32; 3])> {
     (0..6).flat_map(|n| {
         let off = 0.1 * n as f32;
@@ -174,7 +174,7 @@ impl RecommendSetup {
         postgres::execute(&self.url, statements).await;
     }
 
-    /// Somebody did something with a document so many hours ago.
+    /// Inserts an interaction with a document so many hours ago.
     async fn deed(&self, user: &str, item: &str, (kind, value): (&str, Option<f64>), hours: i32) {
         let value = value.map_or_else(|| "NULL".to_owned(), |value| value.to_string());
         self.run(&format!(
@@ -251,7 +251,7 @@ async fn documents_are_chosen_by_likeness_taste_and_difference_with_reasons() {
         "without what they have seen"
     );
 
-    // Weeks later another taste has taken the place of the first.
+    // Weeks later newer interactions outweigh the first.
     setup.deed("changed", "g0", ("purchase", None), 24 * 200).await;
     setup.deed("changed", "t0", ("purchase", None), 1).await;
     assert_eq!(ids(&hits(&alike, &of("changed")).await)[0], "t1");
@@ -276,7 +276,7 @@ async fn documents_are_chosen_by_likeness_taste_and_difference_with_reasons() {
     }
 }
 
-/// More documents than are compared one by one: the index is read, past what is seen and what the filter keeps out.
+/// With this many documents the index is read, and it must be read past documents that are seen or filtered out.
 async fn a_crowd_of_documents_hides_none_that_is_near() {
     let setup = RecommendSetup::new().await;
     let set = setup.store.embedding_set(&EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 }).await.unwrap();
@@ -307,7 +307,7 @@ async fn a_crowd_of_documents_hides_none_that_is_near() {
     assert!(taste.len() == 8 && taste.iter().all(|hit| hit.score > 0.9), "{taste:?}");
 }
 
-/// A shop has millions of them.
+/// A shop has millions of interactions.
 async fn no_question_about_interactions_reads_them_all() {
     let setup = RecommendSetup::new().await;
     setup
@@ -338,7 +338,7 @@ async fn no_question_about_interactions_reads_them_all() {
     assert_eq!(checked, 2, "of one person, and of all");
 }
 
-/// The shipped pipeline with the tasks alone that recommendations look at: labels and vectors.
+/// The shipped pipeline with only the tasks that recommendations use: labels and vectors.
 fn without_writing(shipped: &str) -> String {
     let (labels, rest) = shipped.split_once("  summary:\n").expect("the shipped pipeline summarizes after it labels");
     let (_, sinks) = rest.split_once("\nsinks:\n").expect("tasks end where sinks begin");
@@ -347,7 +347,7 @@ fn without_writing(shipped: &str) -> String {
     format!("{labels}  vector:\n    embed: {{ model: minilm }}\nsinks:\n{sinks}\n")
 }
 
-/// The shipped sample, by the shipped encoder.
+/// The shipped sample with the shipped encoder.
 async fn what_people_came_to_next_is_foretold_better_than_by_popularity() {
     let folder = open_folder();
     let pipelines = folder.path().join("pipelines");

@@ -1,4 +1,4 @@
-//! Vectors of another model, from the plan to the last document: what search answers meanwhile.
+//! Re-embedding with another model, from the plan to the last document, and the answers of search meanwhile.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -27,7 +27,7 @@ pub fn trials() -> Vec<Trial> {
     vec![trial!(needs, search_finds_every_document_while_vectors_move_and_compares_none_of_two_models)]
 }
 
-/// An office whose pipeline makes vectors, of a model that can be changed.
+/// A stream with jobs whose pipeline makes vectors with a model that can be changed.
 async fn setup() -> JobSetup {
     let setup = JobSetup::new().await;
     let stream = &setup.stream;
@@ -49,7 +49,7 @@ async fn setup() -> JobSetup {
     setup
 }
 
-/// A text that no other document has, neither to the model, which does not know every digit, nor in words.
+/// A text unlike every other, both in words and in the tokens of the model, which does not know every digit.
 fn text(number: usize) -> String {
     const WORDS: [&str; 8] = ["mill", "water", "bread", "honey", "clock", "rain", "model", "table"];
     let [first, second, third] = [number / 64, number / 8, number].map(|at| WORDS[at % 8]);
@@ -60,7 +60,7 @@ fn text_of(document: &str) -> String {
     text(document[1..].parse().unwrap())
 }
 
-/// What search answers: document and place in each list, the best first.
+/// Hits of a search, the best first: the document, and its rank in each list.
 async fn search(address: &str, query: &str, mode: &str) -> Vec<Value> {
     let question = json!({ "query": query, "pipeline": PIPELINE, "mode": mode, "limit": 100 });
     let answer = reqwest::Client::new().post(format!("http://{address}/v1/search")).json(&question).send().await.unwrap();
@@ -72,7 +72,7 @@ fn found<'a>(hits: &'a [Value], document: &str) -> Option<&'a Value> {
     hits.iter().find(|hit| hit["document_id"] == document)
 }
 
-/// The space of each document's vectors.
+/// The embedding set of each document's vectors.
 async fn spaces(setup: &JobSetup) -> BTreeMap<String, i32> {
     let mut connection = PgConnection::connect(&setup.stream.database_url).await.unwrap();
     let rows = sqlx::query("SELECT DISTINCT document_id, set_id FROM embeddings").fetch_all(&mut connection).await.unwrap();
@@ -81,7 +81,7 @@ async fn spaces(setup: &JobSetup) -> BTreeMap<String, i32> {
     spaces
 }
 
-/// Hits by vector are of the space alone; nothing else stands among the vectors.
+/// Checks that a search by vector finds documents of the given set only.
 fn assert_unmixed(hits: &[Value], spaces: &BTreeMap<String, i32>, space: i32) {
     for hit in hits {
         let is_of_it = spaces[hit["document_id"].as_str().unwrap()] == space;
@@ -103,7 +103,7 @@ async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two
     assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "one space, and words are asked for: {hits:?}");
     drop(worker);
 
-    // Another model under the same name, before anything is moved.
+    // Another model has the same name, and no document is re-embedded yet.
     stream.amend(&format!("model/{POOLING}"), |text| {
         text.replace("\"pooling_mode_cls_token\": false", "\"pooling_mode_cls_token\": true")
             .replace("\"pooling_mode_mean_tokens\": true", "\"pooling_mode_mean_tokens\": false")
@@ -125,7 +125,7 @@ async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two
         assert_eq!(hits[0]["chunk"]["text"], json!(text(17)), "{mode}: {hits:?}");
     }
 
-    // Half-way, where it is held.
+    // The job is held half-way.
     setup.ask(job).await;
     eventually("some have moved", Duration::from_secs(60), || async { spaces(&setup).await.values().any(|space| *space != old) })
         .await;
@@ -154,7 +154,7 @@ async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two
     }
     drop(worker);
 
-    // At its end there is one space again, and it took what the plan said.
+    // At the end there is one embedding set again, and the job cost what the plan said.
     let worker = stream.worker_at(&address, "");
     assert_ready(&address, &worker).await;
     stream.command(&["jobs", "retry", "move"]);

@@ -1,4 +1,4 @@
-//! A model behind a server, asked through the same door as models in memory.
+//! A model behind a server, used through the same interface as models in memory.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -44,10 +44,10 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// Calls at the same time.
+/// How many calls run at the same time.
 const CONCURRENCY: usize = 4;
 
-/// A server that answers with what `play` makes of the body, and how often it was asked.
+/// A server that answers with the result of `play` on the body, and the number of its calls.
 async fn server(play: impl Fn(Value) -> Response + Clone + Send + Sync + 'static) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = format!("http://{}/v1", listener.local_addr().unwrap());
@@ -159,7 +159,7 @@ async fn a_server_that_hangs_ends_the_call_in_time() {
     let start = Instant::now();
     let failure = engine.run((0..50).map(|n| generate(&format!("document {n}"), None)).collect()).await.unwrap_err();
     assert!(failure.reason.contains("no answer in time"), "{}", failure.reason);
-    // A call gives up after some 13 seconds; fifty documents that each waited for that would take minutes.
+    // A call fails after some 13 seconds. Fifty documents that each waited for that would take minutes.
     assert!(start.elapsed() < Duration::from_secs(45), "it took {:?}", start.elapsed());
 }
 

@@ -1,4 +1,4 @@
-//! Schedules: each time is decided once, whoever looks and whoever dies.
+//! Schedules: each scheduled time is decided exactly once, with several processes and after crashes.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -40,7 +40,7 @@ pub fn trials() -> Vec<Trial> {
 
 const PIPELINE: &str = "version: 1\nname: echo\nsource: { topic: none }\ntasks:\n  first: { render: { template: x } }\n";
 
-/// A foreman without a Kafka, of a pipeline with these schedules. `jobs_at_a_time` of 0 leaves every job in the queue.
+/// A job coordinator without Kafka for a pipeline with these schedules. With `jobs_at_a_time` of 0 every job stays queued.
 async fn coordinator(store: &Store, owner: &str, jobs_at_a_time: usize, schedules: &str) -> JobCoordinator {
     let definition = Definition::parse(Path::new("p.yaml"), &format!("{PIPELINE}schedules:\n{schedules}")).unwrap();
     let datasets: BTreeMap<_, _> = [("archive".to_owned(), DatasetConfig::local("archive"))].into();
@@ -67,7 +67,7 @@ fn minute(number: i64) -> Timestamp {
     "2026-11-21T10:00:00Z".parse::<Timestamp>().unwrap() + SignedDuration::from_mins(number)
 }
 
-/// What became of each time, in order: `schedule time outcome job reason`.
+/// The decision on each scheduled time, in order: `schedule time outcome job reason`.
 async fn firings(database: &Database) -> Vec<String> {
     let mut connection = PgConnection::connect(&database.url).await.unwrap();
     let query = "SELECT concat_ws(' ', schedule, to_char(fire_at AT TIME ZONE 'UTC', 'HH24:MI'), outcome, job_id, reason)
@@ -180,7 +180,7 @@ async fn one_that_is_refused_stands_in_the_way_of_no_other() {
         "echo.sound 10:01 fired echo.sound@20261121T100100Z",
     ];
     assert_eq!(firings(&database).await, expected);
-    // Its id stands for another job.
+    // Another job has its id.
     postgres::execute(
         &database.url,
         "INSERT INTO jobs (id, kind, pipeline, spec, state) VALUES ('echo.sound@20261121T100200Z', 'delete', 'echo', '{}', 'failed')",
@@ -281,7 +281,7 @@ async fn each_time_has_one_job_whichever_process_dies() {
     let mut workers = [stream.worker(""), stream.worker("")];
     eventually("the schedule is known", Duration::from_secs(90), || async { count("SELECT count(*) FROM schedules").await == 1 })
         .await;
-    // As if nobody had been there for a while.
+    // Moves the schedule back, as if no process had run for a while.
     postgres::execute(&stream.database_url, "UPDATE schedules SET decided_to = decided_to - interval '5 minutes'").await;
     eventually("the latest time is caught up", Duration::from_secs(60), || async {
         count("SELECT count(*) FROM firings WHERE outcome = 'fired'").await > 0

@@ -1,4 +1,4 @@
-//! Search against a real Postgres with pgvector.
+//! Search on a real Postgres with pgvector.
 
 use std::collections::BTreeSet;
 
@@ -32,7 +32,7 @@ pub struct SearchSetup {
     pub set: EmbeddingSet,
 }
 
-/// Fills the empty database at `url`.
+/// Inserts these notes into the empty database at `url`.
 pub async fn setup(url: &str) -> SearchSetup {
     let store = Store::connect(&DatabaseConfig { url: Some(url.to_owned()), ..DatabaseConfig::default() }).unwrap();
     store.migrate().await.unwrap();
@@ -81,14 +81,14 @@ pub async fn setup(url: &str) -> SearchSetup {
     SearchSetup { store, set }
 }
 
-/// Adds a crowd of notes that lies nearer to `[1, 0, 0]` than any other, large enough that the space is indexed.
+/// Adds a crowd of notes nearer to `[1, 0, 0]` than all others, large enough that the embedding set is indexed.
 async fn crowd(url: &str, setup: &SearchSetup) {
     let id = setup.store.embedding_set(&setup.set).await.unwrap();
     add_crowd(url, id).await;
     assert_eq!(setup.store.index_embedding_sets().await.unwrap(), [id]);
 }
 
-/// Twelve thousand documents with a vector each.
+/// Inserts twelve thousand documents with a vector each.
 pub async fn add_crowd(url: &str, id: i32) {
     let mut connection = PgConnection::connect(url).await.unwrap();
     sqlx::raw_sql(sqlx::AssertSqlSafe(format!(
@@ -105,7 +105,7 @@ pub async fn add_crowd(url: &str, id: i32) {
     connection.close().await.unwrap();
 }
 
-/// A document with one chunk a sentence; the vector is given to all of them.
+/// Inserts a document with one chunk for each sentence, all with the same vector.
 async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &str, text: &str) {
     sqlx::query("INSERT INTO documents (pipeline, id, version, deleted, text, metadata, batch_id) VALUES ($1, $2, 1, false, $3, '{}', gen_random_uuid())")
         .bind(pipeline)
@@ -132,7 +132,7 @@ async fn insert(connection: &mut PgConnection, set: i32, pipeline: &str, id: &st
 }
 
 impl SearchSetup {
-    /// A question of the notes.
+    /// A query of the notes.
     pub fn question(&self, words: Option<&str>, vector: Option<[f32; 3]>, filter: SearchFilter, limit: usize) -> SearchQuery {
         let (set, task) = (self.set.clone(), "vector".to_owned());
         let vector = vector.map(|v| QueryVector { set, task, vector: v.to_vec(), words: String::new() });
@@ -149,7 +149,7 @@ impl SearchSetup {
         }
     }
 
-    /// Its answer.
+    /// The page that answers the query.
     pub async fn page(&self, query: &SearchQuery) -> SearchPage {
         self.store.search(query.clone()).await.unwrap()
     }
@@ -179,7 +179,7 @@ fn metadata(path: &[&str], test: FilterTest) -> SearchFilter {
     only(FilterPlace::Metadata(path.iter().map(|step| (*step).to_owned()).collect()), test)
 }
 
-/// Everything about search that needs a database; one library serves all.
+/// Everything about search that needs a database; the same notes serve all of it.
 async fn finds_what_was_asked_for_and_nothing_else() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
@@ -232,9 +232,9 @@ async fn finds_what_was_asked_for_and_nothing_else() {
     };
     assert_eq!(marked(&fused[0]), ["boils", "water"], "words are marked by their stems");
 
-    // A graph index may lose a vector that lies far from all others, so only what lies in the crowd is asserted without a filter.
+    // A graph index may miss a vector far from all others. Without a filter only documents in the crowd are checked.
     crowd(&database.url, &setup).await;
-    // 12,000 documents lie between the query and the few that pass the filter.
+    // 12,000 documents are nearer to the query than the few that pass the filter.
     let hits = setup.hits(None, Some([1.0, 0.0, 0.0]), labelled("garden"), 3).await;
     assert_eq!(ids(&hits), ["rake", "tomato", "korean"].map(String::from), "a narrow filter starves the vector search");
     let unfiltered = setup.hits(None, Some([1.0, 0.0, 0.0]), SearchFilter::default(), 10).await;
@@ -333,7 +333,7 @@ async fn filters_compare_numbers_texts_and_times() {
         (fact("parts", FilterTest::OneOf(texts(&["lid"]))), vec!["kettle", "tomato"]),
         (fact("made", time(Less, "2025-03-01")), vec!["kettle", "tomato"]),
         (fact("made", time(AtLeast, "2025-02-28T20:00:00+01:00")), vec!["tomato"]),
-        // A text where a number is wanted, or a date, is neither smaller nor larger.
+        // A text is neither smaller nor larger than a number or a date.
         (metadata(&["price"], number(AtLeast, 0.0)), vec!["tomato"]),
         (metadata(&["shelf"], time(AtLeast, "1970-01-01")), vec![]),
         (metadata(&["shelf"], FilterTest::Compared(Greater, json!("a"))), vec!["tomato"]),
@@ -358,7 +358,7 @@ async fn filters_compare_numbers_texts_and_times() {
     }
 }
 
-/// One document in a hundred passes, and those lie anywhere: what an index reads first is nearly all of the others.
+/// One document in a hundred passes the filter, so that nearly all that an index reads first do not.
 async fn a_selective_filter_starves_no_vector_search() {
     let database = postgres::database().await;
     let setup = setup(&database.url).await;
@@ -383,7 +383,7 @@ async fn a_selective_filter_starves_no_vector_search() {
     }
 }
 
-/// The ten nearest by comparing all.
+/// The ten nearest documents, found by comparing all.
 async fn exact(url: &str, [x, y, z]: [f32; 3], share: i32, equal: bool) -> Vec<String> {
     let mut connection = PgConnection::connect(url).await.unwrap();
     let sign = if equal { "=" } else { "<=" };
@@ -415,7 +415,7 @@ async fn pages_tile_the_answer_and_facets_count_all_of_it() {
         seen.extend(ids(&answer.hits));
         assert_eq!(setup.page(&query).await, answer, "the same page again is the same");
         let labels: Vec<_> = answer.facets[0].values.iter().map(|value| (value.value.as_str(), value.documents)).collect();
-        // Among the vectors every document has a place.
+        // Every document has a rank in the list by vector.
         assert_eq!(labels, [("garden", 3), ("kitchen", 1)], "of all that can be found, whichever page is shown");
         assert_eq!(
             (answer.facets[0].more, answer.facets[0].without),

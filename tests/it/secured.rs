@@ -1,4 +1,4 @@
-//! A Kafka that asks who is there: the walk over passwords and TLS, and the sentence where it is refused.
+//! Kafka with authentication: streams over passwords and TLS, and the error messages where the broker refuses them.
 
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ async fn a_password_in_plain_text_needs_no_tls_in_the_build() {
     no_rights(&broker, "plain").await;
 }
 
-/// One broker serves all of it: starting one is most of the work.
+/// One broker serves all cases, because starting one takes most of the time.
 async fn the_walk_needs_the_password_and_the_authority_and_nothing_else() {
     let broker = spawn_blocking(SecuredBroker::start).await.unwrap();
     walk(&broker, &broker.passwords, "sasl_plaintext", "scram-sha-256").await;
@@ -38,7 +38,7 @@ async fn the_walk_needs_the_password_and_the_authority_and_nothing_else() {
     no_rights(&broker, "scram-sha-256").await;
 }
 
-/// A world whose workers enter by the listener at `address`; the test itself uses the open one.
+/// A stream whose workers use the listener at `address`. The test itself uses the listener without authentication.
 async fn stream(broker: &SecuredBroker, address: &str, security: &str) -> TestStream {
     let stream = TestStream::new(broker.client.clone(), 1).await;
     std::fs::write(stream.path("password"), format!("{PASSWORD}\n")).unwrap();

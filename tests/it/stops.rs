@@ -1,4 +1,4 @@
-//! A pipeline stops at too many dead letters, on every worker, and goes on where it stands once it is resumed.
+//! A pipeline stops on every worker when too many records become dead letters, and continues at its position once it is resumed.
 
 use std::time::Duration;
 
@@ -22,7 +22,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// `n` is poison where `poison` says so.
+/// Sends records, of which those that `poison` chooses are no JSON.
 async fn send(stream: &TestStream, records: std::ops::Range<usize>, poison: impl Fn(usize) -> bool) {
     let record = |n: usize| {
         let payload = if poison(n) { "{".to_owned() } else { format!(r#"{{"id":"d{n}","text":"text {n}"}}"#) };
@@ -40,7 +40,7 @@ async fn is_stopped(stream: &TestStream) -> bool {
     stream.store.pipeline_stop(PIPELINE).await.unwrap().is_some()
 }
 
-/// Watches the position for longer than any worker takes to notice anything.
+/// Checks that the position does not move for longer than a worker takes to notice a change.
 async fn assert_still(stream: &TestStream, when: &str) {
     let before = stream.committed().await;
     sleep(Duration::from_secs(4)).await;
@@ -53,7 +53,7 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     const POISON: std::ops::Range<usize> = 600..1_100;
     let stream = TestStream::new(kafka::shared().await, 2).await;
     let listen = format!("127.0.0.1:{}", free_port());
-    // Every other one; the keys spread them over both partitions.
+    // Every other record is poison; the keys spread them over both partitions.
     let is_poison = |n: usize| POISON.contains(&n) && n.is_multiple_of(2);
     send(&stream, 0..600, is_poison).await;
     let mut worker = stream.worker_at(&listen, "");
@@ -77,7 +77,7 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     assert!(metrics.contains(r#"tidemill_pipeline_stopped{class="malformed_json",pipeline="echo"} 1"#), "{metrics}");
     assert_eq!(get(&listen, "/healthz").await.unwrap().0, 200, "the process does not live");
     let committed = stream.committed().await;
-    // Where one partition is through before the other begins, its sound records come before the other's poison.
+    // If one partition is finished before the other begins, its valid records come before the other's poison.
     assert!(committed < 1_450, "{committed} records were consumed on the way to the stop");
     let mut second = stream.worker("");
     assert_still(&stream, "while the pipeline was stopped, and another worker had started").await;
@@ -124,7 +124,7 @@ async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
     stream.send(0..2_000).await;
     eventually("the stream flows", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     stream.command(&["pipelines", "stop", PIPELINE, "--reason", "the index is rebuilt"]);
-    // A commit that was under way goes through.
+    // A commit that was in progress still succeeds.
     sleep(Duration::from_secs(1)).await;
     let stopped = stream.committed().await;
     assert!(stopped < 2_000, "it was stopped too late to tell");
@@ -140,7 +140,7 @@ async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
 
 async fn a_few_dead_letters_stop_nothing() {
     let stream = TestStream::new(kafka::shared().await, 1).await;
-    // All of the first ten, and then one in ten: at no time more than a fifth of a hundred or more.
+    // The first ten records are poison, then one in ten: never more than a fifth of a window of at least a hundred.
     send(&stream, 0..400, |n| n < 10 || n.is_multiple_of(10)).await;
     let _worker = stream.worker("");
     stream.drained(400, Duration::from_secs(60)).await;

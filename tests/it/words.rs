@@ -1,4 +1,4 @@
-//! Words in a real Postgres: which are one, how many documents hold each, and how they rank.
+//! Search by words on a real Postgres: which spellings are one word, how many documents contain each, and how documents are ranked.
 
 use libtest_mimic::Trial;
 use serde_json::json;
@@ -134,7 +134,7 @@ async fn forms_of_letters_make_no_difference() {
     }
 }
 
-/// The scores are those of the formula.
+/// Checks the scores against the formula.
 async fn rare_words_and_short_documents_count_more() {
     let database = filled(&[
         ("a", "merger talks"),
@@ -151,7 +151,7 @@ async fn rare_words_and_short_documents_count_more() {
         ["a", "b", "d", "c"],
         "the rare word counts most, the short document next, further occurrences less and less"
     );
-    // Stems: a 2, b 5 (`after` is no word that counts), c 2, d 3, e 1; 13 words in 5 documents.
+    // Stems: a 2, b 5 (`after` is a stop word), c 2, d 3, e 1; 13 words in 5 documents.
     let (mean, rarity) = (13.0 / 5.0, |held: f64| (1.0 + (5.0 - held + 0.5) / (held + 0.5)).ln());
     let part = |held: f64, times: f64, length: f64| rarity(held) * times * 2.2 / (times + 1.2 * (0.25 + 0.75 * length / mean));
     for (id, expected) in [
@@ -163,12 +163,12 @@ async fn rare_words_and_short_documents_count_more() {
         let (_, score) = found.iter().find(|(found, _)| found == id).unwrap();
         assert!((score - expected).abs() < 1e-9, "{id}: {score} is not {expected}");
     }
-    // Of a word that occurs too often to be told apart, the most are counted.
+    // A word that occurs more often than the count can hold has the largest count.
     postgres::execute(&database.url, "UPDATE documents SET text = repeat('talks ', 300) WHERE id = 'd'").await;
     assert_eq!(ids(&database.store, "talks").await[0], "d");
 }
 
-/// With many documents that hold frequent words, the order is the one that looking at all of them gives.
+/// With many documents that contain frequent words, the order is the same as when every document is scored.
 async fn the_best_are_found_without_looking_at_every_frequent_word() {
     let database = postgres::database().await;
     postgres::execute(
@@ -182,7 +182,7 @@ async fn the_best_are_found_without_looking_at_every_frequent_word() {
     .await;
     for words in ["vanadium zinc copper rises market", "rises market", "zinc vanadium", "copper zinc market"] {
         let first = scored(&database.store, words, 50).await;
-        // A page as deep as all documents looks at all of them.
+        // A page that reaches to the last document scores all of them.
         let all = scored(&database.store, &format!("{words} or nothing or {}", words.replace(' ', " or ")), 50).await;
         assert_eq!(first.len(), 50);
         let scores = |found: &[(String, f64)]| found.iter().map(|(_, score)| (score * 1e9) as i64).collect::<Vec<_>>();
@@ -190,7 +190,7 @@ async fn the_best_are_found_without_looking_at_every_frequent_word() {
     }
 }
 
-/// What the audit says of counts.
+/// The audit's complaints about counts.
 async fn miscounted(store: &Store) -> Vec<String> {
     store.audit().await.unwrap().into_iter().filter(|violation| violation.contains("are counted for the word")).collect()
 }
@@ -200,7 +200,7 @@ async fn counts_follow_documents_and_commits_do_not_wait_for_each_other() {
     assert_eq!(miscounted(&database.store).await, [""; 0]);
     let mut one = PgConnection::connect(&database.url).await.unwrap();
     let mut other = PgConnection::connect(&database.url).await.unwrap();
-    // Where one commit waited for the other's row, it would be refused.
+    // A commit that had to wait for the other's row would fail.
     for connection in [&mut one, &mut other] {
         sqlx::raw_sql("SET lock_timeout = '2s'; BEGIN").execute(&mut *connection).await.unwrap();
     }
@@ -229,7 +229,7 @@ async fn counts_follow_documents_and_commits_do_not_wait_for_each_other() {
         assert_eq!(miscounted(&database.store).await, [""; 0], "after {change}");
     }
     postgres::execute(&database.url, "DELETE FROM documents WHERE pipeline = 'p'").await;
-    // While somebody writes, too: what he adds is left for the next time.
+    // This also works while another transaction writes; its words are counted the next time.
     sqlx::raw_sql("BEGIN; SET lock_timeout = '2s'").execute(&mut one).await.unwrap();
     sqlx::query(INSERT).bind("h").bind("lead in zinc").execute(&mut one).await.unwrap();
     database.store.gather_word_counts(1).await.unwrap();

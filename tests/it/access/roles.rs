@@ -1,4 +1,4 @@
-//! The role in which tenants read, on servers where it is not there yet.
+//! The database role in which tenants read, on servers that do not have it yet.
 
 use futures::future::join_all;
 use tidemill::config::DatabaseConfig;
@@ -7,14 +7,14 @@ use tokio::task::spawn_blocking;
 
 use crate::harness::postgres::{self, Server};
 
-/// The address of a database of the server, for an account of its own.
+/// The address of a database of the server for an account of its own.
 fn address(server: &Server, account: &str, database: &str) -> String {
     let (_, place) = server.url().split_once('@').unwrap();
     let (host, _) = place.rsplit_once('/').unwrap();
     format!("postgres://{account}:secret@{host}/{database}")
 }
 
-/// Makes an account, and `databases` that belong to it.
+/// Makes an account and databases that belong to it.
 async fn account(server: &Server, name: &str, rights: &str, databases: &[String]) {
     postgres::execute(server.url(), &format!("CREATE ROLE {name} LOGIN PASSWORD 'secret' {rights}")).await;
     for database in databases {

@@ -1,4 +1,4 @@
-//! Tenants that try to cross.
+//! Tenants that try to reach each other's rows.
 
 use std::time::Duration;
 
@@ -29,7 +29,7 @@ const TABLES: [&str; 14] = [
     "deliveries",
 ];
 
-/// Nothing that tells of the other tenant's rows may stand in an answer. What the caller wrote himself may be repeated.
+/// Fails where an answer contains something of the other tenant's rows. What the caller sent may be repeated.
 fn assert_silent(answer: &Value, when: &str) {
     let text = answer.to_string();
     for word in ["plan of globex", "globex-1", "globex-archive", "reembed"] {
@@ -93,7 +93,7 @@ pub async fn a_tenant_sees_its_own_rows_and_no_others() {
         assert_silent(&json!(unknown), "a job for the other tenant");
     }
     assert_eq!(service.count("SELECT count(*) FROM jobs").await, 2);
-    // Another tenant's id is free here: nothing tells that it is in use, and nobody is kept from it.
+    // Ids of jobs are per tenant: this one may use an id of the other's, and learns nothing about it.
     let same_id = |pipeline: &str| job("globex-job", pipeline, json!({ "kind": "rerun" }));
     let (status, asked) = service.ask(Some(&acme), "/v1/jobs", Some(&same_id("acme-notes"))).await;
     assert_eq!((status.as_u16(), &asked["id"], &asked["pipeline"]), (201, &json!("globex-job"), &json!("acme-notes")), "{asked}");
@@ -170,7 +170,7 @@ pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
     let service = TestService::new().await;
     let acme = service.token(Some("acme"), &[Scope::Read]).await;
     let everybody = service.token(None, &[Scope::Read]).await;
-    // Somebody of the other tenant says that people liked a document of this one.
+    // The other tenant forges interactions with a document of this one.
     let forged = "WITH event AS (
             INSERT INTO results (pipeline, document_id, task, kind, version, fields, fingerprint, tokens, device_micros, batch_id)
             VALUES ('globex-notes', 'forged', 'deed', 'interact', 1, '{}', '', 0, 0, gen_random_uuid())
@@ -182,7 +182,7 @@ pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes", None).await;
         assert_eq!(found["hits"][0]["reasons"], json!([{ "kind": "popular", "people": 1 }]), "{found}");
         assert_eq!(found["hits"].as_array().map(Vec::len), Some(1), "{found}");
-        // The forged one is new here: nothing of theirs counts as seen.
+        // For this tenant the user is new: nothing of the forged interactions counts as seen.
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=forged", None).await;
         assert_eq!(found["hits"][0]["document_id"], "acme-1", "{found}");
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=somebody", None).await;
@@ -195,7 +195,7 @@ pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
     }
     let (_, found) = service.ask(Some(&everybody), "/v1/recommendations?pipeline=globex-notes", None).await;
     assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
-    // As if the service knew of no tenants.
+    // Without the service's own filter.
     let reader = service.store.reader(tenant("acme"));
     assert_eq!(reader.interactions_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
     assert_eq!(reader.latest_interactions(("globex-notes", "globex"), 10).await.unwrap(), []);
@@ -240,7 +240,7 @@ pub async fn a_tenant_sees_its_own_leads() {
     let (_, all) = service.ask(Some(&everybody), "/v1/leads?pipeline=globex-notes", None).await;
     assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token of no tenant sees all: {all}");
 
-    // As if the service knew of no tenants: each question names the other's rows outright.
+    // Without the service's own filter: each query names the other tenant's rows.
     let reader = service.store.reader(tenant("acme"));
     let (filter, order) = (LeadFilter::default(), LeadOrder::Score);
     let leads = async |pipeline: &str| reader.leads(pipeline, &filter, (order, &order.start()), 10).await.unwrap().len();
@@ -259,7 +259,7 @@ pub async fn the_policies_hold_where_the_service_does_not_ask() {
         for name in TENANTS {
             assert_eq!(service.as_reader(Some(name), &count).await, Ok(1), "{table} as {name}");
         }
-        // A name is a value wherever it stands, and where none is set nobody is meant.
+        // A tenant's name is only ever a value, and where none is set no rows are visible.
         for name in [None, Some(""), Some("nobody"), Some("acme' OR '1'='1"), Some("acme'; RESET ROLE; --"), Some("%")] {
             assert_eq!(service.as_reader(name, &count).await, Ok(0), "{table} as {name:?}");
         }
@@ -279,7 +279,7 @@ pub async fn the_policies_hold_where_the_service_does_not_ask() {
         "SELECT count(*) FROM documents d JOIN results r ON r.document_id = d.id WHERE d.pipeline = 'globex-notes' OR true";
     assert_eq!(service.as_reader(Some("acme"), join).await, Ok(1), "whatever a query asks for");
 
-    // As if the service knew of no tenants: each question names the other's rows outright.
+    // Without the service's own filter: each query names the other tenant's rows.
     let reader = service.store.reader(tenant("acme"));
     let set = EmbeddingSet { model: "m".into(), revision: "r".into(), dimension: 3 };
     let vector = Some(QueryVector { set, task: "vector".into(), vector: vec![1.0, 0.0, 0.0], words: String::new() });
@@ -305,7 +305,7 @@ pub async fn the_policies_hold_where_the_service_does_not_ask() {
     let filter = JobFilter { limit: 10, ..JobFilter::default() };
     assert_eq!(reader.jobs(&filter).await.unwrap().len(), 1);
 
-    // Whoever goes away halfway leaves no connection behind that is confined, or not confined any more.
+    // A caller that disconnects halfway leaves no connection with its tenant set, nor one whose restriction is gone.
     for _ in 0..40 {
         let (reader, filter) = (reader.clone(), filter.clone());
         let asked = tokio::spawn(async move { reader.jobs(&filter).await });
@@ -382,14 +382,14 @@ pub async fn no_tenant_takes_over_what_another_has_computed() {
     assert_eq!(known("acme-others").await, 1, "within a tenant it is worth its while");
 }
 
-/// However many questions wait for the database, and whatever for, what the service does itself goes on.
+/// However many requests wait for the database, the pipelines still get their connections.
 pub async fn questions_leave_the_walk_its_connections() {
     const ASKED_AT_ONCE: usize = 12;
     let service = TestService::new().await;
     let token = service.token(Some("acme"), &[Scope::Admin]).await;
     let (status, _) = service.ask(Some(&token), "/v1/pipelines", None).await;
     assert_eq!(status, 200, "the token is known before the crowd comes");
-    // Every search waits for the table.
+    // The lock makes every search wait.
     let mut blocker = PgConnection::connect(&service.database_url).await.unwrap();
     sqlx::raw_sql("BEGIN; LOCK TABLE documents IN ACCESS EXCLUSIVE MODE").execute(&mut blocker).await.unwrap();
     let question = json!({ "query": "secret plan", "pipeline": "acme-notes" });

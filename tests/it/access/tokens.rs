@@ -1,4 +1,4 @@
-//! Tokens: made, used, listed, ended.
+//! API tokens: how they are made, used, listed and revoked.
 
 use std::time::Duration;
 
@@ -146,7 +146,7 @@ pub async fn a_token_is_made_listed_and_revoked_on_the_command_line() {
     assert_eq!(serde_json::from_str::<Value>(&described).unwrap(), service.ask(None, "/openapi.json", None).await.1);
 }
 
-/// Each route of the description, asked by everybody that there can be.
+/// Each route of the API's description, called with every kind of token.
 pub async fn every_route_asks_for_the_scope_that_is_described() {
     let scraper = "of-the-scraper!!";
     let service = TestService::with(|config| config.metrics_token = Some(scraper.into())).await;

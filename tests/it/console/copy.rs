@@ -1,4 +1,4 @@
-//! The review of copy in a real browser, on pages that the shipped pipeline makes with the shipped writer.
+//! The review of copy in a real browser, on pages that a shipped pipeline makes with the shipped generator.
 
 use serde_json::json;
 

@@ -1,4 +1,4 @@
-//! The image and compose: what is copied, built, mounted and started is there, and says the same as the pipelines.
+//! The image and the compose file: what they copy, build, mount and start exists, and agrees with the pipelines.
 
 use std::collections::BTreeSet;
 use std::os::unix::fs::PermissionsExt;
@@ -104,7 +104,7 @@ pub async fn compose_agrees_with_the_image_and_the_pipelines() {
     let name = word(pull.last().unwrap());
     assert_eq!(config.models[name].path, Some(config.data_dir.join("models").join(name)), "where the model is pulled to");
 
-    // What is made beforehand is what the pipelines read and write; a broker that makes topics by itself would hide a mistake.
+    // The topics that are made beforehand are those of the pipelines. A broker that makes topics by itself would hide a mistake.
     let made: BTreeSet<String> =
         word(at(service("topics"), "/environment/TOPICS")).split_whitespace().map(str::to_owned).collect();
     let topics = definitions.iter().flat_map(|definition| {
@@ -130,7 +130,7 @@ pub async fn compose_agrees_with_the_image_and_the_pipelines() {
     assert_eq!(at(&gpu, "/services/tidemill/build/target"), "cuda");
 }
 
-/// The script asks Kafka's own for each topic; here another stands in its place and writes down what it was asked.
+/// The script calls Kafka's own script for each topic. Here a substitute writes down its arguments.
 fn topics_are_made(topics: &BTreeSet<String>) {
     let folder = open_folder();
     let (bin, asked) = (folder.path().join("bin"), folder.path().join("asked"));

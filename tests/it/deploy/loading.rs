@@ -1,4 +1,4 @@
-//! A process that has not loaded everything yet: it answers probes, shows that it loads, and ends when it is told to.
+//! A process that is still loading: it answers probes, reports that it is loading, and stops on a signal.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -11,7 +11,7 @@ use crate::harness::worker::Worker;
 use crate::harness::{eventually, open_folder};
 
 pub async fn a_process_that_loads_answers_and_can_be_stopped() {
-    // A database that takes connections and never says a word keeps the process where a large model would.
+    // A database that accepts connections and never answers keeps the process loading, as a large model would.
     let silent = TcpListener::bind("127.0.0.1:0").unwrap();
     let folder = open_folder();
     std::fs::create_dir(folder.path().join("pipelines")).unwrap();

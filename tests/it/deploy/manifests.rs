@@ -1,4 +1,4 @@
-//! Manifests: valid by Kubernetes' own schemas, careful with what they run, and in agreement with configuration and code.
+//! Manifests: valid by Kubernetes' own schemas, with few rights, and in agreement with configuration and code.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::process::Command;
@@ -9,17 +9,17 @@ use super::kustomize::rendered;
 use super::tools::schema;
 use super::{at, configuration, document, list, word};
 
-/// What can be applied.
+/// The folders that can be applied.
 const FOLDERS: [&str; 3] = ["deploy/kubernetes/base", "deploy/kubernetes/gpu", "deploy/kubernetes/autoscaling"];
 
-/// Oldest and newest version whose schemas the manifests must be valid by.
+/// The oldest and the newest version of Kubernetes whose schemas the manifests must follow.
 const VERSIONS: [&str; 2] = ["1.34.0", "1.37.0"];
 
-/// Kinds that are not Kubernetes' own, whose shape is checked here.
+/// Kinds that Kubernetes' schemas do not cover; their shape is checked here.
 const FOREIGN: [&str; 1] = ["ScaledObject"];
 
-/// Seconds that the process takes beside its drain: up to five to leave the consumer group, three for callers that dawdle, two for
-/// what is left; and some more for a busy node.
+/// Seconds that the process needs besides its drain: up to five to leave the consumer group, three for slow callers, two for
+/// the rest, and some more for a busy node.
 const BESIDE_THE_DRAIN: u64 = 15;
 
 pub async fn kubernetes_takes_the_manifests() {
@@ -134,7 +134,8 @@ pub async fn manifests_agree_with_the_code() {
     assert_eq!(at(&gpu, "/spec/template/spec/containers/0/image"), "tidemill:cuda");
 }
 
-/// No root, nothing to write on but what is mounted, no way to gain rights, no credentials of the cluster.
+/// Checks that a container does not run as root, can write only to mounts, cannot gain rights, and has no credentials of the
+/// cluster.
 fn is_careful(folder: &str, pod: &Value) {
     assert_eq!(at(pod, "/securityContext/runAsNonRoot"), true, "{folder}");
     assert_eq!(at(pod, "/securityContext/runAsUser"), 65532, "{folder}: the image's user");
@@ -148,7 +149,7 @@ fn is_careful(folder: &str, pod: &Value) {
     }
 }
 
-/// Every mount has its volume, and every volume what it is made of.
+/// Checks that every mount has its volume, and that every volume's source exists.
 fn mounts_fit(folder: &str, pod: &Value, manifests: &[Value]) {
     let volumes: BTreeMap<&str, &Value> = list(at(pod, "/volumes")).iter().map(|v| (word(&v["name"]), v)).collect();
     for mount in list(at(pod, "/containers/0/volumeMounts")) {
@@ -167,7 +168,7 @@ fn mounts_fit(folder: &str, pod: &Value, manifests: &[Value]) {
     assert!(is_there("ServiceAccount", account), "{folder}: there is no service account {account}");
 }
 
-/// The binary takes the arguments: with `--help` behind them it explains the command that they name, and does not run it.
+/// Checks that the binary accepts the arguments. With `--help` after them it explains the command and does not run it.
 pub fn command_exists(arguments: &[Value]) {
     let arguments: Vec<&str> = arguments.iter().map(word).collect();
     let output = Command::new(env!("CARGO_BIN_EXE_tidemill")).args(&arguments).arg("--help").output().unwrap();
@@ -204,7 +205,7 @@ pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
         assert_eq!(metadata["bootstrapServers"], config.kafka.brokers, "KEDA asks another Kafka than tidemill");
         watched.insert((word(&metadata["topic"]).to_owned(), word(&metadata["consumerGroup"]).to_owned()));
     }
-    // As `source/kafka.rs` names its group.
+    // `source/kafka.rs` makes the group's name in this way.
     let read = definitions.iter().map(|d| (d.source.topic.clone(), format!("tidemill.{}", d.name)));
     assert_eq!(watched, read.collect(), "topics and groups that KEDA watches, and those of the pipelines");
 
@@ -218,7 +219,7 @@ pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
         assert!(activity[key].is_string(), "KEDA takes texts only: {key} of {activity}");
     }
 
-    // Who scrapes must look where the workers listen.
+    // Prometheus must scrape the port that workers listen on.
     let monitor = document("deploy/kubernetes/monitoring/podmonitor.yaml");
     let labels = at(&deployment, "/spec/template/metadata/labels");
     for (label, value) in at(&monitor, "/spec/selector/matchLabels").as_object().unwrap() {

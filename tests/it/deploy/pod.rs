@@ -1,4 +1,4 @@
-//! A worker as a kubelet starts it.
+//! A worker with the environment that a kubelet gives it.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -30,7 +30,11 @@ pub async fn a_worker_runs_among_the_variables_of_a_kubelet() {
         stream.committed().await == 3
     })
     .await;
-    assert!(worker.log().contains("TIDEMILL_SERVICE_HOST"), "what is ignored is told:\n{}", worker.log());
+    assert!(
+        worker.log().contains("TIDEMILL_SERVICE_HOST"),
+        "the log does not name the variables that were ignored:\n{}",
+        worker.log()
+    );
 
     // Other accounts of the node have no business with documents.
     let files: Vec<_> = walk(&stream.path("data"));
@@ -40,7 +44,7 @@ pub async fn a_worker_runs_among_the_variables_of_a_kubelet() {
     }
 }
 
-/// Everything below the folder, and what may be done with it.
+/// Every file and folder below the folder, with its mode.
 fn walk(folder: &Path) -> Vec<(String, u32)> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).unwrap().map(Result::unwrap) {

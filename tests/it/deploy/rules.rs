@@ -1,4 +1,4 @@
-//! Prometheus' rules: read and tested by its own tool, and explained in the runbook.
+//! Prometheus' rules: its own tool reads and tests them, and the runbook explains each alert.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -19,7 +19,7 @@ pub async fn promtool_accepts_rules_and_configuration() {
     let mut check = Command::new(promtool().unwrap());
     check.args(["check", "rules"]).arg(path("deploy/prometheus/rules.yml"));
     run(check).unwrap_or_else(|e| panic!("{e:#}"));
-    // The token is mounted in the container; here it lies beside the files.
+    // In the container the token is mounted; here it is next to the files.
     let folder = open_folder();
     let token = folder.path().join("metrics-token");
     std::fs::write(&token, "t").unwrap();

@@ -1,4 +1,4 @@
-//! The broker is gone, or the network to it.
+//! The broker is unavailable, or the network to it is.
 
 use std::time::Duration;
 
@@ -43,7 +43,8 @@ async fn a_broker_that_is_gone_for_20_seconds_pauses_the_stream() {
     stream.assert_exactly_once(400, 0).await;
 }
 
-/// The one that is cut off still reaches the ledger: only the fence keeps it from committing what the other took over.
+/// The worker that is cut off still reaches the ledger. Only the fence keeps it from committing partitions that the other took
+/// over.
 async fn a_worker_cut_off_from_the_broker_is_replaced_and_comes_back() {
     const RECORDS: usize = 2000;
     let behind = free_port();
@@ -68,11 +69,11 @@ async fn a_worker_cut_off_from_the_broker_is_replaced_and_comes_back() {
     let reason = not_ready(&url, &worker).await;
     assert!(reason.contains("broker"), "/readyz says {reason} while the worker is cut off");
     stream.send(RECORDS / 2..RECORDS).await;
-    // Past the session timeout of 6 s: the broker gives its partitions to the other.
+    // Longer than the session timeout of 6 s, after which the broker gives its partitions to the other worker.
     sleep(Duration::from_secs(9)).await;
     stream.audit("while a worker is cut off").await;
     assert!(stream.claims().await > claims, "the partitions of the one that was cut off did not change hands");
-    proxy.mend();
+    proxy.restore();
 
     stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
     assert_ready(&url, &worker).await;

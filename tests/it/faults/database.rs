@@ -1,4 +1,4 @@
-//! Postgres is gone, frozen, killed, or behind a network that loses what it says.
+//! Postgres is stopped, frozen or killed, or its network loses replies.
 
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A world on a server of its own.
+/// A stream on a Postgres server of its own.
 async fn alone(partitions: i32) -> (TestStream, Server) {
     let server = spawn_blocking(Server::start).await.unwrap();
     let config = DatabaseConfig { url: Some(server.url().to_owned()), ..DatabaseConfig::default() };
@@ -40,7 +40,7 @@ async fn alone(partitions: i32) -> (TestStream, Server) {
     (stream, server)
 }
 
-/// A world whose workers reach its Postgres through a proxy only.
+/// A stream whose workers reach its Postgres only through a proxy.
 async fn proxied(partitions: i32) -> (TestStream, Server, Proxy) {
     let (mut stream, server) = alone(partitions).await;
     let proxy = Proxy::before_postgres(server.port()).await;
@@ -70,8 +70,8 @@ async fn a_database_that_is_gone_for_20_seconds_pauses_the_stream() {
     stream.assert_exactly_once(400, 0).await;
 }
 
-/// First every process of the server is frozen, as on a host that swaps itself to death: connections stay open and nothing answers.
-/// It comes back, freezes again, and is killed.
+/// First every process of the server is frozen, as on a host that swaps too much: connections stay open and nothing answers.
+/// Then the server continues, freezes again, and is killed.
 async fn a_frozen_database_is_noticed_and_then_killed_and_costs_nothing() {
     const RECORDS: usize = 3000;
     let (stream, mut server) = alone(2).await;
@@ -93,7 +93,7 @@ async fn a_frozen_database_is_noticed_and_then_killed_and_costs_nothing() {
 
     server.signal(Signal::SIGSTOP);
     sleep(Duration::from_secs(2)).await;
-    // Every process of it: what is frozen does not notice that the first one is gone.
+    // Every process must be killed: a frozen one does not notice that the first process is gone.
     server.signal(Signal::SIGKILL);
     block_in_place(|| {
         server.kill();
@@ -137,7 +137,7 @@ async fn a_reply_to_a_commit_that_the_network_loses_is_looked_up() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-/// A firewall that forgets: the sockets stay open on both sides and nothing passes, in the midst of transactions.
+/// Like a firewall that forgets connections: in the middle of transactions nothing passes any more, and the sockets stay open.
 async fn connections_that_the_network_swallows_are_given_up() {
     const RECORDS: usize = 3000;
     let (mut stream, _server, proxy) = proxied(2).await;
@@ -156,7 +156,7 @@ async fn connections_that_the_network_swallows_are_given_up() {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-/// Whoever changes a job waits for a row that another holds, and what the server says of it in the end never arrives.
+/// A change of a job waits for a row that another transaction holds, and the server's reply to it never arrives.
 async fn a_change_of_a_job_that_the_network_swallows_is_given_up() {
     let database = postgres::database().await;
     let job = NewJob {

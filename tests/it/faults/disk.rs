@@ -1,4 +1,4 @@
-//! The disk is full.
+//! The disk is full, and has room again later.
 
 use std::path::Path;
 use std::process::Command;
@@ -78,7 +78,7 @@ impl SmallDisk {
 
 impl Drop for SmallDisk {
     fn drop(&mut self) {
-        // Lazily: a worker that is just ending may still hold a file.
+        // Lazily, because a worker that is just ending may still hold a file open.
         Command::new("umount").arg("-l").arg(self.folder.path()).status().ok();
     }
 }

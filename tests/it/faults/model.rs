@@ -1,4 +1,4 @@
-//! The model host hangs or dies, and the process with it, for a supervisor to start another.
+//! The model host hangs or panics. The process then ends, so that a supervisor starts another.
 
 use std::time::Duration;
 
@@ -16,7 +16,7 @@ const MODEL: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/models/
 
 /// The tests, for main.
 pub fn trials() -> Vec<Trial> {
-    // The first batches pass, so that the fault finds commits and batches under way.
+    // The first batches pass, so that the fault happens while others are being committed and computed.
     vec![
         trial!(ALONE, a_wedged_model_ends_the_process_and_the_next_goes_on => {
             falls_out("device-batch=3*off->sleep(600000)", "was not evaluated within")
@@ -28,7 +28,7 @@ pub fn trials() -> Vec<Trial> {
     ]
 }
 
-/// A world whose second task asks a model.
+/// A stream whose second task uses a model.
 async fn with_a_model(limits: &str) -> TestStream {
     let mut stream = TestStream::new(kafka::shared().await, 2).await;
     stream.settings = format!("[models.tiny]\npath = \"{MODEL}\"\n{limits}");
@@ -57,7 +57,7 @@ async fn falls_out(failpoint: &str, says: &str) {
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 
-/// On the device, texts of both partitions share a batch: who is to blame shows only one document at a time.
+/// On the device texts of both partitions share a batch, so that the cause is found only by one document at a time.
 async fn a_document_that_makes_a_model_abort_is_put_aside_and_no_other() {
     const RECORDS: usize = 400;
     let stream = with_a_model("").await;
@@ -80,7 +80,7 @@ async fn a_document_that_makes_a_model_abort_is_put_aside_and_no_other() {
         }
         sleep(Duration::from_millis(50)).await;
     }
-    // One in company, perhaps one in a small batch, three alone.
+    // One crash in a full batch, perhaps one in a small batch, and three with the document alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the document");
     stream.drained(RECORDS as i64 + 1, Duration::from_secs(60)).await;
     assert!(worker.ended().is_none(), "the worker that put the document aside does not live");

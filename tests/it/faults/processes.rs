@@ -1,4 +1,4 @@
-//! Processes are killed, frozen and replaced.
+//! Worker processes are killed, frozen and replaced.
 
 use std::time::Duration;
 
@@ -28,14 +28,14 @@ async fn workers_killed_and_frozen_at_random_lose_and_repeat_nothing() {
     const RECORDS: usize = 20_000;
     const KILLS: usize = 12;
     const FREEZES: [usize; 2] = [4, 8];
-    /// Longer than the session timeout, so that the frozen worker comes back as a zombie.
+    /// Longer than the session timeout, so that the frozen worker no longer owns its partitions when it continues.
     const FROZEN: Duration = Duration::from_secs(9);
 
     let seed = rand::rng().random();
     eprintln!("killed_and_frozen: seed {seed}");
     let mut random = StdRng::seed_from_u64(seed);
     let stream = TestStream::new(kafka::shared().await, 6).await;
-    // Slow commits, so that a kill always finds something under way.
+    // Commits are slow, so that a kill always interrupts some work.
     let start = || stream.worker("commit-before-stage=sleep(120)");
     let mut workers: Vec<Worker> = (0..3).map(|_| start()).collect();
     let mut thaws: Vec<(usize, Instant)> = Vec::new();
@@ -80,13 +80,13 @@ fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
     });
 }
 
-/// Frozen between its statements and its COMMIT until long after it lost its partition: the row of the position stays locked, and
-/// the heir's claim waits for it.
+/// The worker is frozen between its statements and its COMMIT until long after it lost its partition. The position's row stays
+/// locked, and the claim of the next owner waits for it.
 async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
     const RECORDS: usize = 600;
     let stream = TestStream::new(kafka::shared().await, 1).await;
     stream.send(0..RECORDS).await;
-    // Sleeps before the COMMIT of every batch, so that the freeze falls there.
+    // The worker sleeps before the COMMIT of every batch, so that it is frozen there.
     let zombie = stream.worker("commit-before-commit=sleep(400)");
     eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
@@ -97,7 +97,7 @@ async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
     zombie.signal(Signal::SIGSTOP);
     let frozen_at = stream.committed().await;
     let _heir = stream.worker("");
-    // Past the session timeout of 6 s: the group gives the partition to the heir.
+    // Longer than the session timeout of 6 s, after which the group gives the partition to the other worker.
     sleep(Duration::from_secs(9)).await;
     zombie.signal(Signal::SIGCONT);
     stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
@@ -107,7 +107,7 @@ async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
 }
 
 async fn a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance() {
-    /// A worker that is told to stop drains what is under way and leaves; the others take over at their next heartbeat. On a machine
+    /// A worker that gets SIGTERM finishes its batches and leaves; the others take over at their next heartbeat. On a machine
     /// that does nothing else this takes about a second.
     const PAUSE: Duration = Duration::from_secs(8);
     const PARTS: usize = 40;
@@ -128,7 +128,7 @@ async fn a_rolling_restart_under_load_pauses_no_longer_than_a_rebalance() {
         for worker in &mut workers {
             sleep(Duration::from_secs(2)).await;
             worker.signal(Signal::SIGTERM);
-            // Not by `wait`, which would keep the load waiting, too.
+            // `wait` would block the thread that sends the load.
             let status = loop {
                 match worker.ended() {
                     Some(status) => break status,

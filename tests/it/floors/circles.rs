@@ -1,5 +1,6 @@
-//! Circles between modules of one folder: `foo.rs` and its folder `foo/` are one module there, and the folder's own module is not part of
-//! it, so that parent and child may know each other. A name that the parent imports or hands on counts as the sibling's that it comes from.
+//! Circles between modules of one folder: `foo.rs` and its folder `foo/` are one module there, and the folder's own module is not
+//! part of it, so that parent and child may know each other. A name that the parent imports or hands on counts as the sibling's
+//! that it comes from.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -74,7 +75,8 @@ impl Tree {
     }
 }
 
-/// The names that the `use` lines of a module bring into it, with the paths that they come from. Those of modules inside it are left out.
+/// The names that the `use` lines of a module bring into it, with the paths that they come from. Those of modules inside it are
+/// left out.
 fn used((package, module): &Place, tokens: &[Token<'_>]) -> BTreeMap<String, Vec<String>> {
     let parts: Vec<&str> = module.iter().map(String::as_str).collect();
     let mut names = BTreeMap::new();

@@ -1,4 +1,4 @@
-//! The harness itself: what it starts works, and nothing that it starts outlives it.
+//! Tests of the harness itself: what it starts works and ends with the tests.
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -64,7 +64,7 @@ async fn a_data_folder_serves_one_process_at_a_time() {
     assert!(error.contains("in use by another tidemill"), "the second process reads: {error}");
 }
 
-/// `mktemp -d` makes such folders, and root's home is one.
+/// `mktemp -d` makes folders with these permissions, and root's home has them too.
 async fn a_data_folder_that_only_root_enters_still_holds_a_database() {
     let closed = std::fs::Permissions::from_mode(0o700);
     let folder = tempfile::Builder::new().permissions(closed).tempdir().unwrap();
