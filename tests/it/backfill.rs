@@ -87,8 +87,8 @@ impl BackfillSetup {
     pub async fn backfill(&self, pipeline: &str) -> (Option<i32>, Value, String) {
         let arguments = ["backfill", "--pipeline", pipeline, "--input", "data/**/*.parquet", "--output", "out", "--json"];
         let output = self.run(&arguments).await;
-        let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        (output.status.code(), last_line(&output), told)
+        let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+        (output.status.code(), last_line(&output), stderr)
     }
 
     /// Starts a backfill with failpoints set, for a test to interrupt.
@@ -165,25 +165,25 @@ async fn every_row_of_every_file_ends_once_and_a_rerun_takes_what_is_new() {
     write(&setup.path("data/a.parquet"), &documents(0..300), 1_000);
     write(&setup.path("data/b.parquet"), &documents(300..800), 100);
     write(&setup.path("data/deep/c.parquet"), &documents(800..900), 7);
-    let (code, first, told) = setup.backfill("echo").await;
-    assert_eq!(code, Some(0), "{told}");
+    let (code, first, stderr) = setup.backfill("echo").await;
+    assert_eq!(code, Some(0), "{stderr}");
     assert_eq!(
         (&first["state"], &first["rows"], &first["rows_done"]),
         (&json!("succeeded"), &json!(900), &json!(900)),
         "{first}"
     );
     assert_eq!((&first["ok"], &first["dead"], &first["reused"]), (&json!(1_800), &json!(0), &json!(0)), "{first}");
-    assert!(told.contains("topic results gets nothing"), "it does not say that no events are written: {told}");
+    assert!(stderr.contains("topic results gets nothing"), "it does not say that no events are written: {stderr}");
     setup.assert_echoed(900).await;
 
-    let (code, again, told) = setup.backfill("echo").await;
-    assert_eq!((code, &again["job"], &again["rows_of_this_run"]), (Some(0), &first["job"], &json!(0)), "{again} {told}");
+    let (code, again, stderr) = setup.backfill("echo").await;
+    assert_eq!((code, &again["job"], &again["rows_of_this_run"]), (Some(0), &first["job"], &json!(0)), "{again} {stderr}");
     setup.assert_echoed(900).await;
 
     write(&setup.path("data/d.parquet"), &documents(900..950), 100);
     write(&setup.path("data/a.parquet"), &documents(0..310), 100);
-    let (code, more, told) = setup.backfill("echo").await;
-    assert_eq!((code, &more["job"]), (Some(0), &first["job"]), "{told}");
+    let (code, more, stderr) = setup.backfill("echo").await;
+    assert_eq!((code, &more["job"]), (Some(0), &first["job"]), "{stderr}");
     assert_eq!(more["rows_of_this_run"], 360, "a new file and a changed one are read, and no other: {more}");
     assert_eq!(setup.count("SELECT count(*) FROM documents WHERE id = 'd305'").await, 1, "d305 moved to another file");
     assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
@@ -232,8 +232,8 @@ async fn interrupted_or_killed_it_goes_on_where_it_was() {
     let state = "SELECT count(*) FROM jobs WHERE state = 'partial' AND finished_at IS NOT NULL";
     assert_eq!(setup.count(state).await, 1, "the job does not stand as stopped");
 
-    let (code, report, told) = setup.backfill("echo").await;
-    assert_eq!(code, Some(0), "{told}");
+    let (code, report, stderr) = setup.backfill("echo").await;
+    assert_eq!(code, Some(0), "{stderr}");
     assert_eq!((&report["rows_done"], &report["ok"]), (&json!(2_500), &json!(5_000)), "lost or doubled: {report}");
     assert_eq!(report["rows_of_this_run"].as_i64(), Some(2_500 - after_drain), "committed rows were read again: {report}");
     setup.assert_echoed(2_500).await;
@@ -244,10 +244,10 @@ async fn a_corrupt_file_among_good_ones_leaves_it_partial() {
     write(&setup.path("data/a.parquet"), &documents(0..100), 100);
     write(&setup.path("data/c.parquet"), &documents(200..300), 100);
     std::fs::write(setup.path("data/b.parquet"), b"PAR1 this is no Parquet file PAR1").unwrap();
-    let (code, report, told) = setup.backfill("echo").await;
-    assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {told}");
+    let (code, report, stderr) = setup.backfill("echo").await;
+    assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {stderr}");
     assert_eq!((&report["units_done"], &report["units_failed"]), (&json!(2), &json!(1)), "{report}");
-    assert!(told.contains("1 of 3 units failed"), "stderr does not say why it ended so: {told}");
+    assert!(stderr.contains("1 of 3 units failed"), "stderr does not say why it ended so: {stderr}");
     setup.assert_echoed(200).await;
     let job = report["job"].as_str().unwrap();
     let shown = last_line(&setup.run(&["jobs", "show", job, "--json"]).await);
@@ -261,11 +261,11 @@ async fn a_corrupt_file_among_good_ones_leaves_it_partial() {
     assert!(!refused.status.success(), "a fleet was to take up a backfill of one process");
 
     write(&setup.path("data/b.parquet"), &documents(100..200), 100);
-    let (code, report, told) = setup.backfill("echo").await;
+    let (code, report, stderr) = setup.backfill("echo").await;
     assert_eq!(
         (code, &report["state"], &report["rows_of_this_run"]),
         (Some(0), &json!("succeeded"), &json!(100)),
-        "{report} {told}"
+        "{report} {stderr}"
     );
     setup.assert_echoed(300).await;
 }
@@ -276,9 +276,9 @@ async fn a_link_that_leads_nowhere_fails_alone_and_the_log_of_a_lake_is_no_data(
     std::fs::create_dir_all(setup.path("data/_delta_log")).unwrap();
     std::fs::write(setup.path("data/_delta_log/1.checkpoint.parquet"), b"no rows of ours").unwrap();
     std::os::unix::fs::symlink("nowhere", setup.path("data/b.parquet")).unwrap();
-    let (code, report, told) = setup.backfill("echo").await;
-    assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {told}");
-    assert!(told.contains("1 of 2 units failed"), "{told}");
+    let (code, report, stderr) = setup.backfill("echo").await;
+    assert_eq!((code, &report["state"]), (Some(1), &json!("partial")), "{report} {stderr}");
+    assert!(stderr.contains("1 of 2 units failed"), "{stderr}");
     setup.assert_echoed(100).await;
     let shown = last_line(&setup.run(&["jobs", "show", report["job"].as_str().unwrap(), "--json"]).await);
     assert_eq!(
@@ -288,8 +288,8 @@ async fn a_link_that_leads_nowhere_fails_alone_and_the_log_of_a_lake_is_no_data(
     );
     std::fs::remove_file(setup.path("data/b.parquet")).unwrap();
     write(&setup.path("data/b.parquet"), &documents(100..200), 100);
-    let (code, report, told) = setup.backfill("echo").await;
-    assert_eq!((code, &report["rows_of_this_run"]), (Some(0), &json!(100)), "{report} {told}");
+    let (code, report, stderr) = setup.backfill("echo").await;
+    assert_eq!((code, &report["rows_of_this_run"]), (Some(0), &json!(100)), "{report} {stderr}");
     setup.assert_echoed(200).await;
 }
 
@@ -299,8 +299,8 @@ async fn a_model_sees_every_row_once() {
         (0..40).map(|n| (format!("d{n}"), format!("note {n}: the mill turns, and the kettle boils {n} times"))).collect();
     rows.push(("d40".into(), String::new()));
     write(&setup.path("data/a.parquet"), &rows, 16);
-    let (code, report, told) = setup.backfill("vectors").await;
-    assert_eq!(code, Some(0), "{told}");
+    let (code, report, stderr) = setup.backfill("vectors").await;
+    assert_eq!(code, Some(0), "{stderr}");
     assert_eq!((&report["ok"], &report["dead"], &report["rows_done"]), (&json!(40), &json!(1), &json!(41)), "{report}");
     assert!(report["tokens"].as_i64() > Some(400) && report["device_seconds"].as_f64() > Some(0.0), "{report}");
     assert_eq!(setup.count("SELECT count(*) FROM embeddings").await, 40);

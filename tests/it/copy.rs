@@ -156,7 +156,7 @@ async fn it_waits_with_its_reasons_until_people_decide() {
     );
     assert_eq!(checks(&edited), ["banned /title best"]);
     let (status, late) = edit(json!({"version": 1, "content": content("Mine")})).await;
-    assert_eq!(status, StatusCode::CONFLICT, "the second editor is told: {late}");
+    assert_eq!(status, StatusCode::CONFLICT, "the second editor is refused: {late}");
     assert_eq!(approve("d4", json!({"version": 1})).await.0, StatusCode::CONFLICT);
     let (_, edited) = edit(json!({"version": 2, "content": content("Second oak board")})).await;
     assert_eq!((checks(&edited), approve("d4", json!({"version": 3})).await.0), (Vec::new(), StatusCode::OK));

@@ -18,7 +18,7 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial!(long, a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended),
+        trial!(long, a_replayed_record_comes_back_as_it_was_and_is_accepted_once_fixed),
         trial!(long, one_record_is_sent_once_for_all_its_letters),
     ]
 }
@@ -34,11 +34,11 @@ fn pipeline(topic: &str, text: &str) -> String {
     )
 }
 
-async fn letters(stream: &TestStream, condition: &str) -> i64 {
+async fn dead_letters(stream: &TestStream, condition: &str) -> i64 {
     postgres::count(&stream.database_url, &format!("SELECT count(*) FROM dead_letters WHERE {condition}")).await
 }
 
-async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended() {
+async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_fixed() {
     let stream = TestStream::new(kafka::shared().await, 3).await;
     stream.write_pipeline(&pipeline(&stream.topic, "text"));
     let (config, topic) = (stream.client.config(), stream.topic.clone());
@@ -57,24 +57,28 @@ async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended() {
     let replay = |more: &[&str]| stream.answer(&[&["dead-letters", "replay", "--pipeline", PIPELINE], more].concat());
     let dry = replay(&["--dry-run"]);
     assert_eq!((&dry["records"], &dry["letters"]), (&json!(2), &json!(2)), "{dry}");
-    assert_eq!(letters(&stream, "replayed_at IS NULL").await, 2, "a dry run changed something");
+    assert_eq!(dead_letters(&stream, "replayed_at IS NULL").await, 2, "a dry run changed something");
     assert_eq!(replay(&[])["records"], 2);
     assert_eq!(replay(&[])["records"], 0, "a letter was replayed twice");
     stream.drained(4, Duration::from_secs(60)).await;
-    assert_eq!(letters(&stream, "replays = 1 AND replayed_at IS NULL").await, 2, "unmended, the records died again");
-    assert_eq!(letters(&stream, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
+    assert_eq!(
+        dead_letters(&stream, "replays = 1 AND replayed_at IS NULL").await,
+        2,
+        "without a fix the records became dead letters again"
+    );
+    assert_eq!(dead_letters(&stream, "replays = 0 AND replayed_at IS NOT NULL").await, 2, "the first letters stay");
     let refused = replay(&["--max-replays", "1"]);
     assert_eq!((&refused["records"], &refused["exhausted"]), (&json!(0), &json!(2)), "{refused}");
 
     worker.kill();
     stream.write_pipeline(&pipeline(&stream.topic, "title"));
-    let _mended = stream.worker("");
+    let _fixed = stream.worker("");
     assert_eq!(replay(&[])["records"], 2);
     stream.drained(6, Duration::from_secs(60)).await;
     stream.audit("after two rounds").await;
-    assert_eq!(letters(&stream, "true").await, 4, "the mended pipeline refused a record");
+    assert_eq!(dead_letters(&stream, "true").await, 4, "the fixed pipeline refused a record");
     let results = "SELECT count(*) FROM results WHERE text = 'a title!'";
-    assert_eq!(postgres::count(&stream.database_url, results).await, 1, "the mended pipeline has no result");
+    assert_eq!(postgres::count(&stream.database_url, results).await, 1, "the fixed pipeline has no result");
     let version = "SELECT version FROM documents WHERE id = 'keyless'";
     assert_eq!(postgres::count(&stream.database_url, version).await, TIMESTAMP, "a replay is no newer version");
 
@@ -95,7 +99,7 @@ async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended() {
     assert_eq!(purge(&["--replayed", "--dry-run"]), 4);
     assert_eq!(purge(&["--class", "too_deep"]), 0);
     assert_eq!(purge(&["--replayed"]), 4);
-    assert_eq!(letters(&stream, "true").await, 0);
+    assert_eq!(dead_letters(&stream, "true").await, 0);
     stream.audit("after the purge").await;
 }
 
@@ -113,16 +117,16 @@ async fn one_record_is_sent_once_for_all_its_letters() {
     let mut worker = stream.worker("");
     stream.send(0..3).await;
     stream.drained(3, Duration::from_secs(60)).await;
-    assert_eq!(letters(&stream, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
+    assert_eq!(dead_letters(&stream, "class = 'template' AND task <> ''").await, 6, "each task of each record died");
     worker.kill();
     stream.write_pipeline(&tasks("{{ document.text }}"));
-    let _mended = stream.worker("");
+    let _fixed = stream.worker("");
     let replayed = stream.answer(&["dead-letters", "replay", "--task", "one"]);
     assert_eq!((&replayed["records"], &replayed["letters"]), (&json!(3), &json!(6)), "{replayed}");
     assert_eq!(stream.answer(&["dead-letters", "replay", "--all"])["records"], 0, "the other letters went with them");
     stream.drained(6, Duration::from_secs(60)).await;
     assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM results").await, 6, "both tasks have results now");
-    assert_eq!(letters(&stream, "true").await, 6, "something died again");
+    assert_eq!(dead_letters(&stream, "true").await, 6, "something died again");
     stream.audit("at the end").await;
 }
 

@@ -78,7 +78,7 @@ async fn only_a_later_record_brings_back_a_document_in_the_version_of_its_delete
     assert_eq!(stored(url).await, (5, false, "sent after the delete".to_owned()));
     assert!(!commit(store, document(Some(5), Some("run again"))).await, "what is not deleted can be run again");
     assert!(!commit(store, document(Some(5), None)).await, "a delete of that version ends it");
-    assert!(!commit(store, document(Some(6), Some("newer"))).await, "a newer version comes whoever brings it");
+    assert!(!commit(store, document(Some(6), Some("newer"))).await, "a newer version was left out");
     assert!(commit(store, document(Some(5), None)).await, "a delete of an older version is no delete of this one");
     assert_eq!(stored(url).await, (6, false, "newer".to_owned()));
 }

@@ -42,10 +42,10 @@ fn delete(document: usize) -> NewRecord {
     NewRecord { partition: None, key: format!("d{document}").into_bytes(), payload: None }
 }
 
-async fn begun(stream: &TestStream, to: i64) {
-    let begun_to = async || postgres::count(&stream.database_url, "SELECT coalesce(max(begun_to), 0) FROM under_way").await;
-    eventually(&format!("the worker begins with what comes before {to}"), Duration::from_secs(60), || async {
-        begun_to().await == to
+async fn evaluated(stream: &TestStream, to: i64) {
+    let position = async || postgres::count(&stream.database_url, "SELECT coalesce(max(begun_to), 0) FROM under_way").await;
+    eventually(&format!("the worker evaluates what comes before {to}"), Duration::from_secs(60), || async {
+        position().await == to
     })
     .await;
 }
@@ -57,12 +57,12 @@ async fn a_batch_is_begun_with_while_it_waits_and_is_committed_as_one() {
     let mut worker = stream.worker("");
     let first = [revision(0, 1), revision(1, 1), revision(2, 1), revision(3, 5), revision(4, 1)];
     stream.client.send(&stream.topic, first.into()).await;
-    begun(&stream, 4).await;
-    assert_eq!(stream.committed().await, 0, "what was begun with waits for the rest");
+    evaluated(&stream, 4).await;
+    assert_eq!(stream.committed().await, 0, "what was evaluated early is not committed before the rest");
     // A newer version, a delete and an older version of documents that were evaluated early, and a new document.
     stream.client.send(&stream.topic, vec![revision(1, 2), delete(2), revision(3, 4), revision(5, 1)]).await;
     stream.drained(9, Duration::from_secs(60)).await;
-    assert_eq!(count("SELECT count(*) FROM batches").await, 1, "the pieces are committed as one batch");
+    assert_eq!(count("SELECT count(*) FROM batches").await, 1, "the early part and the rest are committed as one batch");
     assert_eq!(count("SELECT sum(units_ok)::bigint FROM batches").await, 6, "d0, d1, the delete of d2, d3, d4 and d5");
     assert_eq!(count("SELECT sum(units_skipped)::bigint FROM batches").await, 3, "both of d1 and d2, one of d3");
     let rows =
@@ -70,10 +70,10 @@ async fn a_batch_is_begun_with_while_it_waits_and_is_committed_as_one() {
     assert_eq!((count(rows).await, count("SELECT count(*) FROM results").await), (5, 5));
 
     stream.client.send(&stream.topic, (6..11).map(|n| revision(n, 1)).collect()).await;
-    begun(&stream, 13).await;
+    evaluated(&stream, 13).await;
     worker.signal(Signal::SIGTERM);
     worker.wait(Duration::from_secs(30));
-    assert_eq!(stream.committed().await, 13, "a worker that stops commits what it has begun with, and nothing is begun anew");
+    assert_eq!(stream.committed().await, 13, "a worker that stops commits what it has evaluated, and evaluates nothing more");
     let _second = stream.worker("");
     stream.drained(14, Duration::from_secs(60)).await;
     assert_eq!(count("SELECT count(*) FROM results").await, 10);

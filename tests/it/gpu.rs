@@ -65,7 +65,10 @@ async fn every_command_of_the_script_is_one_of_the_command_line() {
             }
         }
     }
-    assert!(ours >= 13, "seven models' parity, three of encoders, two of generators and the walk are ours, {ours} are told");
+    assert!(
+        ours >= 13,
+        "the script has seven commands for parity, three for encoders, two for generators and one backfill of ours, and {ours} were found"
+    );
 }
 
 async fn fixtures_hold_and_files_are_written_through_the_script() {

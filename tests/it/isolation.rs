@@ -179,6 +179,10 @@ async fn what_is_in_doubt_is_what_the_last_owner_had_begun() {
     begun(third.epoch, 10, true).await;
     store.release_partition(PIPELINE, &partition, third.epoch).await.unwrap();
     let fourth = claim().await;
-    assert_eq!(store.suspect_range(PIPELINE, &fourth).await.unwrap(), None, "the third owner let go in good order");
+    assert_eq!(
+        store.suspect_range(PIPELINE, &fourth).await.unwrap(),
+        None,
+        "the third owner stopped in good order and left no suspect range"
+    );
     assert_eq!(store.audit().await.unwrap(), [""; 0]);
 }

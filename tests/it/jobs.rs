@@ -187,9 +187,9 @@ async fn every_file_at_fault_fails_alone_and_says_why() {
     setup.assert_once(900).await;
     // A repaired file is another version: units that were planned on the old one fail with that reason, and a new job reads it.
     setup.archive("c-retyped.parquet", 900..910);
-    setup.ask(json!({ "version": 1, "id": "mended", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
+    setup.ask(json!({ "version": 1, "id": "repaired", "kind": "backfill", "pipeline": PIPELINE, "dataset": "archive", "prefix": "c-" }))
         .await;
-    assert_eq!(setup.ended("mended", &worker).await.state, JobState::Succeeded);
+    assert_eq!(setup.ended("repaired", &worker).await.state, JobState::Succeeded);
     setup.assert_once(910).await;
 }
 

@@ -247,7 +247,7 @@ async fn an_account_follows_its_documents_and_goes_with_the_last() {
     let summary =
         async |key: &str| setup.get(&format!("/v1/accounts/{key}?pipeline=echo")).await.1["summaries"][0]["text"].clone();
     let says = async |key: &str, text: &str| {
-        eventually(&format!("{key} is told as {text}"), LIMIT, || async { summary(key).await == text }).await;
+        eventually(&format!("the text of {key} is {text}"), LIMIT, || async { summary(key).await == text }).await;
     };
     setup.send(&[of("a1", "Acme Inc.", "first letter"), of("h1", "㈜한빛식품", "견적을 부탁드립니다")]).await;
     says("acme", "Acme Inc.: first;").await;
@@ -271,7 +271,7 @@ async fn an_account_follows_its_documents_and_goes_with_the_last() {
     says("acme", "Acme Inc.: first;").await;
     says("한빛식품", "한빛식품 주식회사: moved;견적을 부;").await;
     setup.delete("a1").await;
-    eventually("a company without documents is told to nobody", LIMIT, || async {
+    eventually("a company without documents is deleted", LIMIT, || async {
         setup.get("/v1/accounts/acme?pipeline=echo").await.0 == StatusCode::NOT_FOUND
     })
     .await;

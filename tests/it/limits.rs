@@ -137,7 +137,7 @@ async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
         .map(|event| (event["state"].as_str().unwrap(), event["stopping"] == true))
         .collect();
     let once = [("queued", false), ("planning", false), ("running", false), ("running", true), ("partial", true)];
-    assert_eq!(told, once, "each change is told once");
+    assert_eq!(told, once, "each change causes one event");
     assert_eq!(events.last().unwrap()["reason"], json!(expected), "the event says why, too");
     drop(slow);
 

@@ -34,8 +34,8 @@ fn fixture() -> PathBuf {
 /// A command's exit code, the last line of its stdout, and its stderr.
 struct CommandOutput {
     code: i32,
-    last: String,
-    told: String,
+    last_line: String,
+    stderr: String,
 }
 
 async fn tidemill(folder: &Path, arguments: &[&str]) -> CommandOutput {
@@ -45,15 +45,15 @@ async fn tidemill(folder: &Path, arguments: &[&str]) -> CommandOutput {
     let said = String::from_utf8_lossy(&output.stdout);
     CommandOutput {
         code: output.status.code().unwrap_or(-1),
-        last: said.lines().last().unwrap_or_default().to_owned(),
-        told: String::from_utf8_lossy(&output.stderr).into_owned(),
+        last_line: said.lines().last().unwrap_or_default().to_owned(),
+        stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
     }
 }
 
-async fn told(folder: &Path, arguments: &[&str]) -> Value {
+async fn json_of(folder: &Path, arguments: &[&str]) -> Value {
     let ran = tidemill(folder, arguments).await;
-    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.told);
-    serde_json::from_str(&ran.last).unwrap_or_else(|e| panic!("{arguments:?} prints {:?}: {e}", ran.last))
+    assert_eq!(ran.code, 0, "{arguments:?}: {}", ran.stderr);
+    serde_json::from_str(&ran.last_line).unwrap_or_else(|e| panic!("{arguments:?} prints {:?}: {e}", ran.last_line))
 }
 
 async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
@@ -61,7 +61,7 @@ async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     let home = folder.path();
     let fixture = fixture();
     let from = fixture.to_str().unwrap();
-    let pulled = told(home, &["models", "pull", from, "--name", "encoder", "--json"]).await;
+    let pulled = json_of(home, &["models", "pull", from, "--name", "encoder", "--json"]).await;
     let setting = pulled["setting"].as_str().unwrap();
     let weights = home.join(".tidemill/models/encoder/model-00001-of-00002.safetensors");
     assert!(weights.exists(), "{pulled}");
@@ -69,15 +69,15 @@ async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     // The built-in model is not fetched where a model with its name is configured.
     let other = format!("[models.minilm]\npath = {from:?}\n");
     std::fs::write(home.join("tidemill.toml"), &other).unwrap();
-    let listed = told(home, &["models", "list", "--json"]).await;
+    let listed = json_of(home, &["models", "list", "--json"]).await;
     assert_eq!(listed["pulled"][0]["name"], "encoder", "{listed}");
     std::fs::write(home.join("tidemill.toml"), format!("{other}{setting}\n")).unwrap();
-    let listed = told(home, &["models", "list", "--json"]).await;
+    let listed = json_of(home, &["models", "list", "--json"]).await;
     let revisions: Vec<&Value> = listed["models"].as_array().unwrap().iter().map(|model| &model["revision"]).collect();
     assert_eq!((revisions.len(), listed["pulled"].as_array().unwrap().len()), (2, 0), "{listed}");
     assert_eq!(revisions[0], revisions[1], "the copy is the same model");
 
-    let verified = told(home, &["models", "verify", "--load", "--json"]).await;
+    let verified = json_of(home, &["models", "verify", "--load", "--json"]).await;
     let (minilm, encoder) = (&verified["models"][1], &verified["models"][0]);
     assert_eq!((&encoder["files"], &minilm["files"]), (&pulled["files"], &Value::Null), "{verified}");
 
@@ -85,11 +85,11 @@ async fn a_pulled_model_runs_and_is_told_from_a_damaged_one() {
     *bytes.last_mut().unwrap() ^= 1;
     std::fs::write(&weights, bytes).unwrap();
     let ran = tidemill(home, &["models", "verify", "encoder", "--json"]).await;
-    assert_eq!(ran.code, 1, "{}", ran.told);
+    assert_eq!(ran.code, 1, "{}", ran.stderr);
     let problem = "model-00001-of-00002.safetensors has another content than it had";
-    assert_eq!(serde_json::from_str::<Value>(&ran.last).unwrap()["models"][0]["problems"], json!([problem]));
+    assert_eq!(serde_json::from_str::<Value>(&ran.last_line).unwrap()["models"][0]["problems"], json!([problem]));
     let ran = tidemill(home, &["models", "verify", "encode"]).await;
-    assert!(ran.code == 2 && ran.told.contains("did you mean `encoder`?"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("did you mean `encoder`?"), "{}", ran.stderr);
 }
 
 /// A server in place of the hub, with the fixture as its only model.
@@ -117,25 +117,25 @@ async fn a_hub_is_asked_for_what_is_used_and_nothing_else() {
     let folder = open_folder();
     let endpoint = hub().await;
     let arguments = ["models", "pull", "tiny/encoder@v1.0", "--to", "here", "--endpoint", &endpoint, "--json"];
-    let pulled = told(folder.path(), &arguments).await;
+    let pulled = json_of(folder.path(), &arguments).await;
     assert_eq!((&pulled["revision"], &pulled["files"], &pulled["name"]), (&json!(COMMIT), &json!(6), &json!("encoder")));
     let setting = pulled["setting"].as_str().unwrap();
     std::fs::write(folder.path().join("tidemill.toml"), setting).unwrap();
-    told(folder.path(), &["models", "verify", "encoder", "--load", "--json"]).await;
-    assert_eq!(told(folder.path(), &arguments).await["kept"], 6, "a second pull fetches nothing");
+    json_of(folder.path(), &["models", "verify", "encoder", "--load", "--json"]).await;
+    assert_eq!(json_of(folder.path(), &arguments).await["kept"], 6, "a second pull fetches nothing");
 }
 
 async fn what_cannot_be_pulled_is_the_callers_fault_or_the_worlds() {
     let folder = open_folder();
     let ran = tidemill(folder.path(), &["models", "pull", "no-such-folder"]).await;
-    assert!(ran.code == 2 && ran.told.contains("neither a folder that is here nor a model of the hub"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("neither a folder that is here nor a model of the hub"), "{}", ran.stderr);
     let ran = tidemill(folder.path(), &["models", "pull", "tiny/encoder", "--name", "A b"]).await;
-    assert!(ran.code == 2 && ran.told.contains("write \"a-b\""), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("write \"a-b\""), "{}", ran.stderr);
     let endpoint = hub().await;
     let ran = tidemill(folder.path(), &["models", "pull", "tiny/encoder", "--endpoint", &endpoint]).await;
-    assert!(ran.code == 1 && ran.told.contains("check the name and the revision"), "{}", ran.told);
+    assert!(ran.code == 1 && ran.stderr.contains("check the name and the revision"), "{}", ran.stderr);
     let text = "[models.writer]\nbase_url = \"http://127.0.0.1:9/v1\"\nserver_model = \"small\"\n";
     std::fs::write(folder.path().join("tidemill.toml"), text).unwrap();
     let ran = tidemill(folder.path(), &["models", "verify"]).await;
-    assert!(ran.code == 2 && ran.told.contains("`models.writer.context` is missing"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.stderr.contains("`models.writer.context` is missing"), "{}", ran.stderr);
 }

@@ -223,7 +223,7 @@ async fn finds_what_was_asked_for_and_nothing_else() {
     assert_eq!(fused[0].document_id, "kettle");
     let (vector, text) = (fused[0].explanation.vector.as_ref().unwrap(), fused[0].explanation.text.as_ref().unwrap());
     assert_eq!((vector.rank, text.rank, text.all_words), (1, 1, Some(true)));
-    assert!((vector.score - 1.0).abs() < 1e-6, "the similarity is told: {vector:?}");
+    assert!((vector.score - 1.0).abs() < 1e-6, "the score is not the similarity: {vector:?}");
     assert!((fused[0].score - 1.0).abs() < 1e-9, "the best of both lists: {}", fused[0].score);
     assert!((vector.adds + text.adds - fused[0].score).abs() < 1e-9, "the explanation adds up");
     let marked = |hit: &SearchHit| -> Vec<String> {

@@ -72,7 +72,7 @@ async fn wrong_password(broker: &SecuredBroker, mechanism: &str) {
     stream.send(0..5).await;
     let told = says(&url, &worker, "authentication failed").await;
     assert!(told.contains("broker") && told.contains("`kafka.security.username`"), "/readyz says {told}");
-    assert!(worker.ended().is_none(), "a password may be mended while the process waits:\n{}", worker.log());
+    assert!(worker.ended().is_none(), "the process did not wait for another password:\n{}", worker.log());
     let log = worker.log();
     assert!(log.contains("authentication failed"), "the log does not say why:\n{log}");
     assert!(!log.contains("88888"), "the log shows the password:\n{log}");

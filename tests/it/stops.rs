@@ -82,7 +82,7 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     let mut second = stream.worker("");
     assert_still(&stream, "while the pipeline was stopped, and another worker had started").await;
     second.signal(Signal::SIGTERM);
-    assert!(second.wait(Duration::from_secs(20)).success(), "a worker of stopped pipelines ends in good order");
+    assert!(second.wait(Duration::from_secs(20)).success(), "a worker with a stopped pipeline did not stop in good order");
     worker.kill();
     let worker = stream.worker_at(&listen, "");
     assert_still(&stream, "after a restart").await;
@@ -107,7 +107,7 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     eventually("/readyz is 200", Duration::from_secs(30), || async { matches!(get(&listen, "/readyz").await, Some((200, _))) })
         .await;
     let (_, metrics) = get(&listen, "/metrics").await.unwrap();
-    assert!(!metrics.contains("tidemill_pipeline_stopped{"), "a pipeline that runs is told as stopped:\n{}", worker.log());
+    assert!(!metrics.contains("tidemill_pipeline_stopped{"), "a pipeline that runs is reported as stopped:\n{}", worker.log());
     stream.drained(RECORDS, Duration::from_secs(60)).await;
     stream.audit("at the end").await;
     let count = |query: &'static str| postgres::count(&stream.database_url, query);
@@ -132,7 +132,7 @@ async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
     let stop = stream.store.pipeline_stop(PIPELINE).await.unwrap().unwrap();
     assert!(stop.class.is_none() && stop.reason.starts_with("the index is rebuilt; go on with"), "{stop:?}");
     let noted = postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await;
-    assert_eq!(noted, 0, "the workers left their partitions in doubt");
+    assert_eq!(noted, 0, "the workers left suspect ranges behind");
     stream.command(&["pipelines", "resume", PIPELINE]);
     stream.drained(2_000, Duration::from_secs(60)).await;
     stream.assert_exactly_once(2_000, 0).await;

@@ -1,5 +1,6 @@
 //! The client against a server of the test's own, honest and otherwise.
 
+mod hostile;
 mod refusals;
 
 use std::sync::Arc;

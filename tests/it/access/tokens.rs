@@ -12,7 +12,7 @@ use crate::harness::{eventually, open_folder};
 
 pub async fn a_token_opens_what_its_scopes_say_until_it_ends() {
     let service = TestService::new().await;
-    assert_eq!(service.ask(None, "/v1/jobs", None).await.0, 200, "on loopback, where nobody made a token, everybody is let in");
+    assert_eq!(service.ask(None, "/v1/jobs", None).await.0, 200, "on loopback without any token every caller is accepted");
     let read = service.token(None, &[Scope::Read]).await;
     eventually("callers must carry a token", Duration::from_secs(8), || async {
         service.ask(None, "/v1/jobs", None).await.0 == 401

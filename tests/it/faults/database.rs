@@ -152,7 +152,7 @@ async fn connections_that_the_network_swallows_are_given_up() {
         proxy.swallow();
     }
     stream.drained(RECORDS as i64, Duration::from_secs(150)).await;
-    assert!(worker.log().contains("no answer within 4 s"), "no connection was given up:\n{}", worker.log());
+    assert!(worker.log().contains("no answer within 4 s"), "no connection was abandoned:\n{}", worker.log());
     stream.assert_exactly_once(RECORDS as i64, 0).await;
 }
 

@@ -19,10 +19,10 @@ pub fn trials() -> Vec<Trial> {
     // The first batches pass, so that the fault happens while others are being committed and computed.
     vec![
         trial!(ALONE, a_wedged_model_ends_the_process_and_the_next_goes_on => {
-            falls_out("device-batch=3*off->sleep(600000)", "was not evaluated within")
+            model_fails("device-batch=3*off->sleep(600000)", "was not evaluated within")
         }),
         trial!(ALONE, a_model_that_panics_ends_the_process_and_the_next_goes_on => {
-            falls_out("device-batch=3*off->panic(the model panics)", "the device thread stopped")
+            model_fails("device-batch=3*off->panic(the model panics)", "the device thread stopped")
         }),
         trial!(ALONE, a_document_that_makes_a_model_abort_is_put_aside_and_no_other),
     ]
@@ -41,15 +41,15 @@ async fn with_a_model(limits: &str) -> TestStream {
     stream
 }
 
-async fn falls_out(failpoint: &str, says: &str) {
+async fn model_fails(failpoint: &str, says: &str) {
     const RECORDS: usize = 1000;
     let stream = with_a_model("[limits]\nwatchdog_seconds = 3\ndrain_seconds = 2\n").await;
     stream.send(0..RECORDS).await;
     let mut doomed = stream.worker(failpoint);
     let status = block_in_place(|| doomed.wait(Duration::from_secs(60)));
-    assert!(!status.success(), "the worker was to give itself up, but ended with {status}");
-    assert!(doomed.log().contains(says), "its last words are not \"{says}\":\n{}", doomed.log());
-    assert!(stream.committed().await < RECORDS as i64, "the model was to fail before the end");
+    assert!(!status.success(), "the worker should have ended with a failure, but ended with {status}");
+    assert!(doomed.log().contains(says), "the log does not contain \"{says}\":\n{}", doomed.log());
+    assert!(stream.committed().await < RECORDS as i64, "the model should have failed before the end");
     stream.audit("after the model failed").await;
     let _next = stream.worker("");
     eventually("the next goes on", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;

@@ -1,4 +1,4 @@
-//! The built `tidemill` as a process of its own, which a test can freeze, let go on and kill.
+//! The built `tidemill` as a process of its own, which a test can freeze, continue and kill.
 
 use std::ffi::OsStr;
 use std::fs::File;
