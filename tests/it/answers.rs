@@ -150,7 +150,7 @@ async fn sentences_cite_what_says_them_and_others_are_dropped() {
 
     let nothing = setup.searcher.answer(&question("zeppelin", None), ModelChoice::All).await.unwrap();
     let asked_again = setup.asked.lock().unwrap().len();
-    assert_eq!(nothing.found, asked_again == 1, "where nothing is near, nobody is asked: {nothing:?}");
+    assert_eq!(nothing.found, asked_again == 1, "without a near passage no model is called: {nothing:?}");
     let unknown = setup.searcher.answer(&question("kettle", Some("clrk")), ModelChoice::All).await.unwrap_err().to_string();
     assert_eq!(unknown, "there is no generator `clrk`; did you mean `clerk`?");
     assert!(
@@ -172,7 +172,7 @@ async fn sentences_cite_what_says_them_and_others_are_dropped() {
     let silent = honest.searcher.answer(&question("kettle", None), ModelChoice::All).await.unwrap_err().to_string();
     assert!(silent.contains("does not say who answers"), "{silent}");
     let refused = honest.searcher.answer(&question("kettle", Some("clerk")), ModelChoice::Named).await.unwrap_err().to_string();
-    assert_eq!(refused, "pipeline `notes` names no generator `clerk`; there are none", "nor are those of others told");
+    assert_eq!(refused, "pipeline `notes` names no generator `clerk`; there are none", "nor does it name those of others");
     assert!(honest.asked.lock().unwrap().is_empty(), "no passage goes to a server that the pipeline does not name");
     let answered = honest.searcher.answer(&question("kettle", Some("clerk")), ModelChoice::All).await.unwrap();
     assert_eq!(
@@ -222,7 +222,7 @@ tasks:
     assert_eq!(zeppelin[0].1["passages"], json!([]));
     let answer = &zeppelin[2].1["fields"];
     assert_eq!((&answer["found"], &answer["sentences"]), (&json!(false), &json!([])), "{answer}");
-    assert_eq!(setup.asked.lock().unwrap().len(), 1, "nobody is asked about what was not found");
+    assert_eq!(setup.asked.lock().unwrap().len(), 1, "no model is called without passages");
 
     // Another tenant's pipeline finds none of the notes, whatever its file says.
     let theirs = Definition::parse(
@@ -257,7 +257,7 @@ async fn a_model_in_memory_is_held_to_the_same_form() {
         // Its context is small, and the sentences that it writes are long.
         Err(error) => assert!(error.to_string().starts_with("model `writer` cannot answer: "), "{error}"),
     }
-    assert!(setup.asked.lock().unwrap().is_empty(), "nobody else was asked");
+    assert!(setup.asked.lock().unwrap().is_empty(), "no other model was called");
 }
 
 async fn what_a_pipeline_says_of_answers_is_checked_with_its_place() {

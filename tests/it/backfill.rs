@@ -117,7 +117,11 @@ impl BackfillSetup {
         assert_eq!(rows_below(&self.path("out")) as i64, written, "the folder holds something else than what went live");
         let ok = self.count("SELECT sum(units_ok)::bigint FROM batches").await;
         assert_eq!(written, ok, "live Parquet rows = units computed");
-        assert_eq!(self.count("SELECT count(*) FROM outbox").await, 0, "events wait for a publisher that there is not");
+        assert_eq!(
+            self.count("SELECT count(*) FROM outbox").await,
+            0,
+            "events are in the outbox, though nothing publishes them here"
+        );
     }
 }
 
@@ -213,7 +217,7 @@ async fn interrupted_or_killed_it_goes_on_where_it_was() {
     assert!(killed.ended().is_some());
     assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
     let after_kill = setup.committed().await;
-    assert!(after_kill < 2_500, "it was killed too late to show anything");
+    assert!(after_kill < 2_500, "it was killed after it had finished");
 
     let interrupted = setup.begin("commit-before-stage=sleep(100)");
     begun(after_kill).await;
@@ -225,12 +229,12 @@ async fn interrupted_or_killed_it_goes_on_where_it_was() {
     .await
     .unwrap();
     assert_eq!(status.code(), Some(1), "{log}");
-    assert!(log.contains("run the same command again to go on"), "it does not say how to go on:\n{log}");
+    assert!(log.contains("run the same command again to go on"), "it does not say how to continue:\n{log}");
     let after_drain = setup.committed().await;
-    assert!((after_kill..2_500).contains(&after_drain), "it was interrupted too late to show anything: {after_drain}");
+    assert!((after_kill..2_500).contains(&after_drain), "it was interrupted after it had finished: {after_drain}");
     assert_eq!(setup.database.store.audit().await.unwrap(), [""; 0]);
     let state = "SELECT count(*) FROM jobs WHERE state = 'partial' AND finished_at IS NOT NULL";
-    assert_eq!(setup.count(state).await, 1, "the job does not stand as stopped");
+    assert_eq!(setup.count(state).await, 1, "the job is not stopped");
 
     let (code, report, stderr) = setup.backfill("echo").await;
     assert_eq!(code, Some(0), "{stderr}");
@@ -258,7 +262,7 @@ async fn a_corrupt_file_among_good_ones_leaves_it_partial() {
     );
     assert_eq!(shown["spec"]["pipeline"], "echo", "the spec is an object: {shown}");
     let refused = setup.run(&["jobs", "retry", job]).await;
-    assert!(!refused.status.success(), "a fleet was to take up a backfill of one process");
+    assert!(!refused.status.success(), "a worker would take up a backfill of another process");
 
     write(&setup.path("data/b.parquet"), &documents(100..200), 100);
     let (code, report, stderr) = setup.backfill("echo").await;

@@ -144,7 +144,7 @@ async fn every_word_is_said_in_both_languages() {
     for file in std::fs::read_dir(&folder).unwrap() {
         let path = file.unwrap().path();
         let text = std::fs::read_to_string(&path).unwrap();
-        assert!(!text.contains("innerHTML") && !text.contains("outerHTML"), "{} makes HTML of text", path.display());
+        assert!(!text.contains("innerHTML") && !text.contains("outerHTML"), "{} makes HTML from text", path.display());
         for (_, rest) in text.match_indices("say(\"").map(|(at, found)| text[at..].split_at(found.len())) {
             let word = rest.split('"').next().unwrap();
             assert!(known.contains(word), "{} says `{word}`, which words.js has not", path.display());

@@ -105,7 +105,7 @@ async fn sentence_encoder_equals_sentence_transformers() {
     let engine = start(folder);
     let model = engine.model(NAME).unwrap();
     assert_eq!((model.kind, model.dimension, model.max_tokens), (ModelKind::Encoder, 384, golden.max_tokens));
-    assert!(golden.cases.len() >= 10, "ten texts are the promise, {} are in the file", golden.cases.len());
+    assert!(golden.cases.len() >= 10, "the file must have at least ten texts, and has {}", golden.cases.len());
     assert_vectors(&engine, &golden.cases).await;
 }
 

@@ -68,7 +68,7 @@ async fn every_output_names_its_record_and_history_goes_back_to_the_first_versio
     for past in told["history"]["outputs"].as_array_mut().unwrap() {
         past["file"] = past["file"].as_str().unwrap().rsplit('/').next().unwrap().into();
     }
-    assert_eq!(get("/v1/documents/d1").await, (StatusCode::OK, told), "both doors say the same");
+    assert_eq!(get("/v1/documents/d1").await, (StatusCode::OK, told), "HTTP and the command line say the same");
     let (status, refused) = get("/v1/documents/none?pipeline=echo").await;
     assert_eq!(status, StatusCode::NOT_FOUND, "{refused}");
     let (status, refused) = get("/v1/documents/d1?pipeline=ecko").await;

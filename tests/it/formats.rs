@@ -58,7 +58,7 @@ fn numbered(n: usize) -> AvroValue {
 }
 
 fn priced(id: &str, text: &str, price: f64) -> AvroValue {
-    let AvroValue::Record(mut fields) = plain(id, text) else { unreachable!("it was just made a record") };
+    let AvroValue::Record(mut fields) = plain(id, text) else { unreachable!("the value is a record") };
     fields.insert(1, ("price".into(), AvroValue::Union(1, Box::new(AvroValue::Double(price)))));
     AvroValue::Record(fields)
 }
@@ -92,7 +92,7 @@ async fn a_registry_that_is_gone_for_a_while_pauses_the_stream() {
     assert_eq!(
         (stream.committed().await.max(0), dead_letters(&stream).await),
         (0, 0),
-        "nothing comes of records without schemas"
+        "records without schemas are neither committed nor dead letters"
     );
 
     let registry = RegistryServer::new(None);
@@ -121,7 +121,7 @@ async fn a_registry_that_is_gone_for_a_while_pauses_the_stream() {
         let answered = calls.iter().filter(|call| call.path == path && call.status == 200).count();
         assert_eq!(answered, 1, "{path} never changes and was asked for {answered} times: {calls:?}");
     }
-    assert!(calls.iter().all(|call| call.authorization.is_none()), "nobody is configured, and somebody was shown: {calls:?}");
+    assert!(calls.iter().all(|call| call.authorization.is_none()), "no user is configured, and credentials were sent: {calls:?}");
 }
 
 /// A record with the class of its dead letter, or the id and first result of its document.
@@ -229,7 +229,7 @@ async fn a_registry_is_asked_by_the_right_address_and_user_or_the_stream_pauses(
     let mut worker = stream.worker_at(&url, "");
     let told = says(&url, &worker, "does not know what a registry knows").await;
     assert!(told.contains("`schema_registry.url`"), "/readyz says {told}");
-    assert_eq!(dead_letters(&stream).await, 0, "a wrong address is no fault of the records");
+    assert_eq!(dead_letters(&stream).await, 0, "a wrong address makes no dead letters");
     worker.kill();
 
     stream.amend("tidemill.toml", |text| text.replace(&wrong, &right));
@@ -260,7 +260,7 @@ async fn an_id_is_asked_for_once_and_again_only_where_nothing_was_known() {
     let schemas = registry.schemas(&random).await.unwrap();
     assert!(random.iter().all(|id| fault(&schemas, *id) == Some(FailureClass::UnknownSchema)));
     registry.schemas(&ids).await.unwrap();
-    assert_eq!(calls(1), 1, "a schema was forgotten for ids that stand for nothing");
+    assert_eq!(calls(1), 1, "a known schema was dropped for unknown ids");
 
     server.register(2, json!({"schema": PLAIN}));
     let asked = calls(2);
@@ -295,7 +295,7 @@ async fn batches_are_read_whatever_compressed_them() {
     assert_eq!(
         codecs(&stream.client.segment(&stream.topic, 0)),
         BTreeSet::from([1, 2, 3, 4]),
-        "the broker does not hold batches of each of the four codecs and of no other"
+        "the broker does not hold batches of exactly the four codecs"
     );
     let _worker = stream.worker("");
     let all = CODECS.len() * EACH;

@@ -53,7 +53,7 @@ async fn a_record_that_kills_the_process_is_dead_lettered_after_three_attempts()
         }
         sleep(Duration::from_millis(50)).await;
     }
-    assert!(worker.ended().is_none(), "the worker that put the record aside does not live");
+    assert!(worker.ended().is_none(), "the worker that made the record a dead letter is gone");
     // One crash in a full batch, perhaps one in a small batch, and three with the record alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the record");
     stream.drained(RECORDS, Duration::from_secs(30)).await;
@@ -67,14 +67,18 @@ async fn a_record_that_kills_the_process_is_dead_lettered_after_three_attempts()
     assert_eq!(
         postgres::count(&stream.database_url, "SELECT count(*) FROM documents").await,
         RECORDS - 1,
-        "all others are there"
+        "all other documents are there"
     );
     let results = "SELECT count(*) FROM results";
     assert_eq!(postgres::count(&stream.database_url, results).await, (RECORDS - 1) * TASKS, "with their results");
     let ok = "SELECT sum(units_ok)::bigint FROM batches";
     assert_eq!(postgres::count(&stream.database_url, ok).await, (RECORDS - 1) * TASKS, "each computed once");
     assert_eq!(stream.events().await.len() as i64, (RECORDS - 1) * TASKS, "and told once");
-    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+    assert_eq!(
+        postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await,
+        0,
+        "no attempt is recorded any more"
+    );
 }
 
 async fn workers_that_end_in_good_order_leave_nothing_in_doubt() {
@@ -82,14 +86,17 @@ async fn workers_that_end_in_good_order_leave_nothing_in_doubt() {
     stream.send(0..400).await;
     let mut worker = stream.worker("commit-before-stage=sleep(100)");
     eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
-    assert!(postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await > 0, "what is begun is noted");
+    assert!(
+        postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await > 0,
+        "records that were begun are recorded"
+    );
     worker.signal(Signal::SIGTERM);
     assert!(worker.wait(Duration::from_secs(30)).success(), "the worker did not end in good order:\n{}", worker.log());
     let noted = postgres::count(&stream.database_url, "SELECT count(*) FROM under_way").await;
     assert_eq!(noted, 0, "a worker that ended in good order left its partitions in doubt");
     let next = stream.worker("");
     stream.drained(400, Duration::from_secs(60)).await;
-    assert!(!next.log().contains("taken up with care"), "the next worker was careful without need:\n{}", next.log());
+    assert!(!next.log().contains("taken up with care"), "the next worker isolated records without need:\n{}", next.log());
     stream.assert_exactly_once(400, 0).await;
 }
 
@@ -104,17 +111,21 @@ async fn a_worker_killed_from_outside_costs_its_successor_a_moment() {
     let mut transaction = ledger.begin().await.unwrap();
     sqlx::query("LOCK TABLE batches IN SHARE MODE").execute(&mut *transaction).await.unwrap();
     let mut worker = stream.worker("");
-    eventually("batches are under way side by side", Duration::from_secs(60), || async {
+    eventually("batches are in progress side by side", Duration::from_secs(60), || async {
         postgres::count(&stream.database_url, "SELECT coalesce(max(begun_to), 0)::bigint FROM under_way").await >= 1_500
     })
     .await;
     worker.kill();
     transaction.rollback().await.unwrap();
     let next = stream.worker("");
-    eventually("the successor is careful", Duration::from_secs(60), || async { next.log().contains("taken up with care") }).await;
+    eventually("the next owner isolates records", Duration::from_secs(60), || async {
+        next.log().contains("taken up with care")
+    })
+    .await;
     let careful = Instant::now();
-    eventually("care ends", Duration::from_secs(60), || async { next.log().contains("care for the partition ends") }).await;
-    assert!(careful.elapsed() < Duration::from_secs(20), "care took {:?} for records that were blameless", careful.elapsed());
+    eventually("care ends", Duration::from_secs(60), || async { next.log().contains("the partition is no longer isolated") })
+        .await;
+    assert!(careful.elapsed() < Duration::from_secs(20), "isolation took {:?} for records that do not crash", careful.elapsed());
     stream.drained(RECORDS, Duration::from_secs(60)).await;
     stream.assert_exactly_once(RECORDS, 0).await;
     let batches = postgres::count(&stream.database_url, "SELECT count(*) FROM batches").await;
@@ -135,14 +146,14 @@ async fn attempts_are_fenced_bounded_and_taken_back() {
         async move { store.begin_attempt(PIPELINE, &place, epoch, 3).await.unwrap().map(|attempts| attempts.earlier) }
     };
     assert_eq!(attempt(epoch).await, Some(0));
-    assert_eq!(attempt(epoch).await, Some(1), "the first was not finished");
+    assert_eq!(attempt(epoch).await, Some(1), "the first record was not finished");
     store.withdraw_attempt(PIPELINE, &place).await.unwrap();
     assert_eq!(attempt(epoch).await, Some(1), "one was taken back");
     let next = store.claim(PIPELINE, &partition, "another").await.unwrap().epoch;
     assert_eq!(attempt(epoch).await, None, "the old owner notes nothing any more");
     assert_eq!(attempt(next).await, Some(2));
     assert_eq!(attempt(next).await, Some(3), "three were not finished");
-    assert_eq!(attempt(next).await, Some(3), "looking does not count");
+    assert_eq!(attempt(next).await, Some(3), "reading the range does not count as an attempt");
     assert_eq!(store.audit().await.unwrap(), [""; 0]);
 }
 
@@ -155,7 +166,7 @@ async fn what_is_in_doubt_is_what_the_last_owner_had_begun() {
         async move { store.note_batch_started(PIPELINE, &delta, narrowed).await.unwrap() }
     };
     let first = claim().await;
-    assert_eq!(store.suspect_range(PIPELINE, &first).await.unwrap(), None, "nobody was there before");
+    assert_eq!(store.suspect_range(PIPELINE, &first).await.unwrap(), None, "there was no owner before");
     begun(first.epoch, 100, false).await;
     begun(first.epoch, 50, false).await;
     let second = claim().await;
@@ -167,13 +178,16 @@ async fn what_is_in_doubt_is_what_the_last_owner_had_begun() {
     store.release_partition(PIPELINE, &partition, first.epoch).await.unwrap();
     assert!(store.suspect_range(PIPELINE, &second).await.unwrap().is_some(), "a zombie cannot vouch for what it left");
     store.release_partition(PIPELINE, &partition, second.epoch).await.unwrap();
-    assert!(store.suspect_range(PIPELINE, &second).await.unwrap().is_some(), "nor can an owner that did not get past it");
+    assert!(
+        store.suspect_range(PIPELINE, &second).await.unwrap().is_some(),
+        "an owner that did not finish the range did not either"
+    );
     begun(second.epoch, 10, true).await;
     let third = claim().await;
     assert_eq!(
         store.suspect_range(PIPELINE, &third).await.unwrap(),
         Some(SuspectRange { to: 10, narrowed: true }),
-        "the doubt is narrower"
+        "the suspect range is narrower"
     );
     begun(second.epoch, 90, false).await;
     begun(third.epoch, 10, true).await;

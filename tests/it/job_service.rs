@@ -173,13 +173,13 @@ async fn a_cancelled_job_keeps_what_is_finished_and_a_retry_does_the_rest() {
     })
     .await;
     let running = server.get("/v1/jobs/long").await.1;
-    assert!(running["rows_per_second"].as_f64() > Some(0.0), "a job that runs has no pace: {running}");
+    assert!(running["rows_per_second"].as_f64() > Some(0.0), "a running job reports no rows per second: {running}");
     let (status, cancelled) = server.post("/v1/jobs/long/cancel", &json!({})).await;
     assert_eq!(status, StatusCode::OK, "{cancelled}");
     let ended = server.becomes("long", "cancelled").await;
     let done = ended["progress"]["rows_done"].as_i64().unwrap();
-    assert!((1..3_000).contains(&done), "it was cancelled too late to show anything: {ended}");
-    assert_eq!(server.count("SELECT count(*) FROM documents").await, done, "what was finished stays, and nothing else is there");
+    assert!((1..3_000).contains(&done), "it was cancelled after it had finished: {ended}");
+    assert_eq!(server.count("SELECT count(*) FROM documents").await, done, "finished documents stay, and there are no others");
     let watched = server.command(&["jobs", "watch", "long"]).await;
     assert_eq!(watched.status.code(), Some(1), "{}", stderr(&watched));
     assert!(stderr(&watched).contains("job long ended as cancelled"), "{}", stderr(&watched));

@@ -158,7 +158,7 @@ async fn a_backfill_runs_exactly_once_over_workers_that_are_killed() {
     .await;
     let events = read_topic(&setup.stream.client, &setup.events).await;
     let states: Vec<&str> = events.values().filter_map(|event| event["state"].as_str()).collect();
-    assert_eq!(states, ["queued", "planning", "running", "succeeded"], "asking twice is one job");
+    assert_eq!(states, ["queued", "planning", "running", "succeeded"], "the same request twice is one job");
 }
 
 async fn every_file_at_fault_fails_alone_and_says_why() {
@@ -206,7 +206,7 @@ async fn a_cancelled_job_keeps_what_was_finished_and_goes_on_when_retried() {
     let job = setup.ended("long", &worker).await;
     assert_eq!(job.state, JobState::Cancelled);
     let kept = committed().await;
-    assert!((200..6_000).contains(&kept), "{kept} rows were committed of a job that was called off");
+    assert!((200..6_000).contains(&kept), "{kept} rows of a cancelled job were committed");
     sleep(Duration::from_secs(1)).await;
     assert_eq!(committed().await, kept, "nothing goes on after the end");
     setup.stream.audit("after the cancellation").await;
@@ -343,7 +343,7 @@ async fn an_evaluation_counts_what_is_right_and_commits_nothing() {
     let job = setup.ended("hopeless", &worker).await;
     let reason = job.reason.as_deref().unwrap_or_default();
     assert!(job.state == JobState::Failed && reason.contains("task `worth` makes (score) cannot be compared"), "{job:?}");
-    assert_eq!(setup.count("SELECT count(*) FROM units").await, 0, "something was worked off");
+    assert_eq!(setup.count("SELECT count(*) FROM units").await, 0, "some rows were processed");
     let mut job = backfill("measure");
     (job["kind"], job["task"], job["expected"]) = (json!("evaluate"), json!("first"), json!("said"));
     setup.ask(job).await;

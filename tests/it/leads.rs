@@ -165,12 +165,12 @@ async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do
     let about = |id: &str| calls.iter().filter(|call| call.body["data"]["document_id"] == id).collect::<Vec<_>>();
     for id in ["hot", "even"] {
         let mut ids: Vec<&str> = about(id).iter().map(|call| call.id.as_str()).collect();
-        assert!(!ids.is_empty(), "{id} was told to nobody");
+        assert!(!ids.is_empty(), "{id} was delivered to nobody");
         ids.dedup();
-        assert_eq!(ids.len(), 1, "{id} was told under {ids:?}");
+        assert_eq!(ids.len(), 1, "{id} was delivered under {ids:?}");
     }
-    assert!(calls.len() >= 6, "four refusals and two that arrived make six calls at least: {}", calls.len());
-    assert!(about("cold").is_empty() && about("near").is_empty(), "below the threshold there is no news");
+    assert!(calls.len() >= 6, "four refusals and two deliveries make at least six calls: {}", calls.len());
+    assert!(about("cold").is_empty() && about("near").is_empty(), "a score below the threshold causes no delivery");
     assert!(calls.iter().all(|call| call.path == "/hook"), "a redirect was followed");
     for call in &calls {
         receiver::verify(call);
@@ -195,7 +195,11 @@ async fn a_crossing_is_told_under_one_id_whatever_the_receiver_and_the_worker_do
     let calls = receiver.calls();
     assert_eq!(calls.len(), before + 1, "one call more");
     let last = calls.last().unwrap();
-    assert_eq!((&last.body["data"]["crossing"], last.id == about_id(&calls, "hot")), (&json!(2), false), "it is news of its own");
+    assert_eq!(
+        (&last.body["data"]["crossing"], last.id == about_id(&calls, "hot")),
+        (&json!(2), false),
+        "it is a delivery of its own"
+    );
 
     let (_, lead) = setup.get("/v1/leads/hot").await;
     let deliveries: Vec<_> =
@@ -216,7 +220,7 @@ async fn a_receiver_that_wants_no_more_or_never_answers_is_left_alone_and_the_st
     let _worker = setup.worker("").await;
     setup.send(&[document("gone", 80, "first")]).await;
     setup.settled("refused", 1).await;
-    assert_eq!(receiver.calls().len(), 1, "410 is believed at once");
+    assert_eq!(receiver.calls().len(), 1, "410 ends a delivery at once");
 
     setup.send(&[document("lost", 80, "second")]).await;
     setup.settled("given_up", 1).await;
@@ -350,7 +354,7 @@ async fn lists_are_sorted_filtered_paged_and_exported() {
         (&json!("한지우"), &json!("now"), &json!("Dear 한지우"))
     );
     assert_eq!((&lead["about"]["key"], &lead["about"]["documents"]), (&json!("firm 1"), &json!(2)));
-    assert_eq!(lead, setup.stream.answer(&["leads", "show", "d2"]), "both doors say the same");
+    assert_eq!(lead, setup.stream.answer(&["leads", "show", "d2"]), "HTTP and the command line say the same");
     for path in ["/v1/leads/none", "/v1/leads/broken", "/v1/accounts/nobody", "/v1/leads/%00"] {
         assert_eq!(setup.get(path).await.0, StatusCode::NOT_FOUND, "{path}");
     }

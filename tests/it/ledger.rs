@@ -62,7 +62,7 @@ async fn stale_consumer_cannot_commit() {
     let claim = stream.store.claim(PIPELINE, &partition, "another worker").await.unwrap();
     assert_eq!((claim.epoch, claim.next_offset), (2, 10), "the new owner continues where the old one committed");
     stream.send(10..20).await;
-    eventually("the old owner notices that it is fenced", Duration::from_secs(30), || async {
+    eventually("the old owner is refused", Duration::from_secs(30), || async {
         stale.log().contains("fenced: another worker owns the partition")
     })
     .await;
@@ -102,7 +102,7 @@ async fn redelivered_documents_are_reused_and_change_nothing() {
     stream.drained(200, Duration::from_secs(60)).await;
     stream.assert_exactly_once(100, 100).await;
     let reused = postgres::count(&stream.database_url, "SELECT sum(units_reused)::bigint FROM batches").await;
-    assert_eq!(reused, 200, "every unit of the second delivery is reused");
+    assert_eq!(reused, 200, "every output of the second delivery is reused");
 }
 
 async fn files_that_never_went_live_are_swept() {
@@ -117,5 +117,5 @@ async fn files_that_never_went_live_are_swept() {
     stream.drained(10, Duration::from_secs(60)).await;
     stream.assert_exactly_once(10, 0).await;
     stream.store.forget_files(&orphans).await.unwrap();
-    assert!(stream.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was condemned");
+    assert!(stream.store.condemn_files("results", 0.0).await.unwrap().is_empty(), "a live file was marked for deletion");
 }

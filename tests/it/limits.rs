@@ -49,7 +49,7 @@ async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwa
     // Samples the committed rows of units while the lag is above the limit.
     let (flooded, mut noticed) = (Instant::now(), None);
     let (before, mut looks) = (of_units(&setup).await, 0);
-    assert!(before < ROWS / 2, "the backfill was too far to show anything: {before} of {ROWS}");
+    assert!(before < ROWS / 2, "the backfill had nearly finished: {before} of {ROWS}");
     loop {
         let rows = of_units(&setup).await;
         let lag = FLOOD - stream.committed().await;
@@ -69,7 +69,10 @@ async fn a_backfill_stands_still_while_live_records_are_late_and_goes_on_afterwa
         sleep(Duration::from_millis(50)).await;
     }
     let still = flooded.elapsed().saturating_sub(NOTICED);
-    assert!(looks >= 20 && still > Duration::from_secs(2), "the lag was above the limit too shortly: {looks} looks, {still:?}");
+    assert!(
+        looks >= 20 && still > Duration::from_secs(2),
+        "the lag was above the limit for too short a time: {looks} looks, {still:?}"
+    );
     let kept = noticed.unwrap_or_default();
     assert!(kept < ROWS, "the backfill ended before it could wait");
     // Rows that were read already are still processed: in each of two units the batches in progress, the next one, and a few in
@@ -89,7 +92,7 @@ async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
     stream.amend("tidemill.toml", |text| text + &format!("[models.tiny]\npath = \"{MODEL}\"\n"));
     stream.amend("pipelines/echo.yaml", |text| {
         let render = "render: { template: \"{{ first.text }}?\" }";
-        assert!(text.contains(render), "the world's second task is another by now:\n{text}");
+        assert!(text.contains(render), "the stream's second task has changed:\n{text}");
         text.replace(render, "classify: { model: tiny }")
     });
     setup.archive("known.parquet", 50_000..50_000 + KNOWN as usize);
@@ -149,7 +152,7 @@ async fn a_job_stops_at_its_budget_and_a_retry_goes_on_with_another() {
         let again = stream.answer(&["jobs", "retry", "tight"]);
         assert_eq!((&again["state"], &again["reason"]), (&json!("running"), &Value::Null), "{again}");
         let granted = again["budget_device_seconds"].as_f64().unwrap() - again["device_seconds"].as_f64().unwrap();
-        assert!((granted - allowed as f64 / 1e6).abs() < 1e-6, "it is granted {granted} s: {again}");
+        assert!((granted - allowed as f64 / 1e6).abs() < 1e-6, "its new budget is {granted} s: {again}");
         let job = setup.ended("tight", &quick).await;
         let shown = stream.answer(&["jobs", "show", "tight"]);
         if job.state == JobState::Succeeded {

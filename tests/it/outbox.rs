@@ -155,10 +155,10 @@ async fn an_event_too_large_for_its_topic_is_parked_and_holds_nothing_up() {
     let told: Value = reqwest::get(format!("http://{listen}/v1/parked-events")).await.unwrap().json().await.unwrap();
     assert_eq!((&told["events"][0]["id"], &told["events"][0]["overtaken"]), (&event["id"], &json!(false)), "{told}");
     let gauge = format!("tidemill_outbox_parked_rows{{topic=\"{narrow}\"}} 1");
-    eventually("the metric tells of it", Duration::from_secs(10), || async { metrics(&listen).await.contains(&gauge) }).await;
+    eventually("the metric reports it", Duration::from_secs(10), || async { metrics(&listen).await.contains(&gauge) }).await;
     for _ in 0..20 {
         let (status, said) = readiness(&listen).await.unwrap();
-        assert_eq!(status, 200, "one parked event is no reason to send the process no traffic: {said}");
+        assert_eq!(status, 200, "one parked event must not make the process unready: {said}");
         sleep(Duration::from_millis(100)).await;
     }
 
@@ -205,7 +205,7 @@ async fn a_dead_letter_too_large_for_its_topic_goes_without_its_payload() {
     };
     let large = noise("letter", 200_000);
     client.send(&stream.topic, vec![dead("a", "small"), dead("b", &large), dead("c", "small")]).await;
-    let what = "all three letters are on their topic";
+    let what = "all three dead letters are on their topic";
     eventually(what, Duration::from_secs(60), || async { read(&client, &letters).await.len() == 3 }).await;
     let records = read(&client, &letters).await;
     let bare = records.iter().find(|record| record.key() == Some(b"b")).unwrap();
@@ -232,7 +232,7 @@ async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
     let PairOfPipelines { stream, documents, wide, listen, worker } = PairOfPipelines::start("lost", &missing).await;
     for (waiting, (id, text)) in (1..).zip([("a", "one"), ("b", "one"), ("a", "two")]) {
         send(&client, &stream.topic, &[(id, text)]).await;
-        eventually("its result is committed", Duration::from_secs(30), || async {
+        eventually("the result is committed", Duration::from_secs(30), || async {
             postgres::count(&stream.database_url, "SELECT count(*) FROM outbox").await == waiting
         })
         .await;
@@ -250,8 +250,8 @@ async fn a_topic_that_is_missing_holds_up_no_other_and_is_told_all_the_while() {
         sleep(Duration::from_millis(200)).await;
     }
     let blocked = format!("tidemill_topic_blocked{{topic=\"{missing}\"}} 1");
-    assert!(metrics(&listen).await.contains(&blocked), "no metric tells of the topic");
-    assert_eq!(parked(&stream, "true").await, 0, "nothing is wrong with the events");
+    assert!(metrics(&listen).await.contains(&blocked), "no metric reports the topic");
+    assert_eq!(parked(&stream, "true").await, 0, "no event is parked");
     client.topic_named(&missing).await;
     assert_ready(&listen, &worker).await;
     let found = results(&client, &missing).await;

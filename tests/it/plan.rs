@@ -89,7 +89,7 @@ async fn what_is_predicted_is_what_there_is() {
     assert_eq!(code, Some(0), "{told}");
     assert_eq!((&report["rows_done"], &report["dead"]), (&json!(3_000), &json!(2 * dead)), "{report}");
     let plan = last_line(&setup.run(&["plan", "--job", "job.json", "--json"]).await);
-    assert!(plan["reused_share"]["expected"].as_f64() > Some(0.9), "the ledger has it all now: {plan}");
+    assert!(plan["reused_share"]["expected"].as_f64() > Some(0.9), "the ledger has all outputs now: {plan}");
 }
 
 async fn a_budget_says_what_it_leaves_undone() {
@@ -174,7 +174,7 @@ async fn an_evaluation_takes_nothing_over() {
     let measured = plan(&setup, &evaluate, &[]).await;
     assert_eq!((&measured["rows"], &measured["sampled"]), (&json!(500), &json!(200)), "{measured}");
     assert_holds(&measured, "documents", 500.0);
-    assert_eq!(measured["reused_share"]["expected"], 0.0, "it measures what the tasks say now, not what they said: {measured}");
+    assert_eq!(measured["reused_share"]["expected"], 0.0, "it measures the tasks as they are now: {measured}");
     evaluate["expected"] = json!("txt");
     std::fs::write(setup.path("job.json"), evaluate.to_string()).unwrap();
     let refused = setup.run(&["plan", "--job", "job.json"]).await;

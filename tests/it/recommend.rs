@@ -105,7 +105,11 @@ async fn events_count_once_through_crashes_and_repeats_until_they_are_withdrawn(
     assert_eq!(ids(&popular), (0..ITEMS).map(|item| format!("d{item}")).collect::<Vec<_>>(), "the most popular first");
     assert_eq!(popular["hits"][1]["reasons"], json!([{"kind": "popular", "people": PEOPLE - 2}]));
     assert_eq!(ids(&get("pipeline=echo&user=u3").await.1), ["d9"], "what they have seen is left out");
-    assert_eq!(stream.answer(&["recommend", "--pipeline", "echo", "--user", "newcomer"]), popular, "both doors say the same");
+    assert_eq!(
+        stream.answer(&["recommend", "--pipeline", "echo", "--user", "newcomer"]),
+        popular,
+        "HTTP and the command line say the same"
+    );
     assert_eq!(ids(&get("pipeline=echo&limit=2&filter=document.id+in+d4,d7").await.1), ["d4", "d7"]);
     for (query, says) in [
         ("pipeline=echo&document=d1", "makes no vectors"),

@@ -40,7 +40,7 @@ async fn setup() -> JobSetup {
     stream.amend("tidemill.toml", |text| text + &format!("[models.minilm]\npath = \"{}\"\n", model.display()));
     stream.amend("pipelines/echo.yaml", |text| {
         let second = "second: { render: { template: \"{{ first.text }}?\" } }";
-        assert!(text.contains(second), "the world's second task is another by now:\n{text}");
+        assert!(text.contains(second), "the stream's second task has changed:\n{text}");
         text.replace(second, "second: { embed: { model: minilm } }")
     });
     let ids = StringArray::from_iter_values((0..DOCUMENTS).map(|n| format!("d{n}")));
@@ -77,7 +77,7 @@ async fn spaces(setup: &JobSetup) -> BTreeMap<String, i32> {
     let mut connection = PgConnection::connect(&setup.stream.database_url).await.unwrap();
     let rows = sqlx::query("SELECT DISTINCT document_id, set_id FROM embeddings").fetch_all(&mut connection).await.unwrap();
     let spaces: BTreeMap<String, i32> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
-    assert_eq!((rows.len(), spaces.len()), (DOCUMENTS, DOCUMENTS), "a document has vectors of two spaces, or none");
+    assert_eq!((rows.len(), spaces.len()), (DOCUMENTS, DOCUMENTS), "a document has vectors in two embedding sets, or in none");
     spaces
 }
 
@@ -100,7 +100,7 @@ async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two
     let old = *spaces(&setup).await.values().next().unwrap();
     let hits = search(&address, &text(7), "vector").await;
     assert_eq!(hits.len(), 100);
-    assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "one space, and words are asked for: {hits:?}");
+    assert!(hits.iter().all(|hit| hit["explanation"]["text"].is_null()), "a search in one embedding set by words: {hits:?}");
     drop(worker);
 
     // Another model has the same name, and no document is re-embedded yet.
@@ -170,11 +170,11 @@ async fn search_finds_every_document_while_vectors_move_and_compares_none_of_two
     assert_eq!(
         (progress.rows_done, progress.work.ok, progress.work.reused),
         (rows, rows, rows),
-        "only vectors are made anew: {progress:?}"
+        "only vectors are recomputed: {progress:?}"
     );
     let holds = |figure: &str, truth: f64| {
         let (low, high) = (plan[figure]["low"].as_f64().unwrap(), plan[figure]["high"].as_f64().unwrap());
-        assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{figure} was {truth}, and said to be {low} to {high}: {plan}");
+        assert!((low - 1e-9..=high + 1e-9).contains(&truth), "{figure} was {truth}, and planned as {low} to {high}: {plan}");
     };
     holds("tokens", progress.work.tokens as f64);
     holds("documents", rows as f64);

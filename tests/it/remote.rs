@@ -150,7 +150,7 @@ async fn a_server_out_of_order_ends_the_call_at_once() {
     assert_eq!(failure.component, Component::Model);
     assert!(failure.reason.contains("`models.clerk.api_key_env`"), "{}", failure.reason);
     let calls = calls.load(Ordering::SeqCst);
-    assert!(calls <= 2 * CONCURRENCY, "{calls} of 200 documents were asked about though the first answer says it all");
+    assert!(calls <= 2 * CONCURRENCY, "{calls} of 200 documents were asked about though the first answer applies to all");
 }
 
 async fn a_server_that_hangs_ends_the_call_in_time() {
@@ -183,7 +183,7 @@ async fn neighbours_of_a_document_that_a_server_fails_at_are_asked_once() {
     assert!(matches!(&answers[2], Err(Failure::Poison(poison)) if poison.reason.contains("502")), "{answers:?}");
     assert!(answers[0].is_ok() && answers[1].is_ok(), "{answers:?}");
     let times = |text: &str| asked.lock().unwrap().iter().filter(|asked| *asked == text).count();
-    assert_eq!((times("one"), times("two")), (1, 1), "what was answered is not paid for again");
+    assert_eq!((times("one"), times("two")), (1, 1), "an answer is kept and not requested again");
     engine.run(requests()[..1].to_vec()).await.unwrap();
     assert_eq!(times("one"), 2, "a call that ended well leaves nothing behind");
 }
@@ -228,7 +228,7 @@ tasks:
         })
         .collect();
     assert_eq!(labels, ["garden", "kitchen", "garden"], "a choice without alternatives is what the server chose");
-    assert_eq!(calls.load(Ordering::SeqCst) - before, 4, "the document that says nothing is asked about once");
+    assert_eq!(calls.load(Ordering::SeqCst) - before, 4, "the empty document is sent once");
 }
 
 async fn a_stopped_backfill_ends_though_its_server_never_answers() {
@@ -252,7 +252,7 @@ async fn a_stopped_backfill_ends_though_its_server_never_answers() {
     eventually("the server is asked", Duration::from_secs(60), async || calls.load(Ordering::SeqCst) > 0).await;
     worker.signal(Signal::SIGTERM);
     let (status, log) = spawn_blocking(move || (worker.wait(Duration::from_secs(30)), worker.log())).await.unwrap();
-    assert_eq!(status.code(), Some(1), "it ends, and says that it is not done:\n{log}");
+    assert_eq!(status.code(), Some(1), "it ends and reports that it is not done:\n{log}");
     assert!(log.contains("run the same command again to go on"), "{log}");
 }
 
@@ -288,7 +288,7 @@ tasks:
     let Output::Extraction(extraction) = &facts.output else { panic!("{facts:?}") };
     let grounded: Vec<Option<bool>> = extraction.leaves.iter().map(|leaf| leaf.grounded).collect();
     assert_eq!(grounded, [Some(true), Some(true), Some(false)], "{extraction:?}");
-    assert!(extraction.leaves.iter().all(|leaf| leaf.confidence.is_none()), "this server tells no probabilities");
+    assert!(extraction.leaves.iter().all(|leaf| leaf.confidence.is_none()), "this server returns no probabilities");
     assert_eq!(copy.output.text(), Some("Buy it: kettle for 49.5"));
     assert_eq!((facts.cost.tokens, facts.cost.generated), (5, 2));
     let [Outcome::Dead(poison), Outcome::Skipped(_)] = outcomes[1].as_slice() else { panic!("{:?}", outcomes[1]) };

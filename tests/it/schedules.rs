@@ -121,7 +121,7 @@ async fn a_time_beside_an_open_job_becomes_what_the_policy_says() {
     ];
     assert_eq!(firings(&database).await, expected);
     let store = &database.store;
-    assert_eq!(state(store, "echo.cancels@20261121T100100Z").await, JobState::Cancelling, "the earlier one is called off");
+    assert_eq!(state(store, "echo.cancels@20261121T100100Z").await, JobState::Cancelling, "the earlier job is cancelled");
     assert_eq!(state(store, "echo.cancels@20261121T100200Z").await, JobState::Queued);
 
     let busy = coordinator(store, "busy", 9, text).await;

@@ -142,11 +142,11 @@ async fn a_title_finds_its_article() {
         json!({ "figure": "news", "articles": articles.len(), "questions": questions.len(), "recall_at_10": recall,
                             "mean_reciprocal_rank_of_texts": means })
     );
-    assert!(alone["vector"] >= 0.85, "vectors find {:.3} of the articles, which is to be 0.85", alone["vector"]);
-    assert!(alone["text"] >= 0.78, "words find {:.3} of the articles, which is to be 0.78", alone["text"]);
+    assert!(alone["vector"] >= 0.85, "vectors find {:.3} of the articles, and must find 0.85", alone["vector"]);
+    assert!(alone["text"] >= 0.78, "words find {:.3} of the articles, and must find 0.78", alone["text"]);
     assert!(means["hybrid"] >= means["vector"] + 0.03, "both lists rank no better than vectors alone: {means:?}");
     assert!(alone["hybrid"] >= alone["vector"], "both lists find fewer than vectors alone: {alone:?}");
-    assert!(titled["hybrid"] >= 0.93, "both lists find {:.3} of the articles, which is to be 0.93", titled["hybrid"]);
+    assert!(titled["hybrid"] >= 0.93, "both lists find {:.3} of the articles, and must find 0.93", titled["hybrid"]);
 }
 
 type Figures = BTreeMap<&'static str, f64>;
@@ -170,7 +170,7 @@ async fn an_abstract_finds_its_tale() {
     let setup = setup(&documents).await;
     let found = setup.places(&questions, Mode::Hybrid, 3).await.len();
     println!("{}", json!({ "figure": "tales", "tales": tales.len(), "found_in_first_3": found }));
-    assert!(found * 27 >= 24 * tales.len(), "{found} of {} tales are found, which is to be 24 of 27", tales.len());
+    assert!(found * 27 >= 24 * tales.len(), "{found} of {} tales are found, and must be 24 of 27", tales.len());
 }
 
 const VECTORS: usize = 100_000;
@@ -248,8 +248,8 @@ async fn an_index_of_a_hundred_thousand_vectors() {
         json!({ "figure": "index", "vectors": VECTORS, "recall_at_10": recall, "clients": CLIENTS, "searches": latencies.len(),
                 "p50_ms": median, "p99_ms": late, "documents_written_meanwhile": written })
     );
-    assert!(recall >= 0.98, "the index finds {recall:.3} of what an exact search does, which is to be 0.98");
-    assert!(late < 50.0, "p99 is {late:.1} ms, which is to be below 50");
+    assert!(recall >= 0.98, "the index finds {recall:.3} of what an exact search does, and must find 0.98");
+    assert!(late < 50.0, "p99 is {late:.1} ms, and must be below 50");
 }
 
 fn query(set: &EmbeddingSet, vector: &[f32]) -> SearchQuery {

@@ -57,14 +57,14 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     let is_poison = |n: usize| POISON.contains(&n) && n.is_multiple_of(2);
     send(&stream, 0..600, is_poison).await;
     let mut worker = stream.worker_at(&listen, "");
-    eventually("what is sound is committed", Duration::from_secs(60), || async { stream.committed().await == 600 }).await;
+    eventually("the valid records are committed", Duration::from_secs(60), || async { stream.committed().await == 600 }).await;
     assert!(!is_stopped(&stream).await, "sound records stopped the pipeline");
     send(&stream, 600..RECORDS as usize, is_poison).await;
 
     eventually("the pipeline stops", Duration::from_secs(60), || async { is_stopped(&stream).await }).await;
     let dead = "SELECT coalesce(sum(records), 0)::bigint FROM faults";
     let dead = postgres::count(&stream.database_url, dead).await;
-    assert!(dead > 200, "{dead} dead letters stopped it, which are no more than a fifth of 1,000");
+    assert!(dead > 200, "it stopped at {dead} dead letters, no more than a fifth of 1,000");
     eventually("/readyz says so", Duration::from_secs(20), || async {
         matches!(get(&listen, "/readyz").await, Some((503, text)) if text.contains("pipeline echo"))
     })
@@ -75,10 +75,10 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     }
     let (_, metrics) = get(&listen, "/metrics").await.unwrap();
     assert!(metrics.contains(r#"tidemill_pipeline_stopped{class="malformed_json",pipeline="echo"} 1"#), "{metrics}");
-    assert_eq!(get(&listen, "/healthz").await.unwrap().0, 200, "the process does not live");
+    assert_eq!(get(&listen, "/healthz").await.unwrap().0, 200, "the process is not alive");
     let committed = stream.committed().await;
     // If one partition is finished before the other begins, its valid records come before the other's poison.
-    assert!(committed < 1_450, "{committed} records were consumed on the way to the stop");
+    assert!(committed < 1_450, "{committed} records were committed before the stop");
     let mut second = stream.worker("");
     assert_still(&stream, "while the pipeline was stopped, and another worker had started").await;
     second.signal(Signal::SIGTERM);
@@ -95,7 +95,7 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
             let before = stream.committed().await;
             stream.command(&["pipelines", "resume", PIPELINE]);
             resumed += 1;
-            assert!(resumed <= 3, "a fresh window stopped the pipeline again and again");
+            assert!(resumed <= 3, "the pipeline stopped again after every resume");
             eventually("the pipeline goes on", Duration::from_secs(60), || async {
                 stream.committed().await >= (before + 100).min(RECORDS)
             })
@@ -103,7 +103,7 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
         }
         sleep(Duration::from_millis(100)).await;
     }
-    assert!(resumed > 0, "nobody resumed the pipeline");
+    assert!(resumed > 0, "the pipeline was never resumed");
     eventually("/readyz is 200", Duration::from_secs(30), || async { matches!(get(&listen, "/readyz").await, Some((200, _))) })
         .await;
     let (_, metrics) = get(&listen, "/metrics").await.unwrap();
@@ -113,9 +113,9 @@ async fn too_many_dead_letters_stop_the_pipeline_until_it_is_resumed() {
     let count = |query: &'static str| postgres::count(&stream.database_url, query);
     let poison = (0..RECORDS as usize).filter(|&n| is_poison(n)).count() as i64;
     assert_eq!(count("SELECT count(*) FROM dead_letters").await, poison, "a dead letter for each");
-    assert_eq!(count("SELECT count(*) FROM documents").await, RECORDS - poison, "all others are there");
+    assert_eq!(count("SELECT count(*) FROM documents").await, RECORDS - poison, "all other documents are there");
     let units = count("SELECT sum(units_ok + units_dead)::bigint FROM batches").await;
-    assert_eq!(units, RECORDS * TASKS, "each unit was done once");
+    assert_eq!(units, RECORDS * TASKS, "each task ran once for each record");
 }
 
 async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
@@ -127,7 +127,7 @@ async fn a_pipeline_stopped_by_hand_stands_still_on_every_worker() {
     // A commit that was in progress still succeeds.
     sleep(Duration::from_secs(1)).await;
     let stopped = stream.committed().await;
-    assert!(stopped < 2_000, "it was stopped too late to tell");
+    assert!(stopped < 2_000, "it was stopped after it had finished");
     assert_still(&stream, "while the pipeline was stopped by hand").await;
     let stop = stream.store.pipeline_stop(PIPELINE).await.unwrap().unwrap();
     assert!(stop.class.is_none() && stop.reason.starts_with("the index is rebuilt; go on with"), "{stop:?}");

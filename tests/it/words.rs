@@ -85,7 +85,7 @@ async fn parts_of_part_numbers_and_addresses_are_found() {
         assert_eq!(found.first().map(String::as_str), Some(expected), "{words}: {found:?}");
         assert!(!found.contains(&"other".to_owned()), "{words}: {found:?}");
     }
-    assert_eq!(ids(&database.store, "lamp -EL-4105").await, ["mail"], "what is ruled out is ruled out as a whole");
+    assert_eq!(ids(&database.store, "lamp -EL-4105").await, ["mail"], "an excluded phrase is excluded as a whole");
     assert_eq!(ids(&database.store, "note").await, [""; 0], "a tag is no text");
 }
 

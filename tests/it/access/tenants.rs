@@ -33,7 +33,7 @@ const TABLES: [&str; 14] = [
 fn assert_silent(answer: &Value, when: &str) {
     let text = answer.to_string();
     for word in ["plan of globex", "globex-1", "globex-archive", "reembed"] {
-        assert!(!text.contains(word), "{when}: the answer tells of {word}: {text}");
+        assert!(!text.contains(word), "{when}: the answer contains {word}: {text}");
     }
 }
 
@@ -56,7 +56,7 @@ pub async fn a_tenant_sees_its_own_rows_and_no_others() {
     assert_eq!(same, nowhere["detail"].as_str().unwrap(), "a pipeline of another tenant is as unknown as none at all");
     assert_silent(&there, "a search in the other's pipeline");
     let (_, found) = service.ask(Some(&everybody), "/v1/search", Some(&search("globex-notes"))).await;
-    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
+    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token without a tenant sees all: {found}");
 
     let (_, list) = service.ask(Some(&acme), "/v1/jobs", None).await;
     let ids = |list: &Value| list["jobs"].as_array().unwrap().iter().map(|job| job["id"].clone()).collect::<Vec<_>>();
@@ -109,9 +109,13 @@ pub async fn a_tenant_sees_its_own_rows_and_no_others() {
     assert_eq!((&cancelled["id"], &cancelled["pipeline"]), (&json!("globex-job"), &json!("acme-notes")), "{cancelled}");
     assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id = 'globex:globex-job' AND state = 'queued'").await, 1);
     let (status, seen) = service.ask(Some(&everybody), "/v1/jobs/globex:globex-job", None).await;
-    assert_eq!((status.as_u16(), &seen["pipeline"]), (200, &json!("globex-notes")), "who sees all says whose: {seen}");
+    assert_eq!(
+        (status.as_u16(), &seen["pipeline"]),
+        (200, &json!("globex-notes")),
+        "whoever sees all tenants sees whose it is: {seen}"
+    );
     let own = job("own", "acme-notes", json!({ "kind": "backfill", "dataset": "acme-archive" }));
-    assert_eq!(service.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "what is its own it may");
+    assert_eq!(service.ask(Some(&acme), "/v1/jobs", Some(&own)).await.0, 201, "a tenant may submit a job for its own pipeline");
 
     let (status, refused) = service.ask(Some(&acme), "/metrics", None).await;
     assert_eq!((status.as_u16(), &refused["code"]), (403, &json!("forbidden")), "metrics name everybody's pipelines");
@@ -134,7 +138,7 @@ pub async fn a_tenant_sees_its_own_board_and_documents() {
     assert_eq!(letters["counts"], json!([{ "pipeline": "acme-notes", "class": "poison", "letters": 1 }]));
     assert_eq!(letters["letters"].as_array().map(Vec::len), Some(1), "{letters}");
     let (_, all) = service.ask(Some(&everybody), "/v1/dead-letters?pipeline=globex-notes", None).await;
-    let other = all["letters"][0]["id"].as_i64().expect("the other tenant has a letter, too");
+    let other = all["letters"][0]["id"].as_i64().expect("the other tenant has a dead letter too");
     let (status, refused) = ask(&format!("/v1/dead-letters/{other}")).await;
     assert_eq!((status.as_u16(), &refused["code"]), (404, &json!("unknown_letter")), "{refused}");
     for which in [json!({ "ids": [other] }), json!({ "pipeline": "globex-notes" })] {
@@ -142,7 +146,7 @@ pub async fn a_tenant_sees_its_own_board_and_documents() {
         assert_eq!((status.as_u16(), &sent["records"], &sent["unknown"]), (200, &json!(0), &json!({})), "{which}: {sent}");
     }
     let (_, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "class": "poison" }))).await;
-    assert_eq!(sent["code"], "invalid_request", "no class of ours is called that: {sent}");
+    assert_eq!(sent["code"], "invalid_request", "there is no such class: {sent}");
     let own = letters["letters"][0]["id"].clone();
     let (_, sent) = service.ask(Some(&acme), "/v1/dead-letters/replay", Some(&json!({ "ids": [own, other] }))).await;
     assert_eq!(sent["records"], 1, "one of the two is its own: {sent}");
@@ -186,7 +190,7 @@ pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=forged", None).await;
         assert_eq!(found["hits"][0]["document_id"], "acme-1", "{found}");
         let (_, found) = service.ask(Some(token), "/v1/recommendations?pipeline=acme-notes&user=somebody", None).await;
-        assert_eq!(found["hits"], json!([]), "who is known has seen the only one: {found}");
+        assert_eq!(found["hits"], json!([]), "a known user has seen the only document: {found}");
     }
     for query in ["pipeline=globex-notes", "pipeline=globex-notes&user=somebody", "pipeline=globex-notes&document=globex-1"] {
         let (status, refused) = service.ask(Some(&acme), &format!("/v1/recommendations?{query}"), None).await;
@@ -194,7 +198,7 @@ pub async fn a_tenant_is_recommended_its_own_documents_by_its_own_people() {
         assert_silent(&json!(refused.to_string().replace("globex-notes", "")), query);
     }
     let (_, found) = service.ask(Some(&everybody), "/v1/recommendations?pipeline=globex-notes", None).await;
-    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token of no tenant sees all: {found}");
+    assert_eq!(found["hits"][0]["document_id"], "globex-1", "a token without a tenant sees all: {found}");
     // Without the service's own filter.
     let reader = service.store.reader(tenant("acme"));
     assert_eq!(reader.interactions_of(("globex-notes", "globex"), "somebody", 10).await.unwrap(), []);
@@ -238,7 +242,7 @@ pub async fn a_tenant_sees_its_own_leads() {
         assert!(!refused.to_string().contains("plan of globex"), "{path}: {refused}");
     }
     let (_, all) = service.ask(Some(&everybody), "/v1/leads?pipeline=globex-notes", None).await;
-    assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token of no tenant sees all: {all}");
+    assert_eq!(all["leads"][0]["document_id"], "globex-1", "a token without a tenant sees all: {all}");
 
     // Without the service's own filter: each query names the other tenant's rows.
     let reader = service.store.reader(tenant("acme"));
@@ -353,7 +357,7 @@ pub async fn a_pipeline_that_is_handed_over_is_closed_to_its_old_tenant_within_s
     assert_eq!(
         (status.as_u16(), &refused["code"]),
         (400, &json!("invalid_request")),
-        "nothing is done in the seconds between: {refused}"
+        "changes are refused until the handover is known: {refused}"
     );
     assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:c'").await, 0);
     eventually("the service learns of it", Duration::from_secs(10), async || {
@@ -367,7 +371,7 @@ pub async fn a_pipeline_that_is_handed_over_is_closed_to_its_old_tenant_within_s
         assert!(!refused.to_string().contains("plan of acme"), "{path}: {refused}");
     }
     assert_eq!(service.ask(Some(&acme), "/v1/pipelines", None).await.1["pipelines"], json!([]));
-    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "nothing is carried out for who may not");
+    assert_eq!(service.count("SELECT count(*) FROM jobs WHERE id LIKE '%:e'").await, 0, "a refused request changes nothing");
 }
 
 pub async fn no_tenant_takes_over_what_another_has_computed() {
@@ -377,9 +381,9 @@ pub async fn no_tenant_takes_over_what_another_has_computed() {
         "UPDATE results SET fingerprint = decode(repeat('07', 32), 'hex'), text = 'the plan' WHERE pipeline = 'acme-notes'";
     postgres::execute(&service.database_url, mark).await;
     let known = async |pipeline: &str| service.store.outputs(pipeline, &[print]).await.unwrap().len();
-    assert_eq!((known("acme-notes").await, known("globex-notes").await), (1, 0), "reuse tells what another tenant has");
+    assert_eq!((known("acme-notes").await, known("globex-notes").await), (1, 0), "reuse would reveal what another tenant has");
     service.store.enroll_pipeline("acme-others", "acme").await.unwrap();
-    assert_eq!(known("acme-others").await, 1, "within a tenant it is worth its while");
+    assert_eq!(known("acme-others").await, 1, "within a tenant outputs are reused");
 }
 
 /// However many requests wait for the database, the pipelines still get their connections.
@@ -403,12 +407,12 @@ pub async fn questions_leave_the_walk_its_connections() {
         service.store.ping().await.expect("/readyz asks by another connection");
         service.store.enroll_pipeline("acme-more", "acme").await.expect("the walk writes by another connection");
         let (status, refused) = service.ask(Some(&token), "/v1/jobs", None).await;
-        assert!(status == 503 || status == 200, "a further question is answered or told that it is not: {refused}");
+        assert!(status == 503 || status == 200, "a further request is answered or refused: {refused}");
         sqlx::raw_sql("COMMIT").execute(&mut blocker).await.unwrap();
     };
     let (answers, ()) = tokio::join!(all, served);
     let found = answers.iter().filter(|(status, _)| *status == 200).count();
-    assert!(found >= 6, "who had a connection is answered: {answers:?}");
+    assert!(found >= 6, "requests that had a connection are answered: {answers:?}");
     for (status, refused) in answers.iter().filter(|(status, _)| *status != 200) {
         assert_eq!((status.as_u16(), &refused["code"]), (503, &json!("unavailable")), "{refused}");
     }

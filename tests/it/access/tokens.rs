@@ -51,7 +51,7 @@ pub async fn a_token_opens_what_its_scopes_say_until_it_ends() {
     }
     let kept = format!("SELECT count(*) FROM tokens t WHERE t::text LIKE '%{secret}%'");
     assert_eq!(service.count(&kept).await, 0, "the ledger knows the secret");
-    eventually("the use is noted", Duration::from_secs(5), || async {
+    eventually("the use is recorded", Duration::from_secs(5), || async {
         service.count(&format!("SELECT count(*) FROM tokens WHERE id = '{id}' AND last_used_at IS NOT NULL")).await == 1
     })
     .await;
@@ -89,7 +89,10 @@ pub async fn revoking_the_last_token_lets_nobody_in() {
         }
         tokio::time::sleep(Duration::from_secs(1)).await;
     }
-    assert!(service.store.has_tokens().await.unwrap(), "an address that others reach may be served, to nobody");
+    assert!(
+        service.store.has_tokens().await.unwrap(),
+        "an address that others reach may be served where every call needs a token"
+    );
 }
 
 pub async fn a_token_is_made_listed_and_revoked_on_the_command_line() {
@@ -185,5 +188,5 @@ pub async fn every_route_asks_for_the_scope_that_is_described() {
             }
         }
     }
-    assert!(asked > 150, "only {asked} questions were asked");
+    assert!(asked > 150, "only {asked} requests were sent");
 }

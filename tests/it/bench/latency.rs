@@ -66,7 +66,7 @@ async fn with(max_wait: Duration) {
     let (late, bar) = (median(&mut lates), median(&mut bars));
     assert!(
         late <= bar,
-        "p99 is {late:.0} ms, which is to be {bar:.0} ms at most: the longest wait and one and a half model batches"
+        "p99 is {late:.0} ms, and may be {bar:.0} ms at most: the longest wait and one and a half model batches"
     );
 }
 

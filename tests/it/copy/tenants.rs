@@ -53,7 +53,7 @@ pub async fn a_tenant_neither_sees_nor_touches_anothers() {
     }
     let all = CopyService::new(database.store.clone(), &definitions);
     let acme = all.visible_to(Some(&"acme".into()));
-    assert_eq!(all.list(None, CopyState::Review, 10, None).await.unwrap().in_review, 2, "who is of no tenant sees all");
+    assert_eq!(all.list(None, CopyState::Review, 10, None).await.unwrap().in_review, 2, "a token without a tenant sees all");
     let queue = acme.list(None, CopyState::Review, 10, None).await.unwrap();
     assert_eq!((queue.copies.len(), queue.in_review, queue.copies[0].document_id.as_str()), (1, 1, "acme-1"));
     assert_eq!(acme.show(None, "acme-1").await.unwrap().published.unwrap().version, 1);

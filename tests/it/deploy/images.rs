@@ -49,8 +49,8 @@ pub async fn compose_agrees_with_the_image_and_the_pipelines() {
 
     for (name, service) in services {
         let image = word(at(service, "/image"));
-        let (_, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{name} runs {image}, whichever that is today"));
-        assert!(tag != "latest", "{name} runs whichever {image} is today");
+        let (_, tag) = image.rsplit_once(':').unwrap_or_else(|| panic!("{name} runs {image} without a fixed version"));
+        assert!(tag != "latest", "{name} runs {image} without a fixed version");
         for volume in list(&service["volumes"]).iter().map(word) {
             let source = volume.split(':').next().unwrap();
             match source.strip_prefix("./") {
@@ -61,7 +61,7 @@ pub async fn compose_agrees_with_the_image_and_the_pipelines() {
             }
         }
         for secret in list(&service["secrets"]).iter().map(word) {
-            assert!(compose["secrets"].get(secret).is_some(), "{name} asks for the secret {secret}, which is not there");
+            assert!(compose["secrets"].get(secret).is_some(), "{name} uses the secret {secret}, which is not there");
         }
         for port in list(&service["ports"]).iter().map(word) {
             assert!(port.starts_with("127.0.0.1:"), "{name} listens on {port} for everyone");
@@ -77,13 +77,14 @@ pub async fn compose_agrees_with_the_image_and_the_pipelines() {
         assert_eq!(at(service, "/cap_drop/0"), "ALL", "{name} keeps rights");
         assert_eq!(at(service, "/security_opt/0"), "no-new-privileges:true", "{name} can gain rights");
     }
-    assert!(service("models").get("secrets").is_none(), "what pulls models sees secrets that it has no use for");
+    assert!(service("models").get("secrets").is_none(), "the service that pulls models has secrets that it does not need");
     assert_eq!(at(service("prometheus"), "/secrets").to_string(), r#"["metrics-token"]"#, "Prometheus can do more than scrape");
 
     let tidemill = service("tidemill");
     let environment = at(tidemill, "/environment").as_object().unwrap();
     let variables: Vec<_> = environment.iter().map(|(name, value)| (name.clone(), word(value).to_owned())).collect();
-    let layered = Config::layered(None, variables, &[]).unwrap_or_else(|e| panic!("a variable of compose is no setting: {e}"));
+    let layered =
+        Config::layered(None, variables, &[]).unwrap_or_else(|e| panic!("a variable of the compose file is not a setting: {e}"));
     for brokers in [&layered.kafka.brokers, &config.kafka.brokers] {
         let (host, port) = brokers.split_once(':').unwrap();
         let advertised = word(at(service(host), "/environment/KAFKA_ADVERTISED_LISTENERS"));
@@ -97,7 +98,7 @@ pub async fn compose_agrees_with_the_image_and_the_pipelines() {
     let mounted = list(at(tidemill, "/volumes")).iter().map(word).map(|volume| volume.split(':').nth(1).unwrap());
     let mounted: BTreeSet<&str> = mounted.collect();
     let kept = [config.data_dir.join("models"), config.datasets["results"].path.clone()];
-    assert_eq!(mounted, kept.iter().map(|path| path.to_str().unwrap()).collect(), "what is kept, and what is mounted");
+    assert_eq!(mounted, kept.iter().map(|path| path.to_str().unwrap()).collect(), "the kept folder and the mounted one");
 
     let pull = list(at(service("models"), "/command"));
     command_exists(pull);

@@ -104,7 +104,7 @@ pub async fn manifests_agree_with_the_code() {
             }
         }
         let pull = one(&manifests, "Job").to_string();
-        assert!(!pull.contains("secretName"), "{folder}: what pulls models sees secrets that it has no use for");
+        assert!(!pull.contains("secretName"), "{folder}: the service that pulls models has secrets that it does not need");
 
         let labels = at(&deployment, "/spec/template/metadata/labels");
         for (kind, pointer) in [
@@ -113,7 +113,7 @@ pub async fn manifests_agree_with_the_code() {
             ("PodDisruptionBudget", "/spec/selector/matchLabels"),
         ] {
             for (label, value) in at(&one(&manifests, kind), pointer).as_object().unwrap() {
-                assert_eq!(&labels[label], value, "{folder}: {kind} looks for another {label} than the pods have");
+                assert_eq!(&labels[label], value, "{folder}: {kind} selects another {label} than the pods have");
             }
         }
         for workload in ["Deployment", "Job"] {
@@ -186,7 +186,7 @@ pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
     assert_eq!(at(&scaled, "/apiVersion"), "keda.sh/v1alpha1");
     let deployment = one(&manifests, "Deployment");
     assert_eq!(at(&scaled, "/spec/scaleTargetRef/name"), at(&deployment, "/metadata/name"));
-    assert!(deployment.pointer("/spec/replicas").is_none(), "two decide how many workers there are");
+    assert!(deployment.pointer("/spec/replicas").is_none(), "both the deployment and KEDA set the number of workers");
     let bounds = ["/spec/minReplicaCount", "/spec/maxReplicaCount"].map(|bound| at(&scaled, bound).as_u64().unwrap());
     assert!(bounds[0] < bounds[1], "nothing is scaled within {bounds:?}");
 
@@ -209,11 +209,11 @@ pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
     let read = definitions.iter().map(|d| (d.source.topic.clone(), format!("tidemill.{}", d.name)));
     assert_eq!(watched, read.collect(), "topics and groups that KEDA watches, and those of the pipelines");
 
-    let [activity] = prometheus.as_slice() else { panic!("one query counts what is under way: {prometheus:?}") };
+    let [activity] = prometheus.as_slice() else { panic!("one query counts what is in progress: {prometheus:?}") };
     let query = word(&activity["query"]);
     let rules = super::rules::rules();
     let rule = rules.iter().find(|rule| rule["record"] == query).unwrap_or_else(|| panic!("no rule records {query}"));
-    assert!(word(&rule["expr"]).contains("tidemill_loading"), "{query} does not count workers that load");
+    assert!(word(&rule["expr"]).contains("tidemill_loading"), "{query} does not count loading workers");
     assert_eq!(activity["threshold"], "1", "a worker that loads counts whole");
     for key in ["serverAddress", "query", "threshold", "activationThreshold", "ignoreNullValues"] {
         assert!(activity[key].is_string(), "KEDA takes texts only: {key} of {activity}");
@@ -223,7 +223,7 @@ pub async fn scaling_looks_at_the_topics_of_the_pipelines() {
     let monitor = document("deploy/kubernetes/monitoring/podmonitor.yaml");
     let labels = at(&deployment, "/spec/template/metadata/labels");
     for (label, value) in at(&monitor, "/spec/selector/matchLabels").as_object().unwrap() {
-        assert_eq!(&labels[label], value, "Prometheus looks for another {label} than the pods have");
+        assert_eq!(&labels[label], value, "Prometheus selects another {label} than the pods have");
     }
     let job = word(at(&monitor, "/spec/jobLabel"));
     assert_eq!(labels[job], "tidemill", "the rules look for job=\"tidemill\"");

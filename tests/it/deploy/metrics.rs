@@ -33,12 +33,12 @@ pub async fn rules_and_dashboards_name_what_is_measured() {
 pub async fn a_metric_or_label_that_does_not_exist_is_found() {
     let known = known();
     let cases = [
-        ("sum(rate(tidemill_record_total[5m]))", "`tidemill_record_total` is measured by nobody"),
+        ("sum(rate(tidemill_record_total[5m]))", "`tidemill_record_total` is not exported"),
         ("tidemill_records_total{topic=\"x\"}", "`tidemill_records_total` has no label `topic`"),
         ("sum by (model) (tidemill_records_total)", "no metric beside it has the label `model`"),
-        ("rate(tidemill_commit_seconds[5m])", "`tidemill_commit_seconds` is measured by nobody"),
-        ("tidemill:no_such_rule:sum", "`tidemill:no_such_rule:sum` is measured by nobody"),
-        ("process_no_such_thing", "`process_no_such_thing` is measured by nobody"),
+        ("rate(tidemill_commit_seconds[5m])", "`tidemill_commit_seconds` is not exported"),
+        ("tidemill:no_such_rule:sum", "`tidemill:no_such_rule:sum` is not exported"),
+        ("process_no_such_thing", "`process_no_such_thing` is not exported"),
     ];
     for (expression, fault) in cases {
         assert_eq!(unknown(expression, &known), [fault], "for {expression}");
@@ -64,7 +64,7 @@ fn expressions() -> Vec<(String, String)> {
         );
         found.extend(targets.iter().map(|target| (title.to_owned(), word(&target["expr"]).to_owned())));
     }
-    assert!(panels.len() > 20 && found.len() > 60, "hardly any panel or expression is found");
+    assert!(panels.len() > 20 && found.len() > 60, "too few panels and expressions were found");
     for variable in list(at(&dashboard, "/templating/list")).iter().filter(|variable| variable["type"] == "query") {
         let query = word(at(variable, "/query/query"));
         let arguments = query.strip_prefix("label_values(").and_then(|rest| rest.strip_suffix(')'));
@@ -120,7 +120,7 @@ fn unknown(expression: &str, known: &Known) -> Vec<String> {
     let mut beside = BTreeSet::new();
     for (metric, labels) in &names.metrics {
         let Some(has) = known.get(metric) else {
-            faults.push(format!("`{metric}` is measured by nobody"));
+            faults.push(format!("`{metric}` is not exported"));
             continue;
         };
         beside.extend(has.clone());

@@ -50,7 +50,7 @@ pub async fn every_alert_has_a_test_and_a_section_of_the_runbook() {
     let rules = rules();
     let alerts: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["alert"].as_str()).collect();
     let recorded: BTreeSet<&str> = rules.iter().filter_map(|rule| rule["record"].as_str()).collect();
-    assert!(alerts.len() > 15 && recorded.len() > 8, "hardly any rule is found: {alerts:?} {recorded:?}");
+    assert!(alerts.len() > 15 && recorded.len() > 8, "too few rules were found: {alerts:?} {recorded:?}");
 
     let runbook = text("deploy/runbook.md");
     let sections: BTreeSet<&str> = runbook.lines().filter_map(|line| line.strip_prefix("## ")).collect();
@@ -63,7 +63,10 @@ pub async fn every_alert_has_a_test_and_a_section_of_the_runbook() {
         let alert = word(&rule["alert"]);
         let address = word(at(rule, "/annotations/runbook_url"));
         assert_eq!(address, format!("deploy/runbook.md#{}", alert.to_lowercase()), "of {alert}");
-        assert!(["page", "ticket"].contains(&word(at(rule, "/labels/severity"))), "{alert} is neither to page nor to ticket");
+        assert!(
+            ["page", "ticket"].contains(&word(at(rule, "/labels/severity"))),
+            "the severity of {alert} is neither page nor ticket"
+        );
     }
 
     let (mut quiet, mut firing, mut computed) = (BTreeSet::new(), BTreeSet::new(), String::new());

@@ -188,7 +188,7 @@ fn fetched_into(cache: &Path, (name, proof): (&str, &str), fetch: impl FnOnce(&P
     }
     fs::create_dir(&partial)?;
     fetch(&partial)?;
-    ensure!(partial.join(proof).exists(), "what was fetched as {name} holds no {proof}");
+    ensure!(partial.join(proof).exists(), "the download of {name} lacks {proof}");
     fs::rename(&partial, &folder)?;
     Ok(folder)
 }
@@ -198,7 +198,7 @@ pub async fn a_tool_is_fetched_again_until_it_is_there() {
     let cache = tempfile::tempdir().unwrap();
     fs::create_dir(cache.path().join("tool")).unwrap();
     let error = fetched_into(cache.path(), ("tool", "bin/tool"), |_| Ok(())).unwrap_err().to_string();
-    assert_eq!(error, "what was fetched as tool holds no bin/tool");
+    assert_eq!(error, "the download of tool lacks bin/tool");
     let fill = |partial: &Path| {
         fs::create_dir(partial.join("bin"))?;
         Ok(fs::write(partial.join("bin/tool"), "")?)

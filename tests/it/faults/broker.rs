@@ -72,7 +72,7 @@ async fn a_worker_cut_off_from_the_broker_is_replaced_and_comes_back() {
     // Longer than the session timeout of 6 s, after which the broker gives its partitions to the other worker.
     sleep(Duration::from_secs(9)).await;
     stream.audit("while a worker is cut off").await;
-    assert!(stream.claims().await > claims, "the partitions of the one that was cut off did not change hands");
+    assert!(stream.claims().await > claims, "the partitions of the worker that was cut off got no other owner");
     proxy.restore();
 
     stream.drained(RECORDS as i64, Duration::from_secs(90)).await;

@@ -35,7 +35,7 @@ async fn with_a_model(limits: &str) -> TestStream {
     stream.configure(&stream.path("data"));
     let second = "second: { render: { template: \"{{ first.text }}?\" } }";
     stream.amend("pipelines/echo.yaml", |text| {
-        assert!(text.contains(second), "the world's second task is another by now:\n{text}");
+        assert!(text.contains(second), "the stream's second task has changed:\n{text}");
         text.replace(second, "second: { classify: { model: tiny } }")
     });
     stream
@@ -83,9 +83,13 @@ async fn a_document_that_makes_a_model_abort_is_put_aside_and_no_other() {
     // One crash in a full batch, perhaps one in a small batch, and three with the document alone.
     assert!((4..=5).contains(&deaths), "{deaths} workers died of the document");
     stream.drained(RECORDS as i64 + 1, Duration::from_secs(60)).await;
-    assert!(worker.ended().is_none(), "the worker that put the document aside does not live");
+    assert!(worker.ended().is_none(), "the worker that made the document a dead letter is gone");
     let letters = "SELECT count(*) FROM dead_letters WHERE class = 'killed_process' AND record_key = 'stutter' AND attempts = 3";
     assert_eq!(postgres::count(&stream.database_url, letters).await, 1, "the document is a dead letter that says why");
-    assert_eq!(postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await, 0, "nothing is attempted any more");
+    assert_eq!(
+        postgres::count(&stream.database_url, "SELECT count(*) FROM attempts").await,
+        0,
+        "no attempt is recorded any more"
+    );
     stream.assert_exactly_once_except(RECORDS as i64, 0, 1).await;
 }

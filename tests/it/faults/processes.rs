@@ -67,7 +67,7 @@ async fn workers_killed_and_frozen_at_random_lose_and_repeat_nothing() {
     stream.drained(RECORDS as i64, Duration::from_secs(150)).await;
     stream.assert_exactly_once(RECORDS as i64, 0).await;
     let epochs = postgres::count(&stream.database_url, "SELECT sum(epoch)::bigint FROM positions").await;
-    assert!(epochs > 6, "no partition ever changed hands: the kills did not bite");
+    assert!(epochs > 6, "no partition ever got another owner: the kills had no effect");
 }
 
 fn thaw(thaws: &mut Vec<(usize, Instant)>, workers: &[Worker]) {
@@ -90,7 +90,7 @@ async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
     let zombie = stream.worker("commit-before-commit=sleep(400)");
     eventually("something is committed", Duration::from_secs(60), || async { stream.committed().await > 0 }).await;
     let open = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state = 'idle in transaction'";
-    eventually("a commit is under way", Duration::from_secs(20), || async {
+    eventually("a commit is in progress", Duration::from_secs(20), || async {
         postgres::count(&stream.database_url, open).await > 0
     })
     .await;
@@ -101,7 +101,7 @@ async fn a_zombie_frozen_in_mid_commit_and_its_heir_commit_each_batch_once() {
     sleep(Duration::from_secs(9)).await;
     zombie.signal(Signal::SIGCONT);
     stream.drained(RECORDS as i64, Duration::from_secs(90)).await;
-    assert!(frozen_at < RECORDS as i64, "the zombie had nothing left to do when it was frozen");
+    assert!(frozen_at < RECORDS as i64, "the worker had nothing left to do when it was frozen");
     stream.assert_exactly_once(RECORDS as i64, 0).await;
     assert!(stream.claims().await > 1, "the partition never changed hands");
 }

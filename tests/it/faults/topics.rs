@@ -51,7 +51,7 @@ async fn records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_
     let reason = said["halted"][PIPELINE].as_str().unwrap_or_else(|| panic!("/readyz says {said}"));
     assert!(reason.contains("100..250") && reason.contains("tidemill positions skip"), "/readyz says {reason}");
     assert!(worker.ended().is_none(), "the process ended, but a new one would find the same");
-    assert_eq!(stream.committed().await, 100, "records were skipped without a word");
+    assert_eq!(stream.committed().await, 100, "records were skipped silently");
 
     let skip = ["positions", "skip", "--pipeline", PIPELINE, "--topic", &stream.topic, "--partition", "0"];
     let refused = stream.tidemill(&[&skip[..], &["--to", "50", "--reason", "x"]].concat()).await;
@@ -68,7 +68,7 @@ async fn records_deleted_unread_halt_the_pipeline_until_an_operator_records_the_
     let listed: Value = serde_json::from_str(listed.1.lines().last().unwrap()).unwrap();
     assert_eq!(listed["positions"][0]["given_up"], 150, "the list does not show the gap: {listed}");
     let why = "SELECT count(*) FROM gaps WHERE (from_offset, to_offset, reason) = (100, 250, 'retention was too short')";
-    assert_eq!(postgres::count(&stream.database_url, why).await, 1, "the gap is on record");
+    assert_eq!(postgres::count(&stream.database_url, why).await, 1, "the gap is recorded");
     // 150 of the 300 records were deleted before they were read.
     stream.assert_exactly_once(150, 0).await;
 }
