@@ -61,8 +61,8 @@ const SETUP: Duration = Duration::from_secs(45);
 /// The address space of a target's process. Seeds are a few hundred kilobytes, so that nothing of them has a right to more.
 const MEMORY_KIB: u64 = 3 << 20;
 
-/// Inputs that shrinking may try. Each may take as long as the one that failed.
-const SHRINKS: u32 = 200;
+/// The time for making a failing input smaller.
+const SHRINKING: Duration = Duration::from_secs(15);
 
 /// Panics of this process, those that were caught among them.
 static PANICS: AtomicUsize = AtomicUsize::new(0);
@@ -166,7 +166,7 @@ impl Session {
         let mut bytes = [0; 32];
         bytes[..8].copy_from_slice(&seed().to_le_bytes());
         let rng = TestRng::from_seed(RngAlgorithm::ChaCha, &bytes);
-        let config = Config { failure_persistence: None, max_shrink_iters: SHRINKS, ..Config::default() };
+        let config = Config { failure_persistence: None, max_shrink_time: SHRINKING.as_millis() as u32, ..Config::default() };
         let runner = TestRunner::new_with_rng(config, rng);
         Self { runner, begun: Instant::now(), tried: 0, failure: None, tolerates_caught_panics: false }
     }

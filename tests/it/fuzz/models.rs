@@ -153,26 +153,29 @@ fn copy(from: &Path, to: &Path) -> Vec<PathBuf> {
 }
 
 pub fn model_folders(session: &mut Session) {
-    let mut inputs: Vec<BoxedStrategy<Input>> = Vec::new();
+    let mut files: BTreeMap<String, Vec<u8>> = BTreeMap::new();
     for (model, adapter) in FOLDERS {
         let folders = [Some(model), adapter].into_iter().flatten();
-        for path in folders.flat_map(|folder| copy(&fixtures().join(folder), Path::new(folder))) {
-            let is_read = path.extension().is_some_and(|extension| extension == "json" || extension == "safetensors");
-            inputs.extend(is_read.then(|| damage_of(path.to_str().unwrap(), fs::read(&path).unwrap())));
-        }
+        let copies = folders.flat_map(|folder| copy(&fixtures().join(folder), Path::new(folder)));
+        files.extend(copies.map(|path| (path.display().to_string(), fs::read(&path).unwrap())));
         start(config_of(model)).unwrap_or_else(|error| panic!("the seed {model} is refused: {error}"));
     }
+    let damageable = files.iter().filter(|(path, _)| path.ends_with(".json") || path.ends_with(".safetensors"));
+    let inputs: Vec<BoxedStrategy<Input>> = damageable.map(|(path, bytes)| damage_of(path, bytes.clone())).collect();
     let runtime = runtime();
     session.explore(&proptest::strategy::Union::new(inputs), |input| {
-        let whole = fs::read(&input.subject).unwrap();
-        fs::write(&input.subject, &input.bytes).unwrap();
-        let belongs = |folder: &str| input.subject.starts_with(&format!("{folder}/"));
-        let (model, _) = FOLDERS.iter().find(|(model, adapter)| belongs(model) || adapter.is_some_and(belongs)).unwrap();
-        let started = start(config_of(model));
-        if let Ok(engine) = started {
+        let is_in = |path: &str, folder: &str| path.starts_with(&format!("{folder}/"));
+        let of = |path: &str, (model, adapter): &(&str, Option<&str>)| {
+            is_in(path, model) || adapter.is_some_and(|adapter| is_in(path, adapter))
+        };
+        let folder = FOLDERS.iter().find(|folder| of(&input.subject, folder)).unwrap();
+        // The input before may have left damage behind.
+        for (path, whole) in files.iter().filter(|(path, _)| of(path, folder)) {
+            fs::write(path, if *path == input.subject { &input.bytes } else { whole }).unwrap();
+        }
+        if let Ok(engine) = start(config_of(folder.0)) {
             use_once(&runtime, &engine, None);
         }
-        fs::write(&input.subject, whole).unwrap();
         Ok(())
     });
 }
