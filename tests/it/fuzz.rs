@@ -33,6 +33,7 @@ pub fn trials() -> Vec<Trial> {
     vec![
         trial!(needs, json_and_text_records => survives("json_and_text_records")),
         trial!(needs, avro_records_and_schemas => survives("avro_records_and_schemas")),
+        trial!(needs, registry_answers => survives("registry_answers")),
         trial!(needs, pipeline_files => survives("pipeline_files")),
         trial!(needs, jobs_and_search_filters => survives("jobs_and_search_filters")),
         trial!(needs, parquet_files => survives("parquet_files")),
@@ -118,12 +119,15 @@ pub fn role() -> Option<ExitCode> {
     panic::set_hook(Box::new(|_| {
         PANICS.fetch_add(1, Ordering::Relaxed);
     }));
+    // As in `main`, for the targets that call a server.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     // With a stack as threads of the service have it.
     let explored = std::thread::spawn(move || {
         let mut session = Session::new();
         match target.as_str() {
             "json_and_text_records" => texts::json_and_text_records(&mut session),
             "avro_records_and_schemas" => texts::avro_records_and_schemas(&mut session),
+            "registry_answers" => texts::registry_answers(&mut session),
             "pipeline_files" => texts::pipeline_files(&mut session),
             "jobs_and_search_filters" => texts::jobs_and_search_filters(&mut session),
             "parquet_files" => files::parquet_files(&mut session),

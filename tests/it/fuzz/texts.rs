@@ -1,5 +1,6 @@
 //! What arrives as text or as records: documents, Avro, pipeline files, jobs, filters.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,15 +9,20 @@ use apache_avro::types::Value as AvroValue;
 use bytes::Bytes;
 use proptest::prelude::*;
 use serde_json::{Value, json};
+use tidemill::config::SchemaRegistryConfig;
 use tidemill::document::avro::{Schema, Schemas};
 use tidemill::document::{DecodedRecord, Decoder, DocumentSpec, Format};
+use tidemill::health::Health;
 use tidemill::jobs::spec::JobSpec;
 use tidemill::pipeline::definition::Definition;
 use tidemill::record::{Partition, Record, RecordLocation};
 use tidemill::search::FilterClause;
+use tidemill::source::Registry;
 
 use super::Session;
 use super::mutations::{Input, Seed, damaged, edited, edited_text};
+use crate::harness::readiness::listen;
+use crate::harness::registry::RegistryServer;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
@@ -134,6 +140,32 @@ pub fn avro_records_and_schemas(session: &mut Session) {
                 Ok(())
             }
         }
+    });
+}
+
+/// Answers of a registry that is broken or hostile, over HTTP.
+pub fn registry_answers(session: &mut Session) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let (server, address) = (RegistryServer::new(None), listen());
+    let wide: Value = serde_json::from_str(WIDE).unwrap();
+    server.register_version("shop", 1, json!({"schema": "{\"type\":\"enum\",\"name\":\"Kind\",\"symbols\":[\"A\"]}"}));
+    runtime.block_on(server.listen(&address));
+    let answer = json!({"schema": wide.to_string(), "schemaType": "AVRO", "references": [{"name": "Kind", "subject": "shop", "version": 1}]});
+    let unknown = json!({"error_code": 40403, "message": "Schema not found"});
+    let keys = &["schema", "schemaType", "references", "subject", "version", "error_code", "\"type\":", "\"fields\":["];
+    let inputs = edited_text(vec![("a schema".into(), answer), ("an error".into(), unknown)], keys);
+    session.explore(&inputs, |input| {
+        server.register(7, serde_json::from_slice(&input.bytes).unwrap_or_default());
+        let config = SchemaRegistryConfig {
+            url: Some(format!("http://{address}")),
+            timeout_seconds: Some(5),
+            ..SchemaRegistryConfig::default()
+        };
+        let registry = Registry::new(&config, Health::new()).unwrap().unwrap();
+        if let Err(failure) = runtime.block_on(registry.schemas(&BTreeSet::from([7]))) {
+            prop_assert!(!failure.reason.is_empty(), "an answer is refused without a reason");
+        }
+        Ok(())
     });
 }
 
