@@ -26,14 +26,14 @@ pub fn trials() -> Vec<Trial> {
     // It downloads where nothing is cached yet, and measures.
     let commands = Needs::NOTHING.alone().within(Duration::from_secs(600));
     vec![
-        trial("readme::its_commands_do_what_they_say", commands, its_commands_run),
-        trial("readme::its_configuration_is_one", Needs::NOTHING, its_configuration_loads),
-        trial("readme::its_pipelines_are_valid", Needs::NOTHING, its_pipelines_parse),
-        trial("readme::its_links_lead_to_files_and_headings", Needs::NOTHING, its_links_lead_somewhere),
+        trial!(commands, its_commands_do_what_they_say),
+        trial!(Needs::NOTHING, its_configuration_is_one),
+        trial!(Needs::NOTHING, its_pipelines_are_valid),
+        trial!(Needs::NOTHING, its_links_lead_to_files_and_headings),
     ]
 }
 
-async fn its_commands_run() {
+async fn its_commands_do_what_they_say() {
     let folder = open_folder();
     symlink(Path::new(ROOT).join("pipelines"), folder.path().join("pipelines")).unwrap();
     let blocks = blocks("sh");
@@ -71,7 +71,7 @@ fn run(line: &str, folder: &Path) {
     }
 }
 
-async fn its_configuration_loads() {
+async fn its_configuration_is_one() {
     let folder = open_folder();
     let file = folder.path().join("tidemill.toml");
     std::fs::create_dir(folder.path().join("secrets")).unwrap();
@@ -83,7 +83,7 @@ async fn its_configuration_loads() {
     assert_eq!(config.database.url.as_deref(), Some("postgres://u:p@h:5432/d"));
 }
 
-async fn its_pipelines_parse() {
+async fn its_pipelines_are_valid() {
     let whole: Vec<String> = blocks("yaml").into_iter().filter(|block| block.starts_with("version:")).collect();
     assert!(!whole.is_empty(), "the pages show no whole pipeline");
     for text in whole {
@@ -91,7 +91,7 @@ async fn its_pipelines_parse() {
     }
 }
 
-async fn its_links_lead_somewhere() {
+async fn its_links_lead_to_files_and_headings() {
     for page in PAGES.iter().chain(&LINKED) {
         let text = page_text(page);
         // What stands between `](` and `)` is where a link leads.

@@ -111,6 +111,8 @@ impl BackoffGate {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn headers(text: &str) -> HeaderMap {
@@ -126,6 +128,22 @@ mod tests {
         assert_eq!(retry_after(&headers("Sun, 06 Nov 1994 08:00:00 GMT"), now), Some(Duration::ZERO), "long past");
         for text in ["soon", "-3", "NaN", "1e400", ""] {
             assert_eq!(retry_after(&headers(text), now), None, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn any_header_asks_for_a_wait_or_for_nothing(bytes in prop_oneof![
+            prop::collection::vec(any::<u8>(), 0..40),
+            "[-+]?[0-9]{0,25}[.]?[0-9]{0,3}(e[0-9]{1,3})?".prop_map(String::into_bytes),
+            "(Sun|Mon), [0-9]{1,2} (Nov|Feb) [0-9]{1,5} [0-9]{2}:[0-9]{2}:[0-9]{2} (GMT|[+-][0-9]{4})".prop_map(String::into_bytes),
+        ]) {
+            let now = jiff::Timestamp::UNIX_EPOCH;
+            if let Ok(value) = reqwest::header::HeaderValue::from_bytes(&bytes) {
+                let asked = retry_after(&HeaderMap::from_iter([(RETRY_AFTER, value)]), now);
+                let policy = RetryPolicy::new(Duration::from_secs(60));
+                prop_assert!(policy.wait(1, asked).is_none_or(|wait| wait <= policy.longest_wait));
+            }
         }
     }
 

@@ -1,5 +1,6 @@
 //! Tests the client against a local server that behaves well or badly.
 
+mod hostile;
 mod refusals;
 
 use std::sync::Arc;
