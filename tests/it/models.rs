@@ -128,7 +128,7 @@ async fn from_a_hub() {
 async fn refused() {
     let folder = open_folder();
     let ran = tidemill(folder.path(), &["models", "pull", "no-such-folder"]).await;
-    assert!(ran.code == 2 && ran.told.contains("neither a folder that is here nor a model of the hub"), "{}", ran.told);
+    assert!(ran.code == 2 && ran.told.contains("neither an existing folder nor a model of the hub"), "{}", ran.told);
     let ran = tidemill(folder.path(), &["models", "pull", "tiny/encoder", "--name", "A b"]).await;
     assert!(ran.code == 2 && ran.told.contains("write \"a-b\""), "{}", ran.told);
     let endpoint = hub().await;
