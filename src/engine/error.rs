@@ -10,7 +10,7 @@ pub enum EngineError {
     #[error("model {model}: the folder {} does not exist; set models.{model}.path to a Hugging Face model folder", path.display())]
     NoFolder { model: String, path: PathBuf },
     /// A file that every model folder has is missing.
-    #[error("{} does not exist; copy the whole model folder, {fix}", path.display())]
+    #[error("{} does not exist; copy the whole model folder: {fix}", path.display())]
     NoFile {
         path: PathBuf,
         /// What the file is for or where it comes from.

@@ -128,7 +128,7 @@ async fn a_hub_is_asked_for_what_is_used_and_nothing_else() {
 async fn what_cannot_be_pulled_is_the_callers_fault_or_the_worlds() {
     let folder = open_folder();
     let ran = tidemill(folder.path(), &["models", "pull", "no-such-folder"]).await;
-    assert!(ran.code == 2 && ran.stderr.contains("neither a folder that is here nor a model of the hub"), "{}", ran.stderr);
+    assert!(ran.code == 2 && ran.stderr.contains("neither an existing folder nor a model of the hub"), "{}", ran.stderr);
     let ran = tidemill(folder.path(), &["models", "pull", "tiny/encoder", "--name", "A b"]).await;
     assert!(ran.code == 2 && ran.stderr.contains("write \"a-b\""), "{}", ran.stderr);
     let endpoint = hub().await;
