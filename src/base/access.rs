@@ -34,6 +34,7 @@ pub enum Scope {
 }
 
 impl Scope {
+    /// In the order of this enum.
     pub const ALL: [Self; 4] = [Self::Read, Self::Submit, Self::Review, Self::Admin];
 
     /// The name in the ledger, on the command line and in answers.
@@ -46,6 +47,7 @@ impl Scope {
         }
     }
 
+    /// The inverse of [`Scope::as_str`].
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|scope| scope.as_str() == name)
     }

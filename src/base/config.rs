@@ -99,6 +99,7 @@ impl DatasetConfig {
         Self { path: path.into(), ..Self::default() }
     }
 
+    /// The tenant's name, or the default one.
     pub fn tenant(&self) -> &str {
         self.tenant.as_deref().unwrap_or(DEFAULT_TENANT)
     }

@@ -130,6 +130,10 @@ struct FieldMapping {
 }
 
 impl Decoder {
+    /// Compiles the templates and conditions of `spec`.
+    ///
+    /// # Errors
+    /// Where one of them cannot be compiled, or settings contradict the format.
     pub fn new(spec: &DocumentSpec) -> anyhow::Result<Self> {
         let max_bytes = spec.max_bytes.unwrap_or(DEFAULT_MAX_BYTES);
         if max_bytes == 0 {

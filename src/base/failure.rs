@@ -74,10 +74,12 @@ impl Default for Tolerance {
 }
 
 impl Failure {
+    /// A failure of the input.
     pub fn poison(class: FailureClass, reason: impl Into<String>) -> Self {
         Self::Poison(Poison { class, reason: reason.into() })
     }
 
+    /// A failure of a component that is unavailable.
     pub fn transient(component: Component, reason: impl Into<String>) -> Self {
         Self::Transient(Transient::new(component, reason))
     }

@@ -9,6 +9,7 @@ use prometheus::{
     Registry, TextEncoder,
 };
 
+/// The metrics of this process. They are registered on first use.
 pub static METRICS: LazyLock<Metrics> = LazyLock::new(Metrics::new);
 
 /// Seconds from half a millisecond to about a minute.

@@ -109,6 +109,10 @@ impl Template {
         self.optional.iter().any(contains)
     }
 
+    /// Renders the template with the variables in `context`.
+    ///
+    /// # Errors
+    /// Where a variable is absent or of the wrong type, the output exceeds the limit, or rendering takes too many steps.
     pub fn render(&self, context: &Value) -> Result<String, Poison> {
         let template = self.environment.get_template(NAME).map_err(|e| template_failed(&e))?;
         let mut output = Limited { bytes: Vec::new(), left: self.limit, full: false };
@@ -146,6 +150,10 @@ impl Template {
 }
 
 impl Condition {
+    /// Compiles `source`, an expression.
+    ///
+    /// # Errors
+    /// Where it has a syntax error or uses an unknown filter, test or function.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let (expression, variables) = compile(source)?;
         Ok(Self { source: source.to_owned(), expression, variables })

@@ -16,8 +16,9 @@ pub struct YamlError {
     pub known: Vec<&'static str>,
 }
 
+/// Parses `text`. Only `true` and `false` are booleans. Unknown keys are refused if `T` denies them.
 pub fn read<T: DeserializeOwned>(text: &str) -> Result<T, YamlError> {
-    // With YAML 1.1 booleans, a label `yes` or a field name `on` would become a boolean.
+    // In YAML 1.1, a label `yes` or a field name `on` would be a boolean.
     let options = serde_saphyr::options! { strict_booleans: true, with_snippet: false };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| explain(&error))
 }

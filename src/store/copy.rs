@@ -92,6 +92,7 @@ pub struct CopyVersion {
 }
 
 impl CopyState {
+    /// In the order of this enum.
     pub const ALL: [Self; 5] = [Self::Review, Self::Approved, Self::Rejected, Self::Superseded, Self::Withdrawn];
 
     /// The name in the ledger, in answers and on the command line.
@@ -105,6 +106,7 @@ impl CopyState {
         }
     }
 
+    /// The inverse of [`CopyState::as_str`].
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }

@@ -53,6 +53,7 @@ pub enum JobState {
 }
 
 impl JobState {
+    /// In the order of this enum.
     pub const ALL: [Self; 8] = [
         Self::Queued,
         Self::Planning,
@@ -81,6 +82,7 @@ impl JobState {
         }
     }
 
+    /// The inverse of [`JobState::as_str`].
     pub fn named(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|state| state.as_str() == name)
     }

@@ -180,6 +180,7 @@ impl RelayLease {
         .map(drop)
     }
 
+    /// Counts the waiting and the parked events.
     pub async fn counts(&mut self) -> Result<OutboxCounts, Transient> {
         let waiting = sqlx::query_scalar!(r#"SELECT count(*) AS "waiting!" FROM outbox"#)
             .fetch_one(&mut self.connection)

@@ -60,7 +60,7 @@ pub struct DocumentSummary {
 }
 
 /// An embedding set of the seeds.
-struct VectorSpace {
+struct SeedSpace {
     id: i32,
     dimension: i32,
 }
@@ -157,9 +157,9 @@ impl Reader {
     }
 }
 
-async fn space_of(query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx::Result<Option<VectorSpace>> {
+async fn space_of(query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx::Result<Option<SeedSpace>> {
     sqlx::query_as!(
-        VectorSpace,
+        SeedSpace,
         "SELECT s.id, s.dimension FROM embeddings e JOIN embedding_sets s ON s.id = e.set_id
          WHERE e.pipeline = $1 AND e.task = $2 AND e.document_id = ANY($3)
          GROUP BY s.id, s.dimension ORDER BY count(DISTINCT e.document_id) DESC, s.id DESC LIMIT 1",
@@ -174,11 +174,11 @@ async fn space_of(query: &NeighbourQuery, connection: &mut PgConnection) -> sqlx
 /// The `depth` documents with the chunks nearest to each seed. With `chunks`, only this number of chunks is read for each seed.
 async fn candidates(
     query: &NeighbourQuery,
-    space: &VectorSpace,
+    space: &SeedSpace,
     chunks: Option<usize>,
     connection: &mut PgConnection,
 ) -> sqlx::Result<Vec<String>> {
-    let VectorSpace { id, dimension } = space;
+    let SeedSpace { id, dimension } = space;
     let mut bound = PgArguments::default();
     for names in [&query.seeds, &query.excluded] {
         bound.add(names).map_err(sqlx::Error::Encode)?;
@@ -224,7 +224,7 @@ async fn candidates(
 /// The mean of each document's vectors.
 async fn mean_vectors(
     query: &NeighbourQuery,
-    space: &VectorSpace,
+    space: &SeedSpace,
     ids: &[&str],
     connection: &mut PgConnection,
 ) -> sqlx::Result<HashMap<String, Vec<f32>>> {

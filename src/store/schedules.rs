@@ -84,6 +84,7 @@ pub struct LastFiring {
 }
 
 impl Store {
+    /// Every stored schedule, in no particular order.
     pub async fn known_schedules(&self) -> Result<Vec<StoredSchedule>, Transient> {
         sqlx::query_as!(
             StoredSchedule,

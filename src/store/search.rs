@@ -36,11 +36,11 @@ use utoipa::ToSchema;
 
 use super::{Reader, SLOW, Store, unavailable};
 use fusion::{FusionInput, unfused};
+use text_query::TextQuery;
 use tidemill_base::failure::Transient;
 use tidemill_base::outcome::{EmbeddingSet, Span};
 use vectors::{VectorSpace, of_other_spaces};
 
-use text_query::TextQuery;
 pub(super) use vectors::{EXACT_UP_TO, LargeVectorSets};
 
 pub use facets::{Facet, FacetCounts, FacetValue};

@@ -74,6 +74,7 @@ macro_rules! tokens {
 }
 
 impl Store {
+    /// Stores a new token.
     pub async fn create_token(&self, token: &NewToken) -> Result<(), Transient> {
         let scopes: Vec<&str> = token.scopes.iter().map(|scope| scope.as_str()).collect();
         sqlx::query!(
@@ -93,6 +94,7 @@ impl Store {
         .map(drop)
     }
 
+    /// The token with this id, even if it is revoked or expired.
     pub async fn token(&self, id: &str) -> Result<Option<TokenRow>, Transient> {
         let token = tokens!("WHERE id = $1", id);
         token.fetch_optional(&self.pool).with_deadline(PING_TIMEOUT.min(self.deadline)).await

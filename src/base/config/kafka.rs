@@ -72,10 +72,12 @@ pub enum SaslMechanism {
 }
 
 impl SecurityProtocol {
+    /// Whether the connection is encrypted.
     pub fn has_tls(self) -> bool {
         matches!(self, Self::Ssl | Self::SaslSsl)
     }
 
+    /// Whether the client authenticates with a password.
     pub fn has_password(self) -> bool {
         matches!(self, Self::SaslPlaintext | Self::SaslSsl)
     }

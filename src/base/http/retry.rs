@@ -61,6 +61,7 @@ pub enum StatusClass {
 }
 
 impl StatusClass {
+    /// Classifies a status by that table.
     pub fn of(status: StatusCode) -> Self {
         match status.as_u16() {
             200..=299 => Self::Answer,

@@ -86,6 +86,7 @@ pub enum Provenance {
 }
 
 impl Check {
+    /// In the order of this enum.
     pub const ALL: [Self; 7] = [Self::Schema, Self::Banned, Self::Claims, Self::Quoted, Self::Grounded, Self::Url, Self::Unique];
 
     /// The name in answers.

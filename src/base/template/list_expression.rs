@@ -15,6 +15,10 @@ pub struct ListExpression {
 }
 
 impl ListExpression {
+    /// Compiles `source`, an expression.
+    ///
+    /// # Errors
+    /// Where it has a syntax error or uses an unknown filter, test or function.
     pub fn new(source: &str) -> Result<Self, TemplateError> {
         let (expression, variables) = compile(source)?;
         Ok(Self { source: source.to_owned(), expression, variables })

@@ -117,6 +117,7 @@ impl Store {
 }
 
 impl Reader {
+    /// The job with this id; none where it is of another tenant.
     pub async fn job(&self, id: &str) -> Result<Option<JobRow>, Transient> {
         let mut view = self.view().await?;
         let job = jobs!(" WHERE id = $1", id);

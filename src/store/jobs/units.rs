@@ -77,6 +77,7 @@ impl Store {
         self.transact(async |connection| plan(connection, job, units, units_topic, events).await.map_err(unavailable)).await
     }
 
+    /// The unit with this id, with its job's pipeline.
     pub async fn unit(&self, id: &str) -> Result<Option<UnitRow>, Transient> {
         sqlx::query_as!(
             UnitRow,
@@ -102,6 +103,7 @@ impl Store {
         .await
     }
 
+    /// Whether any unit of the job is still to be done.
     pub async fn has_waiting_units(&self, job: &str) -> Result<bool, Transient> {
         sqlx::query_scalar!(r#"SELECT EXISTS (SELECT FROM units WHERE job_id = $1 AND state = 'waiting') AS "waiting!""#, job)
             .fetch_one(&self.pool)

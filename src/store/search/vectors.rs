@@ -63,7 +63,7 @@ impl LargeVectorSets {
 }
 
 /// Which chunks are compared.
-enum Scope {
+enum ChunkScope {
     /// Those of these documents, which pass the filter.
     Documents(Vec<String>),
     /// All chunks. The query applies the filter.
@@ -105,26 +105,26 @@ impl<'a> VectorSpace<'a> {
         {
             return match ids.is_empty() {
                 true => Ok(Vec::new()),
-                false => self.by_document(query, &Scope::Documents(ids), depth, connection).await,
+                false => self.by_document(query, &ChunkScope::Documents(ids), depth, connection).await,
             };
         }
         if large_vector_sets.contains(&query.pipeline, &self.query.task, &mut *connection).await? {
             for factor in CHUNKS_PER_DOCUMENT {
-                let nearest = self.by_document(query, &Scope::Nearest(depth * factor), depth, &mut *connection).await?;
+                let nearest = self.by_document(query, &ChunkScope::Nearest(depth * factor), depth, &mut *connection).await?;
                 if nearest.len() >= depth {
                     return Ok(nearest);
                 }
             }
         }
         // There are few vectors, or the scan found too few documents, because few documents own all the near chunks.
-        self.by_document(query, &Scope::All, depth, connection).await
+        self.by_document(query, &ChunkScope::All, depth, connection).await
     }
 
     /// The `depth` nearest documents of the scope.
     async fn by_document(
         &self,
         query: &SearchQuery,
-        scope: &Scope,
+        scope: &ChunkScope,
         depth: usize,
         connection: &mut PgConnection,
     ) -> sqlx::Result<Vec<Candidate>> {
@@ -144,17 +144,17 @@ impl<'a> VectorSpace<'a> {
             bound,
         );
         match scope {
-            Scope::Documents(ids) => {
+            ChunkScope::Documents(ids) => {
                 sql.push(" AND e.document_id = ANY(").push_bind(ids.clone()).push(")");
             }
-            Scope::All | Scope::Nearest(_) if query.filter.is_empty() => {}
-            Scope::All | Scope::Nearest(_) => {
+            ChunkScope::All | ChunkScope::Nearest(_) if query.filter.is_empty() => {}
+            ChunkScope::All | ChunkScope::Nearest(_) => {
                 sql.push(" AND EXISTS (SELECT FROM documents d WHERE d.pipeline = e.pipeline AND d.id = e.document_id");
                 query.filter.push(&mut sql);
                 sql.push(")");
             }
         }
-        if let Scope::Nearest(chunks) = scope {
+        if let ChunkScope::Nearest(chunks) = scope {
             sql.push(format!(" ORDER BY {distance} LIMIT {chunks}"));
         }
         sql.push(format!(

@@ -47,7 +47,7 @@ impl Fault {
 /// Reads the value in `bytes`.
 pub(super) fn value(plan: &ReadPlan, bytes: &[u8]) -> Result<Value, Fault> {
     let growth = BASE_GROWTH.saturating_add(bytes.len().saturating_mul(GROWTH));
-    let mut reader = Reader { plan, whole: bytes.len(), rest: bytes, growth };
+    let mut reader = ValueReader { plan, whole: bytes.len(), rest: bytes, growth };
     let value = reader.value(&plan.root, 0)?;
     match reader.rest.len() {
         0 => Ok(value),
@@ -55,7 +55,7 @@ pub(super) fn value(plan: &ReadPlan, bytes: &[u8]) -> Result<Value, Fault> {
     }
 }
 
-struct Reader<'a> {
+struct ValueReader<'a> {
     plan: &'a ReadPlan,
     whole: usize,
     rest: &'a [u8],
@@ -63,7 +63,7 @@ struct Reader<'a> {
     growth: usize,
 }
 
-impl<'a> Reader<'a> {
+impl<'a> ValueReader<'a> {
     fn value(&mut self, kind: &'a AvroType, depth: usize) -> Result<Value, Fault> {
         if !matches!(kind, AvroType::Union(_) | AvroType::Named(_)) {
             self.charge(VALUE)?;
