@@ -155,7 +155,7 @@ impl Planner<'_> {
                 // The file becomes a unit that fails, so that the job reports it like any other failure.
                 Err(ArchiveError::Fault(fault)) => {
                     tracing::warn!(job, key = file.key, %fault, "a file cannot be planned");
-                    faults.push((unit_id(job, &[&file.key, &file.version], (0, 1)), fault));
+                    faults.push((unit_id(job, &[&file.key, &file.version], 0, 1), fault));
                     ranges.push((file, (0, 1)));
                 }
                 Err(ArchiveError::Unavailable(failure)) => return Err(failure.into()),
@@ -174,7 +174,7 @@ impl Planner<'_> {
             if count == 0 {
                 continue;
             }
-            let id = unit_id(job, &[&file.key, &file.version], (from, to));
+            let id = unit_id(job, &[&file.key, &file.version], from, to);
             let window = if has_versions { (since, until) } else { (None, None) };
             let source = UnitSource::Rows {
                 dataset: rows.dataset.clone(),
@@ -240,11 +240,11 @@ fn whole(job: &str, source: UnitSource, number: usize) -> NewUnit {
         UnitSource::Documents(ids) | UnitSource::Deletes { documents: ids, .. } => ids.len() as i64,
         UnitSource::Rows { .. } => 0,
     };
-    let id = unit_id(job, &[&number.to_string()], (0, rows));
+    let id = unit_id(job, &[&number.to_string()], 0, rows);
     NewUnit { id, source: source.to_json(), from_row: 0, to_row: rows, rows }
 }
 
-fn unit_id(job: &str, source: &[&str], (from, to): (i64, i64)) -> String {
+fn unit_id(job: &str, source: &[&str], from: i64, to: i64) -> String {
     let mut hasher = blake3::Hasher::new();
     for part in [job].iter().chain(source) {
         hasher.update(&(part.len() as u64).to_le_bytes());
@@ -348,11 +348,11 @@ mod tests {
 
     #[test]
     fn a_units_id_depends_on_everything_that_it_reads() {
-        let id = unit_id("job", &["key", "version"], (0, 10));
+        let id = unit_id("job", &["key", "version"], 0, 10);
         for other in [
-            unit_id("job2", &["key", "version"], (0, 10)),
-            unit_id("job", &["keyv", "ersion"], (0, 10)),
-            unit_id("job", &["key", "version"], (0, 11)),
+            unit_id("job2", &["key", "version"], 0, 10),
+            unit_id("job", &["keyv", "ersion"], 0, 10),
+            unit_id("job", &["key", "version"], 0, 11),
         ] {
             assert_ne!(id, other);
         }

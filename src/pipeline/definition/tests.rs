@@ -172,7 +172,7 @@ fn unknown_names_are_found_wherever_they_stand() {
     );
     refused(
         &with_tasks("  b: { render: { template: x }, when: 'document.tokens > 5' }"),
-        "no task has a model to count them with",
+        "no task has a model to count tokens with",
     );
 }
 
