@@ -5,7 +5,10 @@ import { announce, callApi, attempt, choice, descriptionList, field, fill, h, js
 import { moment, number, say } from "./translations.js";
 
 const STATES = ["review", "approved", "rejected", "superseded", "withdrawn"];
-const CHECKS = { schema: "breaksSchema", banned: "bannedWord", claims: "unsupportedClaim", quoted: "notQuoted", grounded: "notStated", url: "noAddress", unique: "notUnique" };
+const CHECKS = {
+  schema: "breaksSchema", banned: "bannedWord", claims: "unsupportedClaim", quoted: "notQuoted", grounded: "notStated",
+  url: "noAddress", unique: "notUnique",
+};
 
 const address = (copy) => `#/copy/${encodeURIComponent(copy.document_id)}?${new URLSearchParams({ pipeline: copy.pipeline })}`;
 const headline = (content) => Object.values(content).find((value) => typeof value === "string") ?? "";
@@ -38,7 +41,8 @@ export function copies(signal, parameters) {
         found.copies.length === 0 ? h("p", { class: "quiet" }, say("nothing")) : h("ol", { class: "hits" }, found.copies.map((copy) =>
           h("li", { class: "card" },
             h("h2", {}, h("a", { href: address(copy) }, headline(copy.content))),
-            h("p", { class: "quiet" }, `${copy.document_id} · ${copy.pipeline} · ${say("version")} ${copy.version} · ${author(copy)} · ${moment(copy.decided_ms ?? copy.created_ms)}`),
+            h("p", { class: "quiet" }, [copy.document_id, copy.pipeline, `${say("version")} ${copy.version}`, author(copy),
+              moment(copy.decided_ms ?? copy.created_ms)].join(" · ")),
             copy.reasons.length ? h("ul", { class: "bad" }, copy.reasons.map(failedCheck)) : h("p", { class: "good" }, say("passed"))))),
         found.next ? h("button", { type: "button", onclick: () => load(found.next) }, say("more")) : "");
     });
