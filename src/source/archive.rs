@@ -139,7 +139,7 @@ impl Archive {
         &self.name
     }
 
-    /// The Parquet files whose keys begin with `prefix`, in order of their keys. What [`find`] leaves out is left out.
+    /// The Parquet files whose keys begin with `prefix`, in order of their keys. What [`find_files`] leaves out is left out.
     ///
     /// # Errors
     /// Where the prefix or a link leads out of the dataset, or it cannot be listed for now.

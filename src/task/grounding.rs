@@ -116,7 +116,7 @@ fn invented(text: &str, passages: &[FoldedText]) -> Option<String> {
     found.into_iter().find(invented).map(|(digits, _)| digits.to_owned())
 }
 
-/// The text without marks such as [1] or [2, 3], by which models name passages.
+/// The text without marks such as `[1]` or `[2, 3]`, by which models name passages.
 fn without_marks(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::new();
