@@ -118,7 +118,7 @@ fn ungrounded_number(text: &str, passages: &[FoldedText]) -> Option<String> {
     found.into_iter().find(ungrounded_number).map(|(digits, _)| digits.to_owned())
 }
 
-/// The text without marks such as [1] or [2, 3], with which models cite passages.
+/// The text without marks such as `[1]` or `[2, 3]`, with which models cite passages.
 fn without_marks(text: &str) -> String {
     let mut rest = text;
     let mut kept = String::new();

@@ -18,7 +18,7 @@ use crate::test_stream::{PIPELINE, TestStream};
 pub fn trials() -> Vec<Trial> {
     let long = Needs::KAFKA.within(Duration::from_secs(240));
     vec![
-        trial!(long, a_replayed_record_comes_back_as_it_was_and_is_accepted_once_fixed),
+        trial!(long, a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended),
         trial!(long, one_record_is_sent_once_for_all_its_letters),
     ]
 }
@@ -38,7 +38,7 @@ async fn dead_letters(stream: &TestStream, condition: &str) -> i64 {
     postgres::count(&stream.database_url, &format!("SELECT count(*) FROM dead_letters WHERE {condition}")).await
 }
 
-async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_fixed() {
+async fn a_replayed_record_comes_back_as_it_was_and_is_accepted_once_mended() {
     let stream = TestStream::new(kafka::shared().await, 3).await;
     stream.write_pipeline(&pipeline(&stream.topic, "text"));
     let (config, topic) = (stream.client.config(), stream.topic.clone());

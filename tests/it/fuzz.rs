@@ -19,7 +19,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use libtest_mimic::Trial;
-use proptest::strategy::Strategy;
+use proptest::strategy::{Just, Strategy};
 use proptest::test_runner::{Config, RngAlgorithm, TestCaseError, TestRng, TestRunner};
 use tokio::task::spawn_blocking;
 
@@ -41,6 +41,7 @@ pub fn trials() -> Vec<Trial> {
         trial!(needs, gguf_files => survives("gguf_files")),
         trial!(needs, model_folders => survives("model_folders")),
         trial!(needs, json_schemas => survives("json_schemas")),
+        trial!(needs, a_reader_that_panics_or_takes_memory_without_bound_is_found),
     ]
 }
 
@@ -59,8 +60,8 @@ const CASE: Duration = Duration::from_secs(10);
 /// What a target may need before its first input, and the last input.
 const SETUP: Duration = Duration::from_secs(45);
 
-/// The address space of a target's process. Seeds are a few hundred kilobytes, so that nothing of them has a right to more.
-const MEMORY_KIB: u64 = 3 << 20;
+/// The address space of a target's process. Inputs are a few hundred kilobytes, and no reader of one needs more.
+const MEMORY_KIB: usize = 3 << 19;
 
 /// The time for making a failing input smaller.
 const SHRINKING: Duration = Duration::from_secs(15);
@@ -77,8 +78,24 @@ fn seconds() -> Duration {
     Duration::from_secs(seconds.map_or(SECONDS, |text| text.parse().expect("TIDEMILL_FUZZ_SECONDS is a number")))
 }
 
-/// Runs the target in a process of its own, which must end well.
+/// Runs the target, which must end well.
 async fn survives(target: &'static str) {
+    match outcome(target).await {
+        Ok(said) => eprint!("{said}"),
+        Err(failure) => panic!("{failure}"),
+    }
+}
+
+/// Checks the targets that fail on purpose.
+async fn a_reader_that_panics_or_takes_memory_without_bound_is_found() {
+    for (target, says) in [("panics", "a thread panicked over it"), ("takes_memory", "memory allocation of")] {
+        let failure = outcome(target).await.expect_err("the target fails on purpose");
+        assert!(failure.contains(says), "{target} is not reported as `{says}`:\n{failure}");
+    }
+}
+
+/// Runs the target in a process of its own: what it prints, or why it failed.
+async fn outcome(target: &'static str) -> Result<String, String> {
     let folder = open_folder();
     let output = spawn_blocking({
         let folder = folder.path().to_owned();
@@ -87,17 +104,16 @@ async fn survives(target: &'static str) {
     let output = output.await.unwrap();
     let said = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     if output.status.success() {
-        eprint!("{said}");
-        return;
+        return Ok(said);
     }
     let kept = Path::new(env!("CARGO_TARGET_TMPDIR")).join(format!("fuzz-{target}-{}", seed()));
     fs::copy(folder.path().join(INPUT), &kept).ok();
-    panic!(
-        "fuzz target {target} with seed {} ended with {} (134 and 137: out of memory or time); the input is {}:\n{said}",
+    Err(format!(
+        "fuzz target {target} with seed {} ended with {} (a signal 6 or a status 134 is memory, 124 and 137 are time); its last input is {}:\n{said}",
         seed(),
         output.status,
         kept.display()
-    );
+    ))
 }
 
 /// The file in a target's folder that holds the input it is at.
@@ -135,6 +151,8 @@ pub fn role() -> Option<ExitCode> {
             "gguf_files" => models::gguf_files(&mut session),
             "model_folders" => models::model_folders(&mut session),
             "json_schemas" => models::json_schemas(&mut session),
+            "panics" => fails(&mut session, || drop(std::thread::spawn(|| panic!("on purpose")).join())),
+            "takes_memory" => fails(&mut session, || drop(std::hint::black_box(vec![1_u8; MEMORY_KIB << 10]))),
             other => panic!("{other} is no target"),
         }
         session.report(&target)
@@ -153,6 +171,14 @@ pub fn role() -> Option<ExitCode> {
             Some(ExitCode::FAILURE)
         }
     }
+}
+
+/// A target that fails at its first input.
+fn fails(session: &mut Session, fault: impl Fn()) {
+    session.explore(&Just(Input { subject: "anything".into(), bytes: vec![0] }), |_| {
+        fault();
+        Ok(())
+    });
 }
 
 /// One run of a target.

@@ -1,5 +1,6 @@
 //! What arrives as text or as records: documents, Avro, pipeline files, jobs, filters.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -154,15 +155,14 @@ pub fn registry_answers(session: &mut Session) {
     let unknown = json!({"error_code": 40403, "message": "Schema not found"});
     let keys = &["schema", "schemaType", "references", "subject", "version", "error_code", "\"type\":", "\"fields\":["];
     let inputs = edited_text(vec![("a schema".into(), answer), ("an error".into(), unknown)], keys);
+    let config = SchemaRegistryConfig { url: Some(format!("http://{address}")), ..SchemaRegistryConfig::default() };
+    let registry = Registry::new(&config, Health::new()).unwrap().unwrap();
+    // What an id stands for is kept, so that each input has one of its own.
+    let last = Cell::new(100);
     session.explore(&inputs, |input| {
-        server.register(7, serde_json::from_slice(&input.bytes).unwrap_or_default());
-        let config = SchemaRegistryConfig {
-            url: Some(format!("http://{address}")),
-            timeout_seconds: Some(5),
-            ..SchemaRegistryConfig::default()
-        };
-        let registry = Registry::new(&config, Health::new()).unwrap().unwrap();
-        if let Err(failure) = runtime.block_on(registry.schemas(&BTreeSet::from([7]))) {
+        let id = last.replace(last.get() + 1);
+        server.register(id, serde_json::from_slice(&input.bytes).unwrap_or_default());
+        if let Err(failure) = runtime.block_on(registry.schemas(&BTreeSet::from([id]))) {
             prop_assert!(!failure.reason.is_empty(), "an answer is refused without a reason");
         }
         Ok(())
