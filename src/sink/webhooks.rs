@@ -200,7 +200,7 @@ mod tests {
         let sender = sender();
         let verdict = |attempts, status: u16| {
             let status = StatusCode::from_u16(status).expect("a status");
-            sender.classify(attempts, Ok((status, None))).verdict
+            sender.classify(attempts, Ok((status, None))).outcome
         };
         assert_eq!((verdict(1, 200), verdict(4, 204)), (DeliveryOutcome::Delivered, DeliveryOutcome::Delivered));
         assert_eq!((verdict(1, 410), verdict(4, 500)), (DeliveryOutcome::Refused, DeliveryOutcome::GivenUp));
@@ -208,7 +208,7 @@ mod tests {
             assert!(matches!(verdict(3, status), DeliveryOutcome::Retry(_)), "{status}");
         }
         let unreachable = sender.classify(1, Err("cannot connect".into()));
-        assert!(matches!(unreachable.verdict, DeliveryOutcome::Retry(_)) && unreachable.status.is_none(), "{unreachable:?}");
+        assert!(matches!(unreachable.outcome, DeliveryOutcome::Retry(_)) && unreachable.status.is_none(), "{unreachable:?}");
     }
 
     #[tokio::test]
