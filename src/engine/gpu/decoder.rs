@@ -13,7 +13,7 @@ use super::grouped_attention::{GroupedAttention, HeadCounts, QuerySpan};
 use super::layers::{Linear, RmsNorm, bytes, gate};
 use super::memory_retry::within_memory;
 use crate::backend::DecoderBackend;
-use crate::decoder::{BLOCK_TOKENS, DecoderLayer, DecoderModel, DecoderShape, Logits, StepRow, WantedLogits, read};
+use crate::decoder::{BLOCK_TOKENS, DecoderLayer, DecoderNetwork, DecoderShape, Logits, StepRow, WantedLogits, read};
 use crate::error::EngineError;
 use crate::folder::ModelFolder;
 use crate::generation::{Decode, DecoderWeights};
@@ -23,7 +23,7 @@ use crate::matrix::Matrix;
 pub(crate) struct GpuDecoder {
     pub(super) accelerator: Accelerator,
     shape: DecoderShape,
-    model: DecoderModel<Accelerator>,
+    model: DecoderNetwork<Accelerator>,
 }
 
 /// A decoder with its cache.
